@@ -1,0 +1,292 @@
+"""The parameters of a generated accelerator: one frozen, validated object, and its presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from .errors import ConfigError
+
+__all__ = [
+    "ENCODINGS",
+    "MULTIPLIERS",
+    "PRESETS",
+    "SUPPORTED_M",
+    "SUPPORTED_WINDOWS",
+    "Config",
+    "Pattern",
+    "parse_nm",
+    "preset",
+]
+
+SUPPORTED_M = (2, 4, 8, 16, 32)
+"""Group sizes M of the N:M formats."""
+SUPPORTED_WINDOWS = (4, 8, 16, 32)
+"""Activations held by one processing element (window lengths)."""
+MULTIPLIERS = ("auto", "dsp", "lut")
+ENCODINGS = ("index", "bitmap")
+
+_LIMITS = {"rows": 256, "groups": 128, "columns": 4096, "softmax_lanes": 64, "softmax_block": 4096}
+
+
+@dataclass(frozen=True, order=True)
+class Pattern:
+    """An N:M sparsity pattern: at most `n` non-zeros in every `m` consecutive weights.
+
+    Dense weights are the pattern 1:1.
+    """
+
+    n: int
+    m: int
+
+    @property
+    def dense(self) -> bool:
+        """True when no weight is left out."""
+        return self.n == self.m
+
+    @property
+    def density(self) -> float:
+        """Share of weights kept, N / M."""
+        return self.n / self.m
+
+    def __str__(self) -> str:
+        return "dense" if self.m == 1 else f"{self.n}:{self.m}"
+
+
+DENSE = Pattern(1, 1)
+
+
+def parse_nm(text: str) -> Pattern:
+    """Read one pattern such as ``2:4`` or ``dense``.
+
+    Raises
+    ------
+    ConfigError
+        When `text` is not a pattern, M is not supported or N is out of range.
+    """
+    word = text.strip().lower()
+    if word == "dense":
+        return DENSE
+    n_text, colon, m_text = word.partition(":")
+    if not colon or not n_text.isdigit() or not m_text.isdigit():
+        raise ConfigError([f"N:M pattern {text!r} is not of the form N:M; write for example 2:4, or dense."])
+    n, m = int(n_text), int(m_text)
+    if m not in SUPPORTED_M:
+        nearest = min(SUPPORTED_M, key=lambda c: (abs(c - m), c))
+        raise ConfigError(
+            [f"M = {m} (in {text}) is not supported; M is one of {_listed(SUPPORTED_M)}, the nearest is {nearest}."]
+        )
+    if not 1 <= n <= m:
+        nearest = min(max(n, 1), m)
+        raise ConfigError([f"N = {n} (in {text}) is out of range; 1 <= N <= M, the nearest is {nearest}:{m}."])
+    return Pattern(n, m)
+
+
+def _listed(values: tuple[Any, ...]) -> str:
+    words = [str(v) for v in values]
+    return ", ".join(words[:-1]) + f" or {words[-1]}" if len(words) > 1 else words[0]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that shapes the hardware.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of the array: tokens computed at the same time.
+    groups : int
+        Groups of the array: windows (slices of the reduction dimension) computed at the same time.
+    window : int
+        Activations one processing element holds per bank: 4, 8, 16 or 32. Every M divides it.
+    nm : tuple of str
+        ``("any",)`` or the patterns to support, such as ``("2:4", "1:4", "dense")``. Dense is
+        always there (attention needs it). Fewer patterns give smaller decoders.
+    encodings : tuple of str
+        The encodings of sparse weights the decoders understand: ``index``, ``bitmap`` or both.
+    lanes : int
+        Rows loaded per cycle into the windows, and results requantized per cycle; divides `rows`.
+        0 chooses the largest divisor of `rows` up to 8.
+    columns : int
+        Depth of each accumulator bank: output columns of one tile, and results waiting to drain.
+    multiplier : str
+        ``auto`` (inferred by the synthesis tool), ``dsp`` (ECP5 MULT18X18D with its registers) or
+        ``lut`` (adders only).
+    softmax_lanes : int
+        Elements per cycle of the softmax.
+    softmax_block : int
+        Elements of a row that share one exponent; a multiple of `softmax_lanes`. 0 means `softmax_lanes`.
+
+    Raises
+    ------
+    ConfigError
+        With one sentence for *each* parameter that is not valid.
+    """
+
+    rows: int = 16
+    groups: int = 8
+    window: int = 16
+    nm: tuple[str, ...] = ("any",)
+    encodings: tuple[str, ...] = ENCODINGS
+    lanes: int = 0
+    columns: int = 512
+    multiplier: str = "auto"
+    softmax_lanes: int = 8
+    softmax_block: int = 0
+
+    def __post_init__(self) -> None:
+        problems: list[str] = []
+        object.__setattr__(self, "nm", tuple(self.nm))
+        object.__setattr__(self, "encodings", tuple(self.encodings))
+        sizes_ok = self._check_sizes(problems)
+        self._check_patterns(problems)
+        for name, value, known in (
+            ("multiplier", self.multiplier, MULTIPLIERS),
+            *(("encoding", e, ENCODINGS) for e in self.encodings),
+        ):
+            if value not in known:
+                near = get_close_matches(str(value), known, n=1, cutoff=0) or [known[0]]
+                problems.append(f"{name} {value!r} is unknown; it is {_listed(known)}, the nearest is {near[0]}.")
+        if not self.encodings:
+            problems.append("encodings is empty; name index, bitmap or both.")
+        if sizes_ok:
+            if self.lanes == 0:
+                object.__setattr__(self, "lanes", max(d for d in range(1, 9) if self.rows % d == 0))
+            elif self.rows % self.lanes:
+                divisors = [d for d in range(1, self.rows + 1) if self.rows % d == 0]
+                nearest = min(divisors, key=lambda d: abs(d - self.lanes))
+                problems.append(f"lanes = {self.lanes} does not divide rows = {self.rows}; the nearest is {nearest}.")
+            if self.softmax_block == 0:
+                object.__setattr__(self, "softmax_block", self.softmax_lanes)
+            elif self.softmax_block % self.softmax_lanes:
+                nearest = max(1, round(self.softmax_block / self.softmax_lanes)) * self.softmax_lanes
+                problems.append(
+                    f"softmax_block = {self.softmax_block} is not a multiple of softmax_lanes = "
+                    f"{self.softmax_lanes}; the nearest is {nearest}."
+                )
+        if problems:
+            raise ConfigError(problems)
+
+    def _check_sizes(self, problems: list[str]) -> bool:
+        before = len(problems)
+        for name, high in _LIMITS.items():
+            value = getattr(self, name)
+            low = 0 if name == "softmax_block" else 1
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                nearest = low if not isinstance(value, int) or value < low else high
+                problems.append(
+                    f"{name} = {value} is out of range; it is a whole number from {low} to {high}, "
+                    f"the nearest is {nearest}."
+                )
+        if self.columns & (self.columns - 1) and len(problems) == before:
+            lower = 1 << (self.columns.bit_length() - 1)
+            nearest = min((lower, lower * 2), key=lambda c: abs(c - self.columns))
+            problems.append(f"columns = {self.columns} is not a power of two; the nearest is {nearest}.")
+        if self.columns in (1, 2) and len(problems) == before:
+            problems.append(f"columns = {self.columns} is too few to pipeline; the nearest is 4.")
+        if not isinstance(self.lanes, int) or self.lanes < 0:
+            problems.append(f"lanes = {self.lanes} is out of range; it divides rows, or is 0 to choose.")
+        if self.window not in SUPPORTED_WINDOWS:
+            number = self.window if isinstance(self.window, int) else 16
+            nearest = min(SUPPORTED_WINDOWS, key=lambda c: (abs(c - number), c))
+            problems.append(
+                f"window = {self.window} is not supported; it is {_listed(SUPPORTED_WINDOWS)}, the nearest is {nearest}."
+            )
+        return len(problems) == before
+
+    def _check_patterns(self, problems: list[str]) -> None:
+        if not self.nm:
+            problems.append("nm is empty; write any, or a list such as 2:4,1:4,dense.")
+        if "any" in self.nm:
+            if len(self.nm) > 1:
+                problems.append(f"nm = {','.join(self.nm)} mixes any with patterns; write any alone, or the list alone.")
+            return
+        for word in self.nm:
+            try:
+                pattern = parse_nm(word)
+            except ConfigError as error:
+                problems.extend(error.problems)
+                continue
+            if self.window in SUPPORTED_WINDOWS and self.window % pattern.m:
+                problems.append(
+                    f"N:M pattern {word} needs a window that M = {pattern.m} divides, and window is {self.window}; "
+                    f"choose window {pattern.m} or M at most {self.window}."
+                )
+
+    # -- derived -----------------------------------------------------------------------------------
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """All patterns the hardware runs, dense first."""
+        if "any" in self.nm:
+            sparse = [Pattern(n, m) for m in SUPPORTED_M if self.window % m == 0 for n in range(1, m + 1)]
+        else:
+            sparse = sorted({p for p in map(parse_nm, self.nm) if p.m > 1}, key=lambda p: (p.m, p.n))
+        return (DENSE, *sparse)
+
+    @property
+    def index_widths(self) -> tuple[int, ...]:
+        """Widths in bits of an index, log2 M, that the decoders unpack."""
+        return tuple(sorted({p.m.bit_length() - 1 for p in self.patterns if p.m > 1}))
+
+    @property
+    def sparse(self) -> bool:
+        """True when any pattern but dense is supported."""
+        return len(self.patterns) > 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per cycle."""
+        return self.rows * self.groups
+
+    @property
+    def address_width(self) -> int:
+        """Bits of an address within a window."""
+        return self.window.bit_length() - 1
+
+    def require(self, pattern: Pattern) -> None:
+        """Raise ConfigError unless the hardware runs `pattern`."""
+        if pattern not in self.patterns:
+            raise ConfigError(
+                [f"N:M pattern {pattern} is not built into this hardware; it runs {', '.join(map(str, self.patterns))}."]
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """All parameters as plain JSON types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @property
+    def hash(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of the parameters."""
+        text = json.dumps(self.as_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+PRESETS: dict[str, Config] = {
+    "ci": Config(rows=4, groups=2, window=16, columns=64, softmax_lanes=2),
+    "tiny": Config(rows=4, groups=4, window=16, columns=256, softmax_lanes=4),
+    "small": Config(rows=8, groups=8, window=16, softmax_lanes=8),
+    "reference": Config(rows=16, groups=8, window=16, softmax_lanes=8, softmax_block=128),
+    "medium": Config(rows=16, groups=16, window=16, softmax_lanes=16, softmax_block=256),
+    "large": Config(rows=32, groups=32, window=16, lanes=16, softmax_lanes=16, softmax_block=512),
+    "huge": Config(rows=64, groups=32, window=16, lanes=32, softmax_lanes=32, softmax_block=512),
+}
+"""Named configurations, from a size for continuous integration to 64 x 32."""
+
+
+def preset(name: str) -> Config:
+    """The preset called `name`.
+
+    Raises
+    ------
+    ConfigError
+        When there is none of that name; the message lists them and the nearest.
+    """
+    if name not in PRESETS:
+        near = get_close_matches(name, PRESETS, n=1, cutoff=0) or ["reference"]
+        raise ConfigError([f"preset {name!r} is unknown; there are {', '.join(PRESETS)}; the nearest is {near[0]}."])
+    return PRESETS[name]

@@ -1,0 +1,29 @@
+"""Exceptions that the command line turns into one readable message and an exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["CheckFailed", "ConfigError", "InputError"]
+
+
+class InputError(Exception):
+    """Bad input from the user: a file, an option or data. Exit status 2."""
+
+
+class ConfigError(InputError, ValueError):
+    """One or more parameters that do not fit together.
+
+    Parameters
+    ----------
+    problems : sequence of str
+        One sentence per problem: the value, the rule, the nearest valid choice.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class CheckFailed(Exception):
+    """A comparison or a bar that did not hold. Exit status 1."""

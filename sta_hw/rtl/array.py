@@ -1,0 +1,96 @@
+"""The array of processing elements: operand registers, multipliers and one adder tree per row."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import Config
+from .multiplier import Multiplier
+
+__all__ = ["AdderTree", "ProcessingArray"]
+
+
+class AdderTree(wiring.Component):
+    """Sum of `count` signed terms, one register per level.
+
+    Members
+    -------
+    terms : In(count x signed(width))
+    sum : Out(signed(width + ceil(log2 count)))
+        `latency` = ceil(log2 count) cycles later.
+    """
+
+    def __init__(self, count: int, width: int) -> None:
+        self.count, self.width = count, width
+        self.latency = (count - 1).bit_length()
+        super().__init__(
+            {"terms": In(data.ArrayLayout(signed(width), count)), "sum": Out(signed(width + self.latency))}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        terms = [self.terms[i] for i in range(self.count)]
+        for level in range(self.latency):
+            width = self.width + level + 1
+            sums = []
+            for i in range(0, len(terms), 2):
+                partial = Signal(signed(width), name=f"sum_{level}_{i // 2}")
+                m.d.sync += partial.eq(sum(terms[i + 1 : i + 2], terms[i]))
+                sums.append(partial)
+            terms = sums
+        m.d.comb += self.sum.eq(terms[0])
+        return m
+
+
+class ProcessingArray(wiring.Component):
+    """Multiply every row's operand of a group by the group's weight, and sum over groups.
+
+    It never stalls: one column of operands in, one sum per row out, `latency` cycles later.
+
+    Members
+    -------
+    values : In(groups x signed(8))
+        Weights, shared by all rows.
+    operands : In(groups x rows x unsigned(8))
+        Activations as read from the windows.
+    unsigned : In(1)
+        The operands are unsigned.
+    sums : Out(rows x signed(17 + ceil(log2 groups)))
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.sum_width = 17 + (config.groups - 1).bit_length()
+        self.latency = 1 + Multiplier.latency + (config.groups - 1).bit_length()
+        super().__init__(
+            {
+                "values": In(data.ArrayLayout(signed(8), config.groups)),
+                "operands": In(data.ArrayLayout(data.ArrayLayout(unsigned(8), config.rows), config.groups)),
+                "unsigned": In(1),
+                "sums": Out(data.ArrayLayout(signed(self.sum_width), config.rows)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        cfg = self.config
+        m = Module()
+        weights = [Signal(signed(8), name=f"weight_{g}") for g in range(cfg.groups)]
+        for g, weight in enumerate(weights):
+            m.d.sync += weight.eq(self.values[g])
+        for r in range(cfg.rows):
+            tree = m.submodules[f"tree_{r}"] = AdderTree(cfg.groups, 17)
+            for g in range(cfg.groups):
+                # This register stands between the LUT RAM and the far-away column of multipliers.
+                operand = Signal(signed(9), name=f"operand_{r}_{g}")
+                raw = self.operands[g][r]
+                m.d.sync += operand.eq(Cat(raw, raw[7] & ~self.unsigned).as_signed())
+                multiplier = m.submodules[f"multiplier_{r}_{g}"] = Multiplier(9, 8, cfg.multiplier)
+                m.d.comb += [
+                    multiplier.a.eq(operand),
+                    multiplier.b.eq(weights[g]),
+                    tree.terms[g].eq(multiplier.p),
+                ]
+            m.d.comb += self.sums[r].eq(tree.sum)
+        return m

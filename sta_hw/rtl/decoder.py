@@ -1,0 +1,321 @@
+"""The index decoders: from the stored weight streams to values and window addresses.
+
+One decoder per group, all in lockstep, shared by all rows of the array. Rate: one beat per cycle.
+Latency: 1 cycle from a value beat to the decoded beat.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import Config
+from .layouts import Encoding, Fault, beat_layout, command_layout, positions_layout, values_layout
+
+__all__ = ["Decoder", "refused"]
+
+
+def refused(config: Config, command: data.View) -> Value:
+    """Condition, one bit: `command` is out of range for this hardware, and is not run."""
+    width = max(config.index_widths, default=0)
+    group_size = (1 << command.m_log2)[: width + 2]
+    bad = (command.columns == 0) | (command.passes == 0) | (command.taps == 0) | (command.depth == 0)
+    bad |= (command.n == 0) | (command.m_log2 > width) | (command.n > group_size)
+    bad |= (command.depth & (group_size - 1)[:6]).any()
+    bad |= (command.passes > 1) & (command.columns > config.columns)
+    most_taps = Array(Const(config.window // d if 0 < d <= config.window else 0, 6) for d in range(64))
+    bad |= command.taps > most_taps[command.depth]
+    known_widths = [(command.m_log2 == w) for w in config.index_widths]
+    allowed = (command.encoding == Encoding.DENSE) & (command.m_log2 == 0)
+    for name in config.encodings if config.sparse else ():
+        allowed |= (command.encoding == Encoding[name.upper()]) & Cat(*known_widths).any()
+    return bad | ~allowed
+
+
+class Decoder(wiring.Component):
+    """Decode one matrix after the other.
+
+    Parameters
+    ----------
+    config : Config
+        `groups`, `window`, the patterns and the encodings shape the decoder.
+
+    Members
+    -------
+    command : In(stream of command_layout)
+        One per matrix; taken when the previous matrix is through.
+    values : In(stream of values_layout)
+        ``passes * columns * depth / M * N`` beats per matrix, the last one marked.
+    positions : In(stream of positions_layout)
+        ``index``: words of ``floor(window / log2 M)`` indices, running on over columns and passes;
+        ``bitmap``: one word per column and pass; dense: none.
+    beats : Out(stream of beat_layout)
+        Decoded beats, in the order pass, column, sub-group, non-zero.
+    faults : Out(stream of 6 bits)
+        One `Fault` word per matrix, after its last beat. A stream that ends early is completed with
+        zeros, one that runs on is swallowed up to its last beat: the decoder never waits for what
+        will not come, as long as the stream marks its end. A command out of range
+        (`Fault.COMMAND`) is refused: it takes nothing from any stream and yields no beat.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "command": In(stream.Signature(command_layout(config))),
+                "values": In(stream.Signature(values_layout(config))),
+                "positions": In(stream.Signature(positions_layout(config))),
+                "beats": Out(stream.Signature(beat_layout(config))),
+                "faults": Out(stream.Signature(unsigned(6))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        cfg = self.config
+        m = Module()
+        command = Signal(command_layout(cfg))
+        beat = self.beats.payload
+        faults = Signal(6)
+
+        # Loop counters: pass, column, sub-group (as its window offset), non-zero.
+        passes_left = Signal(16)
+        pass_number = Signal(16)
+        columns_left = Signal(16)
+        offset = Signal(cfg.address_width + 1)
+        count = Signal(6)
+        tap = Signal(6)
+        tap_base = Signal(cfg.address_width + 1)
+        widened = Signal()
+
+        group_size = Signal(6)
+        next_offset = Signal(cfg.address_width + 2)
+        group_end = Signal()
+        column_end = Signal()
+        pass_end = Signal()
+        matrix_end = Signal()
+        m.d.comb += [
+            group_size.eq(1 << command.m_log2),
+            next_offset.eq(offset + group_size),
+            group_end.eq(count + 1 >= command.n),
+            column_end.eq(group_end & (next_offset >= command.depth)),
+            pass_end.eq(column_end & (columns_left == 0)),
+            matrix_end.eq(pass_end & (passes_left == 0)),
+        ]
+        first_in_column = (offset == 0) & (count == 0)
+
+        # What each stream still owes.
+        values_over = Signal()  # the value stream has marked its last beat
+        positions_over = Signal()
+        sparse = Signal()
+        uses_bitmap = Signal()
+        m.d.comb += uses_bitmap.eq(command.encoding == Encoding.BITMAP)
+        m.d.comb += sparse.eq(command.encoding != Encoding.DENSE) if cfg.sparse else sparse.eq(0)
+
+        # One metadata word per group, consumed from its low end.
+        words = [Signal(cfg.window, name=f"word_{g}") for g in range(cfg.groups)]
+        word_full = Signal()
+        indices_left = Signal(6)
+        word_end = Signal()
+        m.d.comb += word_end.eq(Mux(uses_bitmap, column_end, indices_left == 0))
+
+        step = Signal()
+        running = Signal()
+        space = ~self.beats.valid | self.beats.ready
+        m.d.comb += step.eq(
+            running & space & (self.values.valid | values_over) & (~sparse | word_full | positions_over)
+        )
+        positions_wanted = Signal()
+        m.d.comb += [
+            positions_wanted.eq(running & sparse & ~positions_over & (~word_full | (step & word_end & ~matrix_end))),
+            self.values.ready.eq(step & ~values_over),
+            self.positions.ready.eq(positions_wanted),
+        ]
+        take_word = positions_wanted & self.positions.valid
+
+        with m.If(self.beats.ready):
+            m.d.sync += self.beats.valid.eq(0)
+        addresses = self._addresses(m, command, words, offset, tap_base, count, uses_bitmap)
+        with m.If(step):
+            m.d.sync += [
+                self.beats.valid.eq(1),
+                beat.first.eq(first_in_column),
+                beat.last.eq(column_end),
+                beat.first_pass.eq(pass_number == 0),
+                beat.final_pass.eq(passes_left == 0),
+                beat.pass_end.eq(pass_end),
+                beat.widen.eq(widened),
+                beat.unsigned.eq(command.unsigned),
+            ]
+            for g in range(cfg.groups):
+                m.d.sync += [
+                    beat.values[g].eq(Mux(values_over, 0, self.values.payload.values[g])),
+                    beat.addresses[g].eq(addresses[g]),
+                ]
+            self._advance(
+                m, command, group_end, column_end, pass_end, next_offset,
+                offset, count, tap, tap_base, columns_left, passes_left, pass_number, widened,
+            )  # fmt: skip
+            m.d.sync += values_over.eq(values_over | self.values.payload.last)
+            with m.If(~values_over & self.values.payload.last & ~matrix_end):
+                m.d.sync += faults[0].eq(1)
+
+        checking = Signal()  # a bitmap comparison is still in its register
+        if cfg.sparse:
+            self._words(m, command, words, word_full, indices_left, word_end, step, take_word, uses_bitmap)
+            with m.If(take_word & self.positions.payload.last):
+                m.d.sync += positions_over.eq(1)
+            with m.If(step & sparse & ~word_full):  # stepping on without a word: the stream ended early
+                m.d.sync += faults[2].eq(1)
+            if "bitmap" in cfg.encodings:
+                self._check_bitmap(
+                    m, command, words, word_full, offset, column_end, step, uses_bitmap, faults, checking
+                )
+
+        bad_command = refused(cfg, self.command.payload)
+        with m.FSM(name="state"):
+            with m.State("IDLE"):
+                m.d.comb += self.command.ready.eq(1)
+                m.d.sync += [
+                    command.eq(self.command.payload),
+                    columns_left.eq(self.command.payload.columns - 1),
+                    passes_left.eq(self.command.payload.passes - 1),
+                    pass_number.eq(0),
+                    offset.eq(0),
+                    count.eq(0),
+                    tap.eq(0),
+                    tap_base.eq(0),
+                    widened.eq(0),
+                    word_full.eq(0),
+                    values_over.eq(0),
+                    positions_over.eq(0),
+                    faults.eq(Mux(bad_command, Fault.COMMAND.value, 0)),
+                ]
+                with m.If(self.command.valid & ~bad_command):
+                    m.next = "RUN"
+                with m.If(self.command.valid & bad_command):
+                    m.d.sync += [values_over.eq(1), positions_over.eq(1)]
+                    m.next = "CLOSE"
+            with m.State("RUN"):
+                m.d.comb += running.eq(1)
+                with m.If(step & matrix_end):
+                    # The usual end, both streams marked where they should be, costs no cycle but this one.
+                    m.next = "CLOSE"
+            with m.State("CLOSE"):
+                values_done = Signal()
+                positions_done = Signal()
+                m.d.comb += [
+                    values_done.eq(values_over),
+                    positions_done.eq(positions_over | ~sparse),
+                    self.values.ready.eq(~values_over),
+                    self.positions.ready.eq(~positions_done),
+                    self.faults.payload.eq(faults),
+                    self.faults.valid.eq(values_done & positions_done & ~checking),
+                ]
+                with m.If(~values_over & self.values.valid):
+                    m.d.sync += [faults[1].eq(1), values_over.eq(self.values.payload.last)]
+                with m.If(~positions_done & self.positions.valid):
+                    m.d.sync += [faults[3].eq(1), positions_over.eq(self.positions.payload.last)]
+                with m.If(self.faults.valid & self.faults.ready):
+                    m.next = "IDLE"
+        return m
+
+    def _advance(
+        self, m, command, group_end, column_end, pass_end, next_offset,
+        offset, count, tap, tap_base, columns_left, passes_left, pass_number, widened,
+    ) -> None:  # fmt: skip
+        """Step the loop counters by one non-zero."""
+        m.d.sync += count.eq(count + 1)
+        with m.If(group_end):
+            m.d.sync += [count.eq(0), offset.eq(next_offset)]
+        with m.If(column_end):
+            m.d.sync += [offset.eq(0), columns_left.eq(columns_left - 1)]
+            with m.If((tap + 1 >= command.taps) | (columns_left == 0)):
+                m.d.sync += [tap.eq(0), tap_base.eq(0)]
+            with m.Else():
+                m.d.sync += [tap.eq(tap + 1), tap_base.eq(tap_base + command.depth)]
+        with m.If(pass_end):
+            m.d.sync += [
+                columns_left.eq(command.columns - 1),
+                passes_left.eq(passes_left - 1),
+                pass_number.eq(pass_number + 1),
+                widened.eq((command.widen_at != 0) & (pass_number + 1 == command.widen_at)),
+            ]
+
+    def _addresses(self, m, command, words, offset, tap_base, count, uses_bitmap) -> list:
+        """The window address of each group's current non-zero, tap included."""
+        cfg = self.config
+        base = Signal(cfg.address_width)
+        m.d.comb += base.eq(tap_base + offset)
+        addresses = []
+        for g, word in enumerate(words):
+            address = Signal(cfg.address_width, name=f"address_{g}")
+            addresses.append(address)
+            m.d.comb += address.eq(base)
+            if not cfg.sparse:
+                continue
+            with m.If(command.encoding != Encoding.DENSE):
+                if "index" in cfg.encodings:
+                    with m.Switch(command.m_log2):
+                        for width in cfg.index_widths:
+                            with m.Case(width):
+                                m.d.comb += address.eq(base + word[:width])
+                if "bitmap" in cfg.encodings:
+                    position = Signal(cfg.address_width, name=f"position_{g}")
+                    lowest = Signal(cfg.window, name=f"lowest_{g}")
+                    m.d.comb += lowest.eq(word & (~word + 1)[: cfg.window])
+                    for bit in range(cfg.address_width):
+                        m.d.comb += position[bit].eq(Cat(lowest[i] for i in range(cfg.window) if i >> bit & 1).any())
+                    with m.If(uses_bitmap):
+                        m.d.comb += address.eq(tap_base + position)
+        return addresses
+
+    def _words(self, m, command, words, word_full, indices_left, word_end, step, take_word, uses_bitmap) -> None:
+        """Consume metadata words: shift out an index, or clear the lowest set bit."""
+        cfg = self.config
+        per_word = Signal(6)
+        with m.Switch(command.m_log2):
+            for width in cfg.index_widths:
+                with m.Case(width):
+                    m.d.comb += per_word.eq(cfg.window // width - 1)
+        for g, word in enumerate(words):
+            with m.If(take_word):
+                m.d.sync += word.eq(self.positions.payload.words[g])
+            with m.Elif(step):
+                if "index" in cfg.encodings:
+                    with m.Switch(command.m_log2):
+                        for width in cfg.index_widths:
+                            with m.Case(width):
+                                m.d.sync += word.eq(word >> width)
+                if "bitmap" in cfg.encodings:
+                    with m.If(uses_bitmap):
+                        m.d.sync += word.eq(word & (word - 1)[: cfg.window])
+        with m.If(step):
+            m.d.sync += indices_left.eq(indices_left - 1)
+            with m.If(word_end):
+                m.d.sync += word_full.eq(0)
+        with m.If(take_word):
+            m.d.sync += [word_full.eq(1), indices_left.eq(per_word)]
+
+    def _check_bitmap(
+        self, m, command, words, word_full, offset, column_end, step, uses_bitmap, faults, armed
+    ) -> None:
+        """Flag a group whose bitmap has not exactly N bits set.
+
+        The set bits come out in ascending order, so the k-th non-zero of a window must lie in
+        sub-group k // N, and nothing may be left after the last. The comparison is registered.
+        """
+        cfg = self.config
+        wrong = Signal(cfg.groups)
+        group_mask = Signal(cfg.window)
+        with m.Switch(command.m_log2):
+            for width in cfg.index_widths:
+                with m.Case(width):
+                    m.d.comb += group_mask.eq(((1 << (1 << width)) - 1) << offset)
+        m.d.sync += armed.eq(step & uses_bitmap & word_full)
+        for g, word in enumerate(words):
+            lowest = (word & (~word + 1))[: cfg.window]
+            rest = (word & (word - 1))[: cfg.window]
+            m.d.sync += wrong[g].eq(((lowest & group_mask) == 0) | (column_end & (rest != 0)))
+        with m.If(armed & wrong.any()):
+            m.d.sync += faults[4].eq(1)

@@ -1,0 +1,164 @@
+"""The matrix engine: N:M sparse-dense and dense-dense products on the same multipliers."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ..config import Config
+from .accumulator import HAZARD_CYCLES, Accumulator
+from .array import ProcessingArray
+from .decoder import Decoder, refused
+from .drain import Drain
+from .layouts import command_layout, positions_layout, parameter_layout, result_layout, values_layout
+from .windows import Windows
+
+__all__ = ["Engine"]
+
+_COMMANDS_AHEAD = 4
+
+
+class Engine(wiring.Component):
+    """``results = requantize(activations @ weights.T)``, product after product without a gap.
+
+    Loading windows, computing and draining run ahead of one another over up to 4 products.
+    Rate: ``rows * groups`` multiply-accumulates per cycle. Latency from a weight beat to its
+    column's result: `Engine.latency` cycles when nothing waits.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    command : In(stream of command_layout)
+        One per product (`layouts.command_layout` lists the fields).
+    activations : In(stream of `lanes` x signed(8))
+        Windows, in the order of `Windows`.
+    values, positions : In(streams)
+        Weights, in the order of `Decoder`.
+    parameters : In(stream of parameter_layout)
+        Requantization, in the order of `Drain`.
+    results : Out(stream of result_layout)
+        Columns in order (tap fastest), `lanes` rows per beat.
+    status : Out(stream of 6 bits)
+        One `Fault` word per product, once its weights are through. A product refused for its command
+        (`Fault.COMMAND`) takes nothing from the other streams and gives no results.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "command": In(stream.Signature(command_layout(config))),
+                "activations": In(stream.Signature(data.ArrayLayout(unsigned(8), config.lanes))),
+                "values": In(stream.Signature(values_layout(config))),
+                "positions": In(stream.Signature(positions_layout(config))),
+                "parameters": In(stream.Signature(parameter_layout())),
+                "results": Out(stream.Signature(result_layout(config))),
+                "status": Out(stream.Signature(unsigned(6))),
+            }
+        )
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the last weight beat of a column to its first result beat, nothing waiting."""
+        from .drain import _READ_LATENCY
+        from .requantizer import Requantizer
+
+        decode, issue, write, pop, fifo_through = 1, 1, 2, 1, 2
+        array = ProcessingArray(self.config).latency
+        return decode + issue + array + write + pop + _READ_LATENCY + Requantizer.latency + fifo_through
+
+    def elaborate(self, platform: object) -> Module:
+        cfg = self.config
+        m = Module()
+        decoder = m.submodules.decoder = Decoder(cfg)
+        windows = m.submodules.windows = Windows(cfg)
+        array = m.submodules.array = ProcessingArray(cfg)
+        accumulator = m.submodules.accumulator = Accumulator(cfg, array.sum_width, array.latency)
+        drain = m.submodules.drain = Drain(cfg)
+
+        connect(m, flipped(self.values), decoder.values)
+        connect(m, flipped(self.positions), decoder.positions)
+        connect(m, flipped(self.parameters), drain.parameters)
+        connect(m, flipped(self.results), drain.results)
+        connect(m, decoder.faults, flipped(self.status))
+        connect(m, flipped(self.activations), windows.activations)
+        self._broadcast(m, decoder, windows, drain)
+        self._issue(m, decoder, windows, array, accumulator, drain)
+        m.d.comb += [
+            accumulator.sums.eq(array.sums),
+            accumulator.read_address.eq(drain.read_address),
+            drain.read_data.eq(accumulator.read_data),
+            drain.written.eq(accumulator.written),
+        ]
+        return m
+
+    def _broadcast(self, m: Module, decoder: Decoder, windows: Windows, drain: Drain) -> None:
+        """Give each command to decoder, loader and drain, which take it when they come to it."""
+        width = command_layout(self.config).size
+        queues = []
+        for name, unit in (("decoder", decoder), ("windows", windows), ("drain", drain)):
+            queue = m.submodules[f"{name}_commands"] = fifo.SyncFIFOBuffered(width=width, depth=_COMMANDS_AHEAD)
+            m.d.comb += [
+                unit.command.payload.eq(queue.r_data),
+                unit.command.valid.eq(queue.r_rdy),
+                queue.r_en.eq(unit.command.ready),
+                queue.w_data.eq(self.command.payload.as_value()),
+            ]
+            queues.append(queue)
+        bad = Signal()
+        m.d.comb += [
+            bad.eq(refused(self.config, self.command.payload)),
+            self.command.ready.eq(Cat(q.w_rdy for q in queues).all()),
+        ]
+        accepted = self.command.valid & self.command.ready
+        m.d.comb += [queues[0].w_en.eq(accepted), *(q.w_en.eq(accepted & ~bad) for q in queues[1:])]
+
+    def _issue(self, m: Module, decoder, windows, array, accumulator, drain) -> None:
+        """Let a decoded beat into the array when its window is there and its result has a place."""
+        cfg = self.config
+        beat = decoder.beats.payload
+        bank = Signal()
+        # Columns on their way to the ring or in it.
+        reserved = Signal(range(cfg.columns + 1))
+        pause = Signal(range(HAZARD_CYCLES + 1))
+        columns_in_pass = Signal(range(HAZARD_CYCLES + 1))
+        reserve = Signal()
+        issue = Signal()
+        place = ~(beat.final_pass & beat.last) | (reserved != cfg.columns)
+        allowed = windows.full.bit_select(bank, 1) & place & (pause == 0)
+        m.d.comb += [
+            decoder.beats.ready.eq(allowed),
+            issue.eq(decoder.beats.valid & allowed),
+            reserve.eq(issue & beat.final_pass & beat.last),
+        ]
+        m.d.sync += reserved.eq(reserved + reserve - drain.taken)
+
+        flags = Signal.like(accumulator.flags, name="issued")
+        release = Signal()
+        m.d.sync += [
+            flags.valid.eq(issue),
+            *(flags[f].eq(beat[f]) for f in ("first", "last", "first_pass", "final_pass", "pass_end", "widen")),
+            release.eq(issue & beat.pass_end),
+            array.unsigned.eq(beat.unsigned),
+            windows.bank.eq(bank),
+            *(array.values[g].eq(beat.values[g]) for g in range(cfg.groups)),
+            *(windows.addresses[g].eq(beat.addresses[g]) for g in range(cfg.groups)),
+        ]
+        m.d.comb += [
+            accumulator.flags.eq(flags),
+            windows.release.eq(Mux(release, Const(1, 2) << windows.bank, 0)),
+            *(array.operands[g].eq(windows.operands[g]) for g in range(cfg.groups)),
+        ]
+        with m.If(pause != 0):
+            m.d.sync += pause.eq(pause - 1)
+        with m.If(issue & beat.last):
+            m.d.sync += columns_in_pass.eq(Mux(columns_in_pass == HAZARD_CYCLES, HAZARD_CYCLES, columns_in_pass + 1))
+            with m.If(beat.pass_end):
+                m.d.sync += [bank.eq(~bank), columns_in_pass.eq(0)]
+                # A short pass must not read back its partial sums before they are stored.
+                with m.If(~beat.final_pass & (columns_in_pass < HAZARD_CYCLES)):
+                    m.d.sync += pause.eq(HAZARD_CYCLES)
