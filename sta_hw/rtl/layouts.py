@@ -106,7 +106,7 @@ def beat_layout(config: Config) -> data.StructLayout:
 
 
 def parameter_layout() -> data.StructLayout:
-    """Requantization of one column, or of one row: ``(sum + bias) * multiplier >> (8 + 4 * shift)``."""
+    """Requantization of one column, or of one row: ``(sum + bias) * multiplier >> (12 + 4 * shift)``."""
     return data.StructLayout({"bias": signed(32), "multiplier": unsigned(16), "shift": unsigned(3)})
 
 

@@ -15,7 +15,7 @@ _COARSE_WIDTH = 30
 
 
 class Requantizer(wiring.Component):
-    """``saturate((sum + bias) * multiplier / 2 ** (8 + 4 * shift))``, rounded half up.
+    """``saturate((sum + bias) * multiplier / 2 ** (12 + 4 * shift))``, rounded half up.
 
     Saturation is symmetric: to -127..127, or -32767..32767 when `wide`. It never stalls.
 
@@ -69,10 +69,10 @@ class Requantizer(wiring.Component):
         m.d.sync += product.eq((high.p << 16) + low.p)
         shift = delayed(self.shift, 2 + Multiplier.latency)
 
-        # Shift by 7 or 23 (one guard bit stays for rounding), saturating to what can still matter.
-        shifted = Signal(signed(43))
+        # Shift by 11 or 27 (one guard bit stays for rounding), saturating to what can still matter.
+        shifted = Signal(signed(39))
         coarse = Signal(signed(_COARSE_WIDTH))
-        m.d.comb += shifted.eq(Mux(shift[2], product >> 23, product >> 7))
+        m.d.comb += shifted.eq(Mux(shift[2], product >> 27, product >> 11))
         m.d.sync += coarse.eq(_saturated(shifted, _COARSE_WIDTH))
         fine = delayed(shift, 1)
 

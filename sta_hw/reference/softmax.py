@@ -1,0 +1,110 @@
+"""Reference of the streaming softmax (rtl/softmax.py): base 2, integer, one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["FRACTION_BITS", "NO_EXPONENT", "SoftmaxRow", "fraction_table", "reciprocal_table", "softmax_row"]
+
+FRACTION_BITS = 6
+"""Logits are fixed point in base-2 units: a logit of 64 doubles the probability."""
+NO_EXPONENT = -512
+"""Exponent of a row, or of its first blocks, without any unmasked element."""
+
+
+def fraction_table() -> NDArray[np.int64]:
+    """``2**(f / 64)`` for f = 0..63, with 15 fraction bits."""
+    return np.round(2.0 ** (np.arange(64) / 64) * 2**15).astype(np.int64)
+
+
+def reciprocal_table() -> NDArray[np.int64]:
+    """``2**16 / (1 + (i + 1/2) / 1024)`` for i = 0..1023."""
+    return np.round(2.0**16 / (1 + (np.arange(1024) + 0.5) / 1024)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class SoftmaxRow:
+    """One row of unnormalised probabilities.
+
+    Attributes
+    ----------
+    probabilities : int64 array
+        8 or 16 unsigned bits each, in units of ``2**(exponents - 8)`` or ``2**(exponents - 16)``.
+    exponents : int64 array
+        Of the block each element is in.
+    exponent, sum : int
+        Of the whole row; `sum` has 16 fraction bits in either width.
+    multiplier, shift : int
+        Requantization that divides a P x V sum by the row's sum and multiplies it by ``2**gain``.
+    """
+
+    probabilities: NDArray[np.int64]
+    exponents: NDArray[np.int64]
+    exponent: int
+    sum: int
+    multiplier: int
+    shift: int
+
+
+def softmax_row(
+    logits: ArrayLike, mask: ArrayLike | None = None, *, block: int, lanes: int, wide: bool, gain: int = 0
+) -> SoftmaxRow:
+    """The softmax of one row, as the hardware computes it.
+
+    Parameters
+    ----------
+    logits : int16 values, 6 fraction bits, base-2 units
+    mask : bool values
+        False excludes an element: its probability is zero.
+    block : int
+        Elements that share an exponent: the running maximum at the block's end.
+    lanes : int
+        Elements per beat; the running sum is rescaled once per block.
+    wide : bool
+        16-bit probabilities instead of 8.
+    gain : int
+        0 to 7; see `SoftmaxRow`.
+    """
+    logits = np.asarray(logits, np.int64)
+    keep = np.ones(len(logits), bool) if mask is None else np.asarray(mask, bool)
+    table = fraction_table()
+    probabilities = np.zeros(len(logits), np.int64)
+    exponents = np.zeros(len(logits), np.int64)
+    exponent, total, carry = NO_EXPONENT, 0, 128
+    for start in range(0, len(logits), block):
+        part = slice(start, start + block)
+        whole = logits[part] // 64
+        previous = exponent
+        if keep[part].any():
+            exponent = max(exponent, int(whole[keep[part]].max()) + 1)
+        # 16 bits, rounded half up; a shift of 17 or more leaves nothing.
+        places = np.clip(exponent - 1 - whole, 0, 31)
+        rounded = ((table[logits[part] % 64] << 1 >> places) + 1) >> 1
+        rounded = np.where(keep[part], rounded, 0)
+        if wide:
+            probabilities[part] = rounded
+        else:
+            # Error diffusion: what rounding takes from one element, the next ones get.
+            running = carry + np.cumsum(rounded & 255)
+            probabilities[part] = (rounded >> 8) + np.diff(running >> 8, prepend=carry >> 8)
+            carry = int(running[-1] & 255)
+        exponents[part] = exponent
+        total = (total >> min(exponent - previous, 63)) + int(probabilities[part].sum()) * (1 if wide else 256)
+    multiplier, shift = _reciprocal(total, wide, gain)
+    return SoftmaxRow(probabilities, exponents, exponent, total, multiplier, shift)
+
+
+def _reciprocal(total: int, wide: bool, gain: int) -> tuple[int, int]:
+    """1 / total as a requantization: see docs/numerics.md."""
+    if total == 0:
+        return 0, 0
+    power = total.bit_length() - 1
+    index = (total << 10 >> power) - 1024
+    mantissa = int(reciprocal_table()[index])
+    places = power + (16 if wide else 8) - gain  # 1 / sum = mantissa / 2**places
+    shift = min((places - 12) // 4, 7)
+    extra = places - 12 - 4 * shift
+    return ((mantissa << 1 >> extra) + 1) >> 1, shift

@@ -1,0 +1,1 @@
+"""Runs products on hardware, simulated or real."""
