@@ -20,6 +20,7 @@ __all__ = [
     "fields",
     "join",
     "logit_beats",
+    "no_beats",
     "parameter_beats",
     "position_beats",
     "result_values",
@@ -101,6 +102,11 @@ def position_beats(encoded: EncodedMatrix) -> Words:
     """Position words, the last beat marked."""
     last = np.arange(len(encoded.positions)) == len(encoded.positions) - 1
     return join([(encoded.positions, encoded.window), (last, 1)])
+
+
+def no_beats(config: Config) -> Words:
+    """An empty positions stream, for dense products."""
+    return np.zeros((0, math.ceil((config.groups * config.window + 1) / 32)), np.uint32)
 
 
 def activation_beats(activations: ArrayLike, config: Config, depth: int, taps: int) -> Words:
