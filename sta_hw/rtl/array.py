@@ -11,6 +11,9 @@ from .multiplier import Multiplier
 
 __all__ = ["AdderTree", "ProcessingArray"]
 
+_PRODUCT_WIDTH = 16
+"""-128..255 times -128..127 stays within -32640..32385."""
+
 
 class AdderTree(wiring.Component):
     """Sum of `count` signed terms, one register per level.
@@ -57,12 +60,12 @@ class ProcessingArray(wiring.Component):
         Activations as read from the windows.
     unsigned : In(1)
         The operands are unsigned.
-    sums : Out(rows x signed(17 + ceil(log2 groups)))
+    sums : Out(rows x signed(16 + ceil(log2 groups)))
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.sum_width = 17 + (config.groups - 1).bit_length()
+        self.sum_width = _PRODUCT_WIDTH + (config.groups - 1).bit_length()
         self.latency = 1 + Multiplier.latency + (config.groups - 1).bit_length()
         super().__init__(
             {
@@ -80,7 +83,7 @@ class ProcessingArray(wiring.Component):
         for g, weight in enumerate(weights):
             m.d.sync += weight.eq(self.values[g])
         for r in range(cfg.rows):
-            tree = m.submodules[f"tree_{r}"] = AdderTree(cfg.groups, 17)
+            tree = m.submodules[f"tree_{r}"] = AdderTree(cfg.groups, _PRODUCT_WIDTH)
             for g in range(cfg.groups):
                 # This register stands between the LUT RAM and the far-away column of multipliers.
                 operand = Signal(signed(9), name=f"operand_{r}_{g}")
@@ -90,7 +93,7 @@ class ProcessingArray(wiring.Component):
                 m.d.comb += [
                     multiplier.a.eq(operand),
                     multiplier.b.eq(weights[g]),
-                    tree.terms[g].eq(multiplier.p),
+                    tree.terms[g].eq(multiplier.p[:_PRODUCT_WIDTH].as_signed()),
                 ]
             m.d.comb += self.sums[r].eq(tree.sum)
         return m

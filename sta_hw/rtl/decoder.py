@@ -115,9 +115,16 @@ class Decoder(wiring.Component):
         # One metadata word per group, consumed from its low end.
         words = [Signal(cfg.window, name=f"word_{g}") for g in range(cfg.groups)]
         word_full = Signal()
-        indices_left = Signal(6)
+        slot = Signal(range(cfg.window))  # index within the word
+        last_slot = Signal(range(cfg.window))
         word_end = Signal()
-        m.d.comb += word_end.eq(Mux(uses_bitmap, column_end, indices_left == 0))
+        with m.Switch(command.m_log2):
+            for width in cfg.index_widths:
+                with m.Case(width):
+                    m.d.comb += last_slot.eq(cfg.window // width - 1)
+        m.d.comb += word_end.eq(Mux(uses_bitmap, column_end, slot == last_slot))
+        if "bitmap" in cfg.encodings and cfg.sparse:
+            self._find_lowest(m, words)
 
         step = Signal()
         running = Signal()
@@ -135,7 +142,7 @@ class Decoder(wiring.Component):
 
         with m.If(self.beats.ready):
             m.d.sync += self.beats.valid.eq(0)
-        addresses = self._addresses(m, command, words, offset, tap_base, count, uses_bitmap)
+        addresses = self._addresses(m, command, words, slot, offset, tap_base, uses_bitmap)
         with m.If(step):
             m.d.sync += [
                 self.beats.valid.eq(1),
@@ -162,7 +169,7 @@ class Decoder(wiring.Component):
 
         checking = Signal()  # a bitmap comparison is still in its register
         if cfg.sparse:
-            self._words(m, command, words, word_full, indices_left, word_end, step, take_word, uses_bitmap)
+            self._words(m, command, words, word_full, slot, word_end, step, take_word, uses_bitmap)
             with m.If(take_word & self.positions.payload.last):
                 m.d.sync += positions_over.eq(1)
             with m.If(step & sparse & ~word_full):  # stepping on without a word: the stream ended early
@@ -242,60 +249,60 @@ class Decoder(wiring.Component):
                 widened.eq((command.widen_at != 0) & (pass_number + 1 == command.widen_at)),
             ]
 
-    def _addresses(self, m, command, words, offset, tap_base, count, uses_bitmap) -> list:
-        """The window address of each group's current non-zero, tap included."""
+    def _addresses(self, m, command, words, slot, offset, tap_base, uses_bitmap) -> list:
+        """The window address of each group's current non-zero, tap included.
+
+        Tap and sub-group begin at multiples of M, so the index within the group is OR-ed in.
+        """
         cfg = self.config
         base = Signal(cfg.address_width)
         m.d.comb += base.eq(tap_base + offset)
         addresses = []
         for g, word in enumerate(words):
-            address = Signal(cfg.address_width, name=f"address_{g}")
-            addresses.append(address)
-            m.d.comb += address.eq(base)
-            if not cfg.sparse:
-                continue
-            with m.If(command.encoding != Encoding.DENSE):
-                if "index" in cfg.encodings:
-                    with m.Switch(command.m_log2):
-                        for width in cfg.index_widths:
-                            with m.Case(width):
-                                m.d.comb += address.eq(base + word[:width])
-                if "bitmap" in cfg.encodings:
-                    position = Signal(cfg.address_width, name=f"position_{g}")
-                    lowest = Signal(cfg.window, name=f"lowest_{g}")
-                    m.d.comb += lowest.eq(word & (~word + 1)[: cfg.window])
-                    for bit in range(cfg.address_width):
-                        m.d.comb += position[bit].eq(Cat(lowest[i] for i in range(cfg.window) if i >> bit & 1).any())
-                    with m.If(uses_bitmap):
-                        m.d.comb += address.eq(tap_base + position)
+            within = Signal(cfg.address_width, name=f"within_{g}")
+            if cfg.sparse:
+                with m.Switch(command.m_log2):
+                    for width in cfg.index_widths:
+                        with m.Case(width):
+                            if "index" in cfg.encodings:
+                                m.d.comb += within.eq(word.word_select(slot, width))
+                            if "bitmap" in cfg.encodings:
+                                with m.If(uses_bitmap):
+                                    m.d.comb += within.eq(self._position[g][:width])
+            addresses.append(base | within)
         return addresses
 
-    def _words(self, m, command, words, word_full, indices_left, word_end, step, take_word, uses_bitmap) -> None:
-        """Consume metadata words: shift out an index, or clear the lowest set bit."""
+    def _words(self, m, command, words, word_full, slot, word_end, step, take_word, uses_bitmap) -> None:
+        """Load metadata words; step through their indices, or clear their lowest set bit."""
         cfg = self.config
-        per_word = Signal(6)
-        with m.Switch(command.m_log2):
-            for width in cfg.index_widths:
-                with m.Case(width):
-                    m.d.comb += per_word.eq(cfg.window // width - 1)
         for g, word in enumerate(words):
             with m.If(take_word):
                 m.d.sync += word.eq(self.positions.payload.words[g])
-            with m.Elif(step):
-                if "index" in cfg.encodings:
-                    with m.Switch(command.m_log2):
-                        for width in cfg.index_widths:
-                            with m.Case(width):
-                                m.d.sync += word.eq(word >> width)
-                if "bitmap" in cfg.encodings:
-                    with m.If(uses_bitmap):
-                        m.d.sync += word.eq(word & (word - 1)[: cfg.window])
+            if "bitmap" in cfg.encodings:
+                with m.Elif(step & uses_bitmap):
+                    m.d.sync += word.eq(word & self._less_one[g][: cfg.window])
         with m.If(step):
-            m.d.sync += indices_left.eq(indices_left - 1)
+            m.d.sync += slot.eq(slot + 1)
             with m.If(word_end):
                 m.d.sync += word_full.eq(0)
+        with m.If(take_word | ~word_full):
+            m.d.sync += slot.eq(0)
         with m.If(take_word):
-            m.d.sync += [word_full.eq(1), indices_left.eq(per_word)]
+            m.d.sync += word_full.eq(1)
+
+    def _find_lowest(self, m, words) -> None:
+        """Where the lowest set bit of each bitmap is, and the word less one, which clears it."""
+        cfg = self.config
+        self._position, self._less_one = [], []
+        for g, word in enumerate(words):
+            position = Signal(cfg.address_width, name=f"position_{g}")
+            lowest = Signal(cfg.window, name=f"lowest_{g}")
+            less_one = Signal(cfg.window + 1, name=f"less_one_{g}")  # its top bit: the word was zero
+            m.d.comb += [less_one.eq(word - 1), lowest.eq(word & ~less_one[: cfg.window])]
+            for bit in range(cfg.address_width):
+                m.d.comb += position[bit].eq(Cat(lowest[i] for i in range(cfg.window) if i >> bit & 1).any())
+            self._position.append(position)
+            self._less_one.append(less_one)
 
     def _check_bitmap(
         self, m, command, words, word_full, offset, column_end, step, uses_bitmap, faults, armed
@@ -307,15 +314,15 @@ class Decoder(wiring.Component):
         """
         cfg = self.config
         wrong = Signal(cfg.groups)
-        group_mask = Signal(cfg.window)
+        above = Signal(cfg.address_width)  # address bits that name the sub-group
         with m.Switch(command.m_log2):
             for width in cfg.index_widths:
                 with m.Case(width):
-                    m.d.comb += group_mask.eq(((1 << (1 << width)) - 1) << offset)
+                    m.d.comb += above.eq(((1 << cfg.address_width) - 1) & -(1 << width))
         m.d.sync += armed.eq(step & uses_bitmap & word_full)
         for g, word in enumerate(words):
-            lowest = (word & (~word + 1))[: cfg.window]
-            rest = (word & (word - 1))[: cfg.window]
-            m.d.sync += wrong[g].eq(((lowest & group_mask) == 0) | (column_end & (rest != 0)))
+            rest = word & self._less_one[g][: cfg.window]
+            elsewhere = ((self._position[g] ^ offset) & above).any()
+            m.d.sync += wrong[g].eq(self._less_one[g][-1] | elsewhere | (column_end & rest.any()))
         with m.If(armed & wrong.any()):
             m.d.sync += faults[4].eq(1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
 from .accumulator import ACCUMULATOR_WIDTH
-from .layouts import command_layout, parameter_layout, result_layout
+from .layouts import drain_command_layout, parameter_layout, result_layout, row_parameter_layout
 from .requantizer import Requantizer
 
 __all__ = ["Drain"]
@@ -29,10 +29,11 @@ class Drain(wiring.Component):
 
     Members
     -------
-    command : In(stream of command_layout)
-        `columns`, `taps`, `per_row` and `wide_result` of the next product.
+    command : In(stream of drain_command_layout)
+        What the drain needs of the next product's command.
     parameters : In(stream of parameter_layout)
-        One per result column; or, `per_row`, ``taps * rows`` at the product's start (row fastest).
+        One per result column; or, `per_row`, ``taps * rows`` at the product's start (row
+        fastest), whose bias is not used.
     written : In(1)
         A column was added to the ring.
     taken : Out(1)
@@ -48,7 +49,7 @@ class Drain(wiring.Component):
         row = signed(ACCUMULATOR_WIDTH)
         super().__init__(
             {
-                "command": In(stream.Signature(command_layout(config))),
+                "command": In(stream.Signature(drain_command_layout())),
                 "parameters": In(stream.Signature(parameter_layout())),
                 "written": In(1),
                 "taken": Out(1),
@@ -130,7 +131,13 @@ class Drain(wiring.Component):
             rows = Array(self.read_data[p * cfg.lanes + lane] for p in range(parts))
             total = Signal(signed(ACCUMULATOR_WIDTH), name=f"sum_{lane}")
             own = Signal(shape, name=f"own_{lane}")
-            m.d.sync += [total.eq(rows[part_read]), own.eq(Mux(by_row, self._row_parameters[lane], column_parameters))]
+            of_row = self._row_parameters[lane]
+            m.d.sync += [
+                total.eq(rows[part_read]),
+                own.bias.eq(Mux(by_row, 0, column_parameters.bias)),
+                own.multiplier.eq(Mux(by_row, of_row.multiplier, column_parameters.multiplier)),
+                own.shift.eq(Mux(by_row, of_row.shift, column_parameters.shift)),
+            ]
             m.d.comb += [
                 requantizer.sum.eq(total),
                 requantizer.bias.eq(own.bias),
@@ -181,16 +188,24 @@ class Drain(wiring.Component):
                         m.d.sync += [fill_tap.eq(0), entry.eq(0), filling.eq(0)]
         address = Signal(range(cfg.window * parts))
         m.d.sync += address.eq(tap * parts + part)
-        self._row_parameters = []
-        for lane in range(cfg.lanes):
-            table = memory.Memory(shape=shape, depth=cfg.window * parts, init=[], attrs={"no_rw_check": 1})
-            m.submodules[f"row_parameters_{lane}"] = table
-            write, read = table.write_port(), table.read_port()
-            m.d.comb += [
-                write.addr.eq(entry),
-                write.data.eq(self.parameters.payload),
-                write.en.eq(take & fill_lane[lane]),
-                read.addr.eq(address),
-                read.en.eq(1),
-            ]
-            self._row_parameters.append(read.data)
+        # One memory for all lanes, in block RAM: it is wide, and read at one address.
+        entry_width = row_parameter_layout().size
+        table = memory.Memory(
+            shape=unsigned(entry_width * cfg.lanes),
+            depth=cfg.window * parts,
+            init=[],
+            attrs={"no_rw_check": 1, "ram_style": "block"},
+        )
+        m.submodules.row_parameters = table
+        write, read = table.write_port(granularity=entry_width), table.read_port()
+        given = self.parameters.payload
+        m.d.comb += [
+            write.addr.eq(entry),
+            write.data.eq(Cat(given.multiplier, given.shift).replicate(cfg.lanes)),
+            write.en.eq(Mux(take, fill_lane, 0)),
+            read.addr.eq(address),
+            read.en.eq(1),
+        ]
+        self._row_parameters = [
+            data.View(row_parameter_layout(), read.data.word_select(lane, entry_width)) for lane in range(cfg.lanes)
+        ]

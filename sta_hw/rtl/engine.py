@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -98,15 +98,18 @@ class Engine(wiring.Component):
 
     def _broadcast(self, m: Module, decoder: Decoder, windows: Windows, drain: Drain) -> None:
         """Give each command to decoder, loader and drain, which take it when they come to it."""
-        width = command_layout(self.config).size
         queues = []
+        given = self.command.payload
         for name, unit in (("decoder", decoder), ("windows", windows), ("drain", drain)):
-            queue = m.submodules[f"{name}_commands"] = fifo.SyncFIFOBuffered(width=width, depth=_COMMANDS_AHEAD)
+            wanted = unit.command.payload
+            queue = m.submodules[f"{name}_commands"] = fifo.SyncFIFOBuffered(
+                width=wanted.shape().size, depth=_COMMANDS_AHEAD
+            )
             m.d.comb += [
-                unit.command.payload.eq(queue.r_data),
+                wanted.eq(queue.r_data),
                 unit.command.valid.eq(queue.r_rdy),
                 queue.r_en.eq(unit.command.ready),
-                queue.w_data.eq(self.command.payload.as_value()),
+                queue.w_data.eq(Cat(Value.cast(given[field]) for field, _ in wanted.shape())),
             ]
             queues.append(queue)
         bad = Signal()

@@ -15,10 +15,13 @@ __all__ = [
     "Fault",
     "beat_layout",
     "command_layout",
+    "drain_command_layout",
     "positions_layout",
     "parameter_layout",
     "result_layout",
+    "row_parameter_layout",
     "values_layout",
+    "windows_command_layout",
 ]
 
 
@@ -75,6 +78,23 @@ def command_layout(config: Config) -> data.StructLayout:
             "wide_result": unsigned(1),
         }
     )
+
+
+def windows_command_layout() -> data.StructLayout:
+    """The part of a command that the window loader keeps."""
+    return data.StructLayout({"depth": unsigned(6), "taps": unsigned(6), "passes": unsigned(16)})
+
+
+def drain_command_layout() -> data.StructLayout:
+    """The part of a command that the drain keeps."""
+    return data.StructLayout(
+        {"taps": unsigned(6), "columns": unsigned(16), "per_row": unsigned(1), "wide_result": unsigned(1)}
+    )
+
+
+def row_parameter_layout() -> data.StructLayout:
+    """Requantization of one row: that of a column without its bias."""
+    return data.StructLayout({"multiplier": unsigned(16), "shift": unsigned(3)})
 
 
 def values_layout(config: Config) -> data.StructLayout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,8 +10,10 @@ from .multiplier import Multiplier
 
 __all__ = ["Requantizer"]
 
-_COARSE_WIDTH = 30
-"""Bits kept after the coarse shift: enough that what saturates there saturates at the end too."""
+_GUARDED_WIDTH = 17
+"""Bits of a 16-bit result and the guard bit below it."""
+_COARSE_WIDTH = _GUARDED_WIDTH + 12
+"""Bits kept after the coarse shift: the fine shift drops up to 12."""
 
 
 class Requantizer(wiring.Component):
@@ -47,7 +49,7 @@ class Requantizer(wiring.Component):
 
         def delayed(value: Signal, cycles: int) -> Signal:
             for i in range(cycles):
-                stage = Signal.like(value, name=f"{value.name}_{i + 1}")
+                stage = Signal.like(value, name=f"stage_{i + 1}")
                 m.d.sync += stage.eq(value)
                 value = stage
             return value
@@ -67,39 +69,43 @@ class Requantizer(wiring.Component):
         ]
         product = Signal(signed(50))
         m.d.sync += product.eq((high.p << 16) + low.p)
+
+        # Shift by 11 or 27 (one guard bit stays for rounding), noting what no longer fits.
         shift = delayed(self.shift, 2 + Multiplier.latency)
-
-        # Shift by 11 or 27 (one guard bit stays for rounding), saturating to what can still matter.
-        shifted = Signal(signed(39))
-        coarse = Signal(signed(_COARSE_WIDTH))
-        m.d.comb += shifted.eq(Mux(shift[2], product >> 27, product >> 11))
-        m.d.sync += coarse.eq(_saturated(shifted, _COARSE_WIDTH))
+        coarse = Signal(_COARSE_WIDTH)
+        overflow = Signal()
+        m.d.sync += [
+            coarse.eq(Mux(shift[2], product >> 27, product >> 11)),
+            overflow.eq(~shift[2] & _differs(product[_COARSE_WIDTH + 10 :])),
+        ]
         fine = delayed(shift, 1)
+        negative = delayed(product[-1], 1)
 
-        # Shift by another 0, 4, 8 or 12: 18 bits hold a saturated 16-bit result and its guard bit.
-        guarded = Signal(signed(18))
+        # Shift by another 0, 4, 8 or 12: 16 bits of result and the guard bit are left.
+        guarded = Signal(_GUARDED_WIDTH)
+        too_wide = Signal()
         with m.Switch(fine[:2]):
             for i in range(4):
                 with m.Case(i):
-                    narrowed = (coarse >> (4 * i))[: _COARSE_WIDTH - 4 * i].as_signed()
-                    m.d.sync += guarded.eq(_saturated(narrowed, 18))
+                    m.d.sync += [
+                        guarded.eq(Cat(coarse, negative.replicate(12))[4 * i :][:_GUARDED_WIDTH]),
+                        too_wide.eq(overflow | _differs(Cat(coarse[4 * i + _GUARDED_WIDTH - 1 :], negative))),
+                    ]
+        sign = delayed(negative, 1)
 
+        # Round half up; the two largest magnitudes that fit the bits would round out of range.
         wide = delayed(self.wide, 4 + Multiplier.latency)
-        rounded = Signal(signed(18))
-        limit = Signal(signed(17))
-        m.d.comb += [
-            rounded.eq((guarded + 1) >> 1),
-            limit.eq(Mux(wide, 32767, 127)),
-        ]
-        m.d.sync += self.result.eq(Mux(rounded > limit, limit, Mux(rounded < -limit, -limit, rounded)))
+        narrow_part = guarded[:8]
+        edge = Mux(sign, ~narrow_part.any(), narrow_part.all())
+        upper = guarded[8:-1]
+        wide_edge = Mux(sign, ~upper.any(), upper.all()) & edge
+        saturate = too_wide | Mux(wide, wide_edge, _differs(Cat(upper, sign)) | edge)
+        rounded = (guarded[1:].as_signed() + guarded[0])[:16].as_signed()
+        limit = Mux(wide, 32767, 127)
+        m.d.sync += self.result.eq(Mux(saturate, Mux(sign, -limit, limit), rounded))
         return m
 
 
-def _saturated(value: Signal, width: int):
-    """`value` clipped to `width` signed bits."""
-    if len(value) <= width:
-        return value
-    sign = value[-1]
-    fits = (value[width - 1 :] == 0) | value[width - 1 :].all()
-    clipped = Mux(sign, -(1 << (width - 1)), (1 << (width - 1)) - 1)
-    return Mux(fits, value[:width].as_signed(), clipped)
+def _differs(bits: Value) -> Value:
+    """Condition, one bit: `bits` are not all equal."""
+    return bits.any() & ~bits.all()

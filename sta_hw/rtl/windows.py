@@ -11,7 +11,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
-from .layouts import command_layout
+from .layouts import windows_command_layout
 
 __all__ = ["Windows"]
 
@@ -29,8 +29,8 @@ class Windows(wiring.Component):
 
     Members
     -------
-    command : In(stream of command_layout)
-        One per product; `depth`, `taps` and `passes` count the beats it takes.
+    command : In(stream of windows_command_layout)
+        One per product; its fields count the beats it takes.
     activations : In(stream of `lanes` x 8 bits)
         `lanes` rows at a time of one position of the reduction dimension. Order: pass, tap, group,
         window position, row.
@@ -48,7 +48,7 @@ class Windows(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "command": In(stream.Signature(command_layout(config))),
+                "command": In(stream.Signature(windows_command_layout())),
                 "activations": In(stream.Signature(data.ArrayLayout(unsigned(8), config.lanes))),
                 "addresses": In(data.ArrayLayout(unsigned(config.address_width), config.groups)),
                 "bank": In(1),
