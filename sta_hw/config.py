@@ -17,6 +17,7 @@ __all__ = [
     "PRESETS",
     "SUPPORTED_M",
     "SUPPORTED_WINDOWS",
+    "WINDOW_MEMORIES",
     "Config",
     "Pattern",
     "parse_nm",
@@ -28,6 +29,7 @@ SUPPORTED_M = (2, 4, 8, 16, 32)
 SUPPORTED_WINDOWS = (4, 8, 16, 32)
 """Activations held by one processing element (window lengths)."""
 MULTIPLIERS = ("auto", "dsp", "lut")
+WINDOW_MEMORIES = ("block", "distributed")
 ENCODINGS = ("index", "bitmap")
 
 _LIMITS = {"rows": 256, "groups": 128, "columns": 4096, "softmax_lanes": 64, "softmax_block": 4096}
@@ -116,6 +118,9 @@ class Config:
     multiplier : str
         ``auto`` (inferred by the synthesis tool), ``dsp`` (ECP5 MULT18X18D with its registers) or
         ``lut`` (adders only).
+    window_memory : str
+        Memory of the windows: ``block`` or ``distributed`` (LUT RAM). Block RAM saves 30 logic cells
+        per multiply-accumulate on ECP5; distributed is for parts short of block RAM.
     softmax_lanes : int
         Elements per cycle of the softmax.
     softmax_block : int
@@ -135,6 +140,7 @@ class Config:
     lanes: int = 0
     columns: int = 512
     multiplier: str = "auto"
+    window_memory: str = "block"
     softmax_lanes: int = 8
     softmax_block: int = 0
 
@@ -146,6 +152,7 @@ class Config:
         self._check_patterns(problems)
         for name, value, known in (
             ("multiplier", self.multiplier, MULTIPLIERS),
+            ("window_memory", self.window_memory, WINDOW_MEMORIES),
             *(("encoding", e, ENCODINGS) for e in self.encodings),
         ):
             if value not in known:

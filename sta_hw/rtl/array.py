@@ -50,23 +50,23 @@ class AdderTree(wiring.Component):
 class ProcessingArray(wiring.Component):
     """Multiply every row's operand of a group by the group's weight, and sum over groups.
 
-    It never stalls: one column of operands in, one sum per row out, `latency` cycles later.
+    It never stalls: weights and operands in, one sum per row out, `latency` cycles after the weights.
 
     Members
     -------
     values : In(groups x signed(8))
         Weights, shared by all rows.
-    operands : In(groups x rows x unsigned(8))
-        Activations as read from the windows.
     unsigned : In(1)
         The operands are unsigned.
+    operands : In(groups x rows x unsigned(8))
+        Activations as read from the windows, one cycle behind `values` and `unsigned`.
     sums : Out(rows x signed(16 + ceil(log2 groups)))
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.sum_width = _PRODUCT_WIDTH + (config.groups - 1).bit_length()
-        self.latency = 1 + Multiplier.latency + (config.groups - 1).bit_length()
+        self.latency = 2 + Multiplier.latency + (config.groups - 1).bit_length()
         super().__init__(
             {
                 "values": In(data.ArrayLayout(signed(8), config.groups)),
@@ -80,15 +80,18 @@ class ProcessingArray(wiring.Component):
         cfg = self.config
         m = Module()
         weights = [Signal(signed(8), name=f"weight_{g}") for g in range(cfg.groups)]
+        is_unsigned = Signal()
+        m.d.sync += is_unsigned.eq(self.unsigned)
         for g, weight in enumerate(weights):
-            m.d.sync += weight.eq(self.values[g])
+            early = Signal(signed(8), name=f"early_weight_{g}")
+            m.d.sync += [early.eq(self.values[g]), weight.eq(early)]
         for r in range(cfg.rows):
             tree = m.submodules[f"tree_{r}"] = AdderTree(cfg.groups, _PRODUCT_WIDTH)
             for g in range(cfg.groups):
-                # This register stands between the LUT RAM and the far-away column of multipliers.
+                # This register stands between the window RAM and the far-away column of multipliers.
                 operand = Signal(signed(9), name=f"operand_{r}_{g}")
                 raw = self.operands[g][r]
-                m.d.sync += operand.eq(Cat(raw, raw[7] & ~self.unsigned).as_signed())
+                m.d.sync += operand.eq(Cat(raw, raw[7] & ~is_unsigned).as_signed())
                 multiplier = m.submodules[f"multiplier_{r}_{g}"] = Multiplier(9, 8, cfg.multiplier)
                 m.d.comb += [
                     multiplier.a.eq(operand),

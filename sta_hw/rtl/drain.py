@@ -87,18 +87,21 @@ class Drain(wiring.Component):
             self.taken.eq(go & part_end),
         ]
         m.d.sync += room.eq(room - go + (output.r_en & output.r_rdy))
+        row_entry = Signal(range(cfg.window * parts))  # tap * parts + part
         with m.If(go):
-            m.d.sync += part.eq(Mux(part_end, 0, part + 1))
+            m.d.sync += [part.eq(Mux(part_end, 0, part + 1)), row_entry.eq(row_entry + 1)]
         with m.If(self.taken):
             m.d.sync += [
                 self.read_address.eq(self.read_address + 1),
                 columns_left.eq(columns_left - 1),
-                tap.eq(Mux(tap + 1 == taps, 0, tap + 1)),
+                tap.eq(tap + 1),
             ]
+            with m.If(tap + 1 == taps):
+                m.d.sync += [tap.eq(0), row_entry.eq(0)]
             with m.If(columns_left == 0):
                 m.d.sync += busy.eq(0)
 
-        self._table(m, shape, filling, tap, taps, part)
+        self._table(m, filling, taps, row_entry)
         m.d.comb += self.parameters.ready.eq(busy & Mux(filling, 1, ~per_row & self.taken))
 
         # Beside the ring's read: flags and the column's own parameters.
@@ -164,13 +167,14 @@ class Drain(wiring.Component):
                 wide.eq(new.wide_result),
                 taps.eq(new.taps),
                 tap.eq(0),
+                row_entry.eq(0),
                 part.eq(0),
                 columns_left.eq(new.columns - 1),
             ]
         return m
 
-    def _table(self, m: Module, shape, filling, tap, taps, part) -> None:
-        """One small memory per lane for parameters that belong to rows, read 2 cycles after `go`."""
+    def _table(self, m: Module, filling, taps, address) -> None:
+        """The parameters that belong to rows: their memory's word, lane by lane, 2 cycles after `address`."""
         cfg = self.config
         parts = cfg.rows // cfg.lanes
         fill_lane = Signal(cfg.lanes, init=1)  # one-hot
@@ -186,8 +190,6 @@ class Drain(wiring.Component):
                     m.d.sync += [fill_part.eq(0), fill_tap.eq(fill_tap + 1)]
                     with m.If(fill_tap + 1 == taps):
                         m.d.sync += [fill_tap.eq(0), entry.eq(0), filling.eq(0)]
-        address = Signal(range(cfg.window * parts))
-        m.d.sync += address.eq(tap * parts + part)
         # One memory for all lanes, in block RAM: it is wide, and read at one address.
         entry_width = row_parameter_layout().size
         table = memory.Memory(
@@ -206,6 +208,8 @@ class Drain(wiring.Component):
             read.addr.eq(address),
             read.en.eq(1),
         ]
+        word = Signal(entry_width * cfg.lanes)
+        m.d.sync += word.eq(read.data)
         self._row_parameters = [
-            data.View(row_parameter_layout(), read.data.word_select(lane, entry_width)) for lane in range(cfg.lanes)
+            data.View(row_parameter_layout(), word[lane * entry_width :][:entry_width]) for lane in range(cfg.lanes)
         ]

@@ -20,7 +20,7 @@ class Windows(wiring.Component):
     """Load windows from a stream, read them at one address per group.
 
     Loading takes ``groups * depth * taps * rows / lanes`` cycles per pass and overlaps reading the
-    other bank. Reading is combinational; the caller registers.
+    other bank. Reading takes one cycle; block RAM wants a plain register behind it.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Windows(wiring.Component):
     addresses : In(groups x log2 window bits), bank : In(1)
         What to read.
     operands : Out(groups x rows x 8 bits)
-        The activations found there, in the same cycle.
+        The activations found there, one cycle later.
     full : Out(2)
         Which banks hold a whole pass.
     release : In(2)
@@ -127,15 +127,22 @@ class Windows(wiring.Component):
             ]
 
         for g in range(cfg.groups):
-            window = memory.Memory(shape=unsigned(8 * cfg.rows), depth=2 * cfg.window, init=[])
+            window = memory.Memory(
+                shape=unsigned(8 * cfg.rows),
+                depth=2 * cfg.window,
+                init=[],
+                # A bank is never written while it is read.
+                attrs={"no_rw_check": 1, "ram_style": cfg.window_memory},
+            )
             m.submodules[f"window_{g}"] = window
             write = window.write_port(granularity=8 * cfg.lanes)
-            read = window.read_port(domain="comb")
+            read = window.read_port()
             m.d.comb += [
                 write.addr.eq(write_address),
                 write.data.eq(write_data.replicate(parts)),
                 write.en.eq(Mux(write_group[g], write_part, 0)),
                 read.addr.eq(Cat(self.addresses[g], self.bank)),
+                read.en.eq(1),
                 self.operands[g].eq(read.data),
             ]
         return m
