@@ -73,24 +73,21 @@ def softmax_row(
     table = fraction_table()
     probabilities = np.zeros(len(logits), np.int64)
     exponents = np.zeros(len(logits), np.int64)
-    exponent, total, carry = NO_EXPONENT, 0, 128
+    exponent, total, carry = NO_EXPONENT, 0, 1 << 15
     for start in range(0, len(logits), block):
         part = slice(start, start + block)
         whole = logits[part] // 64
         previous = exponent
         if keep[part].any():
             exponent = max(exponent, int(whole[keep[part]].max()) + 1)
-        # 16 bits, rounded half up; a shift of 17 or more leaves nothing.
+        # 24 fraction bits; a shift of 24 or more leaves nothing.
         places = np.clip(exponent - 1 - whole, 0, 31)
-        rounded = ((table[logits[part] % 64] << 1 >> places) + 1) >> 1
-        rounded = np.where(keep[part], rounded, 0)
-        if wide:
-            probabilities[part] = rounded
-        else:
-            # Error diffusion: what rounding takes from one element, the next ones get.
-            running = carry + np.cumsum(rounded & 255)
-            probabilities[part] = (rounded >> 8) + np.diff(running >> 8, prepend=carry >> 8)
-            carry = int(running[-1] & 255)
+        fine = np.where(keep[part], table[logits[part] % 64] << 8 >> places, 0)
+        # Error diffusion: what rounding takes from one element, the next ones get.
+        dropped = 8 if wide else 16
+        running = carry + np.cumsum((fine & ((1 << dropped) - 1)) << (16 - dropped))
+        probabilities[part] = (fine >> dropped) + np.diff(running >> 16, prepend=0)
+        carry = int(running[-1] & 0xFFFF)
         exponents[part] = exponent
         total = (total >> min(exponent - previous, 63)) + int(probabilities[part].sum()) * (1 if wide else 256)
     multiplier, shift = _reciprocal(total, wide, gain)

@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import Config
 from .layouts import Encoding, Fault, beat_layout, command_layout, positions_layout, values_layout
+from .loops import Loops
 
 __all__ = ["Decoder", "refused"]
 
@@ -78,31 +79,8 @@ class Decoder(wiring.Component):
         beat = self.beats.payload
         faults = Signal(6)
 
-        # Loop counters: pass, column, sub-group (as its window offset), non-zero.
-        passes_left = Signal(16)
-        pass_number = Signal(16)
-        columns_left = Signal(16)
-        offset = Signal(cfg.address_width + 1)
-        count = Signal(6)
-        tap = Signal(6)
-        tap_base = Signal(cfg.address_width + 1)
-        widened = Signal()
-
-        group_size = Signal(6)
-        next_offset = Signal(cfg.address_width + 2)
-        group_end = Signal()
-        column_end = Signal()
-        pass_end = Signal()
-        matrix_end = Signal()
-        m.d.comb += [
-            group_size.eq(1 << command.m_log2),
-            next_offset.eq(offset + group_size),
-            group_end.eq(count + 1 >= command.n),
-            column_end.eq(group_end & (next_offset >= command.depth)),
-            pass_end.eq(column_end & (columns_left == 0)),
-            matrix_end.eq(pass_end & (passes_left == 0)),
-        ]
-        first_in_column = (offset == 0) & (count == 0)
+        loops = m.submodules.loops = Loops(cfg)
+        column_end, matrix_end = loops.column_end, loops.matrix_end
 
         # What each stream still owes.
         values_over = Signal()  # the value stream has marked its last beat
@@ -142,16 +120,16 @@ class Decoder(wiring.Component):
 
         with m.If(self.beats.ready):
             m.d.sync += self.beats.valid.eq(0)
-        addresses = self._addresses(m, command, words, slot, offset, tap_base, uses_bitmap)
+        addresses = self._addresses(m, command, words, slot, loops.base, uses_bitmap)
         with m.If(step):
             m.d.sync += [
                 self.beats.valid.eq(1),
-                beat.first.eq(first_in_column),
+                beat.first.eq(loops.first),
                 beat.last.eq(column_end),
-                beat.first_pass.eq(pass_number == 0),
-                beat.final_pass.eq(passes_left == 0),
-                beat.pass_end.eq(pass_end),
-                beat.widen.eq(widened),
+                beat.first_pass.eq(loops.first_pass),
+                beat.final_pass.eq(loops.final_pass),
+                beat.pass_end.eq(loops.pass_end),
+                beat.widen.eq(loops.widen),
                 beat.unsigned.eq(command.unsigned),
             ]
             for g in range(cfg.groups):
@@ -159,10 +137,6 @@ class Decoder(wiring.Component):
                     beat.values[g].eq(Mux(values_over, 0, self.values.payload.values[g])),
                     beat.addresses[g].eq(addresses[g]),
                 ]
-            self._advance(
-                m, command, group_end, column_end, pass_end, next_offset,
-                offset, count, tap, tap_base, columns_left, passes_left, pass_number, widened,
-            )  # fmt: skip
             m.d.sync += values_over.eq(values_over | self.values.payload.last)
             with m.If(~values_over & self.values.payload.last & ~matrix_end):
                 m.d.sync += faults[0].eq(1)
@@ -176,23 +150,16 @@ class Decoder(wiring.Component):
                 m.d.sync += faults[2].eq(1)
             if "bitmap" in cfg.encodings:
                 self._check_bitmap(
-                    m, command, words, word_full, offset, column_end, step, uses_bitmap, faults, checking
+                    m, command, words, word_full, loops.offset, column_end, step, uses_bitmap, faults, checking
                 )
 
+        m.d.comb += [loops.command.eq(self.command.payload), loops.step.eq(step)]
         bad_command = refused(cfg, self.command.payload)
         with m.FSM(name="state"):
             with m.State("IDLE"):
-                m.d.comb += self.command.ready.eq(1)
+                m.d.comb += [self.command.ready.eq(1), loops.load.eq(1)]
                 m.d.sync += [
                     command.eq(self.command.payload),
-                    columns_left.eq(self.command.payload.columns - 1),
-                    passes_left.eq(self.command.payload.passes - 1),
-                    pass_number.eq(0),
-                    offset.eq(0),
-                    count.eq(0),
-                    tap.eq(0),
-                    tap_base.eq(0),
-                    widened.eq(0),
                     word_full.eq(0),
                     values_over.eq(0),
                     positions_over.eq(0),
@@ -227,36 +194,12 @@ class Decoder(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _advance(
-        self, m, command, group_end, column_end, pass_end, next_offset,
-        offset, count, tap, tap_base, columns_left, passes_left, pass_number, widened,
-    ) -> None:  # fmt: skip
-        """Step the loop counters by one non-zero."""
-        m.d.sync += count.eq(count + 1)
-        with m.If(group_end):
-            m.d.sync += [count.eq(0), offset.eq(next_offset)]
-        with m.If(column_end):
-            m.d.sync += [offset.eq(0), columns_left.eq(columns_left - 1)]
-            with m.If((tap + 1 >= command.taps) | (columns_left == 0)):
-                m.d.sync += [tap.eq(0), tap_base.eq(0)]
-            with m.Else():
-                m.d.sync += [tap.eq(tap + 1), tap_base.eq(tap_base + command.depth)]
-        with m.If(pass_end):
-            m.d.sync += [
-                columns_left.eq(command.columns - 1),
-                passes_left.eq(passes_left - 1),
-                pass_number.eq(pass_number + 1),
-                widened.eq((command.widen_at != 0) & (pass_number + 1 == command.widen_at)),
-            ]
-
-    def _addresses(self, m, command, words, slot, offset, tap_base, uses_bitmap) -> list:
+    def _addresses(self, m, command, words, slot, base, uses_bitmap) -> list:
         """The window address of each group's current non-zero, tap included.
 
         Tap and sub-group begin at multiples of M, so the index within the group is OR-ed in.
         """
         cfg = self.config
-        base = Signal(cfg.address_width)
-        m.d.comb += base.eq(tap_base + offset)
         addresses = []
         for g, word in enumerate(words):
             within = Signal(cfg.address_width, name=f"within_{g}")

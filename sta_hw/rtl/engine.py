@@ -131,7 +131,9 @@ class Engine(wiring.Component):
         columns_in_pass = Signal(range(HAZARD_CYCLES + 1))
         reserve = Signal()
         issue = Signal()
-        place = ~(beat.final_pass & beat.last) | (reserved != cfg.columns)
+        ring_full = Signal()  # one cycle old, hence the margin
+        m.d.sync += ring_full.eq(reserved >= cfg.columns - 1)
+        place = ~(beat.final_pass & beat.last & ring_full)
         allowed = windows.full.bit_select(bank, 1) & place & (pause == 0)
         m.d.comb += [
             decoder.beats.ready.eq(allowed),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -251,7 +251,7 @@ class Softmax(wiring.Component):
             m.d.sync += side[i].eq(side[i - 1])
 
         table = [round(2 ** (f / 64) * 2**15) for f in range(64)]
-        rounded: list[Signal] = []
+        fine: list[Signal] = []
         for i in range(lanes):
             logit = started.beat.values[i]
             rom = m.submodules[f"fraction_{i}"] = memory.Memory(shape=unsigned(16), depth=64, init=table)
@@ -260,21 +260,22 @@ class Softmax(wiring.Component):
             gap = Signal(signed(12), name=f"gap_{i}")
             m.d.comb += gap.eq(started.exponent - 1 - (logit >> 6))
             places = Signal(5, name=f"places_{i}")
-            shifted = Signal(17, name=f"shifted_{i}")
-            result = Signal(16, name=f"rounded_{i}")
+            shifted = Signal(24, name=f"shifted_{i}")
+            result = Signal(32, name=f"fine_{i}")
             keep = [started.beat.mask[i]]
             for stage in range(2):
                 keep.append(Signal(name=f"keep_{i}_{stage}"))
                 m.d.sync += keep[-1].eq(keep[-2])
             m.d.sync += [
                 places.eq(Mux(gap > 31, 31, gap[:5])),
-                shifted.eq(Cat(0, read.data)[:17] >> places),
-                result.eq(Mux(keep[2], (shifted + 1) >> 1, 0)),
+                shifted.eq(Cat(Const(0, 8), read.data) >> places),
+                # 16 bits of probability above 16 bits of fraction, in either width.
+                result.eq(Mux(keep[2], Mux(side[2].wide, shifted << 8, shifted), 0)),
             ]
-            rounded.append(result)
-        stage = 3  # cycles behind `started` that `rounded` is
+            fine.append(result)
+        stage = 3  # cycles behind `started` that `fine` is
 
-        final = self._diffused(m, rounded, side, stage)
+        final = self._diffused(m, fine, side, stage)
         stage += levels + 2
         out = data.View(probabilities_layout(cfg), Signal(probabilities_layout(cfg).size, name="output_beat"))
         m.d.comb += [
@@ -289,45 +290,42 @@ class Softmax(wiring.Component):
         stage += tree.latency
         self._totals(m, tree.sum, side, stage)
 
-    def _diffused(self, m: Module, rounded: Sequence[Signal], side: Sequence[data.View], stage: int) -> list[Signal]:
-        """16-bit probabilities as they are, or 8 bits with error diffusion along the row.
+    def _diffused(self, m: Module, fine: Sequence[Signal], side: Sequence[data.View], stage: int) -> list[Signal]:
+        """Round to whole units with error diffusion along the row: a probability's 16 upper bits.
 
-        The low bytes are summed along the row; each carry out of that running sum goes to the
-        element where it happens. So the 8-bit probabilities of a row sum to what the 16-bit ones do.
+        The fractions are summed along the row; each carry out of that running sum goes to the
+        element where it happens. So rounding changes no row's sum by more than half a unit, where
+        rounding each element alone would bias a row of many small ones.
         """
-        levels = (len(rounded) - 1).bit_length()
-        prefix = [r[:8] for r in rounded]
-        kept = list(rounded)
+        levels = (len(fine) - 1).bit_length()
+        prefix: list[Value] = [f[:16] for f in fine]
+        whole: list[Value] = [f[16:] for f in fine]
         for level in range(levels):
             reach = 1 << level
-            following, next_kept = [], []
+            sums, kept = [], []
             for i in range(len(prefix)):
-                partial = Signal(9 + level, name=f"prefix_{level}_{i}")
+                partial = Signal(17 + level, name=f"prefix_{level}_{i}")
                 m.d.sync += partial.eq(prefix[i] + prefix[i - reach] if i >= reach else prefix[i])
-                following.append(partial)
-                copy = Signal(16, name=f"kept_{level}_{i}")
-                m.d.sync += copy.eq(kept[i])
-                next_kept.append(copy)
-            prefix, kept = following, next_kept
+                sums.append(partial)
+                kept.append(_registered(m, whole[i], f"whole_{level}_{i}"))
+            prefix, whole = sums, kept
         at = side[stage + levels]
-        carry = Signal(8)
-        start = Signal(8)
-        m.d.comb += start.eq(Mux(at.row_first, 128, carry))
+        carry = Signal(16)
+        start = Signal(16)
+        m.d.comb += start.eq(Mux(at.row_first, 1 << 15, carry))
         running = []
         for i, value in enumerate(prefix):
-            total = Signal(9 + levels, name=f"running_{i}")
+            total = Signal(17 + levels, name=f"running_{i}")
             m.d.sync += total.eq(value + start)
             running.append(total)
         with m.If(at.valid):
-            m.d.sync += carry.eq((prefix[-1] + start)[:8])
-        wide = side[stage + levels + 1].wide
+            m.d.sync += carry.eq((prefix[-1] + start)[:16])
         final = []
         for i, total in enumerate(running):
-            before = running[i - 1][8:] if i else 0
-            value = Signal(16, name=f"kept_{levels}_{i}")
+            before = running[i - 1][16:] if i else 0
             probability = Signal(16, name=f"probability_{i}")
-            m.d.sync += value.eq(kept[i])
-            m.d.sync += probability.eq(Mux(wide, value, value[8:] + (total[8:] - before)[: levels + 1]))
+            value = _registered(m, whole[i], f"whole_{levels}_{i}")
+            m.d.sync += probability.eq(value + (total[16:] - before)[: levels + 1])
             final.append(probability)
         return final
 

@@ -21,7 +21,7 @@ __all__ = ["Product", "Requantization", "best_depth", "tile_batch", "tile_linear
 class Requantization:
     """Parameters of `sta_hw.reference.requantizer.requantize`: equally long arrays.
 
-    One element per result column, or, `per_row`, per activation row.
+    One element per result column, or, `per_row`, per activation row (whose bias is not used).
     """
 
     bias: NDArray[np.int64]

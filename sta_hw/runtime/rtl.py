@@ -48,9 +48,9 @@ def reference_results(product: Product, config: Config) -> NDArray[np.int16]:
     requantization = product.requantization
     if requantization.per_row:
         taps = np.arange(len(sums)) % product.taps
-        bias, multiplier, shift = (
-            getattr(requantization, name).reshape(product.taps, config.rows)[taps]
-            for name in ("bias", "multiplier", "shift")
+        bias = np.zeros(1, np.int64)  # rows have none
+        multiplier, shift = (
+            getattr(requantization, name).reshape(product.taps, config.rows)[taps] for name in ("multiplier", "shift")
         )
     else:
         bias, multiplier, shift = (

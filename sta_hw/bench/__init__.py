@@ -1,0 +1,13 @@
+"""Benchmarks: each gives a `Report`; `sta-hw bench NAME` runs one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import engine, softmax
+from .report import Figure, Report, tool_versions
+
+__all__ = ["BENCHES", "Figure", "Report", "tool_versions"]
+
+BENCHES: dict[str, Callable[..., Report]] = {"engine": engine.run, "softmax": softmax.run}
+"""Benchmarks by name."""

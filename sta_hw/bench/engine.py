@@ -1,0 +1,67 @@
+"""Benchmark of the engine: fraction of ideal, every cycle from the first activation in to the last result out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..config import PRESETS, parse_nm
+from ..formats import prune
+from ..runtime.products import Product, Requantization, tile_batch, tile_linear
+from ..runtime.rtl import EngineModel
+from .report import Figure, Report
+
+__all__ = ["run"]
+
+PRODUCTS, TOKENS, WIDTH = 8, 16, 384
+PATTERN_BARS = {
+    "dense": 0.97, "8:16": 0.97, "2:4": 0.97, "4:8": 0.97, "1:4": 0.97, "4:16": 0.97, "2:16": 0.95, "1:16": 0.90,
+}  # fmt: skip
+ATTENTION_TOKENS, ATTENTION_BAR = 128, 0.80
+
+
+def run(report: Callable[[str], None] = lambda _: None) -> Report:
+    """Eight products of 16 x 384 x 384 per pattern, and attention at 128 tokens; results are checked."""
+    config = PRESETS["reference"]
+    model = EngineModel(config)
+    rng = np.random.default_rng(2022)
+    rows, figures = [], []
+
+    def measure(name: str, products: list[Product], work: float, bar: float) -> None:
+        cycles = model.run(products, layer=name).cycles
+        ideal = work / config.macs
+        rows.append(
+            {"product": name, "commands": len(products), "cycles": cycles, "ideal": ideal, "fraction": ideal / cycles}
+        )
+        figures.append(Figure(f"{name}: fraction of ideal", ideal / cycles, "1", f">= {bar}"))
+
+    def parameters(count: int, **more: bool) -> Requantization:
+        return Requantization(
+            rng.integers(-10_000, 10_000, count), rng.integers(1 << 12, 1 << 16, count), np.full(count, 2), **more
+        )
+
+    for name, bar in PATTERN_BARS.items():
+        report(name)
+        pattern = parse_nm(name)
+        products = []
+        for _ in range(PRODUCTS):
+            weights = prune(rng.integers(-127, 128, (WIDTH, WIDTH)).astype(np.int8), pattern)
+            activations = rng.integers(-127, 128, (TOKENS, WIDTH))
+            products += [t[0] for t in tile_linear(config, activations, weights, parameters(WIDTH), pattern=pattern)]
+        measure(f"{PRODUCTS} x {name}", products, PRODUCTS * TOKENS * WIDTH**2 * pattern.density, bar)
+
+    tokens = ATTENTION_TOKENS
+    blocks = tokens // config.rows
+    for size in (32, 64):
+        report(f"attention, head dimension {size}")
+        queries = rng.integers(-127, 128, (blocks, config.rows, size))
+        keys = np.repeat(rng.integers(-127, 128, (1, tokens, size)).astype(np.int8), blocks, 0)
+        scores = tile_batch(config, queries, keys, [parameters(tokens, wide=True)] * blocks)
+        measure(f"Q x K^T, head dimension {size}", [t[0] for t in scores], tokens**2 * size, ATTENTION_BAR)
+        probabilities = rng.integers(0, 254, (blocks, config.rows, tokens))
+        values = np.repeat(rng.integers(-127, 128, (1, size, tokens)).astype(np.int8), blocks, 0)
+        by_row = [parameters(config.rows, per_row=True) for _ in range(blocks)]
+        weighted = tile_batch(config, probabilities, values, by_row, unsigned=True)
+        measure(f"P x V, head dimension {size}", [t[0] for t in weighted], tokens**2 * size, ATTENTION_BAR)
+    return Report("engine", config, rows, figures)
