@@ -24,7 +24,7 @@ opt_clean -purge
 setattr -unset src -unset generator -unset top -unset hdlname
 setattr -mod -unset src -unset generator -unset top
 memory_unpack
-write_verilog -norename {target}
+write_verilog {target}
 """
 
 

@@ -24,11 +24,12 @@ __all__ = ["EngineModel", "EngineRun", "SoftmaxModel", "reference_results"]
 
 def _model(top: str, config: Config) -> Any:
     """Build (or find in the cache) the native model of a top level."""
-    from sim.native import NativeModel, build
+    from sim.native import PRIMITIVES, NativeModel, build
 
     hardware = component(top, config)
     streams = streams_of(hardware)
-    return NativeModel(build(emit_verilog(hardware, top), top, streams), streams)
+    extra = [PRIMITIVES] if config.multiplier == "dsp" else []
+    return NativeModel(build(emit_verilog(hardware, top), top, streams, extra=extra), streams)
 
 
 def reference_results(product: Product, config: Config) -> NDArray[np.int16]:
