@@ -80,21 +80,22 @@ class ProcessingArray(wiring.Component):
         cfg = self.config
         m = Module()
         weights = [Signal(signed(8), name=f"weight_{g}") for g in range(cfg.groups)]
+        unsigned_early = Signal()
         is_unsigned = Signal()
-        m.d.sync += is_unsigned.eq(self.unsigned)
+        m.d.sync += [unsigned_early.eq(self.unsigned), is_unsigned.eq(unsigned_early)]
         for g, weight in enumerate(weights):
             early = Signal(signed(8), name=f"early_weight_{g}")
             m.d.sync += [early.eq(self.values[g]), weight.eq(early)]
         for r in range(cfg.rows):
             tree = m.submodules[f"tree_{r}"] = AdderTree(cfg.groups, _PRODUCT_WIDTH)
             for g in range(cfg.groups):
-                # This register stands between the window RAM and the far-away column of multipliers.
-                operand = Signal(signed(9), name=f"operand_{r}_{g}")
-                raw = self.operands[g][r]
-                m.d.sync += operand.eq(Cat(raw, raw[7] & ~is_unsigned).as_signed())
+                # A plain register, no logic before it: it stands between block RAM, which is slow to
+                # give its data, and the far-away column of multipliers.
+                operand = Signal(8, name=f"operand_{r}_{g}")
+                m.d.sync += operand.eq(self.operands[g][r])
                 multiplier = m.submodules[f"multiplier_{r}_{g}"] = Multiplier(9, 8, cfg.multiplier)
                 m.d.comb += [
-                    multiplier.a.eq(operand),
+                    multiplier.a.eq(Cat(operand, operand[7] & ~is_unsigned).as_signed()),
                     multiplier.b.eq(weights[g]),
                     tree.terms[g].eq(multiplier.p[:_PRODUCT_WIDTH].as_signed()),
                 ]
