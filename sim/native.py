@@ -84,9 +84,7 @@ def _header(name: str, streams: Sequence[StreamPort]) -> str:
     words = [(s.width + 31) // 32 for s in streams]
     inputs = [i for i, s in enumerate(streams) if s.direction == "input"]
     outputs = [i for i, s in enumerate(streams) if s.direction == "output"]
-    offers = {
-        i: f"{port(s, 'valid' if s.direction == 'input' else 'ready')} = on;" for i, s in enumerate(streams)
-    }
+    offers = {i: f"{port(s, 'valid' if s.direction == 'input' else 'ready')} = on;" for i, s in enumerate(streams)}
     lines = [
         "#pragma once",
         "#include <cstdint>",

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from . import __version__
 from .config import PRESETS, Config, parse_nm, preset
-from .errors import CheckFailed, ConfigError, InputError
+from .errors import CheckError, ConfigError, InputError
 
 __all__ = ["app", "main"]
 
@@ -43,7 +43,7 @@ def main() -> None:
         for line in str(error).splitlines():
             err.print(f"sta-hw: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except CheckFailed as error:
+    except CheckError as error:
         err.print(f"sta-hw: check failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
@@ -223,7 +223,7 @@ def bench(
     show_report(report, as_json)
     if not report.ok:
         missed = ", ".join(f.name for f in report.figures if not f.ok)
-        raise CheckFailed(f"below the bar: {missed}")
+        raise CheckError(f"below the bar: {missed}")
 
 
 def show_report(report: Any, as_json: bool) -> None:
@@ -268,4 +268,4 @@ def doctor(as_json: JsonOption = False) -> None:
             table.add_row(tool.name, tool.purpose, tool.version or needed, "" if tool.version else tool.remedy)
         out.print(table)
     if missing:
-        raise CheckFailed(f"missing: {', '.join(missing)}")
+        raise CheckError(f"missing: {', '.join(missing)}")

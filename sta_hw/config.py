@@ -201,7 +201,8 @@ class Config:
             number = self.window if isinstance(self.window, int) else 16
             nearest = min(SUPPORTED_WINDOWS, key=lambda c: (abs(c - number), c))
             problems.append(
-                f"window = {self.window} is not supported; it is {_listed(SUPPORTED_WINDOWS)}, the nearest is {nearest}."
+                f"window = {self.window} is not supported; it is {_listed(SUPPORTED_WINDOWS)}, "
+                f"the nearest is {nearest}."
             )
         return len(problems) == before
 
@@ -210,7 +211,9 @@ class Config:
             problems.append("nm is empty; write any, or a list such as 2:4,1:4,dense.")
         if "any" in self.nm:
             if len(self.nm) > 1:
-                problems.append(f"nm = {','.join(self.nm)} mixes any with patterns; write any alone, or the list alone.")
+                problems.append(
+                    f"nm = {','.join(self.nm)} mixes any with patterns; write any alone, or the list alone."
+                )
             return
         for word in self.nm:
             try:
@@ -258,9 +261,8 @@ class Config:
     def require(self, pattern: Pattern) -> None:
         """Raise ConfigError unless the hardware runs `pattern`."""
         if pattern not in self.patterns:
-            raise ConfigError(
-                [f"N:M pattern {pattern} is not built into this hardware; it runs {', '.join(map(str, self.patterns))}."]
-            )
+            built = ", ".join(map(str, self.patterns))
+            raise ConfigError([f"N:M pattern {pattern} is not built into this hardware; it runs {built}."])
 
     def as_dict(self) -> dict[str, Any]:
         """All parameters as plain JSON types."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["CheckFailed", "ConfigError", "InputError"]
+__all__ = ["CheckError", "ConfigError", "InputError"]
 
 
 class InputError(Exception):
@@ -25,5 +25,5 @@ class ConfigError(InputError, ValueError):
         super().__init__("\n".join(self.problems))
 
 
-class CheckFailed(Exception):
+class CheckError(Exception):
     """A comparison or a bar that did not hold. Exit status 1."""

@@ -116,7 +116,9 @@ def _example(top: str, description: dict[str, Any]) -> str:
         connections.append(f"        .{port['name']}({port['name']})")
     return (
         f"// How to instantiate {top}: every port by name. A beat moves when valid and ready are both high.\n"
-        f"module {top}_example (\n" + ",\n".join(declarations) + f"\n);\n    {top} u_{top} (\n"
+        f"module {top}_example (\n"
+        + ",\n".join(declarations)
+        + f"\n);\n    {top} u_{top} (\n"
         + ",\n".join(connections)
         + "\n    );\nendmodule\n"
     )

@@ -48,7 +48,9 @@ def test_all_problems_at_once() -> None:
 
 
 def test_unknown_preset() -> None:
-    with pytest.raises(ConfigError, match="preset 'refrence' is unknown; there are ci, tiny.*the nearest is reference"):
+    with pytest.raises(
+        ConfigError, match=r"preset 'refrence' is unknown; there are ci, tiny.*the nearest is reference"
+    ):
         preset("refrence")
     assert preset("huge").rows == 64 and preset("huge").groups == 32
 

@@ -10,7 +10,7 @@ from support import covering_products, random_product
 
 from sim.cocotb_runner import Case, run_cocotb
 from sta_hw.config import Config, Pattern, parse_nm
-from sta_hw.errors import CheckFailed
+from sta_hw.errors import CheckError
 from sta_hw.formats import encode
 from sta_hw.rtl.engine import Engine
 from sta_hw.rtl.layouts import Fault
@@ -147,7 +147,7 @@ def test_a_mismatch_is_reported_with_its_place(monkeypatch: pytest.MonkeyPatch) 
         return result
 
     monkeypatch.setattr("sta_hw.runtime.rtl.reference_results", wrong)
-    with pytest.raises(CheckFailed, match=r"query, tile 1, row 2, column 0: expected -?\d+, got -?\d+ \(1 of"):
+    with pytest.raises(CheckError, match=r"query, tile 1, row 2, column 0: expected -?\d+, got -?\d+ \(1 of"):
         EngineModel(config).run(products, layer="query")
 
 
@@ -176,9 +176,7 @@ class TestFaults:
         weights = np.random.default_rng(1).integers(-128, 128, (5, 60)).astype(np.int8)
         from sta_hw.formats import prune
 
-        encoded = encode(
-            prune(weights, parse_nm("2:4")), parse_nm("2:4"), groups=2, window=16, encoding=encoding
-        )
+        encoded = encode(prune(weights, parse_nm("2:4")), parse_nm("2:4"), groups=2, window=16, encoding=encoding)
         ones = np.ones(5, np.int64)
         return Product(np.ones((2, 60), np.int64), encoded, 1, Requantization(ones, ones, ones))
 
@@ -245,5 +243,5 @@ class TestFaults:
     def test_a_fault_becomes_a_failed_check(self) -> None:
         product = self.product("bitmap")
         product.weights.positions[0, 0] = 0xFFFF
-        with pytest.raises(CheckFailed, match="product, tile 0: the engine reports fault 0x10"):
+        with pytest.raises(CheckError, match="product, tile 0: the engine reports fault 0x10"):
             EngineModel(self.config).run([product])

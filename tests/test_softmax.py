@@ -68,7 +68,10 @@ def test_cocotb(simulator: str) -> None:
     config = Config(softmax_lanes=2, softmax_block=4)
     rng = np.random.default_rng(2)
     rows, masks = mixed_rows(rng, 40, longest=20)
-    sent = [beats.logit_beats(r, m, config, wide=i % 2 == 0, gain=i % 8) for i, (r, m) in enumerate(zip(rows, masks, strict=True))]
+    sent = [
+        beats.logit_beats(r, m, config, wide=i % 2 == 0, gain=i % 8)
+        for i, (r, m) in enumerate(zip(rows, masks, strict=True))
+    ]
     count = {"probabilities": sum(map(len, sent)), "totals": len(rows)}
     cases = [Case({"logits": np.concatenate(sent)}, count, stall) for stall in (0.0, 0.4)]
     for outputs in run_cocotb(Softmax(config), "softmax", cases, simulator=simulator):

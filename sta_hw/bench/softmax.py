@@ -26,9 +26,7 @@ def distributions(rng: np.random.Generator, length: int, rows: int = ROWS) -> di
     def quantized(x: NDArray[np.float64]) -> NDArray[np.int64]:
         return np.clip(np.round(x * np.log2(np.e) * 64), -32768, 32767).astype(np.int64)
 
-    found = {
-        f"normal, deviation {d}": [quantized(rng.normal(0, d, length)) for _ in range(rows)] for d in DEVIATIONS
-    }
+    found = {f"normal, deviation {d}": [quantized(rng.normal(0, d, length)) for _ in range(rows)] for d in DEVIATIONS}
     one_hot = []
     for i in range(rows):
         x = np.full(length, -(4.0 + i))
@@ -72,9 +70,7 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
                 if wide or length <= 512:
                     worst = max(worst, float(max(errors)))
                 low, high = min(low, float(min(sums))), max(high, float(max(sums)))
-        figures.append(
-            Figure(f"{bits} bits: largest absolute error", worst, "1", f"<= {0.002 if wide else 0.012}")
-        )
+        figures.append(Figure(f"{bits} bits: largest absolute error", worst, "1", f"<= {0.002 if wide else 0.012}"))
         if wide:
             figures += [
                 Figure("16 bits: smallest row sum", low, "1", ">= 0.995"),

@@ -151,7 +151,7 @@ class QuantizedLayer:
         ------
         InputError
             If the sentence has too many tokens for one softmax block.
-        CheckFailed
+        CheckError
             If any result of the RTL differs from the reference.
         """
         ids = self.model.token_ids(text)
@@ -167,9 +167,7 @@ class QuantizedLayer:
 
         x = fp32["input"]
         quantized = self._quantized("input", x)
-        query, key, value = (
-            self._linear(line, quantized, fp32, wide=False) for line in LINEAR[:3]
-        )
+        query, key, value = (self._linear(line, quantized, fp32, wide=False) for line in LINEAR[:3])
         context, context_scale = self._attention(query, key, value, fp32)
         attention = self._linear(LINEAR[3], context, fp32, wide=True, input_scale=context_scale)
         scale16 = self._scale("attention_output", 32767)
@@ -207,16 +205,16 @@ class QuantizedLayer:
         self._add(label, shape, self.pattern, run.cycles, work, cosine(result, fp32[target]))
         return result
 
-    def _add(self, label: str, shape: str, pattern: Pattern | None, cycles: int, work: float, similarity: float) -> None:
+    def _add(
+        self, label: str, shape: str, pattern: Pattern | None, cycles: int, work: float, similarity: float
+    ) -> None:
         ideal = work / self.config.macs
         encoding = best_encoding(pattern, self.config.window) if pattern else ""
         self._rows.append(
             ProductRow(label, shape, str(pattern or ""), encoding, cycles, ideal, ideal / cycles, similarity)
         )
 
-    def _attention(
-        self, query: NDArray, key: NDArray, value: NDArray, fp32: dict
-    ) -> tuple[NDArray[np.int64], float]:
+    def _attention(self, query: NDArray, key: NDArray, value: NDArray, fp32: dict) -> tuple[NDArray[np.int64], float]:
         """Scores, softmax and weighted values of all heads; the result and its scale."""
         tokens, width = query.shape
         size = width // HEADS

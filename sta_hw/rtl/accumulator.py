@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import Config
 
-__all__ = ["ACCUMULATOR_WIDTH", "Accumulator", "Flags", "HAZARD_CYCLES"]
+__all__ = ["ACCUMULATOR_WIDTH", "HAZARD_CYCLES", "Accumulator", "Flags"]
 
 ACCUMULATOR_WIDTH = 32
 """Bits of a sum; sums wrap modulo 2**32 (docs/numerics.md gives the shapes that cannot)."""

@@ -247,9 +247,7 @@ class Decoder(wiring.Component):
             self._position.append(position)
             self._less_one.append(less_one)
 
-    def _check_bitmap(
-        self, m, command, words, word_full, offset, column_end, step, uses_bitmap, faults, armed
-    ) -> None:
+    def _check_bitmap(self, m, command, words, word_full, offset, column_end, step, uses_bitmap, faults, armed) -> None:
         """Flag a group whose bitmap has not exactly N bits set.
 
         The set bits come out in ascending order, so the k-th non-zero of a window must lie in

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amaranth.back import rtlil
+from amaranth.hdl import Value
 from amaranth.lib import wiring
 
 __all__ = ["Port", "StreamPort", "emit_verilog", "ports_of", "run_yosys", "streams_of"]
@@ -51,10 +52,9 @@ def streams_of(component: wiring.Component) -> list[StreamPort]:
     streams = []
     for name, member in component.signature.members.items():
         if member.is_signature and "payload" in member.signature.members:
-            width = getattr(component, name).payload.shape()
-            width = getattr(width, "size", None) or getattr(width, "width", None)
+            payload = Value.cast(getattr(component, name).payload)
             flow = "input" if member.flow is wiring.In else "output"
-            streams.append(StreamPort(name, flow, int(width)))
+            streams.append(StreamPort(name, flow, len(payload)))
     return streams
 
 

@@ -11,7 +11,7 @@ from .accumulator import HAZARD_CYCLES, Accumulator
 from .array import ProcessingArray
 from .decoder import Decoder, refused
 from .drain import Drain
-from .layouts import command_layout, positions_layout, parameter_layout, result_layout, values_layout
+from .layouts import command_layout, parameter_layout, positions_layout, result_layout, values_layout
 from .windows import Windows
 
 __all__ = ["Engine"]

@@ -41,9 +41,7 @@ class Multiplier(wiring.Component):
             raise ValueError(f"MULT18X18D operands have at most 18 bits, not {max(a_width, b_width)}")
         self.kind = kind
         self.a_width, self.b_width = a_width, b_width
-        super().__init__(
-            {"a": In(signed(a_width)), "b": In(signed(b_width)), "p": Out(signed(a_width + b_width))}
-        )
+        super().__init__({"a": In(signed(a_width)), "b": In(signed(b_width)), "p": Out(signed(a_width + b_width))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -74,7 +72,7 @@ class Multiplier(wiring.Component):
         b = Signal(signed(18))
         p = Signal(signed(36))
         m.d.comb += [a.eq(self.a), b.eq(self.b), self.p.eq(p)]
-        registers = {}
+        registers: dict[str, str] = {}
         for port in ("INPUTA", "INPUTB", "OUTPUT"):
             registers |= {f"p_REG_{port}_CLK": "CLK0", f"p_REG_{port}_CE": "CE0", f"p_REG_{port}_RST": "RST0"}
         m.submodules.mult = Instance(

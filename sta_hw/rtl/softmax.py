@@ -136,9 +136,7 @@ class Softmax(wiring.Component):
             m.d.sync += [beat_number.eq(Mux(block_end, 0, beat_number + 1)), row_first.eq(payload.last)]
 
         # Maximum over the lanes, a register per level; whole parts only.
-        whole = [
-            Mux(payload.mask[i], (payload.values[i] >> 6) + 1, _LOWEST).as_signed() for i in range(lanes)
-        ]
+        whole = [Mux(payload.mask[i], (payload.values[i] >> 6) + 1, _LOWEST).as_signed() for i in range(lanes)]
         flags: Value = Cat(accept, block_end, payload.last)
         first = [Signal(signed(_EXPONENT_BITS), name=f"whole_{i}") for i in range(lanes)]
         m.d.sync += [s.eq(w) for s, w in zip(first, whole, strict=True)]

@@ -139,9 +139,7 @@ def result_values(beats: Words, config: Config) -> tuple[NDArray[np.int64], NDAr
     return values.reshape(-1, config.rows), last[:, 0]
 
 
-def logit_beats(
-    logits: ArrayLike, mask: ArrayLike | None, config: Config, *, wide: bool, gain: int = 0
-) -> Words:
+def logit_beats(logits: ArrayLike, mask: ArrayLike | None, config: Config, *, wide: bool, gain: int = 0) -> Words:
     """One softmax row: logits of shape (length,), completed with masked elements to whole beats."""
     logits = np.asarray(logits, np.int64)
     lanes = config.softmax_lanes
@@ -153,5 +151,11 @@ def logit_beats(
     last = np.arange(beats) == beats - 1
     same = np.ones(beats, np.int64)
     return join(
-        [(values.reshape(beats, lanes), 16), (keep.reshape(beats, lanes), 1), (last, 1), (same * wide, 1), (same * gain, 3)]
+        [
+            (values.reshape(beats, lanes), 16),
+            (keep.reshape(beats, lanes), 1),
+            (last, 1),
+            (same * wide, 1),
+            (same * gain, 3),
+        ]
     )

@@ -32,9 +32,7 @@ class Requantization:
 
     def take(self, index: NDArray[np.int64]) -> Requantization:
         """The parameters of the columns (or rows) `index`."""
-        return Requantization(
-            self.bias[index], self.multiplier[index], self.shift[index], self.per_row, self.wide
-        )
+        return Requantization(self.bias[index], self.multiplier[index], self.shift[index], self.per_row, self.wide)
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,7 @@ class Product:
             "activations": beats.activation_beats(self.activations, config, encoded.depth, self.taps),
             "values": beats.value_beats(encoded),
             "positions": beats.position_beats(encoded) if len(encoded.positions) else beats.no_beats(config),
-            "parameters": beats.parameter_beats(
-                requantization.bias, requantization.multiplier, requantization.shift
-            ),
+            "parameters": beats.parameter_beats(requantization.bias, requantization.multiplier, requantization.shift),
         }
 
 
@@ -217,6 +213,7 @@ def tile_batch(
         stacked = [np.stack([getattr(r, name) for r in chosen]) for name in ("bias", "multiplier", "shift")]
         if not chosen[0].per_row:  # column fastest across taps
             stacked = [s.T for s in stacked]
-        merged = Requantization(*(s.reshape(-1) for s in stacked), chosen[0].per_row, chosen[0].wide)
+        bias, multiplier, shift = (s.reshape(-1) for s in stacked)
+        merged = Requantization(bias, multiplier, shift, chosen[0].per_row, chosen[0].wide)
         rows = activations[members].reshape(taps * config.rows, reduction)
         yield _product(config, rows, interleaved, DENSE, depth, taps, merged, unsigned, planes, None), members

