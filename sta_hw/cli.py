@@ -32,7 +32,7 @@ out = Console()
 err = Console(stderr=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")]
-DEFAULT_TEXT = "A sparse transformer skips every second weight and still knows what is meant."
+DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"
 
 
 def main() -> None:
@@ -155,7 +155,7 @@ def demo(
 ) -> None:
     """Run a layer of all-MiniLM-L6-v2, INT8 and pruned, on generated RTL; check every product."""
     from .generate import generate as write
-    from .model.layer import QuantizedLayer
+    from .model.layer import QuantizedLayer, checked_tokens
     from .model.minilm import MiniLM
     from .runtime.rtl import EngineModel, SoftmaxModel
 
@@ -169,6 +169,7 @@ def demo(
     def work(step: Callable[[str], None]) -> Any:
         step("loading the model")
         model = MiniLM.load()
+        tokens = len(checked_tokens(model, config, text))
         step("generating Verilog")
         files = [f for top in ("engine", "softmax") for f in write(top, config, output)]
         step(f"pruning to {pattern}, calibrating")
@@ -176,7 +177,7 @@ def demo(
         step("compiling the RTL (kept for the next time)")
         engine, softmax = EngineModel(config), SoftmaxModel(config)
         run = quantized.run(text, engine, softmax, report=step)
-        return files, len(model.token_ids(text)), run
+        return files, tokens, run
 
     files, tokens, run = _with_progress("demo", work)
     figures = run.figures()

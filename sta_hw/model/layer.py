@@ -21,7 +21,7 @@ from ..runtime.products import Requantization, tile_batch, tile_linear
 from ..runtime.rtl import EngineModel, SoftmaxModel
 from .minilm import HEADS, MiniLM, calibration_sentences, gelu
 
-__all__ = ["LayerRun", "ProductRow", "QuantizedLayer"]
+__all__ = ["LayerRun", "ProductRow", "QuantizedLayer", "checked_tokens"]
 
 LINEAR = (
     ("query", "attention.self.query", "input", "query"),
@@ -89,6 +89,25 @@ def cosine(a: NDArray, b: NDArray) -> float:
     return float(x @ y / math.sqrt((x @ x) * (y @ y)))
 
 
+def checked_tokens(model: MiniLM, config: Config, text: str) -> list[int]:
+    """Token ids of a sentence that this configuration can run.
+
+    Raises
+    ------
+    InputError
+        If it is empty, or has more tokens than share one softmax exponent and one pass of P x V.
+    """
+    if not text.strip():
+        raise InputError("the text is empty; give a sentence with --text.")
+    ids = model.token_ids(text)
+    limit = min(config.softmax_block, config.groups * config.window)
+    if len(ids) > limit:
+        raise InputError(
+            f"the text has {len(ids)} tokens; this command runs up to {limit} (softmax_block, and groups x window)."
+        )
+    return ids
+
+
 class QuantizedLayer:
     """Layer `layer` of the model: weights pruned to `pattern`, INT8; scales from calibration.
 
@@ -154,12 +173,7 @@ class QuantizedLayer:
         CheckError
             If any result of the RTL differs from the reference.
         """
-        ids = self.model.token_ids(text)
-        limit = min(self.config.softmax_block, self.config.groups * self.config.window)
-        if len(ids) > limit:
-            raise InputError(
-                f"the text has {len(ids)} tokens; this command runs up to {limit} (softmax_block, and groups x window)."
-            )
+        ids = checked_tokens(self.model, self.config, text)
         fp32 = self._reference(self.model.embed(ids), self.pruned)
         dense = self._reference(self.model.embed(ids), None)
         self._engine, self._softmax, self._stall, self._report = engine, softmax, stall, report

@@ -1,0 +1,79 @@
+"""Multipliers of all kinds against Python's product."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.sim import Simulator
+
+from sta_hw.config import Config
+from sta_hw.rtl.multiplier import Multiplier
+from sta_hw.runtime.rtl import EngineModel
+
+
+def products(kind: str, a_width: int, b_width: int, pairs: list[tuple[int, int]]) -> list[int]:
+    """Feed one pair a cycle; return the products, `latency` cycles later."""
+    m = Module()
+    m.submodules.dut = dut = Multiplier(a_width, b_width, kind)
+    found: list[int] = []
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        for cycle in range(len(pairs) + Multiplier.latency):
+            if cycle < len(pairs):
+                ctx.set(dut.a, pairs[cycle][0])
+                ctx.set(dut.b, pairs[cycle][1])
+            if cycle >= Multiplier.latency:
+                found.append(ctx.get(dut.p))
+            await ctx.tick()
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return found
+
+
+@pytest.mark.parametrize("kind", ["auto", "lut"])
+@pytest.mark.parametrize(("a_width", "b_width"), [(9, 8), (17, 17), (2, 2), (18, 5)])
+def test_products(kind: str, a_width: int, b_width: int) -> None:
+    rng = np.random.default_rng(0)
+    ends = [
+        (a, b)
+        for a in (-(1 << a_width - 1), (1 << a_width - 1) - 1, -1, 0, 1)
+        for b in (-(1 << b_width - 1), (1 << b_width - 1) - 1, -1, 0, 1)
+    ]
+    random = [
+        (
+            int(rng.integers(-(1 << a_width - 1), 1 << a_width - 1)),
+            int(rng.integers(-(1 << b_width - 1), 1 << b_width - 1)),
+        )
+        for _ in range(1500)
+    ]
+    pairs = ends + random
+    assert products(kind, a_width, b_width, pairs) == [a * b for a, b in pairs]
+
+
+def test_many_activations_times_every_weight() -> None:
+    """Every fifth 9-bit activation times every weight, through the adders."""
+    pairs = [(a, b) for a in range(-256, 256, 5) for b in range(-128, 128)]
+    assert products("lut", 9, 8, pairs) == [a * b for a, b in pairs]
+
+
+def test_a_primitive_that_is_too_narrow() -> None:
+    with pytest.raises(ValueError, match="MULT18X18D operands have at most 18 bits, not 19"):
+        Multiplier(19, 8, "dsp")
+
+
+def test_the_kinds_agree_in_the_engine() -> None:
+    """The same products, 2 x 3, through the inferred, the ECP5 and the adder multiplier."""
+    from support import covering_products
+
+    runs = []
+    for kind in ("auto", "dsp", "lut"):
+        config = Config(rows=2, groups=3, multiplier=kind, columns=16)
+        runs.append(EngineModel(config).run(covering_products(config, 11, limit=20)))
+    assert len({r.cycles for r in runs}) == 1
+    for other in runs[1:]:
+        for a, b in zip(runs[0].results, other.results, strict=True):
+            np.testing.assert_array_equal(a, b)
