@@ -245,3 +245,44 @@ class TestFaults:
         product.weights.positions[0, 0] = 0xFFFF
         with pytest.raises(CheckError, match="product, tile 0: the engine reports fault 0x10"):
             EngineModel(self.config).run([product])
+
+
+def test_timing_diagram() -> None:
+    """The cycle numbers of the diagram in docs/architecture.md, and the latency the manifest gives."""
+    from sta_hw.formats import prune
+
+    pattern = parse_nm("2:4")
+    for config in (NATIVE["16x8"], NATIVE["4x2 lanes 4"], COCOTB["1x1"]):
+        reduction = config.groups * config.window
+        weights = prune(np.ones((3, reduction), np.int8), pattern)
+        encoded = encode(weights, pattern, groups=config.groups, window=config.window)
+        ones = np.ones(3, np.int64)
+        product = Product(np.ones((config.rows, reduction), np.int64), encoded, 1, Requantization(ones, ones, ones))
+        parts = config.rows // config.lanes
+        model = EngineModel(config)
+        outcome = model._model.run(product.streams(config), {"results": 3 * parts, "status": 1})
+        steps, latency = encoded.steps, Engine(config).latency
+        for column in range(3):
+            completed = outcome.cycles["values"][(column + 1) * steps - 1]
+            assert outcome.cycles["results"][column * parts] - completed == latency
+        if config is NATIVE["16x8"]:
+            assert (steps, latency) == (8, 23)
+
+
+def test_short_passes_wait_for_their_partial_sums() -> None:
+    """One to six columns over several passes, one cycle each: the spacing that the accumulators need."""
+    config = NATIVE["4x2 lanes 4"]
+    rng = np.random.default_rng(8)
+    products = []
+    for columns in (1, 2, 3, 4, 5, 6, 1, 16):
+        for pattern in (parse_nm("1:16"), parse_nm("1:2")):
+            weights = np.zeros((columns, 7 * 32), np.int8)
+            weights[:, :: pattern.m] = rng.integers(-128, 128, weights[:, :: pattern.m].shape)
+            depth = pattern.m
+            encoded = encode(weights, pattern, groups=2, window=16, depth=depth)
+            ones = np.ones(columns, np.int64)
+            activations = rng.integers(-128, 128, (4, 7 * 32))
+            requantization = Requantization(ones * 0, ones * 4096, ones * 0, wide=True)
+            products.append(Product(activations, encoded, 1, requantization))
+    for stall in (0.0, 0.3):
+        EngineModel(config).run(products, stall=stall)
