@@ -118,16 +118,18 @@ class Accumulator(wiring.Component):
 
         write_column = Signal(range(cfg.columns))
         ring_head = Signal(range(cfg.columns))
-        store = storing.valid & storing.last
-        with m.If(store):
+        # Registers of their own: they drive every bank's write enable.
+        keep = Signal()
+        completes = meeting.valid & meeting.last
+        m.d.sync += [keep.eq(completes & ~meeting.final_pass), self.written.eq(completes & meeting.final_pass)]
+        with m.If(keep | self.written):
             m.d.sync += write_column.eq(Mux(storing.pass_end, 0, write_column + 1))
         with m.If(self.written):
             m.d.sync += ring_head.eq(ring_head + 1)
         m.d.comb += [
-            self.written.eq(store & storing.final_pass),
             sum_write.addr.eq(write_column),
             sum_write.data.eq(Cat(*totals)),
-            sum_write.en.eq(store & ~storing.final_pass),
+            sum_write.en.eq(keep),
             result_write.addr.eq(ring_head),
             result_write.data.eq(Cat(*totals)),
             result_write.en.eq(self.written),
