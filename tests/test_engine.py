@@ -172,7 +172,7 @@ class TestFaults:
             values, _ = beats.result_values(outcome.outputs["results"], self.config)
             np.testing.assert_array_equal(values[-len(expected) :], expected)
 
-    def product(self, encoding: str) -> Product:
+    def product(self, encoding: str, nm: str = "2:4") -> Product:
         weights = np.random.default_rng(1).integers(-128, 128, (5, 60)).astype(np.int8)
         from sta_hw.formats import prune
 
@@ -205,16 +205,21 @@ class TestFaults:
         fault = Fault.VALUES_LONG if stream == "values" else Fault.POSITIONS_LONG
         self.run(product, streams | {stream: long}, fault)
 
-    @pytest.mark.parametrize("change", ["one more", "one less", "moved", "empty"])
-    def test_a_bitmap_that_is_not_n_of_m(self, change: str) -> None:
-        product = self.product("bitmap")
+    @pytest.mark.parametrize("nm", ["2:4", "2:16"])
+    @pytest.mark.parametrize("change", ["one more", "one more at the end", "one less", "moved", "empty"])
+    def test_a_bitmap_that_is_not_n_of_m(self, change: str, nm: str) -> None:
+        product = self.product("bitmap", nm)
         positions = product.weights.positions.copy()
         word = int(positions[3, 1])
         set_bits = [i for i in range(16) if word >> i & 1]
         clear = next(i for i in range(16) if not word >> i & 1)
-        far = next(i for i in range(16) if not word >> i & 1 and i // 4 != set_bits[0] // 4)
+        last_clear = max(i for i in range(16) if not word >> i & 1)
+        far = next((i for i in range(16) if not word >> i & 1 and i // 4 != set_bits[0] // 4), clear)
+        if change == "moved" and nm == "2:16":
+            return  # any two bits are right when the group is the window
         positions[3, 1] = {
             "one more": word | 1 << clear,
+            "one more at the end": word | 1 << last_clear,
             "one less": word & ~(1 << set_bits[-1]),
             "moved": (word & ~(1 << set_bits[0])) | 1 << far,
             "empty": 0,
