@@ -11,7 +11,7 @@ from support import covering_products, random_product
 from sim.cocotb_runner import Case, run_cocotb
 from sta_hw.config import Config, Pattern, parse_nm
 from sta_hw.errors import CheckError
-from sta_hw.formats import encode
+from sta_hw.formats import encode, prune
 from sta_hw.rtl.engine import Engine
 from sta_hw.rtl.layouts import Fault
 from sta_hw.runtime import beats
@@ -174,9 +174,8 @@ class TestFaults:
 
     def product(self, encoding: str, nm: str = "2:4") -> Product:
         weights = np.random.default_rng(1).integers(-128, 128, (5, 60)).astype(np.int8)
-        from sta_hw.formats import prune
-
-        encoded = encode(prune(weights, parse_nm("2:4")), parse_nm("2:4"), groups=2, window=16, encoding=encoding)
+        pattern = parse_nm(nm)
+        encoded = encode(prune(weights, pattern), pattern, groups=2, window=16, encoding=encoding)
         ones = np.ones(5, np.int64)
         return Product(np.ones((2, 60), np.int64), encoded, 1, Requantization(ones, ones, ones))
 
@@ -254,8 +253,6 @@ class TestFaults:
 
 def test_timing_diagram() -> None:
     """The cycle numbers of the diagram in docs/architecture.md, and the latency the manifest gives."""
-    from sta_hw.formats import prune
-
     pattern = parse_nm("2:4")
     for config in (NATIVE["16x8"], NATIVE["4x2 lanes 4"], COCOTB["1x1"]):
         reduction = config.groups * config.window
@@ -272,6 +269,22 @@ def test_timing_diagram() -> None:
             assert outcome.cycles["results"][column * parts] - completed == latency
         if config is NATIVE["16x8"]:
             assert (steps, latency) == (8, 23)
+
+
+def test_a_result_ring_that_fills_up_holds_the_engine_back() -> None:
+    """One-cycle columns against a reader that takes one result in twenty cycles."""
+    config = Config(rows=4, groups=2, window=16, columns=4)
+    rng = np.random.default_rng(7)
+    single = encode(np.eye(60, 32, dtype=np.int8), parse_nm("1:16"), groups=2, window=16)
+    ones = np.ones(60, np.int64)
+    requantization = Requantization(ones * 0, ones * 4096, ones * 0, wide=True)
+    products = [Product(rng.integers(-128, 128, (4, 32)), single, 1, requantization) for _ in range(3)]
+    expected = np.concatenate([reference_results(p, config) for p in products])
+    outcome = EngineModel(config)._model.run(
+        merged(products, config), {"results": len(expected), "status": len(products)}, stall={"results": 0.95}
+    )
+    values, _ = beats.result_values(outcome.outputs["results"], config)
+    np.testing.assert_array_equal(values, expected)
 
 
 def test_short_passes_wait_for_their_partial_sums() -> None:
