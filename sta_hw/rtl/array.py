@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -80,9 +80,8 @@ class ProcessingArray(wiring.Component):
         cfg = self.config
         m = Module()
         weights = [Signal(signed(8), name=f"weight_{g}") for g in range(cfg.groups)]
-        unsigned_early = Signal()
         is_unsigned = Signal()
-        m.d.sync += [unsigned_early.eq(self.unsigned), is_unsigned.eq(unsigned_early)]
+        m.d.sync += is_unsigned.eq(self.unsigned)
         for g, weight in enumerate(weights):
             early = Signal(signed(8), name=f"early_weight_{g}")
             m.d.sync += [early.eq(self.values[g]), weight.eq(early)]
@@ -92,10 +91,15 @@ class ProcessingArray(wiring.Component):
                 # A plain register, no logic before it: it stands between block RAM, which is slow to
                 # give its data, and the far-away column of multipliers.
                 operand = Signal(8, name=f"operand_{r}_{g}")
-                m.d.sync += operand.eq(self.operands[g][r])
+                # The sign has a register of its own, whose synchronous reset is "unsigned".
+                sign = Signal(name=f"sign_{r}_{g}")
+                m.d.sync += [
+                    operand.eq(self.operands[g][r]),
+                    sign.eq(Mux(is_unsigned, 0, self.operands[g][r][7])),
+                ]
                 multiplier = m.submodules[f"multiplier_{r}_{g}"] = Multiplier(9, 8, cfg.multiplier)
                 m.d.comb += [
-                    multiplier.a.eq(Cat(operand, operand[7] & ~is_unsigned).as_signed()),
+                    multiplier.a.eq(Cat(operand, sign).as_signed()),
                     multiplier.b.eq(weights[g]),
                     tree.terms[g].eq(multiplier.p[:_PRODUCT_WIDTH].as_signed()),
                 ]

@@ -44,6 +44,9 @@ class Drain(wiring.Component):
         ``columns * rows / lanes`` beats per product.
     """
 
+    latency = 1 + _READ_LATENCY + Requantizer.latency + 2
+    """Cycles from a column's arrival in the ring to its first result beat, nothing waiting."""
+
     def __init__(self, config: Config) -> None:
         self.config = config
         row = signed(ACCUMULATOR_WIDTH)

@@ -64,12 +64,8 @@ class Engine(wiring.Component):
     @property
     def latency(self) -> int:
         """Cycles from the last weight beat of a column to its first result beat, nothing waiting."""
-        from .drain import _READ_LATENCY
-        from .requantizer import Requantizer
-
-        decode, issue, write, pop, fifo_through = 1, 1, 2, 1, 2
-        array = ProcessingArray(self.config).latency
-        return decode + issue + array + write + pop + _READ_LATENCY + Requantizer.latency + fifo_through
+        decode, issue, write = 1, 1, 2
+        return decode + issue + ProcessingArray(self.config).latency + write + Drain.latency
 
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
