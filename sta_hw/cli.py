@@ -64,7 +64,7 @@ def _configure(preset_name: str, options: dict[str, Any], problems: list[str]) -
         problems.extend(error.problems)
     given = {name: value for name, value in options.items() if value is not None}
     if "rows" in given and "lanes" not in given:
-        given["lanes"] = 0  # chosen anew for these rows
+        given |= {"lanes": 0, "drain_lanes": 0}  # chosen anew for these rows
     if "softmax_lanes" in given and "softmax_block" not in given:
         given["softmax_block"] = 0
     try:
@@ -93,7 +93,8 @@ def generate(
     window: Annotated[int | None, typer.Option(help="Activations per window: 4, 8, 16 or 32.")] = None,
     nm: Annotated[str | None, typer.Option(help="any, or a list such as 2:4,1:4,dense.")] = None,
     encodings: Annotated[str | None, typer.Option(help="index, bitmap or index,bitmap.")] = None,
-    lanes: Annotated[int | None, typer.Option(help="Rows loaded and results drained per cycle.")] = None,
+    lanes: Annotated[int | None, typer.Option(help="Rows loaded per cycle.")] = None,
+    drain_lanes: Annotated[int | None, typer.Option(help="Results drained per cycle.")] = None,
     columns: Annotated[int | None, typer.Option(help="Accumulator depth, a power of two.")] = None,
     multiplier: Annotated[str | None, typer.Option(help="auto, dsp (ECP5) or lut.")] = None,
     window_memory: Annotated[str | None, typer.Option(help="block or distributed.")] = None,
@@ -111,7 +112,8 @@ def generate(
     problems: list[str] = []
     split = {"nm": nm, "encodings": encodings}
     options = {
-        "rows": rows, "groups": groups, "window": window, "lanes": lanes, "columns": columns,
+        "rows": rows, "groups": groups, "window": window, "lanes": lanes, "drain_lanes": drain_lanes,
+        "columns": columns,
         "multiplier": multiplier, "window_memory": window_memory, "softmax_lanes": softmax_lanes,
         "softmax_block": softmax_block,
         **{k: tuple(w.strip() for w in v.split(",") if w.strip()) for k, v in split.items() if v is not None},

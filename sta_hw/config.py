@@ -32,7 +32,11 @@ MULTIPLIERS = ("auto", "dsp", "lut")
 WINDOW_MEMORIES = ("block", "distributed")
 ENCODINGS = ("index", "bitmap")
 
-_LIMITS = {"rows": 256, "groups": 128, "columns": 4096, "softmax_lanes": 64, "softmax_block": 4096}
+_LIMITS = {
+    "rows": 256, "groups": 128, "columns": 4096, "softmax_lanes": 64, "softmax_block": 4096,
+    "weight_words": 65536, "parameter_words": 65536, "burst": 256, "outstanding": 64,
+}  # fmt: skip
+_POWERS_OF_TWO = ("columns", "weight_words", "parameter_words", "burst")
 
 
 @dataclass(frozen=True, order=True)
@@ -111,8 +115,11 @@ class Config:
     encodings : tuple of str
         The encodings of sparse weights the decoders understand: ``index``, ``bitmap`` or both.
     lanes : int
-        Rows loaded per cycle into the windows, and results requantized per cycle; divides `rows`.
-        0 chooses the largest divisor of `rows` up to 8.
+        Rows loaded per cycle into the windows; divides `rows`. 0 chooses the largest divisor of
+        `rows` up to 8. The accelerator's memory bus has so many bytes.
+    drain_lanes : int
+        Results requantized per cycle, and elements per cycle of the vector unit behind; divides
+        `rows`. 0 chooses `lanes`.
     columns : int
         Depth of each accumulator bank: output columns of one tile, and results waiting to drain.
     multiplier : str
@@ -125,6 +132,15 @@ class Config:
         Elements per cycle of the softmax.
     softmax_block : int
         Elements of a row that share one exponent; a multiple of `softmax_lanes`. 0 means `softmax_lanes`.
+    weight_words : int
+        Accelerator: words of `groups` weight values held on chip, for use by one row tile after the
+        other; a power of two.
+    parameter_words : int
+        Accelerator: columns whose requantization is held on chip; a power of two.
+    burst : int
+        Accelerator: beats of the longest bus burst; a power of two.
+    outstanding : int
+        Accelerator: read bursts under way at a time.
 
     Raises
     ------
@@ -143,6 +159,11 @@ class Config:
     window_memory: str = "block"
     softmax_lanes: int = 8
     softmax_block: int = 0
+    drain_lanes: int = 0
+    weight_words: int = 8192
+    parameter_words: int = 2048
+    burst: int = 16
+    outstanding: int = 16
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -161,12 +182,16 @@ class Config:
         if not self.encodings:
             problems.append("encodings is empty; name index, bitmap or both.")
         if sizes_ok:
+            divisors = [d for d in range(1, self.rows + 1) if self.rows % d == 0]
             if self.lanes == 0:
-                object.__setattr__(self, "lanes", max(d for d in range(1, 9) if self.rows % d == 0))
-            elif self.rows % self.lanes:
-                divisors = [d for d in range(1, self.rows + 1) if self.rows % d == 0]
-                nearest = min(divisors, key=lambda d: abs(d - self.lanes))
-                problems.append(f"lanes = {self.lanes} does not divide rows = {self.rows}; the nearest is {nearest}.")
+                object.__setattr__(self, "lanes", max(d for d in divisors if d <= 8))
+            if self.drain_lanes == 0:
+                object.__setattr__(self, "drain_lanes", self.lanes)
+            for name in ("lanes", "drain_lanes"):
+                value = getattr(self, name)
+                if self.rows % value and (name == "lanes" or value != self.lanes):
+                    nearest = min(divisors, key=lambda d: abs(d - value))
+                    problems.append(f"{name} = {value} does not divide rows = {self.rows}; the nearest is {nearest}.")
             if self.softmax_block == 0:
                 object.__setattr__(self, "softmax_block", self.softmax_lanes)
             elif self.softmax_block % self.softmax_lanes:
@@ -189,14 +214,18 @@ class Config:
                     f"{name} = {value} is out of range; it is a whole number from {low} to {high}, "
                     f"the nearest is {nearest}."
                 )
-        if self.columns & (self.columns - 1) and len(problems) == before:
-            lower = 1 << (self.columns.bit_length() - 1)
-            nearest = min((lower, lower * 2), key=lambda c: abs(c - self.columns))
-            problems.append(f"columns = {self.columns} is not a power of two; the nearest is {nearest}.")
+        for name in _POWERS_OF_TWO if len(problems) == before else ():
+            value = getattr(self, name)
+            if value & (value - 1):
+                lower = 1 << (value.bit_length() - 1)
+                nearest = min((lower, lower * 2), key=lambda c: abs(c - value))
+                problems.append(f"{name} = {value} is not a power of two; the nearest is {nearest}.")
         if self.columns in (1, 2) and len(problems) == before:
             problems.append(f"columns = {self.columns} is too few to pipeline; the nearest is 4.")
-        if not isinstance(self.lanes, int) or self.lanes < 0:
-            problems.append(f"lanes = {self.lanes} is out of range; it divides rows, or is 0 to choose.")
+        for name in ("lanes", "drain_lanes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                problems.append(f"{name} = {value} is out of range; it divides rows, or is 0 to choose.")
         if self.window not in SUPPORTED_WINDOWS:
             number = self.window if isinstance(self.window, int) else 16
             nearest = min(SUPPORTED_WINDOWS, key=lambda c: (abs(c - number), c))
@@ -258,6 +287,54 @@ class Config:
         """Bits of an address within a window."""
         return self.window.bit_length() - 1
 
+    @property
+    def position_words(self) -> int:
+        """Words of index metadata held on chip: enough for `weight_words` values of any pattern."""
+        return self.weight_words // (4 if self.window >= 16 else 2)
+
+    @property
+    def bus_bytes(self) -> int:
+        """Bytes of one beat of the accelerator's memory bus."""
+        return self.lanes
+
+    def require_accelerator(self) -> None:
+        """Raise ConfigError, one sentence for each reason why no whole accelerator has this shape."""
+        problems = []
+        for name in ("rows", "groups", "lanes", "drain_lanes"):
+            value = getattr(self, name)
+            if value & (value - 1):
+                lower = 1 << (value.bit_length() - 1)
+                problems.append(
+                    f"the accelerator needs {name} a power of two, and {name} = {value}; the nearest is {lower}."
+                )
+        if self.lanes not in (4, 8, 16, 32, 64):
+            problems.append(
+                f"the accelerator's bus has lanes = {self.lanes} bytes; it is 4, 8, 16, 32 or 64 (and rows at least "
+                f"as many), the nearest is {min((4, 8, 16, 32, 64), key=lambda b: abs(b - self.lanes))}."
+            )
+        if 2 * self.drain_lanes > self.lanes:
+            problems.append(
+                f"the accelerator needs 2 x drain_lanes at most lanes = {self.lanes}, and drain_lanes is "
+                f"{self.drain_lanes}; the nearest is {max(1, self.lanes // 2)}."
+            )
+        if self.groups > self.rows:
+            problems.append(
+                f"the accelerator needs groups at most rows = {self.rows} (keys of one row tile are weights of one "
+                f"beat), and groups is {self.groups}; the nearest is {self.rows}."
+            )
+        elif self.rows > self.groups * self.window:
+            problems.append(
+                f"the accelerator needs rows at most groups x window = {self.groups * self.window} (a tile of keys "
+                f"is one window), and rows is {self.rows}; the nearest is {self.groups * self.window}."
+            )
+        if self.burst * self.bus_bytes > 4096:
+            problems.append(
+                f"burst = {self.burst} beats of {self.bus_bytes} bytes exceed AXI's 4,096 bytes; the nearest is "
+                f"{4096 // self.bus_bytes}."
+            )
+        if problems:
+            raise ConfigError(problems)
+
     def require(self, pattern: Pattern) -> None:
         """Raise ConfigError unless the hardware runs `pattern`."""
         if pattern not in self.patterns:
@@ -276,13 +353,13 @@ class Config:
 
 
 PRESETS: dict[str, Config] = {
-    "ci": Config(rows=4, groups=2, window=16, columns=64, softmax_lanes=2),
-    "tiny": Config(rows=4, groups=4, window=16, columns=256, softmax_lanes=4),
-    "small": Config(rows=8, groups=8, window=16, softmax_lanes=8),
-    "reference": Config(rows=16, groups=8, window=16, softmax_lanes=8, softmax_block=128),
-    "medium": Config(rows=16, groups=16, window=16, softmax_lanes=16, softmax_block=256),
-    "large": Config(rows=32, groups=32, window=16, lanes=16, softmax_lanes=16, softmax_block=512),
-    "huge": Config(rows=64, groups=32, window=16, lanes=32, softmax_lanes=32, softmax_block=512),
+    "ci": Config(rows=4, groups=2, window=16, columns=64, softmax_lanes=2, drain_lanes=2, weight_words=2048),
+    "tiny": Config(rows=4, groups=4, window=16, columns=256, softmax_lanes=4, drain_lanes=2),
+    "small": Config(rows=8, groups=8, window=16, softmax_lanes=8, drain_lanes=4),
+    "reference": Config(rows=16, groups=8, window=16, softmax_lanes=8, softmax_block=128, drain_lanes=4),
+    "medium": Config(rows=16, groups=16, window=16, softmax_lanes=16, softmax_block=256, drain_lanes=4),
+    "large": Config(rows=32, groups=32, window=16, lanes=16, softmax_lanes=16, softmax_block=512, drain_lanes=8),
+    "huge": Config(rows=64, groups=32, window=16, lanes=32, softmax_lanes=32, softmax_block=512, drain_lanes=16),
 }
 """Named configurations, from a size for continuous integration to 64 x 32."""
 

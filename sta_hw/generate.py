@@ -11,6 +11,7 @@ from amaranth.lib import wiring
 from . import __version__
 from .config import Config
 from .errors import InputError
+from .rtl.accelerator import Accelerator
 from .rtl.decoder import Decoder
 from .rtl.emit import emit_verilog, ports_of, streams_of
 from .rtl.engine import Engine
@@ -18,7 +19,7 @@ from .rtl.softmax import Softmax
 
 __all__ = ["TOPS", "component", "generate", "manifest"]
 
-TOPS: dict[str, Any] = {"engine": Engine, "softmax": Softmax, "decoder": Decoder}
+TOPS: dict[str, Any] = {"engine": Engine, "softmax": Softmax, "decoder": Decoder, "accelerator": Accelerator}
 """Components that can be generated as a top level."""
 
 
@@ -43,7 +44,7 @@ def manifest(top: str, config: Config) -> dict[str, Any]:
         latencies["weight_to_result"] = hardware.latency
     elif isinstance(hardware, Softmax):
         latencies["block_end_to_probabilities"] = hardware.latency
-    else:
+    elif isinstance(hardware, Decoder):
         latencies["value_to_beat"] = 1
     return {
         "generator": f"sta-hw {__version__}",

@@ -99,6 +99,38 @@ def test_saturation_and_wrapping_at_the_largest_reduction() -> None:
         assert run.results[0].min() == -limit and run.results[0].max() == limit
 
 
+@pytest.mark.parametrize("name", ["16x8", "4x2 lanes 4", "8x4 lanes 2"])
+def test_products_that_continue_with_and_without_rescaling(name: str) -> None:
+    """Chains of unfinished products, others in between that leave the stored sums alone."""
+    config = NATIVE[name]
+    rng = np.random.default_rng(7)
+    products = []
+    for columns, links in ((1, 2), (5, 3), (16, 4), (3, 2)):
+        parameters = Requantization(
+            rng.integers(-500, 500, columns), rng.integers(0, 1 << 16, columns), rng.integers(1, 3, columns), wide=True
+        )
+        for link in range(links):
+            reduction = int(rng.integers(1, 2 * config.groups * config.window))
+            weights = rng.integers(-128, 128, (columns, reduction)).astype(np.int8)
+            encoded = encode(weights, Pattern(1, 1), groups=config.groups, window=config.window)
+            activations = rng.integers(-128, 128, (config.rows, reduction))
+            growth = rng.integers(0, 32 if link == 1 else 3, config.rows) if link and (link + columns) % 2 else None
+            if growth is not None and columns == 3:
+                growth[:] = 0
+            products.append(
+                Product(
+                    activations, encoded, 1, parameters, continues=link > 0, unfinished=link < links - 1, growth=growth
+                )
+            )
+            single = rng.integers(-128, 128, (4, 5)).astype(np.int8)
+            between = encode(single, Pattern(1, 1), groups=config.groups, window=config.window)
+            some = Requantization(np.zeros(4, np.int64), np.full(4, 5000), np.zeros(4, np.int64))
+            products.append(Product(rng.integers(-128, 128, (config.rows, 5)), between, 1, some))
+    model = EngineModel(config)
+    for stall, seed in ((0.0, 1), (0.4, 2)):
+        model.run(products, stall=stall, seed=seed)
+
+
 def test_sixteen_bit_activations_in_two_planes() -> None:
     config = NATIVE["4x2 lanes 4"]
     rng = np.random.default_rng(0)
@@ -140,8 +172,8 @@ def test_a_mismatch_is_reported_with_its_place(monkeypatch: pytest.MonkeyPatch) 
     config = NATIVE["4x2 lanes 4"]
     products = [random_product(config, np.random.default_rng(i), parse_nm("2:4")) for i in range(3)]
 
-    def wrong(product: Product, config: Config) -> np.ndarray:
-        result = reference_results(product, config)
+    def wrong(product: Product, config: Config, stored: np.ndarray | None) -> np.ndarray:
+        result = reference_results(product, config, stored)
         if product is products[1]:
             result[0, 2] += 1
         return result

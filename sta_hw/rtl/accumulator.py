@@ -30,6 +30,7 @@ Flags = data.StructLayout(
         "final_pass": unsigned(1),
         "pass_end": unsigned(1),
         "widen": unsigned(1),
+        "rescale": unsigned(1),
     }
 )
 """Where a beat stands in the loops, as it travels beside the data."""
@@ -53,6 +54,8 @@ class Accumulator(wiring.Component):
         The beat that enters the array now.
     sums : In(rows x signed(sum_width))
         The sums of the beat whose flags came `delay` cycles before.
+    halve : In(rows)
+        Rows whose stored sums beats with `rescale` shift right by one, rounding down.
     written : Out(1)
         A result column was written to the ring.
     read_address : In(log2 columns), read_data : Out(rows x signed(32))
@@ -67,6 +70,7 @@ class Accumulator(wiring.Component):
             {
                 "flags": In(Flags),
                 "sums": In(data.ArrayLayout(signed(sum_width), config.rows)),
+                "halve": In(config.rows),
                 "written": Out(1),
                 "read_address": In(range(config.columns)),
                 "read_data": Out(data.ArrayLayout(signed(ACCUMULATOR_WIDTH), config.rows)),
@@ -104,14 +108,17 @@ class Accumulator(wiring.Component):
         preparing = stages[self.delay - 1]
         widen = Signal()
         fresh = Signal()
+        halve = Signal(cfg.rows)
         m.d.comb += [widen.eq(preparing.widen), fresh.eq(preparing.first_pass)]
+        # One beat early, so that a row's choice comes from a register of its own.
+        m.d.sync += halve.eq(Mux(stages[self.delay - 2].rescale, self.halve, 0))
 
         totals = []
         for r in range(cfg.rows):
             start = Signal(signed(ACCUMULATOR_WIDTH), name=f"start_{r}")
             total = Signal(signed(ACCUMULATOR_WIDTH), name=f"total_{r}")
-            stored = fetched.word_select(r, ACCUMULATOR_WIDTH)
-            m.d.sync += start.eq(Mux(fresh, 0, Mux(widen, stored << 8, stored)))
+            stored = fetched.word_select(r, ACCUMULATOR_WIDTH).as_signed()
+            m.d.sync += start.eq(Mux(fresh, 0, Mux(widen, stored << 8, Mux(halve[r], stored >> 1, stored))))
             with m.If(meeting.valid):
                 m.d.sync += total.eq(Mux(meeting.first, start, total) + self.sums[r])
             totals.append(total)

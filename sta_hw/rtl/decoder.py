@@ -24,7 +24,8 @@ def refused(config: Config, command: data.View) -> Value:
     bad = (command.columns == 0) | (command.passes == 0) | (command.taps == 0) | (command.depth == 0)
     bad |= (command.n == 0) | (command.m_log2 > width) | (command.n > group_size)
     bad |= (command.depth & (group_size - 1)[:6]).any()
-    bad |= (command.passes > 1) & (command.columns > config.columns)
+    stored = (command.passes > 1) | command.continues | command.unfinished
+    bad |= stored & (command.columns > config.columns)
     most_taps = Array(Const(config.window // d if 0 < d <= config.window else 0, 6) for d in range(64))
     bad |= command.taps > most_taps[command.depth]
     known_widths = [(command.m_log2 == w) for w in config.index_widths]
@@ -130,6 +131,7 @@ class Decoder(wiring.Component):
                 beat.final_pass.eq(loops.final_pass),
                 beat.pass_end.eq(loops.pass_end),
                 beat.widen.eq(loops.widen),
+                beat.rescale.eq(loops.rescale),
                 beat.unsigned.eq(command.unsigned),
             ]
             for g in range(cfg.groups):

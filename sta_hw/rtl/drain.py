@@ -18,14 +18,14 @@ _FIFO_DEPTH = 16
 
 
 class Drain(wiring.Component):
-    """Take result columns from the ring in order and stream `lanes` requantized rows per cycle.
+    """Take result columns from the ring in order and stream `drain_lanes` requantized rows per cycle.
 
     The pipeline never stalls: a column enters only when the output FIFO has room for it.
 
     Parameters
     ----------
     config : Config
-        `rows`, `lanes`, `columns`, `window`, `multiplier`.
+        `rows`, `drain_lanes`, `columns`, `window`, `multiplier`.
 
     Members
     -------
@@ -41,7 +41,7 @@ class Drain(wiring.Component):
     read_address, read_data
         The ring's read port, latency 2.
     results : Out(stream of result_layout)
-        ``columns * rows / lanes`` beats per product.
+        ``columns * rows / drain_lanes`` beats per product.
     """
 
     latency = 1 + _READ_LATENCY + Requantizer.latency + 2
@@ -65,7 +65,7 @@ class Drain(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
-        parts = cfg.rows // cfg.lanes
+        parts = cfg.rows // cfg.drain_lanes
         shape = parameter_layout()
 
         busy = Signal()
@@ -81,7 +81,7 @@ class Drain(wiring.Component):
         # What is in the ring, and room in the output FIFO.
         waiting = Signal(range(cfg.columns + 1))
         m.d.sync += waiting.eq(waiting + self.written - self.taken)
-        output = m.submodules.output = fifo.SyncFIFOBuffered(width=16 * cfg.lanes + 1, depth=_FIFO_DEPTH)
+        output = m.submodules.output = fifo.SyncFIFOBuffered(width=16 * cfg.drain_lanes + 1, depth=_FIFO_DEPTH)
         room = Signal(range(_FIFO_DEPTH + 1), init=_FIFO_DEPTH)
 
         go = Signal()
@@ -132,9 +132,9 @@ class Drain(wiring.Component):
         wide_operand = Signal()
         m.d.sync += wide_operand.eq(wide_read)
         results = []
-        for lane in range(cfg.lanes):
+        for lane in range(cfg.drain_lanes):
             requantizer = m.submodules[f"requantizer_{lane}"] = Requantizer(cfg.multiplier)
-            rows = Array(self.read_data[p * cfg.lanes + lane] for p in range(parts))
+            rows = Array(self.read_data[p * cfg.drain_lanes + lane] for p in range(parts))
             total = Signal(signed(ACCUMULATOR_WIDTH), name=f"sum_{lane}")
             own = Signal(shape, name=f"own_{lane}")
             of_row = self._row_parameters[lane]
@@ -179,8 +179,8 @@ class Drain(wiring.Component):
     def _table(self, m: Module, filling, taps, address) -> None:
         """The parameters that belong to rows: their memory's word, lane by lane, 2 cycles after `address`."""
         cfg = self.config
-        parts = cfg.rows // cfg.lanes
-        fill_lane = Signal(cfg.lanes, init=1)  # one-hot
+        parts = cfg.rows // cfg.drain_lanes
+        fill_lane = Signal(cfg.drain_lanes, init=1)  # one-hot
         fill_part = Signal(range(parts))
         fill_tap = Signal(6)
         entry = Signal(range(cfg.window * parts))
@@ -196,7 +196,7 @@ class Drain(wiring.Component):
         # One memory for all lanes, in block RAM: it is wide, and read at one address.
         entry_width = row_parameter_layout().size
         table = memory.Memory(
-            shape=unsigned(entry_width * cfg.lanes),
+            shape=unsigned(entry_width * cfg.drain_lanes),
             depth=cfg.window * parts,
             init=[],
             attrs={"no_rw_check": 1, "ram_style": "block"},
@@ -206,13 +206,14 @@ class Drain(wiring.Component):
         given = self.parameters.payload
         m.d.comb += [
             write.addr.eq(entry),
-            write.data.eq(Cat(given.multiplier, given.shift).replicate(cfg.lanes)),
+            write.data.eq(Cat(given.multiplier, given.shift).replicate(cfg.drain_lanes)),
             write.en.eq(Mux(take, fill_lane, 0)),
             read.addr.eq(address),
             read.en.eq(1),
         ]
-        word = Signal(entry_width * cfg.lanes)
+        word = Signal(entry_width * cfg.drain_lanes)
         m.d.sync += word.eq(read.data)
         self._row_parameters = [
-            data.View(row_parameter_layout(), word[lane * entry_width :][:entry_width]) for lane in range(cfg.lanes)
+            data.View(row_parameter_layout(), word[lane * entry_width :][:entry_width])
+            for lane in range(cfg.drain_lanes)
         ]

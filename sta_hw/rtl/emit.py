@@ -68,6 +68,10 @@ def ports_of(component: wiring.Component) -> list[Port]:
             Port(f"{stream.name}__valid", stream.direction, 1),
             Port(f"{stream.name}__ready", back, 1),
         ]
+    for name, member in component.signature.members.items():
+        if member.is_port:
+            flow = "input" if member.flow is wiring.In else "output"
+            ports.append(Port(name, flow, len(Value.cast(getattr(component, name)))))
     return ports
 
 

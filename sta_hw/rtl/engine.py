@@ -11,7 +11,15 @@ from .accumulator import HAZARD_CYCLES, Accumulator
 from .array import ProcessingArray
 from .decoder import Decoder, refused
 from .drain import Drain
-from .layouts import command_layout, parameter_layout, positions_layout, result_layout, values_layout
+from .layouts import (
+    GROWTH_BITS,
+    command_layout,
+    growth_layout,
+    parameter_layout,
+    positions_layout,
+    result_layout,
+    values_layout,
+)
 from .windows import Windows
 
 __all__ = ["Engine"]
@@ -40,11 +48,19 @@ class Engine(wiring.Component):
         Weights, in the order of `Decoder`.
     parameters : In(stream of parameter_layout)
         Requantization, in the order of `Drain`.
+    growth : In(stream of growth_layout)
+        One beat per product that rescales: by how much each row's unfinished sums shift right,
+        rounding down, before it continues them. Costs ``columns + 20`` cycles per place of the
+        largest shift.
     results : Out(stream of result_layout)
-        Columns in order (tap fastest), `lanes` rows per beat.
+        Columns in order (tap fastest), `drain_lanes` rows per beat.
     status : Out(stream of 6 bits)
         One `Fault` word per product, once its weights are through. A product refused for its command
         (`Fault.COMMAND`) takes nothing from the other streams and gives no results.
+    busy, holds_beat : Out(1)
+        A beat enters the array; a decoded beat is there.
+    wait_windows, wait_results, wait_rescale : Out(1)
+        What a decoded beat waits for: its windows, room in the result ring, the rescaling.
     """
 
     def __init__(self, config: Config) -> None:
@@ -56,8 +72,14 @@ class Engine(wiring.Component):
                 "values": In(stream.Signature(values_layout(config))),
                 "positions": In(stream.Signature(positions_layout(config))),
                 "parameters": In(stream.Signature(parameter_layout())),
+                "growth": In(stream.Signature(growth_layout(config))),
                 "results": Out(stream.Signature(result_layout(config))),
                 "status": Out(stream.Signature(unsigned(6))),
+                "busy": Out(1),
+                "holds_beat": Out(1),
+                "wait_windows": Out(1),
+                "wait_results": Out(1),
+                "wait_rescale": Out(1),
             }
         )
 
@@ -114,7 +136,11 @@ class Engine(wiring.Component):
             self.command.ready.eq(Cat(q.w_rdy for q in queues).all()),
         ]
         accepted = self.command.valid & self.command.ready
-        m.d.comb += [queues[0].w_en.eq(accepted), *(q.w_en.eq(accepted & ~bad) for q in queues[1:])]
+        m.d.comb += [
+            queues[0].w_en.eq(accepted),
+            queues[1].w_en.eq(accepted & ~bad),
+            queues[2].w_en.eq(accepted & ~bad & ~given.unfinished),
+        ]
 
     def _issue(self, m: Module, decoder, windows, array, accumulator, drain) -> None:
         """Let a decoded beat into the array when its window is there and its result has a place."""
@@ -130,10 +156,18 @@ class Engine(wiring.Component):
         ring_full = Signal()  # one cycle old, hence the margin
         m.d.sync += ring_full.eq(reserved >= cfg.columns - 1)
         place = ~(beat.final_pass & beat.last & ring_full)
-        allowed = windows.full.bit_select(bank, 1) & place & (pause == 0)
+        rescaled = Signal()
+        stored_columns = Signal(range(cfg.columns + 1))
+        sweep = self._rescale(m, accumulator, array, decoder.beats.valid & beat.rescale, rescaled, stored_columns)
+        allowed = windows.full.bit_select(bank, 1) & place & (pause == 0) & ~(beat.rescale & ~rescaled)
         m.d.comb += [
             decoder.beats.ready.eq(allowed),
             issue.eq(decoder.beats.valid & allowed),
+            self.busy.eq(issue),
+            self.holds_beat.eq(decoder.beats.valid),
+            self.wait_windows.eq(decoder.beats.valid & ~windows.full.bit_select(bank, 1)),
+            self.wait_results.eq(decoder.beats.valid & ~place),
+            self.wait_rescale.eq(decoder.beats.valid & beat.rescale & ~rescaled),
             reserve.eq(issue & beat.final_pass & beat.last),
         ]
         m.d.sync += reserved.eq(reserved + reserve - drain.taken)
@@ -141,12 +175,19 @@ class Engine(wiring.Component):
         flags = Signal.like(accumulator.flags, name="issued")
         release = Signal()
         m.d.sync += [
-            flags.valid.eq(issue),
-            *(flags[f].eq(beat[f]) for f in ("first", "last", "first_pass", "final_pass", "pass_end", "widen")),
+            flags.valid.eq(issue | sweep.valid),
+            flags.first.eq(beat.first | sweep.valid),
+            flags.last.eq(beat.last | sweep.valid),
+            flags.first_pass.eq(beat.first_pass & ~sweep.valid),
+            flags.final_pass.eq(beat.final_pass & ~sweep.valid),
+            flags.pass_end.eq(Mux(sweep.valid, sweep.last, beat.pass_end)),
+            flags.widen.eq(beat.widen & ~sweep.valid),
+            flags.rescale.eq(sweep.valid),
             release.eq(issue & beat.pass_end),
             array.unsigned.eq(beat.unsigned),
             windows.bank.eq(bank),
-            *(array.values[g].eq(beat.values[g]) for g in range(cfg.groups)),
+            # Without a beat the sums are zero, which is what a sweep over the stored sums adds.
+            *(array.values[g].eq(Mux(issue, beat.values[g], 0)) for g in range(cfg.groups)),
             *(windows.addresses[g].eq(beat.addresses[g]) for g in range(cfg.groups)),
         ]
         m.d.comb += [
@@ -156,6 +197,15 @@ class Engine(wiring.Component):
         ]
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)
+        with m.If(issue):
+            m.d.sync += rescaled.eq(0)
+        with m.Elif(sweep.done):
+            m.d.sync += rescaled.eq(1)
+        column = Signal(range(cfg.columns + 1))
+        with m.If(issue & beat.last):
+            m.d.sync += column.eq(Mux(beat.pass_end, 0, column + 1))
+            with m.If(beat.pass_end & ~beat.final_pass):
+                m.d.sync += stored_columns.eq(column + 1)
         with m.If(issue & beat.last):
             m.d.sync += columns_in_pass.eq(Mux(columns_in_pass == HAZARD_CYCLES, HAZARD_CYCLES, columns_in_pass + 1))
             with m.If(beat.pass_end):
@@ -163,3 +213,46 @@ class Engine(wiring.Component):
                 # A short pass must not read back its partial sums before they are stored.
                 with m.If(~beat.final_pass & (columns_in_pass < HAZARD_CYCLES)):
                     m.d.sync += pause.eq(HAZARD_CYCLES)
+
+    def _rescale(self, m: Module, accumulator, array, wanted, rescaled, stored_columns) -> data.View:
+        """Shift the stored sums right before a product continues them, one place per sweep.
+
+        A sweep sends one empty beat per stored column through the array. Returns (valid, last, done).
+        """
+        cfg = self.config
+        sweep = Signal(data.StructLayout({"valid": 1, "last": 1, "done": 1}), name="sweep")
+        settle_cycles = array.latency + 2 * HAZARD_CYCLES
+        settle = Signal(range(settle_cycles + 1))
+        column = Signal(range(cfg.columns + 1))
+        left = [Signal(GROWTH_BITS, name=f"growth_{r}") for r in range(cfg.rows)]
+        any_left = Signal()
+        m.d.sync += [
+            any_left.eq(Cat(g != 0 for g in left).any()),
+            *(accumulator.halve[r].eq(g != 0) for r, g in enumerate(left)),
+        ]
+        with m.If(settle != 0):
+            m.d.sync += settle.eq(settle - 1)
+        with m.FSM(name="rescale"):
+            with m.State("IDLE"):
+                m.d.sync += settle.eq(settle_cycles)
+                with m.If(wanted & ~rescaled & self.growth.valid):
+                    m.d.comb += self.growth.ready.eq(1)
+                    m.d.sync += [g.eq(self.growth.payload[r]) for r, g in enumerate(left)]
+                    m.next = "SETTLE"
+            with m.State("SETTLE"):  # what is under way is stored; the shifts are known
+                m.d.sync += column.eq(stored_columns)
+                with m.If(settle == 0):
+                    m.d.comb += sweep.done.eq(~any_left)
+                    m.next = "SWEEP"
+                    with m.If(~any_left):
+                        m.next = "IDLE"
+            with m.State("SWEEP"):
+                m.d.comb += [sweep.valid.eq(1), sweep.last.eq(column == 1)]
+                m.d.sync += column.eq(column - 1)
+                with m.If(column == 1):
+                    m.d.sync += settle.eq(settle_cycles)
+                    m.next = "NEXT"
+            with m.State("NEXT"), m.If(settle == 0):
+                m.d.sync += [*(g.eq(Mux(g != 0, g - 1, 0)) for g in left), settle.eq(3)]
+                m.next = "SETTLE"
+        return sweep

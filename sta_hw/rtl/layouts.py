@@ -11,11 +11,14 @@ from amaranth.lib import data, enum
 from ..config import Config
 
 __all__ = [
+    "COUNT_BITS",
+    "GROWTH_BITS",
     "Encoding",
     "Fault",
     "beat_layout",
     "command_layout",
     "drain_command_layout",
+    "growth_layout",
     "parameter_layout",
     "positions_layout",
     "result_layout",
@@ -23,6 +26,12 @@ __all__ = [
     "values_layout",
     "windows_command_layout",
 ]
+
+
+COUNT_BITS = 20
+"""Bits of instruction numbers and of counts of finished work."""
+GROWTH_BITS = 5
+"""Bits of a row's rescaling shift: 31 places leave nothing of a sum but its sign."""
 
 
 class Encoding(enum.Enum, shape=unsigned(2)):
@@ -61,6 +70,9 @@ def command_layout(config: Config) -> data.StructLayout:
     widen_at            16    pass before which the sums shift left by 8 (low bytes follow); 0 never
     per_row             1     requantization parameters per (tap, row) instead of per column
     wide_result         1     results saturate to 16 bits instead of 8
+    continues           1     the first pass adds to the sums the last unfinished product left
+    unfinished          1     the last pass leaves its sums for a product that continues; no results
+    rescale             1     continues: those sums first shift right, per row, by one beat of `growth`
     ==================  ====  =====================================================================
     """
     return data.StructLayout(
@@ -76,6 +88,9 @@ def command_layout(config: Config) -> data.StructLayout:
             "widen_at": unsigned(16),
             "per_row": unsigned(1),
             "wide_result": unsigned(1),
+            "continues": unsigned(1),
+            "unfinished": unsigned(1),
+            "rescale": unsigned(1),
         }
     )
 
@@ -121,8 +136,14 @@ def beat_layout(config: Config) -> data.StructLayout:
             "pass_end": unsigned(1),  # last beat of a pass
             "widen": unsigned(1),  # shift the stored sum left by 8 before adding
             "unsigned": unsigned(1),
+            "rescale": unsigned(1),  # first beat of a product whose sums are rescaled before it
         }
     )
+
+
+def growth_layout(config: Config) -> data.ArrayLayout:
+    """Places by which each row's sums shift right."""
+    return data.ArrayLayout(unsigned(GROWTH_BITS), config.rows)
 
 
 def parameter_layout() -> data.StructLayout:
@@ -131,5 +152,5 @@ def parameter_layout() -> data.StructLayout:
 
 
 def result_layout(config: Config) -> data.StructLayout:
-    """One beat of results: `lanes` rows of one column, 16 bits each, and the product's last flag."""
-    return data.StructLayout({"values": data.ArrayLayout(signed(16), config.lanes), "last": unsigned(1)})
+    """One beat of results: `drain_lanes` rows of one column, 16 bits each, and the product's last flag."""
+    return data.StructLayout({"values": data.ArrayLayout(signed(16), config.drain_lanes), "last": unsigned(1)})

@@ -35,6 +35,8 @@ class Loops(wiring.Component):
     first_pass, final_pass : Out(1)
     widen : Out(1)
         The pass before which sums shift left by 8.
+    rescale : Out(1)
+        First beat of a matrix whose sums are rescaled first.
     """
 
     def __init__(self, config: Config) -> None:
@@ -53,6 +55,7 @@ class Loops(wiring.Component):
                 "first_pass": Out(1),
                 "final_pass": Out(1),
                 "widen": Out(1),
+                "rescale": Out(1),
             }
         )
 
@@ -69,8 +72,9 @@ class Loops(wiring.Component):
         m.d.comb += self.pass_end.eq(self.column_end & column_last)
         # A pass begins with the first tap, even if its columns are no multiple of the taps.
         tap_last = self._countdown(m, "tap", new.taps, step & self.column_end, restart=column_last)
+        unfinished = Signal()
         pass_last = self._countdown(m, "pass", new.passes, step & self.pass_end)
-        m.d.comb += [self.matrix_end.eq(self.pass_end & pass_last), self.final_pass.eq(pass_last)]
+        m.d.comb += [self.matrix_end.eq(self.pass_end & pass_last), self.final_pass.eq(pass_last & ~unfinished)]
 
         depth = Signal(6)
         group_size = Signal(6)
@@ -79,7 +83,7 @@ class Loops(wiring.Component):
         m.d.comb += next_tap.eq(Mux(tap_last | column_last, 0, tap_base + depth))
         passes_to_widen = Signal(16)  # 0: never again
         with m.If(step):
-            m.d.sync += self.first.eq(self.column_end)
+            m.d.sync += [self.first.eq(self.column_end), self.rescale.eq(0)]
             with m.If(nonzero_last):
                 m.d.sync += [self.base.eq(self.base + group_size), self.offset.eq(self.offset + group_size)]
             with m.If(self.column_end):
@@ -97,8 +101,10 @@ class Loops(wiring.Component):
                 self.offset.eq(0),
                 tap_base.eq(0),
                 self.first.eq(1),
-                self.first_pass.eq(1),
+                self.first_pass.eq(~new.continues),
                 self.widen.eq(0),
+                self.rescale.eq(new.continues & new.rescale),
+                unfinished.eq(new.unfinished),
             ]
         return m
 

@@ -18,9 +18,11 @@ __all__ = [
     "activation_beats",
     "command_beat",
     "fields",
+    "growth_beats",
     "join",
     "logit_beats",
     "no_beats",
+    "no_parameters",
     "parameter_beats",
     "position_beats",
     "result_values",
@@ -32,6 +34,7 @@ Words = NDArray[np.uint32]
 _COMMAND = (
     ("encoding", 2), ("n", 6), ("m_log2", 3), ("depth", 6), ("taps", 6), ("columns", 16), ("passes", 16),
     ("unsigned", 1), ("widen_at", 16), ("per_row", 1), ("wide_result", 1),
+    ("continues", 1), ("unfinished", 1), ("rescale", 1),
 )  # fmt: skip
 _ENCODINGS = {"dense": 0, "index": 1, "bitmap": 2}
 
@@ -84,6 +87,9 @@ def command_beat(encoded: EncodedMatrix, **more: int) -> Words:
         "widen_at": 0,
         "per_row": 0,
         "wide_result": 0,
+        "continues": 0,
+        "unfinished": 0,
+        "rescale": 0,
     }
     unknown = set(more) - set(values)
     if unknown:
@@ -133,9 +139,21 @@ def parameter_beats(bias: ArrayLike, multiplier: ArrayLike, shift: ArrayLike) ->
     return join([(bias, 32), (multiplier, 16), (shift, 3)])
 
 
+def no_parameters() -> Words:
+    """No requantization: the product is unfinished."""
+    return np.zeros((0, 2), np.uint32)
+
+
+def growth_beats(growth: Sequence[ArrayLike], config: Config) -> Words:
+    """Rescaling shifts, one beat of `rows` per element."""
+    if not growth:
+        return np.zeros((0, math.ceil(5 * config.rows / 32)), np.uint32)
+    return join([(np.stack([np.asarray(g) for g in growth]), 5)])
+
+
 def result_values(beats: Words, config: Config) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Results of one or more products: values of shape (columns, rows), and the last flags per beat."""
-    values, last = fields(beats, [(config.lanes, 16, True), (1, 1, False)])
+    values, last = fields(beats, [(config.drain_lanes, 16, True), (1, 1, False)])
     return values.reshape(-1, config.rows), last[:, 0]
 
 

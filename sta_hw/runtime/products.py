@@ -51,6 +51,10 @@ class Product:
         Activations are unsigned.
     widen_at : int
         Pass at which the low bytes of 16-bit activations begin; 0 for 8-bit ones.
+    continues, unfinished : bool
+        The product adds to the sums of the one before; leaves its sums for the one after.
+    growth : int array (rows,), or None
+        Places by which the sums it continues shift right first.
     """
 
     activations: NDArray[np.int64]
@@ -59,6 +63,9 @@ class Product:
     requantization: Requantization
     unsigned: bool = False
     widen_at: int = 0
+    continues: bool = False
+    unfinished: bool = False
+    growth: NDArray[np.int64] | None = None
 
     def streams(self, config: Config) -> dict[str, NDArray[np.uint32]]:
         """The beats of every input stream."""
@@ -71,11 +78,17 @@ class Product:
                 widen_at=self.widen_at,
                 per_row=int(requantization.per_row),
                 wide_result=int(requantization.wide),
+                continues=int(self.continues),
+                unfinished=int(self.unfinished),
+                rescale=int(self.growth is not None),
             ),
             "activations": beats.activation_beats(self.activations, config, encoded.depth, self.taps),
             "values": beats.value_beats(encoded),
             "positions": beats.position_beats(encoded) if len(encoded.positions) else beats.no_beats(config),
-            "parameters": beats.parameter_beats(requantization.bias, requantization.multiplier, requantization.shift),
+            "growth": beats.growth_beats([] if self.growth is None else [self.growth], config),
+            "parameters": beats.no_parameters()
+            if self.unfinished
+            else beats.parameter_beats(requantization.bias, requantization.multiplier, requantization.shift),
         }
 
 

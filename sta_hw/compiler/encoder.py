@@ -1,0 +1,569 @@
+"""An encoder becomes a memory image: weights, parameters, buffers and the program that runs it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import DENSE, Config, Pattern
+from ..errors import InputError
+from ..formats.nm import EncodedMatrix, bits_per_weight, encode
+from ..isa import HEADER_BYTES, INSTRUCTION_BYTES, Instruction, Opcode, Result, Target, assemble
+from ..model.bert import LINEAR_NAMES
+from ..reference.requantizer import quantize_factor
+from ..runtime.products import best_depth
+from .quantize import POOL_FACTOR, LayerParameters, LinearParameters, NormParameters, QuantizedEncoder
+from .schedule import Load, Step, schedule
+
+__all__ = ["CompiledModel", "compile_encoder"]
+
+_RING_SHARE = 0.57
+"""Of an on-chip memory, what one group of weights may take: the next one is loaded into the rest."""
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """A program with everything it needs, for one configuration and one number of tokens.
+
+    Attributes
+    ----------
+    image : uint8 array
+        The memory image; the input is written into it before a run.
+    program_address, input_address, output_address : int
+        Offsets in the image.
+    labels : list of str
+        What each instruction belongs to.
+    info : dict
+        For reports: per linear layer its N:M, encoding, tiles; the ideal cycles; scales.
+    """
+
+    config: Config
+    tokens: int
+    hidden: int
+    image: NDArray[np.uint8]
+    program_address: int
+    input_address: int
+    output_address: int
+    instructions: list[Instruction]
+    labels: list[str]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def with_input(self, embedded: NDArray) -> NDArray[np.uint8]:
+        """A copy of the image with the sum of embeddings, fp32 of shape (tokens, hidden), in place."""
+        rows = self.config.rows
+        if embedded.shape != (self.tokens, self.hidden):
+            raise InputError(f"the program takes {self.tokens} tokens of {self.hidden}, not {embedded.shape}.")
+        tiles = math.ceil(self.tokens / rows)
+        padded = np.zeros((tiles * rows, self.hidden), np.int64)
+        padded[: self.tokens] = np.clip(np.round(embedded / self.info["embedded_scale"]), -32767, 32767)
+        raw = padded.reshape(tiles, rows, self.hidden).transpose(0, 2, 1).astype("<i2")
+        image = self.image.copy()
+        data = np.ascontiguousarray(raw).view(np.uint8).reshape(-1)
+        image[self.input_address : self.input_address + len(data)] = data
+        return image
+
+    def output(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The pooled embedding of length 1 in an image after the run: shape (hidden,)."""
+        size = 2 * self.hidden * self.config.rows
+        raw = image[self.output_address : self.output_address + size].view("<i2").reshape(self.hidden, self.config.rows)
+        pooled = raw[:, 0].astype(np.float64) * self.info["output_scale"] / POOL_FACTOR
+        return pooled / max(float(np.linalg.norm(pooled)), 1e-30)
+
+    def save(self, path: Path) -> None:
+        """Write a file that `load` reads."""
+        described = {
+            "configuration": self.config.as_dict(), "hash": self.config.hash, "tokens": self.tokens,
+            "hidden": self.hidden, "program_address": self.program_address, "input_address": self.input_address,
+            "output_address": self.output_address, "labels": self.labels, "info": self.info,
+        }  # fmt: skip
+        try:
+            with path.open("wb") as file:
+                np.savez_compressed(file, image=self.image, description=np.array(json.dumps(described)))
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}.") from error
+
+    @staticmethod
+    def load(path: Path, config: Config | None = None) -> CompiledModel:
+        """Read a compiled model.
+
+        Raises
+        ------
+        InputError
+            If it is not one, or was compiled for another configuration than `config`.
+        """
+        from ..isa import disassemble
+
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                image = file["image"]
+                described = json.loads(str(file["description"]))
+        except Exception as error:
+            raise InputError(f"{path} is not a compiled model: {error}.") from error
+        own = Config(**described.pop("configuration"))
+        if own.hash != described.pop("hash") or (config is not None and own.hash != config.hash):
+            wanted = config.hash if config is not None else own.hash
+            raise InputError(f"{path} was compiled for hardware {own.hash}, not {wanted}; compile it again.")
+        instructions = disassemble(image[described["program_address"] :].tobytes(), own)
+        return CompiledModel(config=own, image=image, instructions=instructions, **described)
+
+
+class _Image:
+    """Memory being laid out; every piece starts on a burst boundary."""
+
+    def __init__(self, config: Config) -> None:
+        self.align = max(64, config.burst * config.bus_bytes)
+        self.pieces: list[tuple[int, NDArray[np.uint8]]] = []
+        self.size = 0
+
+    def reserve(self, count: int) -> int:
+        """Address of `count` bytes of zeros."""
+        address = self.size
+        self.size += math.ceil(count / self.align) * self.align
+        return address
+
+    def add(self, data: NDArray) -> int:
+        """Address of a copy of `data`."""
+        raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
+        address = self.reserve(len(raw))
+        self.pieces.append((address, raw))
+        return address
+
+    def finish(self) -> NDArray[np.uint8]:
+        """The image's bytes."""
+        image = np.zeros(self.size, np.uint8)
+        for address, raw in self.pieces:
+            image[address : address + len(raw)] = raw
+        return image
+
+
+def _parameter_words(bias: NDArray, multiplier: NDArray, shift: NDArray, second: NDArray) -> NDArray[np.uint8]:
+    """Columns' parameters as they lie in memory: 16 bytes each."""
+    words = np.zeros((len(bias), 16), np.uint8)
+    words[:, 0:4] = bias.astype("<i4").reshape(-1, 1).view(np.uint8)
+    words[:, 4:6] = multiplier.astype("<u2").reshape(-1, 1).view(np.uint8)
+    words[:, 6] = shift
+    words[:, 8:10] = second.astype("<u2").reshape(-1, 1).view(np.uint8)
+    return words
+
+
+def _norm_words(norm: NormParameters) -> NDArray[np.uint64]:
+    """A LayerNorm's parameters as they lie in memory: 8 bytes a column."""
+    return (
+        (norm.scale & 0x3FFFF).astype(np.uint64)
+        | (norm.shift & 0xFFFF).astype(np.uint64) << np.uint64(18)
+        | norm.multiplier.astype(np.uint64) << np.uint64(34)
+    )
+
+
+def _position_words(encoded: EncodedMatrix) -> NDArray[np.uint8]:
+    """Position words as they lie in memory: shape (words, groups * window / 8)."""
+    bits = (encoded.positions[:, :, None] >> np.arange(encoded.window, dtype=np.uint32)) & 1
+    return np.packbits(bits.reshape(len(bits), -1).astype(np.uint8), axis=1, bitorder="little")
+
+
+class _Lowering:
+    """Everything of one compilation."""
+
+    def __init__(self, encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
+        self.encoder, self.config, self.tokens = encoder, config, tokens
+        self.tiles = math.ceil(tokens / config.rows)
+        self.image = _Image(config)
+        self.steps: list[Step] = []
+        self.groups: list[list[Load]] = []
+        self.layers: list[dict[str, Any]] = []
+        self._names = 0
+        rows, hidden = config.rows, encoder.hidden
+        # Windows of the last tile may be read up to a whole pass beyond its end.
+        slack = config.groups * config.window * rows
+        byte = self.tiles * rows
+        self.buffers = {
+            name: self.image.reserve(byte * width * size + slack)
+            for name, width, size in (
+                ("sum", hidden, 2), ("x16", hidden, 2), ("x8", hidden, 1), ("y16", hidden, 2), ("y8", hidden, 1),
+                ("q", hidden, 1), ("k", hidden, 1), ("v", hidden, 1), ("c", hidden, 1),
+                ("f", encoder.intermediate, 1), ("out", hidden, 2),
+            )
+        }  # fmt: skip
+        self.widths = {"f": encoder.intermediate}
+
+    def tile_address(self, buffer: str, tile: int, column: int = 0) -> int:
+        """Address of a tile's column."""
+        size = 2 if buffer in ("sum", "x16", "y16", "out") else 1
+        width = self.widths.get(buffer, self.encoder.hidden)
+        return self.buffers[buffer] + (tile * width + column) * self.config.rows * size
+
+    def name(self, what: str) -> str:
+        """A name for a load's base."""
+        self._names += 1
+        return f"{what}{self._names}"
+
+    def beats(self, count: int) -> int:
+        """Bus words of so many bytes."""
+        return math.ceil(count / self.config.bus_bytes)
+
+    # -- linear layers -----------------------------------------------------------------------------
+
+    def linear(
+        self, label: str, p: LinearParameters, source: str, result: Result, target: str, *,
+        needs: str, gives: str, residual: str = "", table: NDArray | None = None,
+    ) -> None:  # fmt: skip
+        """All products of one linear layer: chunk of columns after chunk, tile after tile."""
+        cfg = self.config
+        pattern, encoding = self.supported(label, p.pattern)
+        columns, reduction = p.weights.shape
+        depth = best_depth(cfg, reduction, pattern)
+        passes = math.ceil(reduction / (cfg.groups * depth))
+        values_each = passes * (depth // pattern.m * pattern.n)
+        width = self.chunk(label, columns, values_each, passes)
+        order = self.groups
+        for first in range(0, columns, width):
+            part = slice(first, min(first + width, columns))
+            count = part.stop - part.start
+            encoded = encode(
+                p.weights[part], pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding
+            )
+            names = {n: self.name(n) for n in ("values", "positions", "parameters")}
+            loads = self.pieces(Target.VALUES, encoded.values.view(np.uint8), names["values"], 4)
+            if len(encoded.positions):
+                loads += self.pieces(Target.POSITIONS, _position_words(encoded), names["positions"], 2)
+            words = _parameter_words(p.bias[part], p.multiplier[part], p.shift[part], p.second[part])
+            loads += self.pieces(Target.PARAMETERS, words, names["parameters"], 1)
+            if table is not None and first == 0:
+                address = self.image.add(table.astype("<i2"))
+                loads.append(Load(Target.TABLE, 256, address, self.beats(512)))
+            order.append(loads)
+            for tile in range(self.tiles):
+                fields = {
+                    "window_address": self.tile_address(source, tile),
+                    "window_beats": self.beats(passes * cfg.groups * depth * cfg.rows),
+                    "encoding": {"dense": 0, "index": 1, "bitmap": 2}[encoding], "n": pattern.n,
+                    "m_log2": pattern.m.bit_length() - 1, "depth": depth, "columns": count, "passes": passes,
+                    "wide": int(result in (Result.STORE16, Result.RESIDUAL)),
+                    "count0": len(encoded.values), "stride0": 1, "count1": 1, "count2": 1, "count3": 1,
+                    "positions_count": len(encoded.positions), "parameters_step": 1,
+                    "result": int(result), "result_address": self.tile_address(target, tile, first),
+                }  # fmt: skip
+                bases = {"values_base": (names["values"], 0), "parameters_base": (names["parameters"], 0)}
+                if len(encoded.positions):
+                    bases["positions_base"] = (names["positions"], 0)
+                if residual:
+                    fields["residual_address"] = self.tile_address(residual, tile, first)
+                last = part.stop == columns
+                self.steps.append(
+                    Step(
+                        Opcode.PRODUCT, fields, len(order) - 1, bases, ((needs, tile),),
+                        ((gives, tile),) if last else (), label,
+                    )
+                )  # fmt: skip
+        self.layers.append(
+            {
+                "layer": label, "columns": columns, "reduction": reduction, "nm": str(p.pattern), "used": str(pattern),
+                "encoding": encoding, "depth": depth, "passes": passes, "chunk": width,
+                "work": self.tokens * columns * reduction * pattern.density,
+                "bytes": math.ceil(columns * reduction * bits_per_weight(pattern, encoding, cfg.window) / 8),
+            }
+        )  # fmt: skip
+
+    def supported(self, label: str, pattern: Pattern) -> tuple[Pattern, str]:
+        """The pattern the hardware runs a layer with (dense if N = M), and the smaller of its encodings."""
+        if pattern.dense:
+            return DENSE, "dense"
+        try:
+            self.config.require(pattern)
+        except InputError as error:
+            raise InputError(f"{label}: {error}") from None
+        return pattern, min(self.config.encodings, key=lambda e: bits_per_weight(pattern, e, self.config.window))
+
+    def chunk(self, label: str, columns: int, values_each: int, passes: int) -> int:
+        """Columns whose weights are on chip at a time: a multiple of `groups`, as equal as possible."""
+        cfg = self.config
+        most = min(
+            int(cfg.weight_words * _RING_SHARE) // values_each, int(cfg.parameter_words * _RING_SHARE),
+            cfg.columns if passes > 1 else columns,
+        )  # fmt: skip
+        most = most // cfg.groups * cfg.groups
+        if most == 0:
+            wanted = 1 << (math.ceil(cfg.groups * values_each / _RING_SHARE) - 1).bit_length()
+            raise InputError(
+                f"{label}: {cfg.groups} columns of weights take {cfg.groups * values_each} words, more than fits beside "
+                f"the next ones in weight_words = {cfg.weight_words}; {wanted} would do."
+            )
+        count = math.ceil(columns / most)
+        return math.ceil(columns / count / cfg.groups) * cfg.groups
+
+    def pieces(self, target: Target, words: NDArray[np.uint8], base: str, count: int) -> list[Load]:
+        """LOADs of consecutive words, several so that the first may go before all room is free."""
+        cfg = self.config
+        width = words.shape[1]
+        unit = max(1, cfg.bus_bytes // width)  # words in a bus word
+        padded = np.zeros((math.ceil(len(words) / unit) * unit, width), np.uint8)
+        padded[: len(words)] = words
+        address = self.image.add(padded)
+        step = math.ceil(len(padded) / count / unit) * unit
+        loads = []
+        for start in range(0, len(padded), step):
+            size = min(step, len(padded) - start)
+            loads.append(
+                Load(target, size, address + start * width, self.beats(size * width), base=None if start else base)
+            )
+        return loads
+
+    # -- attention ---------------------------------------------------------------------------------
+
+    def attention(self, layer: int, p: LayerParameters) -> None:
+        """Scores, softmax and context of every head; scores run one step ahead of contexts."""
+        cfg, encoder = self.config, self.encoder
+        size = encoder.hidden // encoder.heads
+        halves = cfg.rows // cfg.groups
+        keys_depth, blocks = self.key_blocks()
+        block_tiles = keys_depth // halves
+        tile_words = size * cfg.rows // cfg.groups
+        whole = 2 * self.tiles * tile_words <= int(cfg.weight_words * _RING_SHARE)
+        label = f"layer {layer} attention"
+        one = np.zeros(1, np.int64)
+        scores_to = _parameter_words(one, one + p.score_multiplier, one + p.score_shift, one)
+        context: Step | None = None
+        if 2 * block_tiles * tile_words > cfg.weight_words:
+            wanted = 1 << (2 * block_tiles * tile_words - 1).bit_length()
+            raise InputError(
+                f"{label}: a block of keys and values takes {2 * block_tiles * tile_words} words, more than "
+                f"weight_words = {cfg.weight_words}; {wanted} would do."
+            )
+        scores_parameters = self.image.add(scores_to)
+        for head in range(encoder.heads):
+            for tile in range(self.tiles):
+                for block in range(blocks):
+                    first = block * block_tiles
+                    if not whole or (tile == 0 and block == 0):
+                        names = {n: self.name(n) for n in ("keys", "values", "parameters")}
+                        start, stop = (0, self.tiles) if whole else (first, min(first + block_tiles, self.tiles))
+                        loads = [
+                            Load(
+                                Target.VALUES, (stop - start) * tile_words,
+                                self.tile_address(buffer, start, head * size), self.beats(size * cfg.rows),
+                                stop - start, encoder.hidden * cfg.rows,
+                                tuple((f"{buffer}{layer}", t) for t in range(start, stop)), names[name],
+                            )
+                            for buffer, name in (("k", "keys"), ("v", "values"))
+                        ]  # fmt: skip
+                        loads.append(
+                            Load(Target.PARAMETERS, 1, scores_parameters, self.beats(16), base=names["parameters"])
+                        )
+                        self.groups.append(loads)
+                    offset = first * tile_words if whole else 0
+                    group = len(self.groups) - 1
+                    last = block == blocks - 1
+                    self.steps.append(
+                        Step(
+                            Opcode.SCORES,
+                            {
+                                "window_address": self.tile_address("q", tile, head * size),
+                                "window_beats": self.beats(size * cfg.rows), "n": 1, "depth": size // cfg.groups,
+                                "columns": cfg.groups * keys_depth, "passes": 1, "wide": 1,
+                                "count0": size // cfg.groups, "stride0": cfg.rows, "count1": halves,
+                                "stride1": cfg.groups, "count2": block_tiles, "stride2": tile_words,
+                                "count3": cfg.groups, "stride3": 1,
+                                "keys": min(self.tokens - block * cfg.groups * keys_depth, cfg.groups * keys_depth),
+                                "row_first": int(block == 0), "row_last": int(last), "gain": p.gain,
+                            },
+                            group,
+                            {"values_base": (names["keys"], offset), "parameters_base": (names["parameters"], 0)},
+                            ((f"q{layer}", tile),), (), label,
+                        )
+                    )  # fmt: skip
+                    if context is not None:
+                        self.steps.append(context)
+                    context = Step(
+                        Opcode.CONTEXT,
+                        {
+                            "window_beats": self.beats(cfg.groups * keys_depth * cfg.rows), "n": 1,
+                            "depth": keys_depth, "columns": size, "passes": 1,
+                            "continues": int(block > 0), "unfinished": int(not last),
+                            "count0": halves, "stride0": 1, "count1": block_tiles, "stride1": tile_words,
+                            "count2": size, "stride2": halves, "count3": 1,
+                            "result": int(Result.STORE8), "result_address": self.tile_address("c", tile, head * size),
+                        },
+                        group, {"values_base": (names["values"], offset)}, (),
+                        ((f"c{layer}", tile),) if last and head == encoder.heads - 1 else (), label,
+                    )  # fmt: skip
+        assert context is not None
+        self.steps.append(context)
+        self.layers.append(
+            {
+                "layer": label, "columns": self.tokens, "reduction": size, "nm": "dense", "used": "dense",
+                "encoding": "dense", "depth": size // cfg.groups, "passes": blocks, "chunk": cfg.groups * keys_depth,
+                "work": 2.0 * self.tokens * self.tokens * encoder.hidden, "bytes": 0,
+            }
+        )  # fmt: skip
+
+    def key_blocks(self) -> tuple[int, int]:
+        """Window depth of a block of keys, and blocks."""
+        cfg = self.config
+        halves = cfg.rows // cfg.groups
+        depth = min(cfg.window, math.ceil(self.tokens / (cfg.groups * halves)) * halves)
+        return depth, math.ceil(self.tokens / (cfg.groups * depth))
+
+    # -- the rest ----------------------------------------------------------------------------------
+
+    def norm(self, label: str, p: NormParameters, target: str, *, needs: str, gives: str) -> None:
+        """LayerNorm of all tiles."""
+        parameters = self.image.add(_norm_words(p))
+        inverse = round(2**33 / self.encoder.hidden)
+        for tile in range(self.tiles):
+            fields = {
+                "input_address": self.tile_address("sum", tile),
+                "wide_address": self.tile_address(f"{target}16", tile),
+                "narrow_address": self.tile_address(f"{target}8", tile),
+                "parameters_address": parameters, "width": self.encoder.hidden,
+                "inverse": inverse,
+            }  # fmt: skip
+            self.steps.append(
+                Step(Opcode.NORM, fields, needs=((needs, tile),) if needs else (), gives=((gives, tile),), label=label)
+            )
+
+    def interleave_norms(self, count: int) -> None:
+        """Move the last `tiles` NORMs each behind the product it waits for."""
+        norms = self.steps[-self.tiles :]
+        products = self.steps[-self.tiles - count : -self.tiles]
+        del self.steps[-self.tiles - count :]
+        waiting = {n.needs[0]: n for n in norms}
+        for product in products:
+            self.steps.append(product)
+            for event in product.gives:
+                if event in waiting:
+                    self.steps.append(waiting.pop(event))
+
+    def pool(self, source: str, *, needs: str) -> None:
+        """Mean over the tokens: a product with ones."""
+        cfg, hidden = self.config, self.encoder.hidden
+        halves = cfg.rows // cfg.groups
+        depth, blocks = self.key_blocks()
+        position = np.arange(cfg.groups * depth)
+        token = cfg.groups * (position % depth) + position // depth
+        token = token[None, :] + cfg.groups * depth * np.arange(blocks)[:, None]
+        ones = np.repeat((token < self.tokens).reshape(-1, 1).astype(np.uint8), cfg.rows, axis=1)
+        windows = self.image.add(ones)
+        multiplier, shift = quantize_factor(POOL_FACTOR / self.tokens)
+        one = np.zeros(1, np.int64)
+        parameters = self.image.add(_parameter_words(one, one + int(multiplier), one + int(shift), one))
+        most = int(cfg.weight_words * _RING_SHARE) // (self.tiles * halves)
+        if blocks > 1:
+            most = min(most, cfg.columns)
+        if most == 0:
+            raise InputError(f"pooling {self.tokens} tokens does not fit weight_words = {cfg.weight_words}; double it.")
+        width = min(hidden, most)
+        unit = max(1, cfg.bus_bytes // cfg.rows)
+        width = max(unit, width // unit * unit)
+        for first in range(0, hidden, width):
+            count = min(width, hidden - first)
+            names = {n: self.name(n) for n in ("values", "parameters")}
+            self.groups.append(
+                [
+                    Load(
+                        Target.VALUES, self.tiles * count * halves, self.tile_address(source, 0, first),
+                        self.beats(count * cfg.rows), self.tiles, hidden * cfg.rows,
+                        tuple((needs, t) for t in range(self.tiles)), names["values"],
+                    ),
+                    Load(Target.PARAMETERS, 1, parameters, self.beats(16), base=names["parameters"]),
+                ]
+            )  # fmt: skip
+            fields = {
+                "window_address": windows, "window_beats": self.beats(ones.size), "n": 1, "depth": depth,
+                "columns": count, "passes": blocks, "wide": 1,
+                "count0": halves, "stride0": 1, "count1": depth // halves, "stride1": count * halves,
+                "count2": count, "stride2": halves, "count3": blocks, "stride3": depth // halves * count * halves,
+                "result": int(Result.STORE16), "result_address": self.tile_address("out", 0, first),
+            }  # fmt: skip
+            bases = {"values_base": (names["values"], 0), "parameters_base": (names["parameters"], 0)}
+            self.steps.append(Step(Opcode.PRODUCT, fields, len(self.groups) - 1, bases, label="pooling"))
+
+
+def _check(encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
+    """Raise InputError, one sentence for each thing that does not fit."""
+    config.require_accelerator()
+    problems = []
+    size = encoder.hidden // encoder.heads
+    if tokens < 1:
+        problems.append(f"tokens = {tokens}; a text has at least one.")
+    if size % config.groups or size > config.groups * config.window:
+        problems.append(
+            f"head dimension {size} does not fit: it must be a multiple of groups = {config.groups}, at most groups x window "
+            f"= {config.groups * config.window}; groups = {math.gcd(size, 1 << 7)} would do."
+        )
+    if size > config.columns:
+        problems.append(f"head dimension {size} exceeds columns = {config.columns}.")
+    for name, width in (("hidden size", encoder.hidden), ("intermediate size", encoder.intermediate)):
+        if width % config.groups:
+            problems.append(f"{name} {width} is no multiple of groups = {config.groups}.")
+    if encoder.hidden >= 1 << 14:
+        problems.append(f"hidden size {encoder.hidden} exceeds the LayerNorm's 16,383.")
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> CompiledModel:
+    """Compile for `tokens` tokens.
+
+    Raises
+    ------
+    InputError
+        For everything that does not fit, a sentence each, with what would.
+    """
+    _check(encoder, config, tokens)
+    low = _Lowering(encoder, config, tokens)
+    size = encoder.hidden // encoder.heads
+    # Keys are stored transposed in blocks of `groups` dimensions; this order meets the queries' windows.
+    position = np.arange(size)
+    within = position % config.groups * (size // config.groups) + position // config.groups
+    order = np.concatenate([head * size + within for head in range(encoder.heads)])
+    low.norm("embeddings", encoder.embedding_norm, "x", needs="", gives="x0")
+    query, key, value, projection, first, second = LINEAR_NAMES
+    for number, p in enumerate(encoder.layers):
+        k = p.linear[key]
+        permuted = LinearParameters(
+            k.weights[order], k.pattern, k.bias[order], k.multiplier[order], k.shift[order], k.second[order]
+        )
+        x, y = f"x{number}", f"y{number}"
+        low.linear(f"{number}.{key}", permuted, "x8", Result.TRANSPOSE, "k", needs=x, gives=f"k{number}")
+        low.linear(f"{number}.{value}", p.linear[value], "x8", Result.STORE8, "v", needs=x, gives=f"v{number}")
+        low.linear(f"{number}.{query}", p.linear[query], "x8", Result.STORE8, "q", needs=x, gives=f"q{number}")
+        low.attention(number, p)
+        for label, parameters, source, residual, norm, target, needs, gives in (
+            (projection, p.linear[projection], "c", "x16", p.norm1, "y", f"c{number}", y),
+            (second, p.linear[second], "f", "y16", p.norm2, "x", f"f{number}", f"x{number + 1}"),
+        ):
+            if label == second:
+                low.linear(
+                    f"{number}.{first}", p.linear[first], "y8", Result.ACTIVATE, "f", needs=y, gives=f"f{number}",
+                    table=p.table,
+                )  # fmt: skip
+            before = len(low.steps)
+            low.linear(
+                f"{number}.{label}", parameters, source, Result.RESIDUAL, "sum", needs=needs,
+                gives=f"sum {label} {number}", residual=residual,
+            )  # fmt: skip
+            count = len(low.steps) - before
+            low.norm(f"layer {number} norm", norm, target, needs=f"sum {label} {number}", gives=gives)
+            low.interleave_norms(count)
+    low.pool("x8", needs=f"x{len(encoder.layers)}")
+    instructions, labels = schedule(low.steps, low.groups, config)
+    program_address = low.image.reserve(HEADER_BYTES + INSTRUCTION_BYTES * len(instructions))
+    low.image.reserve(64)
+    image = low.image.finish()
+    program = np.frombuffer(assemble(instructions, config), np.uint8)
+    image[program_address : program_address + len(program)] = program
+    work = sum(layer["work"] for layer in low.layers)
+    return CompiledModel(
+        config, tokens, encoder.hidden, image, program_address, low.buffers["sum"], low.buffers["out"],
+        instructions, labels,
+        {
+            "layers": low.layers, "ideal_cycles": work / config.macs,
+            "embedded_scale": encoder.embedded_scale, "output_scale": encoder.output_scale,
+        },
+    )  # fmt: skip

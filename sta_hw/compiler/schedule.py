@@ -1,0 +1,163 @@
+"""From steps with named dependencies to a program: order, on-chip addresses, and the counts to wait for.
+
+Weights are loaded one group of steps ahead of their use, into rings: a word is overwritten only after
+the last product that reads it is through the array.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from ..config import Config
+from ..errors import InputError
+from ..isa import Instruction, Opcode, Target
+
+__all__ = ["Load", "Step", "schedule"]
+
+MOST_LOADS = 8
+"""LOADs of one group: as many wait in the loader's queue without holding up what they wait for."""
+
+
+_BASES = {
+    "values_base": Target.VALUES,
+    "positions_base": Target.POSITIONS,
+    "parameters_base": Target.PARAMETERS,
+}
+
+
+@dataclass(frozen=True)
+class Load:
+    """One LOAD; `words` of `target` are taken from its ring, whose start `base` steps refer to by name."""
+
+    target: Target
+    words: int
+    address: int
+    beats: int
+    rows: int = 1
+    stride: int = 0
+    needs: tuple[Hashable, ...] = ()
+    base: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A product or a NORM.
+
+    Attributes
+    ----------
+    group : int
+        Of the loads it needs; -1 for none.
+    bases : dict
+        Instruction field: name of a load's base in that group (or another group's), and an offset in words.
+    needs, gives : names of events: what must be in memory before it starts, what is there after it
+    label : str
+        For reports.
+    """
+
+    opcode: Opcode
+    fields: dict[str, int]
+    group: int = -1
+    bases: dict[str, tuple[str, int]] = field(default_factory=dict)
+    needs: tuple[Hashable, ...] = ()
+    gives: tuple[Hashable, ...] = ()
+    label: str = ""
+
+
+def _capacity(config: Config, target: Target) -> int:
+    return {
+        Target.VALUES: config.weight_words,
+        Target.POSITIONS: config.position_words,
+        Target.PARAMETERS: config.parameter_words,
+        Target.TABLE: 256,
+    }[target]
+
+
+def schedule(
+    steps: Sequence[Step], groups: Sequence[Sequence[Load]], config: Config
+) -> tuple[list[Instruction], list[str]]:
+    """The program, and a label for each of its instructions.
+
+    Raises
+    ------
+    InputError
+        If a group does not fit the on-chip memories.
+    """
+    # What each counter reaches with each step.
+    events: dict[Hashable, tuple[str, int]] = {}
+    counts = {"matrix": 0, "products": 0, "norms": 0}
+    last_use = [0] * len(groups)
+    for step in steps:
+        if step.opcode == Opcode.NORM:
+            counts["norms"] += 1
+            reached = ("norms", counts["norms"])
+        else:
+            counts["matrix"] += 1
+            if step.group >= 0:
+                last_use[step.group] = counts["matrix"]
+            if not step.fields.get("unfinished"):
+                counts["products"] += 1
+            reached = ("products", counts["products"])
+        events.update(dict.fromkeys(step.gives, reached))
+
+    def waits(needs: Sequence[Hashable]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for need in needs:
+            counter, count = events[need]
+            found[f"wait_{counter}"] = max(found.get(f"wait_{counter}", 0), count)
+        return found
+
+    program: list[Instruction] = []
+    labels: list[str] = []
+    heads = dict.fromkeys(Target, 0)
+    live: dict[Target, deque[tuple[int, int]]] = {t: deque() for t in Target}
+    bases: dict[str, int] = {}
+    loaded: list[int] = []  # LOADs dispatched up to and with each group
+    loads = 0
+
+    def load_group(number: int) -> None:
+        nonlocal loads
+        if len(groups[number]) > MOST_LOADS:
+            raise InputError(f"a group of {len(groups[number])} LOADs exceeds {MOST_LOADS}.")
+        for load in groups[number]:
+            capacity = _capacity(config, load.target)
+            start = 0 if load.target == Target.TABLE else heads[load.target]
+            end = start + load.words
+            if load.words > capacity:
+                raise InputError(
+                    f"{load.words} words of {load.target.name.lower()} do not fit the {capacity} on chip; "
+                    f"{1 << (load.words - 1).bit_length()} would do."
+                )
+            fields = waits(load.needs)
+            ring = live[load.target]
+            floor = -1 if load.target == Target.TABLE else end - capacity
+            while ring and (load.target == Target.TABLE or ring[0][0] < floor):
+                fields["wait_matrix"] = max(fields.get("wait_matrix", 0), ring.popleft()[1])
+            ring.append((start, last_use[number]))
+            heads[load.target] = end
+            if load.base:
+                bases[load.base] = start % capacity
+            fields |= {
+                "target": int(load.target), "destination": start % capacity, "address": load.address,
+                "beats": load.beats, "rows": load.rows, "stride": load.stride,
+            }  # fmt: skip
+            program.append(Instruction(Opcode.LOAD, fields))
+            labels.append("load")
+            loads += 1
+        loaded.append(loads)
+
+    for step in steps:
+        while len(loaded) < min(step.group + 2, len(groups)):
+            load_group(len(loaded))
+        fields = dict(step.fields) | waits(step.needs)
+        if step.group >= 0:
+            fields["wait_loads"] = loaded[step.group]
+        for name, (base, offset) in step.bases.items():
+            target = _BASES[name]
+            fields[name] = (bases[base] + offset) % _capacity(config, target)
+        program.append(Instruction(step.opcode, fields))
+        labels.append(step.label)
+    program.append(Instruction(Opcode.HALT))
+    labels.append("halt")
+    return program, labels

@@ -1,0 +1,156 @@
+"""Encoders of the BERT family in fp32 numpy, from Hugging Face's config.json and model.safetensors."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .minilm import Array, gelu, layer_norm
+
+__all__ = ["LINEAR_NAMES", "BertModel"]
+
+LINEAR_NAMES = (
+    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+    "intermediate.dense", "output.dense",
+)  # fmt: skip
+"""A layer's linear layers, as the checkpoint names them, in the order they run."""
+
+
+@dataclass(frozen=True)
+class BertModel:
+    """An encoder and what surrounds it.
+
+    Attributes
+    ----------
+    tensors : dict of float32 arrays
+        Named as in the checkpoint, without a prefix such as ``bert.``.
+    hidden, heads, layers, intermediate : int
+    activation : str
+        ``gelu`` or ``relu``.
+    """
+
+    tensors: dict[str, Array]
+    hidden: int
+    heads: int
+    layers: int
+    intermediate: int
+    activation: str = "gelu"
+
+    @staticmethod
+    def load(folder: Path) -> BertModel:
+        """Load a checkpoint's folder.
+
+        Raises
+        ------
+        InputError
+            If a file is missing or unreadable, the model is not of the family, or tensors are missing
+            (all of them are named).
+        """
+        from safetensors.numpy import load_file
+
+        try:
+            described = json.loads((folder / "config.json").read_text())
+            tensors = load_file(folder / "model.safetensors")
+        except Exception as error:
+            raise InputError(f"model folder {folder}: {error}.") from error
+        kind = described.get("model_type")
+        if kind not in ("bert",):
+            raise InputError(f"{folder / 'config.json'}: model_type {kind!r} is not supported; it is bert.")
+        activation = described.get("hidden_act", "gelu")
+        if activation not in ("gelu", "relu"):
+            raise InputError(
+                f"{folder / 'config.json'}: hidden_act {activation!r} is not supported; gelu and relu are."
+            )
+        if described.get("position_embedding_type", "absolute") != "absolute":
+            raise InputError(f"{folder / 'config.json'}: only absolute position embeddings are supported.")
+        prefix = "bert." if any(k.startswith("bert.") for k in tensors) else ""
+        tensors = {k.removeprefix(prefix): np.asarray(v, np.float32) for k, v in tensors.items() if v.dtype != np.int64}
+        model = BertModel(
+            tensors, described["hidden_size"], described["num_attention_heads"], described["num_hidden_layers"],
+            described["intermediate_size"], activation,
+        )  # fmt: skip
+        missing = [name for name in model.names() if name not in tensors]
+        if missing:
+            raise InputError(f"{folder / 'model.safetensors'} lacks {len(missing)} tensors: {', '.join(missing[:8])}.")
+        return model
+
+    def names(self) -> list[str]:
+        """All tensors the model needs."""
+        found = [f"embeddings.{n}_embeddings.weight" for n in ("word", "position", "token_type")]
+        norms = ["embeddings.LayerNorm"]
+        for layer in range(self.layers):
+            found += [f"encoder.layer.{layer}.{n}.{p}" for n in LINEAR_NAMES for p in ("weight", "bias")]
+            norms += [f"encoder.layer.{layer}.{n}.LayerNorm" for n in ("attention.output", "output")]
+        return found + [f"{n}.{p}" for n in norms for p in ("weight", "bias")]
+
+    def embed(self, ids: list[int]) -> Array:
+        """Sum of the embeddings, before their LayerNorm: shape (tokens, hidden)."""
+        t = self.tensors
+        return (
+            t["embeddings.word_embeddings.weight"][ids]
+            + t["embeddings.position_embeddings.weight"][: len(ids)]
+            + t["embeddings.token_type_embeddings.weight"][0]
+        )
+
+    def linear(self, layer: int, name: str) -> tuple[Array, Array]:
+        """Weight (columns, reduction) and bias."""
+        prefix = f"encoder.layer.{layer}.{name}"
+        return self.tensors[f"{prefix}.weight"], self.tensors[f"{prefix}.bias"]
+
+    def norm_parameters(self, name: str) -> tuple[Array, Array]:
+        """Scale and shift of a LayerNorm, such as ``encoder.layer.0.output``."""
+        return self.tensors[f"{name}.LayerNorm.weight"], self.tensors[f"{name}.LayerNorm.bias"]
+
+    def activate(self, x: Array) -> Array:
+        """The feed-forward's activation function."""
+        return gelu(x) if self.activation == "gelu" else np.maximum(x, 0)
+
+    def forward(self, ids: list[int]) -> tuple[list[dict[str, Array]], Array]:
+        """Every layer's intermediate tensors by name, and the mean-pooled output.
+
+        Names: input, query, key, value, context, sum1, normed, intermediate, activated, sum2, output; the
+        first dictionary also has ``embedded``, the sum of embeddings.
+        """
+        embedded = self.embed(ids)
+        x = layer_norm(embedded, *self.norm_parameters("embeddings"))
+        found = []
+        tokens = len(ids)
+        for layer in range(self.layers):
+            at: dict[str, Array] = {"input": x} if layer else {"input": x, "embedded": embedded}
+
+            def apply(name: str, value: Array, layer: int = layer) -> Array:
+                weight, bias = self.linear(layer, name)
+                return value @ weight.T + bias
+
+            def split(value: Array) -> Array:
+                return value.reshape(tokens, self.heads, -1).transpose(1, 0, 2)
+
+            for short in ("query", "key", "value"):
+                at[short] = apply(f"attention.self.{short}", x)
+            query, key, value = (split(at[s]) for s in ("query", "key", "value"))
+            scores = query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1])
+            exponential = np.exp(scores - scores.max(-1, keepdims=True))
+            probabilities = exponential / exponential.sum(-1, keepdims=True)
+            at["context"] = (probabilities @ value).transpose(1, 0, 2).reshape(tokens, -1)
+            at["sum1"] = apply("attention.output.dense", at["context"]) + x
+            prefix = f"encoder.layer.{layer}"
+            at["normed"] = layer_norm(at["sum1"], *self.norm_parameters(f"{prefix}.attention.output"))
+            at["intermediate"] = apply("intermediate.dense", at["normed"])
+            at["activated"] = self.activate(at["intermediate"])
+            at["sum2"] = apply("output.dense", at["activated"]) + at["normed"]
+            x = at["output"] = layer_norm(at["sum2"], *self.norm_parameters(f"{prefix}.output"))
+            found.append(at)
+        return found, x.mean(0)
+
+    def replaced(self, weights: dict[tuple[int, str], NDArray]) -> BertModel:
+        """The model with some linear layers' weights replaced: keys are (layer, name)."""
+        tensors = dict(self.tensors)
+        for (layer, name), weight in weights.items():
+            tensors[f"encoder.layer.{layer}.{name}.weight"] = np.asarray(weight, np.float32)
+        return BertModel(tensors, self.hidden, self.heads, self.layers, self.intermediate, self.activation)

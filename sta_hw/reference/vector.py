@@ -1,0 +1,88 @@
+"""Reference of the vector operations: activation, residual addition (rtl/results.py) and LayerNorm (rtl/norm.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["activate", "add_residual", "inverse_root_table", "layer_norm"]
+
+NORMAL_FRACTION = 12
+"""Fraction bits of a normalized value."""
+
+
+def _scaled(value: NDArray[np.int64], multiplier: ArrayLike) -> NDArray[np.int64]:
+    """``value * multiplier / 2**16``, rounded half up."""
+    return (value * np.asarray(multiplier, np.int64) + (1 << 15)) >> 16
+
+
+def activate(results: ArrayLike, table: ArrayLike, multiplier: ArrayLike) -> NDArray[np.int8]:
+    """Table, then requantization to 8 bits.
+
+    Parameters
+    ----------
+    results : int8 values
+    table : int16, shape (256,), entry i for the result whose low 8 bits are i
+    multiplier : 0 to 65535; broadcasts
+    """
+    found = np.asarray(table, np.int64)[np.asarray(results, np.int64) & 255]
+    return np.clip(_scaled(found, multiplier), -127, 127).astype(np.int8)
+
+
+def add_residual(results: ArrayLike, residual: ArrayLike, multiplier: ArrayLike) -> NDArray[np.int16]:
+    """``results + residual * multiplier / 2**16``, saturated to 16 bits.
+
+    Parameters
+    ----------
+    results, residual : int16 values
+    multiplier : 0 to 65535; broadcasts
+    """
+    total = np.asarray(results, np.int64) + _scaled(np.asarray(residual, np.int64), multiplier)
+    return np.clip(total, -32767, 32767).astype(np.int16)
+
+
+def inverse_root_table() -> NDArray[np.int64]:
+    """``2**16 / sqrt(v)`` in the middle of 512 steps of v in [1, 2) and as many in [2, 4)."""
+    middle = 1 + (np.arange(512) + 0.5) / 512
+    return np.round(2.0**16 / np.sqrt(np.concatenate([middle, 2 * middle]))).astype(np.int64)
+
+
+def layer_norm(
+    x: ArrayLike, scale: ArrayLike, shift: ArrayLike, multiplier: ArrayLike, inverse: int
+) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+    """LayerNorm over the last axis, without an epsilon.
+
+    Parameters
+    ----------
+    x : int16, shape (rows, columns)
+    scale : 18 bits signed, shape (columns,); 2**(floor(log2 columns) - 16) * columns is folded into it
+    shift : int16, shape (columns,)
+    multiplier : 0 to 65535, shape (columns,)
+        Of the 8-bit results.
+    inverse : int
+        ``round(2**33 / columns)``.
+
+    Returns
+    -------
+    int16 and int8 arrays of x's shape
+    """
+    x = np.asarray(x, np.int64)
+    columns = x.shape[1]
+    total = x.sum(1)
+    variance = columns * (x * x).sum(1) - total * total  # (columns * deviation)**2
+    mean = np.sign(total) * ((np.abs(total) * inverse + (1 << 31)) >> 32)  # in halves
+    found = np.zeros(len(x), np.int64)
+    places = np.zeros(len(x), np.int64)
+    table = inverse_root_table()
+    for row, value in enumerate(variance.tolist()):
+        exponent = max(value.bit_length() - 1, 0)
+        places[row] = max(0, (exponent >> 1) + 5 - (columns.bit_length() - 1))
+        if value:
+            fraction = (value << 9 >> exponent) - 512
+            found[row] = table[512 * (exponent & 1) + fraction]
+    product = (2 * x - mean[:, None]) * found[:, None]
+    limit = (1 << 17) - 1
+    normal = np.clip((((product << 1) >> places[:, None]) + 1) >> 1, -limit, limit)
+    wide = np.clip(_scaled(normal, scale) + np.asarray(shift, np.int64), -32767, 32767)
+    narrow = np.clip(_scaled(wide, multiplier), -127, 127)
+    return wide.astype(np.int16), narrow.astype(np.int8)

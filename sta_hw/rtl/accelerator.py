@@ -1,0 +1,108 @@
+"""The whole accelerator: AXI4 master for data, AXI4-Lite slave for control, an interrupt."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+
+from ..config import Config
+from ..registers import COUNTERS
+from .axi import lite_ports, master_ports
+from .control import Registers
+from .core import EVENTS, Core
+
+__all__ = ["Accelerator"]
+
+
+class Accelerator(wiring.Component):
+    """Runs programs from memory (sta_hw/isa.py); sta_hw/registers.py lists its registers.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    m_axi_* : AXI4 master, ``8 * lanes`` bits of data, INCR bursts of up to `burst` beats
+    s_axi_* : AXI4-Lite slave, 32 bits
+    interrupt : Out(1)
+        Level, until cleared.
+
+    Raises
+    ------
+    ConfigError
+        If this configuration has no accelerator; the message says why.
+    """
+
+    def __init__(self, config: Config) -> None:
+        config.require_accelerator()
+        self.config = config
+        super().__init__(master_ports(config.bus_bytes) | lite_ports() | {"interrupt": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        cfg = self.config
+        m = Module()
+        registers = m.submodules.registers = Registers(cfg)
+        core = Core(cfg)
+        core_reset = Signal()
+        m.submodules.core = ResetInserter(core_reset)(core)
+
+        for name, member in lite_ports().items():
+            inner, outer = getattr(registers, name), getattr(self, name)
+            m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
+        for name in ("araddr", "arlen", "arvalid", "rready", "awaddr", "awlen", "awvalid", "wdata", "wlast", "wvalid",
+                     "bready"):  # fmt: skip
+            m.d.comb += getattr(self, f"m_axi_{name}").eq(getattr(core, name))
+        for name in ("arready", "rdata", "rresp", "rlast", "rvalid", "awready", "wready", "bresp", "bvalid"):
+            m.d.comb += getattr(core, name).eq(getattr(self, f"m_axi_{name}"))
+        for channel in ("aw", "ar"):
+            m.d.comb += [
+                getattr(self, f"m_axi_{channel}size").eq(cfg.bus_bytes.bit_length() - 1),
+                getattr(self, f"m_axi_{channel}burst").eq(1),  # INCR
+            ]
+        m.d.comb += self.m_axi_wstrb.eq(-1)
+
+        # A start or a reset first waits for the bus, then resets the core for a cycle.
+        running = Signal()
+        starting = Signal()
+        m.d.comb += [
+            core.image_address.eq(registers.image_address),
+            core.image_size.eq(registers.image_size),
+            core.program_address.eq(registers.program_address),
+            registers.error.eq(core.error),
+            registers.instruction.eq(core.instruction),
+            registers.stalled.eq(core.stalled),
+            registers.events.eq(Mux(running, Cat(1, core.events), 0)),
+            self.interrupt.eq(registers.interrupt),
+        ]
+        assert len(COUNTERS) == 1 + len(EVENTS)
+        with m.FSM(name="accelerator"):
+            with m.State("IDLE"):
+                m.d.sync += starting.eq(registers.start)
+                with m.If(registers.start | registers.reset):
+                    m.next = "QUIET"
+            with m.State("QUIET"):
+                m.d.comb += [core.stop.eq(1), registers.running.eq(1)]
+                with m.If(core.idle):
+                    m.next = "RESET"
+            with m.State("RESET"):
+                m.d.comb += [core_reset.eq(1), registers.running.eq(1), core.stop.eq(1)]
+                m.next = "IDLE"
+                with m.If(starting):
+                    m.next = "START"
+            with m.State("START"):
+                m.d.comb += [core.start.eq(1), registers.running.eq(1)]
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += [running.eq(1), registers.running.eq(1)]
+                with m.If(registers.reset):
+                    m.d.sync += starting.eq(0)
+                    m.next = "QUIET"
+                with m.Elif(core.finished):
+                    m.d.comb += registers.finished.eq(1)
+                    m.next = "IDLE"
+                with m.Elif(core.failed):
+                    m.d.comb += registers.failed.eq(1)
+                    m.next = "IDLE"
+        return m

@@ -1,0 +1,356 @@
+"""The softmax between Q x K^T and P x V: scores come column by column, probabilities leave the same way.
+
+The arithmetic is that of `Softmax` (docs/numerics.md) in 8 bits; but here a beat holds one key's scores
+for several rows (queries), as the drain gives them and as the windows take them, so nothing is
+transposed. Each row has its own running exponent, sum and rounding remainder. A block of keys is held
+until its maxima are known; meanwhile the next block arrives.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import Config
+from .layouts import growth_layout, row_parameter_layout
+from .sequencer import Gearbox
+
+__all__ = ["AttentionSoftmax", "block_layout"]
+
+_EXPONENT_BITS = 11
+_LOWEST = -512
+_SUM_BITS = 32
+_OUTPUT_DEPTH = 16
+_PIPELINE = 6
+"""Cycles from a word of scores to its probabilities."""
+
+
+def block_layout() -> data.StructLayout:
+    """A block of keys: window depth (the block has ``groups * depth`` keys), how many of them are valid,
+    whether it is the row's first and last, and the gain of the reciprocal (0 to 7)."""
+    return data.StructLayout(
+        {"depth": unsigned(6), "keys": unsigned(16), "first": unsigned(1), "last": unsigned(1), "gain": unsigned(3)}
+    )
+
+
+class AttentionSoftmax(wiring.Component):
+    """Softmax of `rows` rows at a time, block after block.
+
+    Rate: takes `drain_lanes` scores and gives `lanes` probabilities per cycle. Between a block's last
+    score and its first probability lie ``rows + 12`` cycles.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    block : In(stream of block_layout)
+        One per block, before its scores.
+    scores : In(stream of drain_lanes x signed(16))
+        Base-2 logits with 6 fraction bits; key after key, all rows of a key in order. Keys come in the
+        order of window positions: number ``g * depth + p`` is key ``groups * p + g`` of the block.
+    probabilities : Out(stream of lanes x unsigned(8))
+        In the same order.
+    growth : Out(stream of growth_layout)
+        Before the probabilities of each block but a row's first: by how many places the sums of the
+        blocks before must shift right.
+    totals : Out(stream of row_parameter_layout)
+        After a row's last block: the requantization of each row that divides by its sum.
+    busy : Out(1)
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "block": In(stream.Signature(block_layout())),
+                "scores": In(stream.Signature(data.ArrayLayout(signed(16), config.drain_lanes))),
+                "probabilities": Out(stream.Signature(data.ArrayLayout(unsigned(8), config.lanes))),
+                "growth": Out(stream.Signature(growth_layout(config))),
+                "totals": Out(stream.Signature(row_parameter_layout())),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        cfg = self.config
+        m = Module()
+        # Handed from the first phase to the second: the block and its rows' exponents.
+        self._pending = Signal()
+        self._accept = Signal()
+        self._block = Signal(block_layout(), name="finished_block")
+        self._found = [Signal(signed(_EXPONENT_BITS), name=f"found_{r}") for r in range(cfg.rows)]
+        scores = self._maxima(m)
+        self._exponentials(m, scores)
+        return m
+
+    def _maxima(self, m: Module) -> fifo.SyncFIFOBuffered:
+        """Queue the scores, each with its mask bit, while each row's running maximum is found."""
+        cfg = self.config
+        taken, given = cfg.drain_lanes, cfg.lanes
+        parts = cfg.rows // taken
+        block = Signal(block_layout())
+        active = Signal()
+        end_1, end_2 = Signal(), Signal()
+        m.d.comb += self.block.ready.eq(~active & ~end_1 & ~end_2 & ~(self._pending & ~self._accept))
+        key = Signal(17)
+        group = Signal(16)
+        position = Signal(6)
+        part = Signal(range(parts))
+        with m.If(self.block.valid & self.block.ready):
+            m.d.sync += [
+                block.eq(self.block.payload),
+                active.eq(1),
+                key.eq(0), group.eq(0), position.eq(0), part.eq(0),
+            ]  # fmt: skip
+
+        # Words of `lanes` rows: whole scores beside a mask bit that is the same for all of a key.
+        gear = m.submodules.gear = Gearbox(17 * taken, 17 * given)
+        words = (cfg.groups * cfg.window) * (cfg.rows // given)
+        queue = m.submodules.scores_queue = fifo.SyncFIFOBuffered(width=17 * given, depth=2 * words)
+        valid = key < block.keys
+        m.d.comb += [
+            gear.source.valid.eq(active & self.scores.valid),
+            gear.source.payload.eq(Cat(Cat(self.scores.payload[i], valid) for i in range(taken))),
+            self.scores.ready.eq(active & gear.source.ready),
+            queue.w_data.eq(gear.target.payload),
+            queue.w_en.eq(gear.target.valid),
+            gear.target.ready.eq(queue.w_rdy),
+        ]
+        move = gear.source.valid & gear.source.ready
+        part_end = part == parts - 1
+        position_end = position == block.depth - 1
+        end = part_end & position_end & (group == cfg.groups - 1)
+
+        maxima = [Signal(signed(_EXPONENT_BITS), init=_LOWEST, name=f"maximum_{r}") for r in range(cfg.rows)]
+        # The score's whole part, one cycle behind.
+        whole = [Signal(signed(_EXPONENT_BITS), name=f"whole_{i}") for i in range(taken)]
+        part_1 = Signal.like(part, name="part_1")
+        move_1, valid_1 = Signal(), Signal()
+        m.d.sync += [
+            *(w.eq((self.scores.payload[i] >> 6) + 1) for i, w in enumerate(whole)),
+            part_1.eq(part), move_1.eq(move), valid_1.eq(valid), end_1.eq(move & end),
+        ]  # fmt: skip
+        for p in range(parts):
+            for i in range(taken):
+                best = maxima[p * taken + i]
+                with m.If(move_1 & valid_1 & (part_1 == p) & (whole[i] > best)):
+                    m.d.sync += best.eq(whole[i])
+        with m.If(move):
+            m.d.sync += part.eq(part + 1)
+            with m.If(part_end):
+                m.d.sync += [part.eq(0), position.eq(position + 1), key.eq(key + cfg.groups)]
+                with m.If(position_end):
+                    m.d.sync += [position.eq(0), group.eq(group + 1), key.eq(group + 1)]
+            with m.If(end):
+                m.d.sync += [active.eq(0), self._block.eq(block)]
+        # A block's maxima are complete two cycles after its last score.
+        m.d.sync += end_2.eq(end_1)
+        with m.If(self._accept):
+            m.d.sync += self._pending.eq(0)
+        with m.If(end_2):
+            m.d.sync += self._pending.eq(1)
+            m.d.sync += [f.eq(b) for f, b in zip(self._found, maxima, strict=True)]
+            with m.If(self._block.last):
+                m.d.sync += [b.eq(_LOWEST) for b in maxima]
+        m.d.comb += self.busy.eq(active | self._pending)
+        return queue
+
+    def _exponentials(self, m: Module, queue: fifo.SyncFIFOBuffered) -> None:
+        """Per block: compare exponents row by row, then stream; at the row's end, the reciprocals."""
+        cfg = self.config
+        lanes = cfg.lanes
+        parts = cfg.rows // lanes
+        block = Signal(block_layout(), name="current_block")
+        row = Signal(range(cfg.rows + 1))
+        exponents = [Signal(signed(_EXPONENT_BITS), name=f"exponent_{r}") for r in range(cfg.rows)]
+        sums = [Signal(_SUM_BITS, name=f"sum_{r}") for r in range(cfg.rows)]
+        carries = [Signal(16, name=f"carry_{r}") for r in range(cfg.rows)]
+        growths = [Signal(5, name=f"growth_{r}") for r in range(cfg.rows)]
+
+        output = m.submodules.output = fifo.SyncFIFOBuffered(width=8 * lanes, depth=_OUTPUT_DEPTH)
+        room = Signal(range(_OUTPUT_DEPTH + 1), init=_OUTPUT_DEPTH)
+        totals = m.submodules.totals_queue = fifo.SyncFIFOBuffered(
+            width=row_parameter_layout().size, depth=2 * cfg.rows
+        )
+        totals_room = Signal(range(2 * cfg.rows + 1), init=2 * cfg.rows)
+        growth_ready = Signal()
+        m.d.comb += [
+            self.probabilities.payload.eq(output.r_data),
+            self.probabilities.valid.eq(output.r_rdy),
+            output.r_en.eq(self.probabilities.ready),
+            self.totals.payload.eq(totals.r_data),
+            self.totals.valid.eq(totals.r_rdy),
+            totals.r_en.eq(self.totals.ready),
+            self.growth.valid.eq(growth_ready),
+            *(self.growth.payload[r].eq(g) for r, g in enumerate(growths)),
+        ]
+        with m.If(self.growth.ready):
+            m.d.sync += growth_ready.eq(0)
+
+        go = Signal()
+        words_left = Signal(range(cfg.groups * cfg.window * parts + 1))
+        part = Signal(range(parts))
+        drained = Signal(range(_PIPELINE + 4))
+        summing = Signal()
+        m.d.sync += room.eq(room - go + (output.r_rdy & output.r_en))
+        m.d.sync += totals_room.eq(totals_room - summing + (totals.r_rdy & totals.r_en))
+
+        at_row = row[: max(1, (cfg.rows - 1).bit_length())]
+        found = Array(self._found)[at_row]
+        gap = Signal(_EXPONENT_BITS)
+        m.d.comb += gap.eq(found - Array(exponents)[at_row])
+        with m.FSM(name="block") as fsm:
+            with m.State("IDLE"):
+                m.d.sync += [block.eq(self._block), row.eq(0)]
+                with m.If(self._pending & ~growth_ready):
+                    m.next = "PREPARE"
+            with m.State("PREPARE"):
+                # One row per cycle: its exponent, how far it grew, its sum in the new units.
+                m.d.sync += row.eq(row + 1)
+                for r in range(cfg.rows):
+                    with m.If(row == r):
+                        m.d.sync += exponents[r].eq(self._found[r])
+                        with m.If(block.first):
+                            m.d.sync += [sums[r].eq(0), carries[r].eq(1 << 15), growths[r].eq(0)]
+                        with m.Else():
+                            m.d.sync += growths[r].eq(Mux(gap > 31, 31, gap))
+                shifted = Signal(_SUM_BITS)
+                m.d.comb += shifted.eq(Array(sums)[at_row] >> Mux(gap > 63, 63, gap[:6]))
+                for r in range(cfg.rows):
+                    with m.If((row == r) & ~block.first):
+                        m.d.sync += sums[r].eq(shifted)
+                m.d.sync += [
+                    words_left.eq((block.depth * cfg.groups * parts)[: len(words_left)]),
+                    part.eq(0),
+                ]
+                with m.If(row == cfg.rows - 1):
+                    m.d.comb += self._accept.eq(1)
+                    m.d.sync += growth_ready.eq(~block.first)
+                    m.next = "STREAM"
+            with m.State("STREAM"):
+                m.d.comb += go.eq(queue.r_rdy & (room != 0))
+                m.d.sync += drained.eq(_PIPELINE + 2)
+                with m.If(go):
+                    m.d.sync += [words_left.eq(words_left - 1), part.eq(Mux(part == parts - 1, 0, part + 1))]
+                    with m.If(words_left == 1):
+                        m.next = "DRAIN"
+            with m.State("DRAIN"):
+                m.d.sync += [drained.eq(drained - 1), row.eq(0)]
+                with m.If(drained == 0):
+                    m.next = "IDLE"
+                    with m.If(block.last):
+                        m.next = "TOTALS"
+            with m.State("TOTALS"):
+                m.d.comb += summing.eq(totals_room != 0)
+                with m.If(summing):
+                    m.d.sync += row.eq(row + 1)
+                    with m.If(row == cfg.rows - 1):
+                        m.next = "FLUSH"
+                m.d.sync += drained.eq(2)
+            with m.State("FLUSH"):  # the last sum is read
+                m.d.sync += drained.eq(drained - 1)
+                with m.If(drained == 0):
+                    m.next = "IDLE"
+        m.d.comb += queue.r_en.eq(go)
+        with m.If(~fsm.ongoing("IDLE")):
+            m.d.comb += self.busy.eq(1)
+
+        self._pipeline(m, queue.r_data, go, part, exponents, carries, sums, output)
+        self._reciprocals(m, Array(sums)[at_row], block.gain, summing, totals)
+
+    def _pipeline(self, m: Module, word: Value, go, part, exponents, carries, sums, output) -> None:
+        """Exponentials with error diffusion along each row: a pipeline that never stalls."""
+        cfg = self.config
+        lanes = cfg.lanes
+        parts = cfg.rows // lanes
+        flags = [Cat(go, part)]
+        for i in range(_PIPELINE):
+            stage = Signal(len(flags[0]), name=f"stage_{i + 1}")
+            m.d.sync += stage.eq(flags[-1])
+            flags.append(stage)
+        table = [round(2 ** (f / 64) * 2**15) for f in range(64)]
+        results = []
+        for i in range(lanes):
+            score = Signal(signed(16), name=f"score_{i}")
+            keep = Signal(name=f"keep_{i}")
+            exponent = Signal(signed(_EXPONENT_BITS), name=f"row_exponent_{i}")
+            m.d.sync += [
+                Cat(score, keep).eq(word[17 * i :][:17]),
+                exponent.eq(Array(exponents[p * lanes + i] for p in range(parts))[part]),
+            ]
+            rom = m.submodules[f"fraction_{i}"] = memory.Memory(shape=unsigned(16), depth=64, init=table)
+            read = rom.read_port()
+            m.d.comb += [read.addr.eq(score[:6]), read.en.eq(1)]
+            gap = Signal(signed(13), name=f"gap_{i}")
+            places = Signal(5, name=f"places_{i}")
+            keep_2, keep_3 = Signal(name=f"keep_2_{i}"), Signal(name=f"keep_3_{i}")
+            fraction = Signal(16, name=f"fraction_register_{i}")
+            fine = Signal(24, name=f"fine_{i}")
+            m.d.comb += gap.eq(exponent - 1 - (score >> 6))
+            places_3 = Signal(5, name=f"places_3_{i}")
+            m.d.sync += [
+                places.eq(Mux(gap > 31, 31, gap[:5])),
+                places_3.eq(places),
+                keep_2.eq(keep),
+                keep_3.eq(keep_2),
+                fraction.eq(read.data),
+                fine.eq(Mux(keep_3, Cat(Const(0, 8), fraction) >> places_3, 0)),
+            ]
+            # The row's remainder takes the fraction; its carry goes to this element.
+            at = flags[4]
+            slot = at[1:]
+            carry = Array(carries[p * lanes + i] for p in range(parts))[slot]
+            running = Signal(17, name=f"running_{i}")
+            probability = Signal(8, name=f"probability_{i}")
+            m.d.comb += running.eq(carry + fine[:16])
+            m.d.sync += probability.eq(fine[16:] + running[16])
+            for p in range(parts):
+                own = p * lanes + i
+                with m.If(at[0] & (slot == p)):
+                    m.d.sync += carries[own].eq(running[:16])
+                later = flags[5]
+                with m.If(later[0] & (later[1:] == p)):
+                    m.d.sync += sums[own].eq(sums[own] + (probability << 8))
+            results.append(probability)
+        m.d.comb += [output.w_en.eq(flags[5][0]), output.w_data.eq(Cat(*results))]
+
+    def _reciprocals(self, m: Module, total: Value, gain: Value, summing: Value, totals) -> None:
+        """1 / sum as a requantization (docs/numerics.md), one row per cycle, 5 cycles later."""
+        valid = [summing]
+        for i in range(4):
+            stage = Signal(name=f"total_valid_{i + 1}")
+            m.d.sync += stage.eq(valid[-1])
+            valid.append(stage)
+        total_1, total_2 = Signal(_SUM_BITS), Signal(_SUM_BITS)
+        gain_1, gain_2 = Signal(3), Signal(3)
+        power = Signal(5)
+        m.d.sync += [total_1.eq(total), gain_1.eq(gain), total_2.eq(total_1), gain_2.eq(gain_1)]
+        for bit in range(_SUM_BITS):
+            with m.If(total_1[bit]):
+                m.d.sync += power.eq(bit)
+        index, places, empty = Signal(10), Signal(6), Signal()
+        m.d.sync += [
+            index.eq((total_2 << ~power)[21:31]),
+            places.eq(power - 4 - gain_2),  # less the base shift of 12
+            empty.eq(total_2 == 0),
+        ]
+        table = [round(2**16 / (1 + (i + 0.5) / 1024)) for i in range(1024)]
+        rom = m.submodules.reciprocal = memory.Memory(shape=unsigned(16), depth=1024, init=table)
+        read = rom.read_port()
+        shift, extra, empty_4 = Signal(3), Signal(6), Signal()
+        m.d.comb += [read.addr.eq(index), read.en.eq(1)]
+        m.d.sync += [
+            shift.eq(Mux(places >= 28, 7, places[2:])),
+            extra.eq(Mux(places >= 28, places - 28, places[:2])),
+            empty_4.eq(empty),
+        ]
+        found = Signal(row_parameter_layout(), name="reciprocal_found")
+        m.d.comb += [
+            found.multiplier.eq(Mux(empty_4, 0, ((Cat(0, read.data) >> extra) + 1) >> 1)),
+            found.shift.eq(Mux(empty_4, 0, shift)),
+            totals.w_data.eq(found),
+            totals.w_en.eq(valid[4]),
+        ]

@@ -1,0 +1,158 @@
+"""Feeds of the engine's streams: windows from memory or from the softmax, requantization parameters."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import Config
+from .axi import ADDRESS_BITS
+from .dma import run_layout
+from .layouts import COUNT_BITS, parameter_layout, row_parameter_layout
+from .loader import PARAMETER_BYTES
+
+__all__ = ["ParameterFeed", "WindowFeed", "parameter_order_layout", "window_order_layout"]
+
+_AHEAD = 4
+
+
+def window_order_layout() -> data.StructLayout:
+    """The windows of one product: from memory, or probabilities."""
+    return data.StructLayout(
+        {
+            "probabilities": unsigned(1), "address": unsigned(ADDRESS_BITS), "beats": unsigned(24),
+            "instruction": unsigned(COUNT_BITS),
+        }
+    )  # fmt: skip
+
+
+class WindowFeed(wiring.Component):
+    """Windows in the order of products; reads from memory run up to 4 products ahead.
+
+    Members
+    -------
+    order : In(stream of window_order_layout)
+    run : Out(stream of run_layout), words : In(stream of bus words)
+    probabilities, activations : In, Out(streams of lanes x 8 bits)
+    waits_for_softmax : Out(1)
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        beat = stream.Signature(data.ArrayLayout(unsigned(8), config.lanes))
+        super().__init__(
+            {
+                "order": In(stream.Signature(window_order_layout())),
+                "run": Out(stream.Signature(run_layout())),
+                "words": In(stream.Signature(unsigned(8 * config.bus_bytes))),
+                "probabilities": In(beat),
+                "activations": Out(beat),
+                "waits_for_softmax": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        queue = m.submodules.queue = fifo.SyncFIFOBuffered(width=25, depth=_AHEAD)
+        new = self.order.payload
+        m.d.comb += [
+            self.run.payload.address.eq(new.address),
+            self.run.payload.beats.eq(new.beats),
+            self.run.payload.instruction.eq(new.instruction),
+            self.run.valid.eq(self.order.valid & ~new.probabilities & queue.w_rdy),
+            self.order.ready.eq(queue.w_rdy & (new.probabilities | self.run.ready)),
+            queue.w_en.eq(self.order.valid & self.order.ready),
+            queue.w_data.eq(new.beats << 1 | new.probabilities),
+        ]
+        left = Signal(24)
+        probabilities = Signal()
+        active = left != 0
+        move = self.activations.valid & self.activations.ready
+        m.d.comb += [
+            queue.r_en.eq(~active),
+            self.activations.payload.eq(Mux(probabilities, self.probabilities.payload.as_value(), self.words.payload)),
+            self.activations.valid.eq(active & Mux(probabilities, self.probabilities.valid, self.words.valid)),
+            self.words.ready.eq(active & ~probabilities & self.activations.ready),
+            self.probabilities.ready.eq(active & probabilities & self.activations.ready),
+            self.waits_for_softmax.eq(active & probabilities & ~self.probabilities.valid),
+        ]
+        with m.If(~active & queue.r_rdy):
+            m.d.sync += [left.eq(queue.r_data[1:]), probabilities.eq(queue.r_data[0])]
+        with m.If(move):
+            m.d.sync += left.eq(left - 1)
+        return m
+
+
+def parameter_order_layout() -> data.StructLayout:
+    """Where a product's requantization comes from, and whether its second multipliers are wanted."""
+    return data.StructLayout({"totals": unsigned(1), "seconds": unsigned(1)})
+
+
+class ParameterFeed(wiring.Component):
+    """Requantization parameters in the order of products: from memory words, or the softmax's row totals.
+
+    Members
+    -------
+    order : In(stream of parameter_order_layout)
+    words : In(stream of {word, last})
+        Columns' parameters as they lie in memory.
+    totals : In(stream of row_parameter_layout)
+        ``rows`` per product.
+    parameters : Out(stream of parameter_layout)
+    seconds : Out(stream of unsigned(16))
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        word = data.StructLayout({"word": unsigned(8 * PARAMETER_BYTES), "last": unsigned(1)})
+        super().__init__(
+            {
+                "order": In(stream.Signature(parameter_order_layout())),
+                "words": In(stream.Signature(word)),
+                "totals": In(stream.Signature(row_parameter_layout())),
+                "parameters": Out(stream.Signature(parameter_layout())),
+                "seconds": Out(stream.Signature(unsigned(16))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        orders = m.submodules.orders = fifo.SyncFIFOBuffered(width=2, depth=16)
+        # Columns between the drain's entry and the result path.
+        seconds = m.submodules.seconds_queue = fifo.SyncFIFOBuffered(width=16, depth=64)
+        order = data.View(parameter_order_layout(), orders.r_data)
+        row = Signal(range(max(2, self.config.rows)))
+        word = self.words.payload.word
+        wanted = orders.r_rdy & (~order.seconds | seconds.w_rdy)
+        m.d.comb += [
+            orders.w_data.eq(self.order.payload),
+            orders.w_en.eq(self.order.valid),
+            self.order.ready.eq(orders.w_rdy),
+            self.seconds.payload.eq(seconds.r_data),
+            self.seconds.valid.eq(seconds.r_rdy),
+            seconds.r_en.eq(self.seconds.ready),
+            seconds.w_data.eq(word[64:80]),
+        ]
+        given = self.parameters.payload
+        with m.If(order.totals):
+            m.d.comb += [
+                given.multiplier.eq(self.totals.payload.multiplier),
+                given.shift.eq(self.totals.payload.shift),
+                self.parameters.valid.eq(orders.r_rdy & self.totals.valid),
+                self.totals.ready.eq(orders.r_rdy & self.parameters.ready),
+            ]
+        with m.Else():
+            m.d.comb += [
+                given.bias.eq(word[:32]),
+                given.multiplier.eq(word[32:48]),
+                given.shift.eq(word[48:51]),
+                self.parameters.valid.eq(wanted & self.words.valid),
+                self.words.ready.eq(wanted & self.parameters.ready),
+                seconds.w_en.eq(self.words.valid & self.words.ready & order.seconds),
+            ]
+        moved = self.parameters.valid & self.parameters.ready
+        with m.If(moved & order.totals):
+            m.d.sync += row.eq(Mux(row == self.config.rows - 1, 0, row + 1))
+        m.d.comb += orders.r_en.eq(moved & Mux(order.totals, row == self.config.rows - 1, self.words.payload.last))
+        return m
