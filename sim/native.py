@@ -120,7 +120,7 @@ def _header(name: str, streams: Sequence[StreamPort]) -> str:
 
 
 def build(verilog: str, name: str, streams: Sequence[StreamPort], *, extra: Sequence[Path] = ()) -> Path:
-    """Compile a module into a shared library, or find it in the cache; return its path.
+    """Compile a module of streams into a shared library, or find it in the cache; return its path.
 
     Parameters
     ----------
@@ -130,15 +130,35 @@ def build(verilog: str, name: str, streams: Sequence[StreamPort], *, extra: Sequ
         All its streams.
     extra : sequence of Path
         More Verilog files, such as models of vendor primitives.
+    """
+    return compile_library(verilog, name, _header(name, streams), Path(__file__).with_name("harness.cpp"), extra=extra)
+
+
+def compile_library(
+    verilog: str, name: str, header: str, harness: Path, *, extra: Sequence[Path] = (), trace: bool = False
+) -> Path:
+    """Compile a module into a shared library, or find it in the cache; return its path.
+
+    Parameters
+    ----------
+    verilog : str
+        Text of a file with the module `name`.
+    header : str
+        The text of `model.h`, which the harness includes.
+    harness : Path
+        The C++ file of the functions that Python calls.
+    extra : sequence of Path
+        More Verilog files.
+    trace : bool
+        Able to write FST waveforms; slower.
 
     Raises
     ------
     RuntimeError
         If Verilator or the C++ compiler fails, with the end of what it printed.
     """
-    header = _header(name, streams)
-    harness = Path(__file__).with_name("harness.cpp")
-    texts = [verilog, name, header, harness.read_text(), *(p.read_text() for p in extra), str(_FLAGS)]
+    flags = _FLAGS + (["--trace-fst"] if trace else [])
+    texts = [verilog, name, header, harness.read_text(), *(p.read_text() for p in extra), str(flags)]
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
     target = cache_folder() / f"{name}-{digest}.so"
     if target.exists():
@@ -152,18 +172,20 @@ def build(verilog: str, name: str, streams: Sequence[StreamPort], *, extra: Sequ
         for path in extra:
             shutil.copy(path, folder)
         verilate = [
-            str(verilator.root() / "bin" / "verilator_bin"), *_FLAGS, "--top-module", name, "--Mdir", "obj",
+            str(verilator.root() / "bin" / "verilator_bin"), *flags, "--top-module", name, "--Mdir", "obj",
             "-CFLAGS", "-fPIC", "-CFLAGS", "-I..", f"{name}.v", *(p.name for p in extra),
         ]  # fmt: skip
         _run(verilate, folder)
+        objects = ["verilated.o", "verilated_threads.o", *(["verilated_fst_c.o"] if trace else [])]
         # Many small C++ files compile on both cores; -O2 for all of them.
         _run(["make", "-C", "obj", "-f", f"V{name}.mk", "-j2", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2",
-              f"V{name}__ALL.a", "verilated.o", "verilated_threads.o"], folder)  # fmt: skip
+              f"V{name}__ALL.a", *objects], folder)  # fmt: skip
+        linked = [f"obj/{o}" for o in objects]
         compiler = os.environ.get("CXX", "g++")
         include = verilator.root() / "include"
         _run([compiler, "-shared", "-fPIC", "-O2", "-std=c++17", "-Iobj", "-I.", f"-I{include}", f"-I{include}/vltstd",
-              "harness.cpp", f"obj/V{name}__ALL.a", "obj/verilated.o", "obj/verilated_threads.o",
-              "-lpthread", "-o", "model.so"], folder)  # fmt: skip
+              harness.name, f"obj/V{name}__ALL.a", *linked, "-lpthread", *(["-lz"] if trace else []),
+              "-o", "model.so"], folder)  # fmt: skip
         # Renamed into place at the end, so that a second process never sees half a library.
         partial = target.with_suffix(f".{os.getpid()}.part")
         shutil.copy(folder / "model.so", partial)

@@ -291,8 +291,8 @@ class _Lowering:
         if most == 0:
             wanted = 1 << (math.ceil(cfg.groups * values_each / _RING_SHARE) - 1).bit_length()
             raise InputError(
-                f"{label}: {cfg.groups} columns of weights take {cfg.groups * values_each} words, more than fits beside "
-                f"the next ones in weight_words = {cfg.weight_words}; {wanted} would do."
+                f"{label}: {cfg.groups} columns of weights take {cfg.groups * values_each} words, more than fits "
+                f"beside the next ones in weight_words = {cfg.weight_words}; {wanted} would do."
             )
         count = math.ceil(columns / most)
         return math.ceil(columns / count / cfg.groups) * cfg.groups
@@ -493,8 +493,8 @@ def _check(encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
         problems.append(f"tokens = {tokens}; a text has at least one.")
     if size % config.groups or size > config.groups * config.window:
         problems.append(
-            f"head dimension {size} does not fit: it must be a multiple of groups = {config.groups}, at most groups x window "
-            f"= {config.groups * config.window}; groups = {math.gcd(size, 1 << 7)} would do."
+            f"head dimension {size} does not fit: it must be a multiple of groups = {config.groups}, at most "
+            f"groups x window = {config.groups * config.window}; groups = {math.gcd(size, 1 << 7)} would do."
         )
     if size > config.columns:
         problems.append(f"head dimension {size} exceeds columns = {config.columns}.")

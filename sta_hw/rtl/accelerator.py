@@ -10,7 +10,7 @@ from ..config import Config
 from ..registers import COUNTERS
 from .axi import lite_ports, master_ports
 from .control import Registers
-from .core import EVENTS, Core
+from .core import COMPLETED_BITS, EVENTS, Core
 
 __all__ = ["Accelerator"]
 
@@ -26,8 +26,11 @@ class Accelerator(wiring.Component):
     -------
     m_axi_* : AXI4 master, ``8 * lanes`` bits of data, INCR bursts of up to `burst` beats
     s_axi_* : AXI4-Lite slave, 32 bits
-    interrupt : Out(1)
+    irq : Out(1)
         Level, until cleared.
+    activity : Out(19)
+        What the units do in this cycle, in the order of the counters, and what they completed
+        (`Core`): for a logic analyser or a simulation's timeline.
 
     Raises
     ------
@@ -38,7 +41,11 @@ class Accelerator(wiring.Component):
     def __init__(self, config: Config) -> None:
         config.require_accelerator()
         self.config = config
-        super().__init__(master_ports(config.bus_bytes) | lite_ports() | {"interrupt": Out(1)})
+        super().__init__(
+            master_ports(config.bus_bytes)
+            | lite_ports()
+            | {"irq": Out(1), "activity": Out(len(EVENTS) + COMPLETED_BITS)}
+        )
 
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
@@ -74,7 +81,8 @@ class Accelerator(wiring.Component):
             registers.instruction.eq(core.instruction),
             registers.stalled.eq(core.stalled),
             registers.events.eq(Mux(running, Cat(1, core.events), 0)),
-            self.interrupt.eq(registers.interrupt),
+            self.irq.eq(registers.interrupt),
+            self.activity.eq(Mux(running, Cat(core.events, core.completed), 0)),
         ]
         assert len(COUNTERS) == 1 + len(EVENTS)
         with m.FSM(name="accelerator"):

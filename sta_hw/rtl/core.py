@@ -29,6 +29,8 @@ _WATCHDOG_BITS = 20
 
 READ_CLIENTS = ("fetch", "windows", "residual", "norm_parameters", "norm", "loads")
 WRITE_CLIENTS = ("results", "norm_wide", "norm_narrow")
+COMPLETED_BITS = 5
+"""Pulses: a LOAD, a product through the array, products with results in memory (2 bits), a NORM."""
 EVENTS = (
     "engine_busy", "engine_wait_memory", "engine_wait_softmax", "engine_wait_norm", "engine_wait_product",
     "engine_wait_results", "engine_wait_rescale", "engine_wait_loads", "engine_idle",
@@ -77,8 +79,8 @@ class Core(wiring.Component):
         Finish what the bus has under way and do no more.
     idle : Out(1)
         The bus is quiet.
-    stalled : Out(7), events : Out(14)
-        For the registers.
+    stalled : Out(7), events : Out(14), completed : Out(5)
+        For the registers, and for a logic analyser.
     reads, writes
         The channels of `ReadMaster` and `WriteMaster`, prefixed ``ar``, ``r``, ``aw``, ``w``, ``b``.
     """
@@ -92,6 +94,7 @@ class Core(wiring.Component):
                 "start": In(1), "program_address": In(32), "image_address": In(32), "image_size": In(32),
                 "finished": Out(1), "failed": Out(1), "error": Out(8), "instruction": Out(COUNT_BITS),
                 "stop": In(1), "idle": Out(1), "stalled": Out(7), "events": Out(len(EVENTS)),
+                "completed": Out(COMPLETED_BITS),
                 "araddr": Out(32), "arlen": Out(8), "arvalid": Out(1), "arready": In(1),
                 "rdata": In(bits), "rresp": In(2), "rlast": In(1), "rvalid": In(1), "rready": Out(1),
                 "awaddr": Out(32), "awlen": Out(8), "awvalid": Out(1), "awready": In(1),
@@ -374,6 +377,7 @@ class Core(wiring.Component):
         m.d.comb += [
             clear.eq(done["loads"] >= order.wait_loads),
             self._loads_wait.eq(head.valid & ~clear),
+            self.completed.eq(Cat(loader.done, engine.status.valid, results.done, norm.done)),
             go.eq(
                 head.valid & clear & numbers.w_rdy
                 & Cat(target.ready | ~Value.cast(used) for target, _, used in targets).all()

@@ -176,7 +176,7 @@ class ResultPath(wiring.Component):
             (self.residual_run, residual_wanted),
             (self.block, block_wanted),
         ):
-            with m.If(run.ready):
+            with m.If(wanted & run.ready):
                 m.d.sync += wanted.eq(0)
 
         beat = self.results.payload
@@ -301,7 +301,7 @@ class ResultPath(wiring.Component):
         # A product's words leave before the next product's, of another kind, may enter.
         under_way = Signal(16)
         kind = Signal(2)
-        same = (under_way == 0) | (kind == Cat(is_wide, is_transposed))
+        same = kind == Cat(is_wide, is_transposed)
         entering = queue.r_rdy & same
         m.d.comb += [
             wide.source.payload.eq(Cat(*words)),
@@ -322,7 +322,7 @@ class ResultPath(wiring.Component):
             m.d.comb += [gate.w_data.eq(transposer.target.payload), gate.w_en.eq(transposer.target.valid)]
         with m.Else():
             m.d.comb += [gate.w_data.eq(narrow.target.payload), gate.w_en.eq(narrow.target.valid)]
-        with m.If(moved_in):
+        with m.If(queue.r_rdy & (under_way == 0)):
             m.d.sync += kind.eq(Cat(is_wide, is_transposed))
         steps = Mux(kind[0], cfg.bus_bytes // (2 * lanes), cfg.bus_bytes // lanes)
         m.d.sync += under_way.eq(under_way + moved_in - Mux(gate.w_en & gate.w_rdy, steps, 0))

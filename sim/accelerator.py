@@ -1,0 +1,262 @@
+"""The whole accelerator as a shared library: clock, memory and bus in C++, numpy at the ends."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sta_hw.config import Config
+from sta_hw.errors import CheckError
+from sta_hw.generate import component
+from sta_hw.isa import Error
+from sta_hw.registers import COUNTERS, register
+from sta_hw.rtl.emit import emit_verilog
+
+from .native import PRIMITIVES, compile_library
+
+__all__ = ["AcceleratorModel", "MemoryModel", "ProgramRun"]
+
+_EVENT_BITS = len(COUNTERS) - 1
+_SLICE = 200_000
+_COMPLETED = (("loads", 1, 0), ("matrix", 1, 1), ("products", 3, 2), ("norms", 1, 4))
+"""Completion pulses: name, mask, first bit."""
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """How the simulated memory behaves.
+
+    Attributes
+    ----------
+    latency : int
+        Cycles from a read address to its first beat, and from the last beat written to the answer.
+    beats_per_cycle : float
+        Bandwidth in bus beats per cycle, reads and writes together.
+    stall : float
+        Share of cycles in which a channel rests.
+    error : tuple of int, or None
+        Addresses (low, high) that answer with an error.
+    """
+
+    latency: int = 50
+    beats_per_cycle: float = 1.0
+    stall: float = 0.0
+    seed: int = 1
+    error: tuple[int, int] | None = None
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (
+        ("bytes", ctypes.c_void_p), ("base", ctypes.c_uint64), ("size", ctypes.c_uint64),
+        ("latency", ctypes.c_int64), ("beats_per_256", ctypes.c_uint32), ("stall", ctypes.c_uint32),
+        ("error_low", ctypes.c_uint64), ("error_high", ctypes.c_uint64), ("seed", ctypes.c_uint64),
+        ("protocol_errors", ctypes.c_int64), ("reads_done", ctypes.c_int64), ("writes_done", ctypes.c_int64),
+    )  # fmt: skip
+
+
+class _Timeline(ctypes.Structure):
+    _fields_ = (
+        ("samples", ctypes.c_void_p), ("capacity", ctypes.c_int64), ("period", ctypes.c_int64),
+        ("bits", ctypes.c_int32), ("count", ctypes.c_int64), ("events", ctypes.c_void_p),
+        ("event_capacity", ctypes.c_int64), ("event_count", ctypes.c_int64), ("event_shift", ctypes.c_int32),
+    )  # fmt: skip
+
+
+@dataclass
+class ProgramRun:
+    """What a run gave.
+
+    Attributes
+    ----------
+    image : uint8 array
+        Memory after the run.
+    cycles : int
+        From start to the end of the program, by the accelerator's own counter.
+    counters : dict of int
+    error : Error
+    error_instruction : int
+    samples : uint16 array, shape (samples, events)
+        How many of each `period` cycles each unit was active.
+    completed : dict of int64 arrays
+        The cycle of each completion: loads, matrix, products, norms.
+    """
+
+    image: NDArray[np.uint8]
+    cycles: int
+    counters: dict[str, int]
+    error: Error
+    error_instruction: int
+    period: int
+    samples: NDArray[np.uint16]
+    completed: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+
+
+class AcceleratorModel:
+    """The accelerator's RTL in this process.
+
+    Parameters
+    ----------
+    config : Config
+    trace : bool
+        Able to write waveforms.
+    """
+
+    def __init__(self, config: Config, *, trace: bool = False) -> None:
+        self.config = config
+        name = "accelerator"
+        header = (
+            f'#pragma once\n#define TRACE {int(trace)}\n#include "V{name}.h"\nusing Model = V{name};\n'
+            f"constexpr int BUS_BYTES = {config.bus_bytes};\n"
+        )
+        extra = [PRIMITIVES] if config.multiplier == "dsp" else []
+        library = compile_library(
+            emit_verilog(component(name, config), name), name, header, Path(__file__).with_name("memory_harness.cpp"),
+            extra=extra, trace=trace,
+        )  # fmt: skip
+        lib = self._library = ctypes.CDLL(str(library))
+        pointer, memory = ctypes.c_void_p, ctypes.POINTER(_Memory)
+        lib.accelerator_open.restype = pointer
+        lib.accelerator_close.argtypes = [pointer]
+        lib.accelerator_reset.argtypes = [pointer, memory]
+        lib.accelerator_write.argtypes = [pointer, memory, ctypes.c_uint32, ctypes.c_uint32]
+        lib.accelerator_write.restype = ctypes.c_uint32
+        lib.accelerator_read.argtypes = [pointer, memory, ctypes.c_uint32]
+        lib.accelerator_read.restype = ctypes.c_uint64
+        lib.accelerator_run.argtypes = [
+            pointer, memory, ctypes.POINTER(_Timeline), ctypes.c_int64, ctypes.c_int64,
+        ]  # fmt: skip
+        lib.accelerator_run.restype = ctypes.c_int64
+        if trace:
+            lib.accelerator_trace.argtypes = [pointer, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64]
+        self._handle = lib.accelerator_open()
+        self._memory = _Memory(beats_per_256=256)
+        self.reset()
+
+    def close(self) -> None:
+        """Free the model; it cannot be used afterwards."""
+        if self._handle:
+            self._library.accelerator_close(self._handle)
+            self._handle = None
+
+    def trace(self, path: Path, start: int, stop: int) -> None:
+        """Write an FST of the clock cycles from `start` to `stop`, counted from now on."""
+        self._library.accelerator_trace(self._handle, str(path).encode(), start, stop)
+
+    def reset(self) -> None:
+        """Hold the hardware reset."""
+        self._library.accelerator_reset(self._handle, ctypes.byref(self._memory))
+
+    def read(self, name: str) -> int:
+        """A register's value.
+
+        Raises
+        ------
+        CheckError
+            If the bus answers with an error.
+        """
+        answer = self._library.accelerator_read(self._handle, ctypes.byref(self._memory), register(name).offset)
+        if answer >> 32:
+            raise CheckError(f"reading register {name}: the bus answers {answer >> 32}")
+        return answer & 0xFFFFFFFF
+
+    def write(self, name: str, value: int) -> None:
+        """Write a register."""
+        answer = self._library.accelerator_write(self._handle, ctypes.byref(self._memory), register(name).offset, value)
+        if answer:
+            raise CheckError(f"writing register {name}: the bus answers {answer}")
+
+    def run(
+        self,
+        image: NDArray[np.uint8],
+        program_address: int,
+        *,
+        memory: MemoryModel | None = None,
+        base: int = 0x8000_0000,
+        limit: int | None = None,
+        period: int = 1024,
+        most: int = 2_000_000_000,
+        patience: int = 3_000_000,
+        progress: Callable[[int], None] | None = None,
+    ) -> ProgramRun:
+        """Run a program to its end, or to the error that stops it.
+
+        Parameters
+        ----------
+        image : uint8 array
+            Not changed; `ProgramRun.image` is the copy the hardware worked on.
+        base : int
+            Bus address of the image.
+        limit : int
+            Image size told to the hardware; the image's own by default.
+        progress : function
+            Called now and then with the cycles so far.
+
+        Raises
+        ------
+        CheckError
+            When the simulation makes no progress (with the streams that wait), or breaks the protocol.
+        """
+        memory = memory or MemoryModel()
+        data = np.ascontiguousarray(image).copy()
+        low, high = memory.error or (0, 0)
+        self._memory = state = _Memory(
+            data.ctypes.data, base, len(data), memory.latency, round(memory.beats_per_cycle * 256),
+            round(memory.stall * 256), low, high, memory.seed,
+        )  # fmt: skip
+        capacity = 1 << 16
+        samples = np.zeros((capacity, _EVENT_BITS), np.uint16)
+        events = np.zeros((1 << 20, 2), np.int64)
+        timeline = _Timeline(
+            samples.ctypes.data, capacity, period, _EVENT_BITS, 0, events.ctypes.data, len(events), 0, _EVENT_BITS
+        )
+        self.write("image_address", base)
+        self.write("image_size", len(data) if limit is None else limit)
+        self.write("program_address", program_address)
+        self.write("control", 0b101)
+        total = 0
+        while True:
+            slice_cycles = min(_SLICE, most - total)
+            begin = timeline.event_count
+            gone = self._library.accelerator_run(
+                self._handle, ctypes.byref(state), ctypes.byref(timeline), slice_cycles, patience
+            )
+            events[begin : timeline.event_count, 0] += total
+            if gone < 0:
+                finished = {
+                    name: int((events[: timeline.event_count, 1] >> bit & mask).sum()) for name, mask, bit in _COMPLETED
+                }
+                raise CheckError(
+                    f"no progress after {total - gone} cycles; waiting: {self.stalled()}; finished: {finished}"
+                )
+            total += gone
+            if progress:
+                progress(total)
+            if gone < slice_cycles:
+                break
+            if total >= most:
+                raise CheckError(f"the program did not end within {most} cycles; waiting: {self.stalled()}")
+        if state.protocol_errors:
+            raise CheckError(f"{state.protocol_errors} transfers outside the memory or against the protocol")
+        status = self.read("status")
+        counters = {c.name: self.read(f"counter_{c.name}") for c in COUNTERS}
+        instruction = self.read("error_instruction")
+        self.write("interrupt_clear", 1)
+        found = events[: timeline.event_count]
+        completed = {}
+        for name, mask, low_bit in _COMPLETED:
+            completed[name] = np.repeat(found[:, 0], found[:, 1] >> low_bit & mask)
+        return ProgramRun(
+            data, counters["cycles"], counters, Error(status >> 8 & 0xFF), instruction, period,
+            samples[: timeline.count].copy(), completed,
+        )  # fmt: skip
+
+    def stalled(self) -> str:
+        """Names of the streams that offer a beat nobody takes."""
+        word = self.read("stalled")
+        names = [f.text for f in register("stalled").fields if word >> f.low & 1]
+        return ", ".join(names) or "no stream offers a beat"
