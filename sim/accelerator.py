@@ -36,7 +36,9 @@ class MemoryModel:
     latency : int
         Cycles from a read address to its first beat, and from the last beat written to the answer.
     beats_per_cycle : float
-        Bandwidth in bus beats per cycle, reads and writes together.
+        Bandwidth in bus beats per cycle of each direction, as AXI's two data channels have it.
+    shared : bool
+        The bandwidth is that of both directions together, as one DRAM has it.
     stall : float
         Share of cycles in which a channel rests.
     error : tuple of int, or None
@@ -45,6 +47,7 @@ class MemoryModel:
 
     latency: int = 50
     beats_per_cycle: float = 1.0
+    shared: bool = False
     stall: float = 0.0
     seed: int = 1
     error: tuple[int, int] | None = None
@@ -53,7 +56,8 @@ class MemoryModel:
 class _Memory(ctypes.Structure):
     _fields_ = (
         ("bytes", ctypes.c_void_p), ("base", ctypes.c_uint64), ("size", ctypes.c_uint64),
-        ("latency", ctypes.c_int64), ("beats_per_256", ctypes.c_uint32), ("stall", ctypes.c_uint32),
+        ("latency", ctypes.c_int64), ("beats_per_256", ctypes.c_uint32), ("shared", ctypes.c_uint32),
+        ("stall", ctypes.c_uint32),
         ("error_low", ctypes.c_uint64), ("error_high", ctypes.c_uint64), ("seed", ctypes.c_uint64),
         ("protocol_errors", ctypes.c_int64), ("reads_done", ctypes.c_int64), ("writes_done", ctypes.c_int64),
     )  # fmt: skip
@@ -205,7 +209,7 @@ class AcceleratorModel:
         data = np.ascontiguousarray(image).copy()
         low, high = memory.error or (0, 0)
         self._memory = state = _Memory(
-            data.ctypes.data, base, len(data), memory.latency, round(memory.beats_per_cycle * 256),
+            data.ctypes.data, base, len(data), memory.latency, round(memory.beats_per_cycle * 256), int(memory.shared),
             round(memory.stall * 256), low, high, memory.seed,
         )  # fmt: skip
         capacity = 1 << 16

@@ -3,6 +3,7 @@
 // The generated header `model.h` names the model and the bytes of its bus. Called through ctypes.
 
 #include <cstdint>
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <vector>
@@ -50,7 +51,8 @@ struct Memory {
     uint64_t base;
     uint64_t size;
     int64_t latency;         // cycles from an address to its first beat, and from the last beat to the answer
-    uint32_t beats_per_256;  // beats, read and written together, in 256 cycles
+    uint32_t beats_per_256;  // beats in 256 cycles: of each direction, or of both together
+    uint32_t shared;
     uint32_t stall;          // chance in 256 that a channel rests for a cycle
     uint64_t error_low;      // bursts that touch [error_low, error_high) are answered with an error
     uint64_t error_high;
@@ -78,7 +80,7 @@ struct Handle {
     int64_t cycle = 0;
     std::deque<Burst> reads, writes, answers;
     Random random{1};
-    int64_t credit = 0;
+    int64_t read_credit = 0, write_credit = 0;
     bool prefer_write = false;
     bool r_valid = false, b_valid = false;
 #if TRACE
@@ -117,15 +119,16 @@ static void tick(Handle* handle, Memory* memory) {
     Model& m = handle->model;
     const int64_t now = handle->cycle++;
     Random& random = handle->random;
-    // A shared budget of beats; what is saved up is at most one burst.
-    handle->credit += memory->beats_per_256;
-    if (handle->credit > 16 * 256) handle->credit = 16 * 256;
+    // A budget of beats; what is saved up is at most a few.
+    int64_t& read_credit = handle->read_credit;
+    int64_t& write_credit = memory->shared ? handle->read_credit : handle->write_credit;
+    read_credit = std::min<int64_t>(read_credit + memory->beats_per_256, 4 * 256);
+    if (!memory->shared) write_credit = std::min<int64_t>(write_credit + memory->beats_per_256, 4 * 256);
 
     const bool can_read = !handle->reads.empty() && handle->reads.front().ready <= now;
-    bool budget = handle->credit >= 256;
     // Once offered, a beat stays offered.
-    if (!handle->r_valid && can_read && budget && !random.chance(memory->stall) &&
-        !(handle->prefer_write && m.m_axi_wvalid)) {
+    if (!handle->r_valid && can_read && read_credit >= 256 && !random.chance(memory->stall) &&
+        !(memory->shared && handle->prefer_write && m.m_axi_wvalid)) {
         const Burst& burst = handle->reads.front();
         const uint64_t offset = burst.address - memory->base;
         static const uint8_t zeros[BUS_BYTES] = {};
@@ -136,13 +139,12 @@ static void tick(Handle* handle, Memory* memory) {
         m.m_axi_rresp = bad ? 2 : 0;
         m.m_axi_rlast = burst.left == 1;
         handle->r_valid = true;
-        handle->credit -= 256;
-        budget = handle->credit >= 256;
+        read_credit -= 256;
     }
     m.m_axi_rvalid = handle->r_valid;
     m.m_axi_arready = handle->reads.size() < 64 && !random.chance(memory->stall);
     m.m_axi_awready = handle->writes.size() < 16 && !random.chance(memory->stall);
-    m.m_axi_wready = !handle->writes.empty() && budget && !random.chance(memory->stall);
+    m.m_axi_wready = !handle->writes.empty() && write_credit >= 256 && !random.chance(memory->stall);
     if (!handle->b_valid && !handle->answers.empty() && handle->answers.front().ready <= now &&
         !random.chance(memory->stall)) {
         m.m_axi_bresp = handle->answers.front().left;
@@ -181,7 +183,7 @@ static void tick(Handle* handle, Memory* memory) {
             handle->answers.push_back({0, burst.ready ? 2u : 0u, now + memory->latency});
             handle->writes.pop_front();
         }
-        handle->credit -= 256;
+        write_credit -= 256;
         memory->writes_done++;
         wrote = true;
     }

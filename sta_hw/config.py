@@ -34,9 +34,9 @@ ENCODINGS = ("index", "bitmap")
 
 _LIMITS = {
     "rows": 256, "groups": 128, "columns": 4096, "softmax_lanes": 64, "softmax_block": 4096,
-    "weight_words": 65536, "parameter_words": 65536, "burst": 256, "outstanding": 64,
+    "weight_words": 65536, "parameter_words": 65536, "norm_columns": 4096, "burst": 256, "outstanding": 64,
 }  # fmt: skip
-_POWERS_OF_TWO = ("columns", "weight_words", "parameter_words", "burst")
+_POWERS_OF_TWO = ("columns", "weight_words", "parameter_words", "norm_columns", "burst")
 
 
 @dataclass(frozen=True, order=True)
@@ -137,6 +137,9 @@ class Config:
         other; a power of two.
     parameter_words : int
         Accelerator: columns whose requantization is held on chip; a power of two.
+    norm_columns : int
+        Accelerator: columns of a row tile that LayerNorm keeps on chip between its two passes; wider ones
+        are read twice. A power of two.
     burst : int
         Accelerator: beats of the longest bus burst; a power of two.
     outstanding : int
@@ -162,6 +165,7 @@ class Config:
     drain_lanes: int = 0
     weight_words: int = 8192
     parameter_words: int = 2048
+    norm_columns: int = 512
     burst: int = 16
     outstanding: int = 16
 
@@ -353,10 +357,14 @@ class Config:
 
 
 PRESETS: dict[str, Config] = {
-    "ci": Config(rows=4, groups=2, window=16, columns=64, softmax_lanes=2, drain_lanes=2, weight_words=2048),
+    "ci": Config(
+        rows=4, groups=2, window=16, columns=64, softmax_lanes=2, drain_lanes=2, weight_words=2048, norm_columns=64
+    ),
     "tiny": Config(rows=4, groups=4, window=16, columns=256, softmax_lanes=4, drain_lanes=2),
     "small": Config(rows=8, groups=8, window=16, softmax_lanes=8, drain_lanes=4),
-    "reference": Config(rows=16, groups=8, window=16, softmax_lanes=8, softmax_block=128, drain_lanes=4),
+    "reference": Config(
+        rows=16, groups=8, window=16, softmax_lanes=8, softmax_block=128, drain_lanes=4, weight_words=16384
+    ),
     "medium": Config(rows=16, groups=16, window=16, softmax_lanes=16, softmax_block=256, drain_lanes=4),
     "large": Config(rows=32, groups=32, window=16, lanes=16, softmax_lanes=16, softmax_block=512, drain_lanes=8),
     "huge": Config(rows=64, groups=32, window=16, lanes=32, softmax_lanes=32, softmax_block=512, drain_lanes=16),

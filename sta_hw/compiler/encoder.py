@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ class _Lowering:
         depth = best_depth(cfg, reduction, pattern)
         passes = math.ceil(reduction / (cfg.groups * depth))
         values_each = passes * (depth // pattern.m * pattern.n)
-        width = self.chunk(label, columns, values_each, passes)
+        width = self.chunk(label, columns, values_each, passes, depth)
         order = self.groups
         for first in range(0, columns, width):
             part = slice(first, min(first + width, columns))
@@ -229,11 +230,14 @@ class _Lowering:
                 p.weights[part], pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding
             )
             names = {n: self.name(n) for n in ("values", "positions", "parameters")}
-            loads = self.pieces(Target.VALUES, encoded.values.view(np.uint8), names["values"], 4)
-            if len(encoded.positions):
-                loads += self.pieces(Target.POSITIONS, _position_words(encoded), names["positions"], 2)
             words = _parameter_words(p.bias[part], p.multiplier[part], p.shift[part], p.second[part])
-            loads += self.pieces(Target.PARAMETERS, words, names["parameters"], 1)
+            loads = self.pieces(Target.PARAMETERS, words, names["parameters"], 1)
+            # In pieces that alternate: those that find room go ahead of the last ones, which may have to wait.
+            values = self.pieces(Target.VALUES, encoded.values.view(np.uint8), names["values"], 4)
+            positions = []
+            if len(encoded.positions):
+                positions = self.pieces(Target.POSITIONS, _position_words(encoded), names["positions"], 4)
+            loads += [p for pair in zip_longest(positions, values) for p in pair if p is not None]
             if table is not None and first == 0:
                 address = self.image.add(table.astype("<i2"))
                 loads.append(Load(Target.TABLE, 256, address, self.beats(512)))
@@ -280,13 +284,17 @@ class _Lowering:
             raise InputError(f"{label}: {error}") from None
         return pattern, min(self.config.encodings, key=lambda e: bits_per_weight(pattern, e, self.config.window))
 
-    def chunk(self, label: str, columns: int, values_each: int, passes: int) -> int:
+    def chunk(self, label: str, columns: int, values_each: int, passes: int, depth: int) -> int:
         """Columns whose weights are on chip at a time: a multiple of `groups`, as equal as possible."""
         cfg = self.config
-        most = min(
-            int(cfg.weight_words * _RING_SHARE) // values_each, int(cfg.parameter_words * _RING_SHARE),
-            cfg.columns if passes > 1 else columns,
-        )  # fmt: skip
+        # Half of the ring leaves the other half to the next chunk. More is worth a wait only where loading
+        # the windows of a pass would otherwise take longer than computing it.
+        beats = values_each // passes
+        load = cfg.groups * depth * cfg.rows // cfg.lanes
+        limit = min(int(cfg.parameter_words * 0.5), cfg.columns if passes > 1 else columns)
+        most = min(cfg.weight_words // 2 // values_each, limit)
+        if most * beats < 1.25 * load:
+            most = min(int(cfg.weight_words * _RING_SHARE) // values_each, limit)
         most = most // cfg.groups * cfg.groups
         if most == 0:
             wanted = 1 << (math.ceil(cfg.groups * values_each / _RING_SHARE) - 1).bit_length()

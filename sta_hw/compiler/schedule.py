@@ -16,7 +16,7 @@ from ..isa import Instruction, Opcode, Target
 
 __all__ = ["Load", "Step", "schedule"]
 
-MOST_LOADS = 8
+MOST_LOADS = 12
 """LOADs of one group: as many wait in the loader's queue without holding up what they wait for."""
 
 

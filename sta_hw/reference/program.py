@@ -17,7 +17,7 @@ from ..errors import CheckError
 from ..isa import Instruction, Opcode, Result, Target, disassemble
 from .engine import matrix_sums
 from .requantizer import requantize
-from .softmax import softmax_row
+from .softmax import SoftmaxRows
 from .vector import activate, add_residual, layer_norm
 
 __all__ = ["run_program"]
@@ -36,7 +36,7 @@ class _Machine:
             Target.TABLE: np.zeros((256, 2), np.uint8),
         }
         self.sums: NDArray[np.int32] = np.zeros((0, config.rows), np.int32)
-        self.score_blocks: list[tuple[NDArray, Instruction]] = []
+        self.rows = SoftmaxRows(config.rows, wide=False)
         self.probabilities: list[tuple[NDArray, NDArray, NDArray | None]] = []
 
     def bytes_at(self, address: int, count: int) -> NDArray[np.uint8]:
@@ -153,28 +153,16 @@ class _Machine:
         self.bytes_at(i["result_address"], len(raw))[:] = raw
 
     def scores(self, results: NDArray[np.int16], i: Instruction) -> None:
-        """Collect a row's blocks; at its last one, the softmax of all rows."""
-        cfg = self.config
-        self.score_blocks.append((results, i))
-        if not i["row_last"]:
-            return
-        block = i["columns"]
-        depth = block // cfg.groups
-        number = np.arange(block)
-        key = cfg.groups * (number % depth) + number // depth
-        masks = np.concatenate([key < b["keys"] for _, b in self.score_blocks])
-        logits = np.concatenate([r for r, _ in self.score_blocks])
-        rows = [
-            softmax_row(logits[:, r], masks, block=block, lanes=1, wide=False, gain=i["gain"]) for r in range(cfg.rows)
-        ]
-        exponents = np.stack([r.exponents[::block] for r in rows])  # (rows, blocks)
-        growth = np.diff(exponents, axis=1, prepend=exponents[:, :1]).clip(max=31)
-        totals = np.array([(r.multiplier, r.shift) for r in rows])
-        count = len(self.score_blocks)
-        for b in range(count):
-            part = np.stack([r.probabilities[b * block : (b + 1) * block] for r in rows])
-            self.probabilities.append((part, growth[:, b], totals if b == count - 1 else None))
-        self.score_blocks = []
+        """The softmax of one block of keys."""
+        groups = self.config.groups
+        number = np.arange(i["columns"])
+        depth = i["columns"] // groups
+        key = groups * (number % depth) + number // depth
+        if i["row_first"]:
+            self.rows = SoftmaxRows(self.config.rows, wide=False)
+        probabilities = self.rows.block(results.T.astype(np.int64), key < i["keys"])
+        totals = np.stack(self.rows.reciprocals(i["gain"])) if i["row_last"] else None
+        self.probabilities.append((probabilities, self.rows.growth.clip(max=31), totals))
 
     def context(self, i: Instruction) -> None:
         """CONTEXT: one block of P x V."""
@@ -186,7 +174,7 @@ class _Machine:
             self.sums = sums
             return
         assert totals is not None
-        results = requantize(sums, 0, totals[:, 0], totals[:, 1], wide=bool(i["wide"]))
+        results = requantize(sums, 0, totals[0], totals[1], wide=bool(i["wide"]))
         self.store(results, np.zeros(len(sums), np.int64), i)
 
     def norm(self, i: Instruction) -> None:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["FRACTION_BITS", "NO_EXPONENT", "SoftmaxRow", "fraction_table", "reciprocal_table", "softmax_row"]
+__all__ = [
+    "FRACTION_BITS",
+    "NO_EXPONENT",
+    "SoftmaxRow",
+    "SoftmaxRows",
+    "fraction_table",
+    "reciprocal_table",
+    "softmax_row",
+]
 
 FRACTION_BITS = 6
 """Logits are fixed point in base-2 units: a logit of 64 doubles the probability."""
@@ -70,28 +78,68 @@ def softmax_row(
     """
     logits = np.asarray(logits, np.int64)
     keep = np.ones(len(logits), bool) if mask is None else np.asarray(mask, bool)
-    table = fraction_table()
+    rows = SoftmaxRows(1, wide=wide)
     probabilities = np.zeros(len(logits), np.int64)
     exponents = np.zeros(len(logits), np.int64)
-    exponent, total, carry = NO_EXPONENT, 0, 1 << 15
     for start in range(0, len(logits), block):
         part = slice(start, start + block)
-        whole = logits[part] // 64
-        previous = exponent
-        if keep[part].any():
-            exponent = max(exponent, int(whole[keep[part]].max()) + 1)
+        probabilities[part] = rows.block(logits[None, part], keep[part])[0]
+        exponents[part] = rows.exponent[0]
+    multiplier, shift = rows.reciprocals(gain)
+    return SoftmaxRow(
+        probabilities, exponents, int(rows.exponent[0]), int(rows.total[0]), int(multiplier[0]), int(shift[0])
+    )
+
+
+class SoftmaxRows:
+    """Several rows side by side, block after block.
+
+    Attributes
+    ----------
+    exponent, total : int64 arrays, shape (rows,)
+        After the blocks so far; `total` has 16 fraction bits.
+    growth : int64 array, shape (rows,)
+        By how much the last block raised the exponents; 0 for the first.
+    """
+
+    def __init__(self, rows: int, *, wide: bool) -> None:
+        self.wide = wide
+        self.exponent = np.full(rows, NO_EXPONENT, np.int64)
+        self.total = np.zeros(rows, np.int64)
+        self.growth = np.zeros(rows, np.int64)
+        self._carry = np.full(rows, 1 << 15, np.int64)
+        self._fresh = True
+
+    def block(self, logits: NDArray[np.int64], keep: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The next block's probabilities.
+
+        Parameters
+        ----------
+        logits : int, shape (rows, elements)
+        keep : bool, shape (elements,)
+        """
+        whole = logits // 64
+        previous = self.exponent
+        if keep.any():
+            self.exponent = np.maximum(previous, whole[:, keep].max(1) + 1)
         # 24 fraction bits; a shift of 24 or more leaves nothing.
-        places = np.clip(exponent - 1 - whole, 0, 31)
-        fine = np.where(keep[part], table[logits[part] % 64] << 8 >> places, 0)
+        places = np.clip(self.exponent[:, None] - 1 - whole, 0, 31)
+        fine = np.where(keep, fraction_table()[logits % 64] << 8 >> places, 0)
         # Error diffusion: what rounding takes from one element, the next ones get.
-        dropped = 8 if wide else 16
-        running = carry + np.cumsum((fine & ((1 << dropped) - 1)) << (16 - dropped))
-        probabilities[part] = (fine >> dropped) + np.diff(running >> 16, prepend=0)
-        carry = int(running[-1] & 0xFFFF)
-        exponents[part] = exponent
-        total = (total >> min(exponent - previous, 63)) + int(probabilities[part].sum()) * (1 if wide else 256)
-    multiplier, shift = _reciprocal(total, wide, gain)
-    return SoftmaxRow(probabilities, exponents, exponent, total, multiplier, shift)
+        dropped = 8 if self.wide else 16
+        running = self._carry[:, None] + np.cumsum((fine & ((1 << dropped) - 1)) << (16 - dropped), axis=1)
+        probabilities = (fine >> dropped) + np.diff(running >> 16, prepend=0, axis=1)
+        self._carry = running[:, -1] & 0xFFFF
+        growth = self.exponent - previous
+        self.total = (self.total >> np.minimum(growth, 63)) + probabilities.sum(1) * (1 if self.wide else 256)
+        self.growth = np.zeros_like(growth) if self._fresh else growth
+        self._fresh = False
+        return probabilities
+
+    def reciprocals(self, gain: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Multipliers and shifts that divide by the rows' totals."""
+        found = np.array([_reciprocal(int(t), self.wide, gain) for t in self.total], np.int64)
+        return found[:, 0], found[:, 1]
 
 
 def _reciprocal(total: int, wide: bool, gain: int) -> tuple[int, int]:

@@ -23,8 +23,8 @@ from .sequencer import StreamedMemory, order_layout
 
 __all__ = ["READ_CLIENTS", "WRITE_CLIENTS", "Core"]
 
-_QUEUE = 8
-"""Instructions each unit holds."""
+_QUEUE = 16
+"""Instructions each unit holds: as deep as one cell of LUT RAM."""
 _WATCHDOG_BITS = 20
 
 READ_CLIENTS = ("fetch", "windows", "residual", "norm_parameters", "norm", "loads")

@@ -287,7 +287,10 @@ class WriteMaster(wiring.Component):
         left = Signal(range(cfg.burst + 1))
         move = Signal()
         m.d.comb += [
-            issue.eq(wanted & ~sending & ~self.awvalid & owners.w_rdy & ~self.stop),
+            # The next burst may follow the last beat of this one.
+            issue.eq(
+                wanted & (~sending | (move & (left == 1))) & (~self.awvalid | self.awready) & owners.w_rdy & ~self.stop
+            ),
             owners.w_en.eq(issue),
             owners.w_data.eq(
                 Cat(
@@ -300,15 +303,6 @@ class WriteMaster(wiring.Component):
         ]
         with m.If(self.awready):
             m.d.sync += self.awvalid.eq(0)
-        with m.If(issue):
-            m.d.sync += [
-                self.awvalid.eq(1),
-                self.awaddr.eq(self.base + by_number[number].address),
-                self.awlen.eq(by_number[number].length - 1),
-                sending.eq(1),
-                left.eq(by_number[number].length),
-                source.eq(Cat(number == i for i in range(count))),
-            ]
         with m.If(self.wready):
             m.d.sync += self.wvalid.eq(0)
         head_valid = Cat(s & q.r_rdy for s, q in zip(source, queues, strict=True)).any()
@@ -323,6 +317,16 @@ class WriteMaster(wiring.Component):
                     m.d.sync += self.wdata.eq(q.r_data)
             with m.If(left == 1):
                 m.d.sync += sending.eq(0)
+
+        with m.If(issue):
+            m.d.sync += [
+                self.awvalid.eq(1),
+                self.awaddr.eq(self.base + by_number[number].address),
+                self.awlen.eq(by_number[number].length - 1),
+                sending.eq(1),
+                left.eq(by_number[number].length),
+                source.eq(Cat(number == i for i in range(count))),
+            ]
 
         m.d.comb += [self.bready.eq(1), owners.r_en.eq(self.bvalid)]
         for i, name in enumerate(self.clients):

@@ -52,8 +52,9 @@ def norm_parameters_layout() -> data.StructLayout:
 class Norm(wiring.Component):
     """LayerNorm, order after order.
 
-    Cycles per tile of K columns: ``2 K * rows * 2 / lanes`` for reading twice, 1.5 times as many for
-    writing as for the second reading, and about 50 per row for the statistics.
+    The sums of one tile are taken while the tile before is normalized. Cycles per tile of K columns:
+    ``3 K * rows / lanes`` for writing, or ``2 K * rows / lanes`` for reading and 32 per row for the statistics if
+    that is more. Tiles wider than `norm_columns` are read from memory twice, one tile after the other.
 
     Members
     -------
@@ -86,90 +87,125 @@ class Norm(wiring.Component):
         m = Module()
         lanes = cfg.lanes // 2
         slots = cfg.rows // lanes
-        order = Signal(norm_order_layout())
+        first = Signal(norm_order_layout(), name="first_order")  # the tile whose sums are taken
+        order = Signal(norm_order_layout())  # the tile that is normalized
         size_log2 = Signal(4)  # floor(log2 width)
         for bit in range(_WIDTH_BITS):
-            with m.If(order.width[bit]):
+            with m.If(first.width[bit]):
                 m.d.comb += size_log2.eq(bit)
-        input_beats = order.width * slots  # 16-bit elements, `lanes` to a bus word
+        first_beats = first.width * slots  # 16-bit elements, `lanes` to a bus word
+        beats = order.width * slots
+        kept = first.width <= cfg.norm_columns
+        order_kept = Signal()
 
         wanted = {}
-        for name, address, beats in (
-            ("input", order.input_address, input_beats),
-            ("parameters", order.parameters_address, _up(order.width * 8, cfg.bus_bytes)),
-            ("wide", order.wide_address, input_beats),
-            ("narrow", order.narrow_address, input_beats >> 1),
-        ):
+        reading_again = Signal()
+        for name, address, count, number in (
+            ("input", Mux(reading_again, order.input_address, first.input_address),
+             Mux(reading_again, beats, first_beats), first.instruction),
+            ("parameters", order.parameters_address, _up(order.width * 8, cfg.bus_bytes), order.instruction),
+            ("wide", order.wide_address, beats, order.instruction),
+            ("narrow", order.narrow_address, beats >> 1, order.instruction),
+        ):  # fmt: skip
             run = getattr(self, f"{name}_run")
             flag = Signal(name=f"{name}_wanted")
             m.d.comb += [
                 run.payload.address.eq(address),
-                run.payload.beats.eq(beats),
-                run.payload.instruction.eq(order.instruction),
+                run.payload.beats.eq(count),
+                run.payload.instruction.eq(number),
                 run.valid.eq(flag),
             ]
             with m.If(run.ready):
                 m.d.sync += flag.eq(0)
             wanted[name] = flag
 
-        left = Signal(24)
+        # A tile that fits waits on chip between the passes, while the sums of the next one are taken.
+        tile = m.submodules.tile = fifo.SyncFIFOBuffered(width=8 * cfg.bus_bytes, depth=cfg.norm_columns * slots)
+        left, left_first = Signal(24), Signal(24)
         slot = Signal(range(slots))
-        row = Signal(range(cfg.rows + 1))
-        summing, normalizing = Signal(), Signal()
-        statistics_done = Signal()
-        outstanding = Signal(2)
-        step = Signal()
-        with m.FSM(name="pass") as fsm:
+        sum_step, step = Signal(), Signal()
+        statistics_done, hand_over = Signal(), Signal()
+        with m.FSM(name="sums") as sums_fsm:
             with m.State("IDLE"):
                 m.d.comb += self.order.ready.eq(1)
-                m.d.sync += order.eq(self.order.payload)
+                m.d.sync += first.eq(self.order.payload)
                 with m.If(self.order.valid):
                     m.d.sync += wanted["input"].eq(1)
                     m.next = "SETUP"
             with m.State("SETUP"):
-                m.d.sync += [left.eq(input_beats), slot.eq(0), row.eq(0)]
+                m.d.sync += left_first.eq(first_beats)
                 m.next = "SUMS"
             with m.State("SUMS"):
-                m.d.comb += summing.eq(1)
-                with m.If(step & (left == 1)):
-                    m.next = "SETTLE"
+                m.d.comb += sum_step.eq(self.input.valid & (tile.w_rdy | ~kept))
+                with m.If(sum_step):
+                    m.d.sync += left_first.eq(left_first - 1)
+                    with m.If(left_first == 1):
+                        m.next = "SETTLE"
             with m.State("SETTLE"):  # the squares are still on their way
-                m.d.sync += left.eq(left + 1)
-                with m.If(left == 8):
+                m.d.sync += left_first.eq(left_first + 1)
+                with m.If(left_first == 8):
                     m.next = "STATISTICS"
-            with m.State("STATISTICS"):
-                m.d.sync += [left.eq(input_beats), slot.eq(0)]
-                with m.If(statistics_done):
-                    m.d.sync += [*(w.eq(1) for w in wanted.values()), outstanding.eq(2)]
-                    m.next = "NORMALIZE"
-            with m.State("NORMALIZE"):
-                m.d.comb += normalizing.eq(1)
-                with m.If(step & (left == 1)):
-                    m.next = "WRITE"
-            with m.State("WRITE"), m.If(outstanding == 0):
-                m.d.comb += self.done.eq(1)
+            with m.State("STATISTICS"), m.If(statistics_done):
+                m.next = "HAND_OVER"
+            with m.State("HAND_OVER"), m.If(hand_over):
                 m.next = "IDLE"
-        with m.If((self.wide_done | self.narrow_done) & ~fsm.ongoing("IDLE") & ~fsm.ongoing("STATISTICS")):
-            m.d.sync += outstanding.eq(outstanding - self.wide_done - self.narrow_done)
-        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+                with m.If(~kept):
+                    m.d.sync += wanted["input"].eq(1)
+                    m.next = "READ_AGAIN"
+            with m.State("READ_AGAIN"):
+                m.d.comb += reading_again.eq(1)
+                with m.If(step & (left == 1)):
+                    m.next = "IDLE"
+        with m.FSM(name="normalization") as fsm:
+            with m.State("IDLE"):
+                m.d.comb += hand_over.eq(sums_fsm.ongoing("HAND_OVER"))
+                m.d.sync += [order.eq(first), order_kept.eq(kept)]
+                with m.If(hand_over):
+                    m.next = "SETUP"
+            with m.State("SETUP"):
+                m.d.sync += [left.eq(beats), slot.eq(0)]
+                m.d.sync += [wanted[n].eq(1) for n in ("parameters", "wide", "narrow")]
+                m.next = "NORMALIZE"
+            with m.State("NORMALIZE"), m.If(step & (left == 1)):
+                m.next = "RUNS"
+            with m.State("RUNS"), m.If(~(wanted["wide"] | wanted["narrow"] | wanted["parameters"])):
+                m.next = "IDLE"
         with m.If(step):
             m.d.sync += [left.eq(left - 1), slot.eq(Mux(slot == slots - 1, 0, slot + 1))]
+        # A tile is done when both its results are in memory.
+        wides, narrows = Signal(4), Signal(4)
+        both = (wides != 0) & (narrows != 0)
+        m.d.sync += [wides.eq(wides + self.wide_done - both), narrows.eq(narrows + self.narrow_done - both)]
+        under_way = Signal(4)
+        m.d.sync += under_way.eq(under_way + (self.order.valid & self.order.ready) - both)
+        m.d.comb += [self.done.eq(both), self.busy.eq(under_way != 0)]
 
-        x = [self.input.payload[16 * i :][:16].as_signed() for i in range(lanes)]
-        multipliers = [Multiplier(18, 18, cfg.multiplier) for _ in range(lanes)]
-        for i, multiplier in enumerate(multipliers):
-            m.submodules[f"deviation_multiplier_{i}"] = multiplier
-        sums, squares = self._first_pass(m, x, multipliers, summing & step, fsm.ongoing("SETUP"), slots)
-        rows = self._statistics(m, sums, squares, fsm.ongoing("STATISTICS"), order, size_log2, statistics_done, slots)
-        ready = self._second_pass(m, x, multipliers, rows, normalizing & step, slot == slots - 1, summing)
+        def lanes_of(word: Value) -> list[Value]:
+            return [word[16 * i :][:16].as_signed() for i in range(lanes)]
+
+        normalizing = fsm.ongoing("NORMALIZE")
+        sums, squares = self._first_pass(m, lanes_of(self.input.payload), sum_step, sums_fsm.ongoing("SETUP"), slots)
+        found = self._statistics(
+            m, sums, squares, sums_fsm.ongoing("STATISTICS"), first, size_log2, statistics_done, slots
+        )
+        rows = [[Signal.like(r, name=f"used_row_{i}_{s}") for s, r in enumerate(ring)] for i, ring in enumerate(found)]
+        word = Mux(order_kept, tile.r_data, self.input.payload)
+        ready = self._second_pass(m, lanes_of(word), rows, step, slot == slots - 1)
+        with m.If(hand_over):
+            m.d.sync += [
+                u.eq(f) for used, given in zip(rows, found, strict=True) for u, f in zip(used, given, strict=True)
+            ]
         m.d.comb += [
-            step.eq(self.input.valid & (summing | (normalizing & ready))),
-            self.input.ready.eq(summing | (normalizing & ready)),
+            step.eq(normalizing & ready & Mux(order_kept, tile.r_rdy, reading_again & self.input.valid)),
+            self.input.ready.eq(sum_step | (reading_again & step)),
+            tile.w_data.eq(self.input.payload),
+            tile.w_en.eq(sum_step & kept),
+            tile.r_en.eq(step & order_kept),
             self._parameters.flush.eq(fsm.ongoing("IDLE")),
         ]
         return m
 
-    def _first_pass(self, m: Module, x, multipliers, active, clear, slots: int):
+    def _first_pass(self, m: Module, x, active, clear, slots: int):
         """Sums and sums of squares of each row, in rings that turn by one place per beat."""
         lanes = len(x)
         sums = [[Signal(signed(_SUM_BITS), name=f"sum_{i}_{s}") for s in range(slots)] for i in range(lanes)]
@@ -182,7 +218,9 @@ class Norm(wiring.Component):
         for i in range(lanes):
             value = Signal(signed(16), name=f"value_{i}")
             square = Signal(32, name=f"square_{i}")
-            m.d.sync += [value.eq(x[i]), square.eq(multipliers[i].p)]
+            multiplier = m.submodules[f"square_multiplier_{i}"] = Multiplier(16, 16, self.config.multiplier)
+            m.d.comb += [multiplier.a.eq(x[i]), multiplier.b.eq(x[i])]
+            m.d.sync += [value.eq(x[i]), square.eq(multiplier.p)]
             for ring, term, flag in ((sums[i], value, flags[1]), (squares[i], square, flags[-1])):
                 with m.If(flag):
                     m.d.sync += [ring[-1].eq(ring[0] + term), *(ring[s].eq(ring[s + 1]) for s in range(slots - 1))]
@@ -198,11 +236,10 @@ class Norm(wiring.Component):
         lanes = len(sums)
         layout = data.StructLayout({"mean": signed(17), "inverse": unsigned(16), "shift": unsigned(6)})
         rows = [[Signal(layout, name=f"row_{i}_{s}") for s in range(slots)] for i in range(lanes)]
-        lane = Signal(range(lanes))
-        slot = Signal(range(slots))
+        lane, slot_lane = Signal(range(lanes)), Signal(range(lanes))
         magnitude, bits = Signal(_SUM_BITS), Signal(_SUM_BITS)
         negative = Signal()
-        squared, scaled = Signal(_VARIANCE_BITS), Signal(_VARIANCE_BITS)
+        squared, scaled, product = (Signal(_VARIANCE_BITS, name=n) for n in ("squared", "scaled", "product"))
         mean = Signal(_VARIANCE_BITS)
         width_bits = Signal(_WIDTH_BITS)
         addend = Signal(_SQUARES_BITS)
@@ -227,24 +264,29 @@ class Norm(wiring.Component):
             result.inverse.eq(Mux(variance == 0, 0, found)),
             result.shift.eq(Mux(places < 0, 0, places)),
         ]
-        with m.FSM(name="statistics"):
+        # Two machines: one row is multiplied while the row before is normalized and looked up.
+        multiplied = Signal()
+        last_row = Signal()
+        rows_left = Signal(range(lanes * slots + 1))
+        negative_next = Signal()
+        with m.FSM(name="multiply"):
             with m.State("FETCH"):
                 m.d.sync += [
-                    negative.eq(sum_now < 0),
+                    negative_next.eq(sum_now < 0),
                     magnitude.eq(Mux(sum_now < 0, -sum_now, sum_now)),
                     bits.eq(Mux(sum_now < 0, -sum_now, sum_now)),
                     addend.eq(squares_now),
                     width_bits.eq(order.width),
-                    squared.eq(0), scaled.eq(0), mean.eq(0), cycle.eq(0),
+                    squared.eq(0), scaled.eq(0), product.eq(0), cycle.eq(0),
                 ]  # fmt: skip
-                with m.If(running & ~done):
+                with m.If(running & (rows_left != 0)):
                     m.next = "MULTIPLY"
             with m.State("MULTIPLY"):  # most significant bits first
                 m.d.sync += [
                     cycle.eq(cycle + 1),
                     bits.eq(bits << 1),
                     squared.eq((squared << 1) + Mux(bits[-1], magnitude, 0)),
-                    mean.eq((mean << 1) + Mux(bits[-1], order.inverse, 0)),
+                    product.eq((product << 1) + Mux(bits[-1], order.inverse, 0)),
                 ]
                 with m.If(cycle < _WIDTH_BITS):
                     m.d.sync += [
@@ -254,8 +296,26 @@ class Norm(wiring.Component):
                 with m.If(cycle == _SUM_BITS - 1):
                     m.next = "SUBTRACT"
             with m.State("SUBTRACT"):
-                m.d.sync += [variance.eq(scaled - squared), exponent.eq(_VARIANCE_BITS - 1)]
-                m.next = "NORMALIZE"
+                m.d.comb += multiplied.eq(1)
+                m.d.sync += [rows_left.eq(rows_left - 1), lane.eq(Mux(lane == lanes - 1, 0, lane + 1))]
+                with m.If(lane == lanes - 1):
+                    for ring in sums + squares:
+                        m.d.sync += [ring[-1].eq(ring[0]), *(ring[s].eq(ring[s + 1]) for s in range(slots - 1))]
+                m.next = "FETCH"
+        with m.If(~running):
+            m.d.sync += rows_left.eq(lanes * slots)
+        # At most 8 + 8 + 3 cycles, fewer than a multiplication.
+        with m.FSM(name="root"):
+            with m.State("IDLE"):
+                m.d.sync += [
+                    variance.eq(scaled - squared),
+                    exponent.eq(_VARIANCE_BITS - 1),
+                    mean.eq(product),
+                    negative.eq(negative_next),
+                    last_row.eq(rows_left == 1),
+                ]
+                with m.If(multiplied):
+                    m.next = "NORMALIZE"
             with m.State("NORMALIZE"):  # the highest bit to the top
                 with m.If(variance[-1] | (exponent == 0)):
                     m.next = "LOOK_UP"
@@ -270,18 +330,14 @@ class Norm(wiring.Component):
                 m.next = "STORE"
             with m.State("STORE"):
                 for i in range(lanes):
-                    with m.If(lane == i):
+                    with m.If(slot_lane == i):
                         m.d.sync += [rows[i][-1].eq(result), *(rows[i][s].eq(rows[i][s + 1]) for s in range(slots - 1))]
-                m.d.sync += lane.eq(Mux(lane == lanes - 1, 0, lane + 1))
-                with m.If(lane == lanes - 1):
-                    m.d.sync += slot.eq(Mux(slot == slots - 1, 0, slot + 1))
-                    for ring in sums + squares:
-                        m.d.sync += [ring[-1].eq(ring[0]), *(ring[s].eq(ring[s + 1]) for s in range(slots - 1))]
-                    m.d.comb += done.eq(slot == slots - 1)
-                m.next = "FETCH"
+                m.d.sync += slot_lane.eq(Mux(slot_lane == lanes - 1, 0, slot_lane + 1))
+                m.d.comb += done.eq(last_row)
+                m.next = "IDLE"
         return rows
 
-    def _second_pass(self, m, x, multipliers, rows, active, column_end, summing) -> Value:
+    def _second_pass(self, m, x, rows, active, column_end) -> Value:
         """Normalize, scale, shift; requantize to 8 bits. Returns whether a beat can be taken."""
         cfg = self.config
         lanes = len(x)
@@ -331,16 +387,14 @@ class Norm(wiring.Component):
             deviation = Signal(signed(18), name=f"deviation_{i}")
             inverse = Signal(16, name=f"inverse_{i}")
             m.d.sync += [deviation.eq((x[i] << 1) - row.mean), inverse.eq(row.inverse)]
-            m.d.comb += [
-                multipliers[i].a.eq(Mux(summing, x[i], deviation)),
-                multipliers[i].b.eq(Mux(summing, x[i], inverse)),
-            ]
+            multiplier = m.submodules[f"deviation_multiplier_{i}"] = Multiplier(18, 17, cfg.multiplier)
+            m.d.comb += [multiplier.a.eq(deviation), multiplier.b.eq(inverse)]
             places = delayed(row.shift, 1 + through, f"places_{i}")
             coarse = Signal(signed(37), name=f"coarse_{i}")
             fine = Signal(signed(37), name=f"fine_{i}")
             normal = Signal(signed(_NORMAL_BITS), name=f"normal_{i}")
             m.d.sync += [
-                coarse.eq((multipliers[i].p << 1) >> Cat(0, 0, 0, places[3:])),
+                coarse.eq((multiplier.p << 1) >> Cat(0, 0, 0, places[3:])),
                 fine.eq(coarse >> delayed(places, 1, f"fine_places_{i}")[:3]),
                 normal.eq(_saturated((fine + 1) >> 1, (1 << (_NORMAL_BITS - 1)) - 1)),
             ]
