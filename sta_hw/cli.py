@@ -1,4 +1,4 @@
-"""The command line: generate, demo, bench, doctor."""
+"""The command line: generate, bench, doctor; cli_program.py adds what runs models."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ out = Console()
 err = Console(stderr=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")]
-DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"
 
 
 def main() -> None:
     """Entry point: errors become one message on stderr, status 2 for bad input, 1 for a failed check."""
+    from . import cli_program  # noqa: F401  adds its commands
+
     try:
         app()
     except InputError as error:
@@ -100,7 +101,10 @@ def generate(
     window_memory: Annotated[str | None, typer.Option(help="block or distributed.")] = None,
     softmax_lanes: Annotated[int | None, typer.Option(help="Softmax elements per cycle.")] = None,
     softmax_block: Annotated[int | None, typer.Option(help="Softmax elements that share an exponent.")] = None,
-    top: Annotated[str, typer.Option(help="engine, softmax or decoder.")] = "engine",
+    weight_words: Annotated[int | None, typer.Option(help="Accelerator: words of weights on chip.")] = None,
+    parameter_words: Annotated[int | None, typer.Option(help="Accelerator: columns' parameters on chip.")] = None,
+    norm_columns: Annotated[int | None, typer.Option(help="Accelerator: LayerNorm columns on chip.")] = None,
+    top: Annotated[str, typer.Option(help="accelerator, engine, softmax or decoder.")] = "engine",
     preset: Annotated[str, typer.Option(help=f"Start from: {', '.join(PRESETS)}.")] = "reference",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.")] = Path("build"),
     as_json: JsonOption = False,
@@ -110,15 +114,21 @@ def generate(
     from .generate import generate as write
 
     problems: list[str] = []
+    sizes = {"weight_words": weight_words, "parameter_words": parameter_words, "norm_columns": norm_columns}
     split = {"nm": nm, "encodings": encodings}
     options = {
         "rows": rows, "groups": groups, "window": window, "lanes": lanes, "drain_lanes": drain_lanes,
-        "columns": columns,
+        "columns": columns, **sizes,
         "multiplier": multiplier, "window_memory": window_memory, "softmax_lanes": softmax_lanes,
         "softmax_block": softmax_block,
         **{k: tuple(w.strip() for w in v.split(",") if w.strip()) for k, v in split.items() if v is not None},
     }  # fmt: skip
     config = _configure(preset, options, problems)
+    if top == "accelerator" and config is not None:
+        try:
+            config.require_accelerator()
+        except ConfigError as error:
+            problems.extend(error.problems)
     if top not in TOPS:
         problems.append(f"top {top!r} is unknown; it is {', '.join(TOPS)}.")
     if problem := _folder_problem(output):
@@ -146,75 +156,9 @@ def _with_progress(title: str, work: Callable[[Callable[[str], None]], Any]) -> 
         return work(lambda step: progress.update(task, description=f"{title}: {step}"))
 
 
-@app.command(epilog='Example: sta-hw demo --nm 2:16 --text "Hardware that skips zeros."')
-def demo(
-    nm: Annotated[str, typer.Option(help="N:M of the layer's weights, or dense.")] = "2:4",
-    text: Annotated[str, typer.Option(help="The sentence.")] = DEFAULT_TEXT,
-    layer: Annotated[int, typer.Option(help="Encoder layer, 0 to 5.", min=0, max=5)] = 0,
-    wide: Annotated[bool, typer.Option("--wide", help="16-bit probabilities instead of 8.")] = False,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the Verilog.")] = Path("build/demo"),
-    as_json: JsonOption = False,
-) -> None:
-    """Run a layer of all-MiniLM-L6-v2, INT8 and pruned, on generated RTL; check every product."""
-    from .generate import generate as write
-    from .model.layer import QuantizedLayer, checked_tokens
-    from .model.minilm import MiniLM
-    from .runtime.rtl import EngineModel, SoftmaxModel
-
-    pattern = parse_nm(nm)
-    config = PRESETS["reference"]
-    if pattern.m > config.window:
-        config = dataclasses.replace(config, window=pattern.m)
-    if problem := _folder_problem(output):
-        raise InputError(problem)
-
-    def work(step: Callable[[str], None]) -> Any:
-        step("loading the model")
-        model = MiniLM.load()
-        tokens = len(checked_tokens(model, config, text))
-        step("generating Verilog")
-        files = [f for top in ("engine", "softmax") for f in write(top, config, output)]
-        step(f"pruning to {pattern}, calibrating")
-        quantized = QuantizedLayer(model, config, pattern, layer=layer, wide=wide)
-        step("compiling the RTL (kept for the next time)")
-        engine, softmax = EngineModel(config), SoftmaxModel(config)
-        run = quantized.run(text, engine, softmax, report=step)
-        return files, tokens, run
-
-    files, tokens, run = _with_progress("demo", work)
-    figures = run.figures()
-    if as_json:
-        about = {"text": text, "tokens": tokens, "layer": layer, "nm": str(pattern), "equal_to_reference": True}
-        typer.echo(json.dumps(about | figures | {"configuration": config.as_dict()}, indent=2))
-        return
-    table = Table(
-        title=f"all-MiniLM-L6-v2, layer {layer}, {tokens} tokens, INT8, {pattern}; "
-        f"{config.rows} x {config.groups} array in RTL"
-    )
-    table.add_column("product")
-    table.add_column("shape")
-    table.add_column("N:M")
-    for name in ("cycles", "ideal", "fraction", "cosine"):
-        table.add_column(name, justify="right")
-    for row in run.rows:
-        ideal = (f"{row.ideal:,.0f}", f"{row.fraction:.3f}") if row.ideal else ("-", "-")
-        table.add_row(row.product, row.shape, row.nm or "-", f"{row.cycles:,}", *ideal, f"{row.cosine:.4f}")
-    table.add_section()
-    table.add_row(
-        "matrix engine, all", "", "", f"{figures['engine_cycles']:,}", f"{figures['ideal_cycles']:,.0f}",
-        f"{figures['fraction_of_ideal']:.3f}", f"{run.cosine_same_weights:.4f}",
-    )  # fmt: skip
-    out.print(table)
-    out.print(f"Every result of the RTL equals the reference, bit for bit. Verilog: {files[0].parent}")
-    out.print(
-        f"Cosine of the layer's output: {run.cosine_same_weights:.4f} with fp32 and the same pruned weights, "
-        f"{run.cosine_dense:.4f} with dense fp32 (one-shot magnitude pruning, no retraining)."
-    )
-
-
 @app.command(epilog="Example: sta-hw bench engine --json")
 def bench(
-    name: Annotated[str, typer.Argument(help="engine or softmax.")] = "engine",
+    name: Annotated[str, typer.Argument(help="engine, softmax, encoder, accuracy or sim.")] = "engine",
     as_json: JsonOption = False,
 ) -> None:
     """Run a benchmark; exit status 1 when a figure misses its bar."""

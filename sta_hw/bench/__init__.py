@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import engine, softmax
+from . import accuracy, encoder, engine, sim, softmax
 from .report import Figure, Report, tool_versions
 
 __all__ = ["BENCHES", "Figure", "Report", "tool_versions"]
 
-BENCHES: dict[str, Callable[..., Report]] = {"engine": engine.run, "softmax": softmax.run}
+BENCHES: dict[str, Callable[..., Report]] = {
+    "engine": engine.run,
+    "softmax": softmax.run,
+    "encoder": encoder.run,
+    "accuracy": accuracy.run,
+    "sim": sim.run,
+}
 """Benchmarks by name."""

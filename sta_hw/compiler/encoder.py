@@ -217,6 +217,12 @@ class _Lowering:
         """All products of one linear layer: chunk of columns after chunk, tile after tile."""
         cfg = self.config
         pattern, encoding = self.supported(label, p.pattern)
+        found = tightest(p.weights, cfg)
+        why_not = (
+            ""
+            if str(pattern) == str(found)
+            else (f"found {found}, but the table says {p.pattern}" if pattern.density > found.density else "")
+        )
         columns, reduction = p.weights.shape
         depth = best_depth(cfg, reduction, pattern)
         passes = math.ceil(reduction / (cfg.groups * depth))
@@ -267,7 +273,8 @@ class _Lowering:
                 )  # fmt: skip
         self.layers.append(
             {
-                "layer": label, "columns": columns, "reduction": reduction, "nm": str(p.pattern), "used": str(pattern),
+                "layer": label, "columns": columns, "reduction": reduction, "nm": str(found), "eligible": str(found),
+                "used": str(pattern), "why_not": why_not,
                 "encoding": encoding, "depth": depth, "passes": passes, "chunk": width,
                 "work": self.tokens * columns * reduction * pattern.density,
                 "bytes": math.ceil(columns * reduction * bits_per_weight(pattern, encoding, cfg.window) / 8),
@@ -492,6 +499,20 @@ class _Lowering:
             self.steps.append(Step(Opcode.PRODUCT, fields, len(self.groups) - 1, bases, label="pooling"))
 
 
+def tightest(weights: NDArray[np.int8], config: Config) -> Pattern:
+    """The sparsest pattern the hardware has that holds for `weights`; dense if none does."""
+    best = DENSE
+    for m in sorted({p.m for p in config.patterns if p.m > 1}):
+        columns, reduction = weights.shape
+        padded = np.zeros((columns, math.ceil(reduction / m) * m), bool)
+        padded[:, :reduction] = weights != 0
+        n = max(1, int(padded.reshape(columns, -1, m).sum(-1).max()))
+        pattern = Pattern(n, m)
+        if n < m and pattern in config.patterns and pattern.density < best.density:
+            best = pattern
+    return best
+
+
 def _check(encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
     """Raise InputError, one sentence for each thing that does not fit."""
     config.require_accelerator()
@@ -571,7 +592,12 @@ def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> C
         config, tokens, encoder.hidden, image, program_address, low.buffers["sum"], low.buffers["out"],
         instructions, labels,
         {
-            "layers": low.layers, "ideal_cycles": work / config.macs,
+            "layers": low.layers,
+            "buffers": {
+                n: (a, low.widths.get(n, encoder.hidden), 2 if n in ("sum", "x16", "y16", "out") else 1)
+                for n, a in low.buffers.items()
+            },
+            "ideal_cycles": work / config.macs,
             "embedded_scale": encoder.embedded_scale, "output_scale": encoder.output_scale,
         },
     )  # fmt: skip

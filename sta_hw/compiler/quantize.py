@@ -169,7 +169,9 @@ def quantize(
             factors = factors / np.exp(np.log(factors).mean())
         return factors * _least_squares_scale(values / factors)
 
-    def linear(layer: int, name: str, input_scale: NDArray | float, output_scale: float, second: Ints | None = None):
+    def linear(
+        layer: int, name: str, input_scale: NDArray | float, output_scale: float, second: Ints | int | None = None
+    ):
         weight, bias = (a.astype(np.float64) for a in model.linear(layer, name))
         absorbed = weight * input_scale
         steps = np.maximum(np.abs(absorbed).max(1), 1e-12) / 127
@@ -197,11 +199,11 @@ def quantize(
         parameters, real = _norm(gamma, beta, wide, narrow)
         return parameters, wide, real
 
-    def added(wide_in: float, values: NDArray) -> tuple[float, Ints]:
+    def added(wide_in: float, values: NDArray) -> tuple[float, int]:
         """Scale of a residual sum, and the multiplier of its 16-bit addend."""
         scale = max(_wide_scale(values), wide_in * 65536 / 65535)
         multiplier = round(wide_in / scale * 65536)
-        return wide_in * 65536 / multiplier, np.int64(multiplier)
+        return wide_in * 65536 / multiplier, multiplier
 
     names = LINEAR_NAMES
     layers = []

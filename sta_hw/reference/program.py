@@ -137,6 +137,7 @@ class _Machine:
         """Results of shape (columns, rows) to memory."""
         columns, rows = results.shape
         mode = Result(i["result"])
+        data: NDArray
         if mode == Result.ACTIVATE:
             table = np.ascontiguousarray(self.chip[Target.TABLE]).view("<i2")[:, 0]
             data = activate(results, table, second[:, None])

@@ -194,10 +194,10 @@ class Core(wiring.Component):
         )
         self._events(m, heads, done, engine, loader, norm, softmax, windows)
         self._outcome(m, fetch, done, accepted, bad, reads, writes, engine)
-        names = [engine.activations, values.words, engine.results]
+        offers = [engine.activations, values.words, engine.results]
         m.d.comb += self.stalled.eq(
             Cat(
-                *(s.valid & ~s.ready for s in names),
+                *(s.valid & ~s.ready for s in offers),
                 *(heads[n].valid & ~heads[n].ready for n in ("loads", "norms")),
                 softmax.scores.valid & ~softmax.scores.ready,
                 fetch.instructions.valid & ~fetch.instructions.ready,

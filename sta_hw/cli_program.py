@@ -1,0 +1,363 @@
+"""Commands that compile and run models: demo, compile, run, trace, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .cli import JsonOption, _folder_problem, app, err, out
+from .compiler.encoder import CompiledModel
+from .config import preset
+from .errors import CheckError, InputError
+from .isa import disassemble_text
+from .model.embedder import Embedder, read_patterns
+from .perf.page import html_page
+from .perf.tables import by_layer
+from .perf.timeline import chrome_trace
+from .runtime.backends import BACKENDS, ReferenceBackend, RtlBackend, backend, compare
+
+__all__ = ["SENTENCES"]
+
+DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"
+SENTENCES = (
+    "Pruned models leave out most of their weights and keep their meaning.",
+    "The cat sleeps on the warm windowsill all afternoon.",
+    "Stock markets fell sharply after the announcement.",
+    "She boiled the pasta for nine minutes and added salt.",
+    "The orchestra rehearsed the symphony until midnight.",
+    "Heavy rain is expected in the mountains tomorrow.",
+    "He repaired the bicycle's chain with a borrowed tool.",
+    "A compiler turns source code into machine instructions.",
+    "The museum opens a new exhibition of old maps.",
+    "Vaccines train the immune system to recognise a virus.",
+)
+"""Ten sentences; the demo finds the one nearest to the user's."""
+
+TextOption = Annotated[str, typer.Option(help="The sentence.")]
+PatternOption = Annotated[str, typer.Option(help="N:M of all linear layers, or dense.")]
+TableOption = Annotated[Path | None, typer.Option(help="JSON: N:M of single layers, such as 0.output.dense.")]
+PresetOption = Annotated[str, typer.Option("--preset", help="Hardware configuration.")]
+ModelOption = Annotated[Path | None, typer.Option(help="Checkpoint folder; all-MiniLM-L6-v2 if not given.")]
+
+
+class _Watch:
+    """A progress bar with cycles (or instructions) per second and the time left."""
+
+    def __init__(self, progress: Progress, title: str, unit: str) -> None:
+        self.progress, self.unit = progress, unit
+        self.task = progress.add_task(title, total=None, rate="")
+
+    def step(self, name: str) -> None:
+        """What is done now."""
+        self.progress.update(self.task, description=name, completed=0, total=None, rate="")
+
+    def __call__(self, done: int, total: int) -> None:
+        task = self.progress.tasks[self.task]
+        speed = f"{task.speed:,.0f} {self.unit}/s" if task.speed else ""
+        self.progress.update(self.task, completed=done, total=max(total, done), rate=speed)
+
+
+def _watched(title: str, unit: str, work: Callable[[_Watch], Any]) -> Any:
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=err, transient=True) as progress:
+        return work(_Watch(progress, title, unit))
+
+
+def _figures(model: CompiledModel, run: Any) -> dict[str, Any]:
+    ideal = model.info["ideal_cycles"]
+    return {"cycles": run.cycles, "ideal_cycles": ideal, "fraction_of_ideal": ideal / run.cycles, **run.counters}
+
+
+def _layers_table(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=title)
+    for name, right in (("layer", 0), ("shape", 0), ("N:M", 0), ("encoding", 0), ("cycles", 1), ("ideal", 1),
+                        ("fraction", 1)):  # fmt: skip
+        table.add_column(name, justify="right" if right else "left")
+    for row in rows:
+        ideal = (f"{row['ideal']:,.0f}", f"{row['fraction']:.3f}") if row["ideal"] else ("", "")
+        table.add_row(row["layer"], row["shape"], row["used"], row["encoding"], f"{row['cycles']:,}", *ideal)
+    return table
+
+
+@app.command(epilog='Example: sta-hw demo --nm 2:16 --text "Hardware that skips zeros."')
+def demo(
+    nm: PatternOption = "2:4",
+    text: TextOption = DEFAULT_TEXT,
+    nm_table: TableOption = None,
+    preset_name: PresetOption = "reference",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for Verilog and page.")] = Path("build/demo"),
+    as_json: JsonOption = False,
+) -> None:
+    """Run all of all-MiniLM-L6-v2 for a sentence on generated RTL; compare every byte with the reference."""
+    from .generate import generate as write
+
+    config = preset(preset_name)
+    if problem := _folder_problem(output):
+        raise InputError(problem)
+
+    def work(watch: _Watch) -> Any:
+        watch.step("loading the model")
+        embedder = Embedder.load()
+        ids = embedder.token_ids(text)
+        patterns = read_patterns(nm, nm_table, embedder.model.layers)
+        watch.step("generating Verilog")
+        write("accelerator", config, output)
+        watch.step("pruning, quantizing, compiling")
+        quantized = embedder.quantize(patterns)
+        from .compiler.encoder import compile_encoder
+
+        model = compile_encoder(quantized, config, len(ids))
+        watch.step("compiling the RTL (kept for the next time)")
+        hardware = RtlBackend(config)
+        watch.step("running the RTL")
+        embedded = embedder.model.embed(ids)
+        outcome = hardware.run(model, embedded, watch)
+        watch.step("running the reference")
+        reference = ReferenceBackend(config)
+        compare(model, outcome.image, reference.run(model, embedded, watch).image)
+        near = []
+        for sentence in SENTENCES:
+            watch.step("finding the nearest of ten sentences")
+            other = embedder.token_ids(sentence)
+            small = compile_encoder(quantized, config, len(other))
+            found = reference.run(small, embedder.model.embed(other), watch).embedding
+            near.append((float(found @ outcome.embedding), sentence))
+        (output / "report.html").write_text(html_page(model, outcome.run, f"STA-HW: {text}"))
+        pruned = quantized_fp32(embedder, patterns).fp32(ids)
+        return model, outcome, sorted(near, reverse=True), embedder.fp32(ids), pruned
+
+    model, outcome, near, dense, pruned = _watched("demo", "", work)
+    figures = _figures(model, outcome.run) | {
+        "text": text, "tokens": model.tokens, "nm": nm, "equal_to_reference": True,
+        "cosine_with_dense_fp32": float(outcome.embedding @ dense),
+        "cosine_with_fp32_of_the_same_weights": float(outcome.embedding @ pruned),
+        "nearest": near[0][1], "nearest_cosine": near[0][0], "page": str(output / "report.html"),
+    }  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(figures | {"layers": by_layer(model, outcome.run)}, indent=2))
+        return
+    out.print(_layers_table(f"all-MiniLM-L6-v2, {model.tokens} tokens, {nm}, in RTL", by_layer(model, outcome.run)))
+    out.print(
+        f"{outcome.run.cycles:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal. Memory after the run equals the "
+        "reference's, byte for byte."
+    )
+    out.print(
+        f"Cosine of the embedding: {figures['cosine_with_fp32_of_the_same_weights']:.4f} with fp32 and the same pruned "
+        f"weights, {figures['cosine_with_dense_fp32']:.4f} with dense fp32 (one-shot magnitude pruning)."
+    )
+    out.print(f"Nearest of ten sentences ({near[0][0]:.3f}): {near[0][1]}")
+    out.print(f"Page: {figures['page']}")
+
+
+def quantized_fp32(embedder: Embedder, patterns: dict) -> Embedder:
+    """The fp32 model with the same weights pruned."""
+    from .formats.nm import prune
+
+    model = embedder.model
+    weights = {key: prune(model.linear(*key)[0], pattern) for key, pattern in patterns.items() if pattern.m > 1}
+    return Embedder(model.replaced(weights), embedder.tokenizer)
+
+
+@app.command(name="compile", epilog="Example: sta-hw compile --nm 2:4 --tokens 16 -o build/minilm.npz")
+def compile_model(
+    nm: PatternOption = "2:4",
+    nm_table: TableOption = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens of the texts it will run.")] = None,
+    text: Annotated[str, typer.Option(help="Or a text with so many tokens.")] = DEFAULT_TEXT,
+    model: ModelOption = None,
+    preset_name: PresetOption = "reference",
+    listing: Annotated[bool, typer.Option("--listing", help="Write the program as text too.")] = False,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The compiled model.")] = Path("build/model.npz"),
+    as_json: JsonOption = False,
+) -> None:
+    """Quantize, prune and compile an encoder into a memory image with its program."""
+    config = preset(preset_name)
+    if problem := _folder_problem(output.parent):
+        raise InputError(problem)
+
+    def work(watch: _Watch) -> tuple[CompiledModel, int]:
+        watch.step("loading the model")
+        embedder = Embedder.load(model)
+        count = tokens if tokens is not None else len(embedder.token_ids(text))
+        watch.step("quantizing, compiling")
+        patterns = read_patterns(nm, nm_table, embedder.model.layers)
+        return embedder.compile(patterns, config, count), count
+
+    compiled, count = _watched("compile", "", work)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    compiled.save(output)
+    if listing:
+        output.with_suffix(".txt").write_text(disassemble_text(compiled.instructions))
+    rows = compiled.info["layers"]
+    about = {
+        "file": str(output), "tokens": count, "image_bytes": len(compiled.image), "hash": config.hash,
+        "instructions": len(compiled.instructions), "ideal_cycles": compiled.info["ideal_cycles"],
+    }  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(about | {"layers": rows}, indent=2))
+        return
+    table = Table(
+        title=f"{output}: {count} tokens, {len(compiled.image):,} bytes, {len(compiled.instructions)} instructions"
+    )
+    for name in ("layer", "N:M", "encoding", "columns", "reduction", "passes", "columns on chip", "bytes"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(
+            row["layer"], row["used"], row["encoding"], str(row["columns"]), str(row["reduction"]), str(row["passes"]),
+            str(row["chunk"]), f"{row['bytes']:,}",
+        )  # fmt: skip
+    out.print(table)
+
+
+def _prepare(file: Path | None, text: str, nm: str, nm_table: Path | None, model: Path | None, preset_name: str):
+    """The compiled model and the embedded text."""
+    embedder = Embedder.load(model)
+    ids = embedder.token_ids(text)
+    if file is None:
+        config = preset(preset_name)
+        compiled = embedder.compile(read_patterns(nm, nm_table, embedder.model.layers), config, len(ids))
+    else:
+        compiled = CompiledModel.load(file)
+        if compiled.tokens != len(ids):
+            raise InputError(
+                f"{file} was compiled for {compiled.tokens} tokens, and the text has {len(ids)}; compile it with "
+                f"--tokens {len(ids)}."
+            )
+    return compiled, embedder, ids
+
+
+FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; compiled on the fly if not given.")]
+
+
+@app.command(epilog='Example: sta-hw run --text "Hardware that skips zeros." --backend rtl --json')
+def run(
+    file: FileArgument = None,
+    text: TextOption = DEFAULT_TEXT,
+    backend_name: Annotated[str, typer.Option("--backend", help=f"{' or '.join(BACKENDS)}.")] = "rtl",
+    nm: PatternOption = "2:4",
+    nm_table: TableOption = None,
+    model: ModelOption = None,
+    preset_name: PresetOption = "reference",
+    check: Annotated[bool, typer.Option(help="Compare memory with the reference afterwards.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a text through the accelerator; print its embedding."""
+    if backend_name not in BACKENDS:
+        raise InputError(f"backend {backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
+
+    def work(watch: _Watch) -> Any:
+        watch.step("loading, compiling the model")
+        compiled, embedder, ids = _prepare(file, text, nm, nm_table, model, preset_name)
+        embedded = embedder.model.embed(ids)
+        watch.step("preparing the backend")
+        hardware = backend(backend_name, compiled.config)
+        watch.step(f"running ({backend_name})")
+        outcome = hardware.run(compiled, embedded, watch)
+        if check and backend_name != "reference":
+            watch.step("running the reference")
+            compare(compiled, outcome.image, ReferenceBackend(compiled.config).run(compiled, embedded, watch).image)
+        return compiled, outcome, embedder.fp32(ids)
+
+    compiled, outcome, exact = _watched("run", "", work)
+    figures: dict[str, Any] = {
+        "text": text, "tokens": compiled.tokens, "backend": backend_name, "hash": compiled.config.hash,
+        "cosine_with_dense_fp32": float(outcome.embedding @ exact),
+    }  # fmt: skip
+    if outcome.run is not None:
+        figures |= _figures(compiled, outcome.run) | {"equal_to_reference": True if check else None}
+    if as_json:
+        typer.echo(json.dumps(figures | {"embedding": np.round(outcome.embedding, 6).tolist()}, indent=2))
+        return
+    if outcome.run is not None:
+        out.print(_layers_table(f"{compiled.tokens} tokens on {backend_name}", by_layer(compiled, outcome.run)))
+        out.print(f"{outcome.run.cycles:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal.")
+    out.print(
+        f"Cosine with dense fp32: {figures['cosine_with_dense_fp32']:.4f}; embedding: {outcome.embedding[:6]} ..."
+    )
+
+
+@app.command(epilog="Example: sta-hw report --nm 2:4 -o build/report.html")
+def report(
+    file: FileArgument = None,
+    text: TextOption = DEFAULT_TEXT,
+    nm: PatternOption = "2:4",
+    nm_table: TableOption = None,
+    model: ModelOption = None,
+    preset_name: PresetOption = "reference",
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("build/report.html"),
+    as_json: JsonOption = False,
+) -> None:
+    """Run on RTL and write one self-contained HTML page, and the timeline for Perfetto beside it."""
+    if problem := _folder_problem(output.parent):
+        raise InputError(problem)
+
+    def work(watch: _Watch) -> Any:
+        watch.step("loading, compiling the model")
+        compiled, embedder, ids = _prepare(file, text, nm, nm_table, model, preset_name)
+        watch.step("compiling the RTL")
+        hardware = RtlBackend(compiled.config)
+        watch.step("running the RTL")
+        return compiled, hardware.run(compiled, embedder.model.embed(ids), watch)
+
+    compiled, outcome = _watched("report", "", work)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(html_page(compiled, outcome.run, f"STA-HW: {text}"))
+    timeline = output.with_suffix(".json")
+    timeline.write_text(chrome_trace(compiled, outcome.run))
+    figures = _figures(compiled, outcome.run) | {"page": str(output), "timeline": str(timeline)}
+    if as_json:
+        typer.echo(json.dumps(figures | {"layers": by_layer(compiled, outcome.run)}, indent=2))
+        return
+    out.print(
+        f"{figures['fraction_of_ideal']:.3f} of ideal in {outcome.run.cycles:,} cycles. Page: {output}; {timeline}"
+    )
+
+
+@app.command(epilog="Example: sta-hw trace --start 0 --cycles 5000 -o build/trace.fst")
+def trace(
+    file: FileArgument = None,
+    text: TextOption = "Short.",
+    nm: PatternOption = "2:4",
+    model: ModelOption = None,
+    preset_name: PresetOption = "reference",
+    start: Annotated[int, typer.Option(help="First clock cycle.", min=0)] = 0,
+    cycles: Annotated[int, typer.Option(help="Clock cycles.", min=1)] = 5000,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The waveform, FST.")] = Path("build/trace.fst"),
+    as_json: JsonOption = False,
+) -> None:
+    """Write a window of cycles as an FST waveform (GTKWave, Surfer)."""
+    if problem := _folder_problem(output.parent):
+        raise InputError(problem)
+
+    def work(watch: _Watch) -> None:
+        watch.step("loading, compiling the model")
+        compiled, embedder, ids = _prepare(file, text, nm, None, model, preset_name)
+        watch.step("compiling the RTL with waveforms")
+        hardware = RtlBackend(compiled.config, trace=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        hardware.model.trace(output, start, start + cycles)
+        watch.step("running")
+        try:
+            hardware.model.run(
+                compiled.with_input(embedder.model.embed(ids)), compiled.program_address, most=start + cycles
+            )
+        except CheckError as error:
+            if "did not end within" not in str(error):
+                raise
+        hardware.model.close()
+
+    _watched("trace", "", work)
+    if as_json:
+        typer.echo(json.dumps({"file": str(output), "start": start, "cycles": cycles, "bytes": output.stat().st_size}))
+        return
+    out.print(f"{output}: {output.stat().st_size:,} bytes, clock cycles {start} to {start + cycles}")

@@ -1,0 +1,124 @@
+"""From text to what the accelerator takes, and the fp32 answer to compare with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.encoder import CompiledModel, compile_encoder
+from ..compiler.quantize import QuantizedEncoder, quantize
+from ..config import Config, Pattern, parse_nm
+from ..errors import ConfigError, InputError
+from .bert import LINEAR_NAMES, BertModel
+from .minilm import _PACKAGE, MiniLM, calibration_sentences
+
+__all__ = ["Embedder", "read_patterns"]
+
+
+def read_patterns(text: str, table: Path | None, layers: int) -> dict[tuple[int, str], Pattern]:
+    """N:M of every linear layer: `text` for all, and what a JSON table says of single ones.
+
+    The table maps ``LAYER.NAME`` (such as ``0.attention.self.query``), or ``NAME`` for all layers, to N:M.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or an entry is not valid; all such entries are named.
+    """
+    patterns = {(layer, name): parse_nm(text) for layer in range(layers) for name in LINEAR_NAMES}
+    if table is None:
+        return patterns
+    try:
+        entries = json.loads(table.read_text())
+        if not isinstance(entries, dict):
+            raise ValueError("it is not an object of layer names and patterns")
+    except (OSError, ValueError) as error:
+        raise InputError(f"N:M table {table}: {error}.") from error
+    problems = []
+    for key, value in entries.items():
+        first, _, rest = key.partition(".")
+        chosen = [(int(first), rest)] if first.isdigit() else [(layer, key) for layer in range(layers)]
+        if any(c not in patterns for c in chosen):
+            problems.append(f"N:M table {table}: there is no linear layer {key!r}; there is 0.{LINEAR_NAMES[0]}, ...")
+            continue
+        try:
+            patterns.update(dict.fromkeys(chosen, parse_nm(str(value))))
+        except ConfigError as error:
+            problems += [f"N:M table {table}, {key}: {p}" for p in error.problems]
+    if problems:
+        raise InputError("\n".join(problems))
+    return patterns
+
+
+@dataclass
+class Embedder:
+    """A sentence embedding model with its tokenizer.
+
+    Attributes
+    ----------
+    model : BertModel
+    tokenizer : MiniLM
+        Its tokenizer is the model's own.
+    """
+
+    model: BertModel
+    tokenizer: MiniLM
+
+    @staticmethod
+    def load(folder: Path | None = None) -> Embedder:
+        """all-MiniLM-L6-v2 as installed, or another checkpoint of the BERT family from `folder`.
+
+        Raises
+        ------
+        InputError
+            If it cannot be loaded; the message says why.
+        """
+        if folder is None:
+            minilm = MiniLM.load()
+            spec = find_spec(_PACKAGE)
+            assert spec is not None and spec.submodule_search_locations
+            return Embedder(BertModel.load(Path(spec.submodule_search_locations[0]) / "model"), minilm)
+        from tokenizers import Tokenizer
+
+        model = BertModel.load(folder)
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:
+            raise InputError(f"model folder {folder}: {error}.") from error
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return Embedder(model, MiniLM(model.tensors, tokenizer))
+
+    def token_ids(self, text: str) -> list[int]:
+        """Token ids of a text.
+
+        Raises
+        ------
+        InputError
+            If it is empty, or longer than the model's positions.
+        """
+        if not text.strip():
+            raise InputError("the text is empty; give a sentence with --text.")
+        ids = self.tokenizer.token_ids(text)
+        most = len(self.model.tensors["embeddings.position_embeddings.weight"])
+        if len(ids) > most:
+            raise InputError(f"the text has {len(ids)} tokens; the model takes {most}.")
+        return ids
+
+    def quantize(self, patterns: dict[tuple[int, str], Pattern]) -> QuantizedEncoder:
+        """Quantized with the bundled calibration sentences, pruned by group magnitude."""
+        return quantize(self.model, [self.token_ids(s) for s in calibration_sentences()], patterns)
+
+    def compile(self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int) -> CompiledModel:
+        """Quantized, pruned and compiled for so many tokens."""
+        return compile_encoder(self.quantize(patterns), config, tokens)
+
+    def fp32(self, ids: list[int]) -> NDArray[np.float64]:
+        """The dense fp32 model's embedding, of length 1."""
+        pooled = self.model.forward(ids)[1].astype(np.float64)
+        return pooled / np.linalg.norm(pooled)

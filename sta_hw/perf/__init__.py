@@ -1,0 +1,1 @@
+"""Where the cycles go: tables, timelines and pictures of a run."""

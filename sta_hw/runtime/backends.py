@@ -1,0 +1,141 @@
+"""One interface to run a compiled model: the numpy reference, or the accelerator's RTL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.encoder import CompiledModel
+from ..config import Config
+from ..errors import CheckError, InputError
+from ..isa import Error
+from ..reference.program import run_program
+
+__all__ = ["BACKENDS", "Backend", "Outcome", "ReferenceBackend", "RtlBackend", "backend", "compare"]
+
+Progress = Callable[[int, int], None]
+"""Called with what is done and the expected total (instructions, or cycles)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a backend gives.
+
+    Attributes
+    ----------
+    image : uint8 array
+        Memory after the run.
+    embedding : float64 array, shape (hidden,)
+        Of length 1.
+    run : ProgramRun or None
+        Cycles, counters and timeline, where there is hardware.
+    """
+
+    image: NDArray[np.uint8]
+    embedding: NDArray[np.float64]
+    run: Any = None
+
+
+class Backend(Protocol):
+    """Runs compiled models."""
+
+    def run(self, model: CompiledModel, embedded: NDArray, progress: Progress | None = None) -> Outcome:
+        """Run for the sum of embeddings, fp32 of shape (tokens, hidden)."""
+        ...
+
+
+class ReferenceBackend:
+    """The numpy reference."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def run(self, model: CompiledModel, embedded: NDArray, progress: Progress | None = None) -> Outcome:
+        """Run every instruction in numpy."""
+        image = run_program(model.with_input(embedded), model.program_address, self.config, progress)
+        return Outcome(image, model.output(image))
+
+
+class RtlBackend:
+    """The generated Verilog under Verilator, compiled once and kept by content.
+
+    Parameters
+    ----------
+    memory : sim.accelerator.MemoryModel or None
+        Latency, bandwidth and stalls of the simulated memory.
+    """
+
+    def __init__(self, config: Config, memory: Any = None, *, trace: bool = False) -> None:
+        from sim.accelerator import AcceleratorModel
+
+        self.config, self.memory = config, memory
+        self.model = AcceleratorModel(config, trace=trace)
+
+    def run(self, model: CompiledModel, embedded: NDArray, progress: Progress | None = None) -> Outcome:
+        """Run on the RTL.
+
+        Raises
+        ------
+        CheckError
+            If the hardware stops with an error, or makes no progress.
+        """
+        if model.config.hash != self.config.hash:
+            raise InputError(
+                f"the model was compiled for hardware {model.config.hash}, this is {self.config.hash}; "
+                "compile it again."
+            )
+        expected = int(model.info["ideal_cycles"] * 1.15)
+        run = self.model.run(
+            model.with_input(embedded),
+            model.program_address,
+            memory=self.memory,
+            progress=(lambda cycles: progress(cycles, expected)) if progress else None,
+        )
+        if run.error != Error.NONE:
+            raise CheckError(
+                f"the accelerator stopped: {run.error.name} at instruction {run.error_instruction} "
+                f"({model.labels[run.error_instruction]})"
+            )
+        return Outcome(run.image, model.output(run.image), run)
+
+
+BACKENDS: dict[str, type] = {"reference": ReferenceBackend, "rtl": RtlBackend}
+
+
+def backend(name: str, config: Config) -> Backend:
+    """The backend called `name`.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    """
+    if name not in BACKENDS:
+        raise InputError(f"backend {name!r} is unknown; it is {', '.join(BACKENDS)}.")
+    return BACKENDS[name](config)
+
+
+def compare(model: CompiledModel, got: NDArray[np.uint8], expected: NDArray[np.uint8]) -> None:
+    """Check two images for equality.
+
+    Raises
+    ------
+    CheckError
+        At the first byte that differs: buffer, tile, column, row, expected, got.
+    """
+    wrong = np.flatnonzero(got != expected)
+    if not len(wrong):
+        return
+    first = int(wrong[0])
+    place = f"byte {first}"
+    rows = model.config.rows
+    for name, (address, width, size) in model.info["buffers"].items():
+        offset = first - address
+        if 0 <= offset < -(-model.tokens // rows) * rows * width * size:
+            column, row = offset // (rows * size) % width, offset // size % rows
+            place = f"buffer {name}, tile {offset // (rows * size * width)}, row {row}, column {column}"
+    raise CheckError(f"{place}: expected {expected[first]}, got {got[first]} ({len(wrong)} bytes differ)")
