@@ -16,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from . import __version__
-from .config import PRESETS, Config, parse_nm, preset
+from .config import PRESETS, Config, preset
 from .errors import CheckError, ConfigError, InputError
 
 __all__ = ["app", "main"]
