@@ -142,6 +142,7 @@ class Instruction:
         return self.fields.get(name, 0)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", {k: int(v) for k, v in self.fields.items() if v})
         widths = dict(layout_of(self.opcode))
         for name, value in self.fields.items():
             if name not in widths or name == "opcode":

@@ -50,10 +50,18 @@ def test_generate_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("bench", "nothing"), "benchmark 'nothing' is unknown; it is engine, softmax."),
+        (("bench", "nothing"), "benchmark 'nothing' is unknown; it is engine, softmax, encoder, accuracy, sim."),
         (("demo", "--nm", "3:5"), "M = 5 (in 3:5) is not supported"),
-        (("demo", "--text", "word " * 400), "this command runs up to 128"),
+        (("demo", "--text", "word " * 600), "the model takes 512"),
         (("demo", "--text", ""), "the text is empty"),
+        (("demo", "--preset", "nope"), "preset 'nope' is unknown"),
+        (("generate", "--top", "accelerator", "--rows", "12"), "needs rows a power of two, and rows = 12"),
+        (("run", "missing.npz"), "missing.npz is not a compiled model"),
+        (("run", "--backend", "gpu"), "backend 'gpu' is unknown; it is reference, rtl"),
+        (("compile", "--tokens", "0"), "tokens = 0; a text has at least one"),
+        (("compile", "--model", "nowhere"), "model folder nowhere"),
+        (("compile", "--nm-table", "none.json"), "N:M table none.json"),
+        (("report", "-o", "/dev/null/x.html"), "cannot be written"),
         (("generate", "--rows", "many"), "Invalid value for '--rows'"),
     ],
 )
@@ -71,7 +79,33 @@ def test_doctor() -> None:
     assert all(t["remedy"] for t in found["tools"])
 
 
-@pytest.mark.parametrize("command", ["generate", "demo", "bench", "doctor"])
+@pytest.mark.parametrize("command", ["generate", "demo", "bench", "doctor", "compile", "run", "report", "trace"])
 def test_help_has_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.returncode == 0 and f"Example: sta-hw {command}" in " ".join(result.stdout.split())
+
+
+def test_compile_then_run_on_both_backends(tmp_path: Path) -> None:
+    """A real sentence on the smallest hardware, from the command line; equal to the reference."""
+    text = "Short."
+    made = run(
+        "compile", "--preset", "tiny", "--nm", "1:4", "--text", text, "-o", "m.npz", "--listing", "--json", cwd=tmp_path
+    )
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["tokens"] == 4
+    assert (tmp_path / "m.txt").read_text().startswith("load ")
+    found = []
+    for name in ("reference", "rtl"):
+        result = run("run", "m.npz", "--text", text, "--backend", name, "--json", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        found.append(json.loads(result.stdout))
+    assert found[0]["embedding"] == found[1]["embedding"]
+    assert found[1]["cycles"] > found[1]["ideal_cycles"] and found[1]["equal_to_reference"]
+    wrong = run("run", "m.npz", "--text", "A longer text than that.", cwd=tmp_path)
+    assert wrong.returncode == 2 and "was compiled for 4 tokens" in wrong.stderr
+    page = run("report", "m.npz", "--text", text, "-o", "r.html", "--json", cwd=tmp_path)
+    assert page.returncode == 0, page.stderr
+    html = (tmp_path / "r.html").read_text()
+    assert html.count("<svg") == 2 and "http" not in html.split("</style>")[1].split("<svg")[0]
+    events = json.loads((tmp_path / "r.json").read_text())["traceEvents"]
+    assert {e["ph"] for e in events} == {"M", "X", "C"}

@@ -143,7 +143,7 @@ class Gearbox(wiring.Component):
     -------
     source : In(stream of source_bits), target : Out(stream of target_bits)
     flush : In(1)
-        Forget what is left of the word under way.
+        Forget what is left of the word under way; meanwhile nothing moves.
     """
 
     def __init__(self, source_bits: int, target_bits: int) -> None:
@@ -175,8 +175,9 @@ class Gearbox(wiring.Component):
             words = Array(source.payload[i * self.target_bits :][: self.target_bits] for i in range(parts))
             m.d.comb += [
                 target.payload.eq(words[part]),
-                target.valid.eq(source.valid),
-                source.ready.eq(target.ready & (part == parts - 1)),
+                target.valid.eq(source.valid & ~self.flush),
+                # A flush drops the rest of a word that was begun.
+                source.ready.eq(Mux(self.flush, part != 0, target.ready & (part == parts - 1))),
             ]
             with m.If(target.valid & target.ready):
                 m.d.sync += part.eq(part + 1)
@@ -188,7 +189,7 @@ class Gearbox(wiring.Component):
             m.d.comb += [
                 target.payload.eq(word),
                 target.valid.eq(full),
-                source.ready.eq(~full | target.ready),
+                source.ready.eq((~full | target.ready) & ~self.flush),
             ]
             with m.If(target.ready):
                 m.d.sync += full.eq(0)

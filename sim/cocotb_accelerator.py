@@ -1,0 +1,105 @@
+"""The cocotb bench of the accelerator's buses: cocotbext-axi drives AXI4-Lite and answers AXI4.
+
+It runs inside the simulator; tests/test_axi.py writes the cases and reads what came out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import First, RisingEdge, Timer
+from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiResp, AxiSlave, MemoryRegion
+
+from sta_hw.registers import register
+
+
+class _Region(MemoryRegion):
+    """Memory in which some bytes answer with an error."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.bad = range(0)
+
+    def _check(self, address: int, length: int) -> None:
+        if address < self.bad.stop and address + length > self.bad.start:
+            raise RuntimeError("this address answers with an error")
+
+    async def _read(self, address: int, length: int, **options: Any) -> bytes:
+        self._check(address, length)
+        return await super()._read(address, length, **options)
+
+    async def _write(self, address: int, data: bytes, **options: Any) -> None:
+        self._check(address, len(data))
+        await super()._write(address, data, **options)
+
+
+def _pauses(seed: str, share: float) -> Iterator[bool]:
+    rng = random.Random(seed)
+    while True:
+        yield rng.random() < share
+
+
+@cocotb.test()
+async def programs(dut: Any) -> None:
+    """Run every case; write memory, status and the failing instruction."""
+    folder = Path(os.environ["STA_HW_VECTORS"])
+    cases = json.loads((folder / "cases.json").read_text())
+    size = max((folder / c["image"]).stat().st_size for c in cases)
+    memory = _Region(1 << size.bit_length())
+    Clock(dut.clk, 10, unit="ns").start()
+    slave = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, target=memory)
+    control = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
+    dut.rst.value = 1
+    for _ in range(4):
+        await RisingEdge(dut.clk)
+    dut.rst.value = 0
+    await RisingEdge(dut.clk)
+    channels = {
+        "ar": slave.read_if.ar_channel, "r": slave.read_if.r_channel, "aw": slave.write_if.aw_channel,
+        "w": slave.write_if.w_channel, "b": slave.write_if.b_channel,
+    }  # fmt: skip
+
+    async def write(name: str, value: int) -> None:
+        assert (await control.write_dword(register(name).offset, value)) is None
+
+    async def read(name: str) -> int:
+        return await control.read_dword(register(name).offset)
+
+    results = []
+    for number, case in enumerate(cases):
+        image = (folder / case["image"]).read_bytes()
+        memory.bad = range(0)
+        await memory.write(0, image)
+        memory.bad = range(*case["error"])
+        for name, channel in channels.items():
+            channel.set_pause_generator(_pauses(f"{number} {name}", case["pause"]))
+        await write("image_address", 0)
+        await write("image_size", len(image))
+        await write("program_address", case["program"])
+        await write("control", 0b101)
+        limit = Timer(case["limit"] * 10, unit="ns")
+        fired = await First(RisingEdge(dut.irq), limit)
+        status = await read("status")
+        instruction = await read("error_instruction")
+        if fired is limit:
+            results.append({"status": None})
+            break
+        await write("interrupt_clear", 1)
+        await RisingEdge(dut.clk)
+        assert not int(dut.irq.value)
+        memory.bad = range(0)
+        (folder / f"after{number}.bin").write_bytes(bytes(await memory.read(0, len(image))))
+        results.append({"status": status, "instruction": instruction, "cycles": await read("counter_cycles")})
+        if case["reset"]:
+            await write("control", 0b10)
+    # A register that does not exist answers with an error.
+    response = await control.read(0xFFC, 4)
+    assert response.resp == AxiResp.SLVERR
+    (folder / "results.json").write_text(json.dumps(results))

@@ -1,0 +1,140 @@
+"""Quantization and compilation: what the reference machine computes is close to fp32; files; hardware checks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import mixed_patterns, random_ids, random_model
+
+from sta_hw.compiler.encoder import CompiledModel, compile_encoder, tightest
+from sta_hw.compiler.quantize import quantize
+from sta_hw.config import DENSE, PRESETS, Pattern, parse_nm
+from sta_hw.errors import CheckError, InputError
+from sta_hw.isa import Instruction, Opcode, assemble
+from sta_hw.model.embedder import Embedder, read_patterns
+from sta_hw.model.minilm import calibration_sentences
+from sta_hw.reference.program import run_program
+from sta_hw.registers import REGISTERS, c_header, markdown
+from sta_hw.runtime.backends import ReferenceBackend, backend, compare
+
+
+@pytest.mark.parametrize("preset", ["ci", "tiny", "small", "reference"])
+@pytest.mark.parametrize("tokens", [1, 5, 33])
+def test_embedding_is_close_to_fp32(preset: str, tokens: int) -> None:
+    model = random_model(tokens, hidden=64, heads=4, layers=2, intermediate=128)
+    config = PRESETS[preset]
+    program = compile_encoder(quantize(model, [random_ids(i, 24) for i in range(6)]), config, tokens)
+    ids = random_ids(9, tokens)
+    found = ReferenceBackend(config).run(program, model.embed(ids)).embedding
+    exact = model.forward(ids)[1]
+    assert found @ exact / np.linalg.norm(exact) > 0.98
+
+
+def test_minilm_is_close_to_fp32() -> None:
+    embedder = Embedder.load()
+    config = PRESETS["reference"]
+    ids = embedder.token_ids("A sparse network skips every second weight and still knows what is meant")
+    program = embedder.compile({}, config, len(ids))
+    found = ReferenceBackend(config).run(program, embedder.model.embed(ids)).embedding
+    assert found @ embedder.fp32(ids) > 0.99
+
+
+def test_equalization_helps() -> None:
+    embedder = Embedder.load()
+    config = PRESETS["reference"]
+    calibration = [embedder.token_ids(s) for s in calibration_sentences()]
+    means = []
+    for equalize in (False, True):
+        quantized = quantize(embedder.model, calibration[:36], equalize=equalize)
+        cosines = []
+        for ids in calibration[36:]:
+            program = compile_encoder(quantized, config, len(ids))
+            found = ReferenceBackend(config).run(program, embedder.model.embed(ids)).embedding
+            cosines.append(found @ embedder.fp32(ids))
+        means.append(np.mean(cosines))
+    assert means[1] > means[0] and means[1] > 0.99, means
+
+
+def test_a_compiled_model_survives_its_file(tmp_path: Path) -> None:
+    model = random_model(1)
+    quantized = quantize(model, [random_ids(0, 9)], mixed_patterns([parse_nm("2:4"), DENSE]))
+    program = compile_encoder(quantized, PRESETS["ci"], 6)
+    path = tmp_path / "model.npz"
+    program.save(path)
+    again = CompiledModel.load(path, PRESETS["ci"])
+    np.testing.assert_array_equal(again.image, program.image)
+    assert again.instructions == program.instructions and again.labels == program.labels
+    with pytest.raises(InputError, match=r"was compiled for hardware .* compile it again"):
+        CompiledModel.load(path, PRESETS["tiny"])
+    with pytest.raises(InputError, match="takes 6 tokens of 32, not"):
+        program.with_input(np.zeros((5, 32)))
+    (tmp_path / "junk").write_text("no")
+    with pytest.raises(InputError, match="is not a compiled model"):
+        CompiledModel.load(tmp_path / "junk")
+
+
+def test_the_reference_refuses_other_hardware_and_impossible_orders() -> None:
+    program = compile_encoder(quantize(random_model(0), [random_ids(0, 9)]), PRESETS["ci"], 4)
+    with pytest.raises(InputError, match="the program is for hardware"):
+        run_program(program.image, program.program_address, PRESETS["tiny"])
+    config = PRESETS["ci"]
+    for bad, message in (
+        (
+            Instruction(Opcode.LOAD, {"address": 1 << 20, "beats": 1, "rows": 1}),
+            r"instruction 0 \(LOAD\).*outside the image",
+        ),
+        (Instruction(Opcode.NORM, {"wait_products": 1}), r"instruction 0 \(NORM\) waits for what comes after it"),
+    ):
+        with pytest.raises(CheckError, match=message):
+            run_program(np.frombuffer(assemble([bad], config), np.uint8), 0, config)
+    with pytest.raises(InputError, match="backend 'gpu' is unknown"):
+        backend("gpu", PRESETS["ci"])
+
+
+def test_a_difference_is_reported_with_its_place() -> None:
+    program = compile_encoder(quantize(random_model(0), [random_ids(0, 9)]), PRESETS["ci"], 9)
+    changed = program.image.copy()
+    address, width, _ = program.info["buffers"]["q"]
+    rows = program.config.rows
+    changed[address + (1 * width + 5) * rows + 2] ^= 1
+    with pytest.raises(CheckError, match="buffer q, tile 1, row 2, column 5: expected 0, got 1"):
+        compare(program, changed, program.image)
+
+
+def test_nm_tables(tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({"output.dense": "1:4", "1.output.dense": "dense"}))
+    patterns = read_patterns("2:4", table, 2)
+    assert patterns[(0, "output.dense")] == Pattern(1, 4) and patterns[(1, "output.dense")] == DENSE
+    assert patterns[(0, "intermediate.dense")] == Pattern(2, 4)
+    table.write_text(json.dumps({"7.output.dense": "1:4", "output.dense": "9:3"}))
+    with pytest.raises(InputError, match=r"no linear layer '7.output.dense'(.|\n)*output.dense: M = 3"):
+        read_patterns("2:4", table, 2)
+    table.write_text("[1]")
+    with pytest.raises(InputError, match="not an object"):
+        read_patterns("2:4", table, 2)
+
+
+def test_the_tightest_pattern_is_found() -> None:
+    weights = np.zeros((4, 64), np.int8)
+    weights[:, ::4] = 3
+    assert tightest(weights, PRESETS["reference"]) == Pattern(1, 4)
+    assert tightest(np.ones((2, 32), np.int8), PRESETS["reference"]) == DENSE
+
+
+def test_loads_run_ahead_within_the_rings() -> None:
+    """More weights than fit: LOADs wait for the products whose words they overwrite."""
+    model = random_model(2, hidden=64, heads=2, intermediate=256)
+    program = compile_encoder(quantize(model, [random_ids(0, 9)]), PRESETS["ci"], 8)
+    assert any(i["wait_matrix"] for i in program.instructions if i.opcode == Opcode.LOAD)
+
+
+def test_register_page_and_header() -> None:
+    page = Path(__file__).parent.parent / "docs" / "registers.md"
+    assert page.read_text() == markdown()
+    header = c_header()
+    assert all(f"STA_HW_{r.name.upper()} 0x{r.offset:02X}u" in header for r in REGISTERS)
+    assert len({r.offset for r in REGISTERS}) == len(REGISTERS)
