@@ -11,6 +11,7 @@ from amaranth.lib import wiring
 from . import __version__
 from .config import Config
 from .errors import InputError
+from .registers import c_header
 from .rtl.accelerator import Accelerator
 from .rtl.decoder import Decoder
 from .rtl.emit import emit_verilog, ports_of, streams_of
@@ -39,6 +40,7 @@ def component(top: str, config: Config) -> wiring.Component:
 def manifest(top: str, config: Config) -> dict[str, Any]:
     """Everything a program needs to know about the generated module, as JSON types."""
     hardware = component(top, config)
+    hardware._MustUse__silence = True  # type: ignore[attr-defined]  # asked for its ports alone
     latencies: dict[str, int] = {}
     if isinstance(hardware, Engine):
         latencies["weight_to_result"] = hardware.latency
@@ -76,6 +78,8 @@ def generate(top: str, config: Config, folder: Path) -> list[Path]:
         f"{top}.core": _core(top, config),
         f"{top}_example.v": _example(top, description),
     }
+    if top == "accelerator":
+        files["sta_hw_registers.h"] = c_header()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

@@ -24,16 +24,21 @@ CONFIGS = {
 }
 
 
+def tops(name: str) -> list[str]:
+    """Top levels that a configuration has; only one has a whole accelerator."""
+    return [t for t in TOPS if t != "accelerator" or name == "ci"]
+
+
 @pytest.fixture(scope="module", params=CONFIGS)
 def emitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verilog")
-    for top in TOPS:
+    for top in tops(request.param):
         (folder / f"{top}.v").write_text(emit_verilog(component(top, CONFIGS[request.param]), top))
     return folder
 
 
 def test_verilator_lint(emitted: Path) -> None:
-    for top in TOPS:
+    for top in sorted(p.stem for p in emitted.glob("*.v")):
         run = subprocess.run(
             [str(verilator.root() / "bin" / "verilator_bin"), "--lint-only", "-Wall", "--top-module", top,
              *(f"-Wno-{w}" for w in verilator.WAIVERS), f"{top}.v", "-v", str(PRIMITIVES)],
@@ -59,7 +64,7 @@ def test_every_waiver_is_needed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed")
 def test_icarus(emitted: Path) -> None:
-    for top in TOPS:
+    for top in sorted(p.stem for p in emitted.glob("*.v")):
         run = subprocess.run(
             ["iverilog", "-g2005", "-s", top, "-o", "out.vvp", f"{top}.v", str(PRIMITIVES)],
             cwd=emitted, capture_output=True, text=True,
@@ -68,7 +73,7 @@ def test_icarus(emitted: Path) -> None:
 
 
 def test_yosys_finds_no_latch_and_no_loop(emitted: Path) -> None:
-    for top in TOPS:
+    for top in sorted(p.stem for p in emitted.glob("*.v")):
         run_yosys(
             "read_verilog -lib +/lattice/cells_bb_ecp5.v\n"
             f"read_verilog {top}.v\nhierarchy -check -top {top}\nproc\n"
@@ -105,7 +110,7 @@ def test_the_same_bytes_in_another_process() -> None:
 
 
 def test_ports_are_those_of_the_text() -> None:
-    for top in TOPS:
+    for top in tops("ci"):
         hardware = component(top, CONFIGS["ci"])
         text = emit_verilog(hardware, top)
         for port in ports_of(hardware):

@@ -18,7 +18,8 @@ from sta_hw.rtl.emit import run_yosys
 def test_files(top: str, tmp_path: Path) -> None:
     config = PRESETS["ci"]
     files = generate(top, config, tmp_path / "new" / "folder")
-    assert [f.name for f in files] == [f"{top}.v", f"{top}.json", f"{top}.core", f"{top}_example.v"]
+    names = [f"{top}.v", f"{top}.json", f"{top}.core", f"{top}_example.v"]
+    assert [f.name for f in files] == names + (["sta_hw_registers.h"] if top == "accelerator" else [])
     manifest = json.loads(files[1].read_text())
     assert manifest["hash"] == config.hash and manifest["configuration"] == config.as_dict()
     assert Config(**manifest["configuration"]).hash == config.hash
