@@ -72,7 +72,7 @@ async def programs(dut: Any) -> None:
     async def read(name: str) -> int:
         return await control.read_dword(register(name).offset)
 
-    results = []
+    results: list[dict[str, int | None]] = []
     for number, case in enumerate(cases):
         image = (folder / case["image"]).read_bytes()
         memory.bad = range(0)

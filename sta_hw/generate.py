@@ -40,7 +40,7 @@ def component(top: str, config: Config) -> wiring.Component:
 def manifest(top: str, config: Config) -> dict[str, Any]:
     """Everything a program needs to know about the generated module, as JSON types."""
     hardware = component(top, config)
-    hardware._MustUse__silence = True  # type: ignore[attr-defined]  # asked for its ports alone
+    hardware._MustUse__silence = True  # asked for its ports alone
     latencies: dict[str, int] = {}
     if isinstance(hardware, Engine):
         latencies["weight_to_result"] = hardware.latency

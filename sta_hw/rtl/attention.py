@@ -8,11 +8,12 @@ until its maxima are known; meanwhile the next block arrives.
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
+from .arithmetic import ring_shift
 from .layouts import growth_layout, row_parameter_layout
 from .sequencer import Gearbox
 
@@ -38,7 +39,7 @@ class AttentionSoftmax(wiring.Component):
     """Softmax of `rows` rows at a time, block after block.
 
     Rate: takes `drain_lanes` scores and gives `lanes` probabilities per cycle. Between a block's last
-    score and its first probability lie ``rows + 12`` cycles.
+    score and its first probability lie ``rows / lanes + 12`` cycles.
 
     Parameters
     ----------
@@ -75,16 +76,21 @@ class AttentionSoftmax(wiring.Component):
         )
 
     def elaborate(self, platform: object) -> Module:
-        cfg = self.config
         m = Module()
         # Handed from the first phase to the second: the block and its rows' exponents.
         self._pending = Signal()
         self._accept = Signal()
         self._block = Signal(block_layout(), name="finished_block")
-        self._found = [Signal(signed(_EXPONENT_BITS), name=f"found_{r}") for r in range(cfg.rows)]
+        self._found = self._rings("found", signed(_EXPONENT_BITS))
         scores = self._maxima(m)
         self._exponentials(m, scores)
         return m
+
+    def _rings(self, name: str, shape: Shape) -> list[list[Signal]]:
+        """Per lane of probabilities a ring with an entry for each of its rows."""
+        cfg = self.config
+        parts = cfg.rows // cfg.lanes
+        return [[Signal(shape, name=f"{name}_{i}_{p}") for p in range(parts)] for i in range(cfg.lanes)]
 
     def _maxima(self, m: Module) -> fifo.SyncFIFOBuffered:
         """Queue the scores, each with its mask bit, while each row's running maximum is found."""
@@ -124,20 +130,21 @@ class AttentionSoftmax(wiring.Component):
         position_end = position == block.depth - 1
         end = part_end & position_end & (group == cfg.groups - 1)
 
-        maxima = [Signal(signed(_EXPONENT_BITS), init=_LOWEST, name=f"maximum_{r}") for r in range(cfg.rows)]
+        # Per lane a ring of its rows' maxima, which turns by one place per beat.
+        maxima = [
+            [Signal(signed(_EXPONENT_BITS), init=_LOWEST, name=f"maximum_{i}_{p}") for p in range(parts)]
+            for i in range(taken)
+        ]
         # The score's whole part, one cycle behind.
         whole = [Signal(signed(_EXPONENT_BITS), name=f"whole_{i}") for i in range(taken)]
-        part_1 = Signal.like(part, name="part_1")
         move_1, valid_1 = Signal(), Signal()
         m.d.sync += [
             *(w.eq((self.scores.payload[i] >> 6) + 1) for i, w in enumerate(whole)),
-            part_1.eq(part), move_1.eq(move), valid_1.eq(valid), end_1.eq(move & end),
+            move_1.eq(move), valid_1.eq(valid), end_1.eq(move & end),
         ]  # fmt: skip
-        for p in range(parts):
-            for i in range(taken):
-                best = maxima[p * taken + i]
-                with m.If(move_1 & valid_1 & (part_1 == p) & (whole[i] > best)):
-                    m.d.sync += best.eq(whole[i])
+        with m.If(move_1):
+            for ring, found in zip(maxima, whole, strict=True):
+                m.d.sync += ring_shift(ring, Mux(valid_1 & (found > ring[0]), found, ring[0]))
         with m.If(move):
             m.d.sync += part.eq(part + 1)
             with m.If(part_end):
@@ -152,23 +159,23 @@ class AttentionSoftmax(wiring.Component):
             m.d.sync += self._pending.eq(0)
         with m.If(end_2):
             m.d.sync += self._pending.eq(1)
-            m.d.sync += [f.eq(b) for f, b in zip(self._found, maxima, strict=True)]
+            for r in range(cfg.rows):
+                m.d.sync += self._found[r % given][r // given].eq(maxima[r % taken][r // taken])
             with m.If(self._block.last):
-                m.d.sync += [b.eq(_LOWEST) for b in maxima]
+                m.d.sync += [b.eq(_LOWEST) for ring in maxima for b in ring]
         m.d.comb += self.busy.eq(active | self._pending)
         return queue
 
     def _exponentials(self, m: Module, queue: fifo.SyncFIFOBuffered) -> None:
-        """Per block: compare exponents row by row, then stream; at the row's end, the reciprocals."""
+        """Per block: raise the exponents, stream, add up; at the row's end, the reciprocals."""
         cfg = self.config
         lanes = cfg.lanes
         parts = cfg.rows // lanes
         block = Signal(block_layout(), name="current_block")
-        row = Signal(range(cfg.rows + 1))
-        exponents = [Signal(signed(_EXPONENT_BITS), name=f"exponent_{r}") for r in range(cfg.rows)]
-        sums = [Signal(_SUM_BITS, name=f"sum_{r}") for r in range(cfg.rows)]
-        carries = [Signal(16, name=f"carry_{r}") for r in range(cfg.rows)]
-        growths = [Signal(5, name=f"growth_{r}") for r in range(cfg.rows)]
+        exponents = self._rings("exponent", signed(_EXPONENT_BITS))
+        growths = self._rings("growth", unsigned(5))
+        carries = self._rings("carry", unsigned(16))
+        sums = self._rings("block_sum", unsigned((255 * cfg.groups * cfg.window).bit_length()))
 
         output = m.submodules.output = fifo.SyncFIFOBuffered(width=8 * lanes, depth=_OUTPUT_DEPTH)
         room = Signal(range(_OUTPUT_DEPTH + 1), init=_OUTPUT_DEPTH)
@@ -185,114 +192,112 @@ class AttentionSoftmax(wiring.Component):
             self.totals.valid.eq(totals.r_rdy),
             totals.r_en.eq(self.totals.ready),
             self.growth.valid.eq(growth_ready),
-            *(self.growth.payload[r].eq(g) for r, g in enumerate(growths)),
+            *(self.growth.payload[r].eq(growths[r % lanes][r // lanes]) for r in range(cfg.rows)),
         ]
         with m.If(self.growth.ready):
             m.d.sync += growth_ready.eq(0)
 
         go = Signal()
         words_left = Signal(range(cfg.groups * cfg.window * parts + 1))
-        part = Signal(range(parts))
+        part = Signal(range(parts + 1))
+        lane = Signal(range(lanes))
+        row = Signal(range(cfg.rows))
         drained = Signal(range(_PIPELINE + 4))
-        summing = Signal()
+        adding, summing = Signal(), Signal()
         m.d.sync += room.eq(room - go + (output.r_rdy & output.r_en))
         m.d.sync += totals_room.eq(totals_room - summing + (totals.r_rdy & totals.r_en))
 
-        at_row = row[: max(1, (cfg.rows - 1).bit_length())]
-        found = Array(self._found)[at_row]
-        gap = Signal(_EXPONENT_BITS)
-        m.d.comb += gap.eq(found - Array(exponents)[at_row])
+        # The rows' totals, in units that follow their exponents: read, shifted, added to and written in a cycle.
+        memory_of_totals = m.submodules.row_totals = memory.Memory(shape=unsigned(_SUM_BITS), depth=cfg.rows, init=[])
+        write, read = memory_of_totals.write_port(), memory_of_totals.read_port(domain="comb")
+        block_sum = Array(ring[0] for ring in sums)[lane]
+        growth = Array(growths[r % lanes][r // lanes] for r in range(cfg.rows))[row]
+        total = Signal(_SUM_BITS)
+        m.d.comb += [
+            read.addr.eq(row),
+            write.addr.eq(row),
+            write.en.eq(adding),
+            write.data.eq(total),
+            total.eq(Mux(block.first, 0, read.data >> growth) + (block_sum << 8)),
+        ]
         with m.FSM(name="block") as fsm:
             with m.State("IDLE"):
-                m.d.sync += [block.eq(self._block), row.eq(0)]
+                m.d.sync += [block.eq(self._block), part.eq(0)]
                 with m.If(self._pending & ~growth_ready):
                     m.next = "PREPARE"
             with m.State("PREPARE"):
-                # One row per cycle: its exponent, how far it grew, its sum in the new units.
-                m.d.sync += row.eq(row + 1)
-                for r in range(cfg.rows):
-                    with m.If(row == r):
-                        m.d.sync += exponents[r].eq(self._found[r])
-                        with m.If(block.first):
-                            m.d.sync += [sums[r].eq(0), carries[r].eq(1 << 15), growths[r].eq(0)]
-                        with m.Else():
-                            m.d.sync += growths[r].eq(Mux(gap > 31, 31, gap))
-                shifted = Signal(_SUM_BITS)
-                m.d.comb += shifted.eq(Array(sums)[at_row] >> Mux(gap > 63, 63, gap[:6]))
-                for r in range(cfg.rows):
-                    with m.If((row == r) & ~block.first):
-                        m.d.sync += sums[r].eq(shifted)
-                m.d.sync += [
-                    words_left.eq((block.depth * cfg.groups * parts)[: len(words_left)]),
-                    part.eq(0),
-                ]
-                with m.If(row == cfg.rows - 1):
+                # A row of each lane per cycle: its new exponent, and by how much it grew.
+                m.d.sync += part.eq(part + 1)
+                for i in range(lanes):
+                    gap = Signal(_EXPONENT_BITS, name=f"growth_gap_{i}")
+                    m.d.comb += gap.eq(self._found[i][0] - exponents[i][0])
+                    # A total is below 2**31, so 31 places leave as much of it as more would.
+                    m.d.sync += ring_shift(growths[i], Mux(block.first, 0, Mux(gap[5:].any(), 31, gap[:5])))
+                    m.d.sync += ring_shift(exponents[i], self._found[i][0])
+                    m.d.sync += ring_shift(self._found[i], self._found[i][0])
+                m.d.sync += [s.eq(0) for ring in sums for s in ring]
+                with m.If(block.first):
+                    m.d.sync += [c.eq(1 << 15) for ring in carries for c in ring]
+                m.d.sync += words_left.eq((block.depth * cfg.groups * parts)[: len(words_left)])
+                with m.If(part == parts - 1):
                     m.d.comb += self._accept.eq(1)
                     m.d.sync += growth_ready.eq(~block.first)
                     m.next = "STREAM"
             with m.State("STREAM"):
                 m.d.comb += go.eq(queue.r_rdy & (room != 0))
-                m.d.sync += drained.eq(_PIPELINE + 2)
+                m.d.sync += drained.eq(_PIPELINE)
                 with m.If(go):
-                    m.d.sync += [words_left.eq(words_left - 1), part.eq(Mux(part == parts - 1, 0, part + 1))]
+                    m.d.sync += words_left.eq(words_left - 1)
+                    m.d.sync += [a for ring in exponents for a in ring_shift(ring, ring[0])]
                     with m.If(words_left == 1):
                         m.next = "DRAIN"
             with m.State("DRAIN"):
-                m.d.sync += [drained.eq(drained - 1), row.eq(0)]
+                m.d.sync += [drained.eq(drained - 1), row.eq(0), lane.eq(0)]
                 with m.If(drained == 0):
-                    m.next = "IDLE"
-                    with m.If(block.last):
-                        m.next = "TOTALS"
+                    m.next = "TOTALS"
             with m.State("TOTALS"):
-                m.d.comb += summing.eq(totals_room != 0)
-                with m.If(summing):
-                    m.d.sync += row.eq(row + 1)
+                m.d.comb += [adding.eq((totals_room != 0) | ~block.last), summing.eq(adding & block.last)]
+                with m.If(adding):
+                    m.d.sync += [row.eq(row + 1), lane.eq(lane + 1)]
+                    with m.If(lane == lanes - 1):
+                        m.d.sync += lane.eq(0)
+                        m.d.sync += [a for ring in sums for a in ring_shift(ring, ring[0])]
                     with m.If(row == cfg.rows - 1):
-                        m.next = "FLUSH"
-                m.d.sync += drained.eq(2)
-            with m.State("FLUSH"):  # the last sum is read
-                m.d.sync += drained.eq(drained - 1)
-                with m.If(drained == 0):
-                    m.next = "IDLE"
+                        m.next = "IDLE"
         m.d.comb += queue.r_en.eq(go)
         with m.If(~fsm.ongoing("IDLE")):
             m.d.comb += self.busy.eq(1)
 
-        self._pipeline(m, queue.r_data, go, part, exponents, carries, sums, output)
-        self._reciprocals(m, Array(sums)[at_row], block.gain, summing, totals)
+        self._pipeline(m, queue.r_data, go, exponents, carries, sums, output)
+        gain = Signal(3)
+        m.d.comb += gain.eq(block.gain)
+        self._reciprocals(m, total, gain, summing, totals)
 
-    def _pipeline(self, m: Module, word: Value, go, part, exponents, carries, sums, output) -> None:
+    def _pipeline(self, m: Module, word: Value, go, exponents, carries, sums, output) -> None:
         """Exponentials with error diffusion along each row: a pipeline that never stalls."""
-        cfg = self.config
-        lanes = cfg.lanes
-        parts = cfg.rows // lanes
-        flags = [Cat(go, part)]
+        flags = [go]
         for i in range(_PIPELINE):
-            stage = Signal(len(flags[0]), name=f"stage_{i + 1}")
+            stage = Signal(name=f"stage_{i + 1}")
             m.d.sync += stage.eq(flags[-1])
             flags.append(stage)
         table = [round(2 ** (f / 64) * 2**15) for f in range(64)]
         results = []
-        for i in range(lanes):
+        for i in range(self.config.lanes):
             score = Signal(signed(16), name=f"score_{i}")
             keep = Signal(name=f"keep_{i}")
             exponent = Signal(signed(_EXPONENT_BITS), name=f"row_exponent_{i}")
-            m.d.sync += [
-                Cat(score, keep).eq(word[17 * i :][:17]),
-                exponent.eq(Array(exponents[p * lanes + i] for p in range(parts))[part]),
-            ]
+            m.d.sync += [Cat(score, keep).eq(word[17 * i :][:17]), exponent.eq(exponents[i][0] - 1)]
             rom = m.submodules[f"fraction_{i}"] = memory.Memory(shape=unsigned(16), depth=64, init=table)
             read = rom.read_port()
             m.d.comb += [read.addr.eq(score[:6]), read.en.eq(1)]
-            gap = Signal(signed(13), name=f"gap_{i}")
-            places = Signal(5, name=f"places_{i}")
+            gap = Signal(12, name=f"gap_{i}")
+            places, places_3 = Signal(5, name=f"places_{i}"), Signal(5, name=f"places_3_{i}")
             keep_2, keep_3 = Signal(name=f"keep_2_{i}"), Signal(name=f"keep_3_{i}")
             fraction = Signal(16, name=f"fraction_register_{i}")
             fine = Signal(24, name=f"fine_{i}")
-            m.d.comb += gap.eq(exponent - 1 - (score >> 6))
-            places_3 = Signal(5, name=f"places_3_{i}")
+            m.d.comb += gap.eq(exponent - (score >> 6))  # not negative where it counts
             m.d.sync += [
-                places.eq(Mux(gap > 31, 31, gap[:5])),
+                places.eq(Mux(gap[5:].any(), 31, gap[:5])),
                 places_3.eq(places),
                 keep_2.eq(keep),
                 keep_3.eq(keep_2),
@@ -300,22 +305,16 @@ class AttentionSoftmax(wiring.Component):
                 fine.eq(Mux(keep_3, Cat(Const(0, 8), fraction) >> places_3, 0)),
             ]
             # The row's remainder takes the fraction; its carry goes to this element.
-            at = flags[4]
-            slot = at[1:]
-            carry = Array(carries[p * lanes + i] for p in range(parts))[slot]
             running = Signal(17, name=f"running_{i}")
             probability = Signal(8, name=f"probability_{i}")
-            m.d.comb += running.eq(carry + fine[:16])
+            m.d.comb += running.eq(carries[i][0] + fine[:16])
             m.d.sync += probability.eq(fine[16:] + running[16])
-            for p in range(parts):
-                own = p * lanes + i
-                with m.If(at[0] & (slot == p)):
-                    m.d.sync += carries[own].eq(running[:16])
-                later = flags[5]
-                with m.If(later[0] & (later[1:] == p)):
-                    m.d.sync += sums[own].eq(sums[own] + (probability << 8))
+            with m.If(flags[4]):
+                m.d.sync += ring_shift(carries[i], running[:16])
+            with m.If(flags[5]):
+                m.d.sync += ring_shift(sums[i], sums[i][0] + probability)
             results.append(probability)
-        m.d.comb += [output.w_en.eq(flags[5][0]), output.w_data.eq(Cat(*results))]
+        m.d.comb += [output.w_en.eq(flags[5]), output.w_data.eq(Cat(*results))]
 
     def _reciprocals(self, m: Module, total: Value, gain: Value, summing: Value, totals) -> None:
         """1 / sum as a requantization (docs/numerics.md), one row per cycle, 5 cycles later."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -36,10 +36,10 @@ class _Bursts(wiring.Component):
     Members
     -------
     run : In(stream of run_layout)
-    available : In(16)
+    available : In
         Beats for which the client has room, or data.
     limit : In(32)
-        Size of the image in bytes.
+        Size of the image in bytes; of its last burst only a whole one counts.
     request : Out(1), grant : In(1)
         A burst of `length` beats at `address` is wanted; is issued. `final`: it is the run's last.
     fault : Out(1)
@@ -47,12 +47,12 @@ class _Bursts(wiring.Component):
     idle : Out(1)
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, depth: int) -> None:
         self.config = config
         super().__init__(
             {
                 "run": In(stream.Signature(run_layout())),
-                "available": In(16),
+                "available": In(range(depth + 1)),
                 "limit": In(ADDRESS_BITS),
                 "request": Out(1),
                 "grant": In(1),
@@ -71,7 +71,8 @@ class _Bursts(wiring.Component):
         word = cfg.bus_bytes.bit_length() - 1
         burst_bits = cfg.burst.bit_length() - 1
         beats = Signal(_BEATS_BITS)
-        end = Signal(ADDRESS_BITS + 1)
+        block_bits = word + burst_bits
+        block = self.address[block_bits:]
         to_boundary = Signal(range(cfg.burst + 1))
         m.d.comb += to_boundary.eq(cfg.burst - self.address[word : word + burst_bits] if burst_bits else 1)
         with m.FSM(name="bursts") as fsm:
@@ -85,21 +86,22 @@ class _Bursts(wiring.Component):
                 with m.If(self.run.valid & (self.run.payload.beats != 0)):
                     m.next = "LENGTH"
             with m.State("LENGTH"):
-                m.d.sync += self.length.eq(Mux(beats < to_boundary, beats, to_boundary))
-                m.next = "END"
-            with m.State("END"):
-                m.d.sync += [end.eq(self.address + (self.length << word)), beats.eq(beats - self.length)]
-                m.next = "CHECK"
-            with m.State("CHECK"):
                 m.d.sync += [
-                    self.final.eq(beats == 0),
-                    self.fault.eq((end > self.limit) | self.address[:word].any()),
+                    self.length.eq(Mux(beats < to_boundary, beats, to_boundary)),
+                    self.fault.eq((block >= self.limit[block_bits:]) | self.address[:word].any()),
                 ]
+                m.next = "LEFT"
+            with m.State("LEFT"):
+                m.d.sync += beats.eq(beats - self.length)
+                m.next = "FINAL"
+            with m.State("FINAL"):
+                m.d.sync += self.final.eq(beats == 0)
                 m.next = "REQUEST"
             with m.State("REQUEST"):
                 m.d.comb += self.request.eq((self.available >= self.length) & ~self.fault)
                 with m.If(self.grant):
-                    m.d.sync += self.address.eq(end)
+                    # The next burst, if there is one, begins at a boundary.
+                    m.d.sync += self.address.eq(Cat(Const(0, block_bits), block + 1))
                     with m.If(self.final):
                         m.next = "IDLE"
                     with m.Else():
@@ -162,11 +164,11 @@ class ReadMaster(wiring.Component):
         received = Signal(bits)
         received_for = Signal(len(self.clients))
         for i, (name, depth) in enumerate(self.clients.items()):
-            unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg)
+            unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg, depth)
             queue = m.submodules[f"{name}_queue"] = fifo.SyncFIFOBuffered(width=bits, depth=depth)
             run, beats = getattr(self, f"{name}_run"), getattr(self, f"{name}_data")
             connect(m, flipped(run), unit.run)
-            room = Signal(16, init=depth, name=f"{name}_room")
+            room = Signal(range(depth + 1), init=depth, name=f"{name}_room")
             taken = beats.valid & beats.ready
             m.d.sync += room.eq(room + taken - Mux(unit.grant, unit.length, 0))
             m.d.comb += [
@@ -263,11 +265,11 @@ class WriteMaster(wiring.Component):
         count = len(self.clients)
         bursts, queues = [], []
         for name, depth in self.clients.items():
-            unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg)
+            unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg, depth)
             queue = m.submodules[f"{name}_queue"] = fifo.SyncFIFOBuffered(width=bits, depth=depth)
             run, beats = getattr(self, f"{name}_run"), getattr(self, f"{name}_data")
             connect(m, flipped(run), unit.run)
-            present = Signal(16, name=f"{name}_present")
+            present = Signal(range(depth + 1), name=f"{name}_present")
             m.d.sync += present.eq(present + (beats.valid & beats.ready) - Mux(unit.grant, unit.length, 0))
             m.d.comb += [
                 unit.available.eq(present),

@@ -11,6 +11,7 @@ from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
+from .arithmetic import ring_shift, saturated
 from .axi import ADDRESS_BITS
 from .dma import run_layout
 from .layouts import COUNT_BITS
@@ -185,16 +186,15 @@ class Norm(wiring.Component):
 
         normalizing = fsm.ongoing("NORMALIZE")
         sums, squares = self._first_pass(m, lanes_of(self.input.payload), sum_step, sums_fsm.ongoing("SETUP"), slots)
-        found = self._statistics(
-            m, sums, squares, sums_fsm.ongoing("STATISTICS"), first, size_log2, statistics_done, slots
+        # Two banks: one tile's rows are found while the tile before is normalized.
+        bank = Signal()
+        with m.If(hand_over):
+            m.d.sync += bank.eq(~bank)
+        rows = self._statistics(
+            m, sums, squares, sums_fsm.ongoing("STATISTICS"), first, size_log2, statistics_done, slots, bank, slot
         )
-        rows = [[Signal.like(r, name=f"used_row_{i}_{s}") for s, r in enumerate(ring)] for i, ring in enumerate(found)]
         word = Mux(order_kept, tile.r_data, self.input.payload)
         ready = self._second_pass(m, lanes_of(word), rows, step, slot == slots - 1)
-        with m.If(hand_over):
-            m.d.sync += [
-                u.eq(f) for used, given in zip(rows, found, strict=True) for u, f in zip(used, given, strict=True)
-            ]
         m.d.comb += [
             step.eq(normalizing & ready & Mux(order_kept, tile.r_rdy, reading_again & self.input.valid)),
             self.input.ready.eq(sum_step | (reading_again & step)),
@@ -209,6 +209,7 @@ class Norm(wiring.Component):
     def _first_pass(self, m: Module, x, active, clear, slots: int):
         """Sums and sums of squares of each row, in rings that turn by one place per beat."""
         lanes = len(x)
+        self._turn = Signal()
         sums = [[Signal(signed(_SUM_BITS), name=f"sum_{i}_{s}") for s in range(slots)] for i in range(lanes)]
         squares = [[Signal(_SQUARES_BITS, name=f"squares_{i}_{s}") for s in range(slots)] for i in range(lanes)]
         flags = [active]
@@ -221,22 +222,35 @@ class Norm(wiring.Component):
             square = Signal(32, name=f"square_{i}")
             multiplier = m.submodules[f"square_multiplier_{i}"] = Multiplier(16, 16, self.config.multiplier)
             m.d.comb += [multiplier.a.eq(x[i]), multiplier.b.eq(x[i])]
-            m.d.sync += [value.eq(x[i]), square.eq(multiplier.p)]
+            m.d.sync += [value.eq(Mux(active, x[i], 0)), square.eq(Mux(flags[-2], multiplier.p, 0))]
+            # When the statistics turn the rings, the terms are zero.
             for ring, term, flag in ((sums[i], value, flags[1]), (squares[i], square, flags[-1])):
-                with m.If(flag):
-                    m.d.sync += [ring[-1].eq(ring[0] + term), *(ring[s].eq(ring[s + 1]) for s in range(slots - 1))]
+                with m.If(flag | self._turn):
+                    m.d.sync += ring_shift(ring, ring[0] + term)
         with m.If(clear):
             m.d.sync += [r.eq(0) for ring in sums + squares for r in ring]
         return sums, squares
 
-    def _statistics(self, m, sums, squares, running, order, size_log2, done, slots: int) -> list[list[data.View]]:
+    def _statistics(self, m, sums, squares, running, order, size_log2, done, slots: int, bank, slot) -> list[data.View]:
         """Mean and 1/deviation of each row, one row after the other, with serial multipliers.
+
+        They go into bank `bank` of small memories; what is returned is `slot` of the other bank, per lane.
 
         With S the sum, Q the sum of squares and K columns: V = K Q - S^2 = (K deviation)^2, exact.
         """
         lanes = len(sums)
         layout = data.StructLayout({"mean": signed(17), "inverse": unsigned(16), "shift": unsigned(6)})
-        rows = [[Signal(layout, name=f"row_{i}_{s}") for s in range(slots)] for i in range(lanes)]
+        stored, slot_stored = [], Signal(range(slots))
+        rows = []
+        for i in range(lanes):
+            kept = m.submodules[f"rows_{i}"] = memory.Memory(shape=unsigned(layout.size), depth=2 * slots, init=[])
+            write, used = kept.write_port(), kept.read_port(domain="comb")
+            m.d.comb += [
+                write.addr.eq(slot_stored + Mux(bank, slots, 0)),
+                used.addr.eq(slot + Mux(bank, 0, slots)),
+            ]
+            stored.append(write)
+            rows.append(data.View(layout, used.data))
         lane, slot_lane = Signal(range(lanes)), Signal(range(lanes))
         magnitude, bits = Signal(_SUM_BITS), Signal(_SUM_BITS)
         negative = Signal()
@@ -255,6 +269,7 @@ class Norm(wiring.Component):
         sum_now = Array(ring[0] for ring in sums)[lane]
         squares_now = Array(ring[0] for ring in squares)[lane]
         result = Signal(layout, name="row_result")
+        m.d.comb += [write.data.eq(result) for write in stored]
         places = Signal(signed(8))
         rounded = Signal(17)
         found = Signal(16)
@@ -299,9 +314,7 @@ class Norm(wiring.Component):
             with m.State("SUBTRACT"):
                 m.d.comb += multiplied.eq(1)
                 m.d.sync += [rows_left.eq(rows_left - 1), lane.eq(Mux(lane == lanes - 1, 0, lane + 1))]
-                with m.If(lane == lanes - 1):
-                    for ring in sums + squares:
-                        m.d.sync += [ring[-1].eq(ring[0]), *(ring[s].eq(ring[s + 1]) for s in range(slots - 1))]
+                m.d.comb += self._turn.eq(lane == lanes - 1)
                 m.next = "FETCH"
         with m.If(~running):
             m.d.sync += rows_left.eq(lanes * slots)
@@ -330,9 +343,9 @@ class Norm(wiring.Component):
                 m.d.sync += found.eq(read.data)
                 m.next = "STORE"
             with m.State("STORE"):
-                for i in range(lanes):
-                    with m.If(slot_lane == i):
-                        m.d.sync += [rows[i][-1].eq(result), *(rows[i][s].eq(rows[i][s + 1]) for s in range(slots - 1))]
+                m.d.comb += [write.en.eq(slot_lane == i) for i, write in enumerate(stored)]
+                with m.If(slot_lane == lanes - 1):
+                    m.d.sync += slot_stored.eq(Mux(slot_stored == slots - 1, 0, slot_stored + 1))
                 m.d.sync += slot_lane.eq(Mux(slot_lane == lanes - 1, 0, slot_lane + 1))
                 m.d.comb += done.eq(last_row)
                 m.next = "IDLE"
@@ -379,12 +392,9 @@ class Norm(wiring.Component):
         scale = delayed(parameters.scale, 4 + through, "scale")
         shift = delayed(parameters.shift, 5 + 2 * through, "shift")
         multiplier_8 = delayed(parameters.narrow, 6 + 2 * through, "narrow_multiplier")
-        with m.If(active):
-            for ring in rows:
-                m.d.sync += [ring[-1].eq(ring[0]), *(ring[s].eq(ring[s + 1]) for s in range(len(ring) - 1))]
         results_16, results_8 = [], []
         for i in range(lanes):
-            row = rows[i][0]
+            row = rows[i]
             deviation = Signal(signed(18), name=f"deviation_{i}")
             inverse = Signal(16, name=f"inverse_{i}")
             m.d.sync += [deviation.eq((x[i] << 1) - row.mean), inverse.eq(row.inverse)]
@@ -397,7 +407,7 @@ class Norm(wiring.Component):
             m.d.sync += [
                 coarse.eq((multiplier.p << 1) >> Cat(0, 0, 0, places[3:])),
                 fine.eq(coarse >> delayed(places, 1, f"fine_places_{i}")[:3]),
-                normal.eq(_saturated((fine + 1) >> 1, (1 << (_NORMAL_BITS - 1)) - 1)),
+                normal.eq(saturated((fine + 1) >> 1, _NORMAL_BITS)),
             ]
             by_scale = m.submodules[f"scale_multiplier_{i}"] = Multiplier(18, 18, cfg.multiplier)
             product = Signal(signed(20), name=f"product_{i}")
@@ -413,9 +423,9 @@ class Norm(wiring.Component):
             ]
             m.d.sync += [
                 product.eq((by_scale.p + (1 << 15)) >> 16),
-                result_16.eq(_saturated(product + shift, 32767)),
+                result_16.eq(saturated(product + shift, 16)),
                 requantized.eq((by_narrow.p + (1 << 15)) >> 16),
-                result_8.eq(_saturated(requantized, 127)),
+                result_8.eq(saturated(requantized, 8)),
             ]
             results_16.append(delayed(result_16, through + 2, f"wide_late_{i}"))
             results_8.append(result_8)
@@ -427,10 +437,6 @@ class Norm(wiring.Component):
             narrow.w_data.eq(Cat(*results_8)),
         ]
         return rooms[0] & rooms[1] & gear.target.valid
-
-
-def _saturated(value: Value, limit: int) -> Value:
-    return Mux(value > limit, limit, Mux(value < -limit, -limit, value))
 
 
 def _up(value: Value, step: int) -> Value:

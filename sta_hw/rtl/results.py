@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import Config
 from ..isa import Result
+from .arithmetic import saturated
 from .attention import block_layout
 from .axi import ADDRESS_BITS
 from .dma import run_layout
@@ -280,9 +281,8 @@ class ResultPath(wiring.Component):
             total = Signal(signed(18), name=f"total_{i}")
             is_activated, is_added = flags[at][1], flags[at][2]
             m.d.sync += total.eq(Mux(is_activated, 0, own[at]) + Mux(is_activated | is_added, scaled, 0))
-            limit = Mux(flags[at + 1][1], 127, 32767)
             result = Signal(signed(16), name=f"result_{i}")
-            m.d.sync += result.eq(Mux(total > limit, limit, Mux(total < -limit, -limit, total)))
+            m.d.sync += result.eq(Mux(flags[at + 1][1], saturated(total, 8), saturated(total, 16)))
             results.append(result)
         m.d.comb += [queue.w_en.eq(flags[_LATENCY][0]), queue.w_data.eq(Cat(*results, flags[_LATENCY][3:5]))]
         self._pack(m, queue)
