@@ -1,8 +1,9 @@
-"""Commands that compile and run models: demo, compile, run, trace, report."""
+"""Commands that compile and run models: demo, compile, run, trace, report, estimate."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +14,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from .cli import JsonOption, _folder_problem, app, err, out
-from .compiler.encoder import CompiledModel
-from .config import preset
+from .compiler.encoder import CompiledModel, compile_encoder
+from .compiler.quantize import shape_encoder
+from .config import parse_nm, preset
 from .errors import CheckError, InputError
 from .isa import disassemble_text
+from .model.bert import LINEAR_NAMES
 from .model.embedder import Embedder, read_patterns
+from .perf.model import MachineTiming, estimate_cycles
 from .perf.page import html_page
 from .perf.tables import by_layer
 from .perf.timeline import chrome_trace
@@ -114,8 +118,6 @@ def demo(
         write("accelerator", config, output)
         watch.step("pruning, quantizing, compiling")
         quantized = embedder.quantize(patterns)
-        from .compiler.encoder import compile_encoder
-
         model = compile_encoder(quantized, config, len(ids))
         watch.step("compiling the RTL (kept for the next time)")
         hardware = RtlBackend(config)
@@ -361,3 +363,59 @@ def trace(
         typer.echo(json.dumps({"file": str(output), "start": start, "cycles": cycles, "bytes": output.stat().st_size}))
         return
     out.print(f"{output}: {output.stat().st_size:,} bytes, clock cycles {start} to {start + cycles}")
+
+
+@app.command(epilog="Example: sta-hw estimate --hidden 768 --heads 12 --layers 12 --tokens 128 --nm 2:4")
+def estimate(
+    hidden: Annotated[int, typer.Option(help="Hidden size.")] = 384,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 12,
+    layers: Annotated[int, typer.Option(help="Encoder layers.")] = 6,
+    intermediate: Annotated[int | None, typer.Option(help="Feed-forward size; 4 x hidden if not given.")] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens.")] = 128,
+    nm: PatternOption = "2:4",
+    preset_name: PresetOption = "reference",
+    latency: Annotated[int, typer.Option(help="Memory latency in cycles.", min=0)] = 50,
+    bandwidth: Annotated[float, typer.Option(help="Bus beats per cycle.", min=0.01, max=1.0)] = 1.0,
+    megahertz: Annotated[float, typer.Option(help="Clock, for the time.", min=0.001)] = 80.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Cycles of a model of a shape, without simulation (the cycle model follows the compiled program)."""
+    config = preset(preset_name)
+    for name, value in (("hidden", hidden), ("heads", heads), ("layers", layers), ("tokens", tokens)):
+        if value < 1:
+            raise InputError(f"{name} = {value} is out of range; the nearest is 1.")
+    if hidden % heads:
+        raise InputError(
+            f"heads = {heads} does not divide hidden = {hidden}; the nearest is {math.gcd(hidden, heads)}."
+        )
+
+    def work(watch: _Watch) -> tuple[float, float]:
+        watch.step("compiling the shape")
+        # Layers are alike: two of them tell what each further one adds.
+        count = min(layers, 2)
+        patterns = {(layer, name): parse_nm(nm) for layer in range(count) for name in LINEAR_NAMES}
+        wide = intermediate if intermediate is not None else 4 * hidden
+        timing = MachineTiming(latency, bandwidth)
+        cycles, ideal = [], []
+        for depth in range(1, count + 1):
+            shape = shape_encoder(hidden, heads, depth, wide, patterns)
+            program = compile_encoder(shape, config, tokens)
+            watch.step("following the program")
+            cycles.append(estimate_cycles(program.instructions, config, timing))
+            ideal.append(program.info["ideal_cycles"])
+        more = layers - count
+        total = cycles[-1] + (more * (cycles[-1] - cycles[0]) if more else 0)
+        return total, ideal[-1] / count * layers
+
+    cycles, ideal = _watched("estimate", "", work)
+    figures = {
+        "cycles": round(cycles), "ideal_cycles": ideal, "fraction_of_ideal": ideal / cycles,
+        "milliseconds": cycles / megahertz / 1000, "megahertz": megahertz, "hash": config.hash, "nm": nm,
+    }  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(figures, indent=2))
+        return
+    out.print(
+        f"{figures['cycles']:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal; "
+        f"{figures['milliseconds']:,.2f} ms at {megahertz:g} MHz"
+    )

@@ -167,7 +167,7 @@ class Config:
     parameter_words: int = 2048
     norm_columns: int = 512
     burst: int = 16
-    outstanding: int = 16
+    outstanding: int = 8
 
     def __post_init__(self) -> None:
         problems: list[str] = []

@@ -50,7 +50,7 @@ def test_generate_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("bench", "nothing"), "benchmark 'nothing' is unknown; it is engine, softmax, encoder, accuracy, sim."),
+        (("bench", "nothing"), "benchmark 'nothing' is unknown; it is engine, softmax, encoder, accuracy, model, sim."),
         (("demo", "--nm", "3:5"), "M = 5 (in 3:5) is not supported"),
         (("demo", "--text", "word " * 600), "the model takes 512"),
         (("demo", "--text", ""), "the text is empty"),
@@ -79,7 +79,9 @@ def test_doctor() -> None:
     assert all(t["remedy"] for t in found["tools"])
 
 
-@pytest.mark.parametrize("command", ["generate", "demo", "bench", "doctor", "compile", "run", "report", "trace"])
+@pytest.mark.parametrize(
+    "command", ["generate", "demo", "bench", "doctor", "compile", "run", "report", "trace", "estimate"]
+)
 def test_help_has_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.returncode == 0 and f"Example: sta-hw {command}" in " ".join(result.stdout.split())

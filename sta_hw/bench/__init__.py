@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import accuracy, encoder, engine, sim, softmax
+from . import accuracy, encoder, engine, model, sim, softmax
 from .report import Figure, Report, tool_versions
 
 __all__ = ["BENCHES", "Figure", "Report", "tool_versions"]
@@ -14,6 +14,7 @@ BENCHES: dict[str, Callable[..., Report]] = {
     "softmax": softmax.run,
     "encoder": encoder.run,
     "accuracy": accuracy.run,
+    "model": model.run,
     "sim": sim.run,
 }
 """Benchmarks by name."""

@@ -21,7 +21,7 @@ from ..formats.nm import keep_mask
 from ..model.bert import LINEAR_NAMES, BertModel
 from ..reference.requantizer import quantize_factor
 
-__all__ = ["LayerParameters", "LinearParameters", "NormParameters", "QuantizedEncoder", "quantize"]
+__all__ = ["LayerParameters", "LinearParameters", "NormParameters", "QuantizedEncoder", "quantize", "shape_encoder"]
 
 _MARGIN = 1.5
 """16-bit scales cover this times the largest calibration value: texts beyond the calibration saturate later."""
@@ -119,6 +119,28 @@ def _wide_scale(values: NDArray, gamma: NDArray | None = None) -> float:
     if gamma is not None:
         scale = max(scale, float(np.abs(gamma).max()) * 2 * 16 / 131071)
     return scale
+
+
+def shape_encoder(
+    hidden: int, heads: int, layers: int, intermediate: int, patterns: Mapping[tuple[int, str], Pattern] | None = None
+) -> QuantizedEncoder:
+    """An encoder of a shape, with weights of zero: for estimates, which look at no value."""
+    patterns = patterns or {}
+
+    def linear(layer: int, name: str) -> LinearParameters:
+        columns = intermediate if name == LINEAR_NAMES[4] else hidden
+        reduction = intermediate if name == LINEAR_NAMES[5] else hidden
+        zeros = np.zeros(columns, np.int64)
+        weights = np.zeros((columns, reduction), np.int8)
+        return LinearParameters(weights, patterns.get((layer, name), DENSE), zeros, zeros, zeros, zeros)
+
+    zeros = np.zeros(hidden, np.int64)
+    norm = NormParameters(zeros, zeros, zeros)
+    found = tuple(
+        LayerParameters({n: linear(i, n) for n in LINEAR_NAMES}, 0, 0, 0, np.zeros(256, np.int16), norm, norm)
+        for i in range(layers)
+    )
+    return QuantizedEncoder(found, norm, 1.0, 1.0, hidden, heads, intermediate)
 
 
 def quantize(

@@ -47,6 +47,8 @@ class Accumulator(wiring.Component):
         Bits of an incoming sum.
     delay : int
         Cycles by which `sums` come after their `flags`, at least 3.
+    plain : bool
+        No beat has `widen` set.
 
     Members
     -------
@@ -62,10 +64,10 @@ class Accumulator(wiring.Component):
         Read port of the result ring; the data come 2 cycles later.
     """
 
-    def __init__(self, config: Config, sum_width: int, delay: int) -> None:
+    def __init__(self, config: Config, sum_width: int, delay: int, *, plain: bool = False) -> None:
         if delay < 3:
             raise ValueError(f"delay must be at least 3 cycles, not {delay}")
-        self.config, self.sum_width, self.delay = config, sum_width, delay
+        self.config, self.sum_width, self.delay, self.plain = config, sum_width, delay, plain
         super().__init__(
             {
                 "flags": In(Flags),
@@ -109,7 +111,7 @@ class Accumulator(wiring.Component):
         widen = Signal()
         fresh = Signal()
         halve = Signal(cfg.rows)
-        m.d.comb += [widen.eq(preparing.widen), fresh.eq(preparing.first_pass)]
+        m.d.comb += [widen.eq(0 if self.plain else preparing.widen), fresh.eq(preparing.first_pass)]
         # One beat early, so that a row's choice comes from a register of its own.
         m.d.sync += halve.eq(Mux(stages[self.delay - 2].rescale, self.halve, 0))
 

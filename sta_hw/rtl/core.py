@@ -106,13 +106,15 @@ class Core(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
-        deep = max(2 * cfg.burst, 128)
+        # Deep enough to keep their share of the bus while all bursts under way belong to others; a block RAM
+        # of the bus's width has so many words anyway.
+        deep = max(2 * cfg.burst, 512)
         reads = m.submodules.reads = ReadMaster(
             cfg,
-            {"fetch": max(cfg.burst, 32), "windows": 2 * deep, "residual": deep, "norm_parameters": deep,
-             "norm": 2 * deep, "loads": deep},
+            {"fetch": max(2 * cfg.burst, 128), "windows": deep, "residual": deep, "norm_parameters": deep,
+             "norm": deep, "loads": deep},
         )  # fmt: skip
-        writes = m.submodules.writes = WriteMaster(cfg, dict.fromkeys(WRITE_CLIENTS, 2 * deep))
+        writes = m.submodules.writes = WriteMaster(cfg, dict.fromkeys(WRITE_CLIENTS, deep))
         for unit in (reads, writes):
             m.d.comb += [unit.base.eq(self.image_address), unit.limit.eq(self.image_size)]
         for unit, names in (
@@ -125,7 +127,7 @@ class Core(wiring.Component):
 
         fetch = m.submodules.fetch = Fetch(cfg)
         loader = m.submodules.loader = Loader(cfg)
-        engine = m.submodules.engine = Engine(cfg)
+        engine = m.submodules.engine = Engine(cfg, plain=True)
         values = m.submodules.values = StreamedMemory(loader.widths[Target.VALUES], cfg.weight_words, 4)
         positions = m.submodules.positions = StreamedMemory(loader.widths[Target.POSITIONS], cfg.position_words, 1)
         parameters = m.submodules.parameters = StreamedMemory(loader.widths[Target.PARAMETERS], cfg.parameter_words, 1)

@@ -37,6 +37,9 @@ class Engine(wiring.Component):
     Parameters
     ----------
     config : Config
+    plain : bool
+        Leave out what the accelerator does not use: several taps (`taps` counts as 1) and 16-bit
+        activations (`widen_at` counts as 0).
 
     Members
     -------
@@ -63,8 +66,8 @@ class Engine(wiring.Component):
         What a decoded beat waits for: its windows, room in the result ring, the rescaling.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, *, plain: bool = False) -> None:
+        self.config, self.plain = config, plain
         super().__init__(
             {
                 "command": In(stream.Signature(command_layout(config))),
@@ -95,7 +98,7 @@ class Engine(wiring.Component):
         decoder = m.submodules.decoder = Decoder(cfg)
         windows = m.submodules.windows = Windows(cfg)
         array = m.submodules.array = ProcessingArray(cfg)
-        accumulator = m.submodules.accumulator = Accumulator(cfg, array.sum_width, array.latency)
+        accumulator = m.submodules.accumulator = Accumulator(cfg, array.sum_width, array.latency, plain=self.plain)
         drain = m.submodules.drain = Drain(cfg)
 
         connect(m, flipped(self.values), decoder.values)
@@ -120,14 +123,16 @@ class Engine(wiring.Component):
         given = self.command.payload
         for name, unit in (("decoder", decoder), ("windows", windows), ("drain", drain)):
             wanted = unit.command.payload
-            queue = m.submodules[f"{name}_commands"] = fifo.SyncFIFOBuffered(
-                width=wanted.shape().size, depth=_COMMANDS_AHEAD
-            )
+            fixed = {"taps": 1, "widen_at": 0} if self.plain else {}
+            kept = [field for field, _ in wanted.shape() if field not in fixed]
+            widths = [len(Value.cast(wanted[field])) for field in kept]
+            queue = m.submodules[f"{name}_commands"] = fifo.SyncFIFOBuffered(width=sum(widths), depth=_COMMANDS_AHEAD)
             m.d.comb += [
-                wanted.eq(queue.r_data),
+                Cat(Value.cast(wanted[field]) for field in kept).eq(queue.r_data),
+                *(wanted[field].eq(value) for field, value in fixed.items() if field in dict(wanted.shape())),
                 unit.command.valid.eq(queue.r_rdy),
                 queue.r_en.eq(unit.command.ready),
-                queue.w_data.eq(Cat(Value.cast(given[field]) for field, _ in wanted.shape())),
+                queue.w_data.eq(Cat(Value.cast(given[field]) for field in kept)),
             ]
             queues.append(queue)
         bad = Signal()

@@ -6,7 +6,7 @@ and the next product's activations in 8. docs/numerics.md has the arithmetic.
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -102,8 +102,8 @@ class Norm(wiring.Component):
         wanted = {}
         reading_again = Signal()
         for name, address, count, number in (
-            ("input", Mux(reading_again, order.input_address, first.input_address),
-             Mux(reading_again, beats, first_beats), first.instruction),
+            # Also for the second reading: the next order is taken only after it.
+            ("input", first.input_address, first_beats, first.instruction),
             ("parameters", order.parameters_address, _up(order.width * 8, cfg.bus_bytes), order.instruction),
             ("wide", order.wide_address, beats, order.instruction),
             ("narrow", order.narrow_address, beats >> 1, order.instruction),
@@ -246,8 +246,8 @@ class Norm(wiring.Component):
             kept = m.submodules[f"rows_{i}"] = memory.Memory(shape=unsigned(layout.size), depth=2 * slots, init=[])
             write, used = kept.write_port(), kept.read_port(domain="comb")
             m.d.comb += [
-                write.addr.eq(slot_stored + Mux(bank, slots, 0)),
-                used.addr.eq(slot + Mux(bank, 0, slots)),
+                write.addr.eq(Cat(slot_stored, bank)),
+                used.addr.eq(Cat(slot, ~bank)),
             ]
             stored.append(write)
             rows.append(data.View(layout, used.data))
@@ -356,8 +356,8 @@ class Norm(wiring.Component):
         cfg = self.config
         lanes = len(x)
         gear = m.submodules.parameters_gear = self._parameters = Gearbox(8 * cfg.bus_bytes, 64)
-        wide = m.submodules.wide_queue = fifo.SyncFIFOBuffered(width=16 * lanes, depth=2 * _QUEUE_DEPTH)
-        narrow = m.submodules.narrow_queue = fifo.SyncFIFOBuffered(width=8 * lanes, depth=2 * _QUEUE_DEPTH)
+        wide = m.submodules.wide_queue = fifo.SyncFIFOBuffered(width=16 * lanes, depth=_QUEUE_DEPTH)
+        narrow = m.submodules.narrow_queue = fifo.SyncFIFOBuffered(width=8 * lanes, depth=_QUEUE_DEPTH)
         pack = m.submodules.pack = Gearbox(8 * lanes, 8 * cfg.bus_bytes)
         m.d.comb += [
             gear.source.payload.eq(self.parameters.payload),
@@ -376,7 +376,7 @@ class Norm(wiring.Component):
         ]
         rooms = []
         for queue in (wide, narrow):
-            room = Signal(range(2 * _QUEUE_DEPTH + 1), init=2 * _QUEUE_DEPTH)
+            room = Signal(range(_QUEUE_DEPTH + 1), init=_QUEUE_DEPTH)
             m.d.sync += room.eq(room - active + (queue.r_rdy & queue.r_en))
             rooms.append(room != 0)
 
@@ -398,14 +398,20 @@ class Norm(wiring.Component):
             deviation = Signal(signed(18), name=f"deviation_{i}")
             inverse = Signal(16, name=f"inverse_{i}")
             m.d.sync += [deviation.eq((x[i] << 1) - row.mean), inverse.eq(row.inverse)]
-            multiplier = m.submodules[f"deviation_multiplier_{i}"] = Multiplier(18, 17, cfg.multiplier)
-            m.d.comb += [multiplier.a.eq(deviation), multiplier.b.eq(inverse)]
             places = delayed(row.shift, 1 + through, f"places_{i}")
-            coarse = Signal(signed(37), name=f"coarse_{i}")
-            fine = Signal(signed(37), name=f"fine_{i}")
+            # After the coarse shift only the bits that can be left after the fine one are kept.
+            coarse = Signal(signed(_NORMAL_BITS + 9), name=f"coarse_{i}")
+            fine = Signal(signed(_NORMAL_BITS + 9), name=f"fine_{i}")
+            shifted = Signal(signed(37), name=f"shifted_{i}")
+            multiplier = m.submodules[f"deviation_multiplier_{i}"] = Multiplier(18, 17, cfg.multiplier)
+            m.d.comb += [
+                multiplier.a.eq(deviation),
+                multiplier.b.eq(inverse),
+                shifted.eq((multiplier.p << 1) >> Cat(Const(0, 3), places[3:])),
+            ]
             normal = Signal(signed(_NORMAL_BITS), name=f"normal_{i}")
             m.d.sync += [
-                coarse.eq((multiplier.p << 1) >> Cat(0, 0, 0, places[3:])),
+                coarse.eq(saturated(shifted, _NORMAL_BITS + 9)),
                 fine.eq(coarse >> delayed(places, 1, f"fine_places_{i}")[:3]),
                 normal.eq(saturated((fine + 1) >> 1, _NORMAL_BITS)),
             ]
