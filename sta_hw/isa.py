@@ -94,7 +94,7 @@ COMMON = (("opcode", 8), ("wait_loads", 20), ("wait_matrix", 20), ("wait_product
 results are in memory (or in the softmax), and NORMs must be finished before it starts."""
 
 _PRODUCT = (
-    ("window_address", 32), ("window_beats", 24),
+    ("window_address", 32), ("window_beats", 20),
     ("encoding", 2), ("n", 6), ("m_log2", 3), ("depth", 6), ("columns", 16), ("passes", 16),
     ("continues", 1), ("unfinished", 1), ("wide", 1),
     ("values_base", 16), ("count0", 16), ("stride0", 16), ("count1", 12), ("stride1", 16),
@@ -107,7 +107,7 @@ _PRODUCT = (
 
 BODIES: dict[Opcode, tuple[tuple[str, int], ...]] = {
     Opcode.HALT: (),
-    Opcode.LOAD: (("target", 2), ("destination", 16), ("address", 32), ("beats", 24), ("rows", 16), ("stride", 32)),
+    Opcode.LOAD: (("target", 2), ("destination", 16), ("address", 32), ("beats", 20), ("rows", 16), ("stride", 32)),
     Opcode.PRODUCT: _PRODUCT,
     Opcode.SCORES: _PRODUCT,
     Opcode.CONTEXT: _PRODUCT,

@@ -89,7 +89,7 @@ REGISTERS = (
     ),
     Register("error_instruction", 0x20, "ro", "number of the instruction that failed"),
     Register("interrupt_clear", 0x24, "wo", "any write clears the interrupt"),
-    Register("image_address", 0x28, "rw", "bus address of the memory image"),
+    Register("image_address", 0x28, "rw", "bus address of the memory image, a multiple of the longest burst"),
     Register("image_size", 0x2C, "rw", "bytes of the image, whole bursts; nothing outside is read or written"),
     Register("program_address", 0x30, "rw", "offset of the program in the image"),
     Register("stalled", 0x34, "ro", "streams that offer a beat nobody takes, for finding out why a program waits",

@@ -203,7 +203,7 @@ class AttentionSoftmax(wiring.Component):
         lane = Signal(range(lanes))
         row = Signal(range(cfg.rows))
         drained = Signal(range(_PIPELINE + 4))
-        adding, summing = Signal(), Signal()
+        adding, summing, turn = Signal(), Signal(), Signal()
         m.d.sync += room.eq(room - go + (output.r_rdy & output.r_en))
         m.d.sync += totals_room.eq(totals_room - summing + (totals.r_rdy & totals.r_en))
 
@@ -234,7 +234,7 @@ class AttentionSoftmax(wiring.Component):
                     # A total is below 2**31, so 31 places leave as much of it as more would.
                     m.d.sync += ring_shift(growths[i], Mux(block.first, 0, Mux(gap[5:].any(), 31, gap[:5])))
                     m.d.sync += ring_shift(exponents[i], self._found[i][0])
-                    m.d.sync += ring_shift(self._found[i], self._found[i][0])
+                    m.d.sync += ring_shift(self._found[i], self._found[i][-1])
                 m.d.sync += [s.eq(0) for ring in sums for s in ring]
                 with m.If(block.first):
                     m.d.sync += [c.eq(1 << 15) for ring in carries for c in ring]
@@ -259,21 +259,21 @@ class AttentionSoftmax(wiring.Component):
                 m.d.comb += [adding.eq((totals_room != 0) | ~block.last), summing.eq(adding & block.last)]
                 with m.If(adding):
                     m.d.sync += [row.eq(row + 1), lane.eq(lane + 1)]
-                    with m.If(lane == lanes - 1):
+                    m.d.comb += turn.eq(lane == lanes - 1)
+                    with m.If(turn):
                         m.d.sync += lane.eq(0)
-                        m.d.sync += [a for ring in sums for a in ring_shift(ring, ring[0])]
                     with m.If(row == cfg.rows - 1):
                         m.next = "IDLE"
         m.d.comb += queue.r_en.eq(go)
         with m.If(~fsm.ongoing("IDLE")):
             m.d.comb += self.busy.eq(1)
 
-        self._pipeline(m, queue.r_data, go, exponents, carries, sums, output)
+        self._pipeline(m, queue.r_data, go, turn, exponents, carries, sums, output)
         gain = Signal(3)
         m.d.comb += gain.eq(block.gain)
         self._reciprocals(m, total, gain, summing, totals)
 
-    def _pipeline(self, m: Module, word: Value, go, exponents, carries, sums, output) -> None:
+    def _pipeline(self, m: Module, word: Value, go, turn, exponents, carries, sums, output) -> None:
         """Exponentials with error diffusion along each row: a pipeline that never stalls."""
         flags = [go]
         for i in range(_PIPELINE):
@@ -311,8 +311,9 @@ class AttentionSoftmax(wiring.Component):
             m.d.sync += probability.eq(fine[16:] + running[16])
             with m.If(flags[4]):
                 m.d.sync += ring_shift(carries[i], running[:16])
-            with m.If(flags[5]):
-                m.d.sync += ring_shift(sums[i], sums[i][0] + probability)
+            # A turn for reading adds nothing: cheaper than another input to the registers.
+            with m.If(flags[5] | turn):
+                m.d.sync += ring_shift(sums[i], sums[i][0] + Mux(turn, 0, probability))
             results.append(probability)
         m.d.comb += [output.w_en.eq(flags[5]), output.w_data.eq(Cat(*results))]
 

@@ -19,7 +19,7 @@ from .layouts import COUNT_BITS
 
 __all__ = ["ReadMaster", "WriteMaster", "run_layout"]
 
-_BEATS_BITS = 24
+_BEATS_BITS = 20
 _WRITES_UNDER_WAY = 16
 
 
@@ -110,6 +110,12 @@ class _Bursts(wiring.Component):
         return m
 
 
+def _on_bus(config: Config, base: Value, address: Value) -> Value:
+    """Address on the bus; the image begins at a burst boundary, whatever the low bits of `base` say."""
+    bits = (config.burst * config.bus_bytes).bit_length() - 1
+    return Cat(address[:bits], (base[bits:] + address[bits:])[: ADDRESS_BITS - bits])
+
+
 def _choose(m: Module, bursts: Sequence[_Bursts], name: str) -> tuple[Value, Signal, Array]:
     """Fixed priority among the requests: whether there is one, its number, the bursts by number."""
     number = Signal(range(max(2, len(bursts))), name=f"{name}_chosen")
@@ -133,7 +139,8 @@ class ReadMaster(wiring.Component):
     -------
     <name>_run : In(stream of run_layout); <name>_data : Out(stream of bus words)
     base, limit : In(32)
-        Address of the image on the bus, and its size in bytes.
+        Address of the image on the bus, a multiple of ``burst * bus_bytes`` (lower bits do not count), and
+        its size in bytes.
     stop : In(1)
         Issue no more bursts.
     idle : Out(1)
@@ -199,7 +206,7 @@ class ReadMaster(wiring.Component):
         with m.If(free):
             m.d.sync += [
                 self.arvalid.eq(issue),
-                self.araddr.eq(self.base + by_number[number].address),
+                self.araddr.eq(_on_bus(cfg, self.base, by_number[number].address)),
                 self.arlen.eq(by_number[number].length - 1),
             ]
         end = self.rvalid & self.rlast
@@ -323,7 +330,7 @@ class WriteMaster(wiring.Component):
         with m.If(issue):
             m.d.sync += [
                 self.awvalid.eq(1),
-                self.awaddr.eq(self.base + by_number[number].address),
+                self.awaddr.eq(_on_bus(cfg, self.base, by_number[number].address)),
                 self.awlen.eq(by_number[number].length - 1),
                 sending.eq(1),
                 left.eq(by_number[number].length),

@@ -21,7 +21,7 @@ def window_order_layout() -> data.StructLayout:
     """The windows of one product: from memory, or probabilities."""
     return data.StructLayout(
         {
-            "probabilities": unsigned(1), "address": unsigned(ADDRESS_BITS), "beats": unsigned(24),
+            "probabilities": unsigned(1), "address": unsigned(ADDRESS_BITS), "beats": unsigned(20),
             "instruction": unsigned(COUNT_BITS),
         }
     )  # fmt: skip
@@ -54,7 +54,7 @@ class WindowFeed(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        queue = m.submodules.queue = fifo.SyncFIFOBuffered(width=25, depth=_AHEAD)
+        queue = m.submodules.queue = fifo.SyncFIFOBuffered(width=21, depth=_AHEAD)
         new = self.order.payload
         m.d.comb += [
             self.run.payload.address.eq(new.address),
@@ -65,7 +65,7 @@ class WindowFeed(wiring.Component):
             queue.w_en.eq(self.order.valid & self.order.ready),
             queue.w_data.eq(new.beats << 1 | new.probabilities),
         ]
-        left = Signal(24)
+        left = Signal(20)
         probabilities = Signal()
         active = left != 0
         move = self.activations.valid & self.activations.ready

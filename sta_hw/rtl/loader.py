@@ -24,7 +24,7 @@ def load_order_layout() -> data.StructLayout:
     return data.StructLayout(
         {
             "target": unsigned(2), "destination": unsigned(16), "address": unsigned(ADDRESS_BITS),
-            "beats": unsigned(24), "rows": unsigned(16), "stride": unsigned(32), "instruction": unsigned(COUNT_BITS),
+            "beats": unsigned(20), "rows": unsigned(16), "stride": unsigned(32), "instruction": unsigned(COUNT_BITS),
         }
     )  # fmt: skip
 
@@ -76,7 +76,7 @@ class Loader(wiring.Component):
         asked = Signal(16)  # runs still to ask for
         next_address = Signal(ADDRESS_BITS)
         runs_left = Signal(16)
-        beats_left = Signal(24)
+        beats_left = Signal(20)
         step = Signal()
         m.d.comb += [
             self.run.payload.address.eq(next_address),

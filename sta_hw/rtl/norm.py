@@ -104,7 +104,7 @@ class Norm(wiring.Component):
         for name, address, count, number in (
             # Also for the second reading: the next order is taken only after it.
             ("input", first.input_address, first_beats, first.instruction),
-            ("parameters", order.parameters_address, _up(order.width * 8, cfg.bus_bytes), order.instruction),
+            ("parameters", order.parameters_address, _words(order.width, cfg.bus_bytes), order.instruction),
             ("wide", order.wide_address, beats, order.instruction),
             ("narrow", order.narrow_address, beats >> 1, order.instruction),
         ):  # fmt: skip
@@ -122,7 +122,7 @@ class Norm(wiring.Component):
 
         # A tile that fits waits on chip between the passes, while the sums of the next one are taken.
         tile = m.submodules.tile = fifo.SyncFIFOBuffered(width=8 * cfg.bus_bytes, depth=cfg.norm_columns * slots)
-        left, left_first = Signal(24), Signal(24)
+        left, left_first = Signal(20), Signal(20)
         slot = Signal(range(slots))
         sum_step, step = Signal(), Signal()
         statistics_done, hand_over = Signal(), Signal()
@@ -445,6 +445,8 @@ class Norm(wiring.Component):
         return rooms[0] & rooms[1] & gear.target.valid
 
 
-def _up(value: Value, step: int) -> Value:
-    """`value` / `step`, rounded up; `step` is a power of two."""
-    return (value + (step - 1)) >> (step.bit_length() - 1)
+def _words(columns: Value, bus_bytes: int) -> Value:
+    """Bus words of so many columns' parameters, 8 bytes each."""
+    if bus_bytes <= 8:
+        return columns * (8 // bus_bytes)
+    return (columns * 8 + (bus_bytes - 1)) >> (bus_bytes.bit_length() - 1)
