@@ -33,9 +33,14 @@ test: lint
 bench: setup
 	$(BIN)/sta-hw bench engine
 	$(BIN)/sta-hw bench softmax
+	$(BIN)/sta-hw bench encoder
+	$(BIN)/sta-hw bench accuracy
+	$(BIN)/sta-hw bench model
+	$(BIN)/sta-hw bench sim
 	$(BIN)/python scripts/bench_verilog.py -o scripts/results/verilog.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-fpga.txt
 	$(BIN)/python scripts/bench_fpga.py --seed 1 --seed 2 --seed 3 -o scripts/results/fpga-engine.json
+	$(BIN)/python scripts/bench_fpga.py --top accelerator --no-route -o scripts/results/fpga-accelerator.json
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,7 @@
 """Size and speed of a generated top level on an ECP5, out of context: Yosys, then nextpnr.
 
 Example: python scripts/bench_fpga.py --seed 1 --seed 2 --seed 3
+Example: python scripts/bench_fpga.py --top accelerator --no-route
 """
 
 from __future__ import annotations
@@ -58,6 +59,14 @@ def place_and_route(folder: Path, seed: int, frequency: float, minutes: float) -
     return json.loads((folder / report).read_text())
 
 
+def cell_counts(folder: Path) -> dict[str, int]:
+    """Cells after synthesis, and logic in LUT4: a CCU2C takes two, a 16 x 4 RAM cell four."""
+    found = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
+    names = ("LUT4", "CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "MULT18X18D", "DP16KD")
+    cells = {name: found.get(name, 0) for name in names}
+    return cells | {"lut4_equivalents": cells["LUT4"] + 2 * cells["CCU2C"] + 4 * cells["TRELLIS_DPR16X4"]}
+
+
 def summary(seed: int, report: dict[str, Any] | None) -> dict[str, Any]:
     """A seed's row of the table."""
     if report is None:
@@ -73,7 +82,8 @@ def summary(seed: int, report: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def main(
-    top: Annotated[str, typer.Option(help="engine or softmax.")] = "engine",
+    top: Annotated[str, typer.Option(help="engine, softmax or accelerator.")] = "engine",
+    route: Annotated[bool, typer.Option(help="Place and route; without, only Yosys counts cells.")] = True,
     preset_name: Annotated[str, typer.Option("--preset")] = "reference",
     seed: Annotated[list[int] | None, typer.Option(help="nextpnr seed; may be repeated.")] = None,
     frequency: Annotated[float, typer.Option(help="Target in MHz.")] = 130.0,
@@ -91,18 +101,25 @@ def main(
         (folder / "top.v").write_text(emit_verilog(component(top, config), top))
         progress.print(f"Yosys: {top}, {config.rows} x {config.groups}")
         run_yosys(SYNTHESIS.format(top=top), folder)
-        seeds = seed or [1]
+        cells = cell_counts(folder)
+        seeds = (seed or [1]) if route else []
         with ThreadPoolExecutor(jobs) as pool:
             reports = pool.map(lambda number: place_and_route(folder, number, frequency, minutes), seeds)
             for number, report in zip(seeds, reports, strict=True):
                 rows.append(summary(number, report))
                 progress.print(f"nextpnr: seed {number}: {rows[-1]['fmax_mhz']} MHz")
+    rows.insert(0, {"seed": "Yosys", "fmax_mhz": None, **cells})
     routed = [r for r in rows if r["fmax_mhz"] is not None]
-    if not routed:
+    if route and not routed:
         raise SystemExit(f"no seed routed within {minutes:g} minutes")
-    fmax = max(r["fmax_mhz"] for r in routed)
     figures = []
-    if (top, preset_name) == ("engine", "reference"):
+    if (top, preset_name) == ("accelerator", "reference"):
+        figures = [
+            Figure("LUT4 + 2 x CCU2C + 4 x TRELLIS_DPR16X4", cells["lut4_equivalents"], "LUT4", "<= 26000"),
+            Figure("MULT18X18D", cells["MULT18X18D"], "1", "<= 156"),
+        ]
+    if (top, preset_name) == ("engine", "reference") and routed:
+        fmax = max(r["fmax_mhz"] for r in routed)
         per_mac = routed[0]["TRELLIS_COMB"] / config.macs
         figures = [
             Figure(f"Fmax, LFE5U-85F speed 6, best of {len(rows)} seeds", fmax, "MHz", ">= 110"),

@@ -58,6 +58,7 @@ def test_generate_json(tmp_path: Path) -> None:
         (("generate", "--top", "accelerator", "--rows", "12"), "needs rows a power of two, and rows = 12"),
         (("run", "missing.npz"), "missing.npz is not a compiled model"),
         (("run", "--backend", "gpu"), "backend 'gpu' is unknown; it is reference, rtl"),
+        (("estimate", "--hidden", "100", "--heads", "7"), "heads = 7 does not divide hidden = 100; the nearest is 1"),
         (("compile", "--tokens", "0"), "tokens = 0; a text has at least one"),
         (("compile", "--model", "nowhere"), "model folder nowhere"),
         (("compile", "--nm-table", "none.json"), "N:M table none.json"),
@@ -111,3 +112,12 @@ def test_compile_then_run_on_both_backends(tmp_path: Path) -> None:
     assert html.count("<svg") == 2 and "http" not in html.split("</style>")[1].split("<svg")[0]
     events = json.loads((tmp_path / "r.json").read_text())["traceEvents"]
     assert {e["ph"] for e in events} == {"M", "X", "C"}
+
+
+def test_estimate_scales_with_layers() -> None:
+    found = []
+    for layers in ("1", "2", "12"):
+        result = run("estimate", "--layers", layers, "--tokens", "32", "--json")
+        assert result.returncode == 0, result.stderr
+        found.append(json.loads(result.stdout)["cycles"])
+    assert found[2] == pytest.approx(found[1] + 10 * (found[1] - found[0]), abs=2)
