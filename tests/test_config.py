@@ -74,7 +74,8 @@ def test_hash_depends_on_every_parameter() -> None:
     base = PRESETS["reference"]
     changes = {
         "rows": 32, "groups": 4, "window": 32, "nm": ("2:4",), "encodings": ("index",), "lanes": 4,
-        "drain_lanes": 2, "columns": 256, "weight_words": 4096, "parameter_words": 512, "norm_columns": 64, "burst": 8, "outstanding": 4,
+        "drain_lanes": 2, "columns": 256, "weight_words": 4096,
+        "parameter_words": 512, "norm_columns": 64, "burst": 8, "outstanding": 4,
         "multiplier": "lut", "window_memory": "distributed", "softmax_lanes": 4, "softmax_block": 64,
     }  # fmt: skip
     assert set(changes) == {f.name for f in dataclasses.fields(Config)}
