@@ -124,7 +124,7 @@ def main(
         fmax = max(r["fmax_mhz"] for r in routed)
         per_mac = routed[0]["TRELLIS_COMB"] / config.macs
         figures = [
-            Figure(f"Fmax, LFE5U-85F speed 6, best of {len(rows)} seeds", fmax, "MHz", ">= 110"),
+            Figure(f"Fmax, LFE5U-85F speed 6, best of {len(routed)} seeds", fmax, "MHz", ">= 110"),
             Figure("TRELLIS_COMB per MAC, requantization included", per_mac, "1", "<= 90"),
         ]
     result = Report(f"fpga-{top}", config, rows, figures)
