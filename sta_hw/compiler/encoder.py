@@ -179,6 +179,7 @@ class _Lowering:
         self.groups: list[list[Load]] = []
         self.layers: list[dict[str, Any]] = []
         self._names = 0
+        self._words_before = 0  # on-chip words of the chunk before
         rows, hidden = config.rows, encoder.hidden
         # Windows of the last tile may be read up to a whole pass beyond its end.
         slack = config.groups * config.window * rows
@@ -294,13 +295,18 @@ class _Lowering:
     def chunk(self, label: str, columns: int, values_each: int, passes: int, depth: int) -> int:
         """Columns whose weights are on chip at a time: a multiple of `groups`, as equal as possible."""
         cfg = self.config
-        # Half of the ring leaves the other half to the next chunk. More is worth a wait only where loading
-        # the windows of a pass would otherwise take longer than computing it.
+        # Half of the ring leaves the other half to the next chunk. More is worth a wait where loading the windows
+        # of a pass would otherwise take longer than computing it; and it costs nothing where all columns fit
+        # beside the chunk before, but spares the bus a second reading of the windows.
         beats = values_each // passes
         load = cfg.groups * depth * cfg.rows // cfg.lanes
         limit = min(int(cfg.parameter_words * 0.5), cfg.columns if passes > 1 else columns)
         most = min(cfg.weight_words // 2 // values_each, limit)
-        if most * beats < 1.25 * load:
+        words = columns * values_each
+        fits = columns <= limit and words <= min(cfg.weight_words * _RING_SHARE, cfg.weight_words - self._words_before)
+        if fits and columns / math.ceil(columns / max(most, 1)) * beats < 2 * load:
+            most = columns
+        elif most * beats < 1.25 * load:
             most = min(int(cfg.weight_words * _RING_SHARE) // values_each, limit)
         most = most // cfg.groups * cfg.groups
         if most == 0:
@@ -309,8 +315,9 @@ class _Lowering:
                 f"{label}: {cfg.groups} columns of weights take {cfg.groups * values_each} words, more than fits "
                 f"beside the next ones in weight_words = {cfg.weight_words}; {wanted} would do."
             )
-        count = math.ceil(columns / most)
-        return math.ceil(columns / count / cfg.groups) * cfg.groups
+        width = math.ceil(columns / math.ceil(columns / most) / cfg.groups) * cfg.groups
+        self._words_before = width * values_each
+        return width
 
     def pieces(self, target: Target, words: NDArray[np.uint8], base: str, count: int) -> list[Load]:
         """LOADs of consecutive words, several so that the first may go before all room is free."""

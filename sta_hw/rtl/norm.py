@@ -6,8 +6,8 @@ and the next product's activations in 8. docs/numerics.md has the arithmetic.
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
@@ -16,15 +16,11 @@ from .axi import ADDRESS_BITS
 from .dma import run_layout
 from .layouts import COUNT_BITS
 from .multiplier import Multiplier
+from .norm_statistics import INVERSE_BITS, SQUARES_BITS, SUM_BITS, WIDTH_BITS, RowStatistics
 from .sequencer import Gearbox
 
 __all__ = ["Norm", "norm_order_layout", "norm_parameters_layout"]
 
-_SUM_BITS = 30
-_SQUARES_BITS = 46
-_VARIANCE_BITS = 62
-_WIDTH_BITS = 14
-_INVERSE_BITS = 33
 _NORMAL_BITS = 18
 _QUEUE_DEPTH = 16
 _LATENCY = 8 + 3 * Multiplier.latency
@@ -38,8 +34,8 @@ def norm_order_layout() -> data.StructLayout:
             "wide_address": unsigned(ADDRESS_BITS),
             "narrow_address": unsigned(ADDRESS_BITS),
             "parameters_address": unsigned(ADDRESS_BITS),
-            "width": unsigned(_WIDTH_BITS),
-            "inverse": unsigned(_INVERSE_BITS),
+            "width": unsigned(WIDTH_BITS),
+            "inverse": unsigned(INVERSE_BITS),
             "instruction": unsigned(COUNT_BITS),
         }
     )
@@ -90,10 +86,6 @@ class Norm(wiring.Component):
         slots = cfg.rows // lanes
         first = Signal(norm_order_layout(), name="first_order")  # the tile whose sums are taken
         order = Signal(norm_order_layout())  # the tile that is normalized
-        size_log2 = Signal(4)  # floor(log2 width)
-        for bit in range(_WIDTH_BITS):
-            with m.If(first.width[bit]):
-                m.d.comb += size_log2.eq(bit)
         first_beats = first.width * slots  # 16-bit elements, `lanes` to a bus word
         beats = order.width * slots
         kept = first.width <= cfg.norm_columns
@@ -190,11 +182,20 @@ class Norm(wiring.Component):
         bank = Signal()
         with m.If(hand_over):
             m.d.sync += bank.eq(~bank)
-        rows = self._statistics(
-            m, sums, squares, sums_fsm.ongoing("STATISTICS"), first, size_log2, statistics_done, slots, bank, slot
-        )
+        statistics = m.submodules.statistics = RowStatistics(lanes, slots)
+        m.d.comb += [
+            *(statistics.sums[i].eq(ring[0]) for i, ring in enumerate(sums)),
+            *(statistics.squares[i].eq(ring[0]) for i, ring in enumerate(squares)),
+            statistics.running.eq(sums_fsm.ongoing("STATISTICS")),
+            statistics.width.eq(first.width),
+            statistics.inverse.eq(first.inverse),
+            statistics_done.eq(statistics.done),
+            self._turn.eq(statistics.turn),
+            statistics.bank.eq(bank),
+            statistics.slot.eq(slot),
+        ]
         word = Mux(order_kept, tile.r_data, self.input.payload)
-        ready = self._second_pass(m, lanes_of(word), rows, step, slot == slots - 1)
+        ready = self._second_pass(m, lanes_of(word), statistics.rows, step, slot == slots - 1)
         m.d.comb += [
             step.eq(normalizing & ready & Mux(order_kept, tile.r_rdy, reading_again & self.input.valid)),
             self.input.ready.eq(sum_step | (reading_again & step)),
@@ -210,8 +211,8 @@ class Norm(wiring.Component):
         """Sums and sums of squares of each row, in rings that turn by one place per beat."""
         lanes = len(x)
         self._turn = Signal()
-        sums = [[Signal(signed(_SUM_BITS), name=f"sum_{i}_{s}") for s in range(slots)] for i in range(lanes)]
-        squares = [[Signal(_SQUARES_BITS, name=f"squares_{i}_{s}") for s in range(slots)] for i in range(lanes)]
+        sums = [[Signal(signed(SUM_BITS), name=f"sum_{i}_{s}") for s in range(slots)] for i in range(lanes)]
+        squares = [[Signal(SQUARES_BITS, name=f"squares_{i}_{s}") for s in range(slots)] for i in range(lanes)]
         flags = [active]
         for k in range(Multiplier.latency + 1):
             stage = Signal(name=f"summing_{k + 1}")
@@ -230,126 +231,6 @@ class Norm(wiring.Component):
         with m.If(clear):
             m.d.sync += [r.eq(0) for ring in sums + squares for r in ring]
         return sums, squares
-
-    def _statistics(self, m, sums, squares, running, order, size_log2, done, slots: int, bank, slot) -> list[data.View]:
-        """Mean and 1/deviation of each row, one row after the other, with serial multipliers.
-
-        They go into bank `bank` of small memories; what is returned is `slot` of the other bank, per lane.
-
-        With S the sum, Q the sum of squares and K columns: V = K Q - S^2 = (K deviation)^2, exact.
-        """
-        lanes = len(sums)
-        layout = data.StructLayout({"mean": signed(17), "inverse": unsigned(16), "shift": unsigned(6)})
-        stored, slot_stored = [], Signal(range(slots))
-        rows = []
-        for i in range(lanes):
-            kept = m.submodules[f"rows_{i}"] = memory.Memory(shape=unsigned(layout.size), depth=2 * slots, init=[])
-            write, used = kept.write_port(), kept.read_port(domain="comb")
-            m.d.comb += [
-                write.addr.eq(Cat(slot_stored, bank)),
-                used.addr.eq(Cat(slot, ~bank)),
-            ]
-            stored.append(write)
-            rows.append(data.View(layout, used.data))
-        lane, slot_lane = Signal(range(lanes)), Signal(range(lanes))
-        magnitude, bits = Signal(_SUM_BITS), Signal(_SUM_BITS)
-        negative = Signal()
-        squared, scaled, product = (Signal(_VARIANCE_BITS, name=n) for n in ("squared", "scaled", "product"))
-        mean = Signal(_VARIANCE_BITS)
-        width_bits = Signal(_WIDTH_BITS)
-        addend = Signal(_SQUARES_BITS)
-        variance = Signal(_VARIANCE_BITS)
-        exponent = Signal(range(_VARIANCE_BITS))
-        cycle = Signal(range(_SUM_BITS))
-        table = [round(2**16 / (1 + (i + 0.5) / 512) ** 0.5) for i in range(512)]
-        table += [round(2**16 / (2 * (1 + (i + 0.5) / 512)) ** 0.5) for i in range(512)]
-        rom = m.submodules.inverse_root = memory.Memory(shape=unsigned(16), depth=1024, init=table)
-        read = rom.read_port()
-        m.d.comb += [read.en.eq(1), read.addr.eq(Cat(variance[-10:-1], exponent[0]))]
-        sum_now = Array(ring[0] for ring in sums)[lane]
-        squares_now = Array(ring[0] for ring in squares)[lane]
-        result = Signal(layout, name="row_result")
-        m.d.comb += [write.data.eq(result) for write in stored]
-        places = Signal(signed(8))
-        rounded = Signal(17)
-        found = Signal(16)
-        m.d.comb += [
-            places.eq((exponent >> 1) + 5 - size_log2),
-            rounded.eq((mean + (1 << 31)) >> 32),
-            result.mean.eq(Mux(negative, -rounded, rounded)),
-            result.inverse.eq(Mux(variance == 0, 0, found)),
-            result.shift.eq(Mux(places < 0, 0, places)),
-        ]
-        # Two machines: one row is multiplied while the row before is normalized and looked up.
-        multiplied = Signal()
-        last_row = Signal()
-        rows_left = Signal(range(lanes * slots + 1))
-        negative_next = Signal()
-        with m.FSM(name="multiply"):
-            with m.State("FETCH"):
-                m.d.sync += [
-                    negative_next.eq(sum_now < 0),
-                    magnitude.eq(Mux(sum_now < 0, -sum_now, sum_now)),
-                    bits.eq(Mux(sum_now < 0, -sum_now, sum_now)),
-                    addend.eq(squares_now),
-                    width_bits.eq(order.width),
-                    squared.eq(0), scaled.eq(0), product.eq(0), cycle.eq(0),
-                ]  # fmt: skip
-                with m.If(running & (rows_left != 0)):
-                    m.next = "MULTIPLY"
-            with m.State("MULTIPLY"):  # most significant bits first
-                m.d.sync += [
-                    cycle.eq(cycle + 1),
-                    bits.eq(bits << 1),
-                    squared.eq((squared << 1) + Mux(bits[-1], magnitude, 0)),
-                    product.eq((product << 1) + Mux(bits[-1], order.inverse, 0)),
-                ]
-                with m.If(cycle < _WIDTH_BITS):
-                    m.d.sync += [
-                        width_bits.eq(width_bits << 1),
-                        scaled.eq((scaled << 1) + Mux(width_bits[-1], addend, 0)),
-                    ]
-                with m.If(cycle == _SUM_BITS - 1):
-                    m.next = "SUBTRACT"
-            with m.State("SUBTRACT"):
-                m.d.comb += multiplied.eq(1)
-                m.d.sync += [rows_left.eq(rows_left - 1), lane.eq(Mux(lane == lanes - 1, 0, lane + 1))]
-                m.d.comb += self._turn.eq(lane == lanes - 1)
-                m.next = "FETCH"
-        with m.If(~running):
-            m.d.sync += rows_left.eq(lanes * slots)
-        # At most 8 + 8 + 3 cycles, fewer than a multiplication.
-        with m.FSM(name="root"):
-            with m.State("IDLE"):
-                m.d.sync += [
-                    variance.eq(scaled - squared),
-                    exponent.eq(_VARIANCE_BITS - 1),
-                    mean.eq(product),
-                    negative.eq(negative_next),
-                    last_row.eq(rows_left == 1),
-                ]
-                with m.If(multiplied):
-                    m.next = "NORMALIZE"
-            with m.State("NORMALIZE"):  # the highest bit to the top
-                with m.If(variance[-1] | (exponent == 0)):
-                    m.next = "LOOK_UP"
-                with m.Elif((variance[-8:] == 0) & (exponent >= 8)):
-                    m.d.sync += [variance.eq(variance << 8), exponent.eq(exponent - 8)]
-                with m.Else():
-                    m.d.sync += [variance.eq(variance << 1), exponent.eq(exponent - 1)]
-            with m.State("LOOK_UP"):
-                m.next = "FOUND"
-            with m.State("FOUND"):
-                m.d.sync += found.eq(read.data)
-                m.next = "STORE"
-            with m.State("STORE"):
-                m.d.comb += [write.en.eq(slot_lane == i) for i, write in enumerate(stored)]
-                with m.If(slot_lane == lanes - 1):
-                    m.d.sync += slot_stored.eq(Mux(slot_stored == slots - 1, 0, slot_stored + 1))
-                m.d.sync += slot_lane.eq(Mux(slot_lane == lanes - 1, 0, slot_lane + 1))
-                m.d.comb += done.eq(last_row)
-                m.next = "IDLE"
-        return rows
 
     def _second_pass(self, m, x, rows, active, column_end) -> Value:
         """Normalize, scale, shift; requantize to 8 bits. Returns whether a beat can be taken."""

@@ -6,7 +6,7 @@ added to the residual stream; transposed, to become weights; or handed to the so
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,8 +19,9 @@ from .dma import run_layout
 from .layouts import COUNT_BITS, result_layout
 from .multiplier import Multiplier
 from .sequencer import Gearbox
+from .transposer import Transposer
 
-__all__ = ["ResultPath", "Transposer", "result_order_layout"]
+__all__ = ["ResultPath", "result_order_layout"]
 
 _QUEUE_DEPTH = 16
 _LATENCY = 5 + Multiplier.latency
@@ -40,57 +41,6 @@ def result_order_layout() -> data.StructLayout:
             "instruction": unsigned(COUNT_BITS),
         }
     )
-
-
-class Transposer(wiring.Component):
-    """Blocks of `groups` columns of `rows` bytes, column after column, become row after row.
-
-    Takes ``groups * rows / lanes`` bus words, then gives as many; it does not do both at once.
-
-    Members
-    -------
-    source : In(stream of bus words), target : Out(stream of bus words)
-    """
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        word = unsigned(8 * config.bus_bytes)
-        super().__init__({"source": In(stream.Signature(word)), "target": Out(stream.Signature(word))})
-
-    def elaborate(self, platform: object) -> Module:
-        cfg = self.config
-        m = Module()
-        bus, groups, rows = cfg.bus_bytes, cfg.groups, cfg.rows
-        columns = [Signal(8 * rows, name=f"column_{g}") for g in range(groups)]
-        count = groups * rows // bus
-        number = Signal(range(count))
-        giving = Signal()
-        filling = Signal(groups, init=1)  # one-hot
-        part = Signal(range(rows // bus))
-        m.d.comb += [self.source.ready.eq(~giving), self.target.valid.eq(giving)]
-        taken = self.source.valid & self.source.ready
-        given = self.target.valid & self.target.ready
-        at_once = max(1, bus // groups)  # rows in a bus word
-        pieces = max(1, groups // bus)  # bus words in a row
-        piece = Signal(range(pieces))
-        flat = Cat(Cat(column[8 * r :][:8] for column in columns) for r in range(at_once))
-        m.d.comb += self.target.payload.eq(Array(flat[8 * bus * i :][: 8 * bus] for i in range(pieces))[piece])
-        for g, column in enumerate(columns):
-            with m.If(taken & filling[g]):
-                m.d.sync += column.eq(Cat(column, self.source.payload)[8 * bus :])
-            with m.If(given & (piece == pieces - 1)):
-                m.d.sync += column.eq(column >> (8 * at_once))
-        with m.If(taken):
-            m.d.sync += part.eq(Mux(part == rows // bus - 1, 0, part + 1))
-            with m.If(part == rows // bus - 1):
-                m.d.sync += filling.eq(filling.rotate_left(1))
-        with m.If(given):
-            m.d.sync += piece.eq(Mux(piece == pieces - 1, 0, piece + 1))
-        with m.If(taken | given):
-            m.d.sync += number.eq(number + 1)
-            with m.If(number == count - 1):
-                m.d.sync += [number.eq(0), giving.eq(~giving)]
-        return m
 
 
 class ResultPath(wiring.Component):

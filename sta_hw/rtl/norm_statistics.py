@@ -1,0 +1,180 @@
+"""LayerNorm's statistics: mean and 1/deviation of each row of a tile, from its sum and its sum of squares."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["INVERSE_BITS", "SQUARES_BITS", "SUM_BITS", "WIDTH_BITS", "RowStatistics", "row_layout"]
+
+SUM_BITS = 30
+SQUARES_BITS = 46
+WIDTH_BITS = 14
+INVERSE_BITS = 33
+_VARIANCE_BITS = 62
+
+
+def row_layout() -> data.StructLayout:
+    """One row: twice the mean, and 1/deviation as a factor and a shift."""
+    return data.StructLayout({"mean": signed(17), "inverse": unsigned(16), "shift": unsigned(6)})
+
+
+class RowStatistics(wiring.Component):
+    """The rows of a tile one after the other, with serial multipliers: 32 cycles each.
+
+    With S the sum, Q the sum of squares and K columns: V = K Q - S^2 = (K deviation)^2, exact.
+
+    Parameters
+    ----------
+    lanes, slots : int
+        Row ``slot * lanes + lane`` is ring place `slot` of lane `lane`.
+
+    Members
+    -------
+    sums, squares : In(lanes x signed(30)), In(lanes x unsigned(46))
+        Each lane's ring's first place; `turn`, Out(1), asks for the next ones.
+    running : In(1), done : Out(1)
+        `done` for one cycle with the last row.
+    width, inverse : In(14), In(33)
+        Columns, and ``round(2**33 / columns)``.
+    bank : In(1)
+        Where this tile's rows go.
+    slot : In, rows : Out(lanes x row_layout)
+        A slot of the other bank; no latency.
+    """
+
+    def __init__(self, lanes: int, slots: int) -> None:
+        self.lanes, self.slots = lanes, slots
+        super().__init__(
+            {
+                "sums": In(data.ArrayLayout(signed(SUM_BITS), lanes)),
+                "squares": In(data.ArrayLayout(unsigned(SQUARES_BITS), lanes)),
+                "turn": Out(1),
+                "running": In(1),
+                "done": Out(1),
+                "width": In(WIDTH_BITS),
+                "inverse": In(INVERSE_BITS),
+                "bank": In(1),
+                "slot": In(range(slots)),
+                "rows": Out(data.ArrayLayout(row_layout(), lanes)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        lanes, slots = self.lanes, self.slots
+        layout = row_layout()
+        size_log2 = Signal(4)  # floor(log2 width)
+        for bit in range(WIDTH_BITS):
+            with m.If(self.width[bit]):
+                m.d.comb += size_log2.eq(bit)
+        stored, slot_stored = [], Signal(range(slots))
+        for i in range(lanes):
+            kept = m.submodules[f"rows_{i}"] = memory.Memory(shape=unsigned(layout.size), depth=2 * slots, init=[])
+            write, used = kept.write_port(), kept.read_port(domain="comb")
+            m.d.comb += [
+                write.addr.eq(Cat(slot_stored, self.bank)),
+                used.addr.eq(Cat(self.slot, ~self.bank)),
+            ]
+            stored.append(write)
+            m.d.comb += self.rows[i].as_value().eq(used.data)
+        lane, slot_lane = Signal(range(lanes)), Signal(range(lanes))
+        magnitude, bits = Signal(SUM_BITS), Signal(SUM_BITS)
+        negative = Signal()
+        squared, scaled, product = (Signal(_VARIANCE_BITS, name=n) for n in ("squared", "scaled", "product"))
+        mean = Signal(_VARIANCE_BITS)
+        width_bits = Signal(WIDTH_BITS)
+        addend = Signal(SQUARES_BITS)
+        variance = Signal(_VARIANCE_BITS)
+        exponent = Signal(range(_VARIANCE_BITS))
+        cycle = Signal(range(SUM_BITS))
+        table = [round(2**16 / (1 + (i + 0.5) / 512) ** 0.5) for i in range(512)]
+        table += [round(2**16 / (2 * (1 + (i + 0.5) / 512)) ** 0.5) for i in range(512)]
+        rom = m.submodules.inverse_root = memory.Memory(shape=unsigned(16), depth=1024, init=table)
+        read = rom.read_port()
+        m.d.comb += [read.en.eq(1), read.addr.eq(Cat(variance[-10:-1], exponent[0]))]
+        sum_now = Array(self.sums[i] for i in range(lanes))[lane]
+        squares_now = Array(self.squares[i] for i in range(lanes))[lane]
+        result = Signal(layout, name="row_result")
+        m.d.comb += [write.data.eq(result) for write in stored]
+        places = Signal(signed(8))
+        rounded = Signal(17)
+        found = Signal(16)
+        m.d.comb += [
+            places.eq((exponent >> 1) + 5 - size_log2),
+            rounded.eq((mean + (1 << 31)) >> 32),
+            result.mean.eq(Mux(negative, -rounded, rounded)),
+            result.inverse.eq(Mux(variance == 0, 0, found)),
+            result.shift.eq(Mux(places < 0, 0, places)),
+        ]
+        # Two machines: one row is multiplied while the row before is normalized and looked up.
+        multiplied = Signal()
+        last_row = Signal()
+        rows_left = Signal(range(lanes * slots + 1))
+        negative_next = Signal()
+        with m.FSM(name="multiply"):
+            with m.State("FETCH"):
+                m.d.sync += [
+                    negative_next.eq(sum_now < 0),
+                    magnitude.eq(Mux(sum_now < 0, -sum_now, sum_now)),
+                    bits.eq(Mux(sum_now < 0, -sum_now, sum_now)),
+                    addend.eq(squares_now),
+                    width_bits.eq(self.width),
+                    squared.eq(0), scaled.eq(0), product.eq(0), cycle.eq(0),
+                ]  # fmt: skip
+                with m.If(self.running & (rows_left != 0)):
+                    m.next = "MULTIPLY"
+            with m.State("MULTIPLY"):  # most significant bits first
+                m.d.sync += [
+                    cycle.eq(cycle + 1),
+                    bits.eq(bits << 1),
+                    squared.eq((squared << 1) + Mux(bits[-1], magnitude, 0)),
+                    product.eq((product << 1) + Mux(bits[-1], self.inverse, 0)),
+                ]
+                with m.If(cycle < WIDTH_BITS):
+                    m.d.sync += [
+                        width_bits.eq(width_bits << 1),
+                        scaled.eq((scaled << 1) + Mux(width_bits[-1], addend, 0)),
+                    ]
+                with m.If(cycle == SUM_BITS - 1):
+                    m.next = "SUBTRACT"
+            with m.State("SUBTRACT"):
+                m.d.comb += multiplied.eq(1)
+                m.d.sync += [rows_left.eq(rows_left - 1), lane.eq(Mux(lane == lanes - 1, 0, lane + 1))]
+                m.d.comb += self.turn.eq(lane == lanes - 1)
+                m.next = "FETCH"
+        with m.If(~self.running):
+            m.d.sync += rows_left.eq(lanes * slots)
+        # At most 8 + 8 + 3 cycles, fewer than a multiplication.
+        with m.FSM(name="root"):
+            with m.State("IDLE"):
+                m.d.sync += [
+                    variance.eq(scaled - squared),
+                    exponent.eq(_VARIANCE_BITS - 1),
+                    mean.eq(product),
+                    negative.eq(negative_next),
+                    last_row.eq(rows_left == 1),
+                ]
+                with m.If(multiplied):
+                    m.next = "NORMALIZE"
+            with m.State("NORMALIZE"):  # the highest bit to the top
+                with m.If(variance[-1] | (exponent == 0)):
+                    m.next = "LOOK_UP"
+                with m.Elif((variance[-8:] == 0) & (exponent >= 8)):
+                    m.d.sync += [variance.eq(variance << 8), exponent.eq(exponent - 8)]
+                with m.Else():
+                    m.d.sync += [variance.eq(variance << 1), exponent.eq(exponent - 1)]
+            with m.State("LOOK_UP"):
+                m.next = "FOUND"
+            with m.State("FOUND"):
+                m.d.sync += found.eq(read.data)
+                m.next = "STORE"
+            with m.State("STORE"):
+                m.d.comb += [write.en.eq(slot_lane == i) for i, write in enumerate(stored)]
+                with m.If(slot_lane == lanes - 1):
+                    m.d.sync += slot_stored.eq(Mux(slot_stored == slots - 1, 0, slot_stored + 1))
+                m.d.sync += slot_lane.eq(Mux(slot_lane == lanes - 1, 0, slot_lane + 1))
+                m.d.comb += self.done.eq(last_row)
+                m.next = "IDLE"
+        return m
