@@ -117,7 +117,7 @@ class AcceleratorModel:
             f'#pragma once\n#define TRACE {int(trace)}\n#include "V{name}.h"\nusing Model = V{name};\n'
             f"constexpr int BUS_BYTES = {config.bus_bytes};\n"
         )
-        extra = [PRIMITIVES] if config.multiplier == "dsp" else []
+        extra = [PRIMITIVES] if config.instantiates_primitives else []
         library = compile_library(
             emit_verilog(component(name, config), name), name, header, Path(__file__).with_name("memory_harness.cpp"),
             extra=extra, trace=trace,

@@ -24,7 +24,7 @@ from . import verilator
 
 __all__ = ["PRIMITIVES", "NativeModel", "RunResult", "StalledError", "build", "cache_folder"]
 
-PRIMITIVES = Path(__file__).with_name("mult18x18d.v")
+PRIMITIVES = Path(__file__).with_name("primitives.v")
 """Models of vendor primitives that generated Verilog may instantiate."""
 
 _FLAGS = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint"]

@@ -28,13 +28,15 @@ SUPPORTED_M = (2, 4, 8, 16, 32)
 """Group sizes M of the N:M formats."""
 SUPPORTED_WINDOWS = (4, 8, 16, 32)
 """Activations held by one processing element (window lengths)."""
-MULTIPLIERS = ("auto", "dsp", "lut")
+MULTIPLIERS = ("auto", "dsp", "lut", "pair", "dsp-pair", "mac16")
+_VECTOR_MULTIPLIERS = {"pair": "auto", "dsp-pair": "dsp", "mac16": "lut"}
 WINDOW_MEMORIES = ("block", "distributed")
 ENCODINGS = ("index", "bitmap")
 
 _LIMITS = {
     "rows": 256, "groups": 128, "columns": 4096, "softmax_lanes": 64, "softmax_block": 4096,
     "weight_words": 65536, "parameter_words": 65536, "norm_columns": 4096, "burst": 256, "outstanding": 64,
+    "array_multipliers": 65536,
 }  # fmt: skip
 _POWERS_OF_TWO = ("columns", "weight_words", "parameter_words", "norm_columns", "burst")
 
@@ -123,8 +125,11 @@ class Config:
     columns : int
         Depth of each accumulator bank: output columns of one tile, and results waiting to drain.
     multiplier : str
-        ``auto`` (inferred by the synthesis tool), ``dsp`` (ECP5 MULT18X18D with its registers) or
-        ``lut`` (adders only).
+        ``auto`` (inferred by the synthesis tool), ``dsp`` (ECP5 MULT18X18D with its registers), ``lut``
+        (adders only); or one multiplier for two rows of the array: ``pair`` (inferred), ``dsp-pair``
+        (MULT18X18D) or ``mac16`` (iCE40 SB_MAC16; all else in adders).
+    array_multipliers : int
+        Hard multipliers the array may take; what is left is made of adders. 0 is no limit.
     window_memory : str
         Memory of the windows: ``block`` or ``distributed`` (LUT RAM). Block RAM saves 30 logic cells
         per multiply-accumulate on ECP5; distributed is for parts short of block RAM.
@@ -168,6 +173,7 @@ class Config:
     norm_columns: int = 512
     burst: int = 16
     outstanding: int = 8
+    array_multipliers: int = 0
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -211,7 +217,7 @@ class Config:
         before = len(problems)
         for name, high in _LIMITS.items():
             value = getattr(self, name)
-            low = 0 if name == "softmax_block" else 1
+            low = 0 if name in ("softmax_block", "array_multipliers") else 1
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 nearest = low if not isinstance(value, int) or value < low else high
                 problems.append(
@@ -285,6 +291,25 @@ class Config:
     def macs(self) -> int:
         """Multiply-accumulates per cycle."""
         return self.rows * self.groups
+
+    @property
+    def vector_multiplier(self) -> str:
+        """Kind of the multipliers outside the array."""
+        return _VECTOR_MULTIPLIERS.get(self.multiplier, self.multiplier)
+
+    @property
+    def hard_multipliers(self) -> int:
+        """Multipliers of the array that are not made of adders; the others are."""
+        if self.multiplier == "lut":
+            return 0
+        paired = self.multiplier in ("pair", "dsp-pair", "mac16")
+        whole = (self.rows + 1) // 2 * self.groups if paired else self.macs
+        return min(whole, self.array_multipliers) if self.array_multipliers else whole
+
+    @property
+    def instantiates_primitives(self) -> bool:
+        """True when the Verilog instantiates cells of one vendor."""
+        return self.multiplier in ("dsp", "dsp-pair", "mac16")
 
     @property
     def address_width(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
+from .mac16 import Mac16Pair
 from .multiplier import Multiplier
+from .multiplier_pair import MultiplierPair
 
 __all__ = ["AdderTree", "ProcessingArray"]
 
@@ -66,7 +68,8 @@ class ProcessingArray(wiring.Component):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.sum_width = _PRODUCT_WIDTH + (config.groups - 1).bit_length()
-        self.latency = 2 + Multiplier.latency + (config.groups - 1).bit_length()
+        self._through = multiplier_latency(config)
+        self.latency = 2 + self._through + (config.groups - 1).bit_length()
         super().__init__(
             {
                 "values": In(data.ArrayLayout(signed(8), config.groups)),
@@ -85,23 +88,68 @@ class ProcessingArray(wiring.Component):
         for g, weight in enumerate(weights):
             early = Signal(signed(8), name=f"early_weight_{g}")
             m.d.sync += [early.eq(self.values[g]), weight.eq(early)]
+        trees = []
         for r in range(cfg.rows):
-            tree = m.submodules[f"tree_{r}"] = AdderTree(cfg.groups, _PRODUCT_WIDTH)
+            trees.append(AdderTree(cfg.groups, _PRODUCT_WIDTH))
+            m.submodules[f"tree_{r}"] = trees[r]
+            m.d.comb += self.sums[r].eq(trees[r].sum)
+        paired = cfg.multiplier in ("pair", "dsp-pair", "mac16")
+        hard = cfg.hard_multipliers
+        for r in range(0, cfg.rows, 2 if paired else 1):
             for g in range(cfg.groups):
-                # A plain register, no logic before it: it stands between block RAM, which is slow to
-                # give its data, and the far-away column of multipliers.
-                operand = Signal(8, name=f"operand_{r}_{g}")
-                # The sign has a register of its own, whose synchronous reset is "unsigned".
-                sign = Signal(name=f"sign_{r}_{g}")
-                m.d.sync += [
-                    operand.eq(self.operands[g][r]),
-                    sign.eq(Mux(is_unsigned, 0, self.operands[g][r][7])),
-                ]
-                multiplier = m.submodules[f"multiplier_{r}_{g}"] = Multiplier(9, 8, cfg.multiplier)
-                m.d.comb += [
-                    multiplier.a.eq(Cat(operand, sign).as_signed()),
-                    multiplier.b.eq(weights[g]),
-                    tree.terms[g].eq(multiplier.p[:_PRODUCT_WIDTH].as_signed()),
-                ]
-            m.d.comb += self.sums[r].eq(tree.sum)
+                rows = range(r, min(r + 2, cfg.rows)) if paired else (r,)
+                operands = []
+                for row in rows:
+                    # A plain register, no logic before it: it stands between block RAM, which is slow to
+                    # give its data, and the far-away column of multipliers.
+                    operand = Signal(8, name=f"operand_{row}_{g}")
+                    # The sign has a register of its own, whose synchronous reset is "unsigned".
+                    sign = Signal(name=f"sign_{row}_{g}")
+                    m.d.sync += [
+                        operand.eq(self.operands[g][row]),
+                        sign.eq(Mux(is_unsigned, 0, self.operands[g][row][7])),
+                    ]
+                    operands.append(Cat(operand, sign).as_signed())
+                terms = [trees[row].terms[g] for row in rows]
+                if hard > 0 and paired and len(rows) == 2:
+                    self._pair(m, f"multiplier_{r}_{g}", operands, weights[g], terms)
+                else:
+                    kind = cfg.vector_multiplier if hard > 0 else "lut"
+                    for row, operand, term in zip(rows, operands, terms, strict=True):
+                        self._single(m, f"multiplier_{row}_{g}", kind, operand, weights[g], term)
+                hard -= 1
         return m
+
+    def _pair(self, m: Module, name: str, operands: list[Value], weight: Value, terms: list[Signal]) -> None:
+        """Two rows' products in one multiplier."""
+        kind = self.config.multiplier
+        pair = Mac16Pair() if kind == "mac16" else MultiplierPair("dsp" if kind == "dsp-pair" else "auto")
+        m.submodules[name] = pair
+        m.d.comb += [
+            pair.a0.eq(operands[0]),
+            pair.a1.eq(operands[1]),
+            pair.b.eq(weight),
+            terms[0].eq(pair.p0),
+            terms[1].eq(pair.p1),
+        ]
+
+    def _single(self, m: Module, name: str, kind: str, operand: Value, weight: Value, term: Signal) -> None:
+        """One row's product, as late as the pairs'."""
+        for cycle in range(self._through - Multiplier.latency):
+            operand_late = Signal(signed(9), name=f"{name}_operand_{cycle}")
+            weight_late = Signal(signed(8), name=f"{name}_weight_{cycle}")
+            m.d.sync += [operand_late.eq(operand), weight_late.eq(weight)]
+            operand, weight = operand_late, weight_late
+        multiplier = m.submodules[name] = Multiplier(9, 8, kind)
+        m.d.comb += [
+            multiplier.a.eq(operand),
+            multiplier.b.eq(weight),
+            term.eq(multiplier.p[:_PRODUCT_WIDTH].as_signed()),
+        ]
+
+
+def multiplier_latency(config: Config) -> int:
+    """Cycles from operands to products in the array."""
+    if config.multiplier == "mac16":
+        return Mac16Pair.latency
+    return MultiplierPair.latency if config.multiplier in ("pair", "dsp-pair") else Multiplier.latency

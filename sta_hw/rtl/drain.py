@@ -133,7 +133,7 @@ class Drain(wiring.Component):
         m.d.sync += wide_operand.eq(wide_read)
         results = []
         for lane in range(cfg.drain_lanes):
-            requantizer = m.submodules[f"requantizer_{lane}"] = Requantizer(cfg.multiplier)
+            requantizer = m.submodules[f"requantizer_{lane}"] = Requantizer(cfg.vector_multiplier)
             rows = Array(self.read_data[p * cfg.drain_lanes + lane] for p in range(parts))
             total = Signal(signed(ACCUMULATOR_WIDTH), name=f"sum_{lane}")
             own = Signal(shape, name=f"own_{lane}")

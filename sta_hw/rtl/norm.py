@@ -221,7 +221,7 @@ class Norm(wiring.Component):
         for i in range(lanes):
             value = Signal(signed(16), name=f"value_{i}")
             square = Signal(32, name=f"square_{i}")
-            multiplier = m.submodules[f"square_multiplier_{i}"] = Multiplier(16, 16, self.config.multiplier)
+            multiplier = m.submodules[f"square_multiplier_{i}"] = Multiplier(16, 16, self.config.vector_multiplier)
             m.d.comb += [multiplier.a.eq(x[i]), multiplier.b.eq(x[i])]
             m.d.sync += [value.eq(Mux(active, x[i], 0)), square.eq(Mux(flags[-2], multiplier.p, 0))]
             # When the statistics turn the rings, the terms are zero.
@@ -284,7 +284,7 @@ class Norm(wiring.Component):
             coarse = Signal(signed(_NORMAL_BITS + 9), name=f"coarse_{i}")
             fine = Signal(signed(_NORMAL_BITS + 9), name=f"fine_{i}")
             shifted = Signal(signed(37), name=f"shifted_{i}")
-            multiplier = m.submodules[f"deviation_multiplier_{i}"] = Multiplier(18, 17, cfg.multiplier)
+            multiplier = m.submodules[f"deviation_multiplier_{i}"] = Multiplier(18, 17, cfg.vector_multiplier)
             m.d.comb += [
                 multiplier.a.eq(deviation),
                 multiplier.b.eq(inverse),
@@ -296,10 +296,10 @@ class Norm(wiring.Component):
                 fine.eq(coarse >> delayed(places, 1, f"fine_places_{i}")[:3]),
                 normal.eq(saturated((fine + 1) >> 1, _NORMAL_BITS)),
             ]
-            by_scale = m.submodules[f"scale_multiplier_{i}"] = Multiplier(18, 18, cfg.multiplier)
+            by_scale = m.submodules[f"scale_multiplier_{i}"] = Multiplier(18, 18, cfg.vector_multiplier)
             product = Signal(signed(20), name=f"product_{i}")
             result_16 = Signal(signed(16), name=f"wide_result_{i}")
-            by_narrow = m.submodules[f"narrow_multiplier_{i}"] = Multiplier(16, 17, cfg.multiplier)
+            by_narrow = m.submodules[f"narrow_multiplier_{i}"] = Multiplier(16, 17, cfg.vector_multiplier)
             requantized = Signal(signed(17), name=f"requantized_{i}")
             result_8 = Signal(signed(8), name=f"narrow_result_{i}")
             m.d.comb += [

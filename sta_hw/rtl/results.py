@@ -220,7 +220,7 @@ class ResultPath(wiring.Component):
                 stage = Signal(signed(16), name=f"residual_{i}_{k + 1}")
                 m.d.sync += stage.eq(residual[-1])
                 residual.append(stage)
-            multiplier = m.submodules[f"multiplier_{i}"] = Multiplier(16, 17, cfg.multiplier)
+            multiplier = m.submodules[f"multiplier_{i}"] = Multiplier(16, 17, cfg.vector_multiplier)
             m.d.comb += [
                 multiplier.a.eq(Mux(flags[2][2], residual[2], found)),
                 multiplier.b.eq(seconds[2]),

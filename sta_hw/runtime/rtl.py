@@ -28,7 +28,7 @@ def _model(top: str, config: Config) -> Any:
 
     hardware = component(top, config)
     streams = streams_of(hardware)
-    extra = [PRIMITIVES] if config.multiplier == "dsp" else []
+    extra = [PRIMITIVES] if config.instantiates_primitives else []
     return NativeModel(build(emit_verilog(hardware, top), top, streams, extra=extra), streams)
 
 

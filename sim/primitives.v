@@ -35,3 +35,33 @@ module MULT18X18D #(
     assign {P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19, P18,
             P17, P16, P15, P14, P13, P12, P11, P10, P9, P8, P7, P6, P5, P4, P3, P2, P1, P0} = product;
 endmodule
+
+// Behaviour of the iCE40 SB_MAC16 as two 8 x 8 multipliers, A unsigned and B signed, with registers before and behind.
+// For simulation only; the settings that the generator does not use are refused.
+module SB_MAC16 #(
+    parameter NEG_TRIGGER = 0, parameter A_REG = 0, parameter B_REG = 0, parameter C_REG = 0, parameter D_REG = 0,
+    parameter TOP_8x8_MULT_REG = 0, parameter BOT_8x8_MULT_REG = 0, parameter PIPELINE_16x16_MULT_REG1 = 0,
+    parameter PIPELINE_16x16_MULT_REG2 = 0, parameter TOPOUTPUT_SELECT = 0, parameter TOPADDSUB_LOWERINPUT = 0,
+    parameter TOPADDSUB_UPPERINPUT = 0, parameter TOPADDSUB_CARRYSELECT = 0, parameter BOTOUTPUT_SELECT = 0,
+    parameter BOTADDSUB_LOWERINPUT = 0, parameter BOTADDSUB_UPPERINPUT = 0, parameter BOTADDSUB_CARRYSELECT = 0,
+    parameter MODE_8x8 = 0, parameter A_SIGNED = 0, parameter B_SIGNED = 0
+) (
+    input CLK, CE, input [15:0] C, A, B, D, input AHOLD, BHOLD, CHOLD, DHOLD, IRSTTOP, IRSTBOT, ORSTTOP, ORSTBOT,
+    input OLOADTOP, OLOADBOT, ADDSUBTOP, ADDSUBBOT, OHOLDTOP, OHOLDBOT, CI, ACCUMCI, SIGNEXTIN,
+    output [31:0] O, output CO, ACCUMCO, SIGNEXTOUT
+);
+    initial if (!A_REG || !B_REG || !TOP_8x8_MULT_REG || !BOT_8x8_MULT_REG || TOPOUTPUT_SELECT != 2
+                || BOTOUTPUT_SELECT != 2 || !MODE_8x8 || A_SIGNED || !B_SIGNED || NEG_TRIGGER) begin
+        $display("SB_MAC16: this model is two registered 8 x 8 multipliers, A unsigned and B signed");
+        $finish;
+    end
+    reg [15:0] a, b, top, bottom;
+    always @(posedge CLK) if (CE) begin
+        a <= A;
+        b <= B;
+        top <= {8'b0, a[15:8]} * {{8{b[15]}}, b[15:8]};
+        bottom <= {8'b0, a[7:0]} * {{8{b[7]}}, b[7:0]};
+    end
+    assign O = {top, bottom};
+    assign {CO, ACCUMCO, SIGNEXTOUT} = 3'b0;
+endmodule
