@@ -12,6 +12,7 @@ from typing import Any
 from .errors import ConfigError
 
 __all__ = [
+    "BOARD_PRESETS",
     "ENCODINGS",
     "MULTIPLIERS",
     "PRESETS",
@@ -396,6 +397,25 @@ PRESETS: dict[str, Config] = {
 }
 """Named configurations, from a size for continuous integration to 64 x 32."""
 
+_ECP5 = Config(
+    rows=16, groups=8, window=16, softmax_lanes=8, softmax_block=128, drain_lanes=4, weight_words=8192,
+    parameter_words=1024, multiplier="dsp",
+)  # fmt: skip
+BOARD_PRESETS: dict[str, Config] = {
+    "ecp5-85f": _ECP5,
+    "ecp5-45f": dataclasses.replace(_ECP5, groups=4, multiplier="dsp-pair", columns=256),
+    "ecp5-25f": Config(
+        rows=8, groups=4, window=16, lanes=4, drain_lanes=2, columns=128, softmax_lanes=4, softmax_block=64,
+        weight_words=4096, parameter_words=512, norm_columns=256, multiplier="dsp-pair", array_multipliers=14,
+    ),
+    "ecp5-85f-256": dataclasses.replace(_ECP5, groups=16, drain_lanes=8, multiplier="dsp-pair"),
+    "up5k": Config(
+        rows=4, groups=4, window=16, lanes=4, drain_lanes=1, columns=64, encodings=("index",), nm=("2:4", "1:4", "2:8"),
+        multiplier="mac16", weight_words=512, parameter_words=64,
+    ),
+}  # fmt: skip
+"""Configurations that fill a part; sta_hw/fpga/parts.py has the parts."""
+
 
 def preset(name: str) -> Config:
     """The preset called `name`.
@@ -405,7 +425,8 @@ def preset(name: str) -> Config:
     ConfigError
         When there is none of that name; the message lists them and the nearest.
     """
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1, cutoff=0) or ["reference"]
-        raise ConfigError([f"preset {name!r} is unknown; there are {', '.join(PRESETS)}; the nearest is {near[0]}."])
-    return PRESETS[name]
+    known = PRESETS | BOARD_PRESETS
+    if name not in known:
+        near = get_close_matches(name, known, n=1, cutoff=0) or ["reference"]
+        raise ConfigError([f"preset {name!r} is unknown; there are {', '.join(known)}; the nearest is {near[0]}."])
+    return known[name]

@@ -28,6 +28,8 @@ class Accelerator(wiring.Component):
     s_axi_* : AXI4-Lite slave, 32 bits
     irq : Out(1)
         Level, until cleared.
+    busy, failed : Out(1)
+        The status register's bits, for lamps.
     activity : Out(19)
         What the units do in this cycle, in the order of the counters, and what they completed
         (`Core`): for a logic analyser or a simulation's timeline.
@@ -44,7 +46,7 @@ class Accelerator(wiring.Component):
         super().__init__(
             master_ports(config.bus_bytes)
             | lite_ports()
-            | {"irq": Out(1), "activity": Out(len(EVENTS) + COMPLETED_BITS)}
+            | {"irq": Out(1), "activity": Out(len(EVENTS) + COMPLETED_BITS), "busy": Out(1), "failed": Out(1)}
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -82,6 +84,8 @@ class Accelerator(wiring.Component):
             registers.stalled.eq(core.stalled),
             registers.events.eq(Mux(running, Cat(1, core.events), 0)),
             self.irq.eq(registers.interrupt),
+            self.busy.eq(registers.running),
+            self.failed.eq(registers.last_failed),
             self.activity.eq(Mux(running, Cat(core.events, core.completed), 0)),
         ]
         assert len(COUNTERS) == 1 + len(EVENTS)

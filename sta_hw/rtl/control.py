@@ -23,6 +23,8 @@ class Registers(wiring.Component):
     interrupt : Out(1)
     start, reset : Out(1)
         One cycle each.
+    last_failed : Out(1)
+        As in the status register.
     image_address, image_size, program_address : Out(32)
     running : In(1)
     finished, failed : In(1)
@@ -38,7 +40,7 @@ class Registers(wiring.Component):
         super().__init__(
             lite_ports()
             | {
-                "interrupt": Out(1), "start": Out(1), "reset": Out(1),
+                "interrupt": Out(1), "start": Out(1), "reset": Out(1), "last_failed": Out(1),
                 "image_address": Out(32), "image_size": Out(32), "program_address": Out(32),
                 "running": In(1), "finished": In(1), "failed": In(1),
                 "error": In(8), "instruction": In(COUNT_BITS),
@@ -64,7 +66,7 @@ class Registers(wiring.Component):
             with m.If(self.start):
                 m.d.sync += count.eq(0)
             values[f"counter_{counter.name}"] = count
-        m.d.comb += self.interrupt.eq(pending & enabled)
+        m.d.comb += [self.interrupt.eq(pending & enabled), self.last_failed.eq(failed)]
 
         # Writes: address and data may come in either order.
         address, word, strobes = Signal(LITE_ADDRESS_BITS), Signal(32), Signal(4)

@@ -1,0 +1,153 @@
+"""A board's bitstream: generate, synthesize, place and route, pack; and the manifest of what was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..config import Config
+from ..errors import CheckError, InputError
+from ..rtl.emit import emit_verilog
+from .litedram import generate_controller
+from .synthesis import Routed, pack, place_and_route, synthesize
+
+__all__ = ["BUILD_TIMEOUT", "Built", "build_board", "prepare_board"]
+
+BUILD_TIMEOUT = 1 << 18
+"""Cycles after which a board forgets an unfinished serial command: 3 ms at 80 MHz."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `build_board` made."""
+
+    bitstream: Path
+    manifest: Path
+    cells: dict[str, int]
+    routed: Routed
+
+
+def prepare_board(board: Any, config: Config, folder: Path) -> list[str]:
+    """Write the sources of a board's top level into `folder`, with ``top.lpf`` or ``top.pcf``; returns their names."""
+    platform = board.make_platform()
+    platform.name_of_lamps = "led" if ("led", 0) in platform.resources else "rgb_led"
+    sources = []
+    if board.top == "accelerator":
+        from boards.ecp5 import Ecp5Top
+
+        from ..rtl.board_core import BoardCore
+
+        controller = generate_controller(board.sdram, board.frequency, config.bus_bytes)
+        core = BoardCore(config, controller.start_up, board.divisor, BUILD_TIMEOUT)
+        (folder / "board_core.v").write_text(emit_verilog(core, "board_core"))
+        (folder / "litedram_core.v").write_text(controller.verilog)
+        sources += ["board_core.v", "litedram_core.v"]
+        top: Any = Ecp5Top(board, config)
+    else:
+        from boards.ice40 import Ice40Top
+
+        from ..rtl.engine_board import EngineBoard
+
+        core = EngineBoard(config, board.divisor, BUILD_TIMEOUT)
+        (folder / "board_core.v").write_text(emit_verilog(core, "board_core"))
+        sources += ["board_core.v"]
+        top = Ice40Top(board)
+    for tool in ("YOSYS", "NEXTPNR_ECP5", "ECPPACK", "NEXTPNR_ICE40", "ICEPACK"):
+        os.environ.setdefault(tool, tool.lower())  # Amaranth wants them named; they are run from here
+    plan = platform.prepare(top, "top")
+    for name, text in plan.files.items():
+        if name in ("top.il", "top.lpf", "top.pcf"):
+            (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return [*sources, "top.il"]
+
+
+def build_board(
+    board: Any, folder: Path, *, config: Config | None = None, seeds: Sequence[int] = (1,), minutes: float = 40.0,
+    step: Callable[[str], None] = lambda _: None,
+) -> Built:  # fmt: skip
+    """Build a board's bitstream; the first seed that meets its clock, or the best of all.
+
+    Raises
+    ------
+    CheckError
+        If no seed meets the clock, or none is routed in time; the best one's bitstream and report are kept.
+    InputError
+        If the configuration cannot fit; nothing is placed then.
+    """
+    config = config or board.config
+    chip = board.chip
+    folder.mkdir(parents=True, exist_ok=True)
+    step("generating")
+    sources = prepare_board(board, config, folder)
+    cells = synthesize(sources, "top", chip.family, folder, step)
+    require_fit(cells, chip)
+    platform = board.make_platform()
+    options = list(chip.options)
+    options[options.index("--package") + 1] = platform.package.replace("BG", "CABGA").lower() if (
+        chip.family == "ice40"
+    ) else platform.package.replace("BG", "CABGA")
+    target = board.frequency / 1e6
+    constraints = "top.lpf" if chip.family == "ecp5" else "top.pcf"
+    best: Routed | None = None
+    for seed in seeds:
+        routed = place_and_route(
+            "top", chip, folder, seed=seed, frequency=target, minutes=minutes, constraints=constraints,
+            package=options, step=step,
+        )  # fmt: skip
+        if routed is None or (best is not None and routed.fmax <= best.fmax):
+            continue
+        best = routed
+        bitstream = pack("top", chip.family, folder)
+        if routed.fmax >= target:
+            break
+    if best is None:
+        raise CheckError(f"no seed routed within {minutes:g} minutes; try another with --seed.")
+    manifest = folder / "manifest.json"
+    manifest.write_text(
+        json.dumps(
+            {
+                "generator": f"sta-hw {__version__}", "board": board.name, "part": chip.name,
+                "preset": board.preset, "configuration": config.as_dict(), "hash": config.hash,
+                "frequency_mhz": target, "baud": board.baud, "cells": cells, "routed": asdict(best),
+                "bitstream": bitstream.name,
+                "sha256": hashlib.sha256(bitstream.read_bytes()).hexdigest(),
+            },
+            indent=2,
+        )
+        + "\n"
+    )  # fmt: skip
+    if best.fmax < target:
+        raise CheckError(
+            f"{board.name} reaches {best.fmax:.1f} MHz (seed {best.seed}), not {target:g}; slowest: "
+            f"{' -> '.join(best.path[:4])}. Try another --seed; the bitstream is in {bitstream}."
+        )
+    return Built(bitstream, manifest, cells, best)
+
+
+def require_fit(cells: dict[str, int], chip: Any) -> None:
+    """Refuse what place and route could never fit.
+
+    Raises
+    ------
+    InputError
+        With what runs out.
+    """
+    problems = []
+    logic = cells.get("lut4_equivalents", cells.get("SB_LUT4", 0))
+    hard = cells.get("MULT18X18D", cells.get("SB_MAC16", 0))
+    memories = cells.get("DP16KD", cells.get("SB_RAM40_4K", 0))
+    for what, used, there in (
+        ("logic cells", logic, chip.logic),
+        ("multipliers", hard, chip.multipliers),
+        ("block RAMs", memories, chip.memories),
+    ):
+        if used > there:
+            problems.append(f"{used:,} {what} do not fit {chip.name}, which has {there:,}.")
+    if problems:
+        raise InputError("\n".join(problems))

