@@ -74,7 +74,7 @@ class Ecp5Top(Elaboratable):
         self._serial(m, platform, core)
         self._memory(m, platform, core)
         lamps = {"ready": core["ready"], "busy": core["busy"], "failed": core["failed"]}
-        if platform.name_of_lamps == "led":
+        if ("led", 0) in platform.resources:
             for i, signal in enumerate(lamps.values()):
                 port = platform.request("led", i, dir="-")
                 m.submodules[f"led_{i}"] = buffer = io.Buffer("o", port)
@@ -136,7 +136,16 @@ class Ecp5Top(Elaboratable):
         assert sdram is not None
         address_bits = sdram.size.bit_length() - 1
         pins = platform.request("sdram", dir="-")
-        names = {"a": "a", "ba": "ba", "cas": "cas_n", "clk_en": "cke", "cs": "cs_n", "dqm": "dm", "ras": "ras_n", "we": "we_n"}
+        names = {
+            "a": "a",
+            "ba": "ba",
+            "cas": "cas_n",
+            "clk_en": "cke",
+            "cs": "cs_n",
+            "dqm": "dm",
+            "ras": "ras_n",
+            "we": "we_n",
+        }
         outputs: dict[str, Any] = {}
         for pin, name in names.items():
             # LiteDRAM's outputs have the pins' own polarity.

@@ -88,7 +88,10 @@ BOARDS: dict[str, Board] = {
             "icesugar-pro", "icesugar_pro.ICESugarProPlatform", "lfe5u-25f", "accelerator", "ecp5-25f", 80e6, 2_000_000,
             "icesugar-pro", Sdram(),
         ),
-        Board("icebreaker", "icebreaker.ICEBreakerPlatform", "ice40up5k", "engine", "up5k", 24e6, 1_000_000, "ice40_generic"),
+        Board(
+            "icebreaker", "icebreaker.ICEBreakerPlatform", "ice40up5k", "engine", "up5k", 24e6, 1_000_000,
+            "ice40_generic",
+        ),
     )
 }  # fmt: skip
 

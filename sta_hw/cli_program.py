@@ -251,18 +251,26 @@ def run(
     model: ModelOption = None,
     preset_name: PresetOption = "reference",
     check: Annotated[bool, typer.Option(help="Compare memory with the reference afterwards.")] = True,
+    board: Annotated[str, typer.Option(help="For --backend board; its preset is taken.")] = "ulx3s-85f",
+    port: Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")] = "sim",
     as_json: JsonOption = False,
 ) -> None:
     """Run a text through the accelerator; print its embedding."""
     if backend_name not in BACKENDS:
         raise InputError(f"backend {backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
+    target = None
+    if backend_name == "board":
+        from boards import board as find
+
+        target = find(board)
+        preset_name = target.preset
 
     def work(watch: _Watch) -> Any:
         watch.step("loading, compiling the model")
         compiled, embedder, ids = _prepare(file, text, nm, nm_table, model, preset_name)
         embedded = embedder.model.embed(ids)
         watch.step("preparing the backend")
-        hardware = backend(backend_name, compiled.config)
+        hardware = backend(backend_name, compiled.config, target, port)
         watch.step(f"running ({backend_name})")
         outcome = hardware.run(compiled, embedded, watch)
         if check and backend_name != "reference":
@@ -281,7 +289,8 @@ def run(
         typer.echo(json.dumps(figures | {"embedding": np.round(outcome.embedding, 6).tolist()}, indent=2))
         return
     if outcome.run is not None:
-        out.print(_layers_table(f"{compiled.tokens} tokens on {backend_name}", by_layer(compiled, outcome.run)))
+        if backend_name == "rtl":
+            out.print(_layers_table(f"{compiled.tokens} tokens on {backend_name}", by_layer(compiled, outcome.run)))
         out.print(f"{outcome.run.cycles:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal.")
     out.print(
         f"Cosine with dense fp32: {figures['cosine_with_dense_fp32']:.4f}; embedding: {outcome.embedding[:6]} ..."

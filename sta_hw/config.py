@@ -403,14 +403,16 @@ _ECP5 = Config(
 )  # fmt: skip
 BOARD_PRESETS: dict[str, Config] = {
     "ecp5-85f": _ECP5,
-    "ecp5-45f": dataclasses.replace(_ECP5, groups=4, multiplier="dsp-pair", columns=256),
+    "ecp5-45f": dataclasses.replace(
+        _ECP5, groups=4, multiplier="dsp-pair", columns=256, weight_words=4096, parameter_words=512
+    ),
     "ecp5-25f": Config(
         rows=8, groups=4, window=16, lanes=4, drain_lanes=2, columns=128, softmax_lanes=4, softmax_block=64,
-        weight_words=4096, parameter_words=512, norm_columns=256, multiplier="dsp-pair", array_multipliers=14,
+        weight_words=2048, parameter_words=512, norm_columns=256, multiplier="dsp-pair", array_multipliers=14,
     ),
-    "ecp5-85f-256": dataclasses.replace(_ECP5, groups=16, drain_lanes=8, multiplier="dsp-pair"),
+    "ecp5-85f-256": dataclasses.replace(_ECP5, groups=16, multiplier="dsp-pair", weight_words=4096),
     "up5k": Config(
-        rows=4, groups=4, window=16, lanes=4, drain_lanes=1, columns=64, encodings=("index",), nm=("2:4", "1:4", "2:8"),
+        rows=4, groups=2, window=16, lanes=4, drain_lanes=1, columns=64, encodings=("index",), nm=("2:4",),
         multiplier="mac16", weight_words=512, parameter_words=64,
     ),
 }  # fmt: skip

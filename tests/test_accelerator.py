@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from models import mixed_patterns, random_ids, random_model
 
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.compiler.encoder import CompiledModel, compile_encoder
@@ -12,6 +11,7 @@ from sta_hw.compiler.quantize import quantize
 from sta_hw.config import PRESETS, Config, parse_nm
 from sta_hw.errors import CheckError, ConfigError, InputError
 from sta_hw.isa import HEADER_BYTES, INSTRUCTION_BYTES, Error, Instruction, Opcode, Result, assemble
+from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.reference.program import run_program
 from sta_hw.runtime.backends import compare
 

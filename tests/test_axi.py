@@ -9,7 +9,6 @@ from unittest import mock
 
 import numpy as np
 from cocotb_tools.runner import get_runner
-from models import random_ids, random_model
 
 from sim import verilator
 from sta_hw.compiler.encoder import compile_encoder
@@ -17,6 +16,7 @@ from sta_hw.compiler.quantize import quantize
 from sta_hw.config import Config
 from sta_hw.generate import component
 from sta_hw.isa import Error, Opcode
+from sta_hw.model.random import random_ids, random_model
 from sta_hw.reference.program import run_program
 from sta_hw.rtl.emit import emit_verilog
 

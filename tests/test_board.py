@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from models import random_ids, random_model
 
 from sim.board import SimulatedPort
 from sta_hw.compiler.encoder import CompiledModel, compile_encoder
@@ -14,6 +13,7 @@ from sta_hw.compiler.quantize import quantize
 from sta_hw.config import Pattern, preset
 from sta_hw.errors import CheckError, InputError
 from sta_hw.isa import Error
+from sta_hw.model.random import random_ids, random_model
 from sta_hw.reference.program import run_program
 from sta_hw.rtl.board_core import BOARD_REGISTERS, MEMORY, REGISTERS
 from sta_hw.runtime.board import BoardBackend, BoardLink, open_port
@@ -52,7 +52,7 @@ def test_self_test_over_the_serial_line(port: SimulatedPort, link: BoardLink, co
     for _ in range(2):
         outcome = backend.run(program, embedded)
         np.testing.assert_array_equal(outcome.image, expected)
-    assert outcome.run["cycles"] > 0 and link.retries == 0
+    assert outcome.run.cycles > 0 and link.retries == 0
     assert port.violations == 0
     assert not port.lamps["busy"] and not port.lamps["failed"]
 

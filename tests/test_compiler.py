@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models import mixed_patterns, random_ids, random_model
 
 from sta_hw.compiler.encoder import CompiledModel, compile_encoder, tightest
 from sta_hw.compiler.quantize import quantize
@@ -16,6 +15,7 @@ from sta_hw.errors import CheckError, InputError
 from sta_hw.isa import Instruction, Opcode, assemble
 from sta_hw.model.embedder import Embedder, read_patterns
 from sta_hw.model.minilm import calibration_sentences
+from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.reference.program import run_program
 from sta_hw.registers import REGISTERS, c_header, markdown
 from sta_hw.runtime.backends import ReferenceBackend, backend, compare

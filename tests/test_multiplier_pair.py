@@ -47,7 +47,7 @@ class Streamed(wiring.Component):
 
 @pytest.mark.parametrize("kind", ["auto", "dsp", "mac16"])
 def test_exhaustive(kind: str) -> None:
-    """All 384 x 384 operands times all 256 weights: the inferred pair. The primitives: all of one row, ends of the other.
+    """All 384 x 384 operands times all 256 weights: the inferred pair. Primitives: all of one row, ends of the other.
 
     The pairs differ in the multiplier inside only, which test_multiplier.py and this file compare.
     """

@@ -7,7 +7,6 @@ import zlib
 import numpy as np
 import pytest
 from amaranth.hdl import Module
-from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
 from sta_hw.rtl.uart import UartReceiver, UartTransmitter
@@ -54,18 +53,17 @@ def converse(parts: list[bytes | int], *, wait: int = 0) -> tuple[bytes, dict[in
                 answer.append(byte)
 
     async def bus(ctx) -> None:  # type: ignore[no-untyped-def]
-        while True:
-            await ctx.tick().until(dut.strobe)
-            await ctx.tick().repeat(wait + 1)
-            address = ctx.get(dut.address)
-            if ctx.get(dut.write):
-                memory[address] = ctx.get(dut.write_data)
-                writes.append((address, memory[address]))
-            ctx.set(dut.read_data, memory.get(address, 0))
-            ctx.set(dut.acknowledge, 1)
-            await ctx.tick()
-            ctx.set(dut.acknowledge, 0)
-            await ctx.tick()
+        waited = -1  # cycles since the strobe, -1 when there is none
+        async for _, _, strobe, write, address, word in ctx.tick().sample(
+            dut.strobe & ~dut.acknowledge, dut.write, dut.address, dut.write_data
+        ):
+            waited = waited + 1 if strobe else -1
+            ctx.set(dut.acknowledge, waited == wait)
+            if waited == wait:
+                if write:
+                    memory[address] = word
+                    writes.append((address, word))
+                ctx.set(dut.read_data, memory.get(address, 0))
 
     simulator = Simulator(m)
     simulator.add_clock(1e-6)
@@ -166,5 +164,3 @@ def test_a_missing_stop_bit_drops_the_byte() -> None:
 def test_a_line_too_fast_for_the_clock() -> None:
     with pytest.raises(ValueError, match="at least 4 cycles per bit, not 3"):
         UartReceiver(3)
-
-

@@ -14,6 +14,7 @@ from .. import __version__
 from ..config import Config
 from ..errors import CheckError, InputError
 from ..rtl.emit import emit_verilog
+from .fit import refusal, require_fit
 from .litedram import generate_controller
 from .synthesis import Routed, pack, place_and_route, synthesize
 
@@ -36,7 +37,6 @@ class Built:
 def prepare_board(board: Any, config: Config, folder: Path) -> list[str]:
     """Write the sources of a board's top level into `folder`, with ``top.lpf`` or ``top.pcf``; returns their names."""
     platform = board.make_platform()
-    platform.name_of_lamps = "led" if ("led", 0) in platform.resources else "rgb_led"
     sources = []
     if board.top == "accelerator":
         from boards.ecp5 import Ecp5Top
@@ -83,15 +83,18 @@ def build_board(
     config = config or board.config
     chip = board.chip
     folder.mkdir(parents=True, exist_ok=True)
+    problems = refusal(board.top, config, chip, board=True)
+    if problems:
+        raise InputError("\n".join(problems))
     step("generating")
     sources = prepare_board(board, config, folder)
-    cells = synthesize(sources, "top", chip.family, folder, step)
+    cells = synthesize(sources, "top", chip.family, folder, step, pins=True)
     require_fit(cells, chip)
-    platform = board.make_platform()
+    package = board.make_platform().package
     options = list(chip.options)
-    options[options.index("--package") + 1] = platform.package.replace("BG", "CABGA").lower() if (
-        chip.family == "ice40"
-    ) else platform.package.replace("BG", "CABGA")
+    options[options.index("--package") + 1] = (
+        package.replace("BG", "CABGA") if chip.family == "ecp5" else package.lower()
+    )
     target = board.frequency / 1e6
     constraints = "top.lpf" if chip.family == "ecp5" else "top.pcf"
     best: Routed | None = None
@@ -128,26 +131,3 @@ def build_board(
             f"{' -> '.join(best.path[:4])}. Try another --seed; the bitstream is in {bitstream}."
         )
     return Built(bitstream, manifest, cells, best)
-
-
-def require_fit(cells: dict[str, int], chip: Any) -> None:
-    """Refuse what place and route could never fit.
-
-    Raises
-    ------
-    InputError
-        With what runs out.
-    """
-    problems = []
-    logic = cells.get("lut4_equivalents", cells.get("SB_LUT4", 0))
-    hard = cells.get("MULT18X18D", cells.get("SB_MAC16", 0))
-    memories = cells.get("DP16KD", cells.get("SB_RAM40_4K", 0))
-    for what, used, there in (
-        ("logic cells", logic, chip.logic),
-        ("multipliers", hard, chip.multipliers),
-        ("block RAMs", memories, chip.memories),
-    ):
-        if used > there:
-            problems.append(f"{used:,} {what} do not fit {chip.name}, which has {there:,}.")
-    if problems:
-        raise InputError("\n".join(problems))

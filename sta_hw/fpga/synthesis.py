@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..rtl.emit import run_yosys
+from .output_registers import absorb_output_registers
 from .parts import Part
 
 __all__ = ["CELLS", "Routed", "cell_counts", "pack", "place_and_route", "synthesize"]
@@ -28,7 +30,7 @@ write_rtlil synthesis.il
 design -reset
 read_rtlil synthesis.il
 synth_ecp5 -top {top} -run begin:map_luts
-splitnets -ports
+splitnets{ports}
 opt_clean -purge
 synth_ecp5 -top {top} -run map_luts:
 tee -o stat.json stat -json
@@ -37,7 +39,7 @@ write_json {top}.json
     "ice40": """\
 {read}
 synth_ice40 -dsp -top {top} -run begin:map_luts
-splitnets -ports
+splitnets{ports}
 opt_clean -purge
 synth_ice40 -dsp -top {top} -run map_luts:
 tee -o stat.json stat -json
@@ -58,11 +60,13 @@ CELLS = {
 
 
 def synthesize(
-    sources: Sequence[str], top: str, family: str, folder: Path, step: Callable[[str], None] = lambda _: None
-) -> dict[str, int]:
+    sources: Sequence[str], top: str, family: str, folder: Path, step: Callable[[str], None] = lambda _: None,
+    *, pins: bool = False,
+) -> dict[str, int]:  # fmt: skip
     """Synthesize files of `folder` (Verilog, or RTLIL by the name's end); returns cells by kind.
 
-    The netlist is ``<top>.json``, what Yosys printed ``yosys.log``.
+    The netlist is ``<top>.json``, what Yosys printed ``yosys.log``. With `pins`, ports keep the names that a file of
+    constraints has for them.
 
     Raises
     ------
@@ -73,15 +77,21 @@ def synthesize(
     """
     if family not in _SCRIPTS:
         raise InputError(f"family {family!r} is unknown; it is {', '.join(_SCRIPTS)}.")
-    read = "\n".join(
-        f"read_rtlil {name}" if name.endswith(".il") else f"read_verilog -sv {name}" for name in sources
-    )
+    read = "\n".join(f"read_rtlil {name}" if name.endswith(".il") else f"read_verilog -sv {name}" for name in sources)
     step(f"Yosys: {top} for {family}")
     (folder / "stat.json").unlink(missing_ok=True)
-    run_yosys(_SCRIPTS[family].format(read=read, top=top), folder, log=folder / "yosys.log")
+    script = _SCRIPTS[family].format(read=read, top=top, ports="" if pins else " -ports")
+    run_yosys(script, folder, log=folder / "yosys.log")
     if not (folder / "stat.json").exists():
         raise RuntimeError("Yosys ended without a message and wrote no netlist")
-    return cell_counts(folder, family)
+    cells = cell_counts(folder, family)
+    if family == "ecp5":
+        step("moving registers into block RAM")
+        path = folder / f"{top}.json"
+        netlist = json.loads(path.read_text())
+        cells["TRELLIS_FF"] -= absorb_output_registers(netlist, top)
+        path.write_text(json.dumps(netlist))
+    return cells
 
 
 def cell_counts(folder: Path, family: str) -> dict[str, int]:
@@ -183,7 +193,7 @@ def _routed(seed: int, report: dict[str, Any], seconds: float) -> Routed:
     paths = paths or report["critical_paths"]
     path = paths[0]["path"] if paths else []
     nets = [named(p["from"]["cell"]) for p in path[:1]]
-    nets += [p["net"] for p in path if p.get("net") and not p["net"].startswith("$")]
+    nets += [named(p["net"]) for p in path if p.get("net") and not p["net"].startswith("$")]
     nets += [named(p["to"]["cell"]) for p in path[-1:]]
     used = {k: v["used"] for k, v in report["utilization"].items() if v["used"]}
     delay = sum(p["delay"] for p in path)
@@ -192,9 +202,7 @@ def _routed(seed: int, report: dict[str, Any], seconds: float) -> Routed:
 
 def named(cell: str) -> str:
     """A cell in the design's own terms: without what the tools appended."""
-    for kind in ("_TRELLIS_FF", "_LUT4", "_CCU2C", "_PFUMX", "_L6MUX", "_SB_"):
-        cell = cell.split(kind)[0]
-    return cell.replace("$", "")
+    return re.split(r"_(?:TRELLIS|LUT4|CCU2C|PFUMX|L6MUX|SB_|DP16KD|MULT18)|\$", cell)[0]
 
 
 def pack(top: str, family: str, folder: Path) -> Path:

@@ -105,7 +105,8 @@ class Accumulator(wiring.Component):
         m.d.comb += [sum_read.addr.eq(read_column), sum_read.en.eq(1)]
         with m.If(reading.valid & reading.last):
             m.d.sync += read_column.eq(Mux(reading.pass_end, 0, read_column + 1))
-        fetched = Signal(row_bits)
+        # No reset, enable or logic before the registers behind the memories: they are the block RAM's own on ECP5.
+        fetched = Signal(row_bits, reset_less=True)
         m.d.sync += fetched.eq(sum_read.data)
         preparing = stages[self.delay - 1]
         widen = Signal()
@@ -145,5 +146,7 @@ class Accumulator(wiring.Component):
             result_read.addr.eq(self.read_address),
             result_read.en.eq(1),
         ]
-        m.d.sync += self.read_data.as_value().eq(result_read.data)
+        given = Signal(row_bits, reset_less=True)
+        m.d.sync += given.eq(result_read.data)
+        m.d.comb += self.read_data.as_value().eq(given)
         return m

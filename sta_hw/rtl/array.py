@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -83,8 +83,8 @@ class ProcessingArray(wiring.Component):
         cfg = self.config
         m = Module()
         weights = [Signal(signed(8), name=f"weight_{g}") for g in range(cfg.groups)]
-        is_unsigned = Signal()
-        m.d.sync += is_unsigned.eq(self.unsigned)
+        unsigned_early, is_unsigned = Signal(), Signal()
+        m.d.sync += [unsigned_early.eq(self.unsigned), is_unsigned.eq(unsigned_early)]
         for g, weight in enumerate(weights):
             early = Signal(signed(8), name=f"early_weight_{g}")
             m.d.sync += [early.eq(self.values[g]), weight.eq(early)]
@@ -100,16 +100,11 @@ class ProcessingArray(wiring.Component):
                 rows = range(r, min(r + 2, cfg.rows)) if paired else (r,)
                 operands = []
                 for row in rows:
-                    # A plain register, no logic before it: it stands between block RAM, which is slow to
-                    # give its data, and the far-away column of multipliers.
-                    operand = Signal(8, name=f"operand_{row}_{g}")
-                    # The sign has a register of its own, whose synchronous reset is "unsigned".
-                    sign = Signal(name=f"sign_{row}_{g}")
-                    m.d.sync += [
-                        operand.eq(self.operands[g][row]),
-                        sign.eq(Mux(is_unsigned, 0, self.operands[g][row][7])),
-                    ]
-                    operands.append(Cat(operand, sign).as_signed())
+                    # A register without reset, enable or logic before it: it stands between block RAM, which is
+                    # slow to give its data, and the far-away column of multipliers; on ECP5 it is the RAM's own.
+                    operand = Signal(8, name=f"operand_{row}_{g}", reset_less=True)
+                    m.d.sync += operand.eq(self.operands[g][row])
+                    operands.append(Cat(operand, operand[7] & ~is_unsigned).as_signed())
                 terms = [trees[row].terms[g] for row in rows]
                 if hard > 0 and paired and len(rows) == 2:
                     self._pair(m, f"multiplier_{r}_{g}", operands, weights[g], terms)

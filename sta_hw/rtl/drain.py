@@ -211,7 +211,7 @@ class Drain(wiring.Component):
             read.addr.eq(address),
             read.en.eq(1),
         ]
-        word = Signal(entry_width * cfg.drain_lanes)
+        word = Signal(entry_width * cfg.drain_lanes, reset_less=True)
         m.d.sync += word.eq(read.data)
         self._row_parameters = [
             data.View(row_parameter_layout(), word[lane * entry_width :][:entry_width])

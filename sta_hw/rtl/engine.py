@@ -119,8 +119,15 @@ class Engine(wiring.Component):
 
     def _broadcast(self, m: Module, decoder: Decoder, windows: Windows, drain: Drain) -> None:
         """Give each command to decoder, loader and drain, which take it when they come to it."""
+        # Taken into a register and judged there: nothing of it is on the way of a cycle.
+        held = Signal.like(self.command.payload, name="held_command")
+        waiting, judged, bad = Signal(), Signal(), Signal()
+        m.d.comb += self.command.ready.eq(~waiting)
+        with m.If(self.command.valid & ~waiting):
+            m.d.sync += [held.eq(self.command.payload), waiting.eq(1)]
+        m.d.sync += [bad.eq(refused(self.config, held)), judged.eq(waiting)]
         queues = []
-        given = self.command.payload
+        given = held
         for name, unit in (("decoder", decoder), ("windows", windows), ("drain", drain)):
             wanted = unit.command.payload
             fixed = {"taps": 1, "widen_at": 0} if self.plain else {}
@@ -135,12 +142,9 @@ class Engine(wiring.Component):
                 queue.w_data.eq(Cat(Value.cast(given[field]) for field in kept)),
             ]
             queues.append(queue)
-        bad = Signal()
-        m.d.comb += [
-            bad.eq(refused(self.config, self.command.payload)),
-            self.command.ready.eq(Cat(q.w_rdy for q in queues).all()),
-        ]
-        accepted = self.command.valid & self.command.ready
+        accepted = judged & Cat(q.w_rdy for q in queues).all()
+        with m.If(accepted):
+            m.d.sync += [waiting.eq(0), judged.eq(0)]
         m.d.comb += [
             queues[0].w_en.eq(accepted),
             queues[1].w_en.eq(accepted & ~bad),
@@ -161,10 +165,12 @@ class Engine(wiring.Component):
         ring_full = Signal()  # one cycle old, hence the margin
         m.d.sync += ring_full.eq(reserved >= cfg.columns - 1)
         place = ~(beat.final_pass & beat.last & ring_full)
+        # The window is there and no pause is on: known a cycle ahead, for `allowed` is on the longest way.
+        gate = Signal()
         rescaled = Signal()
         stored_columns = Signal(range(cfg.columns + 1))
         sweep = self._rescale(m, accumulator, array, decoder.beats.valid & beat.rescale, rescaled, stored_columns)
-        allowed = windows.full.bit_select(bank, 1) & place & (pause == 0) & ~(beat.rescale & ~rescaled)
+        allowed = gate & place & ~(beat.rescale & ~rescaled)
         m.d.comb += [
             decoder.beats.ready.eq(allowed),
             issue.eq(decoder.beats.valid & allowed),
@@ -200,6 +206,14 @@ class Engine(wiring.Component):
             windows.release.eq(Mux(release, Const(1, 2) << windows.bank, 0)),
             *(array.operands[g].eq(windows.operands[g]) for g in range(cfg.groups)),
         ]
+        # A short pass must not read back its partial sums before they are stored.
+        must_pause = Signal()
+        turn = Signal()
+        m.d.comb += [
+            turn.eq(issue & beat.last & beat.pass_end),
+            must_pause.eq(turn & ~beat.final_pass & (columns_in_pass < HAZARD_CYCLES)),
+        ]
+        m.d.sync += gate.eq(windows.full_next.bit_select(bank ^ turn, 1) & ~must_pause & (pause <= 1))
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)
         with m.If(issue):
@@ -215,9 +229,8 @@ class Engine(wiring.Component):
             m.d.sync += columns_in_pass.eq(Mux(columns_in_pass == HAZARD_CYCLES, HAZARD_CYCLES, columns_in_pass + 1))
             with m.If(beat.pass_end):
                 m.d.sync += [bank.eq(~bank), columns_in_pass.eq(0)]
-                # A short pass must not read back its partial sums before they are stored.
-                with m.If(~beat.final_pass & (columns_in_pass < HAZARD_CYCLES)):
-                    m.d.sync += pause.eq(HAZARD_CYCLES)
+        with m.If(must_pause):
+            m.d.sync += pause.eq(HAZARD_CYCLES)
 
     def _rescale(self, m: Module, accumulator, array, wanted, rescaled, stored_columns) -> data.View:
         """Shift the stored sums right before a product continues them, one place per sweep.

@@ -40,6 +40,8 @@ class Windows(wiring.Component):
         The activations found there, one cycle later.
     full : Out(2)
         Which banks hold a whole pass.
+    full_next : Out(2)
+        The same, a cycle ahead.
     release : In(2)
         Give a bank back to the loader.
     """
@@ -54,6 +56,7 @@ class Windows(wiring.Component):
                 "bank": In(1),
                 "operands": Out(data.ArrayLayout(data.ArrayLayout(unsigned(8), config.rows), config.groups)),
                 "full": Out(2),
+                "full_next": Out(2),
                 "release": In(2),
             }
         )
@@ -113,7 +116,8 @@ class Windows(wiring.Component):
                             ]
                             with m.If(passes_left == 0):
                                 m.d.sync += busy.eq(0)
-        m.d.sync += self.full.eq((self.full | filled) & ~self.release)
+        m.d.comb += self.full_next.eq((self.full | filled) & ~self.release)
+        m.d.sync += self.full.eq(self.full_next)
 
         new = self.command.payload
         m.d.comb += self.command.ready.eq(~busy)

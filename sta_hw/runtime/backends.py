@@ -1,4 +1,4 @@
-"""One interface to run a compiled model: the numpy reference, or the accelerator's RTL."""
+"""One interface to run a compiled model: the numpy reference, the accelerator's RTL, or a board."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Outcome:
         Memory after the run.
     embedding : float64 array, shape (hidden,)
         Of length 1.
-    run : ProgramRun or None
-        Cycles, counters and timeline, where there is hardware.
+    run : ProgramRun, BoardRun or None
+        Cycles and counters where there is hardware; the timeline too where it is simulated.
     """
 
     image: NDArray[np.uint8]
@@ -103,20 +103,30 @@ class RtlBackend:
         return Outcome(run.image, model.output(run.image), run)
 
 
-BACKENDS: dict[str, type] = {"reference": ReferenceBackend, "rtl": RtlBackend}
+BACKENDS = ("reference", "rtl", "board")
 
 
-def backend(name: str, config: Config) -> Backend:
-    """The backend called `name`.
+def backend(name: str, config: Config, board: Any = None, port: str = "sim") -> Backend:
+    """The backend called `name`; for ``board``, the board and its serial port.
 
     Raises
     ------
     InputError
-        If there is none of that name.
+        If there is none of that name, or no board was given.
+    CheckError
+        If the board at the port does not answer, or has another configuration.
     """
-    if name not in BACKENDS:
+    if name == "reference":
+        return ReferenceBackend(config)
+    if name == "rtl":
+        return RtlBackend(config)
+    if name != "board":
         raise InputError(f"backend {name!r} is unknown; it is {', '.join(BACKENDS)}.")
-    return BACKENDS[name](config)
+    if board is None:
+        raise InputError("the backend board needs a board; name one, for example ulx3s-85f.")
+    from .board import BoardBackend, connect
+
+    return BoardBackend(config, connect(board, port))
 
 
 def compare(model: CompiledModel, got: NDArray[np.uint8], expected: NDArray[np.uint8]) -> None:

@@ -6,6 +6,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,24 +20,23 @@ from ..registers import COUNTERS, capabilities, register
 from ..rtl.board_core import BOARD_REGISTERS, IDENTITY, MEMORY, REGISTERS
 from .backends import Outcome
 
-__all__ = ["BoardBackend", "BoardLink", "Port", "open_port"]
+__all__ = ["BoardBackend", "BoardLink", "BoardRun", "Port", "connect", "open_port"]
 
 _WRITE, _READ = 1, 2
 _BURST = 255
 """Words of the longest command."""
 _TRIES = 5
+_SIMULATED_TIMEOUT = 4096
 
 
 class Port(Protocol):
     """What is used of a pyserial port."""
 
-    timeout: float | None
-
     def write(self, data: bytes, /) -> Any:
         """Send."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; fewer after `timeout` seconds."""
+        """At most `size` bytes; fewer after a time without any."""
         ...
 
     def flush(self) -> None:
@@ -66,6 +66,33 @@ def open_port(name: str, baud: int) -> Port:
         if "Permission" in str(error):
             raise InputError(f"no permission for {name}; add yourself to the group dialout.") from error
         raise InputError(f"cannot open {name}: {error}.") from error
+
+
+@dataclass(frozen=True)
+class BoardRun:
+    """What a board tells of a run: cycles from start to end, and the accelerator's counters."""
+
+    cycles: int
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+def connect(board: Any, port_name: str) -> BoardLink:
+    """The link to a board at a serial port; ``sim`` simulates the board's RTL with its memory chip.
+
+    Raises
+    ------
+    InputError
+        If the port cannot be opened, or the board has no whole accelerator.
+    """
+    if board.top != "accelerator":
+        raise InputError(f"{board.name} has the engine alone, which runs no programs; take a board with SDRAM.")
+    if port_name != "sim":
+        return BoardLink(open_port(port_name, board.baud))
+    from sim.board import SimulatedPort
+
+    simulated = SimulatedPort(board.config, bridge_timeout=_SIMULATED_TIMEOUT)
+    simulated.pause(40_000)  # the memory starts
+    return BoardLink(simulated, lambda: simulated.pause(_SIMULATED_TIMEOUT + 1000))
 
 
 class BoardLink:
@@ -229,4 +256,4 @@ class BoardBackend:
         image = link.read(MEMORY, len(words)).astype("<u4").view(np.uint8)
         if progress:
             progress(total, total)
-        return Outcome(image, model.output(image), counters)
+        return Outcome(image, model.output(image), BoardRun(counters["cycles"], counters))

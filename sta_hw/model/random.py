@@ -1,11 +1,13 @@
-"""Small random encoders, shared by the tests of the compiler and of the whole accelerator."""
+"""Small random encoders: for the self-test of boards, and for tests."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from sta_hw.config import Pattern
-from sta_hw.model.bert import LINEAR_NAMES, BertModel
+from ..config import Pattern
+from .bert import LINEAR_NAMES, BertModel
+
+__all__ = ["mixed_patterns", "random_ids", "random_model"]
 
 VOCABULARY = 50
 

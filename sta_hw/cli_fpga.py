@@ -1,0 +1,209 @@
+"""Commands for FPGAs: synth, fit, build, flash, selftest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .cli import JsonOption, _with_progress, app, err, out
+from .config import preset
+from .errors import CheckError, InputError
+
+__all__: list[str] = []
+
+PartOption = Annotated[str, typer.Option(help="lfe5u-12f, -25f, -45f, -85f, ice40up5k, ice40hx8k or ultrascale+.")]
+BoardOption = Annotated[str, typer.Option(help="ulx3s-12f, -25f, -45f, -85f, icesugar-pro or icebreaker.")]
+SeedOption = Annotated[list[int] | None, typer.Option(help="nextpnr seed; may be repeated.")]
+
+
+def _configuration(preset_name: str, top: str, part_name: str, multiplier: str) -> tuple[Any, Any]:
+    """Configuration with its multipliers chosen, and part."""
+    from .fpga.parts import choose_multiplier, part
+
+    chosen = part(part_name)
+    config = preset(preset_name)
+    if multiplier == "auto":
+        config = choose_multiplier(top, config, chosen)
+    elif multiplier != "preset":
+        config = dataclasses.replace(config, multiplier=multiplier)
+    return config, chosen
+
+
+@app.command(epilog="Example: sta-hw synth --part lfe5u-85f --top engine --seed 1 --seed 2")
+def synth(
+    part: PartOption = "lfe5u-85f",
+    top: Annotated[str, typer.Option(help="engine, accelerator, softmax or decoder.")] = "engine",
+    preset_name: Annotated[str, typer.Option("--preset", help="Configuration.")] = "reference",
+    multiplier: Annotated[str, typer.Option(help="auto chooses for the part; preset leaves it; or one kind.")] = "auto",
+    route: Annotated[bool, typer.Option(help="Place and route after synthesis.")] = True,
+    seed: SeedOption = None,
+    frequency: Annotated[float, typer.Option(help="Target in MHz.")] = 100.0,
+    minutes: Annotated[float, typer.Option(help="Give a seed up that has not routed by then.")] = 40.0,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for netlist, logs and picture.")] = Path(
+        "build/synth"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Synthesize a top level for a part, place and route it; cells, Fmax and critical path per seed."""
+    from .fpga.flow import synthesize_top
+
+    config, chosen = _configuration(preset_name, top, part, multiplier)
+    seeds = (seed or [1]) if route and chosen.options else []
+    result = _with_progress(
+        "synth", lambda step: synthesize_top(top, config, chosen, output, seeds, frequency, minutes, step)
+    )
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    table = Table(title=f"{top}, {config.rows} x {config.groups}, {config.multiplier}: {chosen.name}")
+    for column in ("what", "used", "of", "share"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for name, used in result["cells"].items():
+        there = result["capacity"].get(name, 0)
+        table.add_row(name, f"{used:,}", f"{there:,}" if there else "", f"{used / there:.0%}" if there else "")
+    out.print(table)
+    if result["seeds"]:
+        table = Table(title="place and route")
+        for column in ("seed", "MHz", "logic", "seconds", "critical path"):
+            table.add_column(column)
+        for row in result["seeds"]:
+            fmax = f"{row['fmax']:.1f}" if row["fmax"] else "not routed"
+            table.add_row(
+                str(row["seed"]), fmax, f"{row['logic']:,}", f"{row['seconds']:.0f}", " -> ".join(row["path"][:5])
+            )
+        out.print(table)
+    out.print(f"Logs, netlist and {result['picture']} in {output}", highlight=False)
+    if seeds and not any(row["fmax"] for row in result["seeds"]):
+        raise CheckError(f"no seed routed within {minutes:g} minutes; try another --seed or more --minutes.")
+
+
+@app.command(epilog="Example: sta-hw fit --part lfe5u-45f")
+def fit(
+    part: PartOption = "lfe5u-85f",
+    top: Annotated[str, typer.Option(help="accelerator or engine.")] = "accelerator",
+    as_json: JsonOption = False,
+) -> None:
+    """Tell from an estimate which preset fits a part and what runs out first."""
+    from .config import BOARD_PRESETS, PRESETS
+    from .errors import ConfigError
+    from .fpga.fit import estimate
+
+    rows = []
+    for name in PRESETS | BOARD_PRESETS:
+        config, chosen = _configuration(name, top, part, "auto")
+        if chosen.family != "ecp5":
+            raise InputError(
+                f"there is no estimate for {chosen.name}; sta-hw synth --part {chosen.name} --no-route counts."
+            )
+        try:
+            if top == "accelerator":
+                config.require_accelerator()
+        except ConfigError as error:
+            rows.append({"preset": name, "fits": False, "first": error.problems[0]})
+            continue
+        found = estimate(top, config)
+        there = {"logic": chosen.logic, "multipliers": chosen.multipliers, "memories": chosen.memories}
+        shares = {k: found[k] / there[k] for k in there}
+        first = max(shares, key=lambda k: shares[k])
+        rows.append(
+            {"preset": name, "macs": config.macs, "multiplier": config.multiplier, **found, "fits": shares[first] <= 1,
+             "first": f"{first} ({shares[first]:.0%})"}
+        )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps({"part": part, "top": top, "presets": rows}, indent=2))
+        return
+    table = Table(title=f"{top} on {part}, estimated")
+    for column in ("preset", "macs", "multiplier", "logic", "multipliers", "memories", "fits", "runs out first"):
+        table.add_column(column)
+    for row in rows:
+        values = [row.get(k, "") for k in ("preset", "macs", "multiplier", "logic", "multipliers", "memories")]
+        table.add_row(*map(str, values), "yes" if row["fits"] else "no", str(row["first"]))
+    out.print(table)
+
+
+@app.command(epilog="Example: sta-hw build --board ulx3s-85f --seed 1 --seed 2")
+def build(
+    board: BoardOption = "ulx3s-85f",
+    preset_name: Annotated[str | None, typer.Option("--preset", help="Another configuration than the board's.")] = None,
+    seed: SeedOption = None,
+    minutes: Annotated[float, typer.Option(help="Give a seed up that has not routed by then.")] = 40.0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder; build/<board> if not given.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a board's bitstream, with a report and a manifest beside it."""
+    from boards import board as find
+
+    from .fpga.build import build_board
+
+    chosen = find(board)
+    folder = output or Path("build") / board
+    config = preset(preset_name) if preset_name else chosen.config
+    built = _with_progress(
+        f"build {board}",
+        lambda step: build_board(chosen, folder, config=config, seeds=seed or [1], minutes=minutes, step=step),
+    )
+    manifest = json.loads(built.manifest.read_text())
+    if as_json:
+        typer.echo(json.dumps(manifest, indent=2))
+        return
+    table = Table(title=f"{board}: {config.rows} x {config.groups}, hash {config.hash}")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    for name, value in built.routed.used.items():
+        table.add_row(name, f"{value:,}")
+    table.add_row("Fmax, MHz", f"{built.routed.fmax:.1f} (of {manifest['frequency_mhz']:g} wanted)")
+    out.print(table)
+    out.print(f"Bitstream: {built.bitstream}; manifest: {built.manifest}. It has not run on hardware.", highlight=False)
+
+
+@app.command(epilog="Example: sta-hw flash --board ulx3s-85f --spi")
+def flash(
+    board: BoardOption = "ulx3s-85f",
+    bitstream: Annotated[Path | None, typer.Argument(help="build/<board>/top.bit if not given.")] = None,
+    spi: Annotated[
+        bool, typer.Option("--spi", help="Into SPI flash; otherwise into SRAM, until power is off.")
+    ] = False,
+) -> None:
+    """Load a bitstream onto a board with openFPGALoader."""
+    from boards import board as find
+
+    from .fpga.flash import flash as load
+
+    chosen = find(board)
+    name = "top.bit" if chosen.chip.family == "ecp5" else "top.bin"
+    load(chosen, bitstream or Path("build") / board / name, spi=spi)
+    out.print(f"{board}: loaded.")
+
+
+@app.command(epilog="Example: sta-hw selftest --port /dev/ttyUSB0 --board ulx3s-85f")
+def selftest(
+    port: Annotated[str, typer.Option(help="Serial port; sim simulates the whole board.")] = "sim",
+    board: BoardOption = "ulx3s-25f",
+    as_json: JsonOption = False,
+) -> None:
+    """Run a small network on a board and compare every byte of memory with the reference."""
+    from boards import board as find
+
+    from .fpga.selftest import self_test
+
+    chosen = find(board)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(f"self-test of {board}")
+        report: Callable[[str], None] = lambda text: progress.update(task, description=text)  # noqa: E731
+        result = self_test(chosen, port, report)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        where = "in simulation" if port == "sim" else "on hardware"
+        out.print(
+            f"{board}, {where}: {result['bytes']:,} bytes equal to the reference, {result['cycles']:,} cycles, "
+            f"{result['retries']} bursts sent again."
+        )

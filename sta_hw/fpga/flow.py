@@ -1,0 +1,80 @@
+"""One top level on one part: Verilog, synthesis, place and route of several seeds, a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..generate import component
+from ..rtl.emit import emit_verilog
+from .parts import Part
+from .synthesis import place_and_route, synthesize
+
+__all__ = ["synthesize_top"]
+
+_LOGIC = {"ecp5": "TRELLIS_COMB", "ice40": "ICESTORM_LC"}
+
+
+def synthesize_top(
+    top: str, config: Config, chosen: Part, folder: Path, seeds: Sequence[int], frequency: float, minutes: float,
+    step: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Cells, and Fmax with its critical path for each seed, as JSON types; ``utilization.png`` in `folder`.
+
+    Raises
+    ------
+    RuntimeError
+        If a tool fails; its log is in `folder`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    step("generating")
+    (folder / f"{top}.v").write_text(emit_verilog(component(top, config), top))
+    cells = synthesize([f"{top}.v"], top, chosen.family, folder, step)
+    capacity = _capacity(chosen)
+    rows: list[dict[str, Any]] = []
+    for seed in seeds:
+        routed = place_and_route(top, chosen, folder, seed=seed, frequency=frequency, minutes=minutes, step=step)
+        if routed is None:
+            rows.append({"seed": seed, "fmax": None, "logic": 0, "seconds": 60 * minutes, "path": []})
+            continue
+        rows.append(
+            {"seed": seed, "fmax": routed.fmax, "logic": routed.used.get(_LOGIC[chosen.family], 0),
+             "used": routed.used, "seconds": routed.seconds, "path": routed.path}
+        )  # fmt: skip
+    picture = "utilization.png"
+    _draw(
+        folder / picture, {n: cells[n] / c for n, c in capacity.items() if c and n in cells}, f"{top} on {chosen.name}"
+    )
+    return {
+        "top": top, "part": chosen.name, "configuration": config.as_dict(), "cells": cells, "capacity": capacity,
+        "seeds": rows, "picture": picture,
+    }  # fmt: skip
+
+
+def _capacity(chosen: Part) -> dict[str, int]:
+    names = {
+        "ecp5": ("lut4_equivalents", "MULT18X18D", "DP16KD"),
+        "ice40": ("SB_LUT4", "SB_MAC16", "SB_RAM40_4K"),
+        "xcup": (),
+    }[chosen.family]
+    return dict(zip(names, (chosen.logic, chosen.multipliers, chosen.memories), strict=False))
+
+
+def _draw(path: Path, shares: dict[str, float], title: str) -> None:
+    """Bars of what is used of a part."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 0.6 * len(shares) + 1.4), layout="constrained")
+    names = list(shares)
+    axes.barh(names, [100 * shares[n] for n in names], color=["#b2182b" if shares[n] > 1 else "#2166ac" for n in names])
+    axes.axvline(100, color="black", linewidth=0.8)
+    axes.set_xlabel("% of the part")
+    axes.set_title(title)
+    axes.invert_yaxis()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
