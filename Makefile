@@ -38,7 +38,6 @@ bench: setup
 	$(BIN)/sta-hw bench model
 	$(BIN)/sta-hw bench sim
 	$(BIN)/python scripts/bench_verilog.py -o scripts/results/verilog.json
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-fpga.txt
 	$(BIN)/python scripts/bench_fpga.py --seed 1 --seed 2 --seed 3 -o scripts/results/fpga-engine.json
 	$(BIN)/python scripts/bench_fpga.py --top accelerator --no-route -o scripts/results/fpga-accelerator.json
 

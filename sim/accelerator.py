@@ -17,7 +17,7 @@ from sta_hw.isa import Error
 from sta_hw.registers import COUNTERS, register
 from sta_hw.rtl.emit import emit_verilog
 
-from .native import PRIMITIVES, compile_library
+from .native import BLOCK_MEMORY, PRIMITIVES, compile_library
 
 __all__ = ["AcceleratorModel", "MemoryModel", "ProgramRun"]
 
@@ -108,9 +108,11 @@ class AcceleratorModel:
     config : Config
     trace : bool
         Able to write waveforms.
+    netlist : str or None
+        Verilog of the synthesized netlist (`sta_hw.fpga.netlist.netlist_verilog`), to take the RTL's place.
     """
 
-    def __init__(self, config: Config, *, trace: bool = False) -> None:
+    def __init__(self, config: Config, *, trace: bool = False, netlist: str | None = None) -> None:
         self.config = config
         name = "accelerator"
         header = (
@@ -118,8 +120,10 @@ class AcceleratorModel:
             f"constexpr int BUS_BYTES = {config.bus_bytes};\n"
         )
         extra = [PRIMITIVES] if config.instantiates_primitives else []
+        if netlist is not None:
+            extra = [PRIMITIVES, BLOCK_MEMORY]
         library = compile_library(
-            emit_verilog(component(name, config), name), name, header, Path(__file__).with_name("memory_harness.cpp"),
+            netlist or emit_verilog(component(name, config), name), name, header, Path(__file__).with_name("memory_harness.cpp"),
             extra=extra, trace=trace,
         )  # fmt: skip
         lib = self._library = ctypes.CDLL(str(library))

@@ -37,7 +37,7 @@ class SimulatedPort:
         verilog = "\n".join([emit_verilog(core, "board_core"), controller.verilog, wrapper])
         library = compile_library(
             verilog, "board", '#pragma once\n#include "Vboard.h"\nusing Model = Vboard;\n', _HERE / "board.cpp",
-            extra=[PRIMITIVES, _HERE / "sdram.v"],
+            extra=[PRIMITIVES, _HERE / "sdram_cells.v", _HERE / "sdram.v"],
         )  # fmt: skip
         lib = self._library = ctypes.CDLL(str(library))
         lib.board_open.restype = ctypes.c_void_p

@@ -22,10 +22,12 @@ from sta_hw.rtl.emit import StreamPort
 
 from . import verilator
 
-__all__ = ["PRIMITIVES", "NativeModel", "RunResult", "StalledError", "build", "cache_folder"]
+__all__ = ["BLOCK_MEMORY", "PRIMITIVES", "NativeModel", "RunResult", "StalledError", "build", "cache_folder"]
 
 PRIMITIVES = Path(__file__).with_name("primitives.v")
 """Models of vendor primitives that generated Verilog may instantiate."""
+BLOCK_MEMORY = Path(__file__).with_name("dp16kd.v")
+"""Model of ECP5 block RAM, which synthesized netlists have."""
 
 _FLAGS = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint"]
 

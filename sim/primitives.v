@@ -1,5 +1,5 @@
-// Behaviour of the ECP5 MULT18X18D with input and output registers (CLK0, CE0, RST0), both operands signed.
-// For simulation only; the settings that the generator does not use are refused.
+// Behaviour of the ECP5 MULT18X18D with input and output registers (CLK0, CE0, RST0) or none.
+// For simulation only; the settings that the generator and Yosys do not use are refused.
 module MULT18X18D #(
     parameter REG_INPUTA_CLK = "NONE", parameter REG_INPUTA_CE = "CE0", parameter REG_INPUTA_RST = "RST0",
     parameter REG_INPUTB_CLK = "NONE", parameter REG_INPUTB_CE = "CE0", parameter REG_INPUTB_RST = "RST0",
@@ -12,26 +12,31 @@ module MULT18X18D #(
     output P0, P1, P2, P3, P4, P5, P6, P7, P8, P9, P10, P11, P12, P13, P14, P15, P16, P17,
     output P18, P19, P20, P21, P22, P23, P24, P25, P26, P27, P28, P29, P30, P31, P32, P33, P34, P35
 );
-    initial if (REG_INPUTA_CLK != "CLK0" || REG_INPUTB_CLK != "CLK0" || REG_OUTPUT_CLK != "CLK0"
+    localparam REGISTERED = REG_OUTPUT_CLK == "CLK0";
+    initial if ((REG_INPUTA_CLK == "CLK0") != REGISTERED || (REG_INPUTB_CLK == "CLK0") != REGISTERED
                 || REG_PIPELINE_CLK != "NONE" || RESETMODE != "SYNC") begin
-        $display("MULT18X18D: this model has input and output registers on CLK0 only");
+        $display("MULT18X18D: this model has input and output registers on CLK0, or no registers at all");
         $finish;
     end
-    wire signed [17:0] a = {A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0};
-    wire signed [17:0] b = {B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0};
-    reg signed [17:0] a_register, b_register;
-    reg signed [35:0] product;
+    wire signed [18:0] a =
+        {SIGNEDA & A17, A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0};
+    wire signed [18:0] b =
+        {SIGNEDB & B17, B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0};
+    reg signed [18:0] a_register, b_register;
+    reg signed [37:0] stored;
     always @(posedge CLK0) begin
         if (RST0) begin
             a_register <= 0;
             b_register <= 0;
-            product <= 0;
+            stored <= 0;
         end else if (CE0) begin
             a_register <= a;
             b_register <= b;
-            product <= a_register * b_register;
+            stored <= a_register * b_register;
         end
     end
+    wire signed [37:0] at_once = a * b;
+    wire [35:0] product = REGISTERED ? stored[35:0] : at_once[35:0];
     assign {P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19, P18,
             P17, P16, P15, P14, P13, P12, P11, P10, P9, P8, P7, P6, P5, P4, P3, P2, P1, P0} = product;
 endmodule
@@ -64,19 +69,4 @@ module SB_MAC16 #(
     end
     assign O = {top, bottom};
     assign {CO, ACCUMCO, SIGNEXTOUT} = 3'b0;
-endmodule
-
-// ECP5 input and output cells as LiteDRAM's SDRAM PHY uses them.
-module OFS1P3BX (input D, PD, SCLK, SP, output reg Q);
-    always @(posedge SCLK) if (PD) Q <= 1; else if (SP) Q <= D;
-endmodule
-module IFS1P3BX (input D, PD, SCLK, SP, output reg Q);
-    always @(posedge SCLK) if (PD) Q <= 1; else if (SP) Q <= D;
-endmodule
-module FD1S3BX (input CK, D, PD, output reg Q);
-    always @(posedge CK or posedge PD) if (PD) Q <= 1; else Q <= D;
-endmodule
-module TRELLIS_IO #(parameter DIR = "BIDIR") (input I, T, output O, inout B);
-    assign B = T ? 1'bz : I;
-    assign O = B;
 endmodule

@@ -22,7 +22,10 @@ from sta_hw.errors import ConfigError
         ({"lanes": -1}, "lanes = -1 is out of range"),
         ({"softmax_lanes": 0}, "softmax_lanes = 0 is out of range"),
         ({"softmax_block": 12}, "softmax_block = 12 is not a multiple of softmax_lanes = 8; the nearest is 16."),
-        ({"multiplier": "dps"}, "multiplier 'dps' is unknown; it is auto, dsp or lut, the nearest is dsp."),
+        (
+            {"multiplier": "dps"},
+            "multiplier 'dps' is unknown; it is auto, dsp, lut, pair, dsp-pair or mac16, the nearest is dsp.",
+        ),
         ({"window_memory": "flash"}, "window_memory 'flash' is unknown; it is block or distributed"),
         ({"encodings": ("bitmask",)}, "encoding 'bitmask' is unknown; it is index or bitmap, the nearest is bitmap."),
         ({"encodings": ()}, "encodings is empty; name index, bitmap or both."),
@@ -77,6 +80,7 @@ def test_hash_depends_on_every_parameter() -> None:
         "drain_lanes": 2, "columns": 256, "weight_words": 4096,
         "parameter_words": 512, "norm_columns": 64, "burst": 8, "outstanding": 4,
         "multiplier": "lut", "window_memory": "distributed", "softmax_lanes": 4, "softmax_block": 64,
+        "array_multipliers": 8,
     }  # fmt: skip
     assert set(changes) == {f.name for f in dataclasses.fields(Config)}
     hashes = {dataclasses.replace(base, **{k: v}).hash for k, v in changes.items()}

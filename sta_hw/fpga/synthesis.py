@@ -155,11 +155,14 @@ def place_and_route(
     (folder / report).unlink(missing_ok=True)
     arguments = [*(package or chosen.options), "--json", f"{top}.json", "--freq", str(frequency), "--seed", str(seed),
                  "--report", report, "--timing-allow-fail"]  # fmt: skip
-    if constraints is None:
-        arguments += ["--out-of-context"] if chosen.family == "ecp5" else ["--pcf-allow-unconstrained"]
+    if chosen.family == "ecp5":
+        # The default, 10, spreads what the critical paths hold together.
+        arguments += ["--placer-heap-timingweight", "40"]
+        # A block placed out of context has no pins, and nextpnr writes no configuration of it.
+        arguments += ["--lpf", constraints, "--textcfg", f"{top}.config"] if constraints else ["--out-of-context"]
     else:
-        arguments += ["--lpf" if chosen.family == "ecp5" else "--pcf", constraints]
-    arguments += ["--textcfg", f"{top}.config"] if chosen.family == "ecp5" else ["--asc", f"{top}.asc"]
+        arguments += ["--pcf", constraints] if constraints else ["--pcf-allow-unconstrained"]
+        arguments += ["--asc", f"{top}.asc"]
     entry = f"_run_nextpnr_{chosen.family}_argv"
     command = [sys.executable, "-c", f"from {module} import {entry}; {entry}()", *arguments]
     begin = time.monotonic()

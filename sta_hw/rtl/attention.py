@@ -9,12 +9,13 @@ until its maxima are known; meanwhile the next block arrives.
 from __future__ import annotations
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
 from .arithmetic import ring_shift
 from .layouts import growth_layout, row_parameter_layout
+from .queue import Queue, credits
 from .sequencer import Gearbox
 
 __all__ = ["AttentionSoftmax", "block_layout"]
@@ -92,7 +93,7 @@ class AttentionSoftmax(wiring.Component):
         parts = cfg.rows // cfg.lanes
         return [[Signal(shape, name=f"{name}_{i}_{p}") for p in range(parts)] for i in range(cfg.lanes)]
 
-    def _maxima(self, m: Module) -> fifo.SyncFIFOBuffered:
+    def _maxima(self, m: Module) -> Queue:
         """Queue the scores, each with its mask bit, while each row's running maximum is found."""
         cfg = self.config
         taken, given = cfg.drain_lanes, cfg.lanes
@@ -115,7 +116,7 @@ class AttentionSoftmax(wiring.Component):
         # Words of `lanes` rows: whole scores beside a mask bit that is the same for all of a key.
         gear = m.submodules.gear = Gearbox(17 * taken, 17 * given)
         words = (cfg.groups * cfg.window) * (cfg.rows // given)
-        queue = m.submodules.scores_queue = fifo.SyncFIFOBuffered(width=17 * given, depth=2 * words)
+        queue = m.submodules.scores_queue = Queue(width=17 * given, depth=2 * words)
         valid = key < block.keys
         m.d.comb += [
             gear.source.valid.eq(active & self.scores.valid),
@@ -166,7 +167,7 @@ class AttentionSoftmax(wiring.Component):
         m.d.comb += self.busy.eq(active | self._pending)
         return queue
 
-    def _exponentials(self, m: Module, queue: fifo.SyncFIFOBuffered) -> None:
+    def _exponentials(self, m: Module, queue: Queue) -> None:
         """Per block: raise the exponents, stream, add up; at the row's end, the reciprocals."""
         cfg = self.config
         lanes = cfg.lanes
@@ -177,12 +178,8 @@ class AttentionSoftmax(wiring.Component):
         carries = self._rings("carry", unsigned(16))
         sums = self._rings("block_sum", unsigned((255 * cfg.groups * cfg.window).bit_length()))
 
-        output = m.submodules.output = fifo.SyncFIFOBuffered(width=8 * lanes, depth=_OUTPUT_DEPTH)
-        room = Signal(range(_OUTPUT_DEPTH + 1), init=_OUTPUT_DEPTH)
-        totals = m.submodules.totals_queue = fifo.SyncFIFOBuffered(
-            width=row_parameter_layout().size, depth=2 * cfg.rows
-        )
-        totals_room = Signal(range(2 * cfg.rows + 1), init=2 * cfg.rows)
+        output = m.submodules.output = Queue(width=8 * lanes, depth=_OUTPUT_DEPTH)
+        totals = m.submodules.totals_queue = Queue(width=row_parameter_layout().size, depth=2 * cfg.rows)
         growth_ready = Signal()
         m.d.comb += [
             self.probabilities.payload.eq(output.r_data),
@@ -204,21 +201,36 @@ class AttentionSoftmax(wiring.Component):
         row = Signal(range(cfg.rows))
         drained = Signal(range(_PIPELINE + 4))
         adding, summing, turn = Signal(), Signal(), Signal()
-        m.d.sync += room.eq(room - go + (output.r_rdy & output.r_en))
-        m.d.sync += totals_room.eq(totals_room - summing + (totals.r_rdy & totals.r_en))
+        room = credits(m, "room", _OUTPUT_DEPTH, go, output.r_rdy & output.r_en)
+        totals_room = credits(m, "totals_room", 2 * cfg.rows, summing, totals.r_rdy & totals.r_en)
 
-        # The rows' totals, in units that follow their exponents: read, shifted, added to and written in a cycle.
+        # The rows' totals, in units that follow their exponents: read, shifted, added to, a row per cycle.
         memory_of_totals = m.submodules.row_totals = memory.Memory(shape=unsigned(_SUM_BITS), depth=cfg.rows, init=[])
         write, read = memory_of_totals.write_port(), memory_of_totals.read_port(domain="comb")
         block_sum = Array(ring[0] for ring in sums)[lane]
         growth = Array(growths[r % lanes][r // lanes] for r in range(cfg.rows))[row]
-        total = Signal(_SUM_BITS)
+        total, stored, kept = Signal(_SUM_BITS), Signal(_SUM_BITS), Signal(_SUM_BITS)
+        added_1, added_2 = Signal.like(sums[0][0]), Signal.like(sums[0][0])
+        growth_1 = Signal(5)
+        rows = [Signal(range(cfg.rows), name=f"row_{i}") for i in (1, 2, 3)]
+        writing = [Signal(name=f"writing_{i}") for i in (1, 2, 3)]
+        finished = [Signal(name=f"finished_{i}") for i in (1, 2, 3)]
+        gains = [Signal(3, name=f"gain_{i}") for i in (1, 2, 3)]
+        for chain, start in ((rows, row), (writing, adding), (finished, summing), (gains, block.gain)):
+            m.d.sync += [late.eq(early) for early, late in zip([start, *chain], chain, strict=False)]
         m.d.comb += [
             read.addr.eq(row),
-            write.addr.eq(row),
-            write.en.eq(adding),
+            write.addr.eq(rows[2]),
+            write.en.eq(writing[2]),
             write.data.eq(total),
-            total.eq(Mux(block.first, 0, read.data >> growth) + (block_sum << 8)),
+        ]
+        m.d.sync += [
+            stored.eq(Mux(block.first, 0, read.data)),
+            growth_1.eq(growth),
+            added_1.eq(block_sum),
+            kept.eq(stored >> growth_1),
+            added_2.eq(added_1),
+            total.eq(kept + (added_2 << 8)),
         ]
         with m.FSM(name="block") as fsm:
             with m.State("IDLE"):
@@ -244,7 +256,7 @@ class AttentionSoftmax(wiring.Component):
                     m.d.sync += growth_ready.eq(~block.first)
                     m.next = "STREAM"
             with m.State("STREAM"):
-                m.d.comb += go.eq(queue.r_rdy & (room != 0))
+                m.d.comb += go.eq(queue.r_rdy & room)
                 m.d.sync += drained.eq(_PIPELINE)
                 with m.If(go):
                     m.d.sync += words_left.eq(words_left - 1)
@@ -256,7 +268,7 @@ class AttentionSoftmax(wiring.Component):
                 with m.If(drained == 0):
                     m.next = "TOTALS"
             with m.State("TOTALS"):
-                m.d.comb += [adding.eq((totals_room != 0) | ~block.last), summing.eq(adding & block.last)]
+                m.d.comb += [adding.eq(totals_room | ~block.last), summing.eq(adding & block.last)]
                 with m.If(adding):
                     m.d.sync += [row.eq(row + 1), lane.eq(lane + 1)]
                     m.d.comb += turn.eq(lane == lanes - 1)
@@ -269,9 +281,7 @@ class AttentionSoftmax(wiring.Component):
             m.d.comb += self.busy.eq(1)
 
         self._pipeline(m, queue.r_data, go, turn, exponents, carries, sums, output)
-        gain = Signal(3)
-        m.d.comb += gain.eq(block.gain)
-        self._reciprocals(m, total, gain, summing, totals)
+        self._reciprocals(m, total, gains[2], finished[2], totals)
 
     def _pipeline(self, m: Module, word: Value, go, turn, exponents, carries, sums, output) -> None:
         """Exponentials with error diffusion along each row: a pipeline that never stalls."""
@@ -318,9 +328,9 @@ class AttentionSoftmax(wiring.Component):
         m.d.comb += [output.w_en.eq(flags[5]), output.w_data.eq(Cat(*results))]
 
     def _reciprocals(self, m: Module, total: Value, gain: Value, summing: Value, totals) -> None:
-        """1 / sum as a requantization (docs/numerics.md), one row per cycle, 5 cycles later."""
+        """1 / sum as a requantization (docs/numerics.md), one row per cycle, 6 cycles later."""
         valid = [summing]
-        for i in range(4):
+        for i in range(5):
             stage = Signal(name=f"total_valid_{i + 1}")
             m.d.sync += stage.eq(valid[-1])
             valid.append(stage)
@@ -341,16 +351,22 @@ class AttentionSoftmax(wiring.Component):
         rom = m.submodules.reciprocal = memory.Memory(shape=unsigned(16), depth=1024, init=table)
         read = rom.read_port()
         shift, extra, empty_4 = Signal(3), Signal(6), Signal()
+        shift_5, extra_5, empty_5 = Signal(3), Signal(6), Signal()
+        inverse = Signal(16, reset_less=True)
         m.d.comb += [read.addr.eq(index), read.en.eq(1)]
         m.d.sync += [
             shift.eq(Mux(places >= 28, 7, places[2:])),
             extra.eq(Mux(places >= 28, places - 28, places[:2])),
             empty_4.eq(empty),
+            inverse.eq(read.data),
+            shift_5.eq(shift),
+            extra_5.eq(extra),
+            empty_5.eq(empty_4),
         ]
         found = Signal(row_parameter_layout(), name="reciprocal_found")
         m.d.comb += [
-            found.multiplier.eq(Mux(empty_4, 0, ((Cat(0, read.data) >> extra) + 1) >> 1)),
-            found.shift.eq(Mux(empty_4, 0, shift)),
+            found.multiplier.eq(Mux(empty_5, 0, ((Cat(0, inverse) >> extra_5) + 1) >> 1)),
+            found.shift.eq(Mux(empty_5, 0, shift_5)),
             totals.w_data.eq(found),
-            totals.w_en.eq(valid[4]),
+            totals.w_en.eq(valid[5]),
         ]

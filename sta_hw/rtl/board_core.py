@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import Config
 from .accelerator import Accelerator
 from .axi import LITE_ADDRESS_BITS, master_ports
+from .queue import RegisterSlice
 from .uart import UartReceiver, UartTransmitter
 from .uart_bridge import UartBridge
 
@@ -65,9 +66,7 @@ class BoardCore(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         accelerator = m.submodules.accelerator = Accelerator(self.config)
-        for name, member in master_ports(self.config.bus_bytes).items():
-            inner, outer = getattr(accelerator, name), getattr(self, name)
-            m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
+        self._to_memory(m, accelerator)
         receiver = m.submodules.receiver = UartReceiver(self.divisor)
         transmitter = m.submodules.transmitter = UartTransmitter(self.divisor)
         bridge = m.submodules.bridge = UartBridge(self.timeout)
@@ -79,10 +78,13 @@ class BoardCore(wiring.Component):
 
         to_memory, to_registers, to_board = Signal(), Signal(), Signal()
         page = bridge.address[14:]  # of 64 KiB
-        m.d.comb += [
+        # The bridge's address is there a cycle before its strobe.
+        m.d.sync += [
             to_memory.eq(bridge.address[26:] == MEMORY >> 28),
             to_registers.eq(page == REGISTERS >> 16),
             to_board.eq(page == BOARD_REGISTERS >> 16),
+        ]
+        m.d.comb += [
             self.host_adr.eq(bridge.address[:26]),
             self.host_dat_w.eq(bridge.write_data),
             self.host_sel.eq(-1),
@@ -104,6 +106,31 @@ class BoardCore(wiring.Component):
                             m.d.comb += bridge.read_data.eq(value)
         m.d.comb += [self.busy.eq(accelerator.busy), self.failed.eq(accelerator.failed)]
         return m
+
+    def _to_memory(self, m: Module, accelerator: Accelerator) -> None:
+        """The accelerator's bus, with registers on the way: the memory controller takes its time."""
+        channels: dict[str, list[str]] = {"aw": [], "ar": [], "w": []}
+        for name in master_ports(self.config.bus_bytes):
+            short = name.removeprefix("m_axi_")
+            inner, outer = getattr(accelerator, name), getattr(self, name)
+            channel = short[:2] if short[:2] in channels else short[0]
+            if channel in channels and not short.endswith(("valid", "ready")):
+                channels[channel].append(name)
+            elif short in ("bready", "rready"):
+                m.d.comb += outer.eq(1)  # as the accelerator's, which always is
+            elif channel not in channels:
+                m.d.sync += inner.eq(outer)
+        for channel, names in channels.items():
+            between = RegisterSlice(sum(len(getattr(self, n)) for n in names))
+            m.submodules[f"{channel}_slice"] = between
+            m.d.comb += [
+                between.w_data.eq(Cat(getattr(accelerator, n) for n in names)),
+                between.w_en.eq(getattr(accelerator, f"m_axi_{channel}valid")),
+                getattr(accelerator, f"m_axi_{channel}ready").eq(between.w_rdy),
+                Cat(getattr(self, n) for n in names).eq(between.r_data),
+                getattr(self, f"m_axi_{channel}valid").eq(between.r_rdy),
+                between.r_en.eq(getattr(self, f"m_axi_{channel}ready")),
+            ]
 
     def _to_registers(self, m: Module, bridge: UartBridge, accelerator: Accelerator) -> None:
         """One access of the bridge as AXI4-Lite."""

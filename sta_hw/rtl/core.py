@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from ..config import Config
@@ -18,6 +18,7 @@ from .fetch import Fetch
 from .layouts import COUNT_BITS, Encoding, command_layout
 from .loader import Loader, load_order_layout
 from .norm import Norm, norm_order_layout
+from .queue import Queue
 from .results import ResultPath, result_order_layout
 from .sequencer import StreamedMemory, order_layout
 
@@ -234,7 +235,7 @@ class Core(wiring.Component):
         queues = {}
         entries = {}
         for name, (layout, _) in layouts.items():
-            queue = m.submodules[f"{name}_instructions"] = fifo.SyncFIFOBuffered(width=layout.size, depth=_QUEUE)
+            queue = m.submodules[f"{name}_instructions"] = Queue(width=layout.size, depth=_QUEUE)
             entry = Signal(layout, name=f"{name}_entry")
             head = stream.Signature(layout).create(path=(f"{name}_head",))
             m.d.comb += [
@@ -362,7 +363,7 @@ class Core(wiring.Component):
         head = heads["matrix"]
         order = head.payload
         # Instruction numbers of the products in the array, for its faults.
-        numbers = m.submodules.numbers = fifo.SyncFIFOBuffered(width=COUNT_BITS, depth=16)
+        numbers = m.submodules.numbers = Queue(width=COUNT_BITS, depth=16)
         sparse = order.command.encoding.as_value() != Encoding.DENSE
         finishing = ~order.command.unfinished
         by_columns = finishing & ~order.feed.totals
@@ -433,9 +434,13 @@ class Core(wiring.Component):
     def _outcome(self, m: Module, fetch, done, accepted, bad, reads, writes, engine) -> None:
         """Finish, or stop at the first error; either way only when the bus is quiet."""
         idle = Signal()
-        m.d.comb += [idle.eq(reads.idle & writes.idle), self.idle.eq(idle)]
+        m.d.sync += idle.eq(reads.idle & writes.idle)
+        m.d.comb += self.idle.eq(idle)
         watchdog = Signal(_WATCHDOG_BITS + 1)
-        moving = (self.rvalid & self.rready) | (self.wvalid & self.wready) | engine.busy | engine.status.valid
+        moving = Signal()
+        m.d.sync += moving.eq(
+            (self.rvalid & self.rready) | (self.wvalid & self.wready) | engine.busy | engine.status.valid
+        )
         m.d.sync += watchdog.eq(Mux(moving, 0, watchdog + 1))
         stop = Signal()
         m.d.comb += [reads.stop.eq(self.stop | stop), writes.stop.eq(self.stop | stop)]
@@ -449,18 +454,24 @@ class Core(wiring.Component):
             (bad, Error.OPCODE, fetch.instructions.payload.number),
             (watchdog[-1], Error.TIMEOUT, fetch.instructions.payload.number),
         )
+        # All looked at a cycle later: what is wrong stays wrong, what is complete stays complete.
+        raised = Signal(len(causes))
+        complete = Signal()
+        m.d.sync += [
+            raised.eq(Cat(condition for condition, _, _ in causes)),
+            complete.eq(accepted["halting"] & Cat(done[n] == accepted[n] for n in done).all()),
+        ]
         with m.FSM(name="outcome"):
             with m.State("IDLE"), m.If(self.start):
                 m.next = "RUN"
             with m.State("RUN"):
-                complete = Cat(done[n] == accepted[n] for n in done).all()
-                with m.If(accepted["halting"] & complete & idle):
+                with m.If(complete & idle):
                     m.d.comb += self.finished.eq(1)
                     m.next = "IDLE"
-                for condition, code, number in reversed(causes):
-                    with m.If(condition):
+                for i, (_, code, number) in reversed(list(enumerate(causes))):
+                    with m.If(raised[i]):
                         m.d.sync += [self.error.eq(code), self.instruction.eq(number)]
-                with m.If(Cat(c for c, _, _ in causes).any()):
+                with m.If(raised.any()):
                     m.d.comb += [stop.eq(1), self.finished.eq(0)]
                     m.next = "STOPPING"
             with m.State("STOPPING"):

@@ -1,7 +1,7 @@
 """The index decoders: from the stored weight streams to values and window addresses.
 
 One decoder per group, all in lockstep, shared by all rows of the array. Rate: one beat per cycle.
-Latency: 1 cycle from a value beat to the decoded beat.
+Latency: 2 cycles from a value beat to the decoded beat.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ class Decoder(wiring.Component):
         (`Fault.COMMAND`) is refused: it takes nothing from any stream and yields no beat.
     """
 
+    latency = 2
+    """Cycles from a value beat to the decoded beat."""
+
     def __init__(self, config: Config) -> None:
         self.config = config
         super().__init__(
@@ -77,7 +80,6 @@ class Decoder(wiring.Component):
         cfg = self.config
         m = Module()
         command = Signal(command_layout(cfg))
-        beat = self.beats.payload
         faults = Signal(6)
 
         loops = m.submodules.loops = Loops(cfg)
@@ -88,8 +90,10 @@ class Decoder(wiring.Component):
         positions_over = Signal()
         sparse = Signal()
         uses_bitmap = Signal()
-        m.d.comb += uses_bitmap.eq(command.encoding == Encoding.BITMAP)
-        m.d.comb += sparse.eq(command.encoding != Encoding.DENSE) if cfg.sparse else sparse.eq(0)
+        new = self.command.payload
+        with m.If(self.command.ready):
+            m.d.sync += uses_bitmap.eq(new.encoding == Encoding.BITMAP)
+            m.d.sync += sparse.eq(new.encoding != Encoding.DENSE) if cfg.sparse else sparse.eq(0)
 
         # One metadata word per group, consumed from its low end.
         words = [Signal(cfg.window, name=f"word_{g}") for g in range(cfg.groups)]
@@ -107,7 +111,7 @@ class Decoder(wiring.Component):
 
         step = Signal()
         running = Signal()
-        space = ~self.beats.valid | self.beats.ready
+        early, space = self._output(m, step)
         m.d.comb += step.eq(
             running & space & (self.values.valid | values_over) & (~sparse | word_full | positions_over)
         )
@@ -119,12 +123,10 @@ class Decoder(wiring.Component):
         ]
         take_word = positions_wanted & self.positions.valid
 
-        with m.If(self.beats.ready):
-            m.d.sync += self.beats.valid.eq(0)
-        addresses = self._addresses(m, command, words, slot, loops.base, uses_bitmap)
+        self._addresses(m, early, command, words, slot, loops, step, uses_bitmap)
+        beat = early.beat
         with m.If(step):
             m.d.sync += [
-                self.beats.valid.eq(1),
                 beat.first.eq(loops.first),
                 beat.last.eq(column_end),
                 beat.first_pass.eq(loops.first_pass),
@@ -135,10 +137,7 @@ class Decoder(wiring.Component):
                 beat.unsigned.eq(command.unsigned),
             ]
             for g in range(cfg.groups):
-                m.d.sync += [
-                    beat.values[g].eq(Mux(values_over, 0, self.values.payload.values[g])),
-                    beat.addresses[g].eq(addresses[g]),
-                ]
+                m.d.sync += beat.values[g].eq(Mux(values_over, 0, self.values.payload.values[g]))
             m.d.sync += values_over.eq(values_over | self.values.payload.last)
             with m.If(~values_over & self.values.payload.last & ~matrix_end):
                 m.d.sync += faults[0].eq(1)
@@ -151,9 +150,7 @@ class Decoder(wiring.Component):
             with m.If(step & sparse & ~word_full):  # stepping on without a word: the stream ended early
                 m.d.sync += faults[2].eq(1)
             if "bitmap" in cfg.encodings:
-                self._check_bitmap(
-                    m, command, words, word_full, loops.offset, column_end, step, uses_bitmap, faults, checking
-                )
+                self._check_bitmap(m, early, words, word_full, column_end, step, uses_bitmap, faults, checking)
 
         m.d.comb += [loops.command.eq(self.command.payload), loops.step.eq(step)]
         bad_command = refused(cfg, self.command.payload)
@@ -168,15 +165,15 @@ class Decoder(wiring.Component):
                     faults.eq(Mux(bad_command, Fault.COMMAND.value, 0)),
                 ]
                 with m.If(self.command.valid & ~bad_command):
+                    m.d.sync += running.eq(1)
                     m.next = "RUN"
                 with m.If(self.command.valid & bad_command):
                     m.d.sync += [values_over.eq(1), positions_over.eq(1)]
                     m.next = "CLOSE"
-            with m.State("RUN"):
-                m.d.comb += running.eq(1)
-                with m.If(step & matrix_end):
-                    # The usual end, both streams marked where they should be, costs no cycle but this one.
-                    m.next = "CLOSE"
+            with m.State("RUN"), m.If(step & matrix_end):
+                # The usual end, both streams marked where they should be, costs no cycle but this one.
+                m.d.sync += running.eq(0)
+                m.next = "CLOSE"
             with m.State("CLOSE"):
                 values_done = Signal()
                 positions_done = Signal()
@@ -196,13 +193,44 @@ class Decoder(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _addresses(self, m, command, words, slot, base, uses_bitmap) -> list:
-        """The window address of each group's current non-zero, tap included.
+    def _output(self, m, step) -> tuple[data.View, Value]:
+        """The stages behind `step`: what it fills (see `_early_layout`), and whether there is room for it.
 
-        Tap and sub-group begin at multiples of M, so the index within the group is OR-ed in.
+        A spare register behind them takes what comes while the beat before waits, so that `space`, and with it
+        everything that steps, does not depend on the beats' `ready`.
         """
         cfg = self.config
-        addresses = []
+        early = Signal(_early_layout(cfg))
+        early_valid, spare_valid = Signal(), Signal()
+        spare = Signal(beat_layout(cfg))
+        decoded = Signal(beat_layout(cfg))
+        m.d.comb += decoded.eq(early.beat)
+        self._position = []
+        for g in range(cfg.groups):
+            position = Signal(cfg.address_width, name=f"position_{g}")
+            for bit in range(cfg.address_width):
+                m.d.comb += position[bit].eq(Cat(early.lowest[g][i] for i in range(cfg.window) if i >> bit & 1).any())
+            self._position.append(position)
+            # Tap and sub-group begin at multiples of M, so the index within the group is OR-ed in.
+            m.d.comb += decoded.addresses[g].eq(early.beat.addresses[g] | (position & early.mask))
+        space = ~(early_valid & spare_valid)
+        with m.If(space):
+            m.d.sync += early_valid.eq(step)
+        with m.If(~spare_valid):
+            m.d.sync += spare.eq(decoded)
+        with m.If(~self.beats.valid | self.beats.ready):
+            m.d.sync += [
+                self.beats.valid.eq(early_valid | spare_valid),
+                self.beats.payload.eq(Mux(spare_valid, spare, decoded)),
+                spare_valid.eq(0),
+            ]
+        with m.Else():
+            m.d.sync += spare_valid.eq(early_valid | spare_valid)
+        return early, space
+
+    def _addresses(self, m, early, command, words, slot, loops, step, uses_bitmap) -> None:
+        """The window address of each group's current non-zero: whole for indices, the lowest set bit for bitmaps."""
+        cfg = self.config
         for g, word in enumerate(words):
             within = Signal(cfg.address_width, name=f"within_{g}")
             if cfg.sparse:
@@ -210,12 +238,20 @@ class Decoder(wiring.Component):
                     for width in cfg.index_widths:
                         with m.Case(width):
                             if "index" in cfg.encodings:
-                                m.d.comb += within.eq(word.word_select(slot, width))
-                            if "bitmap" in cfg.encodings:
-                                with m.If(uses_bitmap):
-                                    m.d.comb += within.eq(self._position[g][:width])
-            addresses.append(base | within)
-        return addresses
+                                m.d.comb += within.eq(Mux(uses_bitmap, 0, word.word_select(slot, width)))
+            with m.If(step):
+                m.d.sync += early.beat.addresses[g].eq(loops.base | within)
+                if "bitmap" in cfg.encodings and cfg.sparse:
+                    lowest = word & ~self._less_one[g][: cfg.window]
+                    m.d.sync += early.lowest[g].eq(Mux(uses_bitmap, lowest, 0))
+        if "bitmap" in cfg.encodings and cfg.sparse:
+            mask = Signal(cfg.address_width)
+            with m.Switch(command.m_log2):
+                for width in cfg.index_widths:
+                    with m.Case(width):
+                        m.d.comb += mask.eq((1 << width) - 1)
+            with m.If(step):
+                m.d.sync += [early.mask.eq(mask), early.offset.eq(loops.offset)]
 
     def _words(self, m, command, words, word_full, slot, word_end, step, take_word, uses_bitmap) -> None:
         """Load metadata words; step through their indices, or clear their lowest set bit."""
@@ -236,36 +272,43 @@ class Decoder(wiring.Component):
             m.d.sync += word_full.eq(1)
 
     def _find_lowest(self, m, words) -> None:
-        """Where the lowest set bit of each bitmap is, and the word less one, which clears it."""
+        """The word less one, which clears the lowest set bit of each bitmap."""
         cfg = self.config
-        self._position, self._less_one = [], []
+        self._less_one = []
         for g, word in enumerate(words):
-            position = Signal(cfg.address_width, name=f"position_{g}")
-            lowest = Signal(cfg.window, name=f"lowest_{g}")
             less_one = Signal(cfg.window + 1, name=f"less_one_{g}")  # its top bit: the word was zero
-            m.d.comb += [less_one.eq(word - 1), lowest.eq(word & ~less_one[: cfg.window])]
-            for bit in range(cfg.address_width):
-                m.d.comb += position[bit].eq(Cat(lowest[i] for i in range(cfg.window) if i >> bit & 1).any())
-            self._position.append(position)
+            m.d.comb += less_one.eq(word - 1)
             self._less_one.append(less_one)
 
-    def _check_bitmap(self, m, command, words, word_full, offset, column_end, step, uses_bitmap, faults, armed) -> None:
+    def _check_bitmap(self, m, early, words, word_full, column_end, step, uses_bitmap, faults, checking) -> None:
         """Flag a group whose bitmap has not exactly N bits set.
 
         The set bits come out in ascending order, so the k-th non-zero of a window must lie in
-        sub-group k // N, and nothing may be left after the last. The comparison is registered.
+        sub-group k // N, and nothing may be left after the last. It takes a cycle for each half.
         """
         cfg = self.config
-        wrong = Signal(cfg.groups)
-        above = Signal(cfg.address_width)  # address bits that name the sub-group
-        with m.Switch(command.m_log2):
-            for width in cfg.index_widths:
-                with m.Case(width):
-                    m.d.comb += above.eq(((1 << cfg.address_width) - 1) & -(1 << width))
-        m.d.sync += armed.eq(step & uses_bitmap & word_full)
+        count_wrong, wrong = Signal(cfg.groups), Signal(cfg.groups)
+        first, second = Signal(), Signal()
+        m.d.sync += [first.eq(step & uses_bitmap & word_full), second.eq(first)]
+        m.d.comb += checking.eq(first | second)
         for g, word in enumerate(words):
             rest = word & self._less_one[g][: cfg.window]
-            elsewhere = ((self._position[g] ^ offset) & above).any()
-            m.d.sync += wrong[g].eq(self._less_one[g][-1] | elsewhere | (column_end & rest.any()))
-        with m.If(armed & wrong.any()):
+            elsewhere = ((self._position[g] ^ early.offset) & ~early.mask).any()
+            m.d.sync += [
+                count_wrong[g].eq(self._less_one[g][-1] | (column_end & rest.any())),
+                wrong[g].eq(count_wrong[g] | elsewhere),
+            ]
+        with m.If(second & wrong.any()):
             m.d.sync += faults[4].eq(1)
+
+
+def _early_layout(config: Config) -> data.StructLayout:
+    """A beat on its way: its addresses lack what a bitmap adds."""
+    return data.StructLayout(
+        {
+            "beat": beat_layout(config),
+            "lowest": data.ArrayLayout(unsigned(config.window), config.groups),  # one bit set, or none
+            "mask": unsigned(config.address_width),  # bits of an index within its group
+            "offset": unsigned(config.address_width),  # the sub-group
+        }
+    )

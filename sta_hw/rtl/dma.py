@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import Config
 from .axi import ADDRESS_BITS
 from .layouts import COUNT_BITS
+from .queue import Queue
 
 __all__ = ["ReadMaster", "WriteMaster", "run_layout"]
 
@@ -98,7 +99,8 @@ class _Bursts(wiring.Component):
                 m.d.sync += self.final.eq(beats == 0)
                 m.next = "REQUEST"
             with m.State("REQUEST"):
-                m.d.comb += self.request.eq((self.available >= self.length) & ~self.fault)
+                # What is available grows until the grant.
+                m.d.sync += self.request.eq((self.available >= self.length) & ~self.fault & ~self.grant)
                 with m.If(self.grant):
                     # The next burst, if there is one, begins at a boundary.
                     m.d.sync += self.address.eq(Cat(Const(0, block_bits), block + 1))
@@ -116,13 +118,40 @@ def _on_bus(config: Config, base: Value, address: Value) -> Value:
     return Cat(address[:bits], (base[bits:] + address[bits:])[: ADDRESS_BITS - bits])
 
 
-def _choose(m: Module, bursts: Sequence[_Bursts], name: str) -> tuple[Value, Signal, Array]:
-    """Fixed priority among the requests: whether there is one, its number, the bursts by number."""
-    number = Signal(range(max(2, len(bursts))), name=f"{name}_chosen")
-    for i in reversed(range(len(bursts))):
-        with m.If(bursts[i].request):
-            m.d.comb += number.eq(i)
-    return Cat(b.request for b in bursts).any(), number, Array(bursts)
+class _Chosen:
+    """The burst that goes next, in a register: chosen among the requests by fixed priority, earlier clients first.
+
+    Attributes
+    ----------
+    valid : Signal, take : Signal
+        There is one; it is issued.
+    client : Signal
+        One-hot.
+    """
+
+    def __init__(self, m: Module, config: Config, bursts: Sequence[_Bursts], name: str) -> None:
+        self.valid, self.take = Signal(name=f"{name}_chosen"), Signal(name=f"{name}_take")
+        self.client = Signal(len(bursts), name=f"{name}_client")
+        self.address = Signal(ADDRESS_BITS, name=f"{name}_address")
+        self.length = Signal(range(config.burst + 1), name=f"{name}_length")
+        self.instruction = Signal(COUNT_BITS, name=f"{name}_instruction")
+        self.final = Signal(name=f"{name}_final")
+        with m.If(self.take):
+            m.d.sync += self.valid.eq(0)
+        with m.If(~self.valid):
+            earlier: Value = Const(0, 1)
+            for i, burst in enumerate(bursts):
+                m.d.comb += burst.grant.eq(burst.request & ~earlier)
+                earlier = earlier | burst.request
+                m.d.sync += self.client[i].eq(burst.grant)
+                with m.If(burst.grant):
+                    m.d.sync += [
+                        self.valid.eq(1),
+                        self.address.eq(burst.address),
+                        self.length.eq(burst.length),
+                        self.instruction.eq(burst.instruction),
+                        self.final.eq(burst.final),
+                    ]
 
 
 class ReadMaster(wiring.Component):
@@ -172,7 +201,7 @@ class ReadMaster(wiring.Component):
         received_for = Signal(len(self.clients))
         for i, (name, depth) in enumerate(self.clients.items()):
             unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg, depth)
-            queue = m.submodules[f"{name}_queue"] = fifo.SyncFIFOBuffered(width=bits, depth=depth)
+            queue = m.submodules[f"{name}_queue"] = Queue(width=bits, depth=depth)
             run, beats = getattr(self, f"{name}_run"), getattr(self, f"{name}_data")
             connect(m, flipped(run), unit.run)
             room = Signal(range(depth + 1), init=depth, name=f"{name}_room")
@@ -191,23 +220,21 @@ class ReadMaster(wiring.Component):
             queues.append(queue)
 
         # Which client each burst under way belongs to; answers come in order.
-        wanted, number, by_number = _choose(m, bursts, "read")
-        owners = m.submodules.owners = fifo.SyncFIFOBuffered(
-            width=len(self.clients) + COUNT_BITS, depth=cfg.outstanding
-        )
+        chosen = _Chosen(m, cfg, bursts, "read")
+        owners = m.submodules.owners = Queue(width=len(self.clients) + COUNT_BITS, depth=cfg.outstanding)
         issue = Signal()
         free = ~self.arvalid | self.arready
         m.d.comb += [
-            issue.eq(wanted & free & owners.w_rdy & ~self.stop),
+            issue.eq(chosen.valid & free & owners.w_rdy & ~self.stop),
+            chosen.take.eq(issue),
             owners.w_en.eq(issue),
-            owners.w_data.eq(Cat(*(issue & (number == i) for i in range(len(bursts))), by_number[number].instruction)),
-            *(b.grant.eq(issue & (number == i)) for i, b in enumerate(bursts)),
+            owners.w_data.eq(Cat(chosen.client, chosen.instruction)),
         ]
         with m.If(free):
             m.d.sync += [
                 self.arvalid.eq(issue),
-                self.araddr.eq(_on_bus(cfg, self.base, by_number[number].address)),
-                self.arlen.eq(by_number[number].length - 1),
+                self.araddr.eq(_on_bus(cfg, self.base, chosen.address)),
+                self.arlen.eq(chosen.length - 1),
             ]
         end = self.rvalid & self.rlast
         m.d.comb += [self.rready.eq(1), owners.r_en.eq(end)]
@@ -217,7 +244,7 @@ class ReadMaster(wiring.Component):
         ]
         under_way = Signal(range(cfg.outstanding + 3))
         m.d.sync += under_way.eq(under_way + issue - end)
-        m.d.comb += self.idle.eq((under_way == 0) & ~self.arvalid)
+        m.d.comb += self.idle.eq((under_way == 0) & ~self.arvalid & (~chosen.valid | self.stop))
 
         out_of_bounds = Cat(b.fault for b in bursts)
         with m.If(~self.fault & ~self.error):
@@ -273,7 +300,7 @@ class WriteMaster(wiring.Component):
         bursts, queues = [], []
         for name, depth in self.clients.items():
             unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg, depth)
-            queue = m.submodules[f"{name}_queue"] = fifo.SyncFIFOBuffered(width=bits, depth=depth)
+            queue = m.submodules[f"{name}_queue"] = Queue(width=bits, depth=depth)
             run, beats = getattr(self, f"{name}_run"), getattr(self, f"{name}_data")
             connect(m, flipped(run), unit.run)
             present = Signal(range(depth + 1), name=f"{name}_present")
@@ -288,27 +315,22 @@ class WriteMaster(wiring.Component):
             bursts.append(unit)
             queues.append(queue)
 
-        wanted, number, by_number = _choose(m, bursts, "write")
-        owners = m.submodules.owners = fifo.SyncFIFOBuffered(width=count + 1 + COUNT_BITS, depth=_WRITES_UNDER_WAY)
+        chosen = _Chosen(m, cfg, bursts, "write")
+        owners = m.submodules.owners = Queue(width=count + 1 + COUNT_BITS, depth=_WRITES_UNDER_WAY)
         issue = Signal()
         sending = Signal()
         source = Signal(count)  # one-hot
         left = Signal(range(cfg.burst + 1))
+        last = Signal()  # one is left
         move = Signal()
         m.d.comb += [
             # The next burst may follow the last beat of this one.
             issue.eq(
-                wanted & (~sending | (move & (left == 1))) & (~self.awvalid | self.awready) & owners.w_rdy & ~self.stop
+                chosen.valid & (~sending | (move & last)) & (~self.awvalid | self.awready) & owners.w_rdy & ~self.stop
             ),
+            chosen.take.eq(issue),
             owners.w_en.eq(issue),
-            owners.w_data.eq(
-                Cat(
-                    *(number == i for i in range(count)),
-                    by_number[number].final,
-                    by_number[number].instruction,
-                )
-            ),
-            *(b.grant.eq(issue & (number == i)) for i, b in enumerate(bursts)),
+            owners.w_data.eq(Cat(chosen.client, chosen.final, chosen.instruction)),
         ]
         with m.If(self.awready):
             m.d.sync += self.awvalid.eq(0)
@@ -320,21 +342,22 @@ class WriteMaster(wiring.Component):
             *(q.r_en.eq(move & s) for s, q in zip(source, queues, strict=True)),
         ]
         with m.If(move):
-            m.d.sync += [self.wvalid.eq(1), self.wlast.eq(left == 1), left.eq(left - 1)]
+            m.d.sync += [self.wvalid.eq(1), self.wlast.eq(last), left.eq(left - 1), last.eq(left == 2)]
             for s, q in zip(source, queues, strict=True):
                 with m.If(s):
                     m.d.sync += self.wdata.eq(q.r_data)
-            with m.If(left == 1):
+            with m.If(last):
                 m.d.sync += sending.eq(0)
 
         with m.If(issue):
             m.d.sync += [
                 self.awvalid.eq(1),
-                self.awaddr.eq(_on_bus(cfg, self.base, by_number[number].address)),
-                self.awlen.eq(by_number[number].length - 1),
+                self.awaddr.eq(_on_bus(cfg, self.base, chosen.address)),
+                self.awlen.eq(chosen.length - 1),
                 sending.eq(1),
-                left.eq(by_number[number].length),
-                source.eq(Cat(number == i for i in range(count))),
+                left.eq(chosen.length),
+                last.eq(chosen.length == 1),
+                source.eq(chosen.client),
             ]
 
         m.d.comb += [self.bready.eq(1), owners.r_en.eq(self.bvalid)]
@@ -343,7 +366,7 @@ class WriteMaster(wiring.Component):
             m.d.sync += done.eq(self.bvalid & owners.r_data[i] & owners.r_data[count])
         under_way = Signal(range(_WRITES_UNDER_WAY + 3))
         m.d.sync += under_way.eq(under_way + issue - self.bvalid)
-        m.d.comb += self.idle.eq(under_way == 0)
+        m.d.comb += self.idle.eq((under_way == 0) & (~chosen.valid | self.stop))
         out_of_bounds = Cat(b.fault for b in bursts)
         with m.If(~self.fault & ~self.error):
             with m.If(self.bvalid & self.bresp[1]):

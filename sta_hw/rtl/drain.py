@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
 from .accumulator import ACCUMULATOR_WIDTH
 from .layouts import drain_command_layout, parameter_layout, result_layout, row_parameter_layout
+from .queue import Queue, credits
 from .requantizer import Requantizer
 
 __all__ = ["Drain"]
@@ -78,18 +79,20 @@ class Drain(wiring.Component):
         part = Signal(range(parts))
         part_end = part == parts - 1
 
-        # What is in the ring, and room in the output FIFO.
-        waiting = Signal(range(cfg.columns + 1))
-        m.d.sync += waiting.eq(waiting + self.written - self.taken)
-        output = m.submodules.output = fifo.SyncFIFOBuffered(width=16 * cfg.drain_lanes + 1, depth=_FIFO_DEPTH)
-        room = Signal(range(_FIFO_DEPTH + 1), init=_FIFO_DEPTH)
-
+        output = m.submodules.output = Queue(width=16 * cfg.drain_lanes + 1, depth=_FIFO_DEPTH)
         go = Signal()
+        room = credits(m, "room", _FIFO_DEPTH, go, output.r_en & output.r_rdy)
+        # What is in the ring.
+        waiting = Signal(range(cfg.columns + 1))
+        some = Signal()
+        m.d.sync += [
+            waiting.eq(waiting + self.written - self.taken),
+            some.eq(self.written | (waiting > 1) | ((waiting == 1) & ~self.taken)),
+        ]
         m.d.comb += [
-            go.eq(busy & ~filling & (waiting != 0) & (room != 0) & (per_row | self.parameters.valid)),
+            go.eq(busy & ~filling & some & room & (per_row | self.parameters.valid)),
             self.taken.eq(go & part_end),
         ]
-        m.d.sync += room.eq(room - go + (output.r_en & output.r_rdy))
         row_entry = Signal(range(cfg.window * parts))  # tap * parts + part
         with m.If(go):
             m.d.sync += [part.eq(Mux(part_end, 0, part + 1)), row_entry.eq(row_entry + 1)]

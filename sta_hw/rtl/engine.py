@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import Config
@@ -20,6 +20,7 @@ from .layouts import (
     result_layout,
     values_layout,
 )
+from .queue import Queue
 from .windows import Windows
 
 __all__ = ["Engine"]
@@ -89,8 +90,8 @@ class Engine(wiring.Component):
     @property
     def latency(self) -> int:
         """Cycles from the last weight beat of a column to its first result beat, nothing waiting."""
-        decode, issue, write = 1, 1, 2
-        return decode + issue + ProcessingArray(self.config).latency + write + Drain.latency
+        issue, write = 1, 2
+        return Decoder.latency + issue + ProcessingArray(self.config).latency + write + Drain.latency
 
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
@@ -133,7 +134,7 @@ class Engine(wiring.Component):
             fixed = {"taps": 1, "widen_at": 0} if self.plain else {}
             kept = [field for field, _ in wanted.shape() if field not in fixed]
             widths = [len(Value.cast(wanted[field])) for field in kept]
-            queue = m.submodules[f"{name}_commands"] = fifo.SyncFIFOBuffered(width=sum(widths), depth=_COMMANDS_AHEAD)
+            queue = m.submodules[f"{name}_commands"] = Queue(width=sum(widths), depth=_COMMANDS_AHEAD)
             m.d.comb += [
                 Cat(Value.cast(wanted[field]) for field in kept).eq(queue.r_data),
                 *(wanted[field].eq(value) for field, value in fixed.items() if field in dict(wanted.shape())),
@@ -213,7 +214,11 @@ class Engine(wiring.Component):
             turn.eq(issue & beat.last & beat.pass_end),
             must_pause.eq(turn & ~beat.final_pass & (columns_in_pass < HAZARD_CYCLES)),
         ]
-        m.d.sync += gate.eq(windows.full_next.bit_select(bank ^ turn, 1) & ~must_pause & (pause <= 1))
+        pausing = Signal()
+        m.d.sync += [
+            pausing.eq(must_pause),
+            gate.eq(windows.full_next.bit_select(bank ^ turn, 1) & ~must_pause & ~pausing & (pause <= 1)),
+        ]
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)
         with m.If(issue):
@@ -229,8 +234,8 @@ class Engine(wiring.Component):
             m.d.sync += columns_in_pass.eq(Mux(columns_in_pass == HAZARD_CYCLES, HAZARD_CYCLES, columns_in_pass + 1))
             with m.If(beat.pass_end):
                 m.d.sync += [bank.eq(~bank), columns_in_pass.eq(0)]
-        with m.If(must_pause):
-            m.d.sync += pause.eq(HAZARD_CYCLES)
+        with m.If(pausing):
+            m.d.sync += pause.eq(HAZARD_CYCLES - 1)
 
     def _rescale(self, m: Module, accumulator, array, wanted, rescaled, stored_columns) -> data.View:
         """Shift the stored sums right before a product continues them, one place per sweep.

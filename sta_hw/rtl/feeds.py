@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth.hdl import Module, Mux, Signal, unsigned
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
@@ -11,6 +11,7 @@ from .axi import ADDRESS_BITS
 from .dma import run_layout
 from .layouts import COUNT_BITS, parameter_layout, row_parameter_layout
 from .loader import PARAMETER_BYTES
+from .queue import Queue
 
 __all__ = ["ParameterFeed", "WindowFeed", "parameter_order_layout", "window_order_layout"]
 
@@ -54,7 +55,7 @@ class WindowFeed(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        queue = m.submodules.queue = fifo.SyncFIFOBuffered(width=21, depth=_AHEAD)
+        queue = m.submodules.queue = Queue(width=21, depth=_AHEAD)
         new = self.order.payload
         m.d.comb += [
             self.run.payload.address.eq(new.address),
@@ -66,8 +67,9 @@ class WindowFeed(wiring.Component):
             queue.w_data.eq(new.beats << 1 | new.probabilities),
         ]
         left = Signal(20)
+        last = Signal()  # one is left
+        active = Signal()
         probabilities = Signal()
-        active = left != 0
         move = self.activations.valid & self.activations.ready
         m.d.comb += [
             queue.r_en.eq(~active),
@@ -77,10 +79,11 @@ class WindowFeed(wiring.Component):
             self.probabilities.ready.eq(active & probabilities & self.activations.ready),
             self.waits_for_softmax.eq(active & probabilities & ~self.probabilities.valid),
         ]
+        beats = queue.r_data[1:]
         with m.If(~active & queue.r_rdy):
-            m.d.sync += [left.eq(queue.r_data[1:]), probabilities.eq(queue.r_data[0])]
+            m.d.sync += [left.eq(beats), probabilities.eq(queue.r_data[0]), last.eq(beats == 1), active.eq(beats != 0)]
         with m.If(move):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += [left.eq(left - 1), last.eq(left == 2), active.eq(~last)]
         return m
 
 
@@ -118,9 +121,9 @@ class ParameterFeed(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        orders = m.submodules.orders = fifo.SyncFIFOBuffered(width=2, depth=16)
+        orders = m.submodules.orders = Queue(width=2, depth=16)
         # Columns between the drain's entry and the result path.
-        seconds = m.submodules.seconds_queue = fifo.SyncFIFOBuffered(width=16, depth=64)
+        seconds = m.submodules.seconds_queue = Queue(width=16, depth=64)
         order = data.View(parameter_order_layout(), orders.r_data)
         row = Signal(range(max(2, self.config.rows)))
         word = self.words.payload.word

@@ -81,7 +81,7 @@ class Loops(wiring.Component):
         tap_base = Signal.like(self.base)
         next_tap = Signal.like(self.base)
         m.d.comb += next_tap.eq(Mux(tap_last | column_last, 0, tap_base + depth))
-        passes_to_widen = Signal(16)  # 0: never again
+        passes_to_widen = Signal(17)  # wide enough that 0 never comes down to 1 again
         with m.If(step):
             m.d.sync += [self.first.eq(self.column_end), self.rescale.eq(0)]
             with m.If(nonzero_last):
@@ -89,9 +89,11 @@ class Loops(wiring.Component):
             with m.If(self.column_end):
                 m.d.sync += [self.base.eq(next_tap), self.offset.eq(0), tap_base.eq(next_tap)]
             with m.If(self.pass_end):
-                m.d.sync += [self.first_pass.eq(0), self.widen.eq(passes_to_widen == 1)]
-                with m.If(passes_to_widen != 0):
-                    m.d.sync += passes_to_widen.eq(passes_to_widen - 1)
+                m.d.sync += [
+                    self.first_pass.eq(0),
+                    self.widen.eq(passes_to_widen == 1),
+                    passes_to_widen.eq(passes_to_widen - 1),
+                ]
         with m.If(self.load):
             m.d.sync += [
                 depth.eq(new.depth),

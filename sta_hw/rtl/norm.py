@@ -7,7 +7,7 @@ and the next product's activations in 8. docs/numerics.md has the arithmetic.
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
@@ -17,6 +17,7 @@ from .dma import run_layout
 from .layouts import COUNT_BITS
 from .multiplier import Multiplier
 from .norm_statistics import INVERSE_BITS, SQUARES_BITS, SUM_BITS, WIDTH_BITS, RowStatistics
+from .queue import Queue, credits
 from .sequencer import Gearbox
 
 __all__ = ["Norm", "norm_order_layout", "norm_parameters_layout"]
@@ -113,7 +114,7 @@ class Norm(wiring.Component):
             wanted[name] = flag
 
         # A tile that fits waits on chip between the passes, while the sums of the next one are taken.
-        tile = m.submodules.tile = fifo.SyncFIFOBuffered(width=8 * cfg.bus_bytes, depth=cfg.norm_columns * slots)
+        tile = m.submodules.tile = Queue(width=8 * cfg.bus_bytes, depth=cfg.norm_columns * slots)
         left, left_first = Signal(20), Signal(20)
         slot = Signal(range(slots))
         sum_step, step = Signal(), Signal()
@@ -237,8 +238,8 @@ class Norm(wiring.Component):
         cfg = self.config
         lanes = len(x)
         gear = m.submodules.parameters_gear = self._parameters = Gearbox(8 * cfg.bus_bytes, 64)
-        wide = m.submodules.wide_queue = fifo.SyncFIFOBuffered(width=16 * lanes, depth=_QUEUE_DEPTH)
-        narrow = m.submodules.narrow_queue = fifo.SyncFIFOBuffered(width=8 * lanes, depth=_QUEUE_DEPTH)
+        wide = m.submodules.wide_queue = Queue(width=16 * lanes, depth=_QUEUE_DEPTH)
+        narrow = m.submodules.narrow_queue = Queue(width=8 * lanes, depth=_QUEUE_DEPTH)
         pack = m.submodules.pack = Gearbox(8 * lanes, 8 * cfg.bus_bytes)
         m.d.comb += [
             gear.source.payload.eq(self.parameters.payload),
@@ -256,10 +257,8 @@ class Norm(wiring.Component):
             pack.target.ready.eq(self.narrow.ready),
         ]
         rooms = []
-        for queue in (wide, narrow):
-            room = Signal(range(_QUEUE_DEPTH + 1), init=_QUEUE_DEPTH)
-            m.d.sync += room.eq(room - active + (queue.r_rdy & queue.r_en))
-            rooms.append(room != 0)
+        for name, queue in (("wide", wide), ("narrow", narrow)):
+            rooms.append(credits(m, f"{name}_room", _QUEUE_DEPTH, active, queue.r_rdy & queue.r_en))
 
         def delayed(value: Value, cycles: int, name: str) -> Value:
             for k in range(cycles):

@@ -7,7 +7,7 @@ added to the residual stream; transposed, to become weights; or handed to the so
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
@@ -18,6 +18,7 @@ from .axi import ADDRESS_BITS
 from .dma import run_layout
 from .layouts import COUNT_BITS, result_layout
 from .multiplier import Multiplier
+from .queue import Queue, credits
 from .sequencer import Gearbox
 from .transposer import Transposer
 
@@ -161,17 +162,17 @@ class ResultPath(wiring.Component):
             unpack.source.valid.eq(self.residual.valid),
             self.residual.ready.eq(unpack.source.ready),
         ]
-        queue = m.submodules.queue = fifo.SyncFIFOBuffered(width=16 * lanes + 2, depth=_QUEUE_DEPTH)
-        room = Signal(range(_QUEUE_DEPTH + 1), init=_QUEUE_DEPTH)
+        queue = m.submodules.queue = Queue(width=16 * lanes + 2, depth=_QUEUE_DEPTH)
         part = Signal(range(parts))
         go = Signal()
+        room = credits(m, "room", _QUEUE_DEPTH, go, queue.r_rdy & queue.r_en)
         # The last beat waits until the runs of this product are with the masters.
         runs_out = ~(self.store_run.valid | self.residual_run.valid)
         m.d.comb += [
             go.eq(
                 active
                 & self.results.valid
-                & (room != 0)
+                & room
                 & (~order.seconds | self.seconds.valid)
                 & (~adding | unpack.target.valid)
                 & (~beat.last | runs_out)
@@ -179,7 +180,6 @@ class ResultPath(wiring.Component):
             unpack.target.ready.eq(go & adding),
             self.seconds.ready.eq(go & order.seconds & (part == parts - 1)),
         ]
-        m.d.sync += room.eq(room - go + (queue.r_rdy & queue.r_en))
         with m.If(go):
             m.d.sync += part.eq(Mux(part == parts - 1, 0, part + 1))
 
@@ -201,7 +201,7 @@ class ResultPath(wiring.Component):
                 shape=signed(16), depth=256, init=[], attrs={"no_rw_check": 1, "ram_style": "block"}
             )
             write, read = table.write_port(), table.read_port()
-            found = Signal(signed(16), name=f"found_{i}")
+            found = Signal(signed(16), name=f"found_{i}", reset_less=True)
             m.d.comb += [
                 write.addr.eq(self.table_address),
                 write.data.eq(self.table_data),
@@ -238,7 +238,7 @@ class ResultPath(wiring.Component):
         self._pack(m, queue)
         return go
 
-    def _pack(self, m: Module, queue: fifo.SyncFIFOBuffered) -> None:
+    def _pack(self, m: Module, queue: Queue) -> None:
         """Bus words of 16-bit or 8-bit elements; transposed or not."""
         cfg = self.config
         lanes = cfg.drain_lanes
@@ -247,7 +247,7 @@ class ResultPath(wiring.Component):
         wide = m.submodules.pack_wide = Gearbox(16 * lanes, 8 * cfg.bus_bytes)
         narrow = m.submodules.pack_narrow = Gearbox(8 * lanes, 8 * cfg.bus_bytes)
         transposer = m.submodules.transposer = Transposer(cfg)
-        gate = m.submodules.output = fifo.SyncFIFOBuffered(width=8 * cfg.bus_bytes, depth=2)
+        gate = m.submodules.output = Queue(width=8 * cfg.bus_bytes, depth=2)
         # A product's words leave before the next product's, of another kind, may enter.
         under_way = Signal(16)
         kind = Signal(2)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, unsigned
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
+
+from .queue import Queue, credits
 
 __all__ = ["Gearbox", "StreamedMemory", "order_layout"]
 
@@ -56,27 +58,25 @@ class StreamedMemory(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         layout = order_layout(self.levels)
-        orders = m.submodules.orders = fifo.SyncFIFOBuffered(width=layout.size, depth=_ORDERS_AHEAD)
+        orders = m.submodules.orders = Queue(width=layout.size, depth=_ORDERS_AHEAD)
         m.d.comb += [
             orders.w_data.eq(self.order.payload),
             orders.w_en.eq(self.order.valid),
             self.order.ready.eq(orders.w_rdy),
         ]
         new = data.View(layout, orders.r_data)
-        queue = m.submodules.queue = fifo.SyncFIFOBuffered(width=self.width + 1, depth=_QUEUE_DEPTH)
-        room = Signal(range(_QUEUE_DEPTH + 1), init=_QUEUE_DEPTH)
-
+        queue = m.submodules.queue = Queue(width=self.width + 1, depth=_QUEUE_DEPTH)
         busy = Signal()
         step = Signal()
         load = Signal()
         at_end = Signal()
+        room = credits(m, "room", _QUEUE_DEPTH, step, queue.r_rdy & queue.r_en)
         address = Signal(16)
         m.d.comb += [
-            step.eq(busy & (room != 0)),
-            load.eq(orders.r_rdy & (~busy | (step & at_end))),
+            step.eq(busy & room),
+            load.eq(orders.r_rdy & ~busy),
             orders.r_en.eq(load),
         ]
-        m.d.sync += room.eq(room - step + (queue.r_rdy & queue.r_en))
         bases = [address] + [Signal(16, name=f"base_{i}") for i in range(1, self.levels)]
         strides = [Signal(16, name=f"stride_{i}") for i in range(self.levels)]
         ends: list[Value] = []
@@ -112,7 +112,7 @@ class StreamedMemory(wiring.Component):
             shape=unsigned(self.width), depth=self.depth, init=[], attrs=attributes
         )
         write, read = words.write_port(), words.read_port()
-        fetched = Signal(self.width)
+        fetched = Signal(self.width, reset_less=True)
         flags = [Cat(step, at_end)]
         for i in range(2):
             stage = Signal(2, name=f"flags_{i}")

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
 from .array import AdderTree
+from .queue import Queue, credits
 
 __all__ = ["Softmax", "logits_layout", "probabilities_layout", "row_layout"]
 
@@ -108,7 +109,7 @@ class Softmax(wiring.Component):
         self._probabilities(m, beat)
         return m
 
-    def _maximum(self, m: Module) -> tuple[fifo.SyncFIFOBuffered, fifo.SyncFIFOBuffered]:
+    def _maximum(self, m: Module) -> tuple[Queue, Queue]:
         """Queue the beats while the running maximum of their block is found.
 
         Returns the queue of (block_first, block_end, row_first, beat) and that of block exponents.
@@ -119,8 +120,8 @@ class Softmax(wiring.Component):
         depth = beats_per_block + 8
         payload = self.logits.payload
         beat_width = logits_layout(cfg).size
-        queue = m.submodules.queue = fifo.SyncFIFOBuffered(width=beat_width + 3, depth=depth)
-        exponents = m.submodules.exponents = fifo.SyncFIFOBuffered(width=_EXPONENT_BITS, depth=depth + 2)
+        queue = m.submodules.queue = Queue(width=beat_width + 3, depth=depth)
+        exponents = m.submodules.exponents = Queue(width=_EXPONENT_BITS, depth=depth + 2)
 
         accept = Signal()
         beat_number = Signal(range(beats_per_block))
@@ -163,7 +164,7 @@ class Softmax(wiring.Component):
             m.d.sync += running.eq(Mux(flags[2], _LOWEST, best_yet))
         return queue, exponents
 
-    def _start(self, m: Module, queue: fifo.SyncFIFOBuffered, exponents: fifo.SyncFIFOBuffered) -> data.View:
+    def _start(self, m: Module, queue: Queue, exponents: Queue) -> data.View:
         """Let a beat into the pipeline when its exponent is known and the outputs have room."""
         cfg = self.config
         layout = data.StructLayout(
@@ -176,15 +177,13 @@ class Softmax(wiring.Component):
         )
         head = data.View(layout, queue.r_data)
         exponent = exponents.r_data.as_signed()
-        self._output = m.submodules.output = fifo.SyncFIFOBuffered(
-            width=probabilities_layout(cfg).size, depth=_OUTPUT_DEPTH
-        )
-        self._rows = m.submodules.rows = fifo.SyncFIFOBuffered(width=row_layout().size, depth=_OUTPUT_DEPTH)
-        room = Signal(range(_OUTPUT_DEPTH + 1), init=_OUTPUT_DEPTH)
-        row_room = Signal(range(_OUTPUT_DEPTH + 1), init=_OUTPUT_DEPTH)
+        self._output = m.submodules.output = Queue(width=probabilities_layout(cfg).size, depth=_OUTPUT_DEPTH)
+        self._rows = m.submodules.rows = Queue(width=row_layout().size, depth=_OUTPUT_DEPTH)
         go = Signal()
+        room = credits(m, "room", _OUTPUT_DEPTH, go, self._output.r_rdy & self._output.r_en)
+        row_room = credits(m, "row_room", _OUTPUT_DEPTH, go & head.beat.last, self._rows.r_rdy & self._rows.r_en)
         m.d.comb += [
-            go.eq(queue.r_rdy & exponents.r_rdy & (room != 0) & (row_room != 0)),
+            go.eq(queue.r_rdy & exponents.r_rdy & room & row_room),
             queue.r_en.eq(go),
             exponents.r_en.eq(go & head.block_end),
             self.probabilities.payload.eq(self._output.r_data),
@@ -193,10 +192,6 @@ class Softmax(wiring.Component):
             self.totals.payload.eq(self._rows.r_data),
             self.totals.valid.eq(self._rows.r_rdy),
             self._rows.r_en.eq(self.totals.ready),
-        ]
-        m.d.sync += [
-            room.eq(room - go + (self._output.r_rdy & self._output.r_en)),
-            row_room.eq(row_room - (go & head.beat.last) + (self._rows.r_rdy & self._rows.r_en)),
         ]
         previous = Signal(signed(_EXPONENT_BITS))
         started = Signal(

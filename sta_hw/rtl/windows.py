@@ -67,7 +67,7 @@ class Windows(wiring.Component):
         parts = cfg.rows // cfg.lanes
 
         busy = Signal()
-        depth = Signal(6)
+        depth, depth_last = Signal(6), Signal(6)
         taps_left = Signal(6)
         taps = Signal(6)
         passes_left = Signal(16)
@@ -85,9 +85,12 @@ class Windows(wiring.Component):
         filled = Signal(2)  # a bank whose last write is in that register
 
         take = Signal()
+        room = Signal()  # busy, and the bank is free
+        taps_last, passes_last = Signal(), Signal()
+        finishing, begin = Signal(), Signal()
         m.d.comb += [
-            take.eq(busy & self.activations.valid & ~self.full.bit_select(bank, 1) & ~filled.bit_select(bank, 1)),
-            self.activations.ready.eq(busy & ~self.full.bit_select(bank, 1) & ~filled.bit_select(bank, 1)),
+            take.eq(room & self.activations.valid),
+            self.activations.ready.eq(room),
         ]
         m.d.sync += [
             write_group.eq(Mux(take, group, 0)),
@@ -97,7 +100,7 @@ class Windows(wiring.Component):
             filled.eq(0),
         ]
         part_end = part == parts - 1
-        position_end = position + 1 == depth
+        position_end = position == depth_last
         with m.If(take):
             m.d.sync += part.eq(Mux(part_end, 0, part + 1))
             with m.If(part_end):
@@ -105,19 +108,28 @@ class Windows(wiring.Component):
                 with m.If(position_end):
                     m.d.sync += group.eq(group.rotate_left(1))
                     with m.If(group[-1]):
-                        m.d.sync += [taps_left.eq(taps_left - 1), base.eq(base + depth)]
-                        with m.If(taps_left == 0):
+                        m.d.sync += [
+                            taps_left.eq(taps_left - 1),
+                            taps_last.eq(taps_left == 1),
+                            base.eq(base + depth),
+                        ]
+                        with m.If(taps_last):
+                            m.d.comb += finishing.eq(1)
                             m.d.sync += [
                                 taps_left.eq(taps - 1),
+                                taps_last.eq(taps == 1),
                                 base.eq(0),
                                 filled.eq(1 << bank),
                                 bank.eq(~bank),
                                 passes_left.eq(passes_left - 1),
+                                passes_last.eq(passes_left == 1),
                             ]
-                            with m.If(passes_left == 0):
+                            with m.If(passes_last):
                                 m.d.sync += busy.eq(0)
         m.d.comb += self.full_next.eq((self.full | filled) & ~self.release)
         m.d.sync += self.full.eq(self.full_next)
+        going_on = (busy & ~(finishing & passes_last)) | begin
+        m.d.sync += room.eq(going_on & ~self.full_next.bit_select(bank ^ finishing, 1))
 
         new = self.command.payload
         m.d.comb += self.command.ready.eq(~busy)
@@ -125,10 +137,14 @@ class Windows(wiring.Component):
             m.d.sync += [
                 busy.eq(1),
                 depth.eq(new.depth),
+                depth_last.eq(new.depth - 1),
                 taps.eq(new.taps),
                 taps_left.eq(new.taps - 1),
+                taps_last.eq(new.taps == 1),
                 passes_left.eq(new.passes - 1),
+                passes_last.eq(new.passes == 1),
             ]
+            m.d.comb += begin.eq(1)
 
         for g in range(cfg.groups):
             window = memory.Memory(

@@ -22,12 +22,15 @@ from .products import Product
 __all__ = ["EngineModel", "EngineRun", "SoftmaxModel", "reference_results"]
 
 
-def _model(top: str, config: Config) -> Any:
-    """Build (or find in the cache) the native model of a top level."""
-    from sim.native import PRIMITIVES, NativeModel, build
+def _model(top: str, config: Config, netlist: str | None) -> Any:
+    """Build (or find in the cache) the native model of a top level, or of its synthesized netlist."""
+    from sim.native import BLOCK_MEMORY, PRIMITIVES, NativeModel, build
 
     hardware = component(top, config)
     streams = streams_of(hardware)
+    if netlist is not None:
+        hardware._MustUse__silence = True  # asked for its ports alone
+        return NativeModel(build(netlist, top, streams, extra=[PRIMITIVES, BLOCK_MEMORY]), streams)
     extra = [PRIMITIVES] if config.instantiates_primitives else []
     return NativeModel(build(emit_verilog(hardware, top), top, streams, extra=extra), streams)
 
@@ -83,11 +86,18 @@ class EngineRun:
 
 
 class EngineModel:
-    """The engine's RTL in a shared library."""
+    """The engine's RTL in a shared library.
 
-    def __init__(self, config: Config) -> None:
+    Parameters
+    ----------
+    config : Config
+    netlist : str or None
+        Verilog of the synthesized netlist (`sta_hw.fpga.netlist.netlist_verilog`), to take the RTL's place.
+    """
+
+    def __init__(self, config: Config, netlist: str | None = None) -> None:
         self.config = config
-        self._model = _model("engine", config)
+        self._model = _model("engine", config, netlist)
 
     def raw_run(self, inputs: dict[str, NDArray[np.uint32]], expected: dict[str, int]) -> int:
         """Run prepared beats without looking at the results; the cycles it took."""
@@ -152,11 +162,18 @@ def _compare(layer: str, tile: int, got: NDArray, expected: NDArray) -> None:
 
 
 class SoftmaxModel:
-    """The softmax's RTL in a shared library."""
+    """The softmax's RTL in a shared library.
 
-    def __init__(self, config: Config) -> None:
+    Parameters
+    ----------
+    config : Config
+    netlist : str or None
+        Verilog of the synthesized netlist (`sta_hw.fpga.netlist.netlist_verilog`), to take the RTL's place.
+    """
+
+    def __init__(self, config: Config, netlist: str | None = None) -> None:
         self.config = config
-        self._model = _model("softmax", config)
+        self._model = _model("softmax", config, netlist)
 
     def run(
         self,
