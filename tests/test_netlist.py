@@ -57,9 +57,9 @@ def test_softmax(tmp_path: Path) -> None:
 
 
 def test_accelerator(tmp_path: Path) -> None:
-    """A whole encoder layer, attention and all, on 2 x 2 multipliers."""
+    """A whole encoder layer, attention and all, on 4 x 2 multipliers."""
     config = Config(
-        rows=2, groups=2, lanes=2, columns=32, drain_lanes=1, softmax_lanes=1, softmax_block=8, weight_words=512,
+        rows=4, groups=2, lanes=4, columns=32, drain_lanes=1, softmax_lanes=1, softmax_block=8, weight_words=512,
         parameter_words=256, norm_columns=16, burst=8, outstanding=2, multiplier="dsp", nm=("2:4", "dense"),
     )  # fmt: skip
     model = random_model(0, hidden=16, heads=2, layers=1, intermediate=32)
