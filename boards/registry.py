@@ -34,8 +34,8 @@ class Board:
         Of the accelerator, Hz.
     baud : int
         Of the serial line.
-    loader : str
-        openFPGALoader's name of the board.
+    loader : tuple of str
+        openFPGALoader's options for the board or its cable.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Board:
     preset: str
     frequency: float
     baud: int
-    loader: str
+    loader: tuple[str, ...]
     sdram: Sdram | None = None
 
     @property
@@ -73,7 +73,7 @@ class Board:
 def _ulx3s(size: str, preset_name: str) -> Board:
     return Board(
         f"ulx3s-{size}", f"ulx3s.ULX3S_{size.upper()}_Platform", f"lfe5u-{size}", "accelerator", preset_name, 80e6,
-        2_000_000, "ulx3s", Sdram(),
+        2_000_000, ("--board", "ulx3s"), Sdram(),
     )  # fmt: skip
 
 
@@ -86,11 +86,11 @@ BOARDS: dict[str, Board] = {
         _ulx3s("85f", "ecp5-85f"),
         Board(
             "icesugar-pro", "icesugar_pro.ICESugarProPlatform", "lfe5u-25f", "accelerator", "ecp5-25f", 80e6, 2_000_000,
-            "icesugar-pro", Sdram(),
+            ("--cable", "cmsisdap"), Sdram(),
         ),
         Board(
             "icebreaker", "icebreaker.ICEBreakerPlatform", "ice40up5k", "engine", "up5k", 24e6, 1_000_000,
-            "ice40_generic",
+            ("--board", "ice40_generic"),
         ),
     )
 }  # fmt: skip

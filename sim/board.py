@@ -9,6 +9,7 @@ from sta_hw.config import Config
 from sta_hw.fpga.litedram import Sdram, generate_controller
 from sta_hw.rtl.board_core import BoardCore
 from sta_hw.rtl.emit import emit_verilog
+from sta_hw.rtl.engine_board import EngineBoard
 
 from .native import PRIMITIVES, compile_library
 
@@ -24,20 +25,31 @@ class SimulatedPort:
     Parameters
     ----------
     config : Config
+    top : str
+        ``accelerator`` with its memory, or ``engine``.
     divisor : int
         Clock cycles per bit.
     bridge_timeout : int
         Cycles after which the board forgets an unfinished command.
     """
 
-    def __init__(self, config: Config, *, divisor: int = 8, bridge_timeout: int = 4096, timeout: float = 1.0) -> None:
-        controller = generate_controller(Sdram(), 80e6, config.bus_bytes)
-        core = BoardCore(config, controller.start_up, divisor, bridge_timeout)
-        wrapper = (_HERE / "board.v").read_text().replace("BUS_BYTES = 8", f"BUS_BYTES = {config.bus_bytes}")
-        verilog = "\n".join([emit_verilog(core, "board_core"), controller.verilog, wrapper])
+    def __init__(
+        self, config: Config, *, top: str = "accelerator", divisor: int = 8, bridge_timeout: int = 4096,
+        timeout: float = 1.0,
+    ) -> None:  # fmt: skip
+        extra = [PRIMITIVES]
+        if top == "engine":
+            engine = EngineBoard(config, divisor, bridge_timeout)
+            parts = [emit_verilog(engine, "board_core"), (_HERE / "engine_board.v").read_text()]
+        else:
+            controller = generate_controller(Sdram(), 80e6, config.bus_bytes)
+            core = BoardCore(config, controller.start_up, divisor, bridge_timeout)
+            wrapper = (_HERE / "board.v").read_text().replace("BUS_BYTES = 8", f"BUS_BYTES = {config.bus_bytes}")
+            parts = [emit_verilog(core, "board_core"), controller.verilog, wrapper]
+            extra += [_HERE / "sdram_cells.v", _HERE / "sdram.v"]
         library = compile_library(
-            verilog, "board", '#pragma once\n#include "Vboard.h"\nusing Model = Vboard;\n', _HERE / "board.cpp",
-            extra=[PRIMITIVES, _HERE / "sdram_cells.v", _HERE / "sdram.v"],
+            "\n".join(parts), "board", '#pragma once\n#include "Vboard.h"\nusing Model = Vboard;\n',
+            _HERE / "board.cpp", extra=extra,
         )  # fmt: skip
         lib = self._library = ctypes.CDLL(str(library))
         lib.board_open.restype = ctypes.c_void_p

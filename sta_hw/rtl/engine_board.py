@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -32,6 +32,7 @@ class EngineBoard(wiring.Component):
     Writing the last word of an input stream's beat offers the beat; reading the last word of an output stream's
     takes it. The board's register at offset 8 tells, a bit per stream, which input may be offered a beat and which
     output has one; the one at 12 how many beats were offered while the one before still waited, which are lost.
+    Writing that one resets it and the engine.
 
     Parameters
     ----------
@@ -52,7 +53,9 @@ class EngineBoard(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        engine = m.submodules.engine = Engine(self.config, plain=True)
+        engine = Engine(self.config, plain=True)
+        again = Signal()
+        m.submodules.engine = ResetInserter(again)(engine)
         receiver = m.submodules.receiver = UartReceiver(self.divisor)
         transmitter = m.submodules.transmitter = UartTransmitter(self.divisor)
         bridge = m.submodules.bridge = UartBridge(self.timeout)
@@ -83,7 +86,7 @@ class EngineBoard(wiring.Component):
                 held = Signal(32 * words, name=f"{port.name}_held")
                 offered = Signal(name=f"{port.name}_offered")
                 m.d.comb += [Value.cast(stream.payload).eq(held), stream.valid.eq(offered)]
-                with m.If(stream.ready):
+                with m.If(stream.ready | again):
                     m.d.sync += offered.eq(0)
                 with m.If(chosen & access & bridge.write):
                     with m.If(offered):
@@ -100,6 +103,9 @@ class EngineBoard(wiring.Component):
                 flags.append(stream.valid)
                 found += [(chosen & (word == w), payload[32 * w : 32 * w + 32]) for w in range(words)]
         m.d.comb += [bridge.clear.eq(access & bridge.write & board & (word == 1)), self.failed.eq(lost != 0)]
+        m.d.sync += again.eq(access & bridge.write & board & (word == 3))
+        with m.If(again):
+            m.d.sync += lost.eq(0)
         found += [
             (board & (word == offset), value)
             for offset, value in enumerate((Signal(32, init=IDENTITY), bridge.checksum, Cat(*flags), lost))

@@ -112,7 +112,7 @@ def backend(name: str, config: Config, board: Any = None, port: str = "sim") -> 
     Raises
     ------
     InputError
-        If there is none of that name, or no board was given.
+        If there is none of that name, no board was given, or it has no whole accelerator.
     CheckError
         If the board at the port does not answer, or has another configuration.
     """
@@ -124,6 +124,8 @@ def backend(name: str, config: Config, board: Any = None, port: str = "sim") -> 
         raise InputError(f"backend {name!r} is unknown; it is {', '.join(BACKENDS)}.")
     if board is None:
         raise InputError("the backend board needs a board; name one, for example ulx3s-85f.")
+    if board.top != "accelerator":
+        raise InputError(f"{board.name} has the engine alone, which runs no programs; take a board with SDRAM.")
     from .board import BoardBackend, connect
 
     return BoardBackend(config, connect(board, port))

@@ -77,20 +77,18 @@ class BoardRun:
 
 
 def connect(board: Any, port_name: str) -> BoardLink:
-    """The link to a board at a serial port; ``sim`` simulates the board's RTL with its memory chip.
+    """The link to a board at a serial port; ``sim`` simulates the board's RTL, with its memory chip if it has one.
 
     Raises
     ------
     InputError
-        If the port cannot be opened, or the board has no whole accelerator.
+        If the port cannot be opened.
     """
-    if board.top != "accelerator":
-        raise InputError(f"{board.name} has the engine alone, which runs no programs; take a board with SDRAM.")
     if port_name != "sim":
         return BoardLink(open_port(port_name, board.baud))
     from sim.board import SimulatedPort
 
-    simulated = SimulatedPort(board.config, bridge_timeout=_SIMULATED_TIMEOUT)
+    simulated = SimulatedPort(board.config, top=board.top, bridge_timeout=_SIMULATED_TIMEOUT)
     simulated.pause(40_000)  # the memory starts
     return BoardLink(simulated, lambda: simulated.pause(_SIMULATED_TIMEOUT + 1000))
 

@@ -1,0 +1,73 @@
+"""Flashing: what is missing is told in one sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_cli import run
+
+from boards import BOARDS, board
+from sta_hw.errors import InputError
+from sta_hw.fpga import flash as module
+from sta_hw.fpga.flash import explain, flash, loader
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (
+            "error while loading shared libraries: libftdi1.so.2: cannot open shared object file",
+            "lacks a system library",
+        ),
+        ("unable to open ftdi device: -3 (device not found)\nJTAG init failed", "no ulx3s-85f is connected"),
+        ("unable to open ftdi device: -4 (unable to open device)", "no permission for the board's USB device"),
+        ("libusb_open failed: LIBUSB_ERROR_ACCESS", "no permission"),
+        ("Jtag: support for cmsisdap was not enabled at compile time", "built without support for ulx3s-85f's cable"),
+        ("write failed\nCRC error", "openFPGALoader failed: CRC error"),
+        ("", "it says nothing"),
+    ],
+)
+def test_causes(output: str, expected: str) -> None:
+    assert expected in explain("ulx3s-85f", output)
+
+
+def test_no_bitstream(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no bitstream .*; sta-hw build --board ulx3s-85f makes it"):
+        flash(board("ulx3s-85f"), tmp_path / "top.bit")
+
+
+def test_no_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="openFPGALoader is not installed"):
+        loader()
+
+
+def test_no_board_is_connected(tmp_path: Path) -> None:
+    """The real program, without a board: exit status 2 and one sentence."""
+    bitstream = tmp_path / "top.bit"
+    bitstream.write_bytes(b"\xff" * 64)
+    outcome = run("flash", "--board", "ulx3s-85f", str(bitstream))
+    assert outcome.returncode == 2 and not outcome.stdout
+    assert "no ulx3s-85f is connected" in outcome.stderr or "lacks a system library" in outcome.stderr
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_the_loader_knows_the_options(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be run, in order; to SRAM and to flash."""
+    commands: list[list[str]] = []
+
+    def note(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(module.subprocess, "run", note)
+    bitstream = tmp_path / "top.bit"
+    bitstream.write_bytes(b"")
+    for spi in (False, True):
+        flash(board(name), bitstream, spi=spi)
+    options = list(board(name).loader)
+    assert [c[1:] for c in commands] == [[*options, str(bitstream)], [*options, "--write-flash", str(bitstream)]]
