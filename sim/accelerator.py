@@ -123,8 +123,8 @@ class AcceleratorModel:
         if netlist is not None:
             extra = [PRIMITIVES, BLOCK_MEMORY]
         library = compile_library(
-            netlist or emit_verilog(component(name, config), name), name, header, Path(__file__).with_name("memory_harness.cpp"),
-            extra=extra, trace=trace,
+            netlist or emit_verilog(component(name, config), name), name, header,
+            Path(__file__).with_name("memory_harness.cpp"), extra=extra, trace=trace, fast=netlist is None,
         )  # fmt: skip
         lib = self._library = ctypes.CDLL(str(library))
         pointer, memory = ctypes.c_void_p, ctypes.POINTER(_Memory)

@@ -41,10 +41,14 @@ module DP16KD #(
     output DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9, DOB8, DOB7, DOB6, DOB5, DOB4, DOB3, DOB2,
     DOB1, DOB0
 );
-    initial if (RESETMODE != "SYNC" || CSDECODE_A != "0b000" || CSDECODE_B != "0b000" || CLKAMUX != "CLKA"
+    initial if (CSDECODE_A != "0b000" || CSDECODE_B != "0b000" || CLKAMUX != "CLKA"
                 || CLKBMUX != "CLKB") begin
-        $display("DP16KD: this model has rising clocks, synchronous resets and no chip select");
-        $finish;
+        $display("DP16KD: this model has rising clocks and no chip select");
+        $fatal;
+    end
+    always @(posedge CLKA) if ((RSTA || RSTB) && RESETMODE != "SYNC") begin
+        $display("DP16KD: this model has synchronous resets");
+        $fatal;
     end
     reg [17:0] cells [0:1023];
     task load(input integer slice, input [319:0] bits);

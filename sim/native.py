@@ -121,7 +121,9 @@ def _header(name: str, streams: Sequence[StreamPort]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def build(verilog: str, name: str, streams: Sequence[StreamPort], *, extra: Sequence[Path] = ()) -> Path:
+def build(
+    verilog: str, name: str, streams: Sequence[StreamPort], *, extra: Sequence[Path] = (), fast: bool = True
+) -> Path:  # fmt: skip
     """Compile a module of streams into a shared library, or find it in the cache; return its path.
 
     Parameters
@@ -132,13 +134,17 @@ def build(verilog: str, name: str, streams: Sequence[StreamPort], *, extra: Sequ
         All its streams.
     extra : sequence of Path
         More Verilog files, such as models of vendor primitives.
+    fast : bool
+        As in `compile_library`.
     """
-    return compile_library(verilog, name, _header(name, streams), Path(__file__).with_name("harness.cpp"), extra=extra)
+    harness = Path(__file__).with_name("harness.cpp")
+    return compile_library(verilog, name, _header(name, streams), harness, extra=extra, fast=fast)
 
 
 def compile_library(
-    verilog: str, name: str, header: str, harness: Path, *, extra: Sequence[Path] = (), trace: bool = False
-) -> Path:
+    verilog: str, name: str, header: str, harness: Path, *, extra: Sequence[Path] = (), trace: bool = False,
+    fast: bool = True,
+) -> Path:  # fmt: skip
     """Compile a module into a shared library, or find it in the cache; return its path.
 
     Parameters
@@ -153,6 +159,8 @@ def compile_library(
         More Verilog files.
     trace : bool
         Able to write FST waveforms; slower.
+    fast : bool
+        Compiled for speed of the simulation; otherwise for speed of the compiler, which netlists keep busy.
 
     Raises
     ------
@@ -160,7 +168,8 @@ def compile_library(
         If Verilator or the C++ compiler fails, with the end of what it printed.
     """
     flags = _FLAGS + (["--trace-fst"] if trace else [])
-    texts = [verilog, name, header, harness.read_text(), *(p.read_text() for p in extra), str(flags)]
+    optimize = "-O2" if fast else "-O0"
+    texts = [verilog, name, header, harness.read_text(), *(p.read_text() for p in extra), str(flags), optimize]
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
     target = cache_folder() / f"{name}-{digest}.so"
     if target.exists():
@@ -180,7 +189,7 @@ def compile_library(
         _run(verilate, folder)
         objects = ["verilated.o", "verilated_threads.o", *(["verilated_fst_c.o"] if trace else [])]
         # Many small C++ files compile on both cores; -O2 for all of them.
-        _run(["make", "-C", "obj", "-f", f"V{name}.mk", "-j2", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2",
+        _run(["make", "-C", "obj", "-f", f"V{name}.mk", "-j2", "CFG_CXXFLAGS_PCH_I=-include", f"OPT_FAST={optimize}",
               f"V{name}__ALL.a", *objects], folder)  # fmt: skip
         linked = [f"obj/{o}" for o in objects]
         compiler = os.environ.get("CXX", "g++")

@@ -28,7 +28,7 @@ _TOKENS = 5
 def self_test(board: Any, port_name: str, report: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Run one random encoder layer on a board (``sim``: a simulated one) and compare the whole image.
 
-    A board with the engine alone runs random products instead, of up to four N:M and dense, and its results are compared.
+    A board with the engine alone runs random products instead, of up to four N:M and dense, and compares the results.
 
     Raises
     ------

@@ -30,7 +30,7 @@ def _model(top: str, config: Config, netlist: str | None) -> Any:
     streams = streams_of(hardware)
     if netlist is not None:
         hardware._MustUse__silence = True  # asked for its ports alone
-        return NativeModel(build(netlist, top, streams, extra=[PRIMITIVES, BLOCK_MEMORY]), streams)
+        return NativeModel(build(netlist, top, streams, extra=[PRIMITIVES, BLOCK_MEMORY], fast=False), streams)
     extra = [PRIMITIVES] if config.instantiates_primitives else []
     return NativeModel(build(emit_verilog(hardware, top), top, streams, extra=extra), streams)
 
