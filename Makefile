@@ -38,8 +38,7 @@ bench: setup
 	$(BIN)/sta-hw bench model
 	$(BIN)/sta-hw bench sim
 	$(BIN)/python scripts/bench_verilog.py -o scripts/results/verilog.json
-	$(BIN)/python scripts/bench_fpga.py --seed 1 --seed 2 --seed 3 -o scripts/results/fpga-engine.json
-	$(BIN)/python scripts/bench_fpga.py --top accelerator --no-route -o scripts/results/fpga-accelerator.json
+	$(BIN)/python scripts/bench_fpga.py
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

