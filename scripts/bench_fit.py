@@ -65,10 +65,11 @@ def main(
     matrix = np.array([list(c.values()) for c in counts], float)
     best = np.linalg.lstsq(matrix / measured[:, None], np.ones(len(rows)))[0]  # smallest relative errors
     progress.print({name: round(value, 1) for name, value in zip(counts[0], best.tolist(), strict=True)})
+    wrong = sum(row["multipliers"] != row["estimated_multipliers"] for row in rows)
     figures = [
         Figure("largest error of the logic", max(abs(row["error"]) for row in rows), "1", "<= 0.08"),
-        Figure("multipliers that differ", sum(r["multipliers"] != r["estimated_multipliers"] for r in rows), "1", "<= 0"),
-    ]  # fmt: skip
+        Figure("multipliers that differ", wrong, "1", "<= 0"),
+    ]
     report = Report("fit", _REFERENCE, rows, figures)
     output.write_text(json.dumps(report.as_dict(), indent=1) + "\n")
     show_report(report, as_json)

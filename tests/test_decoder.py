@@ -36,11 +36,12 @@ def expected_beats(weights: np.ndarray, pattern: Pattern, depth: int, taps: int)
             steps = len(entries[0])
             for k in range(steps):
                 last = k == steps - 1
+                gives = last and step == passes - 1
                 found.append(
                     (
                         [e[k][1] for e in entries],
                         [e[k][0] + column % taps * depth for e in entries],
-                        [k == 0, last, step == 0, step == passes - 1, last and column == columns - 1, 0, 0],
+                        [k == 0, last, step == 0, step == passes - 1, last and column == columns - 1, 0, 0, 0, gives],
                     )
                 )
     return found
@@ -68,7 +69,7 @@ def test_every_n(encoding: str) -> None:
     count = {"beats": len(expected), "faults": len(patterns)}
     cases = [Case(merged, count, stall, limit=100_000) for stall in (0.0, 0.4)]
     for outputs in run_cocotb(Decoder(CONFIG), "decoder", cases):
-        values, addresses, flags = beats.fields(outputs["beats"], [(3, 8, True), (3, 4, False), (7, 1, False)])
+        values, addresses, flags = beats.fields(outputs["beats"], [(3, 8, True), (3, 4, False), (9, 1, False)])
         assert values.tolist() == [e[0] for e in expected]
         assert addresses.tolist() == [e[1] for e in expected]
         assert flags.tolist() == [[int(f) for f in e[2]] for e in expected]

@@ -99,29 +99,25 @@ class Decoder(wiring.Component):
         words = [Signal(cfg.window, name=f"word_{g}") for g in range(cfg.groups)]
         word_full = Signal()
         slot = Signal(range(cfg.window))  # index within the word
-        last_slot = Signal(range(cfg.window))
+        slot_end = Signal()
         word_end = Signal()
-        with m.Switch(command.m_log2):
-            for width in cfg.index_widths:
-                with m.Case(width):
-                    m.d.comb += last_slot.eq(cfg.window // width - 1)
-        m.d.comb += word_end.eq(Mux(uses_bitmap, column_end, slot == last_slot))
+        m.d.comb += word_end.eq(Mux(uses_bitmap, column_end, slot_end))
         if "bitmap" in cfg.encodings and cfg.sparse:
             self._find_lowest(m, words)
 
         step = Signal()
         running = Signal()
         early, space = self._output(m, step)
-        m.d.comb += step.eq(
-            running & space & (self.values.valid | values_over) & (~sparse | word_full | positions_over)
-        )
+        word_ready = Signal()  # there is a word, or none is needed, or none will come
+        m.d.comb += step.eq(running & space & (self.values.valid | values_over) & word_ready)
         positions_wanted = Signal()
         m.d.comb += [
-            positions_wanted.eq(running & sparse & ~positions_over & (~word_full | (step & word_end & ~matrix_end))),
+            positions_wanted.eq(running & sparse & ~positions_over & (~word_full | (step & word_end))),
             self.values.ready.eq(step & ~values_over),
             self.positions.ready.eq(positions_wanted),
         ]
         take_word = positions_wanted & self.positions.valid
+        m.d.sync += word_ready.eq(~sparse | positions_over | take_word | (word_full & ~(step & word_end)))
 
         self._addresses(m, early, command, words, slot, loops, step, uses_bitmap)
         beat = early.beat
@@ -132,6 +128,7 @@ class Decoder(wiring.Component):
                 beat.first_pass.eq(loops.first_pass),
                 beat.final_pass.eq(loops.final_pass),
                 beat.pass_end.eq(loops.pass_end),
+                beat.gives.eq(loops.final_pass & column_end),
                 beat.widen.eq(loops.widen),
                 beat.rescale.eq(loops.rescale),
                 beat.unsigned.eq(command.unsigned),
@@ -144,9 +141,12 @@ class Decoder(wiring.Component):
 
         checking = Signal()  # a bitmap comparison is still in its register
         if cfg.sparse:
-            self._words(m, command, words, word_full, slot, word_end, step, take_word, uses_bitmap)
+            wanted = (positions_wanted, take_word)
+            self._words(m, command, words, word_full, slot, slot_end, word_end, step, wanted, uses_bitmap)
             with m.If(take_word & self.positions.payload.last):
                 m.d.sync += positions_over.eq(1)
+            with m.If(take_word & step & matrix_end):  # one too many
+                m.d.sync += faults[3].eq(1)
             with m.If(step & sparse & ~word_full):  # stepping on without a word: the stream ended early
                 m.d.sync += faults[2].eq(1)
             if "bitmap" in cfg.encodings:
@@ -160,6 +160,7 @@ class Decoder(wiring.Component):
                 m.d.sync += [
                     command.eq(self.command.payload),
                     word_full.eq(0),
+                    word_ready.eq(new.encoding == Encoding.DENSE),
                     values_over.eq(0),
                     positions_over.eq(0),
                     faults.eq(Mux(bad_command, Fault.COMMAND.value, 0)),
@@ -202,6 +203,8 @@ class Decoder(wiring.Component):
         cfg = self.config
         early = Signal(_early_layout(cfg))
         early_valid, spare_valid = Signal(), Signal()
+        space = Signal(init=1)  # not both are valid; from a register, for all that steps depends on it
+        free = ~self.beats.valid | self.beats.ready
         spare = Signal(beat_layout(cfg))
         decoded = Signal(beat_layout(cfg))
         m.d.comb += decoded.eq(early.beat)
@@ -213,12 +216,12 @@ class Decoder(wiring.Component):
             self._position.append(position)
             # Tap and sub-group begin at multiples of M, so the index within the group is OR-ed in.
             m.d.comb += decoded.addresses[g].eq(early.beat.addresses[g] | (position & early.mask))
-        space = ~(early_valid & spare_valid)
+        m.d.sync += space.eq(free | (~early_valid & ~spare_valid) | (space & ~step))
         with m.If(space):
             m.d.sync += early_valid.eq(step)
         with m.If(~spare_valid):
             m.d.sync += spare.eq(decoded)
-        with m.If(~self.beats.valid | self.beats.ready):
+        with m.If(free):
             m.d.sync += [
                 self.beats.valid.eq(early_valid | spare_valid),
                 self.beats.payload.eq(Mux(spare_valid, spare, decoded)),
@@ -253,21 +256,28 @@ class Decoder(wiring.Component):
             with m.If(step):
                 m.d.sync += [early.mask.eq(mask), early.offset.eq(loops.offset)]
 
-    def _words(self, m, command, words, word_full, slot, word_end, step, take_word, uses_bitmap) -> None:
+    def _words(self, m, command, words, word_full, slot, slot_end, word_end, step, wanted, uses_bitmap) -> None:
         """Load metadata words; step through their indices, or clear their lowest set bit."""
         cfg = self.config
+        positions_wanted, take_word = wanted
         for g, word in enumerate(words):
-            with m.If(take_word):
+            # Whatever is there, valid or not: the word that was is used up.
+            with m.If(positions_wanted):
                 m.d.sync += word.eq(self.positions.payload.words[g])
             if "bitmap" in cfg.encodings:
                 with m.Elif(step & uses_bitmap):
                     m.d.sync += word.eq(word & self._less_one[g][: cfg.window])
+        last_slot = Signal(range(cfg.window))
+        with m.Switch(command.m_log2):
+            for width in cfg.index_widths:
+                with m.Case(width):
+                    m.d.comb += last_slot.eq(cfg.window // width - 1)
         with m.If(step):
-            m.d.sync += slot.eq(slot + 1)
+            m.d.sync += [slot.eq(slot + 1), slot_end.eq(slot + 1 == last_slot)]
             with m.If(word_end):
                 m.d.sync += word_full.eq(0)
         with m.If(take_word | ~word_full):
-            m.d.sync += slot.eq(0)
+            m.d.sync += [slot.eq(0), slot_end.eq(last_slot == 0)]
         with m.If(take_word):
             m.d.sync += word_full.eq(1)
 

@@ -161,11 +161,12 @@ class Engine(wiring.Component):
         reserved = Signal(range(cfg.columns + 1))
         pause = Signal(range(HAZARD_CYCLES + 1))
         columns_in_pass = Signal(range(HAZARD_CYCLES + 1))
+        short = Signal(init=1)  # of fewer columns than a sum takes to be stored
         reserve = Signal()
         issue = Signal()
         ring_full = Signal()  # one cycle old, hence the margin
         m.d.sync += ring_full.eq(reserved >= cfg.columns - 1)
-        place = ~(beat.final_pass & beat.last & ring_full)
+        place = ~(beat.gives & ring_full)
         # The window is there and no pause is on: known a cycle ahead, for `allowed` is on the longest way.
         gate = Signal()
         rescaled = Signal()
@@ -180,9 +181,10 @@ class Engine(wiring.Component):
             self.wait_windows.eq(decoder.beats.valid & ~windows.full.bit_select(bank, 1)),
             self.wait_results.eq(decoder.beats.valid & ~place),
             self.wait_rescale.eq(decoder.beats.valid & beat.rescale & ~rescaled),
-            reserve.eq(issue & beat.final_pass & beat.last),
+            reserve.eq(issue & beat.gives),
         ]
-        m.d.sync += reserved.eq(reserved + reserve - drain.taken)
+        taken = Signal()
+        m.d.sync += [taken.eq(drain.taken), reserved.eq(reserved + reserve - taken)]
 
         flags = Signal.like(accumulator.flags, name="issued")
         release = Signal()
@@ -211,14 +213,14 @@ class Engine(wiring.Component):
         must_pause = Signal()
         turn = Signal()
         m.d.comb += [
-            turn.eq(issue & beat.last & beat.pass_end),
-            must_pause.eq(turn & ~beat.final_pass & (columns_in_pass < HAZARD_CYCLES)),
+            turn.eq(issue & beat.pass_end),
+            must_pause.eq(turn & ~beat.final_pass & short),
         ]
         pausing = Signal()
-        m.d.sync += [
-            pausing.eq(must_pause),
-            gate.eq(windows.full_next.bit_select(bank ^ turn, 1) & ~must_pause & ~pausing & (pause <= 1)),
-        ]
+        calm = ~pausing & (pause <= 1)
+        stays = windows.full_next.bit_select(bank, 1) & calm
+        turns = windows.full_next.bit_select(~bank, 1) & calm & (beat.final_pass | ~short)
+        m.d.sync += [pausing.eq(must_pause), gate.eq(Mux(turn, turns, stays))]
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)
         with m.If(issue):
@@ -230,10 +232,14 @@ class Engine(wiring.Component):
             m.d.sync += column.eq(Mux(beat.pass_end, 0, column + 1))
             with m.If(beat.pass_end & ~beat.final_pass):
                 m.d.sync += stored_columns.eq(column + 1)
+        enough = columns_in_pass == HAZARD_CYCLES
         with m.If(issue & beat.last):
-            m.d.sync += columns_in_pass.eq(Mux(columns_in_pass == HAZARD_CYCLES, HAZARD_CYCLES, columns_in_pass + 1))
+            m.d.sync += [
+                columns_in_pass.eq(Mux(enough, HAZARD_CYCLES, columns_in_pass + 1)),
+                short.eq(columns_in_pass < HAZARD_CYCLES - 1),
+            ]
             with m.If(beat.pass_end):
-                m.d.sync += [bank.eq(~bank), columns_in_pass.eq(0)]
+                m.d.sync += [bank.eq(~bank), columns_in_pass.eq(0), short.eq(1)]
         with m.If(pausing):
             m.d.sync += pause.eq(HAZARD_CYCLES - 1)
 

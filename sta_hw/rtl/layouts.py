@@ -137,6 +137,7 @@ def beat_layout(config: Config) -> data.StructLayout:
             "widen": unsigned(1),  # shift the stored sum left by 8 before adding
             "unsigned": unsigned(1),
             "rescale": unsigned(1),  # first beat of a product whose sums are rescaled before it
+            "gives": unsigned(1),  # a result is complete: last beat of a column in the final pass
         }
     )
 

@@ -100,11 +100,14 @@ class Windows(wiring.Component):
             filled.eq(0),
         ]
         part_end = part == parts - 1
-        position_end = position == depth_last
+        position_end = Signal()  # position == depth_last
         with m.If(take):
             m.d.sync += part.eq(Mux(part_end, 0, part + 1))
             with m.If(part_end):
-                m.d.sync += position.eq(Mux(position_end, 0, position + 1))
+                m.d.sync += [
+                    position.eq(Mux(position_end, 0, position + 1)),
+                    position_end.eq(Mux(position_end, depth_last == 0, position + 1 == depth_last)),
+                ]
                 with m.If(position_end):
                     m.d.sync += group.eq(group.rotate_left(1))
                     with m.If(group[-1]):
@@ -138,6 +141,7 @@ class Windows(wiring.Component):
                 busy.eq(1),
                 depth.eq(new.depth),
                 depth_last.eq(new.depth - 1),
+                position_end.eq(new.depth == 1),
                 taps.eq(new.taps),
                 taps_left.eq(new.taps - 1),
                 taps_last.eq(new.taps == 1),
