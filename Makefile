@@ -27,7 +27,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2 --durations=8 $(TESTS)
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(TESTS)
 
 # Slow figures: place and route, emission. Their JSON is committed in scripts/results.
 bench: setup

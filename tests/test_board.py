@@ -20,6 +20,7 @@ from sta_hw.runtime.board import BoardBackend, BoardLink, open_port
 
 CONFIG = preset("ci")
 TIMEOUT = 4096
+pytestmark = pytest.mark.xdist_group("board")  # one worker builds the model that all share
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from sta_hw.runtime.rtl import reference_results
 
 TIMEOUT = 4096
 CONFIG = preset("up5k")
+pytestmark = pytest.mark.xdist_group("engine board")  # one worker builds the model that all share
 
 
 @pytest.fixture(scope="module")
