@@ -1,0 +1,64 @@
+"""The commands for FPGAs: tables, JSON, refusals; a block placed, routed and timed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import run
+
+
+def test_fit_tells_what_runs_out_first() -> None:
+    result = run("fit", "--part", "lfe5u-25f", "--json")
+    assert result.returncode == 0, result.stderr
+    presets = {p["preset"]: p for p in json.loads(result.stdout)["presets"]}
+    assert presets["ecp5-25f"]["fits"] and presets["ecp5-25f"]["macs"] == 32
+    assert not presets["reference"]["fits"] and "%" in presets["reference"]["first"]
+    table = run("fit", "--part", "lfe5u-85f")
+    assert table.returncode == 0 and "runs out first" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["build", "--board", "ulx3s-25f", "--preset", "reference"], "do not fit lfe5u-25f, which has"),
+        (["build", "--board", "ulx4s"], "board 'ulx4s' is unknown"),
+        (["synth", "--part", "lfe5u-95f"], "part 'lfe5u-95f' is unknown; there are lfe5u-12f"),
+        (["fit", "--part", "ice40up5k"], "there is no estimate for ice40up5k; sta-hw synth"),
+        (["selftest", "--board", "icebreaker", "--port", "/dev/nowhere"], "cannot open /dev/nowhere"),
+    ],
+)
+def test_refusals(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == 2 and not result.stdout
+    assert message in result.stderr
+
+
+def test_synth_places_and_routes(tmp_path: Path) -> None:
+    """A decoder on the smallest ECP5: cells, Fmax, a critical path in the design's terms, log and picture."""
+    result = run(
+        "synth", "--top", "decoder", "--preset", "ci", "--part", "lfe5u-25f", "-o", str(tmp_path), "--json"
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["cells"]["LUT4"] > 100 and found["cells"]["TRELLIS_FF"] > 50
+    (seed,) = found["seeds"]
+    assert seed["fmax"] > 20 and seed["path"] and not any("$" in name for name in seed["path"])
+    assert (tmp_path / "nextpnr-1.log").read_text() and (tmp_path / found["picture"]).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("part", ["ultrascale+", "ice40hx8k"])
+def test_synth_of_other_families(part: str, tmp_path: Path) -> None:
+    result = run(
+        "synth", "--top", "decoder", "--preset", "ci", "--part", part, "--no-route", "-o", str(tmp_path), "--json"
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    cells = json.loads(result.stdout)["cells"]
+    assert cells["registers"] > 50 and max(cells.get("LUT", 0), cells.get("SB_LUT4", 0)) > 100
+
+
+def test_selftest_of_a_simulated_board() -> None:
+    result = run("selftest", "--board", "icebreaker", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["equal"] is True
