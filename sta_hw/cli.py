@@ -97,7 +97,9 @@ def generate(
     lanes: Annotated[int | None, typer.Option(help="Rows loaded per cycle.")] = None,
     drain_lanes: Annotated[int | None, typer.Option(help="Results drained per cycle.")] = None,
     columns: Annotated[int | None, typer.Option(help="Accumulator depth, a power of two.")] = None,
-    multiplier: Annotated[str | None, typer.Option(help="auto, dsp (ECP5), lut, or for two rows pair, dsp-pair, mac16 (iCE40).")] = None,
+    multiplier: Annotated[
+        str | None, typer.Option(help="auto, dsp, lut, or for two rows pair, dsp-pair, mac16.")
+    ] = None,
     window_memory: Annotated[str | None, typer.Option(help="block or distributed.")] = None,
     softmax_lanes: Annotated[int | None, typer.Option(help="Softmax elements per cycle.")] = None,
     softmax_block: Annotated[int | None, typer.Option(help="Softmax elements that share an exponent.")] = None,
