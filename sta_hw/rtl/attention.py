@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import Config
 from .arithmetic import ring_shift
 from .layouts import growth_layout, row_parameter_layout
-from .queue import Queue, credits
+from .queue import Queue, RegisterSlice, credits
 from .sequencer import Gearbox
 
 __all__ = ["AttentionSoftmax", "block_layout"]
@@ -81,10 +81,10 @@ class AttentionSoftmax(wiring.Component):
         # Handed from the first phase to the second: the block and its rows' exponents.
         self._pending = Signal()
         self._accept = Signal()
-        self._block = Signal(block_layout(), name="finished_block")
+        self._block = Signal(block_layout(), name="finished_block", reset_less=True)
         self._found = self._rings("found", signed(_EXPONENT_BITS))
-        scores = self._maxima(m)
-        self._exponentials(m, scores)
+        queue = self._maxima(m)
+        self._exponentials(m, queue)
         return m
 
     def _rings(self, name: str, shape: Shape) -> list[list[Signal]]:
@@ -98,10 +98,10 @@ class AttentionSoftmax(wiring.Component):
         cfg = self.config
         taken, given = cfg.drain_lanes, cfg.lanes
         parts = cfg.rows // taken
-        block = Signal(block_layout())
+        block = Signal(block_layout(), reset_less=True)
         active = Signal()
         end_1, end_2 = Signal(), Signal()
-        m.d.comb += self.block.ready.eq(~active & ~end_1 & ~end_2 & ~(self._pending & ~self._accept))
+        m.d.comb += self.block.ready.eq(~active & ~end_1 & ~end_2 & ~self._pending)
         key = Signal(17)
         group = Signal(16)
         position = Signal(6)
@@ -118,10 +118,15 @@ class AttentionSoftmax(wiring.Component):
         words = (cfg.groups * cfg.window) * (cfg.rows // given)
         queue = m.submodules.scores_queue = Queue(width=17 * given, depth=2 * words)
         valid = key < block.keys
+        arrived = m.submodules.arrived = RegisterSlice(16 * taken)
+        scores = [arrived.r_data[16 * i :][:16].as_signed() for i in range(taken)]
         m.d.comb += [
-            gear.source.valid.eq(active & self.scores.valid),
-            gear.source.payload.eq(Cat(Cat(self.scores.payload[i], valid) for i in range(taken))),
-            self.scores.ready.eq(active & gear.source.ready),
+            arrived.w_data.eq(self.scores.payload.as_value()),
+            arrived.w_en.eq(self.scores.valid),
+            self.scores.ready.eq(arrived.w_rdy),
+            gear.source.valid.eq(active & arrived.r_rdy),
+            gear.source.payload.eq(Cat(Cat(score, valid) for score in scores)),
+            arrived.r_en.eq(active & gear.source.ready),
             queue.w_data.eq(gear.target.payload),
             queue.w_en.eq(gear.target.valid),
             gear.target.ready.eq(queue.w_rdy),
@@ -137,10 +142,10 @@ class AttentionSoftmax(wiring.Component):
             for i in range(taken)
         ]
         # The score's whole part, one cycle behind.
-        whole = [Signal(signed(_EXPONENT_BITS), name=f"whole_{i}") for i in range(taken)]
+        whole = [Signal(signed(_EXPONENT_BITS), name=f"whole_{i}", reset_less=True) for i in range(taken)]
         move_1, valid_1 = Signal(), Signal()
         m.d.sync += [
-            *(w.eq((self.scores.payload[i] >> 6) + 1) for i, w in enumerate(whole)),
+            *(w.eq((score >> 6) + 1) for score, w in zip(scores, whole, strict=True)),
             move_1.eq(move), valid_1.eq(valid), end_1.eq(move & end),
         ]  # fmt: skip
         with m.If(move_1):
@@ -172,7 +177,7 @@ class AttentionSoftmax(wiring.Component):
         cfg = self.config
         lanes = cfg.lanes
         parts = cfg.rows // lanes
-        block = Signal(block_layout(), name="current_block")
+        block = Signal(block_layout(), name="current_block", reset_less=True)
         exponents = self._rings("exponent", signed(_EXPONENT_BITS))
         growths = self._rings("growth", unsigned(5))
         carries = self._rings("carry", unsigned(16))
@@ -200,22 +205,31 @@ class AttentionSoftmax(wiring.Component):
         lane = Signal(range(lanes))
         row = Signal(range(cfg.rows))
         drained = Signal(range(_PIPELINE + 4))
+        # Registers: that words stream and the last one is next; that a row's total is formed, and rings turn after it.
+        streaming, last_word = Signal(), Signal()
         adding, summing, turn = Signal(), Signal(), Signal()
         room = credits(m, "room", _OUTPUT_DEPTH, go, output.r_rdy & output.r_en)
-        totals_room = credits(m, "totals_room", 2 * cfg.rows, summing, totals.r_rdy & totals.r_en)
+        # The totals of all rows have room before the first is formed.
+        totals_left = Signal(range(2 * cfg.rows + 1), init=2 * cfg.rows)
+        totals_room = Signal()
+        m.d.comb += summing.eq(adding & block.last)
+        m.d.sync += [
+            totals_left.eq(totals_left - summing + (totals.r_rdy & totals.r_en)),
+            totals_room.eq(totals_left >= cfg.rows),
+        ]
 
         # The rows' totals, in units that follow their exponents: read, shifted, added to, a row per cycle.
         memory_of_totals = m.submodules.row_totals = memory.Memory(shape=unsigned(_SUM_BITS), depth=cfg.rows, init=[])
         write, read = memory_of_totals.write_port(), memory_of_totals.read_port(domain="comb")
         block_sum = Array(ring[0] for ring in sums)[lane]
         growth = Array(growths[r % lanes][r // lanes] for r in range(cfg.rows))[row]
-        total, stored, kept = Signal(_SUM_BITS), Signal(_SUM_BITS), Signal(_SUM_BITS)
+        total, stored, kept = (Signal(_SUM_BITS, name=n, reset_less=True) for n in ("total", "stored", "kept"))
         added_1, added_2 = Signal.like(sums[0][0]), Signal.like(sums[0][0])
-        growth_1 = Signal(5)
+        growth_1 = Signal(5, reset_less=True)
         rows = [Signal(range(cfg.rows), name=f"row_{i}") for i in (1, 2, 3)]
         writing = [Signal(name=f"writing_{i}") for i in (1, 2, 3)]
         finished = [Signal(name=f"finished_{i}") for i in (1, 2, 3)]
-        gains = [Signal(3, name=f"gain_{i}") for i in (1, 2, 3)]
+        gains = [Signal(3, name=f"gain_{i}", reset_less=True) for i in (1, 2, 3)]
         for chain, start in ((rows, row), (writing, adding), (finished, summing), (gains, block.gain)):
             m.d.sync += [late.eq(early) for early, late in zip([start, *chain], chain, strict=False)]
         m.d.comb += [
@@ -250,33 +264,36 @@ class AttentionSoftmax(wiring.Component):
                 m.d.sync += [s.eq(0) for ring in sums for s in ring]
                 with m.If(block.first):
                     m.d.sync += [c.eq(1 << 15) for ring in carries for c in ring]
-                m.d.sync += words_left.eq((block.depth * cfg.groups * parts)[: len(words_left)])
+                words = Signal.like(words_left)
+                m.d.comb += words.eq(block.depth * cfg.groups * parts)
+                m.d.sync += [words_left.eq(words), last_word.eq(words == 1)]
                 with m.If(part == parts - 1):
+                    m.d.sync += streaming.eq(1)
                     m.d.comb += self._accept.eq(1)
                     m.d.sync += growth_ready.eq(~block.first)
                     m.next = "STREAM"
             with m.State("STREAM"):
-                m.d.comb += go.eq(queue.r_rdy & room)
                 m.d.sync += drained.eq(_PIPELINE)
-                with m.If(go):
-                    m.d.sync += words_left.eq(words_left - 1)
-                    m.d.sync += [a for ring in exponents for a in ring_shift(ring, ring[0])]
-                    with m.If(words_left == 1):
-                        m.next = "DRAIN"
+                with m.If(go & last_word):
+                    m.d.sync += streaming.eq(0)
+                    m.next = "DRAIN"
             with m.State("DRAIN"):
-                m.d.sync += [drained.eq(drained - 1), row.eq(0), lane.eq(0)]
-                with m.If(drained == 0):
+                m.d.sync += [row.eq(0), lane.eq(0)]
+                with m.If(drained != 0):
+                    m.d.sync += drained.eq(drained - 1)
+                with m.Elif(totals_room | ~block.last):
+                    m.d.sync += [adding.eq(1), turn.eq(lanes == 1)]
                     m.next = "TOTALS"
             with m.State("TOTALS"):
-                m.d.comb += [adding.eq(totals_room | ~block.last), summing.eq(adding & block.last)]
-                with m.If(adding):
-                    m.d.sync += [row.eq(row + 1), lane.eq(lane + 1)]
-                    m.d.comb += turn.eq(lane == lanes - 1)
-                    with m.If(turn):
-                        m.d.sync += lane.eq(0)
-                    with m.If(row == cfg.rows - 1):
-                        m.next = "IDLE"
-        m.d.comb += queue.r_en.eq(go)
+                m.d.sync += [row.eq(row + 1), lane.eq(Mux(turn, 0, lane + 1))]
+                m.d.sync += turn.eq(lane == lanes - 2 if lanes > 1 else 1)
+                with m.If(row == cfg.rows - 1):
+                    m.d.sync += [adding.eq(0), turn.eq(0)]
+                    m.next = "IDLE"
+        m.d.comb += [go.eq(streaming & queue.r_rdy & room), queue.r_en.eq(go)]
+        with m.If(go):
+            m.d.sync += [words_left.eq(words_left - 1), last_word.eq(words_left == 2)]
+            m.d.sync += [a for ring in exponents for a in ring_shift(ring, ring[0])]
         with m.If(~fsm.ongoing("IDLE")):
             m.d.comb += self.busy.eq(1)
 
@@ -293,18 +310,19 @@ class AttentionSoftmax(wiring.Component):
         table = [round(2 ** (f / 64) * 2**15) for f in range(64)]
         results = []
         for i in range(self.config.lanes):
-            score = Signal(signed(16), name=f"score_{i}")
-            keep = Signal(name=f"keep_{i}")
-            exponent = Signal(signed(_EXPONENT_BITS), name=f"row_exponent_{i}")
+            score = Signal(signed(16), name=f"score_{i}", reset_less=True)
+            keep = Signal(name=f"keep_{i}", reset_less=True)
+            exponent = Signal(signed(_EXPONENT_BITS), name=f"row_exponent_{i}", reset_less=True)
             m.d.sync += [Cat(score, keep).eq(word[17 * i :][:17]), exponent.eq(exponents[i][0] - 1)]
             rom = m.submodules[f"fraction_{i}"] = memory.Memory(shape=unsigned(16), depth=64, init=table)
             read = rom.read_port()
             m.d.comb += [read.addr.eq(score[:6]), read.en.eq(1)]
-            gap = Signal(12, name=f"gap_{i}")
-            places, places_3 = Signal(5, name=f"places_{i}"), Signal(5, name=f"places_3_{i}")
-            keep_2, keep_3 = Signal(name=f"keep_2_{i}"), Signal(name=f"keep_3_{i}")
-            fraction = Signal(16, name=f"fraction_register_{i}")
-            fine = Signal(24, name=f"fine_{i}")
+            gap = Signal(12, name=f"gap_{i}", reset_less=True)
+            places = Signal(5, name=f"places_{i}", reset_less=True)
+            places_3 = Signal(5, name=f"places_3_{i}", reset_less=True)
+            keep_2, keep_3 = Signal(name=f"keep_2_{i}", reset_less=True), Signal(name=f"keep_3_{i}", reset_less=True)
+            fraction = Signal(16, name=f"fraction_register_{i}", reset_less=True)
+            fine = Signal(24, name=f"fine_{i}", reset_less=True)
             m.d.comb += gap.eq(exponent - (score >> 6))  # not negative where it counts
             m.d.sync += [
                 places.eq(Mux(gap[5:].any(), 31, gap[:5])),
@@ -316,7 +334,7 @@ class AttentionSoftmax(wiring.Component):
             ]
             # The row's remainder takes the fraction; its carry goes to this element.
             running = Signal(17, name=f"running_{i}")
-            probability = Signal(8, name=f"probability_{i}")
+            probability = Signal(8, name=f"probability_{i}", reset_less=True)
             m.d.comb += running.eq(carries[i][0] + fine[:16])
             m.d.sync += probability.eq(fine[16:] + running[16])
             with m.If(flags[4]):
@@ -328,20 +346,20 @@ class AttentionSoftmax(wiring.Component):
         m.d.comb += [output.w_en.eq(flags[5]), output.w_data.eq(Cat(*results))]
 
     def _reciprocals(self, m: Module, total: Value, gain: Value, summing: Value, totals) -> None:
-        """1 / sum as a requantization (docs/numerics.md), one row per cycle, 6 cycles later."""
+        """1 / sum as a requantization (docs/numerics.md), one row per cycle, 7 cycles later."""
         valid = [summing]
-        for i in range(5):
+        for i in range(6):
             stage = Signal(name=f"total_valid_{i + 1}")
             m.d.sync += stage.eq(valid[-1])
             valid.append(stage)
-        total_1, total_2 = Signal(_SUM_BITS), Signal(_SUM_BITS)
-        gain_1, gain_2 = Signal(3), Signal(3)
-        power = Signal(5)
+        total_1, total_2 = Signal(_SUM_BITS, reset_less=True), Signal(_SUM_BITS, reset_less=True)
+        gain_1, gain_2 = Signal(3, reset_less=True), Signal(3, reset_less=True)
+        power = Signal(5, reset_less=True)
         m.d.sync += [total_1.eq(total), gain_1.eq(gain), total_2.eq(total_1), gain_2.eq(gain_1)]
         for bit in range(_SUM_BITS):
             with m.If(total_1[bit]):
                 m.d.sync += power.eq(bit)
-        index, places, empty = Signal(10), Signal(6), Signal()
+        index, places, empty = Signal(10, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
         m.d.sync += [
             index.eq((total_2 << ~power)[21:31]),
             places.eq(power - 4 - gain_2),  # less the base shift of 12
@@ -350,8 +368,8 @@ class AttentionSoftmax(wiring.Component):
         table = [round(2**16 / (1 + (i + 0.5) / 1024)) for i in range(1024)]
         rom = m.submodules.reciprocal = memory.Memory(shape=unsigned(16), depth=1024, init=table)
         read = rom.read_port()
-        shift, extra, empty_4 = Signal(3), Signal(6), Signal()
-        shift_5, extra_5, empty_5 = Signal(3), Signal(6), Signal()
+        shift, extra, empty_4 = Signal(3, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
+        shift_5, extra_5, empty_5 = Signal(3, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
         inverse = Signal(16, reset_less=True)
         m.d.comb += [read.addr.eq(index), read.en.eq(1)]
         m.d.sync += [
@@ -363,10 +381,16 @@ class AttentionSoftmax(wiring.Component):
             extra_5.eq(extra),
             empty_5.eq(empty_4),
         ]
+        shifted = Signal(17, reset_less=True)
         found = Signal(row_parameter_layout(), name="reciprocal_found")
+        shift_6 = Signal(3, reset_less=True)
+        m.d.sync += [
+            shifted.eq(Mux(empty_5, 0, Cat(0, inverse) >> extra_5)),
+            shift_6.eq(Mux(empty_5, 0, shift_5)),
+        ]
         m.d.comb += [
-            found.multiplier.eq(Mux(empty_5, 0, ((Cat(0, inverse) >> extra_5) + 1) >> 1)),
-            found.shift.eq(Mux(empty_5, 0, shift_5)),
+            found.multiplier.eq((shifted + 1) >> 1),
+            found.shift.eq(shift_6),
             totals.w_data.eq(found),
-            totals.w_en.eq(valid[5]),
+            totals.w_en.eq(valid[6]),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Const, Module, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Signal, Value, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -84,26 +84,33 @@ class BoardCore(wiring.Component):
             to_registers.eq(page == REGISTERS >> 16),
             to_board.eq(page == BOARD_REGISTERS >> 16),
         ]
+        # The answer goes through a register; the bridge's strobe is over a cycle after it.
+        answer, read_data = Signal(), Signal(32)
+        access = bridge.strobe & ~bridge.acknowledge
+        m.d.sync += [bridge.acknowledge.eq(answer & access), bridge.read_data.eq(read_data)]
         m.d.comb += [
             self.host_adr.eq(bridge.address[:26]),
             self.host_dat_w.eq(bridge.write_data),
             self.host_sel.eq(-1),
             self.host_we.eq(bridge.write),
-            self.host_cyc.eq(bridge.strobe & to_memory & self.ready),
+            self.host_cyc.eq(access & to_memory & self.ready),
             self.host_stb.eq(self.host_cyc),
         ]
         with m.If(to_memory):
-            m.d.comb += [bridge.acknowledge.eq(self.host_ack), bridge.read_data.eq(self.host_dat_r)]
+            m.d.comb += [answer.eq(self.host_ack), read_data.eq(self.host_dat_r)]
         with m.Elif(to_registers):
-            self._to_registers(m, bridge, accelerator)
+            m.d.comb += [
+                answer.eq(self._to_registers(m, bridge, access, accelerator)),
+                read_data.eq(accelerator.s_axi_rdata),
+            ]
         with m.Else():  # what is not there reads as 0
-            m.d.comb += bridge.acknowledge.eq(bridge.strobe)
+            m.d.comb += answer.eq(1)
             with m.If(to_board):
-                m.d.comb += bridge.clear.eq(bridge.strobe & bridge.write & (bridge.address[:14] == 1))
+                m.d.comb += bridge.clear.eq(access & bridge.write & (bridge.address[:14] == 1))
                 with m.Switch(bridge.address[:14]):
                     for offset, value in ((0, IDENTITY), (1, bridge.checksum), (2, self.ready)):
                         with m.Case(offset):
-                            m.d.comb += bridge.read_data.eq(value)
+                            m.d.comb += read_data.eq(value)
         m.d.comb += [self.busy.eq(accelerator.busy), self.failed.eq(accelerator.failed)]
         return m
 
@@ -132,11 +139,11 @@ class BoardCore(wiring.Component):
                 between.r_en.eq(getattr(self, f"m_axi_{channel}ready")),
             ]
 
-    def _to_registers(self, m: Module, bridge: UartBridge, accelerator: Accelerator) -> None:
-        """One access of the bridge as AXI4-Lite."""
+    def _to_registers(self, m: Module, bridge: UartBridge, access: Value, accelerator: Accelerator) -> Value:
+        """One access of the bridge as AXI4-Lite; returns the condition that it is answered."""
         sent_address, sent_data = Signal(), Signal()
         a = accelerator
-        write, read = bridge.strobe & bridge.write, bridge.strobe & ~bridge.write
+        write, read = access & bridge.write, access & ~bridge.write
         m.d.comb += [
             a.s_axi_awaddr.eq(Cat(Const(0, 2), bridge.address[: LITE_ADDRESS_BITS - 2])),
             a.s_axi_araddr.eq(a.s_axi_awaddr),
@@ -147,16 +154,16 @@ class BoardCore(wiring.Component):
             a.s_axi_arvalid.eq(read & ~sent_address),
             a.s_axi_bready.eq(1),
             a.s_axi_rready.eq(1),
-            bridge.read_data.eq(a.s_axi_rdata),
-            bridge.acknowledge.eq(a.s_axi_bvalid | a.s_axi_rvalid),
         ]
-        with m.If(bridge.acknowledge):
+        answered = a.s_axi_bvalid | a.s_axi_rvalid
+        with m.If(answered):
             m.d.sync += [sent_address.eq(0), sent_data.eq(0)]
         with m.Else():
             with m.If((a.s_axi_awvalid & a.s_axi_awready) | (a.s_axi_arvalid & a.s_axi_arready)):
                 m.d.sync += sent_address.eq(1)
             with m.If(a.s_axi_wvalid & a.s_axi_wready):
                 m.d.sync += sent_data.eq(1)
+        return answered
 
     def _start_memory(self, m: Module) -> None:
         """Write the start-up list, one entry after the other."""

@@ -116,13 +116,19 @@ class Registers(wiring.Component):
         with m.If(self.failed):
             m.d.sync += [failed.eq(1), pending.eq(1), error.eq(self.error), instruction.eq(self.instruction)]
 
-        # Reads: one cycle.
-        m.d.comb += self.s_axi_arready.eq(~self.s_axi_rvalid | self.s_axi_rready)
+        # Reads: the address, then what is there, in two cycles.
+        reading = Signal()
+        read_address = Signal(LITE_ADDRESS_BITS - 2)
+        m.d.comb += self.s_axi_arready.eq(~reading & ~self.s_axi_rvalid)
+        m.d.sync += [
+            reading.eq(self.s_axi_arvalid & self.s_axi_arready),
+            read_address.eq(self.s_axi_araddr[2:]),
+        ]
         with m.If(self.s_axi_rready):
             m.d.sync += self.s_axi_rvalid.eq(0)
-        with m.If(self.s_axi_arvalid & self.s_axi_arready):
+        with m.If(reading):
             m.d.sync += [self.s_axi_rvalid.eq(1), self.s_axi_rdata.eq(0), self.s_axi_rresp.eq(SLAVE_ERROR)]
-            with m.Switch(self.s_axi_araddr[2:]):
+            with m.Switch(read_address):
                 for r in REGISTERS:
                     if r.access != "wo":
                         with m.Case(r.offset >> 2):

@@ -79,7 +79,7 @@ class Core(wiring.Component):
     stop : In(1)
         Finish what the bus has under way and do no more.
     idle : Out(1)
-        The bus is quiet.
+        Stopped, and the bus is quiet.
     stalled : Out(7), events : Out(14), completed : Out(5)
         For the registers, and for a logic analyser.
     reads, writes
@@ -248,14 +248,14 @@ class Core(wiring.Component):
         known = multiplies | (opcode == Opcode.LOAD) | (opcode == Opcode.NORM)
         halt = opcode == Opcode.HALT
         illegal = Signal()
-        ready = Signal()
+        ready, go = Signal(), Signal()
         m.d.comb += [
             ready.eq(Cat(queues[n].w_rdy | ~used for n, (_, used) in layouts.items()).all()),
             illegal.eq(fetch.instructions.valid & ~known & ~halt),
-            fetch.instructions.ready.eq(known & ready & ~self.stop),
+            fetch.instructions.ready.eq(go),
         ]
-        go = Signal()
-        m.d.comb += go.eq(fetch.instructions.valid & fetch.instructions.ready)
+        # Looked at in one cycle, given in the next: what was free stays free.
+        m.d.sync += go.eq(fetch.instructions.valid & known & ready & ~self.stop & ~go)
         m.d.comb += [queues[n].w_en.eq(go & used) for n, (_, used) in layouts.items()]
 
         entry = entries["loads"]
@@ -337,18 +337,20 @@ class Core(wiring.Component):
     def _order(self, m, heads, accepted, loader, engine, values, positions, parameters, windows, feed, results, norm):
         """Let an instruction into its unit when what it waits for is finished; count what is."""
         done = {name: Signal(COUNT_BITS, name=f"done_{name}") for name in ("loads", "matrix", "products", "norms")}
+        loaded = Signal()
         m.d.sync += [
-            done["loads"].eq(done["loads"] + loader.done),
+            loaded.eq(loader.done),
+            done["loads"].eq(done["loads"] + loaded),
             done["products"].eq(done["products"] + results.done),
             done["norms"].eq(done["norms"] + norm.done),
         ]
         self._waits = {}
         for name, unit in (("loads", loader), ("windows", windows), ("norms", norm)):
             head = heads[name]
-            clear = Signal(name=f"{name}_clear")
+            clear = Signal(name=f"{name}_clear")  # a cycle late: what is finished stays so
             waits = {f[5:]: done[f[5:]] < head.payload[f] for f, _ in head.payload.shape() if f.startswith("wait_")}
+            m.d.sync += clear.eq(head.valid & ~Cat(waits.values()).any() & ~(head.valid & head.ready))
             m.d.comb += [
-                clear.eq(~Cat(waits.values()).any()),
                 unit.order.payload.eq(head.payload.order),
                 unit.order.valid.eq(head.valid & clear),
                 head.ready.eq(unit.order.ready & clear),
@@ -377,9 +379,10 @@ class Core(wiring.Component):
         clear = Signal()
         go = Signal()
         self._loads_wait = Signal()
+        waits = done["loads"] < order.wait_loads
+        m.d.sync += clear.eq(head.valid & ~waits & ~go)
         m.d.comb += [
-            clear.eq(done["loads"] >= order.wait_loads),
-            self._loads_wait.eq(head.valid & ~clear),
+            self._loads_wait.eq(head.valid & waits),
             self.completed.eq(Cat(loader.done, engine.status.valid, results.done, norm.done)),
             go.eq(
                 head.valid & clear & numbers.w_rdy
@@ -435,15 +438,20 @@ class Core(wiring.Component):
         """Finish, or stop at the first error; either way only when the bus is quiet."""
         idle = Signal()
         m.d.sync += idle.eq(reads.idle & writes.idle)
-        m.d.comb += self.idle.eq(idle)
         watchdog = Signal(_WATCHDOG_BITS + 1)
         moving = Signal()
         m.d.sync += moving.eq(
             (self.rvalid & self.rready) | (self.wvalid & self.wready) | engine.busy | engine.status.valid
         )
         m.d.sync += watchdog.eq(Mux(moving, 0, watchdog + 1))
-        stop = Signal()
-        m.d.comb += [reads.stop.eq(self.stop | stop), writes.stop.eq(self.stop | stop)]
+        # No burst is issued from the cycle after a stop on; then the bus counts as quiet when it is.
+        stop, stopping, stopped = Signal(), Signal(), Signal()
+        m.d.sync += [stopping.eq(self.stop | stop), stopped.eq(stopping)]
+        m.d.comb += [
+            reads.stop.eq(stopping),
+            writes.stop.eq(stopping),
+            self.idle.eq(idle & stopped),
+        ]
         causes = (
             (fetch.error != 0, fetch.error, 0),
             (reads.error, Error.READ, reads.instruction),
@@ -476,7 +484,7 @@ class Core(wiring.Component):
                     m.next = "STOPPING"
             with m.State("STOPPING"):
                 m.d.comb += stop.eq(1)
-                with m.If(idle):
+                with m.If(idle & stopped):
                     m.d.comb += self.failed.eq(1)
                     m.next = "STOPPED"
             with m.State("STOPPED"):  # until the next reset

@@ -79,7 +79,7 @@ class Decoder(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
-        command = Signal(command_layout(cfg))
+        command = Signal(command_layout(cfg), reset_less=True)
         faults = Signal(6)
 
         loops = m.submodules.loops = Loops(cfg)
@@ -91,14 +91,22 @@ class Decoder(wiring.Component):
         sparse = Signal()
         uses_bitmap = Signal()
         new = self.command.payload
+        # Bits of an index within its group, and the same where the words hold indices.
+        group_mask = Signal(cfg.address_width, reset_less=True)
+        index_mask = Signal(cfg.address_width, reset_less=True)
+        new_mask = ((1 << new.m_log2) - 1)[: cfg.address_width]
         with m.If(self.command.ready):
-            m.d.sync += uses_bitmap.eq(new.encoding == Encoding.BITMAP)
-            m.d.sync += sparse.eq(new.encoding != Encoding.DENSE) if cfg.sparse else sparse.eq(0)
+            m.d.sync += [
+                uses_bitmap.eq(new.encoding == Encoding.BITMAP),
+                sparse.eq(new.encoding != Encoding.DENSE if cfg.sparse else 0),
+                group_mask.eq(new_mask),
+                index_mask.eq(Mux(new.encoding == Encoding.INDEX, new_mask, 0)),
+            ]
 
         # One metadata word per group, consumed from its low end.
-        words = [Signal(cfg.window, name=f"word_{g}") for g in range(cfg.groups)]
+        words = [Signal(cfg.window, name=f"word_{g}", reset_less=True) for g in range(cfg.groups)]
         word_full = Signal()
-        slot = Signal(range(cfg.window))  # index within the word
+        slot = Signal(range(cfg.window))  # of the index that is in the word's low bits
         slot_end = Signal()
         word_end = Signal()
         m.d.comb += word_end.eq(Mux(uses_bitmap, column_end, slot_end))
@@ -119,9 +127,10 @@ class Decoder(wiring.Component):
         take_word = positions_wanted & self.positions.valid
         m.d.sync += word_ready.eq(~sparse | positions_over | take_word | (word_full & ~(step & word_end)))
 
-        self._addresses(m, early, command, words, slot, loops, step, uses_bitmap)
+        # What is there goes into the first stage whenever that has room; `step` says whether it counts.
+        self._addresses(m, early, words, loops, space, group_mask, index_mask, uses_bitmap)
         beat = early.beat
-        with m.If(step):
+        with m.If(space):
             m.d.sync += [
                 beat.first.eq(loops.first),
                 beat.last.eq(column_end),
@@ -135,6 +144,7 @@ class Decoder(wiring.Component):
             ]
             for g in range(cfg.groups):
                 m.d.sync += beat.values[g].eq(Mux(values_over, 0, self.values.payload.values[g]))
+        with m.If(step):
             m.d.sync += values_over.eq(values_over | self.values.payload.last)
             with m.If(~values_over & self.values.payload.last & ~matrix_end):
                 m.d.sync += faults[0].eq(1)
@@ -201,11 +211,11 @@ class Decoder(wiring.Component):
         everything that steps, does not depend on the beats' `ready`.
         """
         cfg = self.config
-        early = Signal(_early_layout(cfg))
+        early = Signal(_early_layout(cfg), reset_less=True)
         early_valid, spare_valid = Signal(), Signal()
         space = Signal(init=1)  # not both are valid; from a register, for all that steps depends on it
         free = ~self.beats.valid | self.beats.ready
-        spare = Signal(beat_layout(cfg))
+        spare = Signal(beat_layout(cfg), reset_less=True)
         decoded = Signal(beat_layout(cfg))
         m.d.comb += decoded.eq(early.beat)
         self._position = []
@@ -214,7 +224,6 @@ class Decoder(wiring.Component):
             for bit in range(cfg.address_width):
                 m.d.comb += position[bit].eq(Cat(early.lowest[g][i] for i in range(cfg.window) if i >> bit & 1).any())
             self._position.append(position)
-            # Tap and sub-group begin at multiples of M, so the index within the group is OR-ed in.
             m.d.comb += decoded.addresses[g].eq(early.beat.addresses[g] | (position & early.mask))
         m.d.sync += space.eq(free | (~early_valid & ~spare_valid) | (space & ~step))
         with m.If(space):
@@ -231,42 +240,37 @@ class Decoder(wiring.Component):
             m.d.sync += spare_valid.eq(early_valid | spare_valid)
         return early, space
 
-    def _addresses(self, m, early, command, words, slot, loops, step, uses_bitmap) -> None:
+    def _addresses(self, m, early, words, loops, space, group_mask, index_mask, uses_bitmap) -> None:
         """The window address of each group's current non-zero: whole for indices, the lowest set bit for bitmaps."""
         cfg = self.config
-        for g, word in enumerate(words):
-            within = Signal(cfg.address_width, name=f"within_{g}")
-            if cfg.sparse:
-                with m.Switch(command.m_log2):
-                    for width in cfg.index_widths:
-                        with m.Case(width):
-                            if "index" in cfg.encodings:
-                                m.d.comb += within.eq(Mux(uses_bitmap, 0, word.word_select(slot, width)))
-            with m.If(step):
+        with m.If(space):
+            for g, word in enumerate(words):
+                # Tap and sub-group begin at multiples of M, so the index within the group is OR-ed in.
+                within = word[: cfg.address_width] & index_mask if "index" in cfg.encodings and cfg.sparse else 0
                 m.d.sync += early.beat.addresses[g].eq(loops.base | within)
                 if "bitmap" in cfg.encodings and cfg.sparse:
-                    lowest = word & ~self._less_one[g][: cfg.window]
+                    lowest = word & ~self._seen[g][: cfg.window]
                     m.d.sync += early.lowest[g].eq(Mux(uses_bitmap, lowest, 0))
-        if "bitmap" in cfg.encodings and cfg.sparse:
-            mask = Signal(cfg.address_width)
-            with m.Switch(command.m_log2):
-                for width in cfg.index_widths:
-                    with m.Case(width):
-                        m.d.comb += mask.eq((1 << width) - 1)
-            with m.If(step):
-                m.d.sync += [early.mask.eq(mask), early.offset.eq(loops.offset)]
+            if "bitmap" in cfg.encodings and cfg.sparse:
+                m.d.sync += [early.mask.eq(group_mask), early.offset.eq(loops.offset)]
 
     def _words(self, m, command, words, word_full, slot, slot_end, word_end, step, wanted, uses_bitmap) -> None:
-        """Load metadata words; step through their indices, or clear their lowest set bit."""
+        """Load metadata words; shift their indices out, or clear their lowest set bit."""
         cfg = self.config
         positions_wanted, take_word = wanted
+        widths = cfg.index_widths if "index" in cfg.encodings else ()
         for g, word in enumerate(words):
             # Whatever is there, valid or not: the word that was is used up.
             with m.If(positions_wanted):
                 m.d.sync += word.eq(self.positions.payload.words[g])
-            if "bitmap" in cfg.encodings:
-                with m.Elif(step & uses_bitmap):
-                    m.d.sync += word.eq(word & self._less_one[g][: cfg.window])
+            with m.Elif(step):
+                with m.Switch(command.m_log2):
+                    for width in widths:
+                        with m.Case(width):
+                            m.d.sync += word.eq(word >> width)
+                if "bitmap" in cfg.encodings:
+                    with m.If(uses_bitmap):
+                        m.d.sync += word.eq(word & self._seen[g][: cfg.window])
         last_slot = Signal(range(cfg.window))
         with m.Switch(command.m_log2):
             for width in cfg.index_widths:
@@ -282,13 +286,16 @@ class Decoder(wiring.Component):
             m.d.sync += word_full.eq(1)
 
     def _find_lowest(self, m, words) -> None:
-        """The word less one, which clears the lowest set bit of each bitmap."""
+        """For each bit of each word, whether a lower one is set; above the top bit, whether any is."""
         cfg = self.config
-        self._less_one = []
+        self._seen = []
         for g, word in enumerate(words):
-            less_one = Signal(cfg.window + 1, name=f"less_one_{g}")  # its top bit: the word was zero
-            m.d.comb += less_one.eq(word - 1)
-            self._less_one.append(less_one)
+            seen = Signal(cfg.window + 1, name=f"seen_{g}")
+            # By fours, which are single LUTs: a carry chain would take longer to enter and leave.
+            some = [word[i : i + 4].any() for i in range(0, cfg.window, 4)]
+            for i in range(cfg.window + 1):
+                m.d.comb += seen[i].eq(Cat(*some[: i // 4], word[i // 4 * 4 : i]).any())
+            self._seen.append(seen)
 
     def _check_bitmap(self, m, early, words, word_full, column_end, step, uses_bitmap, faults, checking) -> None:
         """Flag a group whose bitmap has not exactly N bits set.
@@ -302,10 +309,10 @@ class Decoder(wiring.Component):
         m.d.sync += [first.eq(step & uses_bitmap & word_full), second.eq(first)]
         m.d.comb += checking.eq(first | second)
         for g, word in enumerate(words):
-            rest = word & self._less_one[g][: cfg.window]
+            rest = word & self._seen[g][: cfg.window]
             elsewhere = ((self._position[g] ^ early.offset) & ~early.mask).any()
             m.d.sync += [
-                count_wrong[g].eq(self._less_one[g][-1] | (column_end & rest.any())),
+                count_wrong[g].eq(~self._seen[g][-1] | (column_end & rest.any())),
                 wrong[g].eq(count_wrong[g] | elsewhere),
             ]
         with m.If(second & wrong.any()):

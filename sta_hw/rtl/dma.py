@@ -22,6 +22,8 @@ __all__ = ["ReadMaster", "WriteMaster", "run_layout"]
 
 _BEATS_BITS = 20
 _WRITES_UNDER_WAY = 16
+_QUEUE_CYCLES = 3
+"""Cycles from a queue's input to its output, at most."""
 
 
 def run_layout() -> data.StructLayout:
@@ -71,7 +73,7 @@ class _Bursts(wiring.Component):
         m = Module()
         word = cfg.bus_bytes.bit_length() - 1
         burst_bits = cfg.burst.bit_length() - 1
-        beats = Signal(_BEATS_BITS)
+        beats = Signal(_BEATS_BITS, reset_less=True)
         block_bits = word + burst_bits
         block = self.address[block_bits:]
         to_boundary = Signal(range(cfg.burst + 1))
@@ -132,9 +134,9 @@ class _Chosen:
     def __init__(self, m: Module, config: Config, bursts: Sequence[_Bursts], name: str) -> None:
         self.valid, self.take = Signal(name=f"{name}_chosen"), Signal(name=f"{name}_take")
         self.client = Signal(len(bursts), name=f"{name}_client")
-        self.address = Signal(ADDRESS_BITS, name=f"{name}_address")
-        self.length = Signal(range(config.burst + 1), name=f"{name}_length")
-        self.instruction = Signal(COUNT_BITS, name=f"{name}_instruction")
+        self.address = Signal(ADDRESS_BITS, name=f"{name}_address", reset_less=True)
+        self.length = Signal(range(config.burst + 1), name=f"{name}_length", reset_less=True)
+        self.instruction = Signal(COUNT_BITS, name=f"{name}_instruction", reset_less=True)
         self.final = Signal(name=f"{name}_final")
         with m.If(self.take):
             m.d.sync += self.valid.eq(0)
@@ -197,7 +199,7 @@ class ReadMaster(wiring.Component):
         m = Module()
         bits = 8 * cfg.bus_bytes
         bursts, queues = [], []
-        received = Signal(bits)
+        received = Signal(bits, reset_less=True)
         received_for = Signal(len(self.clients))
         for i, (name, depth) in enumerate(self.clients.items()):
             unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg, depth)
@@ -303,8 +305,14 @@ class WriteMaster(wiring.Component):
             queue = m.submodules[f"{name}_queue"] = Queue(width=bits, depth=depth)
             run, beats = getattr(self, f"{name}_run"), getattr(self, f"{name}_data")
             connect(m, flipped(run), unit.run)
+            # Counted when they are at the queue's end: what a burst sends is there in each of its cycles.
+            arrived: Value = beats.valid & beats.ready
+            for i in range(_QUEUE_CYCLES):
+                late = Signal(name=f"{name}_arrived_{i}")
+                m.d.sync += late.eq(arrived)
+                arrived = late
             present = Signal(range(depth + 1), name=f"{name}_present")
-            m.d.sync += present.eq(present + (beats.valid & beats.ready) - Mux(unit.grant, unit.length, 0))
+            m.d.sync += present.eq(present + arrived - Mux(unit.grant, unit.length, 0))
             m.d.comb += [
                 unit.available.eq(present),
                 unit.limit.eq(self.limit),
@@ -336,9 +344,8 @@ class WriteMaster(wiring.Component):
             m.d.sync += self.awvalid.eq(0)
         with m.If(self.wready):
             m.d.sync += self.wvalid.eq(0)
-        head_valid = Cat(s & q.r_rdy for s, q in zip(source, queues, strict=True)).any()
         m.d.comb += [
-            move.eq(sending & head_valid & (~self.wvalid | self.wready)),
+            move.eq(sending & (~self.wvalid | self.wready)),
             *(q.r_en.eq(move & s) for s, q in zip(source, queues, strict=True)),
         ]
         with m.If(move):

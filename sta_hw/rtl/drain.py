@@ -121,9 +121,9 @@ class Drain(wiring.Component):
             last.append(last_next)
         chosen = [self.parameters.payload, part, per_row, wide]
         for i in range(_READ_LATENCY):
-            column_parameters = Signal(shape, name=f"parameters_{i + 1}")
+            column_parameters = Signal(shape, name=f"parameters_{i + 1}", reset_less=True)
             part_next = Signal.like(part, name=f"part_{i + 1}")
-            mode = Signal(2, name=f"mode_{i + 1}")
+            mode = Signal(2, name=f"mode_{i + 1}", reset_less=True)
             m.d.sync += [
                 column_parameters.eq(chosen[0]),
                 part_next.eq(chosen[1]),
@@ -138,8 +138,8 @@ class Drain(wiring.Component):
         for lane in range(cfg.drain_lanes):
             requantizer = m.submodules[f"requantizer_{lane}"] = Requantizer(cfg.vector_multiplier)
             rows = Array(self.read_data[p * cfg.drain_lanes + lane] for p in range(parts))
-            total = Signal(signed(ACCUMULATOR_WIDTH), name=f"sum_{lane}")
-            own = Signal(shape, name=f"own_{lane}")
+            total = Signal(signed(ACCUMULATOR_WIDTH), name=f"sum_{lane}", reset_less=True)
+            own = Signal(shape, name=f"own_{lane}", reset_less=True)
             of_row = self._row_parameters[lane]
             m.d.sync += [
                 total.eq(rows[part_read]),

@@ -121,7 +121,7 @@ class Engine(wiring.Component):
     def _broadcast(self, m: Module, decoder: Decoder, windows: Windows, drain: Drain) -> None:
         """Give each command to decoder, loader and drain, which take it when they come to it."""
         # Taken into a register and judged there: nothing of it is on the way of a cycle.
-        held = Signal.like(self.command.payload, name="held_command")
+        held = Signal.like(self.command.payload, name="held_command", reset_less=True)
         waiting, judged, bad = Signal(), Signal(), Signal()
         m.d.comb += self.command.ready.eq(~waiting)
         with m.If(self.command.valid & ~waiting):
@@ -253,7 +253,7 @@ class Engine(wiring.Component):
         settle_cycles = array.latency + 2 * HAZARD_CYCLES
         settle = Signal(range(settle_cycles + 1))
         column = Signal(range(cfg.columns + 1))
-        left = [Signal(GROWTH_BITS, name=f"growth_{r}") for r in range(cfg.rows)]
+        left = [Signal(GROWTH_BITS, name=f"growth_{r}", reset_less=True) for r in range(cfg.rows)]
         any_left = Signal()
         m.d.sync += [
             any_left.eq(Cat(g != 0 for g in left).any()),

@@ -11,7 +11,7 @@ from .axi import ADDRESS_BITS
 from .dma import run_layout
 from .layouts import COUNT_BITS, parameter_layout, row_parameter_layout
 from .loader import PARAMETER_BYTES
-from .queue import Queue
+from .queue import Queue, RegisterSlice
 
 __all__ = ["ParameterFeed", "WindowFeed", "parameter_order_layout", "window_order_layout"]
 
@@ -70,13 +70,17 @@ class WindowFeed(wiring.Component):
         last = Signal()  # one is left
         active = Signal()
         probabilities = Signal()
-        move = self.activations.valid & self.activations.ready
+        output = m.submodules.output = RegisterSlice(8 * self.config.lanes)
+        move = output.w_en & output.w_rdy
         m.d.comb += [
             queue.r_en.eq(~active),
-            self.activations.payload.eq(Mux(probabilities, self.probabilities.payload.as_value(), self.words.payload)),
-            self.activations.valid.eq(active & Mux(probabilities, self.probabilities.valid, self.words.valid)),
-            self.words.ready.eq(active & ~probabilities & self.activations.ready),
-            self.probabilities.ready.eq(active & probabilities & self.activations.ready),
+            output.w_data.eq(Mux(probabilities, self.probabilities.payload.as_value(), self.words.payload)),
+            output.w_en.eq(active & Mux(probabilities, self.probabilities.valid, self.words.valid)),
+            self.words.ready.eq(active & ~probabilities & output.w_rdy),
+            self.probabilities.ready.eq(active & probabilities & output.w_rdy),
+            self.activations.payload.eq(output.r_data),
+            self.activations.valid.eq(output.r_rdy),
+            output.r_en.eq(self.activations.ready),
             self.waits_for_softmax.eq(active & probabilities & ~self.probabilities.valid),
         ]
         beats = queue.r_data[1:]
@@ -128,6 +132,7 @@ class ParameterFeed(wiring.Component):
         row = Signal(range(max(2, self.config.rows)))
         word = self.words.payload.word
         wanted = orders.r_rdy & (~order.seconds | seconds.w_rdy)
+        output = m.submodules.output = RegisterSlice(parameter_layout().size)
         m.d.comb += [
             orders.w_data.eq(self.order.payload),
             orders.w_en.eq(self.order.valid),
@@ -137,24 +142,29 @@ class ParameterFeed(wiring.Component):
             seconds.r_en.eq(self.seconds.ready),
             seconds.w_data.eq(word[64:80]),
         ]
-        given = self.parameters.payload
+        given = data.View(parameter_layout(), output.w_data)
+        m.d.comb += [
+            self.parameters.payload.eq(output.r_data),
+            self.parameters.valid.eq(output.r_rdy),
+            output.r_en.eq(self.parameters.ready),
+        ]
         with m.If(order.totals):
             m.d.comb += [
                 given.multiplier.eq(self.totals.payload.multiplier),
                 given.shift.eq(self.totals.payload.shift),
-                self.parameters.valid.eq(orders.r_rdy & self.totals.valid),
-                self.totals.ready.eq(orders.r_rdy & self.parameters.ready),
+                output.w_en.eq(orders.r_rdy & self.totals.valid),
+                self.totals.ready.eq(orders.r_rdy & output.w_rdy),
             ]
         with m.Else():
             m.d.comb += [
                 given.bias.eq(word[:32]),
                 given.multiplier.eq(word[32:48]),
                 given.shift.eq(word[48:51]),
-                self.parameters.valid.eq(wanted & self.words.valid),
-                self.words.ready.eq(wanted & self.parameters.ready),
+                output.w_en.eq(wanted & self.words.valid),
+                self.words.ready.eq(wanted & output.w_rdy),
                 seconds.w_en.eq(self.words.valid & self.words.ready & order.seconds),
             ]
-        moved = self.parameters.valid & self.parameters.ready
+        moved = output.w_en & output.w_rdy
         with m.If(moved & order.totals):
             m.d.sync += row.eq(Mux(row == self.config.rows - 1, 0, row + 1))
         m.d.comb += orders.r_en.eq(moved & Mux(order.totals, row == self.config.rows - 1, self.words.payload.last))

@@ -72,9 +72,9 @@ class Loader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
-        order = Signal(load_order_layout())
+        order = Signal(load_order_layout(), reset_less=True)
         asked = Signal(16)  # runs still to ask for
-        next_address = Signal(ADDRESS_BITS)
+        next_address = Signal(ADDRESS_BITS, reset_less=True)
         runs_left = Signal(16)
         beats_left = Signal(20)
         step = Signal()

@@ -53,11 +53,13 @@ class Mac16Pair(wiring.Component):
         signs = Cat(self.a0[8], self.a1[8])
         b = self.b
         for cycle in range(2):
-            signs_late = Signal(2, name=f"signs_{cycle}")
-            b_late = Signal(8, name=f"b_{cycle}")
+            signs_late = Signal(2, name=f"signs_{cycle}", reset_less=True)
+            b_late = Signal(8, name=f"b_{cycle}", reset_less=True)
             m.d.sync += [signs_late.eq(signs), b_late.eq(b)]
             signs, b = signs_late, b_late
         for i, p in enumerate((self.p0, self.p1)):
             product = products[16 * i :][:16]
-            m.d.sync += p.eq(Cat(product[:8], product[8:] - Mux(signs[i], b, 0)).as_signed())
+            corrected = Signal(signed(16), name=f"product_{i}", reset_less=True)
+            m.d.sync += corrected.eq(Cat(product[:8], product[8:] - Mux(signs[i], b, 0)).as_signed())
+            m.d.comb += p.eq(corrected)
         return m

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import ClockSignal, Const, Instance, Module, Mux, Signal, signed
+from amaranth.hdl import ClockSignal, Const, Instance, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -48,24 +48,23 @@ class Multiplier(wiring.Component):
         if self.kind == "dsp":
             self._primitive(m)
             return m
-        a = Signal(signed(self.a_width))
-        b = Signal(signed(self.b_width))
+        a = Signal(signed(self.a_width), reset_less=True)
+        b = Signal(signed(self.b_width), reset_less=True)
         m.d.sync += [a.eq(self.a), b.eq(self.b)]
-        if self.kind == "auto":
-            m.d.sync += self.p.eq(a * b)
-        else:
-            self._adders(m, a, b)
+        product = Signal(signed(self.a_width + self.b_width), reset_less=True)
+        m.d.comb += self.p.eq(product)
+        m.d.sync += product.eq(a * b if self.kind == "auto" else self._adders(a, b))
         return m
 
-    def _adders(self, m: Module, a: Signal, b: Signal) -> None:
-        """Sum the shifted multiplicand over the bits of b; the sign bit counts negative."""
+    def _adders(self, a: Signal, b: Signal) -> Value:
+        """The sum of the shifted multiplicand over the bits of b; the sign bit counts negative."""
         width = self.a_width + self.b_width
         terms = [Mux(b[i], a << i, 0) for i in range(self.b_width - 1)]
         terms.append(Mux(b[self.b_width - 1], -(a << (self.b_width - 1)), 0))
         while len(terms) > 1:
             pairs = [terms[i] + terms[i + 1] for i in range(0, len(terms) - 1, 2)]
             terms = pairs + ([terms[-1]] if len(terms) % 2 else [])
-        m.d.sync += self.p.eq(terms[0][:width].as_signed())
+        return terms[0][:width].as_signed()
 
     def _primitive(self, m: Module) -> None:
         a = Signal(signed(18))

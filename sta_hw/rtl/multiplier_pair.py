@@ -50,9 +50,9 @@ class MultiplierPair(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         # Cycle 1: both operands in one. A negative a0 borrows from a1.
-        upper = Signal(signed(9))
-        lower, low_a1 = Signal(_SHIFT), Signal(_OVERLAP)
-        b = Signal(signed(8))
+        upper = Signal(signed(9), reset_less=True)
+        lower, low_a1 = Signal(_SHIFT, reset_less=True), Signal(_OVERLAP, reset_less=True)
+        b = Signal(signed(8), reset_less=True)
         m.d.sync += [
             upper.eq(self.a1 - Mux(self.a0[-1], 1, 0)),
             lower.eq(self.a0),
@@ -65,19 +65,19 @@ class MultiplierPair(wiring.Component):
         partial = []
         for bit in range(0, _OVERLAP, 2):
             width = _OVERLAP - bit
-            sum_of_two = Signal(width, name=f"partial_{bit}")
+            sum_of_two = Signal(width, name=f"partial_{bit}", reset_less=True)
             even = Mux(b[bit], low_a1[:width], 0)
             odd = Mux(b[bit + 1], low_a1[: width - 1], 0) if width > 1 else 0
             m.d.sync += sum_of_two.eq(even + (odd << 1))
             partial.append(sum_of_two << bit)
-        triangle = Signal(_OVERLAP)
+        triangle = Signal(_OVERLAP, reset_less=True)
         m.d.sync += triangle.eq(sum(partial[1:], partial[0]))
         # Cycle 4: a0 * b is known.
         p = multiplier.p
-        difference = Signal(_OVERLAP + 1)  # with its borrow
-        low = Signal(_SHIFT)
-        top = Signal(_PRODUCT - _OVERLAP)
-        triangle_late = Signal(_OVERLAP)
+        difference = Signal(_OVERLAP + 1, reset_less=True)  # with its borrow
+        low = Signal(_SHIFT, reset_less=True)
+        top = Signal(_PRODUCT - _OVERLAP, reset_less=True)
+        triangle_late = Signal(_OVERLAP, reset_less=True)
         m.d.sync += [
             low.eq(p),
             difference.eq(p[_SHIFT : _SHIFT + _OVERLAP] - triangle),
@@ -86,8 +86,10 @@ class MultiplierPair(wiring.Component):
         ]
         # Cycle 5: what a0 * b added to the upper part is taken off.
         negative, borrow = difference[_OVERLAP - 1], difference[_OVERLAP]
+        products = [Signal(signed(_PRODUCT), name=f"product_{i}", reset_less=True) for i in range(2)]
         m.d.sync += [
-            self.p0.eq(Cat(low, difference[:_OVERLAP]).as_signed()),
-            self.p1.eq(Cat(triangle_late, (top + negative - borrow)[: _PRODUCT - _OVERLAP]).as_signed()),
+            products[0].eq(Cat(low, difference[:_OVERLAP]).as_signed()),
+            products[1].eq(Cat(triangle_late, (top + negative - borrow)[: _PRODUCT - _OVERLAP]).as_signed()),
         ]
+        m.d.comb += [self.p0.eq(products[0]), self.p1.eq(products[1])]
         return m

@@ -85,11 +85,11 @@ class Norm(wiring.Component):
         m = Module()
         lanes = cfg.lanes // 2
         slots = cfg.rows // lanes
-        first = Signal(norm_order_layout(), name="first_order")  # the tile whose sums are taken
-        order = Signal(norm_order_layout())  # the tile that is normalized
+        first = Signal(norm_order_layout(), name="first_order", reset_less=True)  # the tile whose sums are taken
+        order = Signal(norm_order_layout(), reset_less=True)  # the tile that is normalized
         first_beats = first.width * slots  # 16-bit elements, `lanes` to a bus word
         beats = order.width * slots
-        kept = first.width <= cfg.norm_columns
+        kept = Signal()
         order_kept = Signal()
 
         wanted = {}
@@ -127,7 +127,7 @@ class Norm(wiring.Component):
                     m.d.sync += wanted["input"].eq(1)
                     m.next = "SETUP"
             with m.State("SETUP"):
-                m.d.sync += left_first.eq(first_beats)
+                m.d.sync += [left_first.eq(first_beats), kept.eq(first.width <= cfg.norm_columns)]
                 m.next = "SUMS"
             with m.State("SUMS"):
                 m.d.comb += sum_step.eq(self.input.valid & (tile.w_rdy | ~kept))
@@ -220,8 +220,8 @@ class Norm(wiring.Component):
             m.d.sync += stage.eq(flags[-1])
             flags.append(stage)
         for i in range(lanes):
-            value = Signal(signed(16), name=f"value_{i}")
-            square = Signal(32, name=f"square_{i}")
+            value = Signal(signed(16), name=f"value_{i}", reset_less=True)
+            square = Signal(32, name=f"square_{i}", reset_less=True)
             multiplier = m.submodules[f"square_multiplier_{i}"] = Multiplier(16, 16, self.config.vector_multiplier)
             m.d.comb += [multiplier.a.eq(x[i]), multiplier.b.eq(x[i])]
             m.d.sync += [value.eq(Mux(active, x[i], 0)), square.eq(Mux(flags[-2], multiplier.p, 0))]
@@ -262,7 +262,7 @@ class Norm(wiring.Component):
 
         def delayed(value: Value, cycles: int, name: str) -> Value:
             for k in range(cycles):
-                stage = Signal(value.shape(), name=f"{name}_{k + 1}")
+                stage = Signal(value.shape(), name=f"{name}_{k + 1}", reset_less=True)
                 m.d.sync += stage.eq(value)
                 value = stage
             return value
@@ -275,13 +275,13 @@ class Norm(wiring.Component):
         results_16, results_8 = [], []
         for i in range(lanes):
             row = rows[i]
-            deviation = Signal(signed(18), name=f"deviation_{i}")
-            inverse = Signal(16, name=f"inverse_{i}")
+            deviation = Signal(signed(18), name=f"deviation_{i}", reset_less=True)
+            inverse = Signal(16, name=f"inverse_{i}", reset_less=True)
             m.d.sync += [deviation.eq((x[i] << 1) - row.mean), inverse.eq(row.inverse)]
             places = delayed(row.shift, 1 + through, f"places_{i}")
             # After the coarse shift only the bits that can be left after the fine one are kept.
-            coarse = Signal(signed(_NORMAL_BITS + 9), name=f"coarse_{i}")
-            fine = Signal(signed(_NORMAL_BITS + 9), name=f"fine_{i}")
+            coarse = Signal(signed(_NORMAL_BITS + 9), name=f"coarse_{i}", reset_less=True)
+            fine = Signal(signed(_NORMAL_BITS + 9), name=f"fine_{i}", reset_less=True)
             shifted = Signal(signed(37), name=f"shifted_{i}")
             multiplier = m.submodules[f"deviation_multiplier_{i}"] = Multiplier(18, 17, cfg.vector_multiplier)
             m.d.comb += [
@@ -289,18 +289,18 @@ class Norm(wiring.Component):
                 multiplier.b.eq(inverse),
                 shifted.eq((multiplier.p << 1) >> Cat(Const(0, 3), places[3:])),
             ]
-            normal = Signal(signed(_NORMAL_BITS), name=f"normal_{i}")
+            normal = Signal(signed(_NORMAL_BITS), name=f"normal_{i}", reset_less=True)
             m.d.sync += [
                 coarse.eq(saturated(shifted, _NORMAL_BITS + 9)),
                 fine.eq(coarse >> delayed(places, 1, f"fine_places_{i}")[:3]),
                 normal.eq(saturated((fine + 1) >> 1, _NORMAL_BITS)),
             ]
             by_scale = m.submodules[f"scale_multiplier_{i}"] = Multiplier(18, 18, cfg.vector_multiplier)
-            product = Signal(signed(20), name=f"product_{i}")
-            result_16 = Signal(signed(16), name=f"wide_result_{i}")
+            product = Signal(signed(20), name=f"product_{i}", reset_less=True)
+            result_16 = Signal(signed(16), name=f"wide_result_{i}", reset_less=True)
             by_narrow = m.submodules[f"narrow_multiplier_{i}"] = Multiplier(16, 17, cfg.vector_multiplier)
-            requantized = Signal(signed(17), name=f"requantized_{i}")
-            result_8 = Signal(signed(8), name=f"narrow_result_{i}")
+            requantized = Signal(signed(17), name=f"requantized_{i}", reset_less=True)
+            result_8 = Signal(signed(8), name=f"narrow_result_{i}", reset_less=True)
             m.d.comb += [
                 by_scale.a.eq(normal),
                 by_scale.b.eq(scale),
@@ -315,7 +315,11 @@ class Norm(wiring.Component):
             ]
             results_16.append(delayed(result_16, through + 2, f"wide_late_{i}"))
             results_8.append(result_8)
-        valid = delayed(active, _LATENCY, "normalized")
+        valid = active
+        for k in range(_LATENCY):
+            stage = Signal(name=f"normalized_{k + 1}")
+            m.d.sync += stage.eq(valid)
+            valid = stage
         m.d.comb += [
             wide.w_en.eq(valid),
             wide.w_data.eq(Cat(*results_16)),

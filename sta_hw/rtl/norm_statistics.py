@@ -80,14 +80,16 @@ class RowStatistics(wiring.Component):
             stored.append(write)
             m.d.comb += self.rows[i].as_value().eq(used.data)
         lane, slot_lane = Signal(range(lanes)), Signal(range(lanes))
-        magnitude, bits = Signal(SUM_BITS), Signal(SUM_BITS)
+        magnitude, bits = Signal(SUM_BITS, reset_less=True), Signal(SUM_BITS, reset_less=True)
         negative = Signal()
-        squared, scaled, product = (Signal(_VARIANCE_BITS, name=n) for n in ("squared", "scaled", "product"))
-        mean = Signal(_VARIANCE_BITS)
-        width_bits = Signal(WIDTH_BITS)
-        addend = Signal(SQUARES_BITS)
-        variance = Signal(_VARIANCE_BITS)
-        exponent = Signal(range(_VARIANCE_BITS))
+        squared, scaled, product = (
+            Signal(_VARIANCE_BITS, name=n, reset_less=True) for n in ("squared", "scaled", "product")
+        )
+        mean = Signal(_VARIANCE_BITS, reset_less=True)
+        width_bits = Signal(WIDTH_BITS, reset_less=True)
+        addend = Signal(SQUARES_BITS, reset_less=True)
+        variance = Signal(_VARIANCE_BITS, reset_less=True)
+        exponent = Signal(range(_VARIANCE_BITS), reset_less=True)
         cycle = Signal(range(SUM_BITS))
         table = [round(2**16 / (1 + (i + 0.5) / 512) ** 0.5) for i in range(512)]
         table += [round(2**16 / (2 * (1 + (i + 0.5) / 512)) ** 0.5) for i in range(512)]
@@ -100,7 +102,7 @@ class RowStatistics(wiring.Component):
         m.d.comb += [write.data.eq(result) for write in stored]
         places = Signal(signed(8))
         rounded = Signal(17)
-        found = Signal(16)
+        found = Signal(16, reset_less=True)
         m.d.comb += [
             places.eq((exponent >> 1) + 5 - size_log2),
             rounded.eq((mean + (1 << 31)) >> 32),

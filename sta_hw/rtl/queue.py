@@ -118,14 +118,16 @@ class RegisterSlice(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        spare = Signal(self.width)  # taken while the word before still waits
+        spare = Signal(self.width, reset_less=True)  # taken while the word before still waits
+        given = Signal(self.width, reset_less=True)
+        m.d.comb += self.r_data.eq(given)
         free = Signal()
         m.d.comb += free.eq(~self.r_rdy | self.r_en)
         with m.If(self.w_rdy):
             m.d.sync += spare.eq(self.w_data)
         with m.If(free):
             m.d.sync += [
-                self.r_data.eq(Mux(self.w_rdy, self.w_data, spare)),
+                given.eq(Mux(self.w_rdy, self.w_data, spare)),
                 self.r_rdy.eq(self.w_en | ~self.w_rdy),
                 self.w_rdy.eq(1),
             ]

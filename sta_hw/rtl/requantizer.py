@@ -47,14 +47,14 @@ class Requantizer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
 
-        def delayed(value: Signal, cycles: int) -> Signal:
+        def delayed(value: Value, cycles: int) -> Value:
             for i in range(cycles):
-                stage = Signal.like(value, name=f"stage_{i + 1}")
+                stage = Signal(value.shape(), name=f"stage_{i + 1}", reset_less=True)
                 m.d.sync += stage.eq(value)
                 value = stage
             return value
 
-        biased = Signal(signed(33))
+        biased = Signal(signed(33), reset_less=True)
         m.d.sync += biased.eq(self.sum + self.bias)
         factor = delayed(self.multiplier, 1)
 
@@ -67,13 +67,13 @@ class Requantizer(wiring.Component):
             high.a.eq(biased[16:].as_signed()),
             high.b.eq(factor),
         ]
-        product = Signal(signed(50))
+        product = Signal(signed(50), reset_less=True)
         m.d.sync += product.eq((high.p << 16) + low.p)
 
         # Shift by 11 or 27 (one guard bit stays for rounding), noting what no longer fits.
         shift = delayed(self.shift, 2 + Multiplier.latency)
-        coarse = Signal(_COARSE_WIDTH)
-        overflow = Signal()
+        coarse = Signal(_COARSE_WIDTH, reset_less=True)
+        overflow = Signal(reset_less=True)
         m.d.sync += [
             coarse.eq(Mux(shift[2], product >> 27, product >> 11)),
             overflow.eq(~shift[2] & _differs(product[_COARSE_WIDTH + 10 :])),
@@ -82,8 +82,8 @@ class Requantizer(wiring.Component):
         negative = delayed(product[-1], 1)
 
         # Shift by another 0, 4, 8 or 12: 16 bits of result and the guard bit are left.
-        guarded = Signal(_GUARDED_WIDTH)
-        too_wide = Signal()
+        guarded = Signal(_GUARDED_WIDTH, reset_less=True)
+        too_wide = Signal(reset_less=True)
         with m.Switch(fine[:2]):
             for i in range(4):
                 with m.Case(i):
@@ -102,7 +102,9 @@ class Requantizer(wiring.Component):
         saturate = too_wide | Mux(wide, wide_edge, _differs(Cat(upper, sign)) | edge)
         rounded = (guarded[1:].as_signed() + guarded[0])[:16].as_signed()
         limit = Mux(wide, 32767, 127)
-        m.d.sync += self.result.eq(Mux(saturate, Mux(sign, -limit, limit), rounded))
+        result = Signal(signed(16), reset_less=True)
+        m.d.sync += result.eq(Mux(saturate, Mux(sign, -limit, limit), rounded))
+        m.d.comb += self.result.eq(result)
         return m
 
 

@@ -6,7 +6,7 @@ added to the residual stream; transposed, to become weights; or handed to the so
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -92,12 +92,15 @@ class ResultPath(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
-        order = Signal(result_order_layout())
+        order = Signal(result_order_layout(), reset_less=True)
         active = Signal()
         residual_wanted = Signal()
         store_wanted = Signal()
         block_wanted = Signal()
-        wide = (order.mode == Result.STORE16) | (order.mode == Result.RESIDUAL)
+        # The mode, decoded once.
+        activate, adding, wide, transpose = (
+            Signal(name=n, reset_less=True) for n in ("activate", "adding", "wide", "transpose")
+        )
         words_per_column = cfg.rows // cfg.bus_bytes
 
         # An order is looked at when its first result is there: what it reads has then been waited for.
@@ -110,6 +113,10 @@ class ResultPath(wiring.Component):
                 block_wanted.eq(new.scores),
                 store_wanted.eq(~new.scores),
                 residual_wanted.eq(~new.scores & (new.mode == Result.RESIDUAL)),
+                activate.eq(new.mode == Result.ACTIVATE),
+                adding.eq(new.mode == Result.RESIDUAL),
+                wide.eq((new.mode == Result.STORE16) | (new.mode == Result.RESIDUAL)),
+                transpose.eq(new.mode == Result.TRANSPOSE),
             ]
         m.d.comb += [
             self.block.payload.eq(order.block),
@@ -132,7 +139,9 @@ class ResultPath(wiring.Component):
                 m.d.sync += wanted.eq(0)
 
         beat = self.results.payload
-        go = self._arithmetic(m, order, active & ~order.scores)
+        computes = Signal()
+        m.d.comb += computes.eq(active & ~order.scores)
+        go = self._arithmetic(m, order, computes, Cat(activate, adding, wide, transpose))
         to_scores = active & order.scores & ~block_wanted
         m.d.comb += [
             *(self.scores.payload[i].eq(beat.values[i]) for i in range(cfg.drain_lanes)),
@@ -146,14 +155,13 @@ class ResultPath(wiring.Component):
         m.d.comb += self.done.eq(scored + self.stored)
         return m
 
-    def _arithmetic(self, m: Module, order: data.View, active) -> Signal:
+    def _arithmetic(self, m: Module, order: data.View, active: Value, mode: Value) -> Signal:
         """Table, second multiplication, addition, packing. Returns the condition that takes a result beat."""
         cfg = self.config
         lanes = cfg.drain_lanes
         parts = cfg.rows // lanes
         beat = self.results.payload
-        activate = order.mode == Result.ACTIVATE
-        adding = order.mode == Result.RESIDUAL
+        adding = mode[1]
 
         # `lanes` elements of the residual stream at a time.
         unpack = m.submodules.unpack = Gearbox(8 * cfg.bus_bytes, 16 * lanes)
@@ -183,15 +191,14 @@ class ResultPath(wiring.Component):
         with m.If(go):
             m.d.sync += part.eq(Mux(part == parts - 1, 0, part + 1))
 
-        wide_store = (order.mode == Result.STORE16) | adding
-        flags = [Cat(go, activate, adding, wide_store, order.mode == Result.TRANSPOSE)]
+        flags = [Cat(go, mode)]
         for i in range(_LATENCY):
             stage = Signal(5, name=f"flags_{i + 1}")
             m.d.sync += stage.eq(flags[-1])
             flags.append(stage)
         seconds = [self.seconds.payload]
         for i in range(2):
-            second = Signal(16, name=f"second_{i + 1}")
+            second = Signal(16, name=f"second_{i + 1}", reset_less=True)
             m.d.sync += second.eq(seconds[-1])
             seconds.append(second)
 
@@ -212,12 +219,12 @@ class ResultPath(wiring.Component):
             m.d.sync += found.eq(read.data)
             own = [beat.values[i]]
             for k in range(_LATENCY - 1):
-                stage = Signal(signed(16), name=f"own_{i}_{k + 1}")
+                stage = Signal(signed(16), name=f"own_{i}_{k + 1}", reset_less=True)
                 m.d.sync += stage.eq(own[-1])
                 own.append(stage)
             residual = [unpack.target.payload[16 * i :][:16].as_signed()]
             for k in range(2):
-                stage = Signal(signed(16), name=f"residual_{i}_{k + 1}")
+                stage = Signal(signed(16), name=f"residual_{i}_{k + 1}", reset_less=True)
                 m.d.sync += stage.eq(residual[-1])
                 residual.append(stage)
             multiplier = m.submodules[f"multiplier_{i}"] = Multiplier(16, 17, cfg.vector_multiplier)
@@ -225,13 +232,13 @@ class ResultPath(wiring.Component):
                 multiplier.a.eq(Mux(flags[2][2], residual[2], found)),
                 multiplier.b.eq(seconds[2]),
             ]
-            scaled = Signal(signed(17), name=f"scaled_{i}")
+            scaled = Signal(signed(17), name=f"scaled_{i}", reset_less=True)
             m.d.sync += scaled.eq((multiplier.p + (1 << 15)) >> 16)
             at = 3 + Multiplier.latency
-            total = Signal(signed(18), name=f"total_{i}")
+            total = Signal(signed(18), name=f"total_{i}", reset_less=True)
             is_activated, is_added = flags[at][1], flags[at][2]
             m.d.sync += total.eq(Mux(is_activated, 0, own[at]) + Mux(is_activated | is_added, scaled, 0))
-            result = Signal(signed(16), name=f"result_{i}")
+            result = Signal(signed(16), name=f"result_{i}", reset_less=True)
             m.d.sync += result.eq(Mux(flags[at + 1][1], saturated(total, 8), saturated(total, 16)))
             results.append(result)
         m.d.comb += [queue.w_en.eq(flags[_LATENCY][0]), queue.w_data.eq(Cat(*results, flags[_LATENCY][3:5]))]

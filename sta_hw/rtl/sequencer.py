@@ -71,20 +71,20 @@ class StreamedMemory(wiring.Component):
         load = Signal()
         at_end = Signal()
         room = credits(m, "room", _QUEUE_DEPTH, step, queue.r_rdy & queue.r_en)
-        address = Signal(16)
+        address = Signal(16, reset_less=True)
         m.d.comb += [
             step.eq(busy & room),
             load.eq(orders.r_rdy & ~busy),
             orders.r_en.eq(load),
         ]
-        bases = [address] + [Signal(16, name=f"base_{i}") for i in range(1, self.levels)]
-        strides = [Signal(16, name=f"stride_{i}") for i in range(self.levels)]
+        bases = [address] + [Signal(16, name=f"base_{i}", reset_less=True) for i in range(1, self.levels)]
+        strides = [Signal(16, name=f"stride_{i}", reset_less=True) for i in range(self.levels)]
         ends: list[Value] = []
         for level in range(self.levels):
-            size = Signal(16, name=f"size_{level}")
-            left = Signal(16, name=f"left_{level}")
+            size = Signal(16, name=f"size_{level}", reset_less=True)
+            left = Signal(16, name=f"left_{level}", reset_less=True)
             last = Signal(name=f"last_{level}")
-            single = Signal(name=f"single_{level}")
+            single = Signal(name=f"single_{level}", reset_less=True)
             advance = step & Cat(*ends).all() if ends else step
             with m.If(advance):
                 m.d.sync += [left.eq(Mux(last, size, left - 1)), last.eq(Mux(last, single, left == 2))]
@@ -94,14 +94,15 @@ class StreamedMemory(wiring.Component):
                 m.d.sync += strides[level].eq(new[f"stride{level}"])
             ends.append(last)
         m.d.comb += at_end.eq(Cat(*ends).all())
-        # The innermost counter that is not at its end advances; those inside it restart there.
-        with m.If(step):
-            for level in reversed(range(self.levels)):
-                moved = (bases[level] + strides[level])[:16]
-                with m.If(Cat(*ends[:level]).all() & ~ends[level] if level else ~ends[0]):
-                    m.d.sync += [b.eq(moved) for b in bases[: level + 1]]
+        # The innermost counter that is not at its end advances; those inside it restart there. At the end of all it
+        # does not matter where they go: the next order sets them.
+        moved: Value = (bases[-1] + strides[-1])[:16]
+        for level in reversed(range(self.levels)):
+            if level < self.levels - 1:
+                moved = Mux(ends[level], moved, (bases[level] + strides[level])[:16])
+            with m.If(load | (step & Cat(*ends[:level]).all() if level else step)):
+                m.d.sync += bases[level].eq(Mux(busy, moved, new.base))
         with m.If(load):
-            m.d.sync += [b.eq(new.base) for b in bases]
             m.d.sync += busy.eq(1)
         with m.Elif(step & at_end):
             m.d.sync += busy.eq(0)
@@ -184,7 +185,7 @@ class Gearbox(wiring.Component):
         else:
             parts = self.target_bits // self.source_bits
             part = Signal(range(parts))
-            word = Signal(self.target_bits)
+            word = Signal(self.target_bits, reset_less=True)
             full = Signal()
             m.d.comb += [
                 target.payload.eq(word),

@@ -41,10 +41,17 @@ class Transposer(wiring.Component):
         pieces = max(1, groups // bus)  # bus words in a row
         number = Signal(range(count))
         giving = Signal()
-        m.d.comb += [self.source.ready.eq(~giving), self.target.valid.eq(giving)]
+        fetched = Signal()  # what the memories gave waits to be turned straight
+        advance = Signal()
+        m.d.comb += [
+            self.source.ready.eq(~giving),
+            self.target.valid.eq(fetched),
+            advance.eq(~fetched | self.target.ready),
+        ]
+        with m.If(advance):
+            m.d.sync += fetched.eq(giving)
         taken = self.source.valid & self.source.ready
-        given = self.target.valid & self.target.ready
-        with m.If(taken | given):
+        with m.If(taken | (giving & advance)):
             m.d.sync += number.eq(number + 1)
             with m.If(number == count - 1):
                 m.d.sync += [number.eq(0), giving.eq(~giving)]
@@ -67,8 +74,14 @@ class Transposer(wiring.Component):
                 write.en.eq(taken),
                 used.addr.eq(column_read * parts + (row >> bits)),
             ]
-            read.append(used.data)
-        straight = _rotated(read, (-turn)[:bits])
+            byte_read = Signal(8, name=f"byte_{i}", reset_less=True)
+            with m.If(advance):
+                m.d.sync += byte_read.eq(used.data)
+            read.append(byte_read)
+        back = Signal(bits, reset_less=True)
+        with m.If(advance):
+            m.d.sync += back.eq(-turn)
+        straight = _rotated(read, back)
         order = [r + g * at_once for r in range(at_once) for g in range(min(groups, bus))]
         m.d.comb += self.target.payload.eq(Cat(straight[i] for i in order))
         return m

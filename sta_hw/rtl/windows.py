@@ -78,10 +78,10 @@ class Windows(wiring.Component):
         base = Signal(cfg.address_width + 1)
 
         # One register between the stream and the memories, so that their pins are the fabric's business.
-        write_data = Signal(8 * cfg.lanes)
+        write_data = Signal(8 * cfg.lanes, reset_less=True)
         write_part = Signal(parts)
         write_group = Signal(cfg.groups)
-        write_address = Signal(cfg.address_width + 1)
+        write_address = Signal(cfg.address_width + 1, reset_less=True)
         filled = Signal(2)  # a bank whose last write is in that register
 
         take = Signal()
