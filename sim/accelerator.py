@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from sta_hw.config import Config
 from sta_hw.errors import CheckError
-from sta_hw.generate import component
 from sta_hw.isa import Error
 from sta_hw.registers import COUNTERS, register
-from sta_hw.rtl.emit import emit_verilog
 
 from .native import BLOCK_MEMORY, PRIMITIVES, compile_library
+from .verilog import module_verilog
 
 __all__ = ["AcceleratorModel", "MemoryModel", "ProgramRun"]
 
@@ -123,7 +122,7 @@ class AcceleratorModel:
         if netlist is not None:
             extra = [PRIMITIVES, BLOCK_MEMORY]
         library = compile_library(
-            netlist or emit_verilog(component(name, config), name), name, header,
+            netlist or module_verilog(name, config), name, header,
             Path(__file__).with_name("memory_harness.cpp"), extra=extra, trace=trace, fast=netlist is None,
         )  # fmt: skip
         lib = self._library = ctypes.CDLL(str(library))

@@ -260,17 +260,18 @@ class Decoder(wiring.Component):
         positions_wanted, take_word = wanted
         widths = cfg.index_widths if "index" in cfg.encodings else ()
         for g, word in enumerate(words):
+            rest = Signal(cfg.window, name=f"rest_{g}")
+            m.d.comb += rest.eq(word)
+            with m.Switch(command.m_log2):
+                for width in widths:
+                    with m.Case(width):
+                        m.d.comb += rest.eq(word >> width)
+            if "bitmap" in cfg.encodings:
+                with m.If(uses_bitmap):
+                    m.d.comb += rest.eq(word & self._seen[g][: cfg.window])
             # Whatever is there, valid or not: the word that was is used up.
-            with m.If(positions_wanted):
-                m.d.sync += word.eq(self.positions.payload.words[g])
-            with m.Elif(step):
-                with m.Switch(command.m_log2):
-                    for width in widths:
-                        with m.Case(width):
-                            m.d.sync += word.eq(word >> width)
-                if "bitmap" in cfg.encodings:
-                    with m.If(uses_bitmap):
-                        m.d.sync += word.eq(word & self._seen[g][: cfg.window])
+            with m.If(positions_wanted | step):
+                m.d.sync += word.eq(Mux(positions_wanted, self.positions.payload.words[g], rest))
         last_slot = Signal(range(cfg.window))
         with m.Switch(command.m_log2):
             for width in cfg.index_widths:

@@ -24,7 +24,7 @@ __all__ = ["Norm", "norm_order_layout", "norm_parameters_layout"]
 
 _NORMAL_BITS = 18
 _QUEUE_DEPTH = 16
-_LATENCY = 8 + 3 * Multiplier.latency
+_LATENCY = 9 + 3 * Multiplier.latency
 
 
 def norm_order_layout() -> data.StructLayout:
@@ -269,9 +269,9 @@ class Norm(wiring.Component):
 
         parameters = data.View(norm_parameters_layout(), gear.target.payload)
         through = Multiplier.latency
-        scale = delayed(parameters.scale, 4 + through, "scale")
-        shift = delayed(parameters.shift, 5 + 2 * through, "shift")
-        multiplier_8 = delayed(parameters.narrow, 6 + 2 * through, "narrow_multiplier")
+        scale = delayed(parameters.scale, 5 + through, "scale")
+        shift = delayed(parameters.shift, 6 + 2 * through, "shift")
+        multiplier_8 = delayed(parameters.narrow, 7 + 2 * through, "narrow_multiplier")
         results_16, results_8 = [], []
         for i in range(lanes):
             row = rows[i]
@@ -282,17 +282,17 @@ class Norm(wiring.Component):
             # After the coarse shift only the bits that can be left after the fine one are kept.
             coarse = Signal(signed(_NORMAL_BITS + 9), name=f"coarse_{i}", reset_less=True)
             fine = Signal(signed(_NORMAL_BITS + 9), name=f"fine_{i}", reset_less=True)
-            shifted = Signal(signed(37), name=f"shifted_{i}")
+            shifted = Signal(signed(37), name=f"shifted_{i}", reset_less=True)
             multiplier = m.submodules[f"deviation_multiplier_{i}"] = Multiplier(18, 17, cfg.vector_multiplier)
             m.d.comb += [
                 multiplier.a.eq(deviation),
                 multiplier.b.eq(inverse),
-                shifted.eq((multiplier.p << 1) >> Cat(Const(0, 3), places[3:])),
             ]
             normal = Signal(signed(_NORMAL_BITS), name=f"normal_{i}", reset_less=True)
             m.d.sync += [
+                shifted.eq((multiplier.p << 1) >> Cat(Const(0, 3), places[3:])),
                 coarse.eq(saturated(shifted, _NORMAL_BITS + 9)),
-                fine.eq(coarse >> delayed(places, 1, f"fine_places_{i}")[:3]),
+                fine.eq(coarse >> delayed(places, 2, f"fine_places_{i}")[:3]),
                 normal.eq(saturated((fine + 1) >> 1, _NORMAL_BITS)),
             ]
             by_scale = m.submodules[f"scale_multiplier_{i}"] = Multiplier(18, 18, cfg.vector_multiplier)

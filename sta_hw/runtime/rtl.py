@@ -15,7 +15,7 @@ from ..generate import component
 from ..reference.engine import sums_per_entry
 from ..reference.requantizer import requantize
 from ..reference.softmax import SoftmaxRow, softmax_row
-from ..rtl.emit import emit_verilog, streams_of
+from ..rtl.emit import streams_of
 from . import beats
 from .products import Product
 
@@ -25,14 +25,15 @@ __all__ = ["EngineModel", "EngineRun", "SoftmaxModel", "reference_results"]
 def _model(top: str, config: Config, netlist: str | None) -> Any:
     """Build (or find in the cache) the native model of a top level, or of its synthesized netlist."""
     from sim.native import BLOCK_MEMORY, PRIMITIVES, NativeModel, build
+    from sim.verilog import module_verilog
 
     hardware = component(top, config)
+    hardware._MustUse__silence = True  # asked for its ports alone
     streams = streams_of(hardware)
     if netlist is not None:
-        hardware._MustUse__silence = True  # asked for its ports alone
         return NativeModel(build(netlist, top, streams, extra=[PRIMITIVES, BLOCK_MEMORY], fast=False), streams)
     extra = [PRIMITIVES] if config.instantiates_primitives else []
-    return NativeModel(build(emit_verilog(hardware, top), top, streams, extra=extra), streams)
+    return NativeModel(build(module_verilog(top, config), top, streams, extra=extra), streams)
 
 
 def reference_sums(product: Product, config: Config, stored: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
