@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -119,9 +120,10 @@ def fit(
     if as_json:
         typer.echo(json.dumps({"part": part, "top": top, "presets": rows}, indent=2))
         return
-    table = Table(title=f"{top} on {part}, estimated")
-    for column in ("preset", "macs", "multiplier", "logic", "multipliers", "memories", "fits", "runs out first"):
-        table.add_column(column)
+    table = Table(title=f"{top} on {part}, estimated", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    headings = ("preset", "MACs", "kind", "logic", "mult.", "RAMs", "fits", "runs out first")
+    for column in headings:
+        table.add_column(column, no_wrap=column != headings[-1], justify="right" if column in headings[1:6] else "left")
     for row in rows:
         values = [row.get(k, "") for k in ("preset", "macs", "multiplier", "logic", "multipliers", "memories")]
         table.add_row(*map(str, values), "yes" if row["fits"] else "no", str(row["first"]))
