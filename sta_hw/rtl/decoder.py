@@ -95,7 +95,7 @@ class Decoder(wiring.Component):
         group_mask = Signal(cfg.address_width, reset_less=True)
         index_mask = Signal(cfg.address_width, reset_less=True)
         new_mask = ((1 << new.m_log2) - 1)[: cfg.address_width]
-        with m.If(self.command.ready):
+        with m.If(loops.load):
             m.d.sync += [
                 uses_bitmap.eq(new.encoding == Encoding.BITMAP),
                 sparse.eq(new.encoding != Encoding.DENSE if cfg.sparse else 0),
@@ -163,10 +163,15 @@ class Decoder(wiring.Component):
                 self._check_bitmap(m, early, words, word_full, column_end, step, uses_bitmap, faults, checking)
 
         m.d.comb += [loops.command.eq(self.command.payload), loops.step.eq(step)]
-        bad_command = refused(cfg, self.command.payload)
+        # The next command is judged while it waits, a cycle before it can be taken.
+        judged, bad_command = Signal(), Signal()
+        m.d.sync += [
+            judged.eq(self.command.valid & ~self.command.ready),
+            bad_command.eq(refused(cfg, self.command.payload)),
+        ]
         with m.FSM(name="state"):
             with m.State("IDLE"):
-                m.d.comb += [self.command.ready.eq(1), loops.load.eq(1)]
+                m.d.comb += [self.command.ready.eq(judged), loops.load.eq(1)]
                 m.d.sync += [
                     command.eq(self.command.payload),
                     word_full.eq(0),
@@ -175,10 +180,10 @@ class Decoder(wiring.Component):
                     positions_over.eq(0),
                     faults.eq(Mux(bad_command, Fault.COMMAND.value, 0)),
                 ]
-                with m.If(self.command.valid & ~bad_command):
+                with m.If(judged & ~bad_command):
                     m.d.sync += running.eq(1)
                     m.next = "RUN"
-                with m.If(self.command.valid & bad_command):
+                with m.If(judged & bad_command):
                     m.d.sync += [values_over.eq(1), positions_over.eq(1)]
                     m.next = "CLOSE"
             with m.State("RUN"), m.If(step & matrix_end):
