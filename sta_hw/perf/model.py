@@ -324,31 +324,28 @@ class _Machine:
         return demand, accept
 
     def rates(self) -> tuple[float, float]:
-        """Share the read channel by priority; returns what windows get, and the fill rate."""
+        """Share the channels; returns what windows get, and the fill rate."""
         free = self.timing.beats_per_cycle
 
-        def share(flow: _Flow | None, most: float = 1.0) -> None:
-            nonlocal free
-            if flow is None:
-                return
-            flow.rate = 0.0
-            if flow.left > _EPSILON and self.now >= flow.start - _EPSILON:
-                flow.rate = min(flow.peak, free, most)
-                free -= flow.rate
+        def wanted(flow: _Flow | None) -> float:
+            on = flow is not None and flow.left > _EPSILON and self.now >= flow.start - _EPSILON
+            return flow.peak if flow is not None and on else 0.0
 
         # Instructions are fetched until their queues are full.
-        self.fetch.rate = 0.0
-        if self.fetched < 4:
-            share(self.fetch)
+        self.fetch.rate = min(wanted(self.fetch), free) if self.fetched < 4 else 0.0
+        free -= self.fetch.rate
         demand, accept = self.window_flow()
-        window = min(demand, free)
-        free -= window
-        share(self.residual)
-        share(self.sums)
+        again = 0.0
         if self.reading_again and self.normalizing is not None and self.now >= self.normalizing.start - _EPSILON:
             # Two beats are read again for every three that are written.
-            free -= min(free, self.normalizing.peak * 2 / 3)
-        share(self.load)
+            again = self.normalizing.peak * 2 / 3
+        flows = (None, self.residual, self.sums, None, self.load)
+        demands = [demand, wanted(self.residual), wanted(self.sums), again, wanted(self.load)]
+        rates = _shares(demands, free)
+        for flow, rate in zip(flows, rates, strict=True):
+            if flow is not None:
+                flow.rate = rate
+        window = rates[0]
         # The write channel: results first. A burst and its address take a cycle more than its beats.
         cfg = self.config
         writes = self.timing.beats_per_cycle * cfg.burst / (cfg.burst + 1)
@@ -434,6 +431,17 @@ class _Machine:
             if not (busy or self.load or self.sums_for or self.normalizing):
                 return self.now
             self.advance(*self.rates())
+
+
+def _shares(demands: list[float], free: float) -> list[float]:
+    """What each client of a channel gets: earlier ones go first, but none twice while another waits."""
+    rates = [0.0] * len(demands)
+    for most in (free / 2, free):
+        for i, demand in enumerate(demands):
+            more = min(demand, most) - rates[i]
+            more = max(0.0, min(more, free - sum(rates)))
+            rates[i] += more
+    return rates
 
 
 def estimate_cycles(program: list[Instruction], config: Config, timing: MachineTiming | None = None) -> float:

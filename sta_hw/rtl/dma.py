@@ -121,7 +121,10 @@ def _on_bus(config: Config, base: Value, address: Value) -> Value:
 
 
 class _Chosen:
-    """The burst that goes next, in a register: chosen among the requests by fixed priority, earlier clients first.
+    """The burst that goes next, in a register: chosen among the requests, earlier clients first.
+
+    The client that went last gives way to all others: LayerNorm would otherwise fall behind while windows and residual
+    stream are read, and results wait while it catches up.
 
     Attributes
     ----------
@@ -141,11 +144,15 @@ class _Chosen:
         with m.If(self.take):
             m.d.sync += self.valid.eq(0)
         with m.If(~self.valid):
+            requests = Cat(b.request for b in bursts)
+            others = (requests & ~self.client).any()
             earlier: Value = Const(0, 1)
             for i, burst in enumerate(bursts):
-                m.d.comb += burst.grant.eq(burst.request & ~earlier)
-                earlier = earlier | burst.request
-                m.d.sync += self.client[i].eq(burst.grant)
+                asks = burst.request & ~(others & self.client[i])
+                m.d.comb += burst.grant.eq(asks & ~earlier)
+                earlier = earlier | asks
+                with m.If(requests.any()):
+                    m.d.sync += self.client[i].eq(burst.grant)
                 with m.If(burst.grant):
                     m.d.sync += [
                         self.valid.eq(1),
@@ -157,7 +164,7 @@ class _Chosen:
 
 
 class ReadMaster(wiring.Component):
-    """The read channels. Earlier clients go first.
+    """The read channels. Earlier clients go first, but none twice while another waits.
 
     Parameters
     ----------
@@ -261,7 +268,7 @@ class ReadMaster(wiring.Component):
 
 
 class WriteMaster(wiring.Component):
-    """The write channels. Earlier clients go first.
+    """The write channels. Earlier clients go first, but none twice while another waits.
 
     Parameters
     ----------
