@@ -1,7 +1,7 @@
 """A cycle model of the accelerator: follows a program's instructions, not its data.
 
-Each unit is a small state machine; transfers are flows whose rates change only at events. The read channel
-is shared by priority, as in rtl/dma.py. Constants are latencies read off the RTL, none is fitted.
+Each unit is a small state machine; transfers are flows whose rates change only at events. The channels
+are shared as in rtl/dma.py. Constants are latencies read off the RTL, none is fitted.
 """
 
 from __future__ import annotations
@@ -346,9 +346,10 @@ class _Machine:
             if flow is not None:
                 flow.rate = rate
         window = rates[0]
-        # The write channel: results first. A burst and its address take a cycle more than its beats.
+        # The write channel. A burst and its address take a cycle more than its beats.
         cfg = self.config
         writes = self.timing.beats_per_cycle * cfg.burst / (cfg.burst + 1)
+        normalizing = wanted(self.normalizing)
         if self.drained is not None:
             i = self.drain[0][0].instruction
             wide = i.opcode == Opcode.PRODUCT and i["result"] in (Result.STORE16, Result.RESIDUAL)
@@ -357,12 +358,11 @@ class _Machine:
             if self.residual is not None and self.residual.left > _EPSILON:
                 rate = min(rate, self.residual.rate * cfg.bus_bytes / (2 * cfg.drain_lanes))
             if per_step:
-                rate = min(rate, writes / per_step)
+                results, normalizing = _shares([rate * per_step, normalizing], writes)
+                rate = results / per_step
             self.drained.rate = rate
-            writes -= rate * per_step
         if self.normalizing is not None:
-            on = self.now >= self.normalizing.start - _EPSILON and self.normalizing.left > _EPSILON
-            self.normalizing.rate = min(self.normalizing.peak, writes) if on else 0.0
+            self.normalizing.rate = min(normalizing, writes)
         if self.fill and self.fill[0].product.instruction.opcode != Opcode.CONTEXT:
             head = self.fill[0]
             if head.arrived <= head.accepted + _EPSILON:

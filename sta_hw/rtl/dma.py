@@ -22,8 +22,6 @@ __all__ = ["ReadMaster", "WriteMaster", "run_layout"]
 
 _BEATS_BITS = 20
 _WRITES_UNDER_WAY = 16
-_QUEUE_CYCLES = 3
-"""Cycles from a queue's input to its output, at most."""
 
 
 def run_layout() -> data.StructLayout:
@@ -312,14 +310,8 @@ class WriteMaster(wiring.Component):
             queue = m.submodules[f"{name}_queue"] = Queue(width=bits, depth=depth)
             run, beats = getattr(self, f"{name}_run"), getattr(self, f"{name}_data")
             connect(m, flipped(run), unit.run)
-            # Counted when they are at the queue's end: what a burst sends is there in each of its cycles.
-            arrived: Value = beats.valid & beats.ready
-            for i in range(_QUEUE_CYCLES):
-                late = Signal(name=f"{name}_arrived_{i}")
-                m.d.sync += late.eq(arrived)
-                arrived = late
             present = Signal(range(depth + 1), name=f"{name}_present")
-            m.d.sync += present.eq(present + arrived - Mux(unit.grant, unit.length, 0))
+            m.d.sync += present.eq(present + (beats.valid & beats.ready) - Mux(unit.grant, unit.length, 0))
             m.d.comb += [
                 unit.available.eq(present),
                 unit.limit.eq(self.limit),
@@ -352,6 +344,8 @@ class WriteMaster(wiring.Component):
         with m.If(self.wready):
             m.d.sync += self.wvalid.eq(0)
         m.d.comb += [
+            # A queue's word is out 3 cycles after it came in; counted, requested, chosen and issued, its burst is sent
+            # from the 4th on: what it sends is there in each of its cycles.
             move.eq(sending & (~self.wvalid | self.wready)),
             *(q.r_en.eq(move & s) for s, q in zip(source, queues, strict=True)),
         ]
