@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from .config import Config
 from .isa import VERSION, Error
 
-__all__ = ["COUNTERS", "REGISTERS", "Counter", "Field", "Register", "c_header", "capabilities", "markdown", "register"]
+__all__ = [
+    "COUNTERS",
+    "COUNTER_BASE",
+    "REGISTERS",
+    "Counter",
+    "Field",
+    "Register",
+    "c_header",
+    "capabilities",
+    "markdown",
+    "register",
+]
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,8 @@ COUNTERS = (
     Counter("write_beats", "bus beats written"),
 )
 
-_COUNTER_BASE = 0x80
+COUNTER_BASE = 0x80
+"""Offset of the first counter; the others follow it."""
 
 REGISTERS = (
     Register("id", 0x00, "ro", "the characters STAH, 0x48415453"),
@@ -96,7 +108,7 @@ REGISTERS = (
              (Field("windows", 0, 1, "window loads"), Field("weights", 1, 1, "weight values"),
               Field("results", 2, 1, "results"), Field("loads", 3, 1, "LOAD"), Field("norms", 4, 1, "NORM"),
               Field("scores", 5, 1, "scores"), Field("instructions", 6, 1, "instructions"))),
-    *(Register(f"counter_{c.name}", _COUNTER_BASE + 4 * i, "ro", c.text) for i, c in enumerate(COUNTERS)),
+    *(Register(f"counter_{c.name}", COUNTER_BASE + 4 * i, "ro", c.text) for i, c in enumerate(COUNTERS)),
 )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
-from ..registers import COUNTERS, REGISTERS, capabilities
+from ..registers import COUNTER_BASE, COUNTERS, REGISTERS, capabilities
 from .axi import LITE_ADDRESS_BITS, RESPONSE_OKAY, SLAVE_ERROR, lite_ports
+from .counters import Counters
 from .layouts import COUNT_BITS
 
 __all__ = ["Registers"]
@@ -60,12 +61,8 @@ class Registers(wiring.Component):
         writable = {}
         for name in ("image_address", "image_size", "program_address"):
             writable[name] = values[name] = getattr(self, name)
-        for i, counter in enumerate(COUNTERS):
-            count = Signal(32, name=f"counter_{counter.name}")
-            m.d.sync += count.eq(count + self.events[i])
-            with m.If(self.start):
-                m.d.sync += count.eq(0)
-            values[f"counter_{counter.name}"] = count
+        m.submodules.counters = counters = Counters(count=len(COUNTERS))
+        m.d.comb += [counters.events.eq(self.events), counters.clear.eq(self.start)]
         m.d.comb += [self.interrupt.eq(pending & enabled), self.last_failed.eq(failed)]
 
         # Writes: address and data may come in either order.
@@ -116,21 +113,31 @@ class Registers(wiring.Component):
         with m.If(self.failed):
             m.d.sync += [failed.eq(1), pending.eq(1), error.eq(self.error), instruction.eq(self.instruction)]
 
-        # Reads: the address, then what is there, in two cycles.
+        # Reads: the address, then what is there, in two cycles; a counter when its turn comes.
         reading = Signal()
         read_address = Signal(LITE_ADDRESS_BITS - 2)
-        m.d.comb += self.s_axi_arready.eq(~reading & ~self.s_axi_rvalid)
-        m.d.sync += [
-            reading.eq(self.s_axi_arvalid & self.s_axi_arready),
-            read_address.eq(self.s_axi_araddr[2:]),
+        counter = Signal()
+        ready = Signal()
+        first_counter = COUNTER_BASE >> 2
+        m.d.comb += [
+            self.s_axi_arready.eq(~reading & ~self.s_axi_rvalid),
+            counter.eq((read_address >= first_counter) & (read_address < first_counter + len(COUNTERS))),
+            counters.select.eq(read_address - first_counter),
+            ready.eq(~counter | counters.ready),
         ]
+        with m.If(~reading | ready):
+            m.d.sync += reading.eq(self.s_axi_arvalid & self.s_axi_arready)
+        with m.If(self.s_axi_arready):
+            m.d.sync += read_address.eq(self.s_axi_araddr[2:])
         with m.If(self.s_axi_rready):
             m.d.sync += self.s_axi_rvalid.eq(0)
-        with m.If(reading):
+        with m.If(reading & ready):
             m.d.sync += [self.s_axi_rvalid.eq(1), self.s_axi_rdata.eq(0), self.s_axi_rresp.eq(SLAVE_ERROR)]
+            with m.If(counter):
+                m.d.sync += [self.s_axi_rdata.eq(counters.value), self.s_axi_rresp.eq(RESPONSE_OKAY)]
             with m.Switch(read_address):
                 for r in REGISTERS:
-                    if r.access != "wo":
+                    if r.name in values and r.access != "wo":
                         with m.Case(r.offset >> 2):
                             m.d.sync += [self.s_axi_rdata.eq(values[r.name]), self.s_axi_rresp.eq(RESPONSE_OKAY)]
         return m

@@ -8,6 +8,8 @@ neither channel ever waits for a client, and a stopped core finishes what it beg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
@@ -151,14 +153,11 @@ class _Chosen:
                 earlier = earlier | asks
                 with m.If(requests.any()):
                     m.d.sync += self.client[i].eq(burst.grant)
-                with m.If(burst.grant):
-                    m.d.sync += [
-                        self.valid.eq(1),
-                        self.address.eq(burst.address),
-                        self.length.eq(burst.length),
-                        self.instruction.eq(burst.instruction),
-                        self.final.eq(burst.final),
-                    ]
+            # At most one is granted: and and or, where a chain of conditions would take three times the logic.
+            m.d.sync += self.valid.eq(requests.any())
+            for name in ("address", "length", "instruction", "final"):
+                fields = [getattr(b, name) & b.grant.replicate(len(getattr(b, name))) for b in bursts]
+                m.d.sync += getattr(self, name).eq(reduce(or_, fields))
 
 
 class ReadMaster(wiring.Component):
