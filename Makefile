@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SPARSITY := $(VENV)/.installed-sparsity
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup sparsity demo test lint bench clean
 
 setup: $(STAMP)
 
@@ -18,10 +19,17 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $(STAMP)
 
+# PyTorch and what reads ONNX: for prune, evaluate, import, and their tests.
+sparsity: $(SPARSITY)
+
+$(SPARSITY): $(STAMP) requirements-sparsity.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-sparsity.txt
+	touch $(SPARSITY)
+
 demo: setup
 	$(BIN)/sta-hw demo $(DEMO)
 
-lint: setup
+lint: sparsity
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -36,7 +36,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as J
 
 def main() -> None:
     """Entry point: errors become one message on stderr, status 2 for bad input, 1 for a failed check."""
-    from . import cli_fpga, cli_program  # noqa: F401  add their commands
+    from . import cli_fpga, cli_program, cli_sparsity  # noqa: F401  add their commands
 
     try:
         app()

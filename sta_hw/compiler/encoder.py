@@ -69,11 +69,15 @@ class CompiledModel:
         image[self.input_address : self.input_address + len(data)] = data
         return image
 
-    def output(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """The pooled embedding of length 1 in an image after the run: shape (hidden,)."""
+    def pooled(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The pooled output in an image after the run: shape (hidden,)."""
         size = 2 * self.hidden * self.config.rows
         raw = image[self.output_address : self.output_address + size].view("<i2").reshape(self.hidden, self.config.rows)
-        pooled = raw[:, 0].astype(np.float64) * self.info["output_scale"] / POOL_FACTOR
+        return raw[:, 0].astype(np.float64) * self.info["output_scale"] / POOL_FACTOR
+
+    def output(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The pooled output with length 1, an embedding: shape (hidden,)."""
+        pooled = self.pooled(image)
         return pooled / max(float(np.linalg.norm(pooled)), 1e-30)
 
     def save(self, path: Path) -> None:
@@ -462,16 +466,17 @@ class _Lowering:
                     self.steps.append(waiting.pop(event))
 
     def pool(self, source: str, *, needs: str) -> None:
-        """Mean over the tokens: a product with ones."""
+        """Mean over the tokens, or the first one: a product with ones and zeros."""
         cfg, hidden = self.config, self.encoder.hidden
         halves = cfg.rows // cfg.groups
         depth, blocks = self.key_blocks()
         position = np.arange(cfg.groups * depth)
         token = cfg.groups * (position % depth) + position // depth
         token = token[None, :] + cfg.groups * depth * np.arange(blocks)[:, None]
-        ones = np.repeat((token < self.tokens).reshape(-1, 1).astype(np.uint8), cfg.rows, axis=1)
+        pooled = self.tokens if self.encoder.pooling == "mean" else 1
+        ones = np.repeat((token < pooled).reshape(-1, 1).astype(np.uint8), cfg.rows, axis=1)
         windows = self.image.add(ones)
-        multiplier, shift = quantize_factor(POOL_FACTOR / self.tokens)
+        multiplier, shift = quantize_factor(POOL_FACTOR / pooled)
         one = np.zeros(1, np.int64)
         parameters = self.image.add(_parameter_words(one, one + int(multiplier), one + int(shift), one))
         most = int(cfg.weight_words * _RING_SHARE) // (self.tiles * halves)
@@ -560,6 +565,8 @@ def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> C
     order = np.concatenate([head * size + within for head in range(encoder.heads)])
     low.norm("embeddings", encoder.embedding_norm, "x", needs="", gives="x0")
     query, key, value, projection, first, second = LINEAR_NAMES
+    # A sum that goes on as the residual stream lies where the next one is written; the LayerNorm between has read it.
+    streams = ("sum", "sum") if encoder.norm_first else ("x16", "y16")
     for number, p in enumerate(encoder.layers):
         k = p.linear[key]
         permuted = LinearParameters(
@@ -571,8 +578,8 @@ def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> C
         low.linear(f"{number}.{query}", p.linear[query], "x8", Result.STORE8, "q", needs=x, gives=f"q{number}")
         low.attention(number, p)
         for label, parameters, source, residual, norm, target, needs, gives in (
-            (projection, p.linear[projection], "c", "x16", p.norm1, "y", f"c{number}", y),
-            (second, p.linear[second], "f", "y16", p.norm2, "x", f"f{number}", f"x{number + 1}"),
+            (projection, p.linear[projection], "c", streams[0], p.norm1, "y", f"c{number}", y),
+            (second, p.linear[second], "f", streams[1], p.norm2, "x", f"f{number}", f"x{number + 1}"),
         ):
             if label == second:
                 low.linear(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,13 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LinearParameters:
-    """One linear layer: weights (columns, reduction), and per column what follows the sum."""
+    """One linear layer: weights (columns, reduction), and per column what follows the sum.
+
+    Attributes
+    ----------
+    input_scale, steps : float64 arrays, shapes (reduction,) and (columns,)
+        ``weights = round(w * input_scale / steps)``, ``bias = round(b / steps)``.
+    """
 
     weights: NDArray[np.int8]
     pattern: Pattern
@@ -43,15 +49,18 @@ class LinearParameters:
     multiplier: Ints
     shift: Ints
     second: Ints
+    input_scale: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
+    steps: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
 
 
 @dataclass(frozen=True)
 class NormParameters:
-    """One LayerNorm, as rtl/norm.py takes it."""
+    """One LayerNorm, as rtl/norm.py takes it; `wide_scale` is that of its 16-bit results."""
 
     scale: Ints
     shift: Ints
     multiplier: Ints
+    wide_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,13 @@ class QuantizedEncoder:
         Of the 16-bit sum of embeddings that the host stores.
     output_scale : float
         Of the pooled output before division by `POOL_FACTOR`.
+    embedding_norm : NormParameters
+        Of the LayerNorm before the first products; a layer's `norm1` and `norm2` lie between its attention and
+        feed-forward products, and behind its last sum.
+    norm_first : bool
+        The residual stream is the sums, as in ViT; else the LayerNorms' results, as in BERT.
+    pooling : str
+        ``mean`` or ``first``.
     """
 
     layers: tuple[LayerParameters, ...]
@@ -86,6 +102,8 @@ class QuantizedEncoder:
     hidden: int
     heads: int
     intermediate: int
+    norm_first: bool = False
+    pooling: str = "mean"
 
 
 def _least_squares_scale(values: NDArray) -> float:
@@ -103,14 +121,18 @@ def _least_squares_scale(values: NDArray) -> float:
     return best
 
 
+def norm_factor(columns: int) -> float:
+    """What a LayerNorm's scale is multiplied by: the hardware's normalized values lack it (docs/numerics.md)."""
+    return columns / 2 ** int(math.log2(columns)) * 16
+
+
 def _norm(gamma: NDArray, beta: NDArray, wide_scale: float, narrow_scale: NDArray) -> tuple[NormParameters, NDArray]:
     """Parameters of a LayerNorm; and the 8-bit scales they really mean."""
     columns = len(gamma)
-    kappa = columns / 2 ** int(math.log2(columns))
-    scale = np.round(gamma / wide_scale * kappa * 16).astype(np.int64)
+    scale = np.round(gamma / wide_scale * norm_factor(columns)).astype(np.int64)
     multiplier = np.clip(np.round(wide_scale / narrow_scale * 65536), 1, 65535).astype(np.int64)
     shift = np.clip(np.round(beta / wide_scale), -32767, 32767).astype(np.int64)
-    return NormParameters(scale, shift, multiplier), wide_scale * 65536 / multiplier
+    return NormParameters(scale, shift, multiplier, wide_scale), wide_scale * 65536 / multiplier
 
 
 def _wide_scale(values: NDArray, gamma: NDArray | None = None) -> float:
@@ -145,7 +167,7 @@ def shape_encoder(
 
 def quantize(
     model: BertModel,
-    calibration: Sequence[list[int]],
+    calibration: Sequence[list[int] | NDArray[np.float32]],
     patterns: Mapping[tuple[int, str], Pattern] | None = None,
     *,
     equalize: bool = True,
@@ -155,7 +177,7 @@ def quantize(
 
     Parameters
     ----------
-    calibration : token ids of sentences
+    calibration : token ids of sentences, or sums of embeddings
     patterns : N:M of linear layers, by (layer, name); the others stay dense
     equalize : bool
         Per-channel scales for the inputs of products after LayerNorm and activation.
@@ -206,6 +228,8 @@ def quantize(
             multiplier.astype(np.int64),
             shift.astype(np.int64),
             np.zeros(columns, np.int64) if second is None else np.broadcast_to(second, (columns,)).astype(np.int64),
+            np.broadcast_to(np.asarray(input_scale, np.float64), (weight.shape[1],)),
+            steps,
         )
 
     def after_norm(layer: int, tensor: str, norm: str, weights: Sequence[NDArray]):
@@ -230,7 +254,10 @@ def quantize(
     names = LINEAR_NAMES
     layers = []
     attention_inputs = [[model.linear(i, n)[0] for n in names[:3]] for i in range(model.layers)] + [[]]
-    embedding_norm, wide, narrow = after_norm(0, "input", "embeddings", attention_inputs[0])
+    embedding_norm, wide, narrow = after_norm(0, "input", model.norm_before, attention_inputs[0])
+    embedded_scale = _wide_scale(seen(0, "embedded"))
+    if model.norm_first:
+        wide = embedded_scale
     for layer in range(model.layers):
         report(f"layer {layer}")
         scales = {n: _least_squares_scale(seen(layer, n)) for n in ("query", "key", "value", "context", "intermediate")}
@@ -241,10 +268,10 @@ def quantize(
         gain = min(7, max(0, round(math.log2(scales["value"] / scales["context"]))))
         sum_scale, second = added(wide, seen(layer, "sum1"))
         found[names[3]] = linear(layer, names[3], scales["value"] / 2**gain, sum_scale, second)
-        prefix = f"encoder.layer.{layer}"
-        norm1, wide, narrow = after_norm(
-            layer, "normed", f"{prefix}.attention.output", [model.linear(layer, names[4])[0]]
+        norm1, norm_scale, narrow = after_norm(
+            layer, "normed", model.norm_between(layer), [model.linear(layer, names[4])[0]]
         )
+        wide = sum_scale if model.norm_first else norm_scale
         inputs = np.concatenate([np.arange(128), np.arange(-128, 0)]) * scales["intermediate"]
         activated = model.activate(inputs.astype(np.float32)).astype(np.float64)
         table_scale = max(float(np.abs(activated).max()), 1e-6) / 32767
@@ -253,7 +280,8 @@ def quantize(
         found[names[4]] = linear(layer, names[4], narrow, scales["intermediate"], multipliers)
         sum_scale, second = added(wide, seen(layer, "sum2"))
         found[names[5]] = linear(layer, names[5], table_scale * 65536 / multipliers, sum_scale, second)
-        norm2, wide, narrow = after_norm(layer, "output", f"{prefix}.output", attention_inputs[layer + 1])
+        norm2, norm_scale, narrow = after_norm(layer, "output", model.norm_behind(layer), attention_inputs[layer + 1])
+        wide = sum_scale if model.norm_first else norm_scale
         layers.append(
             LayerParameters(
                 found, int(score_multiplier), int(score_shift), gain,
@@ -261,6 +289,6 @@ def quantize(
             )
         )  # fmt: skip
     return QuantizedEncoder(
-        tuple(layers), embedding_norm, _wide_scale(seen(0, "embedded")), float(narrow[0]),
-        model.hidden, model.heads, model.intermediate,
+        tuple(layers), embedding_norm, embedded_scale, float(narrow[0]),
+        model.hidden, model.heads, model.intermediate, model.norm_first, model.pooling,
     )  # fmt: skip

@@ -1,7 +1,8 @@
-"""Encoders of the BERT family in fp32 numpy, from Hugging Face's config.json and model.safetensors."""
+"""Encoders in fp32 numpy: the BERT family's from Hugging Face's config.json and model.safetensors, and ViT's."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class BertModel:
     hidden, heads, layers, intermediate : int
     activation : str
         ``gelu`` or ``relu``.
+    norm_first : bool
+        LayerNorms before the products and one behind the last layer, as in ViT; else behind the residual
+        sums and one before the first layer, as in BERT. ``embeddings.LayerNorm`` is that one.
+    pooling : str
+        ``mean`` over the tokens, or ``first``: the first token's output.
     """
 
     tensors: dict[str, Array]
@@ -41,6 +47,8 @@ class BertModel:
     layers: int
     intermediate: int
     activation: str = "gelu"
+    norm_first: bool = False
+    pooling: str = "mean"
 
     @staticmethod
     def load(folder: Path) -> BertModel:
@@ -80,6 +88,33 @@ class BertModel:
             raise InputError(f"{folder / 'model.safetensors'} lacks {len(missing)} tensors: {', '.join(missing[:8])}.")
         return model
 
+    def save(self, folder: Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``, as `load` and Hugging Face's BertModel read them.
+
+        Raises
+        ------
+        InputError
+            If they cannot be written.
+        """
+        from safetensors.numpy import save_file
+
+        t = self.tensors
+        described = {
+            "model_type": "bert", "architectures": ["BertModel"], "hidden_size": self.hidden,
+            "num_attention_heads": self.heads, "num_hidden_layers": self.layers,
+            "intermediate_size": self.intermediate, "hidden_act": self.activation, "layer_norm_eps": 1e-12,
+            "position_embedding_type": "absolute", "pad_token_id": 0,
+            "vocab_size": len(t["embeddings.word_embeddings.weight"]),
+            "max_position_embeddings": len(t["embeddings.position_embeddings.weight"]),
+            "type_vocab_size": len(t["embeddings.token_type_embeddings.weight"]),
+        }  # fmt: skip
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+            save_file({k: np.ascontiguousarray(v) for k, v in t.items()}, folder / "model.safetensors")
+        except OSError as error:
+            raise InputError(f"cannot write {folder}: {error.strerror}.") from error
+
     def names(self) -> list[str]:
         """All tensors the model needs."""
         found = [f"embeddings.{n}_embeddings.weight" for n in ("word", "position", "token_type")]
@@ -111,16 +146,19 @@ class BertModel:
         """The feed-forward's activation function."""
         return gelu(x) if self.activation == "gelu" else np.maximum(x, 0)
 
-    def forward(self, ids: list[int]) -> tuple[list[dict[str, Array]], Array]:
-        """Every layer's intermediate tensors by name, and the mean-pooled output.
+    def forward(self, ids: list[int] | Array) -> tuple[list[dict[str, Array]], Array]:
+        """Every layer's intermediate tensors by name, and the pooled output.
 
-        Names: input, query, key, value, context, sum1, normed, intermediate, activated, sum2, output; the
-        first dictionary also has ``embedded``, the sum of embeddings.
+        Takes token ids, or the sum of embeddings. Names: input, query, key, value, context, sum1, normed,
+        intermediate, activated, sum2, output; the first dictionary also has ``embedded``, the sum of embeddings.
+        ``input`` and ``normed`` are what the products take; ``output`` is the next layer's input, the last one what is
+        pooled.
         """
-        embedded = self.embed(ids)
-        x = layer_norm(embedded, *self.norm_parameters("embeddings"))
+        embedded = ids if isinstance(ids, np.ndarray) else self.embed(ids)
         found = []
-        tokens = len(ids)
+        tokens = len(embedded)
+        x = layer_norm(embedded, *self.norm_parameters(self.norm_before))
+        stream = embedded if self.norm_first else x
         for layer in range(self.layers):
             at: dict[str, Array] = {"input": x} if layer else {"input": x, "embedded": embedded}
 
@@ -138,19 +176,38 @@ class BertModel:
             exponential = np.exp(scores - scores.max(-1, keepdims=True))
             probabilities = exponential / exponential.sum(-1, keepdims=True)
             at["context"] = (probabilities @ value).transpose(1, 0, 2).reshape(tokens, -1)
-            at["sum1"] = apply("attention.output.dense", at["context"]) + x
-            prefix = f"encoder.layer.{layer}"
-            at["normed"] = layer_norm(at["sum1"], *self.norm_parameters(f"{prefix}.attention.output"))
+            at["sum1"] = apply("attention.output.dense", at["context"]) + stream
+            at["normed"] = layer_norm(at["sum1"], *self.norm_parameters(self.norm_between(layer)))
             at["intermediate"] = apply("intermediate.dense", at["normed"])
             at["activated"] = self.activate(at["intermediate"])
-            at["sum2"] = apply("output.dense", at["activated"]) + at["normed"]
-            x = at["output"] = layer_norm(at["sum2"], *self.norm_parameters(f"{prefix}.output"))
+            at["sum2"] = apply("output.dense", at["activated"]) + (at["sum1"] if self.norm_first else at["normed"])
+            x = at["output"] = layer_norm(at["sum2"], *self.norm_parameters(self.norm_behind(layer)))
+            stream = at["sum2"] if self.norm_first else x
             found.append(at)
-        return found, x.mean(0)
+        return found, x[0] if self.pooling == "first" else x.mean(0)
+
+    @property
+    def norm_before(self) -> str:
+        """The LayerNorm between the sum of embeddings and the first products."""
+        return "encoder.layer.0.attention.output" if self.norm_first else "embeddings"
+
+    def norm_between(self, layer: int) -> str:
+        """The LayerNorm between a layer's attention and its feed-forward products."""
+        return f"encoder.layer.{layer}.{'output' if self.norm_first else 'attention.output'}"
+
+    def norm_behind(self, layer: int) -> str:
+        """The LayerNorm between a layer's last sum and what takes it: the next layer, or the pooling."""
+        if not self.norm_first:
+            return f"encoder.layer.{layer}.output"
+        return f"encoder.layer.{layer + 1}.attention.output" if layer + 1 < self.layers else "embeddings"
 
     def replaced(self, weights: dict[tuple[int, str], NDArray]) -> BertModel:
         """The model with some linear layers' weights replaced: keys are (layer, name)."""
         tensors = dict(self.tensors)
         for (layer, name), weight in weights.items():
             tensors[f"encoder.layer.{layer}.{name}.weight"] = np.asarray(weight, np.float32)
-        return BertModel(tensors, self.hidden, self.heads, self.layers, self.intermediate, self.activation)
+        return self.with_tensors(tensors)
+
+    def with_tensors(self, tensors: dict[str, Array]) -> BertModel:
+        """The same shape with other tensors."""
+        return dataclasses.replace(self, tensors=tensors)

@@ -1,0 +1,97 @@
+"""Pruned networks measured: accuracy, density, cycles, memory; and a picture of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ..config import Config
+from ..model.bert import BertModel
+from ..model.embedder import Embedder
+from .compression import Compression, compression
+from .costs import cycles_of
+from .encoder import Encoder
+from .store import Stored
+from .workbench import Workbench
+
+__all__ = ["Evaluation", "draw", "measure"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One network.
+
+    Attributes
+    ----------
+    method : str
+    density : float
+        Share of the linear layers' weights kept.
+    fp32, int8 : dict
+        Cosine and Spearman correlation with dense fp32, in fp32 and in the accelerator's integers.
+    cycles : float
+        By the cycle model.
+    compression : of every layer, the whole as the last
+    """
+
+    name: str
+    method: str
+    density: float
+    fp32: dict[str, float]
+    int8: dict[str, float]
+    cycles: float
+    compression: list[Compression]
+
+
+@cache
+def _bench(model: str) -> Workbench:
+    """The dense model's workbench; nothing of its corpus is used."""
+    return Workbench(Embedder.load(Path(model) if model else None), sentences=1, calibration=1)
+
+
+def measure(stored: Stored, config: Config, tokens: int, report: Callable[[str], None] = lambda _: None) -> Evaluation:
+    """Measure a network; what was measured before is not measured again."""
+    name = stored.folder.name
+    report(name)
+    bench = _bench(stored.settings["model"])
+    bench.report = lambda text: report(f"{name}: {text}")
+    model, patterns = BertModel.load(stored.folder), stored.patterns
+    key = f"int8 {config.hash}"
+    if "fp32" not in stored.measured or key not in stored.measured:
+        stored.measured["fp32"] = bench.scores(Encoder(model))
+        stored.measured[key] = bench.int8_scores(model, patterns, config)
+        stored.save()
+    shapes = {k: model.linear(*k)[0].shape for k in patterns}
+    size = sum(a * b for a, b in shapes.values())
+    density = sum(shapes[k][0] * shapes[k][1] * p.density for k, p in patterns.items()) / size
+    report(f"{name}: cycles")
+    return Evaluation(
+        name, stored.settings["method"], density, stored.measured["fp32"], stored.measured[key],
+        cycles_of(model, patterns, config, tokens), compression(shapes, patterns, config.window),
+    )  # fmt: skip
+
+
+def draw(rows: Sequence[Evaluation], path: Path) -> None:
+    """INT8 cosine against density, cycles and memory, a colour for each method."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.2), layout="constrained", sharey=True)
+    for method in dict.fromkeys(r.method for r in rows):
+        own = sorted((r for r in rows if r.method == method), key=lambda r: r.density)
+        for axis, values in zip(
+            axes,
+            ([r.density for r in own], [r.cycles / 1e6 for r in own], [r.compression[-1].bytes / 2**20 for r in own]),
+            strict=True,
+        ):
+            axis.plot(values, [r.int8["cosine"] for r in own], marker="o", label=method)
+    for axis, title in zip(axes, ("density", "million cycles", "MiB of weights"), strict=True):
+        axis.set_xlabel(title)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("cosine with dense fp32, INT8")
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

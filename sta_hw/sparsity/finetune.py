@@ -1,0 +1,279 @@
+"""Fine-tuning of pruned networks: a task, fixed masks or SR-STE, seeded, resumable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from ..config import Pattern
+from ..errors import InputError
+from .encoder import pad
+from .masks import divergence, nm_mask
+
+__all__ = ["Classification", "Distillation", "FineTuned", "SrSte", "Task", "Tuning", "fine_tune", "sparse_masks"]
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Task(Protocol):
+    """What a network learns."""
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[tuple[Any, ...], Tensor]:
+        """Arguments of the network's forward, and what it should give."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """A scalar."""
+
+
+class Distillation:
+    """Embeddings of another encoder, of texts and of their tokens: loss 1 - cosine of both, added.
+
+    Parameters
+    ----------
+    embedded : embedding sums, each (tokens, hidden)
+    targets : the other encoder's outputs, each (tokens, hidden)
+    pool : function
+        Tokens' outputs and their mask to a text's, as the encoder does.
+    """
+
+    def __init__(
+        self, embedded: Sequence[NDArray[np.float32]], targets: Sequence[NDArray[np.float32]],
+        pool: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:  # fmt: skip
+        self.embedded, self.targets, self.pool = embedded, targets, pool
+        # Batches of texts of about one length waste no work on padding.
+        self.by_length = np.argsort([len(e) for e in embedded], kind="stable")
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[tuple[Any, ...], Tensor]:
+        start = int(rng.integers(max(1, len(self.by_length) - size + 1)))
+        chosen = self.by_length[start : start + size]
+        return (*pad([self.embedded[i] for i in chosen]), False), pad([self.targets[i] for i in chosen])[0]
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        mask = target.abs().sum(-1) > 0  # padding is zeros, a token's output never
+        whole = functional.cosine_similarity(self.pool(output, mask), self.pool(target, mask)).mean()
+        single = functional.cosine_similarity(output[mask], target[mask]).mean()
+        return 2 - whole - single
+
+
+class Classification:
+    """Labels: cross-entropy.
+
+    Parameters
+    ----------
+    inputs : shape (samples, ...)
+    labels : shape (samples,)
+    """
+
+    def __init__(self, inputs: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+        self.inputs, self.labels = torch.from_numpy(inputs), torch.from_numpy(labels)
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        chosen = rng.choice(len(self.labels), min(size, len(self.labels)), replace=False)
+        return (self.inputs[chosen],), self.labels[chosen]
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(output, target)
+
+
+class _SparseRefined(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, decay: float) -> Tensor:
+        ctx.save_for_backward(weight, mask)
+        ctx.decay = decay
+        return weight * mask
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        weight, mask = ctx.saved_tensors
+        return gradient + ctx.decay * torch.where(mask, 0.0, weight), None, None
+
+
+class SrSte(nn.Module):
+    """Dense weights of which the forward pass sees the N largest of each group; as a parametrization.
+
+    SR-STE (Zhou et al., arXiv 2102.04010, section 3.3, equation 9): the gradient goes straight through the mask, and
+    ``decay * (1 - mask) * weight`` is added, so that pruned weights shrink and masks settle.
+    """
+
+    def __init__(self, pattern: Pattern, decay: float = 2e-4) -> None:
+        super().__init__()
+        self.pattern, self.decay = pattern, decay
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return _SparseRefined.apply(weight, nm_mask(weight.detach().abs(), self.pattern), self.decay)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How to fine-tune.
+
+    Attributes
+    ----------
+    steps, batch : int
+    rate : float
+        Adam's largest learning rate; it rises over a tenth of the steps and falls as a cosine to a hundredth.
+    seed : int
+        Of the batches.
+    dynamic : bool
+        SR-STE: masks follow the weights; else they stay.
+    decay : float
+        SR-STE's lambda.
+    """
+
+    steps: int = 200
+    batch: int = 32
+    rate: float = 3e-4
+    seed: int = 0
+    dynamic: bool = False
+    decay: float = 2e-4
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch < 1 or not self.rate > 0:
+            raise InputError(
+                f"steps = {self.steps}, batch = {self.batch}, rate = {self.rate}: steps is at least 0, batch at least "
+                "1, the rate above 0; 200, 32 and 0.0003 are usual."
+            )
+
+
+@dataclass
+class FineTuned:
+    """What came of it.
+
+    Attributes
+    ----------
+    losses : list of float
+        Of every step.
+    divergences : list of float
+        SR-STE's Sparse Architecture Divergence between masks `_EVERY` steps apart.
+    masks : bool tensors by layer
+    """
+
+    losses: list[float] = field(default_factory=list)
+    divergences: list[float] = field(default_factory=list)
+    masks: dict[Any, Tensor] = field(default_factory=dict)
+
+
+_EVERY = 10
+"""Steps between looks at the masks, and between saved states."""
+
+
+def sparse_masks(linears: Mapping[Key, nn.Linear], patterns: Mapping[Key, Pattern]) -> dict[Key, Tensor]:
+    """Masks of the largest weights that are there now."""
+    return {
+        key: nm_mask(linear.weight.detach().abs(), patterns[key])
+        for key, linear in linears.items()
+        if key in patterns and not patterns[key].dense
+    }
+
+
+def _rate(tuning: Tuning, step: int) -> float:
+    rise = max(1, tuning.steps // 10)
+    if step < rise:
+        return tuning.rate * (step + 1) / rise
+    along = (step - rise) / max(1, tuning.steps - rise)
+    return tuning.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * along)) / 2)
+
+
+def fine_tune(
+    network: nn.Module, linears: Mapping[Key, nn.Linear], patterns: Mapping[Key, Pattern], task: Task, tuning: Tuning,
+    *, masks: Mapping[Key, Tensor] | None = None, state: Path | None = None,
+    report: Callable[[int, int, float], None] = lambda done, total, loss: None,
+) -> FineTuned:  # fmt: skip
+    """Train `network` in place, its linear layers sparse before and after.
+
+    Parameters
+    ----------
+    masks : fixed masks; of the largest weights if not given
+    state : file
+        Saved every few steps and at the end, and gone on from if it exists.
+    report : told steps done, steps in all, and the loss
+
+    Raises
+    ------
+    InputError
+        If `state` was made with other settings, or cannot be read.
+    """
+    found = FineTuned()
+    sparse = {key: linears[key] for key in sparse_masks(linears, patterns)}
+    fixed = dict(masks or sparse_masks(sparse, patterns))
+    if tuning.dynamic:
+        for key, linear in sparse.items():
+            parametrize.register_parametrization(linear, "weight", SrSte(patterns[key], tuning.decay))
+    rng = np.random.default_rng(tuning.seed)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, tuning.rate)
+    first = 0
+    described = f"{tuning} {sorted((str(k), str(p)) for k, p in patterns.items())}"
+    if state is not None and state.exists():
+        first, found = _resume(state, described, network, optimizer, rng)
+    before = found.masks or _masks_now(sparse, patterns)
+
+    def save(step: int) -> None:
+        if state is not None:
+            found.masks = before
+            kept = {"step": step, "described": described, "network": network.state_dict(), "found": vars(found),
+                    "optimizer": optimizer.state_dict(), "rng": rng.bit_generator.state}  # fmt: skip
+            state.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(kept, state.with_suffix(".part"))
+            state.with_suffix(".part").replace(state)
+
+    network.train()
+    for step in range(first, tuning.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(tuning, step)
+        arguments, target = task.batch(rng, tuning.batch)
+        loss = task.loss(network(*arguments), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if not tuning.dynamic:
+            for key, linear in sparse.items():
+                linear.weight.data *= fixed[key]
+        found.losses.append(loss.item())
+        report(step + 1, tuning.steps, found.losses[-1])
+        if (step + 1) % _EVERY == 0:
+            if tuning.dynamic:
+                now = _masks_now(sparse, patterns)
+                found.divergences.append(divergence(before, now))
+                before = now
+            save(step + 1)
+    save(tuning.steps)
+    network.eval()
+    for linear in sparse.values():
+        if parametrize.is_parametrized(linear):
+            parametrize.remove_parametrizations(linear, "weight")
+    found.masks = sparse_masks(sparse, patterns) if tuning.dynamic else fixed
+    return found
+
+
+def _masks_now(linears: Mapping[Key, nn.Linear], patterns: Mapping[Key, Pattern]) -> dict[Key, Tensor]:
+    """Masks of the weights that the forward pass sees."""
+    return {key: nm_mask(linear.weight.detach().abs(), patterns[key]) for key, linear in linears.items()}
+
+
+def _resume(
+    state: Path, described: str, network: nn.Module, optimizer: torch.optim.Optimizer, rng: np.random.Generator
+) -> tuple[int, FineTuned]:
+    try:
+        kept = torch.load(state, weights_only=False)
+        if kept["described"] != described:
+            raise InputError(f"{state} was saved by a run with other settings; delete it, or repeat them.")
+        network.load_state_dict(kept["network"])
+        optimizer.load_state_dict(kept["optimizer"])
+        rng.bit_generator.state = kept["rng"]
+        return kept["step"], FineTuned(**kept["found"])
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{state} is not a saved state of this network: {error}") from error

@@ -1,0 +1,81 @@
+"""A series of N:M networks, each made from the one before: inherited dynamic pruning."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
+
+from ..config import Pattern
+from ..errors import InputError
+from .finetune import FineTuned, Task, Tuning, fine_tune
+from .pruners import Magnitude
+
+__all__ = ["Level", "idp", "levels_down"]
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One network of the series: what was fine-tuned, and how it went."""
+
+    pattern: Pattern
+    network: nn.Module
+    tuned: FineTuned
+
+
+def levels_down(m: int, last: int) -> list[Pattern]:
+    """N walked down from M - 1 to `last`.
+
+    Raises
+    ------
+    InputError
+        If `last` is not among 1 to M - 1.
+    """
+    if not 1 <= last < m:
+        raise InputError(f"the last N of a series at M = {m} is 1 to {m - 1}, not {last}; the nearest is 1.")
+    return [Pattern(n, m) for n in range(m - 1, last - 1, -1)]
+
+
+def idp(
+    network: nn.Module, linears: Callable[[nn.Module], dict[Key, nn.Linear]], levels: Sequence[Pattern], task: Task,
+    tuning: Tuning, *, states: Path | None = None,
+    report: Callable[[Pattern, int, int, float], None] = lambda level, done, total, loss: None,
+) -> Iterator[Level]:  # fmt: skip
+    """Networks for every level, each fine-tuned from the last level's winner.
+
+    IDP with sparsity inheritance (STA, arXiv 2208.06118, section III): at each level the weights of the level before
+    are pruned to the next N, and fine-tuned while the masks follow the weights (SR-STE), so a weight dropped at one
+    moment may come back. `tuning`, its steps those of one level, is used with ``dynamic`` set.
+
+    Parameters
+    ----------
+    network : module
+        Not changed; copies are.
+    linears : function
+        The layers to prune of such a module, by name.
+    states : folder
+        For resuming: a state for each level.
+    """
+    current = copy.deepcopy(network)
+    for number, pattern in enumerate(levels):
+        layers = linears(current)
+        patterns = dict.fromkeys(layers, pattern)
+        state = states / f"level-{pattern.n}-{pattern.m}.pt" if states else None
+        tuned = fine_tune(
+            current,
+            layers,
+            patterns,
+            task,
+            replace(tuning, dynamic=True, seed=tuning.seed + number),
+            state=state,
+            report=lambda done, total, loss, level=pattern: report(level, done, total, loss),  # type: ignore[misc]
+        )
+        winner = copy.deepcopy(current)
+        Magnitude().prune(winner, linears(winner), patterns)
+        yield Level(pattern, winner, tuned)

@@ -1,0 +1,50 @@
+"""Series of networks: every level satisfied, made from the level before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sta_hw.config import Pattern
+from sta_hw.errors import InputError
+from sta_hw.formats.nm import satisfies
+from sta_hw.sparsity.encoder import Encoder
+from sta_hw.sparsity.finetune import Tuning
+from sta_hw.sparsity.idp import idp, levels_down
+from tests.test_finetune import task_and_teacher
+
+
+def test_levels() -> None:
+    assert [str(p) for p in levels_down(4, 1)] == ["3:4", "2:4", "1:4"]
+    assert len(levels_down(16, 2)) == 14
+    for last in (0, 4):
+        with pytest.raises(InputError, match="1 to 3"):
+            levels_down(4, last)
+
+
+def test_series(tmp_path: Path) -> None:
+    task, teacher = task_and_teacher()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    levels = levels_down(8, 2)
+    found = list(idp(teacher, lambda n: n.linears, levels, task, Tuning(10, 8, 3e-3), states=tmp_path))  # type: ignore[arg-type,return-value]
+    assert [f.pattern for f in found] == levels
+    for level in found:
+        assert isinstance(level.network, Encoder)
+        for linear in level.network.linears.values():
+            assert satisfies(linear.weight.detach().numpy(), level.pattern)
+        assert len(level.tuned.losses) == 10
+    assert all(torch.equal(before[n], v) for n, v in teacher.state_dict().items())
+    # A level inherits: it begins no worse than one-shot pruning from dense would be after as many steps.
+    assert found[-1].tuned.losses[-1] < found[-1].tuned.losses[0] + 0.2
+    assert (tmp_path / "level-2-8.pt").exists()
+
+
+def test_masks_change_between_levels() -> None:
+    """A weight dropped at one level may come back at a sparser one: masks are not nested by force."""
+    task, teacher = task_and_teacher()
+    series = list(idp(teacher, lambda n: n.linears, [Pattern(3, 4), Pattern(2, 4)], task, Tuning(40, 8, 2e-2)))  # type: ignore[arg-type,return-value]
+    masks = [{k: w.weight != 0 for k, w in level.network.linears.items()} for level in series]  # type: ignore[union-attr,operator]
+    returned = sum(int((masks[1][k] & ~masks[0][k]).sum()) for k in masks[0])
+    assert returned > 0
