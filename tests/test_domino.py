@@ -78,7 +78,7 @@ def test_sensitivities() -> None:
 
 
 def test_costs_in_every_unit() -> None:
-    model = random_model(0, hidden=64, intermediate=128, layers=2)
+    model = random_model(0, hidden=128, intermediate=512, layers=2)
     config = PRESETS["small"]
     parameters = layer_costs(model, "parameters", 16, config, 12)
     macs = layer_costs(model, "macs", 16, config, 12)

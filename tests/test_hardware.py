@@ -74,5 +74,5 @@ def test_refusals() -> None:
     with pytest.raises(InputError, match="129 tokens"):
         hardware([hardware.encoder.model.embed(random_ids(0, 129))])
     hardware.encoder.linears[0, "attention.self.query"].weight.data += 1.0
-    with pytest.raises(InputError, match="attention.self.query: the weights do not satisfy 2:4"):
+    with pytest.raises(InputError, match=r"attention\.self\.query: the weights do not satisfy 2:4"):
         hardware.to_quantized()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import accuracy, encoder, engine, model, sim, softmax
+from . import accuracy, digits, encoder, engine, model, sim, softmax
 from .report import Figure, Report, tool_versions
 
 __all__ = ["BENCHES", "Figure", "Report", "tool_versions"]
@@ -16,5 +16,6 @@ BENCHES: dict[str, Callable[..., Report]] = {
     "accuracy": accuracy.run,
     "model": model.run,
     "sim": sim.run,
+    "digits": digits.run,
 }
 """Benchmarks by name."""

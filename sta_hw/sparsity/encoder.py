@@ -99,17 +99,20 @@ class Encoder(nn.Module):
         }
 
     def forward(self, embedded: Tensor, mask: Tensor | None = None, pooled: bool = True) -> Tensor:
-        """Embedding sums (texts, tokens, hidden) to pooled outputs (texts, hidden), or every token's.
+        """Embedding sums (texts, tokens, hidden) to pooled outputs (texts, hidden).
 
+        Or, if not `pooled`, to every layer's outputs (texts, tokens, layers, hidden), the last with what follows it.
         `mask`, bool of shape (texts, tokens), is true for tokens, false for padding.
         """
         x = embedded if self.model.norm_first else self.norm(embedded)
         keys = None if mask is None else mask[:, None, None, :]
+        outputs = []
         for layer in self.layers:
             x = layer(x, keys)
+            outputs.append(x)
         if self.model.norm_first:
-            x = self.norm(x)
-        return self.pool(x, mask) if pooled else x
+            x = outputs[-1] = self.norm(x)
+        return self.pool(x, mask) if pooled else torch.stack(outputs, 2)
 
     def pool(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Tokens' outputs (texts, tokens, hidden) to pooled ones (texts, hidden)."""
@@ -137,10 +140,10 @@ class Encoder(nn.Module):
         return self.model.with_tensors(tensors)
 
 
-def pad(embedded: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    """Texts of any number of tokens as one batch: values (texts, tokens, hidden) and their mask (texts, tokens)."""
+def pad(embedded: Sequence[NDArray]) -> tuple[Tensor, Tensor]:
+    """Texts of any number of tokens as one batch: values (texts, tokens, ...) and their mask (texts, tokens)."""
     longest = max(len(e) for e in embedded)
-    batch = np.zeros((len(embedded), longest, embedded[0].shape[1]), np.float32)
+    batch = np.zeros((len(embedded), longest, *embedded[0].shape[1:]), np.float32)
     mask = np.zeros((len(embedded), longest), bool)
     for i, e in enumerate(embedded):
         batch[i, : len(e)] = e

@@ -36,12 +36,15 @@ class Task(Protocol):
 
 
 class Distillation:
-    """Embeddings of another encoder, of texts and of their tokens: loss 1 - cosine of both, added.
+    """Embeddings of another encoder: of texts, and of their tokens behind every layer.
+
+    The loss is 1 - cosine of both, added; the layers' outputs tell the lower ones more than the last alone would
+    (TinyBERT, Jiao et al., arXiv 1909.10351, section 3.1).
 
     Parameters
     ----------
     embedded : embedding sums, each (tokens, hidden)
-    targets : the other encoder's outputs, each (tokens, hidden)
+    targets : the other encoder's outputs, each (tokens, layers, hidden)
     pool : function
         Tokens' outputs and their mask to a text's, as the encoder does.
     """
@@ -60,9 +63,10 @@ class Distillation:
         return (*pad([self.embedded[i] for i in chosen]), False), pad([self.targets[i] for i in chosen])[0]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        mask = target.abs().sum(-1) > 0  # padding is zeros, a token's output never
-        whole = functional.cosine_similarity(self.pool(output, mask), self.pool(target, mask)).mean()
-        single = functional.cosine_similarity(output[mask], target[mask]).mean()
+        mask = target[:, :, -1].abs().sum(-1) > 0  # padding is zeros, a token's output never
+        found, wanted = (self.pool(t[:, :, -1], mask) for t in (output, target))
+        whole = functional.cosine_similarity(found, wanted).mean()
+        single = functional.cosine_similarity(output[mask], target[mask], dim=-1).mean()
         return 2 - whole - single
 
 
@@ -122,13 +126,15 @@ class Tuning:
     ----------
     steps, batch : int
     rate : float
-        Adam's largest learning rate; it rises over a tenth of the steps and falls as a cosine to a hundredth.
+        AdamW's largest learning rate; it rises over a tenth of the steps and falls as a cosine to a hundredth.
     seed : int
         Of the batches.
     dynamic : bool
         SR-STE: masks follow the weights; else they stay.
     decay : float
         SR-STE's lambda.
+    weight_decay : float
+        AdamW's.
     """
 
     steps: int = 200
@@ -137,6 +143,7 @@ class Tuning:
     seed: int = 0
     dynamic: bool = False
     decay: float = 2e-4
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch < 1 or not self.rate > 0:
@@ -212,7 +219,7 @@ def fine_tune(
             parametrize.register_parametrization(linear, "weight", SrSte(patterns[key], tuning.decay))
     rng = np.random.default_rng(tuning.seed)
     parameters = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, tuning.rate)
+    optimizer = torch.optim.AdamW(parameters, tuning.rate, weight_decay=tuning.weight_decay)
     first = 0
     described = f"{tuning} {sorted((str(k), str(p)) for k, p in patterns.items())}"
     if state is not None and state.exists():

@@ -55,7 +55,7 @@ class Workbench:
         self.teacher = Encoder(embedder.model).eval()
 
     def _outputs(self, encoder: Encoder, embedded: Sequence[NDArray]) -> list[NDArray]:
-        """Every text's tokens' outputs, (tokens, hidden) each."""
+        """Every layer's outputs for every text, (tokens, layers, hidden) each, in half precision to save memory."""
         order = np.argsort([len(e) for e in embedded], kind="stable")
         found: list[NDArray] = [np.zeros(0)] * len(embedded)
         with torch.no_grad():
@@ -64,7 +64,7 @@ class Workbench:
                 chosen = order[start : start + _BATCH]
                 out = encoder(*pad([embedded[i] for i in chosen]), False).numpy()
                 for i, tokens in zip(chosen, out, strict=True):
-                    found[i] = tokens[: len(embedded[i])].copy()
+                    found[i] = tokens[: len(embedded[i])].astype(np.float16)
         return found
 
     @cached_property

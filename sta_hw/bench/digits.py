@@ -1,0 +1,68 @@
+"""Benchmark with labels: a vision transformer trained here, pruned to 4:16, quantized, and run on RTL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..compiler.encoder import compile_encoder
+from ..compiler.quantize import quantize
+from ..config import PRESETS, Pattern
+from ..errors import InputError
+from ..runtime.backends import ReferenceBackend, RtlBackend, compare
+from .report import Figure, Report
+
+__all__ = ["run"]
+
+PATTERN = Pattern(4, 16)
+BAR = 1.0
+"""Points of accuracy that INT8 at 4:16 may lose."""
+
+
+def run(report: Callable[[str], None] = lambda _: None) -> Report:
+    """Train dense in fp32; prune and fine-tune; classify all held-out images on RTL, every byte as the reference's."""
+    try:
+        import torch
+    except ImportError:
+        raise InputError("PyTorch is not installed; pip install 'sta-hw[sparsity]' brings it.") from None
+    from ..sparsity.digits import Shifted, VisionNetwork, accuracy, digits, train_digits
+    from ..sparsity.finetune import Tuning, fine_tune
+    from ..sparsity.pruners import SparseGpt
+
+    config = PRESETS["reference"]
+    data = digits()
+
+    def watch(what: str) -> Callable[[int, int, float], None]:
+        return lambda done, total, loss: report(f"{what}: step {done} of {total}, loss {loss:.3f}")
+
+    dense = train_digits(data, report=watch("training"))
+    network = VisionNetwork(dense.to_model())
+    patterns = dict.fromkeys(network.linears, PATTERN)
+    batches = [(torch.from_numpy(data.train_images[i : i + 128]),) for i in range(0, 512, 128)]
+    masks = SparseGpt().prune(network, network.linears, patterns, batches, report)
+    one_shot = accuracy(network, data.test_images, data.test_labels)
+    task = Shifted(data.train_images, data.train_labels)
+    tuning = Tuning(1000, 64, 2e-3, 0, weight_decay=0.05)
+    fine_tune(network, network.linears, patterns, task, tuning, masks=masks, report=watch("fine-tuning at 4:16"))
+    model = network.to_model()
+    quantized = quantize(model.encoder, list(model.embed(data.train_images[:256])), patterns, report=report)
+    program = compile_encoder(quantized, config, model.tokens)
+    report("compiling the RTL")
+    hardware, reference = RtlBackend(config), ReferenceBackend(config)
+    right, cycles = 0, 0
+    for number, embedded in enumerate(model.embed(data.test_images)):
+        report(f"image {number + 1} of {len(data.test_images)} on RTL")
+        outcome = hardware.run(program, embedded)
+        compare(program, outcome.image, reference.run(program, embedded).image)
+        right += int(model.logits(program.pooled(outcome.image)).argmax() == data.test_labels[number])
+        cycles = outcome.run.cycles
+    exact, found = accuracy(dense, data.test_images, data.test_labels), right / len(data.test_labels)
+    rows: list[dict[str, Any]] = [
+        {"network": "fp32 dense", "accuracy": exact},
+        {"network": f"fp32 {PATTERN}, one shot (SparseGPT)", "accuracy": one_shot},
+        {"network": f"fp32 {PATTERN}, fine-tuned", "accuracy": accuracy(network, data.test_images, data.test_labels)},
+        {"network": f"INT8 {PATTERN}, on RTL", "accuracy": found, "cycles": cycles},
+    ]
+    lost = round(100 * (exact - found), 3)
+    figures = [Figure("held-out accuracy lost, fp32 dense to INT8 4:16 on RTL", lost, "points", f"<= {BAR}")]
+    return Report("digits", config, rows, figures)

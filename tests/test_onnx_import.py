@@ -1,0 +1,151 @@
+"""ONNX graphs as PyTorch (and so Optimum) exports them: equal to onnxruntime; what is not understood is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import transformers as hf
+from torch import nn
+
+from sta_hw.errors import CheckError, InputError
+from sta_hw.model.bert import BertModel
+from sta_hw.model.onnx_import import TOLERANCE, import_onnx
+from sta_hw.model.vision import VisionModel
+
+TEXT = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 64,
+        "vocab_size": 50, "max_position_embeddings": 64}  # fmt: skip
+IMAGE = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 64,
+         "image_size": 8, "patch_size": 2, "num_channels": 1}  # fmt: skip
+TEXT_INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
+
+
+class _Text(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Any, mask: Any, types: Any) -> Any:
+        out = self.model(input_ids=ids, attention_mask=mask, token_type_ids=types)
+        return out.last_hidden_state, out.pooler_output
+
+
+class _Image(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Any) -> Any:
+        return self.model(pixel_values=pixels).logits
+
+
+def export_text(path: Path, *, opset: int = 17, attention: str = "sdpa", **changes: Any) -> Any:
+    torch.manual_seed(0)
+    model = hf.BertModel(hf.BertConfig(**TEXT | changes, attn_implementation=attention)).eval()
+    ids = torch.randint(0, 50, (2, 9))
+    torch.onnx.export(
+        _Text(model).eval(), (ids, torch.ones_like(ids), torch.zeros_like(ids)), str(path), input_names=TEXT_INPUTS,
+        output_names=["last_hidden_state", "pooler_output"], opset_version=opset, dynamo=False,
+        dynamic_axes={name: {0: "batch", 1: "sequence"} for name in TEXT_INPUTS},
+    )  # fmt: skip
+    return model
+
+
+def export_image(path: Path, kind: str, *, opset: int = 17, attention: str = "sdpa") -> Any:
+    torch.manual_seed(0)
+    makers = {
+        "vit": (hf.ViTConfig, hf.ViTForImageClassification),
+        "deit": (hf.DeiTConfig, hf.DeiTForImageClassification),
+    }
+    make_config, make_model = makers[kind]
+    model = make_model(make_config(**IMAGE, attn_implementation=attention)).eval()
+    torch.onnx.export(
+        _Image(model).eval(), (torch.randn(1, 1, 8, 8),), str(path), input_names=["pixel_values"],
+        output_names=["logits"], opset_version=opset, dynamo=False, dynamic_axes={"pixel_values": {0: "batch"}},
+    )  # fmt: skip
+    return model
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("opset", [14, 17])
+def test_bert(opset: int, attention: str, tmp_path: Path) -> None:
+    theirs = export_text(tmp_path / "model.onnx", opset=opset, attention=attention)
+    found = import_onnx(tmp_path / "model.onnx")
+    assert isinstance(found.model, BertModel) and found.left_out == ["pooler_output"] and found.difference < TOLERANCE
+    assert (found.model.layers, found.model.heads, found.model.hidden, found.model.intermediate) == (2, 2, 32, 64)
+    ids = [3, 1, 4, 1, 5, 9, 2, 6]
+    with torch.no_grad():
+        wanted = theirs(input_ids=torch.tensor([ids])).last_hidden_state[0].mean(0).numpy()
+    np.testing.assert_allclose(found.model.forward(ids)[1], wanted, atol=1e-5)
+    # And by way of the checkpoint.
+    found.model.save(tmp_path / "folder")
+    again = BertModel.load(tmp_path / "folder")
+    np.testing.assert_array_equal(again.forward(ids)[1], found.model.forward(ids)[1])
+
+
+def test_relu(tmp_path: Path) -> None:
+    export_text(tmp_path / "model.onnx", hidden_act="relu")
+    model = import_onnx(tmp_path / "model.onnx").model
+    assert isinstance(model, BertModel) and model.activation == "relu"
+
+
+@pytest.mark.parametrize("kind", ["vit", "deit"])
+@pytest.mark.parametrize(("opset", "attention"), [(14, "eager"), (17, "sdpa")])
+def test_vision(kind: str, opset: int, attention: str, tmp_path: Path) -> None:
+    theirs = export_image(tmp_path / "model.onnx", kind, opset=opset, attention=attention)
+    found = import_onnx(tmp_path / "model.onnx")
+    model = found.model
+    assert isinstance(model, VisionModel) and found.left_out == []
+    assert len(model.class_tokens) == (2 if kind == "deit" else 1)
+    images = np.random.default_rng(0).normal(size=(2, 1, 8, 8)).astype(np.float32)
+    with torch.no_grad():
+        wanted = theirs(torch.from_numpy(images)).logits.numpy()
+    own = np.stack([model.logits(model.encoder.forward(e)[1]) for e in model.embed(images)])
+    np.testing.assert_allclose(own, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_new", "tanh"])
+def test_unsupported_operators_are_named(activation: str, tmp_path: Path) -> None:
+    export_text(tmp_path / "model.onnx", hidden_act=activation)
+    with pytest.raises(InputError, match=r"operator \w+ of node '.*(intermediate|output).*' is not supported"):
+        import_onnx(tmp_path / "model.onnx")
+
+
+def test_a_graph_that_is_no_encoder(tmp_path: Path) -> None:
+    """The feed-forward half left out: understood operators, but not the family."""
+    export_text(tmp_path / "model.onnx", num_hidden_layers=1)
+    model = onnx.load(str(tmp_path / "model.onnx"))
+    norms = [n for n in model.graph.node if n.op_type == "LayerNormalization"]
+    del model.graph.output[1:]
+    model.graph.output[0].name = norms[1].output[0]
+    keep = [n for n in model.graph.node if list(model.graph.node).index(n) <= list(model.graph.node).index(norms[1])]
+    del model.graph.node[:]
+    keep[-1].output[0] = "last_hidden_state"
+    model.graph.node.extend(keep)
+    model.graph.output[0].name = "last_hidden_state"
+    onnx.save(model, str(tmp_path / "half.onnx"))
+    with pytest.raises(InputError, match="is not an encoder of the BERT family: layer 0 from the end"):
+        import_onnx(tmp_path / "half.onnx")
+
+
+def test_a_difference_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_text(tmp_path / "model.onnx")
+    monkeypatch.setattr(BertModel, "activate", lambda self, x: np.maximum(x, 0))
+    with pytest.raises(CheckError, match="differs from onnxruntime"):
+        import_onnx(tmp_path / "model.onnx")
+
+
+def test_files_that_are_no_models(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="not an ONNX model"):
+        import_onnx(tmp_path / "model.onnx")
+    torch.onnx.export(
+        nn.Linear(3, 2), (torch.zeros(1, 3),), str(tmp_path / "linear.onnx"), input_names=["x"], output_names=["y"],
+        dynamo=False,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="graph input 'x'"):
+        import_onnx(tmp_path / "linear.onnx")
