@@ -178,6 +178,7 @@ def compile_model(
     text: Annotated[str, typer.Option(help="Or a text with so many tokens.")] = DEFAULT_TEXT,
     model: ModelOption = None,
     preset_name: PresetOption = "reference",
+    scales: Annotated[str, typer.Option(help="Of 8-bit tensors: squared-error or percentile.")] = "squared-error",
     listing: Annotated[bool, typer.Option("--listing", help="Write the program as text too.")] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="The compiled model.")] = Path("build/model.npz"),
     as_json: JsonOption = False,
@@ -193,7 +194,7 @@ def compile_model(
         count = tokens if tokens is not None else len(embedder.token_ids(text))
         watch.step("quantizing, compiling")
         patterns = read_patterns(nm, nm_table, embedder.model.layers)
-        return embedder.compile(patterns, config, count), count
+        return embedder.compile(patterns, config, count, scales), count
 
     compiled, count = _watched("compile", "", work)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sta_hw.compiler.encoder import CompiledModel, compile_encoder, tightest
-from sta_hw.compiler.quantize import quantize
+from sta_hw.compiler.quantize import SCALES, quantize
 from sta_hw.config import DENSE, PRESETS, Pattern, parse_nm
 from sta_hw.errors import CheckError, InputError
 from sta_hw.isa import Instruction, Opcode, assemble
@@ -56,6 +56,28 @@ def test_equalization_helps() -> None:
             cosines.append(found @ embedder.fp32(ids))
         means.append(np.mean(cosines))
     assert means[1] > means[0] and means[1] > 0.99, means
+
+
+@pytest.mark.parametrize("scales", SCALES)
+def test_scales_are_where_the_values_are(scales: str) -> None:
+    """Neither the grid's clipping nor its steps ruin a normal tensor; one value far out does not matter much."""
+    values = np.random.default_rng(0).normal(size=200_000)
+    scale = SCALES[scales](values)
+    assert 2.5 < 127 * scale <= np.abs(values).max()
+    with_outlier = np.append(values, 1000.0) if scales == "percentile" else np.append(values, 6.0)
+    assert SCALES[scales](with_outlier) < 1.3 * scale
+    model = random_model(0, hidden=64, intermediate=128)
+    config = PRESETS["small"]
+    quantized = quantize(model, [random_ids(i, 12) for i in range(4)], scales=scales)
+    program = compile_encoder(quantized, config, 12)
+    found = ReferenceBackend(config).run(program, model.embed(random_ids(1, 12))).embedding
+    exact = model.forward(random_ids(1, 12))[1]
+    assert found @ exact / np.linalg.norm(exact) > 0.98
+
+
+def test_unknown_scales() -> None:
+    with pytest.raises(InputError, match="squared-error, percentile"):
+        quantize(random_model(0), [random_ids(0, 4)], scales="entropy")
 
 
 def test_a_compiled_model_survives_its_file(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """Quantization of an encoder to the accelerator's integers: calibration, equalization, parameters.
 
 Scales: 16-bit tensors (residual stream) from the largest value seen, with a margin; 8-bit tensors from
-the scale that quantizes the calibration values with the least squared error. The inputs of products that
-follow a LayerNorm or the activation have a scale per channel, which the weights absorb (SmoothQuant,
-arXiv 2211.10438, section 4: ``max|x|**a / max|w|**(1 - a)``).
+the scale that quantizes the calibration values with the least squared error, or from a percentile. The
+inputs of products that follow a LayerNorm or the activation have a scale per channel, which the weights
+absorb (SmoothQuant, arXiv 2211.10438, section 4: ``max|x|**a / max|w|**(1 - a)``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from ..formats.nm import keep_mask
 from ..model.bert import LINEAR_NAMES, BertModel
 from ..reference.requantizer import quantize_factor
 
-__all__ = ["LayerParameters", "LinearParameters", "NormParameters", "QuantizedEncoder", "quantize", "shape_encoder"]
+__all__ = [
+    "SCALES",
+    "LayerParameters",
+    "LinearParameters",
+    "NormParameters",
+    "QuantizedEncoder",
+    "quantize",
+    "shape_encoder",
+]
 
 _MARGIN = 1.5
 """16-bit scales cover this times the largest calibration value: texts beyond the calibration saturate later."""
@@ -121,6 +129,18 @@ def _least_squares_scale(values: NDArray) -> float:
     return best
 
 
+def _percentile_scale(values: NDArray) -> float:
+    """The scale that covers all but one in ten thousand of the values' magnitudes."""
+    return float(np.quantile(np.abs(values), 0.9999)) / 127 or 1.0 / 127
+
+
+SCALES: dict[str, Callable[[NDArray], float]] = {
+    "squared-error": _least_squares_scale,
+    "percentile": _percentile_scale,
+}
+"""How the scale of an 8-bit tensor follows from its calibration values."""
+
+
 def norm_factor(columns: int) -> float:
     """What a LayerNorm's scale is multiplied by: the hardware's normalized values lack it (docs/numerics.md)."""
     return columns / 2 ** int(math.log2(columns)) * 16
@@ -171,6 +191,7 @@ def quantize(
     patterns: Mapping[tuple[int, str], Pattern] | None = None,
     *,
     equalize: bool = True,
+    scales: str = "squared-error",
     report: Callable[[str], None] = lambda _: None,
 ) -> QuantizedEncoder:
     """Quantize, and prune by group magnitude.
@@ -181,12 +202,17 @@ def quantize(
     patterns : N:M of linear layers, by (layer, name); the others stay dense
     equalize : bool
         Per-channel scales for the inputs of products after LayerNorm and activation.
+    scales : str
+        One of `SCALES`.
 
     Raises
     ------
     InputError
-        If a calibration list is empty, or a pattern names a layer that does not exist.
+        If a calibration list is empty, a pattern names a layer that does not exist, or `scales` is unknown.
     """
+    if scales not in SCALES:
+        raise InputError(f"scales {scales!r} are unknown; they are {', '.join(SCALES)}.")
+    narrow_scale = SCALES[scales]
     if not calibration:
         raise InputError("there is no calibration sentence; give at least one.")
     patterns = dict(patterns or {})
@@ -211,7 +237,7 @@ def quantize(
             by_weights = np.maximum(np.max([np.abs(w).max(0) for w in weights], axis=0), 1e-5)
             factors = largest**alpha / by_weights ** (1 - alpha)
             factors = factors / np.exp(np.log(factors).mean())
-        return factors * _least_squares_scale(values / factors)
+        return factors * narrow_scale(values / factors)
 
     def linear(
         layer: int, name: str, input_scale: NDArray | float, output_scale: float, second: Ints | int | None = None
@@ -260,24 +286,24 @@ def quantize(
         wide = embedded_scale
     for layer in range(model.layers):
         report(f"layer {layer}")
-        scales = {n: _least_squares_scale(seen(layer, n)) for n in ("query", "key", "value", "context", "intermediate")}
-        found = {n: linear(layer, n, narrow, scales[n.split(".")[-1]]) for n in names[:3]}
+        steps = {n: narrow_scale(seen(layer, n)) for n in ("query", "key", "value", "context", "intermediate")}
+        found = {n: linear(layer, n, narrow, steps[n.split(".")[-1]]) for n in names[:3]}
         size = model.hidden // model.heads
-        factor = scales["query"] * scales["key"] / math.sqrt(size) * math.log2(math.e) * 64
+        factor = steps["query"] * steps["key"] / math.sqrt(size) * math.log2(math.e) * 64
         score_multiplier, score_shift = quantize_factor(factor)
-        gain = min(7, max(0, round(math.log2(scales["value"] / scales["context"]))))
+        gain = min(7, max(0, round(math.log2(steps["value"] / steps["context"]))))
         sum_scale, second = added(wide, seen(layer, "sum1"))
-        found[names[3]] = linear(layer, names[3], scales["value"] / 2**gain, sum_scale, second)
+        found[names[3]] = linear(layer, names[3], steps["value"] / 2**gain, sum_scale, second)
         norm1, norm_scale, narrow = after_norm(
             layer, "normed", model.norm_between(layer), [model.linear(layer, names[4])[0]]
         )
         wide = sum_scale if model.norm_first else norm_scale
-        inputs = np.concatenate([np.arange(128), np.arange(-128, 0)]) * scales["intermediate"]
+        inputs = np.concatenate([np.arange(128), np.arange(-128, 0)]) * steps["intermediate"]
         activated = model.activate(inputs.astype(np.float32)).astype(np.float64)
         table_scale = max(float(np.abs(activated).max()), 1e-6) / 32767
         wanted = channel_scales(seen(layer, "activated"), [model.linear(layer, names[5])[0]], _ALPHA_ACTIVATION)
         multipliers = np.clip(np.round(table_scale / wanted * 65536), 1, 65535).astype(np.int64)
-        found[names[4]] = linear(layer, names[4], narrow, scales["intermediate"], multipliers)
+        found[names[4]] = linear(layer, names[4], narrow, steps["intermediate"], multipliers)
         sum_scale, second = added(wide, seen(layer, "sum2"))
         found[names[5]] = linear(layer, names[5], table_scale * 65536 / multipliers, sum_scale, second)
         norm2, norm_scale, narrow = after_norm(layer, "output", model.norm_behind(layer), attention_inputs[layer + 1])

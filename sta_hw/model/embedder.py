@@ -110,13 +110,16 @@ class Embedder:
             raise InputError(f"the text has {len(ids)} tokens; the model takes {most}.")
         return ids
 
-    def quantize(self, patterns: dict[tuple[int, str], Pattern]) -> QuantizedEncoder:
+    def quantize(self, patterns: dict[tuple[int, str], Pattern], scales: str = "squared-error") -> QuantizedEncoder:
         """Quantized with the bundled calibration sentences, pruned by group magnitude."""
-        return quantize(self.model, [self.token_ids(s) for s in calibration_sentences()], patterns)
+        calibration = [self.token_ids(s) for s in calibration_sentences()]
+        return quantize(self.model, calibration, patterns, scales=scales)
 
-    def compile(self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int) -> CompiledModel:
+    def compile(
+        self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int, scales: str = "squared-error"
+    ) -> CompiledModel:
         """Quantized, pruned and compiled for so many tokens."""
-        return compile_encoder(self.quantize(patterns), config, tokens)
+        return compile_encoder(self.quantize(patterns, scales), config, tokens)
 
     def fp32(self, ids: list[int]) -> NDArray[np.float64]:
         """The dense fp32 model's embedding, of length 1."""
