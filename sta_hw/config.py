@@ -402,7 +402,8 @@ _ECP5 = Config(
     parameter_words=1024, multiplier="dsp",
 )  # fmt: skip
 BOARD_PRESETS: dict[str, Config] = {
-    "ecp5-85f": _ECP5,
+    # Its SDRAM gives two bytes a cycle: as many lanes as the reference would only be in the router's way.
+    "ecp5-85f": dataclasses.replace(_ECP5, lanes=4, drain_lanes=2, softmax_lanes=4),
     "ecp5-45f": dataclasses.replace(
         _ECP5, groups=4, multiplier="dsp-pair", columns=256, weight_words=4096, parameter_words=512
     ),

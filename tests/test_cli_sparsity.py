@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from test_onnx_import import export_image, export_text
 
+from sta_hw.cli import main
 from sta_hw.config import Pattern
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import satisfies
 from sta_hw.model.bert import BertModel
 from sta_hw.model.random import random_model
 from sta_hw.sparsity.store import load_pruned
-from tests.test_onnx_import import export_image, export_text
 
 WORDS = ["[UNK]", "the", "a", "of", "to", "and", "in", "is", "for", "that", "with", "on", "as", "by", "this", "are"]
 
@@ -36,12 +40,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sta_hw.cli", *map(str, arguments)]
-    code = f"import sys; sys.argv = {command[2:]!r}; from sta_hw.cli import main; main()"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=500)
-    assert found.returncode == status, found.stderr
-    return found
+@dataclass
+class Result:
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: object, status: int = 0) -> Result:
+    """The command line, in this process: importing PyTorch again takes seconds."""
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["sta-hw", *map(str, arguments)]),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+    assert code == status, errors.getvalue()
+    return Result(output.getvalue(), errors.getvalue())
 
 
 def test_prune_compile_evaluate(folder: Path, tmp_path: Path) -> None:

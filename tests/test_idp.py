@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_finetune import task_and_teacher
 
 from sta_hw.config import Pattern
 from sta_hw.errors import InputError
@@ -13,7 +14,6 @@ from sta_hw.formats.nm import satisfies
 from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.finetune import Tuning
 from sta_hw.sparsity.idp import idp, levels_down
-from tests.test_finetune import task_and_teacher
 
 
 def test_levels() -> None:

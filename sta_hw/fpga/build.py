@@ -101,7 +101,7 @@ def build_board(
     for seed in seeds:
         routed = place_and_route(
             "top", chip, folder, seed=seed, frequency=target, minutes=minutes, constraints=constraints,
-            package=options, step=step,
+            package=options, placer="static", step=step,
         )  # fmt: skip
         if routed is None or (best is not None and routed.fmax <= best.fmax):
             continue

@@ -134,12 +134,14 @@ class Routed:
 
 def place_and_route(
     top: str, chosen: Part, folder: Path, *, seed: int = 1, frequency: float = 80.0, minutes: float = 40.0,
-    constraints: str | None = None, package: Sequence[str] | None = None,
+    constraints: str | None = None, package: Sequence[str] | None = None, placer: str = "heap",
     step: Callable[[str], None] = lambda _: None,
 ) -> Routed | None:  # fmt: skip
     """Run nextpnr on ``<top>.json``; None if it has not routed in time.
 
     Without `constraints` (a file of pins) the block is placed out of context. The log is ``nextpnr-<seed>.log``.
+    `placer` is nextpnr's for ECP5: ``heap``, here with a timing weight of 40 instead of 10, which spreads what the
+    critical paths hold together; or ``static``, whose shorter wires let designs that fill a part be routed.
 
     Raises
     ------
@@ -156,8 +158,7 @@ def place_and_route(
     arguments = [*(package or chosen.options), "--json", f"{top}.json", "--freq", str(frequency), "--seed", str(seed),
                  "--report", report, "--timing-allow-fail"]  # fmt: skip
     if chosen.family == "ecp5":
-        # The default, 10, spreads what the critical paths hold together.
-        arguments += ["--placer-heap-timingweight", "40"]
+        arguments += ["--placer", placer, "--placer-heap-timingweight", "40"]
         # A block placed out of context has no pins, and nextpnr writes no configuration of it.
         arguments += ["--lpf", constraints, "--textcfg", f"{top}.config"] if constraints else ["--out-of-context"]
     else:

@@ -259,7 +259,7 @@ def fine_tune(
     network.eval()
     for linear in sparse.values():
         if parametrize.is_parametrized(linear):
-            parametrize.remove_parametrizations(linear, "weight")
+            parametrize.remove_parametrizations(linear, "weight")  # leaves what the forward pass sees
     found.masks = sparse_masks(sparse, patterns) if tuning.dynamic else fixed
     return found
 

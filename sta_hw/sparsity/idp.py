@@ -13,7 +13,6 @@ from torch import nn
 from ..config import Pattern
 from ..errors import InputError
 from .finetune import FineTuned, Task, Tuning, fine_tune
-from .pruners import Magnitude
 
 __all__ = ["Level", "idp", "levels_down"]
 
@@ -50,8 +49,8 @@ def idp(
     """Networks for every level, each fine-tuned from the last level's winner.
 
     IDP with sparsity inheritance (STA, arXiv 2208.06118, section III): at each level the weights of the level before
-    are pruned to the next N, and fine-tuned while the masks follow the weights (SR-STE), so a weight dropped at one
-    moment may come back. `tuning`, its steps those of one level, is used with ``dynamic`` set.
+    are pruned to the next N, and fine-tuned while the masks follow the weights (SR-STE): a weight that was dropped
+    begins at zero, and comes back when it grows larger than one that is kept. `tuning`, its steps those of one level, is used with ``dynamic`` set.
 
     Parameters
     ----------
@@ -76,6 +75,4 @@ def idp(
             state=state,
             report=lambda done, total, loss, level=pattern: report(level, done, total, loss),  # type: ignore[misc]
         )
-        winner = copy.deepcopy(current)
-        Magnitude().prune(winner, linears(winner), patterns)
-        yield Level(pattern, winner, tuned)
+        yield Level(pattern, copy.deepcopy(current), tuned)

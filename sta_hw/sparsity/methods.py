@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,7 +143,4 @@ def prune(
             encoder, encoder.linears, chosen, bench.task, settings, masks=masks, state=state,
             report=lambda done, steps, loss: progress(f"{method} {pattern}", done, steps, loss),
         )  # fmt: skip
-    encoder = copy.deepcopy(encoder)
-    if method == "sr-ste":
-        PRUNERS["magnitude"]().prune(encoder, encoder.linears, chosen, ())
     yield Pruned(method, str(pattern), tuning.seed, chosen, encoder, tuning.steps)
