@@ -50,7 +50,8 @@ def idp(
 
     IDP with sparsity inheritance (STA, arXiv 2208.06118, section III): at each level the weights of the level before
     are pruned to the next N, and fine-tuned while the masks follow the weights (SR-STE): a weight that was dropped
-    begins at zero, and comes back when it grows larger than one that is kept. `tuning`, its steps those of one level, is used with ``dynamic`` set.
+    begins at zero, and comes back when it grows larger than one that is kept. `tuning`, its steps those of one level,
+    is used with ``dynamic`` set.
 
     Parameters
     ----------
