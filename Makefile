@@ -35,10 +35,10 @@ lint: sparsity
 	$(BIN)/mypy
 
 test: lint
-	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(TESTS)
+	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(TESTS)
 
 # Slow figures: place and route, emission. Their JSON is committed in scripts/results.
-bench: setup
+bench: sparsity
 	$(BIN)/sta-hw bench engine
 	$(BIN)/sta-hw bench softmax
 	$(BIN)/sta-hw bench encoder
@@ -47,6 +47,8 @@ bench: setup
 	$(BIN)/sta-hw bench sim
 	$(BIN)/python scripts/bench_verilog.py -o scripts/results/verilog.json
 	$(BIN)/python scripts/bench_fpga.py
+	$(BIN)/sta-hw bench digits
+	$(BIN)/python scripts/bench_sparsity.py
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
