@@ -73,47 +73,50 @@ def measure(name: str, folder: Path, seeds: list[int], minutes: float, step: Cal
     """One entry of the history."""
     if name in CASES:
         case = CASES[name]
-        config, bars, chosen = case.config, case.bars, PARTS[case.part]
         found = synthesize_top(
-            case.top, config, chosen, folder, seeds if case.target else [], case.target, minutes, step
+            case.top, case.config, PARTS[case.part], folder, seeds if case.target else [], case.target, minutes, step
         )
-        cells, runs = found["cells"], [r for r in found["seeds"] if r["fmax"]]
-        best = max(runs, key=lambda r: r["fmax"], default=None)
-        path = best["path"] if best else []
-        tried = {str(r["seed"]): r["fmax"] for r in found["seeds"]}
-    else:
-        target = board(name)
-        config, bars, chosen = target.config, BOARD_BARS.get(name, {}), target.chip
-        try:
-            build_board(target, folder, seeds=seeds, minutes=minutes, step=step)
-        except CheckError as error:  # too slow: the manifest says by how much
-            step(str(error))
-        manifest = json.loads((folder / "manifest.json").read_text())
-        cells, routed = manifest["cells"], manifest["routed"]
-        logic = routed["used"].get("TRELLIS_COMB", routed["used"].get("ICESTORM_LC", 0))
-        best = {"fmax": routed["fmax"], "logic": logic, "seconds": routed["seconds"], "seed": routed["seed"]}
-        path, tried = routed["path"], {str(routed["seed"]): routed["fmax"]}
-    entry: dict[str, Any] = {
+        return entry(name, found["cells"], found["seeds"])
+    target = board(name)
+    try:
+        build_board(target, folder, seeds=seeds, minutes=minutes, step=step)
+    except CheckError as error:  # too slow: the manifest says by how much
+        step(str(error))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    routed = manifest["routed"]
+    logic = routed["used"].get("TRELLIS_COMB", routed["used"].get("ICESTORM_LC", 0))
+    return entry(name, manifest["cells"], [routed | {"logic": logic}])
+
+
+def entry(name: str, cells: dict[str, int], seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """An entry of the history from what was measured: cells, and of each seed fmax, logic, seconds, path."""
+    case = CASES.get(name)
+    config, bars, chosen = (
+        (case.config, case.bars, PARTS[case.part]) if case
+        else (board(name).config, BOARD_BARS.get(name, {}), board(name).chip)
+    )  # fmt: skip
+    best = max((r for r in seeds if r["fmax"]), key=lambda r: r["fmax"], default=None)
+    found: dict[str, Any] = {
         "case": name, "date": datetime.date.today().isoformat(), "part": chosen.name, "hash": config.hash,
         "tools": tool_versions(), "macs": config.macs, "cells": cells,
     }  # fmt: skip
     values: dict[str, float] = {"macs": config.macs, **cells}
     if best:
-        entry |= {"fmax": round(best["fmax"], 2), "seeds": tried, "logic": best["logic"],
-                  "logic_per_mac": round(best["logic"] / config.macs, 1),
+        found |= {"fmax": round(best["fmax"], 2), "seeds": {str(r["seed"]): r["fmax"] for r in seeds},
+                  "logic": best["logic"], "logic_per_mac": round(best["logic"] / config.macs, 1),
                   "logic_share": round(best["logic"] / chosen.logic, 3), "seconds": round(best["seconds"]),
-                  "path": path[:6]}  # fmt: skip
+                  "path": best["path"][:6]}  # fmt: skip
         if name != "softmax-16":
             for pattern in (parse_nm(p) for p in ("2:4", "2:16") if parse_nm(p) in config.patterns):
                 share = fraction_of_ideal(dataclasses.replace(config, multiplier="auto", array_multipliers=0), pattern)
-                entry[f"gmacs_{pattern}"] = round(best["fmax"] * config.macs * share / pattern.density / 1e3, 2)
-        values |= {k: entry[k] for k in ("fmax", "logic_per_mac", "logic_share", "seconds")}
+                found[f"gmacs_{pattern}"] = round(best["fmax"] * config.macs * share / pattern.density / 1e3, 2)
+        values |= {k: found[k] for k in ("fmax", "logic_per_mac", "logic_share", "seconds")}
     met = {">=": float.__ge__, "<=": float.__le__}
-    entry["bars"] = {
+    found["bars"] = {
         key: {"bar": bar, "ok": met[bar.split()[0]](float(values.get(key, 0)), float(bar.split()[1]))}
         for key, bar in bars.items()
     }
-    return entry
+    return found
 
 
 def draw(history: list[dict[str, Any]], path: Path) -> None:

@@ -54,7 +54,7 @@ def dense_int8(report: Report) -> Entry:
     return bench.int8_scores(bench.embedder.model, {}, CONFIG)
 
 
-def tuned(nm: str, steps: int, rate: float, sentences: int, report: Report) -> Entry:
+def tuned(nm: str, steps: int, batch: int, rate: float, sentences: int, report: Report) -> Entry:
     """SparseGPT, then distillation with the masks as they are."""
     bench = Workbench(Embedder.load(), sentences=sentences, calibration=sentences // 32, report=report)
     targets = time.process_time()
@@ -66,15 +66,15 @@ def tuned(nm: str, steps: int, rate: float, sentences: int, report: Report) -> E
     before = bench.scores(encoder)
     started = time.process_time()
     found = fine_tune(
-        encoder, encoder.linears, patterns, bench.task, Tuning(steps, 32, rate), masks=masks,
+        encoder, encoder.linears, patterns, bench.task, Tuning(steps, batch, rate), masks=masks,
         report=lambda done, total, loss: report(f"{nm}: step {done} of {total}, loss {loss:.4f}"),
     )  # fmt: skip
     seconds = time.process_time() - started
     model = encoder.to_model()
     return bench.scores(encoder) | {
         "before": before["cosine"], "int8_cosine": bench.int8_scores(model, patterns, CONFIG)["cosine"],
-        "steps": steps, "rate": rate, "cpu_seconds": round(seconds), "teacher_cpu_seconds": round(targets),
-        "last_loss": float(np.mean(found.losses[-10:])),
+        "steps": steps, "batch": batch, "rate": rate, "cpu_seconds": round(seconds),
+        "teacher_cpu_seconds": round(targets), "last_loss": float(np.mean(found.losses[-50:])),
     }  # fmt: skip
 
 
@@ -126,8 +126,8 @@ CASES: dict[str, tuple[Callable[[Report], Entry], dict[str, str]]] = {
     "magnitude-8of16": (lambda r: one_shot("magnitude", "8:16", 1, r), {}),
     "wanda-8of16": (lambda r: one_shot("wanda", "8:16", 256, r), {}),
     "sparsegpt-8of16": (lambda r: one_shot("sparsegpt", "8:16", 1024, r), {"cosine": ">= 0.935"}),
-    "tuned-8of16": (lambda r: tuned("8:16", 700, 4e-4, 8192, r), {"cosine": ">= 0.975", "cpu_seconds": "<= 600"}),
-    "tuned-4of16": (lambda r: tuned("4:16", 700, 7e-4, 16384, r), {"cosine": ">= 0.90", "cpu_seconds": "<= 600"}),
+    "tuned-8of16": (lambda r: tuned("8:16", 1700, 8, 3e-4, 8192, r), {"cosine": ">= 0.975", "cpu_seconds": "<= 600"}),
+    "tuned-4of16": (lambda r: tuned("4:16", 1700, 8, 6e-4, 8192, r), {"cosine": ">= 0.90", "cpu_seconds": "<= 600"}),
     **{f"idp-seed{s}": (lambda r, s=s: series(s, r), {"cosine": "> cosine_one_shot"}) for s in SEEDS},
     **{f"domino-seed{s}": (lambda r, s=s: layer_wise(s, r), _DOMINO_BARS) for s in SEEDS},
 }  # fmt: skip
