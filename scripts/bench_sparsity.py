@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "sparsity.json"
 CONFIG = PRESETS["reference"]
 SEEDS = (0, 1, 2)
 SERIES = tuple(Pattern(n, 16) for n in (12, 8, 4, 2))
-SERIES_STEPS = 8
+SERIES_STEPS = 24
 """Fine-tuning steps of each level of a series."""
 Entry = dict[str, Any]
 Report = Callable[[str], None]
@@ -82,7 +82,7 @@ def series(seed: int, report: Report) -> Entry:
     """IDP's networks, and one-shot magnitude pruning with as many steps as IDP took to get there."""
     levels = levels_down(16, 2)
     bench = Workbench(Embedder.load(), sentences=4096, calibration=1, seed=seed, report=report)
-    tuning = Tuning(SERIES_STEPS, 16, 3e-4, 100 * seed)
+    tuning = Tuning(SERIES_STEPS, 8, 3e-4, 100 * seed)
     dense = Encoder(bench.embedder.model)
     idp_scores: dict[str, float] = {}
     for level in idp(

@@ -20,7 +20,17 @@ from ..errors import InputError
 from .encoder import pad
 from .masks import divergence, nm_mask
 
-__all__ = ["Classification", "Distillation", "FineTuned", "SrSte", "Task", "Tuning", "fine_tune", "sparse_masks"]
+__all__ = [
+    "Classification",
+    "Distillation",
+    "FineTuned",
+    "SrSte",
+    "Task",
+    "Tuning",
+    "fine_tune",
+    "new_optimizer",
+    "sparse_masks",
+]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -184,6 +194,12 @@ def sparse_masks(linears: Mapping[Key, nn.Linear], patterns: Mapping[Key, Patter
     }
 
 
+def new_optimizer(network: nn.Module, tuning: Tuning) -> torch.optim.Optimizer:
+    """AdamW over a network's parameters."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.AdamW(parameters, tuning.rate, weight_decay=tuning.weight_decay)
+
+
 def _rate(tuning: Tuning, step: int) -> float:
     rise = max(1, tuning.steps // 10)
     if step < rise:
@@ -194,7 +210,8 @@ def _rate(tuning: Tuning, step: int) -> float:
 
 def fine_tune(
     network: nn.Module, linears: Mapping[Key, nn.Linear], patterns: Mapping[Key, Pattern], task: Task, tuning: Tuning,
-    *, masks: Mapping[Key, Tensor] | None = None, state: Path | None = None,
+    *, masks: Mapping[Key, Tensor] | None = None, optimizer: torch.optim.Optimizer | None = None,
+    state: Path | None = None,
     report: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> FineTuned:  # fmt: skip
     """Train `network` in place, its linear layers sparse before and after.
@@ -202,6 +219,7 @@ def fine_tune(
     Parameters
     ----------
     masks : fixed masks; of the largest weights if not given
+    optimizer : of the network's parameters, with what it knows of them; a new AdamW if not given
     state : file
         Saved every few steps and at the end, and gone on from if it exists.
     report : told steps done, steps in all, and the loss
@@ -218,8 +236,7 @@ def fine_tune(
         for key, linear in sparse.items():
             parametrize.register_parametrization(linear, "weight", SrSte(patterns[key], tuning.decay))
     rng = np.random.default_rng(tuning.seed)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, tuning.rate, weight_decay=tuning.weight_decay)
+    optimizer = optimizer or new_optimizer(network, tuning)
     first = 0
     described = f"{tuning} {sorted((str(k), str(p)) for k, p in patterns.items())}"
     if state is not None and state.exists():

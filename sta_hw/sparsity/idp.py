@@ -12,7 +12,7 @@ from torch import nn
 
 from ..config import Pattern
 from ..errors import InputError
-from .finetune import FineTuned, Task, Tuning, fine_tune
+from .finetune import FineTuned, Task, Tuning, fine_tune, new_optimizer
 
 __all__ = ["Level", "idp", "levels_down"]
 
@@ -63,6 +63,8 @@ def idp(
         For resuming: a state for each level.
     """
     current = copy.deepcopy(network)
+    # The optimizer's moments are inherited too: begun anew at each level, its first steps undo what was learned.
+    optimizer = new_optimizer(current, tuning)
     for number, pattern in enumerate(levels):
         layers = linears(current)
         patterns = dict.fromkeys(layers, pattern)
@@ -73,6 +75,7 @@ def idp(
             patterns,
             task,
             replace(tuning, dynamic=True, seed=tuning.seed + number),
+            optimizer=optimizer,
             state=state,
             report=lambda done, total, loss, level=pattern: report(level, done, total, loss),  # type: ignore[misc]
         )
