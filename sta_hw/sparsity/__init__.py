@@ -1,0 +1,1 @@
+"""Sparse models: pruning, fine-tuning, quantization-aware tuning; needs PyTorch (``make sparsity``)."""
