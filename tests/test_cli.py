@@ -50,7 +50,10 @@ def test_generate_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("bench", "nothing"), "benchmark 'nothing' is unknown; it is engine, softmax, encoder, accuracy, model, sim."),
+        (
+            ("bench", "nothing"),
+            "benchmark 'nothing' is unknown; it is engine, softmax, encoder, accuracy, model, sim, digits.",
+        ),
         (("demo", "--nm", "3:5"), "M = 5 (in 3:5) is not supported"),
         (("demo", "--text", "word " * 600), "the model takes 512"),
         (("demo", "--text", ""), "the text is empty"),
@@ -81,7 +84,21 @@ def test_doctor() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["generate", "demo", "bench", "doctor", "compile", "run", "report", "trace", "estimate"]
+    "command",
+    [
+        "generate",
+        "demo",
+        "bench",
+        "doctor",
+        "compile",
+        "run",
+        "report",
+        "trace",
+        "estimate",
+        "prune",
+        "evaluate",
+        "import",
+    ],
 )
 def test_help_has_an_example(command: str) -> None:
     result = run(command, "--help")
