@@ -52,7 +52,10 @@ def test_generate_json(tmp_path: Path) -> None:
     [
         (
             ("bench", "nothing"),
-            "benchmark 'nothing' is unknown; it is engine, softmax, encoder, accuracy, model, sim, digits.",
+            (
+                ("bench", "nothing"),
+                "benchmark 'nothing' is unknown; it is engine, softmax, encoder, accuracy, model, sim, ",
+            ),
         ),
         (("demo", "--nm", "3:5"), "M = 5 (in 3:5) is not supported"),
         (("demo", "--text", "word " * 600), "the model takes 512"),
