@@ -50,13 +50,7 @@ def test_generate_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ("bench", "nothing"),
-            (
-                ("bench", "nothing"),
-                "benchmark 'nothing' is unknown; it is engine, softmax, encoder, accuracy, model, sim, ",
-            ),
-        ),
+        (("bench", "nothing"), "benchmark 'nothing' is unknown; it is engine, softmax, encoder, accuracy, model,"),
         (("demo", "--nm", "3:5"), "M = 5 (in 3:5) is not supported"),
         (("demo", "--text", "word " * 600), "the model takes 512"),
         (("demo", "--text", ""), "the text is empty"),
