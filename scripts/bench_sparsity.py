@@ -127,7 +127,7 @@ CASES: dict[str, tuple[Callable[[Report], Entry], dict[str, str]]] = {
     "wanda-8of16": (lambda r: one_shot("wanda", "8:16", 256, r), {}),
     "sparsegpt-8of16": (lambda r: one_shot("sparsegpt", "8:16", 1024, r), {"cosine": ">= 0.935"}),
     "tuned-8of16": (lambda r: tuned("8:16", 1700, 8, 3e-4, 8192, r), {"cosine": ">= 0.975", "cpu_seconds": "<= 600"}),
-    "tuned-4of16": (lambda r: tuned("4:16", 1700, 8, 6e-4, 8192, r), {"cosine": ">= 0.90", "cpu_seconds": "<= 600"}),
+    "tuned-4of16": (lambda r: tuned("4:16", 700, 32, 7e-4, 16384, r), {"cosine": ">= 0.90", "cpu_seconds": "<= 600"}),
     **{f"idp-seed{s}": (lambda r, s=s: series(s, r), {"cosine": "> cosine_one_shot"}) for s in SEEDS},
     **{f"domino-seed{s}": (lambda r, s=s: layer_wise(s, r), _DOMINO_BARS) for s in SEEDS},
 }  # fmt: skip
