@@ -58,7 +58,7 @@ def tuned(nm: str, steps: int, batch: int, rate: float, sentences: int, report: 
     """SparseGPT, then distillation with the masks as they are."""
     bench = Workbench(Embedder.load(), sentences=sentences, calibration=sentences // 32, report=report)
     targets = time.process_time()
-    bench.task  # noqa: B018  the teacher's outputs are computed here
+    task = bench.task  # the teacher's outputs are computed here
     targets = time.process_time() - targets
     encoder = Encoder(bench.embedder.model)
     patterns = dict.fromkeys(encoder.linears, parse_nm(nm))
@@ -66,7 +66,7 @@ def tuned(nm: str, steps: int, batch: int, rate: float, sentences: int, report: 
     before = bench.scores(encoder)
     started = time.process_time()
     found = fine_tune(
-        encoder, encoder.linears, patterns, bench.task, Tuning(steps, batch, rate), masks=masks,
+        encoder, encoder.linears, patterns, task, Tuning(steps, batch, rate), masks=masks,
         report=lambda done, total, loss: report(f"{nm}: step {done} of {total}, loss {loss:.4f}"),
     )  # fmt: skip
     seconds = time.process_time() - started
@@ -86,11 +86,11 @@ def series(seed: int, report: Report) -> Entry:
     dense = Encoder(bench.embedder.model)
     idp_scores: dict[str, float] = {}
     for level in idp(
-        dense, lambda network: network.linears, levels, bench.task, tuning,  # type: ignore[arg-type,return-value]
+        dense, lambda network: network.linears, levels, bench.task, tuning,
         report=lambda at, done, total, loss: report(f"seed {seed}: idp {at}, step {done} of {total}"),
     ):  # fmt: skip
         if level.pattern in SERIES:
-            idp_scores[str(level.pattern)] = bench.scores(level.network)["cosine"]  # type: ignore[arg-type]
+            idp_scores[str(level.pattern)] = bench.scores(level.network)["cosine"]
     single: dict[str, float] = {}
     for pattern in SERIES:
         encoder = Encoder(bench.embedder.model)

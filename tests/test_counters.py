@@ -22,7 +22,7 @@ def test_every_value_is_the_sum_of_events(count: int, width: int, share: float) 
     clears[[1, 2, 3, 200, 200 + count]] = True
     seen: list[tuple[int, int, int]] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         select = 0
         for cycle in range(cycles):
             ctx.set(dut.events, int(events[cycle] @ (1 << np.arange(count))))
@@ -49,7 +49,7 @@ def test_a_selected_counter_comes_within_a_round() -> None:
     dut = Counters(count=15)
     waits: list[int] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         for select in (14, 0, 7, 6):
             ctx.set(dut.select, select)
             waits.append(0)

@@ -100,7 +100,7 @@ def test_states_that_do_not_fit(tmp_path: Path) -> None:
 def test_settings_are_checked() -> None:
     for wrong in ({"steps": -1}, {"batch": 0}, {"rate": 0.0}):
         with pytest.raises(InputError, match="usual"):
-            Tuning(**wrong)  # type: ignore[arg-type]
+            Tuning(**wrong)
 
 
 def test_classification_learns_labels() -> None:

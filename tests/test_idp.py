@@ -28,7 +28,7 @@ def test_series(tmp_path: Path) -> None:
     task, teacher = task_and_teacher()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     levels = levels_down(8, 2)
-    found = list(idp(teacher, lambda n: n.linears, levels, task, Tuning(10, 8, 3e-3), states=tmp_path))  # type: ignore[arg-type,return-value]
+    found = list(idp(teacher, lambda n: n.linears, levels, task, Tuning(10, 8, 3e-3), states=tmp_path))
     assert [f.pattern for f in found] == levels
     for level in found:
         assert isinstance(level.network, Encoder)
@@ -44,7 +44,7 @@ def test_series(tmp_path: Path) -> None:
 def test_masks_change_between_levels() -> None:
     """A weight dropped at one level may come back at a sparser one: masks are not nested by force."""
     task, teacher = task_and_teacher()
-    series = list(idp(teacher, lambda n: n.linears, [Pattern(3, 4), Pattern(2, 4)], task, Tuning(40, 8, 2e-2)))  # type: ignore[arg-type,return-value]
-    masks = [{k: w.weight != 0 for k, w in level.network.linears.items()} for level in series]  # type: ignore[union-attr,operator]
+    series = list(idp(teacher, lambda n: n.linears, [Pattern(3, 4), Pattern(2, 4)], task, Tuning(40, 8, 2e-2)))
+    masks = [{k: w.weight != 0 for k, w in level.network.linears.items()} for level in series]
     returned = sum(int((masks[1][k] & ~masks[0][k]).sum()) for k in masks[0])
     assert returned > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,6 +78,6 @@ def idp(
             replace(tuning, dynamic=True, seed=tuning.seed + number),
             optimizer=optimizer,
             state=state,
-            report=lambda done, total, loss, level=pattern: report(level, done, total, loss),  # type: ignore[misc]
+            report=partial(report, pattern),
         )
         yield Level(pattern, copy.deepcopy(current), tuned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -99,7 +100,7 @@ def capture(network: nn.Module, linears: Mapping[Key, nn.Linear], batches: Seque
     return gram / count, list(shared)
 
 
-class _InputAware(Generic[Key]):
+class _InputAware(ABC, Generic[Key]):
     """Layer after layer, each seeing the inputs that the pruned layers before it give."""
 
     def prune(
@@ -122,9 +123,9 @@ class _InputAware(Generic[Key]):
                 masks[key] = self.layer(left.pop(key), patterns[key], gram)
         return masks
 
+    @abstractmethod
     def layer(self, linear: nn.Linear, pattern: Pattern, gram: Tensor) -> Tensor:
-        """Prune one layer in place; return its mask."""
-        raise NotImplementedError
+        """Prune one layer in place, from the mean outer product of its inputs; return its mask."""
 
 
 class Magnitude:

@@ -85,10 +85,13 @@ class Workbench:
             return self.teacher(*pad(self.evaluated)).numpy()
 
     def loss(self, output: Tensor, number: int) -> Tensor:
-        """1 - cosine with the teacher, of a calibration batch: what sensitivities are of."""
+        """A random projection of a calibration batch's outputs, relative to the dense ones: for sensitivities.
+
+        At the dense network the gradient of a distance from it is zero; the mean square of this one's gradient is the
+        distance's second order (Hutchinson's estimator of the Gauss-Newton matrix's diagonal).
+        """
         with torch.no_grad():
             wanted = self.teacher(*self.calibration[number])
-        # At the teacher itself the gradient of the cosine is zero; the distance's second order is what counts.
         noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(number))
         return (output * noise / wanted.norm(dim=-1, keepdim=True)).sum()
 
