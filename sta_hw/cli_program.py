@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,6 +104,8 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Run all of all-MiniLM-L6-v2 for a sentence on generated RTL; compare every byte with the reference."""
+    from sim.verilog import module_verilog
+
     from .generate import generate as write
 
     config = preset(preset_name)
@@ -114,29 +117,34 @@ def demo(
         embedder = Embedder.load()
         ids = embedder.token_ids(text)
         patterns = read_patterns(nm, nm_table, embedder.model.layers)
-        watch.step("generating Verilog")
-        write("accelerator", config, output)
-        watch.step("pruning, quantizing, compiling")
-        quantized = embedder.quantize(patterns)
-        model = compile_encoder(quantized, config, len(ids))
-        watch.step("compiling the RTL (kept for the next time)")
-        hardware = RtlBackend(config)
-        watch.step("running the RTL")
-        embedded = embedder.model.embed(ids)
-        outcome = hardware.run(model, embedded, watch)
-        watch.step("running the reference")
-        reference = ReferenceBackend(config)
-        compare(model, outcome.image, reference.run(model, embedded, watch).image)
-        near = []
-        for sentence in SENTENCES:
+        watch.step("generating Verilog (kept for the next time)")
+        write("accelerator", config, output, module_verilog("accelerator", config))
+        # Verilator and the C++ compiler are processes of their own: meanwhile, the reference runs here.
+        with ThreadPoolExecutor(1) as pool:
+            hardware = pool.submit(RtlBackend, config)
+            watch.step("pruning, quantizing, compiling")
+            quantized = embedder.quantize(patterns)
+            model = compile_encoder(quantized, config, len(ids))
+            watch.step("running the reference")
+            embedded = embedder.model.embed(ids)
+            reference = ReferenceBackend(config)
+            expected = reference.run(model, embedded, watch)
             watch.step("finding the nearest of ten sentences")
-            other = embedder.token_ids(sentence)
-            small = compile_encoder(quantized, config, len(other))
-            found = reference.run(small, embedder.model.embed(other), watch).embedding
-            near.append((float(found @ outcome.embedding), sentence))
+            others = []
+            for done, sentence in enumerate(SENTENCES):
+                watch(done, len(SENTENCES))
+                other = embedder.token_ids(sentence)
+                small = compile_encoder(quantized, config, len(other))
+                others.append(reference.run(small, embedder.model.embed(other)).embedding)
+            watch.step("compiling the RTL (kept for the next time)")
+            rtl = hardware.result()
+        watch.step("running the RTL")
+        outcome = rtl.run(model, embedded, watch)
+        compare(model, outcome.image, expected.image)
+        near = sorted(zip((float(o @ outcome.embedding) for o in others), SENTENCES, strict=True), reverse=True)
         (output / "report.html").write_text(html_page(model, outcome.run, f"STA-HW: {text}"))
         pruned = quantized_fp32(embedder, patterns).fp32(ids)
-        return model, outcome, sorted(near, reverse=True), embedder.fp32(ids), pruned
+        return model, outcome, near, embedder.fp32(ids), pruned
 
     model, outcome, near, dense, pruned = _watched("demo", "", work)
     figures = _figures(model, outcome.run) | {

@@ -63,8 +63,13 @@ def manifest(top: str, config: Config) -> dict[str, Any]:
     }
 
 
-def generate(top: str, config: Config, folder: Path) -> list[Path]:
+def generate(top: str, config: Config, folder: Path, verilog: str | None = None) -> list[Path]:
     """Write the files of one top level; return their paths.
+
+    Parameters
+    ----------
+    verilog : str or None
+        The module's text, where it was emitted already.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def generate(top: str, config: Config, folder: Path) -> list[Path]:
     """
     description = manifest(top, config)
     files = {
-        f"{top}.v": emit_verilog(component(top, config), top),
+        f"{top}.v": verilog or emit_verilog(component(top, config), top),
         f"{top}.json": json.dumps(description, indent=2) + "\n",
         f"{top}.core": _core(top, config),
         f"{top}_example.v": _example(top, description),
