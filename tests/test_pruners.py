@@ -10,7 +10,7 @@ from torch import nn
 from sta_hw.config import Pattern
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import keep_mask, satisfies
-from sta_hw.sparsity.pruners import PRUNERS, SparseGpt, capture
+from sta_hw.sparsity.pruners import PRUNERS, AsymmetricSparseGpt, SparseGpt, capture
 
 PATTERNS = [Pattern(1, 4), Pattern(2, 4), Pattern(3, 8), Pattern(8, 16), Pattern(15, 16), Pattern(1, 32)]
 
@@ -103,9 +103,38 @@ def test_sparsegpt_makes_up_for_what_it_drops() -> None:
     np.testing.assert_allclose(linear.weight.detach().numpy(), [[0.0, 3.0]], rtol=1e-3)
 
 
+def test_asymmetric_calibration_begins_as_sparsegpt() -> None:
+    """The first layer's inputs are the dense network's: only the bias differs, by the mean that pruning took."""
+    found = []
+    data = batches()
+    for method in (SparseGpt(), AsymmetricSparseGpt()):
+        network = Network()
+        mask = method.prune(network, network.linears, {"a": Pattern(3, 8)}, data)["a"]
+        found.append((network, mask))
+    (plain, mask), (other, other_mask) = found
+    torch.testing.assert_close(plain.a.weight, other.a.weight)
+    assert torch.equal(mask, other_mask) and not torch.equal(plain.a.bias, other.a.bias)
+    missing = sum((Network().a(x[m]) - other.a(x[m])).sum(0) for x, m in data)
+    assert missing.abs().max() < 1e-2
+
+
+def test_asymmetric_calibration_makes_up_for_earlier_layers() -> None:
+    errors = []
+    data = batches(16)
+    for method in (SparseGpt(), AsymmetricSparseGpt()):
+        network = Network()
+        method.prune(network, network.linears, dict.fromkeys("abc", Pattern(4, 8)), data)
+        errors.append(sum(((network(x)[m] - Network()(x)[m]) ** 2).sum().item() for x, m in data))
+    assert errors[1] < 0.9 * errors[0]
+
+
 def test_refusals() -> None:
     network = Network()
     with pytest.raises(InputError, match="no calibration batch"):
         PRUNERS["wanda"]().prune(network, network.linears, {"a": Pattern(2, 4)})
     with pytest.raises(InputError, match="reaches other"):
         PRUNERS["sparsegpt"]().prune(network, {"other": nn.Linear(40, 4)}, {"other": Pattern(2, 4)}, batches())
+    with pytest.raises(InputError, match="reaches other"):
+        PRUNERS["sparsegpt-asymmetric"]().prune(
+            network, {"other": nn.Linear(40, 4)}, {"other": Pattern(2, 4)}, batches()
+        )

@@ -1,11 +1,12 @@
-"""One-shot pruners of the linear layers of any PyTorch module: one interface, three methods."""
+"""One-shot pruners of the linear layers of any PyTorch module: one interface, four methods."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,16 @@ from ..config import Pattern
 from ..errors import InputError
 from .masks import nm_mask
 
-__all__ = ["PRUNERS", "Magnitude", "Pruner", "SparseGpt", "Wanda", "capture"]
+__all__ = [
+    "PRUNERS",
+    "AsymmetricSparseGpt",
+    "Magnitude",
+    "Pruner",
+    "SparseGpt",
+    "Wanda",
+    "capture",
+    "first_inputs",
+]
 
 Key = TypeVar("Key", bound=Hashable)
 Batch = tuple[Tensor, ...]
@@ -48,56 +58,66 @@ class _ReachedError(Exception):
     """The layer whose input was wanted has it; the rest of the network need not run."""
 
 
+def first_inputs(network: nn.Module, linears: Mapping[Key, nn.Linear], batch: Batch) -> tuple[Tensor, list[Key]]:
+    """Inputs of the layer that runs first among `linears`: float64, shape (rows, reduction).
+
+    With the names of all that take this very input (as query, key and value do).
+
+    Raises
+    ------
+    InputError
+        If no layer is reached.
+    """
+    first: Tensor | None = None
+    shared: list[Key] = []
+
+    def hook(key: Key) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def look(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            nonlocal first
+            if first is not None and arguments[0] is not first:
+                raise _ReachedError
+            shared.append(key)
+            first = arguments[0]
+
+        return look
+
+    handles = [linear.register_forward_pre_hook(hook(key)) for key, linear in linears.items()]
+    try:
+        with torch.no_grad(), contextlib.suppress(_ReachedError):
+            network(*batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if first is None:
+        raise InputError(f"no forward of the network reaches {', '.join(map(str, linears))}.")
+    keep = batch[-1] if len(batch) > 1 and batch[-1].dtype == torch.bool else None
+    chosen = first[keep] if keep is not None and keep.shape == first.shape[:-1] else first
+    return chosen.reshape(-1, first.shape[-1]).double(), shared
+
+
 def capture(network: nn.Module, linears: Mapping[Key, nn.Linear], batches: Sequence[Batch]) -> tuple[Tensor, list[Key]]:
     """Mean outer product of a linear layer's inputs: float64, shape (reduction, reduction).
 
-    Of the layer that runs first among `linears`; returned with the names of all that take this very input (as query,
-    key and value do).
+    Of the layer that runs first among `linears`, and the names of all that share its input; see `first_inputs`.
 
     Raises
     ------
     InputError
         If there is no batch, or no layer is reached.
     """
-    gram = torch.zeros(0)
+    _require(batches)
+    gram = torch.zeros(())
     count = 0
-    keep: Tensor | None = None
-    first: Tensor | None = None
-    shared: list[Key] = []
+    for batch in batches:
+        rows, shared = first_inputs(network, linears, batch)
+        gram = gram + rows.T @ rows
+        count += len(rows)
+    return gram / count, shared
 
-    def hook(key: Key) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def look(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            nonlocal first, gram, count
-            x = arguments[0]
-            if first is not None and x is not first:
-                raise _ReachedError
-            shared.append(key)
-            if first is None:
-                first = x
-                chosen = x[keep] if keep is not None and keep.shape == x.shape[:-1] else x
-                rows = chosen.reshape(-1, x.shape[-1]).double()
-                gram = rows.T @ rows + (gram if count else 0)
-                count += len(rows)
 
-        return look
-
-    handles = [linear.register_forward_pre_hook(hook(key)) for key, linear in linears.items()]
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                keep = batch[-1] if len(batch) > 1 and batch[-1].dtype == torch.bool else None
-                first = None
-                shared.clear()
-                with contextlib.suppress(_ReachedError):
-                    network(*batch)
-                if first is None:
-                    raise InputError(f"no forward of the network reaches {', '.join(map(str, linears))}.")
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not count:
+def _require(batches: Sequence[Batch]) -> None:
+    if not batches:
         raise InputError("there is no calibration batch; activation-aware pruning needs at least one.")
-    return gram / count, list(shared)
 
 
 class _InputAware(ABC, Generic[Key]):
@@ -196,5 +216,63 @@ class SparseGpt(_InputAware):
         return mask
 
 
-PRUNERS: dict[str, Callable[[], Pruner]] = {"magnitude": Magnitude, "wanda": Wanda, "sparsegpt": SparseGpt}
+class AsymmetricSparseGpt(SparseGpt):
+    """SparseGPT towards the outputs of the dense network.
+
+    Calibration is asymmetric, as in GPTAQ (Li et al., arXiv 2504.02692, section 3): a layer's inputs are what the
+    pruned layers before it give, its wanted outputs those of the dense weights for the dense network's inputs. Weights
+    are first moved to the ridge regression of the ones on the others, then pruned; the bias takes the mean that is
+    left. So a layer makes up for those before it.
+
+    Parameters
+    ----------
+    ridge : float
+        Of the regression, as a share of the mean of the Hessian's diagonal.
+    """
+
+    def __init__(self, damping: float = 0.01, ridge: float = 0.05) -> None:
+        super().__init__(damping)
+        self.ridge = ridge
+
+    def prune(
+        self, network: nn.Module, linears: Mapping[Key, nn.Linear], patterns: Mapping[Key, Pattern],
+        batches: Sequence[Batch] = (), report: Callable[[str], None] = lambda _: None,
+    ) -> dict[Key, Tensor]:  # fmt: skip
+        """See `Pruner`; raises what `Wanda` does."""
+        _require(batches)
+        dense = copy.deepcopy(network)
+        modules = dict(network.named_modules())
+        left = {key: linear for key, linear in linears.items() if key in patterns and not patterns[key].dense}
+        names = {key: next((n for n, m in modules.items() if m is linear), None) for key, linear in left.items()}
+        if strangers := [key for key, name in names.items() if name is None]:
+            raise InputError(f"no forward of the network reaches {', '.join(map(str, strangers))}.")
+        twins = {key: cast(nn.Linear, dense.get_submodule(str(name))) for key, name in names.items()}
+        masks = {}
+        while left:
+            gram, cross, mean, wanted = (torch.zeros(()) for _ in range(4))
+            count = 0
+            keys: list[Key] = []
+            for batch in batches:
+                rows, keys = first_inputs(network, left, batch)
+                dense_rows, _ = first_inputs(dense, {key: twins[key] for key in left}, batch)
+                gram, cross = gram + rows.T @ rows, cross + (dense_rows - rows).T @ rows
+                mean, wanted = mean + rows.sum(0), wanted + dense_rows.sum(0)
+                count += len(rows)
+            gram, cross, mean, wanted = (total / count for total in (gram, cross, mean, wanted))
+            damped = gram + self.ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+            for key in keys:
+                report(f"pruning {key}")
+                linear = left.pop(key)
+                weight = linear.weight.detach().double()
+                linear.weight.data += torch.linalg.solve(damped, (weight @ cross).T).T.to(linear.weight.dtype)
+                masks[key] = self.layer(linear, patterns[key], gram)
+                if linear.bias is not None:
+                    missing = weight @ wanted - linear.weight.detach().double() @ mean
+                    linear.bias.data += missing.to(linear.bias.dtype)
+        return masks
+
+
+PRUNERS: dict[str, Callable[[], Pruner]] = {
+    "magnitude": Magnitude, "wanda": Wanda, "sparsegpt": SparseGpt, "sparsegpt-asymmetric": AsymmetricSparseGpt,
+}  # fmt: skip
 """By the name `sta-hw prune` takes."""

@@ -1,4 +1,4 @@
-"""Text to fine-tune and calibrate with: sentences of the docstrings of an installed package."""
+"""Text to fine-tune and calibrate with: sentences of the docstrings of Python and of installed packages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import ast
 import hashlib
 import json
 import os
+import platform
 import re
+import sysconfig
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
@@ -22,13 +25,17 @@ from ..model.minilm import calibration_sentences
 
 __all__ = ["CORPUS", "corpus_sentences", "evaluation_sentences"]
 
-CORPUS = ("scipy", "sklearn", "sympy", "networkx")
-"""Packages whose docstrings are the text: SciPy, scikit-learn, SymPy and NetworkX, all under the BSD license."""
+CORPUS = ("python", "scipy", "sklearn", "sympy", "networkx")
+"""Whose docstrings are the text: Python's standard library (PSF license; the evaluated sentences are others of it), and
+SciPy, scikit-learn, SymPy and NetworkX, all under the BSD license."""
 
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _WORDS = re.compile(r"[A-Z][A-Za-z0-9 ,;:'\"()\-/`*]+[.!?]")
 """Prose: no formulas, no code, no field lists."""
+_JACCARD, _CONTAINED = 0.6, 0.75
+"""Shares of words from which a sentence is too near to an evaluated one: of both sentences', and of its own."""
+_NOT_TEXT = {"tests", "test", "site-packages", "dist-packages"}
 
 
 def evaluation_sentences() -> list[str]:
@@ -46,8 +53,19 @@ def _docstrings(path: Path) -> list[str]:
     return [text for node in ast.walk(tree) if isinstance(node, kinds) and (text := ast.get_docstring(node))]
 
 
+def _words(sentence: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", sentence.lower()))
+
+
+def _near(sentence: str, others: Sequence[frozenset[str]]) -> bool:
+    """Says almost what one of the others does, or is a part of it."""
+    own = _words(sentence)
+    common = [(len(own & other), len(own | other)) for other in others]
+    return any(n >= _JACCARD * union or n >= _CONTAINED * len(own) for n, union in common)
+
+
 def corpus_sentences(count: int, *, seed: int = 0, packages: tuple[str, ...] = CORPUS) -> list[str]:
-    """Sentences of installed packages' docstrings, shuffled; none of those that are evaluated or calibrated with.
+    """Sentences of docstrings, shuffled; none that is evaluated or calibrated with, or nearly the same.
 
     Parameters
     ----------
@@ -55,6 +73,7 @@ def corpus_sentences(count: int, *, seed: int = 0, packages: tuple[str, ...] = C
         How many; fewer come if there are not as many.
     seed : int
         Of the order.
+    packages : names of packages, or ``python`` for the standard library
 
     Raises
     ------
@@ -62,23 +81,24 @@ def corpus_sentences(count: int, *, seed: int = 0, packages: tuple[str, ...] = C
         If none of the packages is installed.
     """
     sentences = _cached(packages)
-    forbidden = {*evaluation_sentences(), *calibration_sentences()}
-    sentences = [s for s in sentences if s not in forbidden]
     order = np.random.default_rng(seed).permutation(len(sentences))
     return [sentences[i] for i in order[:count]]
 
 
 def _cached(packages: tuple[str, ...]) -> list[str]:
     """All sentences, kept by the packages' versions: reading them takes half a minute."""
-    versions = []
+    versions = [f"python {platform.python_version()}"]
     for package in packages:
         with suppress(PackageNotFoundError):
             versions.append(f"{package} {version(_DISTRIBUTIONS.get(package, package))}")
-    digest = hashlib.sha256(f"{versions} {_WORDS.pattern} {_SENTENCE.pattern}".encode()).hexdigest()[:16]
+    forbidden = [*evaluation_sentences(), *calibration_sentences()]
+    rules = (packages, versions, _WORDS.pattern, _SENTENCE.pattern, _JACCARD, _CONTAINED, forbidden)
+    digest = hashlib.sha256(repr(rules).encode()).hexdigest()[:16]
     path = cache_folder() / f"corpus-{digest}.json"
     if path.exists():
         return json.loads(path.read_text())
-    sentences = _read(packages)
+    near = [_words(s) for s in forbidden]
+    sentences = [s for s in _read(packages) if not _near(s, near)]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(sentences))
@@ -86,19 +106,27 @@ def _cached(packages: tuple[str, ...]) -> list[str]:
     return sentences
 
 
+def _sources(packages: tuple[str, ...]) -> Iterator[Path]:
+    for package in packages:
+        if package == "python":
+            places = [sysconfig.get_paths()["stdlib"]]
+        else:
+            spec = find_spec(package)
+            places = list(spec.submodule_search_locations or []) if spec else []
+        for place in map(Path, places):
+            for path in sorted(place.rglob("*.py")):
+                if not _NOT_TEXT & set(path.relative_to(place).parts):
+                    yield path
+
+
 def _read(packages: tuple[str, ...]) -> list[str]:
     found: dict[str, None] = {}
-    for package in packages:
-        spec = find_spec(package)
-        for place in (spec.submodule_search_locations or []) if spec else []:
-            for path in sorted(Path(place).rglob("*.py")):
-                if "tests" in path.parts:
-                    continue
-                for text in _docstrings(path):
-                    for paragraph in re.split(r"\n\s*\n", text):
-                        for sentence in _SENTENCE.split(" ".join(paragraph.split())):
-                            if 20 <= len(sentence) <= 240 and _WORDS.fullmatch(sentence):
-                                found[sentence] = None
+    for path in _sources(packages):
+        for text in _docstrings(path):
+            for paragraph in re.split(r"\n\s*\n", text):
+                for sentence in _SENTENCE.split(" ".join(paragraph.split())):
+                    if 20 <= len(sentence) <= 240 and _WORDS.fullmatch(sentence):
+                        found[sentence] = None
     if not found:
         raise InputError(f"none of {', '.join(packages)} is installed; pip install 'sta-hw[sparsity]' brings them.")
     return list(found)

@@ -18,7 +18,7 @@ from ..model.minilm import calibration_sentences
 from .encoder import Encoder, pad
 from .finetune import Distillation
 from .hardware import HardwareEncoder
-from .text import corpus_sentences, evaluation_sentences
+from .text import CORPUS, corpus_sentences, evaluation_sentences
 
 __all__ = ["Workbench"]
 
@@ -40,15 +40,17 @@ class Workbench:
         Of them, for one-shot pruners and sensitivities.
     seed : int
         Of the choice of sentences.
+    packages : names of packages
+        Whose docstrings they are from; see `text.corpus_sentences`.
     """
 
     def __init__(
         self, embedder: Embedder, *, sentences: int = 8192, calibration: int = 256, seed: int = 0,
-        report: Callable[[str], None] = lambda _: None,
+        packages: tuple[str, ...] = CORPUS, report: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self.embedder, self.report = embedder, report
         report("reading the corpus")
-        texts = corpus_sentences(max(sentences, calibration), seed=seed)
+        texts = corpus_sentences(max(sentences, calibration), seed=seed, packages=packages)
         self._calibration = calibration
         self.corpus = [embedder.model.embed(embedder.token_ids(t)[:MOST_TOKENS]) for t in texts]
         self.evaluated = [embedder.model.embed(embedder.token_ids(t)) for t in evaluation_sentences()]
