@@ -1,4 +1,4 @@
-"""Top level of ECP5 boards with SDRAM: clocks, pins, board core, LiteDRAM."""
+"""Top level of ECP5 boards: clocks, pins, board core, and LiteDRAM where the whole accelerator is."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def pll(source: float, target: float) -> Pll:
 
 
 class Ecp5Top(Elaboratable):
-    """Pins to `board_core` and `litedram_core`, which are Verilog files beside.
+    """Pins to `board_core` and, if the board has SDRAM, `litedram_core`, which are Verilog files beside.
 
     Parameters
     ----------
@@ -72,7 +72,8 @@ class Ecp5Top(Elaboratable):
         self._clocks(m, platform)
         core = self._core(m)
         self._serial(m, platform, core)
-        self._memory(m, platform, core)
+        if self.board.sdram is not None:
+            self._memory(m, platform, core)
         lamps = {"ready": core["ready"], "busy": core["busy"], "failed": core["failed"]}
         if ("led", 0) in platform.resources:
             for i, signal in enumerate(lamps.values()):
@@ -113,11 +114,14 @@ class Ecp5Top(Elaboratable):
 
     def _core(self, m: Module) -> dict[str, Signal]:
         """The board core, its ports as signals by name."""
-        members = {n: (len_of(member), member.flow is In) for n, member in master_ports(self.config.bus_bytes).items()}
-        for bus in ("host", "control"):
-            for name, width in (("adr", 30), ("dat_w", 32), ("sel", 4), ("cyc", 1), ("stb", 1), ("we", 1)):
-                members[f"{bus}_{name}"] = (width, False)
-            members |= {f"{bus}_dat_r": (32, True), f"{bus}_ack": (1, True)}
+        members: dict[str, tuple[int, bool]] = {}
+        if self.board.sdram is not None:
+            ports_of_bus = master_ports(self.config.bus_bytes)
+            members = {n: (len_of(member), member.flow is In) for n, member in ports_of_bus.items()}
+            for bus in ("host", "control"):
+                for name, width in (("adr", 30), ("dat_w", 32), ("sel", 4), ("cyc", 1), ("stb", 1), ("we", 1)):
+                    members[f"{bus}_{name}"] = (width, False)
+                members |= {f"{bus}_dat_r": (32, True), f"{bus}_ack": (1, True)}
         members |= {"rx": (1, True), "tx": (1, False), "ready": (1, False), "busy": (1, False), "failed": (1, False)}
         signals = {name: Signal(width, name=name) for name, (width, _) in members.items()}
         ports = {f"{'i' if inward else 'o'}_{name}": signals[name] for name, (_, inward) in members.items()}

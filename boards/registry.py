@@ -85,6 +85,10 @@ BOARDS: dict[str, Board] = {
         _ulx3s("45f", "ecp5-45f"),
         _ulx3s("85f", "ecp5-85f"),
         Board(
+            "ulx3s-25f-engine", "ulx3s.ULX3S_25F_Platform", "lfe5u-25f", "engine", "ecp5-25f", 80e6, 2_000_000,
+            ("--board", "ulx3s"),
+        ),
+        Board(
             "icesugar-pro", "icesugar_pro.ICESugarProPlatform", "lfe5u-25f", "accelerator", "ecp5-25f", 80e6, 2_000_000,
             ("--cable", "cmsisdap"), Sdram(),
         ),

@@ -20,7 +20,7 @@ from .errors import CheckError, InputError
 __all__: list[str] = []
 
 PartOption = Annotated[str, typer.Option(help="lfe5u-12f, -25f, -45f, -85f, ice40up5k, ice40hx8k or ultrascale+.")]
-BoardOption = Annotated[str, typer.Option(help="ulx3s-12f, -25f, -45f, -85f, icesugar-pro or icebreaker.")]
+BoardOption = Annotated[str, typer.Option(help="ulx3s-12f, -25f, -45f, -85f, -25f-engine, icesugar-pro or icebreaker.")]
 SeedOption = Annotated[list[int] | None, typer.Option(help="nextpnr seed; may be repeated.")]
 
 

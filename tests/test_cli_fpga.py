@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_cli import run
+
+from boards import board
+from sta_hw.config import preset
+from sta_hw.errors import InputError
+from sta_hw.fpga.build import build_board
 
 
 def test_fit_tells_what_runs_out_first() -> None:
@@ -62,3 +69,22 @@ def test_selftest_of_a_simulated_board() -> None:
     result = run("selftest", "--board", "icebreaker", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["equal"] is True
+
+
+def test_a_bitstream_from_end_to_end(tmp_path: Path) -> None:
+    """The engine with 8 MACs behind ULX3S's serial line: synthesized, placed, routed, timed and packed."""
+    result = run("build", "--board", "ulx3s-25f-engine", "--preset", "ci", "-o", str(tmp_path), "--json")
+    assert result.returncode == 0, result.stderr
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["hash"] == preset("ci").hash and manifest["routed"]["fmax"] >= manifest["frequency_mhz"] == 80
+    bits = (tmp_path / manifest["bitstream"]).read_bytes()
+    assert hashlib.sha256(bits).hexdigest() == manifest["sha256"]
+    # The preamble of ECP5's configuration, and the device's number, LFE5U-25F, in what follows.
+    assert bytes.fromhex("ffffbdb3") in bits[:1000] and bytes.fromhex("e2000000 41111043") in bits[:1000]
+
+
+def test_a_design_too_large_for_the_part(tmp_path: Path) -> None:
+    """Multipliers are few enough, cells are not: nextpnr finds out, and one sentence says so."""
+    config = replace(preset("up5k"), multiplier="lut", columns=256)
+    with pytest.raises(InputError, match="does not fit ice40up5k"):
+        build_board(board("icebreaker"), tmp_path, config=config)

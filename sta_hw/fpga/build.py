@@ -50,6 +50,7 @@ def prepare_board(board: Any, config: Config, folder: Path) -> list[str]:
         sources += ["board_core.v", "litedram_core.v"]
         top: Any = Ecp5Top(board, config)
     else:
+        from boards.ecp5 import Ecp5Top
         from boards.ice40 import Ice40Top
 
         from ..rtl.engine_board import EngineBoard
@@ -57,7 +58,7 @@ def prepare_board(board: Any, config: Config, folder: Path) -> list[str]:
         core = EngineBoard(config, board.divisor, BUILD_TIMEOUT)
         (folder / "board_core.v").write_text(emit_verilog(core, "board_core"))
         sources += ["board_core.v"]
-        top = Ice40Top(board)
+        top = Ice40Top(board) if board.chip.family == "ice40" else Ecp5Top(board, config)
     for tool in ("YOSYS", "NEXTPNR_ECP5", "ECPPACK", "NEXTPNR_ICE40", "ICEPACK"):
         os.environ.setdefault(tool, tool.lower())  # Amaranth wants them named; they are run from here
     plan = platform.prepare(top, "top")
@@ -83,7 +84,7 @@ def build_board(
     config = config or board.config
     chip = board.chip
     folder.mkdir(parents=True, exist_ok=True)
-    problems = refusal(board.top, config, chip, board=True)
+    problems = refusal(board.top, config, chip, board=board.sdram is not None)
     if problems:
         raise InputError("\n".join(problems))
     step("generating")

@@ -59,6 +59,10 @@ CELLS = {
 """Cells that are counted by name; registers (and LUTs of UltraScale+) are summed over their kinds."""
 
 
+_NO_PLACE = ("Failed to expand region", "Unable to place cell", "Unable to find legal placement", "no remaining BELs")
+"""What nextpnr says when cells are too many."""
+
+
 def synthesize(
     sources: Sequence[str], top: str, family: str, folder: Path, step: Callable[[str], None] = lambda _: None,
     *, pins: bool = False,
@@ -146,9 +150,9 @@ def place_and_route(
     Raises
     ------
     InputError
-        If nextpnr is not installed or has no such family.
+        If nextpnr is not installed or has no such family, or the design does not fit.
     RuntimeError
-        If it fails otherwise, for one when the design does not fit.
+        If it fails otherwise.
     """
     if chosen.family not in ("ecp5", "ice40"):
         raise InputError(f"there is no place and route for {chosen.name}; synthesis alone counts its cells.")
@@ -181,7 +185,10 @@ def place_and_route(
         if "No module named" in text:
             raise InputError(f"{module.replace('_', '-')} is not installed; pip install -r requirements.txt brings it.")
         errors = [line for line in text.splitlines() if line.startswith("ERROR")] or text.splitlines()[-1:]
-        raise RuntimeError(f"nextpnr: {errors[0] if errors else f'status {process.returncode}'}")
+        message = errors[0].removeprefix("ERROR: ") if errors else f"status {process.returncode}"
+        if any(words in message for words in _NO_PLACE):
+            raise InputError(f"{top} does not fit {chosen.name}: nextpnr says {message!r}; take a smaller preset.")
+        raise RuntimeError(f"nextpnr: {message}; its log is {log}")
     return _routed(seed, json.loads((folder / report).read_text()), time.monotonic() - begin)
 
 

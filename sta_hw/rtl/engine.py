@@ -120,6 +120,9 @@ class Engine(wiring.Component):
 
     def _broadcast(self, m: Module, decoder: Decoder, windows: Windows, drain: Drain) -> None:
         """Give each command to decoder, loader and drain, which take it when they come to it."""
+        if self.plain:
+            self._broadcast_in_place(m, decoder, windows, drain)
+            return
         # Taken into a register and judged there: nothing of it is on the way of a cycle.
         held = Signal.like(self.command.payload, name="held_command", reset_less=True)
         waiting, judged, bad = Signal(), Signal(), Signal()
@@ -128,19 +131,16 @@ class Engine(wiring.Component):
             m.d.sync += [held.eq(self.command.payload), waiting.eq(1)]
         m.d.sync += [bad.eq(refused(self.config, held)), judged.eq(waiting)]
         queues = []
-        given = held
         for name, unit in (("decoder", decoder), ("windows", windows), ("drain", drain)):
             wanted = unit.command.payload
-            fixed = {"taps": 1, "widen_at": 0} if self.plain else {}
-            kept = [field for field, _ in wanted.shape() if field not in fixed]
-            widths = [len(Value.cast(wanted[field])) for field in kept]
+            fields = [field for field, _ in wanted.shape()]
+            widths = [len(Value.cast(wanted[field])) for field in fields]
             queue = m.submodules[f"{name}_commands"] = Queue(width=sum(widths), depth=_COMMANDS_AHEAD)
             m.d.comb += [
-                Cat(Value.cast(wanted[field]) for field in kept).eq(queue.r_data),
-                *(wanted[field].eq(value) for field, value in fixed.items() if field in dict(wanted.shape())),
+                Cat(Value.cast(wanted[field]) for field in fields).eq(queue.r_data),
                 unit.command.valid.eq(queue.r_rdy),
                 queue.r_en.eq(unit.command.ready),
-                queue.w_data.eq(Cat(Value.cast(given[field]) for field in kept)),
+                queue.w_data.eq(Cat(Value.cast(held[field]) for field in fields)),
             ]
             queues.append(queue)
         accepted = judged & Cat(q.w_rdy for q in queues).all()
@@ -149,8 +149,31 @@ class Engine(wiring.Component):
         m.d.comb += [
             queues[0].w_en.eq(accepted),
             queues[1].w_en.eq(accepted & ~bad),
-            queues[2].w_en.eq(accepted & ~bad & ~given.unfinished),
+            queues[2].w_en.eq(accepted & ~bad & ~held.unfinished),
         ]
+
+    def _broadcast_in_place(self, m: Module, decoder: Decoder, windows: Windows, drain: Drain) -> None:
+        """The same without a place for commands: each waits in its stream until all have taken it."""
+        given = self.command.payload
+        judged, bad = Signal(), Signal()
+        m.d.sync += [bad.eq(refused(self.config, given)), judged.eq(self.command.valid & ~self.command.ready)]
+        done = []
+        fixed = {"taps": 1, "widen_at": 0}
+        for name, unit, skip in (("decoder", decoder, 0), ("windows", windows, bad),
+                                 ("drain", drain, bad | given.unfinished)):  # fmt: skip
+            wanted = unit.command.payload
+            fields = dict(wanted.shape())
+            taken = Signal(name=f"{name}_taken")
+            m.d.comb += [
+                *(Value.cast(wanted[f]).eq(fixed[f] if f in fixed else Value.cast(given[f])) for f in fields),
+                unit.command.valid.eq(judged & ~taken & ~skip),
+            ]
+            with m.If(self.command.ready):
+                m.d.sync += taken.eq(0)
+            with m.Elif(unit.command.valid & unit.command.ready):
+                m.d.sync += taken.eq(1)
+            done.append(taken | skip | unit.command.ready)
+        m.d.comb += self.command.ready.eq(judged & Cat(done).all())
 
     def _issue(self, m: Module, decoder, windows, array, accumulator, drain) -> None:
         """Let a decoded beat into the array when its window is there and its result has a place."""

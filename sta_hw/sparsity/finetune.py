@@ -117,15 +117,22 @@ class SrSte(nn.Module):
     """Dense weights of which the forward pass sees the N largest of each group; as a parametrization.
 
     SR-STE (Zhou et al., arXiv 2102.04010, section 3.3, equation 9): the gradient goes straight through the mask, and
-    ``decay * (1 - mask) * weight`` is added, so that pruned weights shrink and masks settle.
+    ``decay * (1 - mask) * weight`` is added, so that pruned weights shrink and masks settle. Once `settled` is set,
+    the mask stays as it is, and pruned weights learn no more.
     """
+
+    mask: Tensor
 
     def __init__(self, pattern: Pattern, decay: float = 2e-4) -> None:
         super().__init__()
-        self.pattern, self.decay = pattern, decay
+        self.pattern, self.decay, self.settled = pattern, decay, False
+        self.register_buffer("mask", torch.zeros(0, dtype=torch.bool))
 
     def forward(self, weight: Tensor) -> Tensor:
-        return _SparseRefined.apply(weight, nm_mask(weight.detach().abs(), self.pattern), self.decay)
+        if self.settled:
+            return weight * self.mask
+        self.mask = nm_mask(weight.detach().abs(), self.pattern)
+        return _SparseRefined.apply(weight, self.mask, self.decay)
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,8 @@ class Tuning:
         SR-STE: masks follow the weights; else they stay.
     decay : float
         SR-STE's lambda.
+    settle : float
+        SR-STE: the share of the steps, at their end, in which masks stay.
     weight_decay : float
         AdamW's.
     """
@@ -153,6 +162,7 @@ class Tuning:
     seed: int = 0
     dynamic: bool = False
     decay: float = 2e-4
+    settle: float = 0.0
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
@@ -161,6 +171,8 @@ class Tuning:
                 f"steps = {self.steps}, batch = {self.batch}, rate = {self.rate}: steps is at least 0, batch at least "
                 "1, the rate above 0; 200, 32 and 0.0003 are usual."
             )
+        if not 0 <= self.settle <= 1:
+            raise InputError(f"settle = {self.settle}: it is a share of the steps, 0 to 1; 0.5 is usual.")
 
 
 @dataclass
@@ -232,9 +244,11 @@ def fine_tune(
     found = FineTuned()
     sparse = {key: linears[key] for key in sparse_masks(linears, patterns)}
     fixed = dict(masks or sparse_masks(sparse, patterns))
+    refined: dict[Key, SrSte] = {}
     if tuning.dynamic:
         for key, linear in sparse.items():
-            parametrize.register_parametrization(linear, "weight", SrSte(patterns[key], tuning.decay))
+            refined[key] = SrSte(patterns[key], tuning.decay)
+            parametrize.register_parametrization(linear, "weight", refined[key])
     rng = np.random.default_rng(tuning.seed)
     optimizer = optimizer or new_optimizer(network, tuning)
     first = 0
@@ -256,6 +270,9 @@ def fine_tune(
     for step in range(first, tuning.steps):
         for group in optimizer.param_groups:
             group["lr"] = _rate(tuning, step)
+        if step >= tuning.steps * (1 - tuning.settle):
+            for parametrization in refined.values():
+                parametrization.settled = True
         arguments, target = task.batch(rng, tuning.batch)
         loss = task.loss(network(*arguments), target)
         optimizer.zero_grad()
