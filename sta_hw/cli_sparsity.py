@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,16 +31,22 @@ def _require_torch() -> None:
         raise InputError("PyTorch is not installed; pip install 'sta-hw[sparsity]' brings it.") from None
 
 
-@app.command(epilog="Example: sta-hw prune --method sparsegpt --nm 8:16 --steps 200")
+@app.command(epilog="Example: sta-hw prune --nm 8:16 --steps 200")
 def prune(
     method: Annotated[
-        str, typer.Option(help="magnitude, wanda, sparsegpt, sr-ste, idp (a series down to N:M) or domino.")
-    ] = "sparsegpt",
+        str,
+        typer.Option(
+            help="magnitude, wanda, sparsegpt, sparsegpt-asymmetric, sr-ste, idp (a series down to N:M) or domino."
+        ),
+    ] = "sparsegpt-asymmetric",
     nm: Annotated[str, typer.Option(help="N:M; for domino the uniform one whose cost is the budget.")] = "8:16",
     nm_table: TableOption = None,
     steps: Annotated[int, typer.Option(help="Of fine-tuning by distillation, at each level of a series.")] = 0,
-    batch: Annotated[int, typer.Option(help="Sentences of a step.")] = 32,
-    rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
+    batch: Annotated[int, typer.Option(help="Sentences of a step.")] = 8,
+    rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 4e-4,
+    aware_steps: Annotated[
+        int, typer.Option(help="Of quantization-aware fine-tuning after it, at a tenth of the rate.", min=0)
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of sentences and batches.")] = 0,
     calibration: Annotated[int, typer.Option(help="Sentences that one-shot pruners look at.", min=1)] = 256,
     budget: Annotated[str, typer.Option(help="Of domino: parameters, macs or cycles.")] = "cycles",
@@ -54,6 +60,7 @@ def prune(
     What is finished is not made again, and fine-tuning goes on where it was interrupted.
     """
     _require_torch()
+    from .sparsity.aware import tune_quantized
     from .sparsity.finetune import Tuning
     from .sparsity.methods import METHODS
     from .sparsity.methods import prune as work_through
@@ -68,10 +75,12 @@ def prune(
         raise InputError(problem)
     settings = {
         "method": method, "nm": nm, "steps": steps, "batch": batch, "rate": rate, "seed": seed,
-        "calibration": calibration, "budget": budget if method == "domino" else None, "model": str(model or ""),
+        "aware_steps": aware_steps, "calibration": calibration,
+        "budget": budget if method == "domino" else None, "model": str(model or ""),
         "nm_table": nm_table.read_text() if nm_table and nm_table.exists() else None,
     }  # fmt: skip
-    name = f"{method}-{pattern.n}of{pattern.m}-steps{steps}-seed{seed}"
+    suffix = f"-steps{steps}" + (f"-aware{aware_steps}" if aware_steps else "") + f"-seed{seed}"
+    name = f"{method}-{pattern.n}of{pattern.m}{suffix}"
     states = output / ".states" / name
     done = states / "done.json"
     if done.exists() and (kept := json.loads(done.read_text()))["settings"] == settings:
@@ -84,8 +93,8 @@ def prune(
         embedder = Embedder.load(model)
         patterns = read_patterns(nm, nm_table, embedder.model.layers) if nm_table else None
         bench = Workbench(
-            embedder, sentences=max(calibration, min(8192, steps * batch)), calibration=calibration, seed=seed,
-            report=watch.step,
+            embedder, sentences=max(calibration, min(16384, (steps + aware_steps) * batch)), calibration=calibration,
+            seed=seed, report=watch.step,
         )  # fmt: skip
 
         def progress(what: str, step: int, total: int, loss: float) -> None:
@@ -98,7 +107,13 @@ def prune(
         for pruned in work_through(
             bench, method, pattern, tuning, config, patterns=patterns, budget=budget, states=states, progress=progress
         ):
-            folder = output / f"{method}-{pruned.name.replace(':', 'of')}-steps{steps}-seed{seed}"
+            if aware_steps:
+                tune_quantized(
+                    bench, pruned.encoder, pruned.patterns, replace(tuning, steps=aware_steps, rate=rate / 10), config,
+                    state=states / f"aware-{pruned.name.replace(':', 'of')}.pt",
+                    report=lambda step, total, loss: progress("quantization-aware", step, total, loss),
+                )  # fmt: skip
+            folder = output / f"{method}-{pruned.name.replace(':', 'of')}{suffix}"
             stored = save_pruned(
                 folder, pruned.encoder.to_model(), pruned.patterns,
                 settings | {"nm": pruned.name, "total_steps": pruned.steps},

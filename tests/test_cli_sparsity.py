@@ -64,7 +64,7 @@ def run(*arguments: object, status: int = 0) -> Result:
 
 def test_prune_compile_evaluate(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "pruned"
-    common = ("--model", folder, "-o", output, "--calibration", 32, "--preset", "small")
+    common = ("--model", folder, "-o", output, "--calibration", 32, "--preset", "small", "--rate", 4e-3)
     rows = {}
     for method, nm, steps in (("magnitude", "4:16", 0), ("sparsegpt", "4:16", 12), ("domino", "8:16", 0)):
         text = run("prune", "--method", method, "--nm", nm, "--steps", steps, *common, "--json").stdout
@@ -78,11 +78,18 @@ def test_prune_compile_evaluate(folder: Path, tmp_path: Path) -> None:
     # Done already: nothing is made again.
     again = run("prune", "--method", "sparsegpt", "--nm", "4:16", "--steps", 12, *common, "--json")
     assert "is there already" in again.stderr and json.loads(again.stdout) == [rows["sparsegpt"]]
+    # Quantization-aware steps bring the integers nearer to fp32.
+    tuned = ("prune", "--method", "sparsegpt", "--nm", "4:16", "--steps", 12, "--aware-steps", 12)
+    (rows["aware"],) = json.loads(run(*tuned, *common, "--json").stdout)
+    arguments = ("--tokens", 16, "--preset", "small", "--picture", tmp_path / "aware.png", "--json")
+    evaluated = {Path(r["name"]).name: r for r in json.loads(run("evaluate", output, *arguments).stdout)}
+    plain, aware = (evaluated[Path(rows[n]["folder"]).name] for n in ("sparsegpt", "aware"))
+    assert aware["int8"]["cosine"] > plain["int8"]["cosine"] and "aware12" in rows["aware"]["folder"]
 
     picture = tmp_path / "picture.png"
     text = run("evaluate", output, "--picture", picture, "--preset", "small", "--tokens", 16, "--json").stdout
     found = {r["method"]: r for r in json.loads(text)}
-    assert picture.stat().st_size > 5000 and set(found) == set(rows)
+    assert picture.stat().st_size > 5000 and set(found) == {*rows, "sparsegpt, quantization-aware"} - {"aware"}
     for method, r in found.items():
         assert r["fp32"] == rows[method]["fp32"] and abs(r["int8"]["cosine"] - r["fp32"]["cosine"]) < 0.02
     assert found["domino"]["cycles"] > found["magnitude"]["cycles"] and found["magnitude"]["density"] == 0.25

@@ -66,8 +66,9 @@ def measure(stored: Stored, config: Config, tokens: int, report: Callable[[str],
     size = sum(a * b for a, b in shapes.values())
     density = sum(shapes[k][0] * shapes[k][1] * p.density for k, p in patterns.items()) / size
     report(f"{name}: cycles")
+    method = stored.settings["method"] + (", quantization-aware" if stored.settings.get("aware_steps") else "")
     return Evaluation(
-        name, stored.settings["method"], density, stored.measured["fp32"], stored.measured[key],
+        name, method, density, stored.measured["fp32"], stored.measured[key],
         cycles_of(model, patterns, config, tokens), compression(shapes, patterns, config.window),
     )  # fmt: skip
 

@@ -67,9 +67,13 @@ class Distillation:
         # Batches of texts of about one length waste no work on padding.
         self.by_length = np.argsort([len(e) for e in embedded], kind="stable")
 
-    def batch(self, rng: np.random.Generator, size: int) -> tuple[tuple[Any, ...], Tensor]:
+    def choose(self, rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+        """Numbers of texts of about one length."""
         start = int(rng.integers(max(1, len(self.by_length) - size + 1)))
-        chosen = self.by_length[start : start + size]
+        return self.by_length[start : start + size]
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[tuple[Any, ...], Tensor]:
+        chosen = self.choose(rng, size)
         return (*pad([self.embedded[i] for i in chosen]), False), pad([self.targets[i] for i in chosen])[0]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
