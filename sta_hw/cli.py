@@ -160,7 +160,7 @@ def _with_progress(title: str, work: Callable[[Callable[[str], None]], Any]) -> 
 
 @app.command(epilog="Example: sta-hw bench engine --json")
 def bench(
-    name: Annotated[str, typer.Argument(help="engine, softmax, encoder, accuracy, model or sim.")] = "engine",
+    name: Annotated[str, typer.Argument(help="engine, softmax, encoder, accuracy, model, sim or digits.")] = "engine",
     as_json: JsonOption = False,
 ) -> None:
     """Run a benchmark; exit status 1 when a figure misses its bar."""

@@ -41,6 +41,9 @@ class Engine(wiring.Component):
     plain : bool
         Leave out what the accelerator does not use: several taps (`taps` counts as 1) and 16-bit
         activations (`widen_at` counts as 0).
+    ahead : bool
+        Take commands while earlier ones are worked on. Without, a command stays in its stream until its decoder,
+        windows and drain have all come to it: smaller, and slower between products.
 
     Members
     -------
@@ -67,8 +70,8 @@ class Engine(wiring.Component):
         What a decoded beat waits for: its windows, room in the result ring, the rescaling.
     """
 
-    def __init__(self, config: Config, *, plain: bool = False) -> None:
-        self.config, self.plain = config, plain
+    def __init__(self, config: Config, *, plain: bool = False, ahead: bool = True) -> None:
+        self.config, self.plain, self.ahead = config, plain, ahead
         super().__init__(
             {
                 "command": In(stream.Signature(command_layout(config))),
@@ -120,8 +123,9 @@ class Engine(wiring.Component):
 
     def _broadcast(self, m: Module, decoder: Decoder, windows: Windows, drain: Drain) -> None:
         """Give each command to decoder, loader and drain, which take it when they come to it."""
-        if self.plain:
-            self._broadcast_in_place(m, decoder, windows, drain)
+        fixed = {"taps": 1, "widen_at": 0} if self.plain else {}
+        if not self.ahead:
+            self._broadcast_in_place(m, decoder, windows, drain, fixed)
             return
         # Taken into a register and judged there: nothing of it is on the way of a cycle.
         held = Signal.like(self.command.payload, name="held_command", reset_less=True)
@@ -133,14 +137,15 @@ class Engine(wiring.Component):
         queues = []
         for name, unit in (("decoder", decoder), ("windows", windows), ("drain", drain)):
             wanted = unit.command.payload
-            fields = [field for field, _ in wanted.shape()]
-            widths = [len(Value.cast(wanted[field])) for field in fields]
+            kept = [field for field, _ in wanted.shape() if field not in fixed]
+            widths = [len(Value.cast(wanted[field])) for field in kept]
             queue = m.submodules[f"{name}_commands"] = Queue(width=sum(widths), depth=_COMMANDS_AHEAD)
             m.d.comb += [
-                Cat(Value.cast(wanted[field]) for field in fields).eq(queue.r_data),
+                Cat(Value.cast(wanted[field]) for field in kept).eq(queue.r_data),
+                *(wanted[field].eq(value) for field, value in fixed.items() if field in dict(wanted.shape())),
                 unit.command.valid.eq(queue.r_rdy),
                 queue.r_en.eq(unit.command.ready),
-                queue.w_data.eq(Cat(Value.cast(held[field]) for field in fields)),
+                queue.w_data.eq(Cat(Value.cast(held[field]) for field in kept)),
             ]
             queues.append(queue)
         accepted = judged & Cat(q.w_rdy for q in queues).all()
@@ -152,13 +157,14 @@ class Engine(wiring.Component):
             queues[2].w_en.eq(accepted & ~bad & ~held.unfinished),
         ]
 
-    def _broadcast_in_place(self, m: Module, decoder: Decoder, windows: Windows, drain: Drain) -> None:
+    def _broadcast_in_place(
+        self, m: Module, decoder: Decoder, windows: Windows, drain: Drain, fixed: dict[str, int]
+    ) -> None:
         """The same without a place for commands: each waits in its stream until all have taken it."""
         given = self.command.payload
         judged, bad = Signal(), Signal()
         m.d.sync += [bad.eq(refused(self.config, given)), judged.eq(self.command.valid & ~self.command.ready)]
         done = []
-        fixed = {"taps": 1, "widen_at": 0}
         for name, unit, skip in (("decoder", decoder, 0), ("windows", windows, bad),
                                  ("drain", drain, bad | given.unfinished)):  # fmt: skip
             wanted = unit.command.payload

@@ -53,7 +53,7 @@ class EngineBoard(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        engine = Engine(self.config, plain=True)
+        engine = Engine(self.config, plain=True, ahead=False)
         again = Signal()
         m.submodules.engine = ResetInserter(again)(engine)
         receiver = m.submodules.receiver = UartReceiver(self.divisor)
