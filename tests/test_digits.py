@@ -7,7 +7,16 @@ import torch
 
 from sta_hw.config import Pattern
 from sta_hw.formats.nm import satisfies
-from sta_hw.sparsity.digits import HELD_OUT, Shifted, VisionNetwork, accuracy, digits, train_digits
+from sta_hw.sparsity.digits import (
+    HELD_OUT,
+    Shifted,
+    Taught,
+    VisionNetwork,
+    accuracy,
+    digits,
+    new_vision_model,
+    train_digits,
+)
 from sta_hw.sparsity.finetune import Tuning, fine_tune
 from sta_hw.sparsity.pruners import SparseGpt
 
@@ -34,6 +43,19 @@ def test_images_move_by_a_pixel_at_most() -> None:
         assert any(np.array_equal(found[0], edged[y : y + 8, x : x + 8]) for y in range(3) for x in range(3))
 
 
+def test_a_teachers_own_scores_cost_nothing() -> None:
+    data = digits()
+    teacher = VisionNetwork(new_vision_model(0)).eval()
+    task = Taught(data.train_images, data.train_labels, teacher)
+    (images,), scores = task.batch(np.random.default_rng(0), 16)
+    assert abs(task.loss(teacher(images), scores).item()) < 1e-6
+    # At a temperature of 2, against the definition.
+    other = torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
+    p, q = (np.exp(t.detach().double().numpy() / 2) for t in (scores, other))
+    p, q = (v / v.sum(1, keepdims=True) for v in (p, q))
+    np.testing.assert_allclose(task.loss(other, scores).item(), 4 * (p * np.log(p / q)).sum(1).mean(), rtol=1e-5)
+
+
 def test_training_pruning_tuning() -> None:
     data = digits()
     dense = train_digits(data, steps=150)
@@ -44,9 +66,7 @@ def test_training_pruning_tuning() -> None:
     batches = [(torch.from_numpy(data.train_images[:128]),)]
     masks = SparseGpt().prune(network, network.linears, patterns, batches)
     pruned = accuracy(network, data.test_images, data.test_labels)
-    fine_tune(
-        network, network.linears, patterns, Shifted(data.train_images, data.train_labels), Tuning(60, 64, 2e-3),
-        masks=masks,
-    )  # fmt: skip
+    task = Taught(data.train_images, data.train_labels, dense)
+    fine_tune(network, network.linears, patterns, task, Tuning(60, 64, 2e-3), masks=masks)
     assert accuracy(network, data.test_images, data.test_labels) > pruned
     assert all(satisfies(w.weight.detach().numpy(), Pattern(4, 16)) for w in network.linears.values())

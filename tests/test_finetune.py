@@ -101,6 +101,17 @@ def test_settings_are_checked() -> None:
     for wrong in ({"steps": -1}, {"batch": 0}, {"rate": 0.0}):
         with pytest.raises(InputError, match="usual"):
             Tuning(**wrong)
+    for share in (-0.1, 1.1):
+        with pytest.raises(InputError, match="share of the steps, 0 to 1"):
+            Tuning(settle=share)
+
+
+def test_masks_settle() -> None:
+    """In the settled half of the steps no mask changes, and pruned weights get no gradient."""
+    _, moving = tune(Tuning(60, 8, 3e-2, 0, True), Pattern(2, 8))
+    _, settled = tune(Tuning(60, 8, 3e-2, 0, True, settle=0.5), Pattern(2, 8))
+    assert moving.divergences[:3] == settled.divergences[:3] and min(moving.divergences[3:]) > 0
+    assert settled.divergences[3:] == [0, 0, 0]
 
 
 def test_classification_learns_labels() -> None:

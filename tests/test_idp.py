@@ -13,7 +13,7 @@ from sta_hw.errors import InputError
 from sta_hw.formats.nm import satisfies
 from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.finetune import Tuning
-from sta_hw.sparsity.idp import idp, levels_down
+from sta_hw.sparsity.idp import Level, idp, levels_down, steps_by_level
 
 
 def test_levels() -> None:
@@ -34,11 +34,41 @@ def test_series(tmp_path: Path) -> None:
         assert isinstance(level.network, Encoder)
         for linear in level.network.linears.values():
             assert satisfies(linear.weight.detach().numpy(), level.pattern)
-        assert len(level.tuned.losses) == 10
     assert all(torch.equal(before[n], v) for n, v in teacher.state_dict().items())
     # A level inherits: it begins no worse than one-shot pruning from dense would be after as many steps.
     assert found[-1].tuned.losses[-1] < found[-1].tuned.losses[0] + 0.2
-    assert (tmp_path / "level-2-8.pt").exists()
+    assert [len(f.tuned.losses) for f in found] == steps_by_level(levels, 10)
+
+
+def test_steps_grow_with_what_is_lost() -> None:
+    levels = levels_down(16, 2)
+    steps = steps_by_level(levels, 24)
+    assert abs(sum(steps) - 24 * len(levels)) <= len(levels) and steps == sorted(steps)
+    assert steps[-1] / steps[-2] == pytest.approx((3 / 2) ** 2, rel=0.02)
+    assert min(steps_by_level(levels, 1)) == 1 and steps_by_level(levels, 0) == [0] * len(levels)
+
+
+@pytest.mark.parametrize("stop", [(Pattern(5, 8), 1), (Pattern(3, 8), 13), (Pattern(2, 8), 20)])
+def test_resumed_is_the_same(stop: tuple[Pattern, int], tmp_path: Path) -> None:
+    """Interrupted within a level, before its masks settle and behind; whole levels are not worked on again."""
+    levels, tuning = levels_down(8, 2), Tuning(10, 8, 3e-3, 5)
+
+    def series(states: Path | None, interrupted: bool = False) -> list[Level]:
+        task, teacher = task_and_teacher()
+
+        def report(level: Pattern, done: int, total: int, loss: float) -> None:
+            if interrupted and (level, done) == stop:
+                raise KeyboardInterrupt
+
+        return list(idp(teacher, lambda n: n.linears, levels, task, tuning, states=states, report=report))
+
+    whole = series(None)
+    with pytest.raises(KeyboardInterrupt):
+        series(tmp_path, interrupted=True)
+    again = series(tmp_path)
+    for a, b in zip(whole, again, strict=True):
+        assert a.tuned.losses == b.tuned.losses
+        assert all(torch.equal(v, w) for v, w in zip(a.network.parameters(), b.network.parameters(), strict=True))
 
 
 def test_masks_change_between_levels() -> None:

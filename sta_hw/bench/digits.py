@@ -25,9 +25,9 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
         import torch
     except ImportError:
         raise InputError("PyTorch is not installed; pip install 'sta-hw[sparsity]' brings it.") from None
-    from ..sparsity.digits import Shifted, VisionNetwork, accuracy, digits, train_digits
+    from ..sparsity.digits import Taught, VisionNetwork, accuracy, digits, train_digits
     from ..sparsity.finetune import Tuning, fine_tune
-    from ..sparsity.pruners import SparseGpt
+    from ..sparsity.pruners import AsymmetricSparseGpt
 
     config = PRESETS["reference"]
     data = digits()
@@ -38,11 +38,11 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
     dense = train_digits(data, report=watch("training"))
     network = VisionNetwork(dense.to_model())
     patterns = dict.fromkeys(network.linears, PATTERN)
-    batches = [(torch.from_numpy(data.train_images[i : i + 128]),) for i in range(0, 512, 128)]
-    masks = SparseGpt().prune(network, network.linears, patterns, batches, report)
+    batches = [(torch.from_numpy(data.train_images[i : i + 128]),) for i in range(0, 1280, 128)]
+    masks = AsymmetricSparseGpt().prune(network, network.linears, patterns, batches, report)
     one_shot = accuracy(network, data.test_images, data.test_labels)
-    task = Shifted(data.train_images, data.train_labels)
-    tuning = Tuning(1000, 64, 2e-3, 0, weight_decay=0.05)
+    task = Taught(data.train_images, data.train_labels, dense)
+    tuning = Tuning(2500, 64, 2e-3, 0, weight_decay=0.01)
     fine_tune(network, network.linears, patterns, task, tuning, masks=masks, report=watch("fine-tuning at 4:16"))
     model = network.to_model()
     quantized = quantize(model.encoder, list(model.embed(data.train_images[:256])), patterns, report=report)
@@ -59,7 +59,7 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
     exact, found = accuracy(dense, data.test_images, data.test_labels), right / len(data.test_labels)
     rows: list[dict[str, Any]] = [
         {"network": "fp32 dense", "accuracy": exact},
-        {"network": f"fp32 {PATTERN}, one shot (SparseGPT)", "accuracy": one_shot},
+        {"network": f"fp32 {PATTERN}, one shot (asymmetric SparseGPT)", "accuracy": one_shot},
         {"network": f"fp32 {PATTERN}, fine-tuned", "accuracy": accuracy(network, data.test_images, data.test_labels)},
         {"network": f"INT8 {PATTERN}, on RTL", "accuracy": found, "cycles": cycles},
     ]

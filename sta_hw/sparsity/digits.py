@@ -15,7 +15,16 @@ from ..model.vision import VisionModel
 from .encoder import Encoder
 from .finetune import Classification, Tuning, fine_tune
 
-__all__ = ["Digits", "Shifted", "VisionNetwork", "accuracy", "digits", "new_vision_model", "train_digits"]
+__all__ = [
+    "Digits",
+    "Shifted",
+    "Taught",
+    "VisionNetwork",
+    "accuracy",
+    "digits",
+    "new_vision_model",
+    "train_digits",
+]
 
 HELD_OUT = 450
 """Of the 1,797 images; the model sees none of them before it is evaluated."""
@@ -55,6 +64,30 @@ class Shifted(Classification):
         edges = nn.functional.pad(images, (1, 1, 1, 1), value=-1.0)
         moved = [edges[i, :, 1 + y : 9 + y, 1 + x : 9 + x] for i, (y, x) in enumerate(moves.tolist())]
         return (torch.stack(moved),), labels
+
+
+class Taught(Shifted):
+    """The same images, and what another network says of them, softened: knowledge distillation.
+
+    The loss is the Kullback-Leibler divergence at a temperature of 2, times its square (Hinton et al., arXiv
+    1503.02531, section 2).
+    """
+
+    _TEMPERATURE = 2.0
+
+    def __init__(self, images: NDArray[np.float32], labels: NDArray[np.int64], teacher: nn.Module) -> None:
+        super().__init__(images, labels)
+        self.teacher = teacher
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        (images,), _ = super().batch(rng, size)
+        with torch.no_grad():
+            return (images,), self.teacher(images)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        found, wanted = (nn.functional.log_softmax(t / self._TEMPERATURE, -1) for t in (output, target))
+        divergence = nn.functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
+        return divergence * self._TEMPERATURE**2
 
 
 class VisionNetwork(nn.Module):

@@ -270,13 +270,15 @@ def fine_tune(
             torch.save(kept, state.with_suffix(".part"))
             state.with_suffix(".part").replace(state)
 
+    def settle(step: int) -> None:
+        for parametrization in refined.values():
+            parametrization.settled = step >= tuning.steps * (1 - tuning.settle) and tuning.settle > 0
+
     network.train()
     for step in range(first, tuning.steps):
         for group in optimizer.param_groups:
             group["lr"] = _rate(tuning, step)
-        if step >= tuning.steps * (1 - tuning.settle):
-            for parametrization in refined.values():
-                parametrization.settled = True
+        settle(step)
         arguments, target = task.batch(rng, tuning.batch)
         loss = task.loss(network(*arguments), target)
         optimizer.zero_grad()
@@ -294,6 +296,7 @@ def fine_tune(
                 before = now
             save(step + 1)
     save(tuning.steps)
+    settle(tuning.steps)  # of a state that was finished already, too
     network.eval()
     for linear in sparse.values():
         if parametrize.is_parametrized(linear):

@@ -15,7 +15,7 @@ from ..config import Pattern
 from ..errors import InputError
 from .finetune import FineTuned, Task, Tuning, fine_tune, new_optimizer
 
-__all__ = ["Level", "idp", "levels_down"]
+__all__ = ["Level", "idp", "levels_down", "steps_by_level"]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -42,6 +42,16 @@ def levels_down(m: int, last: int) -> list[Pattern]:
     return [Pattern(n, m) for n in range(m - 1, last - 1, -1)]
 
 
+def steps_by_level(levels: Sequence[Pattern], steps: int) -> list[int]:
+    """Fine-tuning steps of each level, `steps` on average: as 1 / N squared, and one at least.
+
+    A level takes away 1 / N of what is there: from 15:16 to 14:16 hardly anything is lost, from 3:16 to 2:16 a third.
+    """
+    shares = [level.n**-2.0 for level in levels]
+    whole = steps * len(levels)
+    return [max(1, round(whole * share / sum(shares))) if steps else 0 for share in shares]
+
+
 def idp(
     network: nn.Module, linears: Callable[[nn.Module], dict[Key, nn.Linear]], levels: Sequence[Pattern], task: Task,
     tuning: Tuning, *, states: Path | None = None,
@@ -51,8 +61,8 @@ def idp(
 
     IDP with sparsity inheritance (STA, arXiv 2208.06118, section III): at each level the weights of the level before
     are pruned to the next N, and fine-tuned while the masks follow the weights (SR-STE): a weight that was dropped
-    begins at zero, and comes back when it grows larger than one that is kept. `tuning`, its steps those of one level,
-    is used with ``dynamic`` set.
+    begins at zero, and comes back when it grows larger than one that is kept; in the second half of a level's steps
+    masks stay. `tuning` is used with ``dynamic`` set, its steps being a level's on average (`steps_by_level`).
 
     Parameters
     ----------
@@ -66,7 +76,7 @@ def idp(
     current = copy.deepcopy(network)
     # The optimizer's moments are inherited too: begun anew at each level, its first steps undo what was learned.
     optimizer = new_optimizer(current, tuning)
-    for number, pattern in enumerate(levels):
+    for number, (pattern, steps) in enumerate(zip(levels, steps_by_level(levels, tuning.steps), strict=True)):
         layers = linears(current)
         patterns = dict.fromkeys(layers, pattern)
         state = states / f"level-{pattern.n}-{pattern.m}.pt" if states else None
@@ -75,7 +85,7 @@ def idp(
             layers,
             patterns,
             task,
-            replace(tuning, dynamic=True, seed=tuning.seed + number),
+            replace(tuning, steps=steps, dynamic=True, settle=0.5, seed=tuning.seed + number),
             optimizer=optimizer,
             state=state,
             report=partial(report, pattern),

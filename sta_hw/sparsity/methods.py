@@ -123,7 +123,7 @@ def prune(
             encoder, linears, levels_down(pattern.m, pattern.n), bench.task, tuning, states=states,
             report=lambda at, done, steps, loss: progress(f"idp {at}", done, steps, loss),
         ):  # fmt: skip
-            total += tuning.steps
+            total += len(level.tuned.losses)
             assert isinstance(level.network, Encoder)
             level_patterns = dict.fromkeys(encoder.linears, level.pattern)
             yield Pruned(method, str(level.pattern), tuning.seed, level_patterns, level.network, total)
