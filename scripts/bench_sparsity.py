@@ -25,7 +25,7 @@ from sta_hw.config import PRESETS, Pattern, parse_nm
 from sta_hw.model.embedder import Embedder
 from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.finetune import Tuning, fine_tune
-from sta_hw.sparsity.idp import idp, levels_down
+from sta_hw.sparsity.idp import idp, levels_down, steps_by_level
 from sta_hw.sparsity.methods import domino_patterns
 from sta_hw.sparsity.methods import prune as work_through
 from sta_hw.sparsity.pruners import PRUNERS
@@ -39,7 +39,8 @@ PACKAGES = ("python",)
 """The corpus: docstrings of Python's standard library, as the evaluated sentences are (but none near them)."""
 CALIBRATION = 1024
 SERIES_STEPS = 24
-"""Fine-tuning steps of each level of a series."""
+"""Fine-tuning steps of a level of a series, on average."""
+SERIES_RATE = 6e-4
 Entry = dict[str, Any]
 Report = Callable[[str], None]
 
@@ -90,7 +91,8 @@ def series(seed: int, report: Report) -> Entry:
     """IDP's networks, and one-shot magnitude pruning with as many steps as IDP took to get there."""
     levels = levels_down(16, 2)
     bench = Workbench(Embedder.load(), sentences=4096, calibration=1, seed=seed, report=report)
-    tuning = Tuning(SERIES_STEPS, 8, 3e-4, 100 * seed)
+    counts = steps_by_level(levels, SERIES_STEPS)
+    tuning = Tuning(SERIES_STEPS, 8, SERIES_RATE, 100 * seed)
     dense = Encoder(bench.embedder.model)
     idp_scores: dict[str, float] = {}
     for level in idp(
@@ -104,7 +106,7 @@ def series(seed: int, report: Report) -> Entry:
         encoder = Encoder(bench.embedder.model)
         patterns = dict.fromkeys(encoder.linears, pattern)
         masks = PRUNERS["magnitude"]().prune(encoder, encoder.linears, patterns)
-        steps = SERIES_STEPS * (levels.index(pattern) + 1)
+        steps = sum(counts[: levels.index(pattern) + 1])
         fine_tune(
             encoder, encoder.linears, patterns, bench.task, replace(tuning, steps=steps), masks=masks,
             report=lambda done, total, loss, p=pattern: report(f"seed {seed}: one-shot {p}, step {done} of {total}"),

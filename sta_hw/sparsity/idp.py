@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -62,7 +63,9 @@ def idp(
     IDP with sparsity inheritance (STA, arXiv 2208.06118, section III): at each level the weights of the level before
     are pruned to the next N, and fine-tuned while the masks follow the weights (SR-STE): a weight that was dropped
     begins at zero, and comes back when it grows larger than one that is kept; in the second half of a level's steps
-    masks stay. `tuning` is used with ``dynamic`` set, its steps being a level's on average (`steps_by_level`).
+    masks stay. `tuning` is used with ``dynamic`` set, its steps being a level's on average (`steps_by_level`), its
+    rate that of the longest level: shorter ones have as much less as the root of their share, for few large steps of
+    AdamW take more from a network than a mild level did.
 
     Parameters
     ----------
@@ -76,7 +79,8 @@ def idp(
     current = copy.deepcopy(network)
     # The optimizer's moments are inherited too: begun anew at each level, its first steps undo what was learned.
     optimizer = new_optimizer(current, tuning)
-    for number, (pattern, steps) in enumerate(zip(levels, steps_by_level(levels, tuning.steps), strict=True)):
+    counts = steps_by_level(levels, tuning.steps)
+    for number, (pattern, steps) in enumerate(zip(levels, counts, strict=True)):
         layers = linears(current)
         patterns = dict.fromkeys(layers, pattern)
         state = states / f"level-{pattern.n}-{pattern.m}.pt" if states else None
@@ -85,7 +89,14 @@ def idp(
             layers,
             patterns,
             task,
-            replace(tuning, steps=steps, dynamic=True, settle=0.5, seed=tuning.seed + number),
+            replace(
+                tuning,
+                steps=steps,
+                rate=tuning.rate * math.sqrt(max(1, steps) / max(1, *counts)),
+                dynamic=True,
+                settle=0.5,
+                seed=tuning.seed + number,
+            ),
             optimizer=optimizer,
             state=state,
             report=partial(report, pattern),
