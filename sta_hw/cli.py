@@ -1,4 +1,4 @@
-"""The command line: generate, bench, doctor; cli_program.py adds what runs models."""
+"""The command line: generate, bench, doctor; the modules beside add the others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as J
 
 def main() -> None:
     """Entry point: errors become one message on stderr, status 2 for bad input, 1 for a failed check."""
-    from . import cli_fpga, cli_program, cli_sparsity  # noqa: F401  add their commands
+    from . import cli_demo, cli_fpga, cli_program, cli_sparsity  # noqa: F401  add their commands
 
     try:
         app()

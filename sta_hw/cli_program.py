@@ -1,11 +1,10 @@
-"""Commands that compile and run models: demo, compile, run, trace, report, estimate."""
+"""Commands that compile and run models: compile, run, trace, report, estimate."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,23 +27,7 @@ from .perf.tables import by_layer
 from .perf.timeline import chrome_trace
 from .runtime.backends import BACKENDS, ReferenceBackend, RtlBackend, backend, compare
 
-__all__ = ["SENTENCES"]
-
 DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"
-SENTENCES = (
-    "Pruned models leave out most of their weights and keep their meaning.",
-    "The cat sleeps on the warm windowsill all afternoon.",
-    "Stock markets fell sharply after the announcement.",
-    "She boiled the pasta for nine minutes and added salt.",
-    "The orchestra rehearsed the symphony until midnight.",
-    "Heavy rain is expected in the mountains tomorrow.",
-    "He repaired the bicycle's chain with a borrowed tool.",
-    "A compiler turns source code into machine instructions.",
-    "The museum opens a new exhibition of old maps.",
-    "Vaccines train the immune system to recognise a virus.",
-)
-"""Ten sentences; the demo finds the one nearest to the user's."""
-
 TextOption = Annotated[str, typer.Option(help="The sentence.")]
 PatternOption = Annotated[str, typer.Option(help="N:M of all linear layers, or dense.")]
 TableOption = Annotated[Path | None, typer.Option(help="JSON: N:M of single layers, such as 0.output.dense.")]
@@ -92,90 +75,6 @@ def _layers_table(title: str, rows: list[dict[str, Any]]) -> Table:
         ideal = (f"{row['ideal']:,.0f}", f"{row['fraction']:.3f}") if row["ideal"] else ("", "")
         table.add_row(row["layer"], row["shape"], row["used"], row["encoding"], f"{row['cycles']:,}", *ideal)
     return table
-
-
-@app.command(epilog='Example: sta-hw demo --nm 2:16 --text "Hardware that skips zeros."')
-def demo(
-    nm: PatternOption = "2:4",
-    text: TextOption = DEFAULT_TEXT,
-    nm_table: TableOption = None,
-    preset_name: PresetOption = "reference",
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for Verilog and page.")] = Path("build/demo"),
-    as_json: JsonOption = False,
-) -> None:
-    """Run all of all-MiniLM-L6-v2 for a sentence on generated RTL; compare every byte with the reference."""
-    from sim.verilog import module_verilog
-
-    from .generate import generate as write
-
-    config = preset(preset_name)
-    if problem := _folder_problem(output):
-        raise InputError(problem)
-
-    def work(watch: _Watch) -> Any:
-        watch.step("loading the model")
-        embedder = Embedder.load()
-        ids = embedder.token_ids(text)
-        patterns = read_patterns(nm, nm_table, embedder.model.layers)
-        watch.step("generating Verilog (kept for the next time)")
-        write("accelerator", config, output, module_verilog("accelerator", config))
-        # Verilator and the C++ compiler are processes of their own: meanwhile, the reference runs here.
-        with ThreadPoolExecutor(1) as pool:
-            hardware = pool.submit(RtlBackend, config)
-            watch.step("pruning, quantizing, compiling")
-            quantized = embedder.quantize(patterns)
-            model = compile_encoder(quantized, config, len(ids))
-            watch.step("running the reference")
-            embedded = embedder.model.embed(ids)
-            reference = ReferenceBackend(config)
-            expected = reference.run(model, embedded, watch)
-            watch.step("finding the nearest of ten sentences")
-            others = []
-            for done, sentence in enumerate(SENTENCES):
-                watch(done, len(SENTENCES))
-                other = embedder.token_ids(sentence)
-                small = compile_encoder(quantized, config, len(other))
-                others.append(reference.run(small, embedder.model.embed(other)).embedding)
-            watch.step("compiling the RTL (kept for the next time)")
-            rtl = hardware.result()
-        watch.step("running the RTL")
-        outcome = rtl.run(model, embedded, watch)
-        compare(model, outcome.image, expected.image)
-        near = sorted(zip((float(o @ outcome.embedding) for o in others), SENTENCES, strict=True), reverse=True)
-        (output / "report.html").write_text(html_page(model, outcome.run, f"STA-HW: {text}"))
-        pruned = quantized_fp32(embedder, patterns).fp32(ids)
-        return model, outcome, near, embedder.fp32(ids), pruned
-
-    model, outcome, near, dense, pruned = _watched("demo", "", work)
-    figures = _figures(model, outcome.run) | {
-        "text": text, "tokens": model.tokens, "nm": nm, "equal_to_reference": True,
-        "cosine_with_dense_fp32": float(outcome.embedding @ dense),
-        "cosine_with_fp32_of_the_same_weights": float(outcome.embedding @ pruned),
-        "nearest": near[0][1], "nearest_cosine": near[0][0], "page": str(output / "report.html"),
-    }  # fmt: skip
-    if as_json:
-        typer.echo(json.dumps(figures | {"layers": by_layer(model, outcome.run)}, indent=2))
-        return
-    out.print(_layers_table(f"all-MiniLM-L6-v2, {model.tokens} tokens, {nm}, in RTL", by_layer(model, outcome.run)))
-    out.print(
-        f"{outcome.run.cycles:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal. Memory after the run equals the "
-        "reference's, byte for byte."
-    )
-    out.print(
-        f"Cosine of the embedding: {figures['cosine_with_fp32_of_the_same_weights']:.4f} with fp32 and the same pruned "
-        f"weights, {figures['cosine_with_dense_fp32']:.4f} with dense fp32 (one-shot magnitude pruning)."
-    )
-    out.print(f"Nearest of ten sentences ({near[0][0]:.3f}): {near[0][1]}")
-    out.print(f"Page: {figures['page']}")
-
-
-def quantized_fp32(embedder: Embedder, patterns: dict) -> Embedder:
-    """The fp32 model with the same weights pruned."""
-    from .formats.nm import prune
-
-    model = embedder.model
-    weights = {key: prune(model.linear(*key)[0], pattern) for key, pattern in patterns.items() if pattern.m > 1}
-    return Embedder(model.replaced(weights), embedder.tokenizer)
 
 
 @app.command(name="compile", epilog="Example: sta-hw compile --nm 2:4 --tokens 16 -o build/minilm.npz")
