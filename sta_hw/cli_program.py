@@ -14,7 +14,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from .cli import JsonOption, _folder_problem, app, err, out
-from .compiler.encoder import CompiledModel, compile_encoder
+from .compiler.encoder import compile_encoder
+from .compiler.model import CompiledModel
 from .compiler.quantize import shape_encoder
 from .config import parse_nm, preset
 from .errors import CheckError, InputError

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sim.accelerator import AcceleratorModel, MemoryModel
-from sta_hw.compiler.encoder import CompiledModel, compile_encoder
+from sta_hw.compiler.encoder import compile_encoder
+from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
 from sta_hw.config import PRESETS, Config, parse_nm
 from sta_hw.errors import CheckError, ConfigError, InputError

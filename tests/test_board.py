@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sim.board import SimulatedPort
-from sta_hw.compiler.encoder import CompiledModel, compile_encoder
+from sta_hw.compiler.encoder import compile_encoder
+from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
 from sta_hw.config import Pattern, preset
 from sta_hw.errors import CheckError, InputError

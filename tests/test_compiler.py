@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sta_hw.compiler.encoder import CompiledModel, compile_encoder, tightest
+from sta_hw.compiler.encoder import compile_encoder
+from sta_hw.compiler.lowering import tightest
+from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import SCALES, quantize
 from sta_hw.config import DENSE, PRESETS, Pattern, parse_nm
 from sta_hw.errors import CheckError, InputError

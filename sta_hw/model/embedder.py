@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.encoder import CompiledModel, compile_encoder
+from ..compiler.encoder import compile_encoder
+from ..compiler.model import CompiledModel
 from ..compiler.quantize import QuantizedEncoder, quantize
 from ..config import Config, Pattern, parse_nm
 from ..errors import ConfigError, InputError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.encoder import CompiledModel
+from ..compiler.model import CompiledModel
 from ..registers import COUNTERS
 from .tables import by_layer, counters_table
 from .timeline import chrome_trace

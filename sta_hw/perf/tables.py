@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.encoder import CompiledModel
+from ..compiler.model import CompiledModel
 from ..isa import Opcode
 
 __all__ = ["by_layer", "counters_table"]

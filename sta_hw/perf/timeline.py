@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..compiler.encoder import CompiledModel
+from ..compiler.model import CompiledModel
 from ..isa import Opcode
 from ..registers import COUNTERS
 

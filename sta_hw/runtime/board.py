@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.encoder import CompiledModel
+from ..compiler.model import CompiledModel
 from ..config import Config
 from ..errors import CheckError, InputError
 from ..isa import Error
