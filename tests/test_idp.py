@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_finetune import task_and_teacher
 
 from sta_hw.config import Pattern
 from sta_hw.errors import InputError
-from sta_hw.formats.nm import satisfies
+from sta_hw.formats.nm import keep_mask, satisfies
 from sta_hw.sparsity.encoder import Encoder
-from sta_hw.sparsity.finetune import Tuning
+from sta_hw.sparsity.finetune import FineTuned, Tuning, fine_tune
 from sta_hw.sparsity.idp import Level, idp, levels_down, steps_by_level
 
 
@@ -78,3 +80,27 @@ def test_masks_change_between_levels() -> None:
     masks = [{k: w.weight != 0 for k, w in level.network.linears.items()} for level in series]
     returned = sum(int((masks[1][k] & ~masks[0][k]).sum()) for k in masks[0])
     assert returned > 0
+
+
+def test_levels_behind_the_first_prune_by_saliency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weight times the root of its mean squared gradient, of which the first level knows nothing."""
+    seen = []
+
+    def look(network: Encoder, linears: dict, patterns: dict, *arguments: Any, **options: Any) -> FineTuned:
+        before = {key: linear.weight.detach().clone() for key, linear in linears.items()}
+        seen.append((before, patterns, dict(options["scales"])))
+        return fine_tune(network, linears, patterns, *arguments, **options)
+
+    monkeypatch.setattr("sta_hw.sparsity.idp.fine_tune", look)
+    task, teacher = task_and_teacher()
+    levels = [Pattern(3, 4), Pattern(2, 4)]
+    _, second = idp(teacher, lambda n: n.linears, levels, task, Tuning(2, 8, 1e-9))
+    assert seen[0][2] == {} and set(seen[1][2]) == set(teacher.linears)
+    differ = 0
+    for key, scale in seen[1][2].items():
+        weight = seen[1][0][key].numpy()
+        expected = keep_mask(np.abs(weight) * scale.numpy(), levels[1])
+        # A rate of next to nothing: what is kept is what was the largest when the level began.
+        np.testing.assert_array_equal(second.tuned.masks[key].numpy() & (weight != 0), expected & (weight != 0))
+        differ += int((expected != keep_mask(np.abs(weight), levels[1])).sum())
+    assert differ > 0

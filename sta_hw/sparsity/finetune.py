@@ -123,19 +123,25 @@ class SrSte(nn.Module):
     SR-STE (Zhou et al., arXiv 2102.04010, section 3.3, equation 9): the gradient goes straight through the mask, and
     ``decay * (1 - mask) * weight`` is added, so that pruned weights shrink and masks settle. Once `settled` is set,
     the mask stays as it is, and pruned weights learn no more.
+
+    Parameters
+    ----------
+    scale : of the weight's shape
+        What magnitudes are multiplied by before they are compared; 1 if not given.
     """
 
     mask: Tensor
 
-    def __init__(self, pattern: Pattern, decay: float = 2e-4) -> None:
+    def __init__(self, pattern: Pattern, decay: float = 2e-4, scale: Tensor | None = None) -> None:
         super().__init__()
-        self.pattern, self.decay, self.settled = pattern, decay, False
+        self.pattern, self.decay, self.scale, self.settled = pattern, decay, scale, False
         self.register_buffer("mask", torch.zeros(0, dtype=torch.bool))
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.settled:
             return weight * self.mask
-        self.mask = nm_mask(weight.detach().abs(), self.pattern)
+        magnitude = weight.detach().abs()
+        self.mask = nm_mask(magnitude if self.scale is None else magnitude * self.scale, self.pattern)
         return _SparseRefined.apply(weight, self.mask, self.decay)
 
 
@@ -226,8 +232,8 @@ def _rate(tuning: Tuning, step: int) -> float:
 
 def fine_tune(
     network: nn.Module, linears: Mapping[Key, nn.Linear], patterns: Mapping[Key, Pattern], task: Task, tuning: Tuning,
-    *, masks: Mapping[Key, Tensor] | None = None, optimizer: torch.optim.Optimizer | None = None,
-    state: Path | None = None,
+    *, masks: Mapping[Key, Tensor] | None = None, scales: Mapping[Key, Tensor] | None = None,
+    optimizer: torch.optim.Optimizer | None = None, state: Path | None = None,
     report: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> FineTuned:  # fmt: skip
     """Train `network` in place, its linear layers sparse before and after.
@@ -235,6 +241,7 @@ def fine_tune(
     Parameters
     ----------
     masks : fixed masks; of the largest weights if not given
+    scales : what SR-STE multiplies magnitudes by before it compares them
     optimizer : of the network's parameters, with what it knows of them; a new AdamW if not given
     state : file
         Saved every few steps and at the end, and gone on from if it exists.
@@ -251,7 +258,7 @@ def fine_tune(
     refined: dict[Key, SrSte] = {}
     if tuning.dynamic:
         for key, linear in sparse.items():
-            refined[key] = SrSte(patterns[key], tuning.decay)
+            refined[key] = SrSte(patterns[key], tuning.decay, (scales or {}).get(key))
             parametrize.register_parametrization(linear, "weight", refined[key])
     rng = np.random.default_rng(tuning.seed)
     optimizer = optimizer or new_optimizer(network, tuning)

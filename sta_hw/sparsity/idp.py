@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..config import Pattern
 from ..errors import InputError
@@ -63,9 +64,13 @@ def idp(
     IDP with sparsity inheritance (STA, arXiv 2208.06118, section III): at each level the weights of the level before
     are pruned to the next N, and fine-tuned while the masks follow the weights (SR-STE): a weight that was dropped
     begins at zero, and comes back when it grows larger than one that is kept; in the second half of a level's steps
-    masks stay. `tuning` is used with ``dynamic`` set, its steps being a level's on average (`steps_by_level`), its
-    rate that of the longest level: shorter ones have as much less as the root of their share, for few large steps of
-    AdamW take more from a network than a mild level did.
+    masks stay. What is larger is told as in Optimal Brain Damage (LeCun et al., NIPS 1990, section 2.2), by the weight
+    times the root of its mean squared gradient, which the optimizer knows from the levels before; the first level has
+    magnitudes alone.
+
+    `tuning` is used with ``dynamic`` set, its steps being a level's on average (`steps_by_level`), its rate that of
+    the longest level: shorter ones have as much less as the root of their share, for few large steps of AdamW take
+    more from a network than a mild level did.
 
     Parameters
     ----------
@@ -98,7 +103,14 @@ def idp(
                 seed=tuning.seed + number,
             ),
             optimizer=optimizer,
+            scales=_saliency_scales(optimizer, layers),
             state=state,
             report=partial(report, pattern),
         )
         yield Level(pattern, copy.deepcopy(current), tuned)
+
+
+def _saliency_scales(optimizer: torch.optim.Optimizer, layers: Mapping[Key, nn.Linear]) -> dict[Key, Tensor]:
+    """The root of each weight's mean squared gradient, where the optimizer has seen some."""
+    seen = {key: optimizer.state[linear.weight] for key, linear in layers.items() if linear.weight in optimizer.state}
+    return {key: state["exp_avg_sq"].sqrt() for key, state in seen.items()}
