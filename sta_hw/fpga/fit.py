@@ -51,8 +51,8 @@ def memory_cells(width: int, depth: int) -> int:
 def estimate(top: str, config: Config) -> dict[str, int]:
     """Logic in LUT4 (as `synthesis.cell_counts` has it), multipliers and block RAMs of ``engine`` or ``accelerator``.
 
-    The logic is a sum over what there is of each kind, fitted to synthesized configurations (``scripts/bench_fit.py``,
-    ``scripts/results/fpga-fit.json``).
+    The logic is a sum over what there is of each kind, fitted to synthesized configurations; ``scripts/bench_fit.py``
+    synthesizes them again, tells how far the estimate is from them, and fits anew.
 
     Raises
     ------
