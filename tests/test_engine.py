@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sim.cocotb_runner import Case, run_cocotb
 from sta_hw.config import Config, Pattern, parse_nm
 from sta_hw.errors import CheckError
 from sta_hw.formats import encode, prune
+from sta_hw.rtl.emit import emit_verilog
 from sta_hw.rtl.engine import Engine
 from sta_hw.rtl.layouts import Fault
 from sta_hw.runtime import beats
@@ -74,6 +76,19 @@ def test_every_pattern_and_encoding(name: str) -> None:
         model.run(covering_products(config, seed), stall=stall, seed=seed)
 
 
+def without_queues(config: Config) -> EngineModel:
+    """The engine as boards with a serial line have it: commands wait in their stream until all have taken them."""
+    return EngineModel(config, emit_verilog(Engine(config, plain=True, ahead=False), "engine"))
+
+
+@pytest.mark.parametrize("name", ["4x2 lanes 4", "8x4 lanes 2", "2:4 and dense"])
+def test_commands_that_wait_in_their_stream(name: str) -> None:
+    config = NATIVE[name]
+    model = without_queues(config)
+    for stall, seed in ((0.0, 1), (0.3, 2), (0.7, 3)):
+        model.run([p for p in covering_products(config, seed) if p.taps == 1], stall=stall, seed=seed)
+
+
 def test_every_n_at_m_4_and_16_is_covered() -> None:
     patterns = set(NATIVE["16x8"].patterns)
     assert {Pattern(n, m) for m in (4, 16) for n in range(1, m + 1)} <= patterns
@@ -99,8 +114,16 @@ def test_saturation_and_wrapping_at_the_largest_reduction() -> None:
         assert run.results[0].min() == -limit and run.results[0].max() == limit
 
 
-@pytest.mark.parametrize("name", ["16x8", "4x2 lanes 4", "8x4 lanes 2"])
-def test_products_that_continue_with_and_without_rescaling(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("16x8", EngineModel),
+        ("4x2 lanes 4", EngineModel),
+        ("8x4 lanes 2", EngineModel),
+        ("4x2 lanes 4", without_queues),
+    ],
+)
+def test_products_that_continue_with_and_without_rescaling(name: str, make: Callable[[Config], EngineModel]) -> None:
     """Chains of unfinished products, others in between that leave the stored sums alone."""
     config = NATIVE[name]
     rng = np.random.default_rng(7)
@@ -126,7 +149,7 @@ def test_products_that_continue_with_and_without_rescaling(name: str) -> None:
             between = encode(single, Pattern(1, 1), groups=config.groups, window=config.window)
             some = Requantization(np.zeros(4, np.int64), np.full(4, 5000), np.zeros(4, np.int64))
             products.append(Product(rng.integers(-128, 128, (config.rows, 5)), between, 1, some))
-    model = EngineModel(config)
+    model = make(config)
     for stall, seed in ((0.0, 1), (0.4, 2)):
         model.run(products, stall=stall, seed=seed)
 
@@ -188,14 +211,17 @@ class TestFaults:
 
     config = Config(rows=2, groups=2, window=16, columns=16)
 
-    def run(self, product: Product, faulty: dict[str, np.ndarray], fault: Fault, *, results: bool = True) -> None:
+    def run(
+        self, product: Product, faulty: dict[str, np.ndarray], fault: Fault, *, results: bool = True,
+        make: Callable[[Config], EngineModel] = EngineModel,
+    ) -> None:  # fmt: skip
         good = random_product(self.config, np.random.default_rng(9), parse_nm("4:16"), "bitmap")
         streams = [faulty, good.streams(self.config)]
         inputs = {name: np.concatenate([s[name] for s in streams]) for name in faulty}
         parts = self.config.rows // self.config.lanes
         expected = reference_results(good, self.config)
         columns = (product.weights.columns if results else 0) + good.weights.columns
-        model = EngineModel(self.config)
+        model = make(self.config)
         for stall in (0.0, 0.4):
             outcome = model._model.run(
                 inputs, {"results": columns * parts, "status": 2}, stall=stall, seed=4, linger=30
@@ -269,12 +295,33 @@ class TestFaults:
             {"depth": 18}, {"taps": 5}, {"encoding": 3}, {"encoding": 0}, {"columns": 17}, {"m_log2": 5, "depth": 32},
         ],
     )  # fmt: skip
-    def test_a_command_out_of_range_takes_nothing(self, field: dict[str, int]) -> None:
+    @pytest.mark.parametrize("make", [EngineModel, without_queues])
+    def test_a_command_out_of_range_takes_nothing(
+        self, make: Callable[[Config], EngineModel], field: dict[str, int]
+    ) -> None:
+        if make is without_queues and "taps" in field:
+            return  # taps count as 1 there, see below
         product = self.product("index")
         command = {"passes": 2, "depth": 4} | field if "columns" in field or "taps" in field else field
         nothing = {name: array[:0] for name, array in product.streams(self.config).items()}
         faulty = nothing | {"command": beats.command_beat(product.weights, **command)}
-        self.run(product, faulty, Fault.COMMAND, results=False)
+        self.run(product, faulty, Fault.COMMAND, results=False, make=make)
+
+    @pytest.mark.parametrize("taps", [0, 3, 5])
+    def test_taps_count_as_one_where_there_are_none(self, taps: int) -> None:
+        """Whatever a host writes there, the product ends, with the results of one tap."""
+        good = random_product(self.config, np.random.default_rng(9), parse_nm("4:16"), "bitmap")
+        assert good.taps == 1
+        flags = {"unsigned": int(good.unsigned), "wide_result": int(good.requantization.wide),
+                 "per_row": int(good.requantization.per_row)}  # fmt: skip
+        streams = good.streams(self.config)
+        np.testing.assert_array_equal(beats.command_beat(good.weights, taps=1, **flags), streams["command"])
+        streams |= {"command": beats.command_beat(good.weights, taps=taps, **flags)}
+        expected = reference_results(good, self.config)
+        count = {"results": len(expected) * self.config.rows // self.config.lanes, "status": 1}
+        outcome = without_queues(self.config)._model.run(streams, count, stall=0.3)
+        assert not outcome.outputs["status"].any()
+        np.testing.assert_array_equal(beats.result_values(outcome.outputs["results"], self.config)[0], expected)
 
     def test_a_fault_becomes_a_failed_check(self) -> None:
         product = self.product("bitmap")

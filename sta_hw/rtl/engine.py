@@ -161,7 +161,10 @@ class Engine(wiring.Component):
         self, m: Module, decoder: Decoder, windows: Windows, drain: Drain, fixed: dict[str, int]
     ) -> None:
         """The same without a place for commands: each waits in its stream until all have taken it."""
-        given = self.command.payload
+        # With what is fixed in place: decoder and refusal must agree, or a refused product would never end.
+        given = Signal.like(self.command.payload, name="given_command")
+        m.d.comb += given.eq(self.command.payload)
+        m.d.comb += [given[field].eq(value) for field, value in fixed.items()]
         judged, bad = Signal(), Signal()
         m.d.sync += [bad.eq(refused(self.config, given)), judged.eq(self.command.valid & ~self.command.ready)]
         done = []
@@ -171,7 +174,7 @@ class Engine(wiring.Component):
             fields = dict(wanted.shape())
             taken = Signal(name=f"{name}_taken")
             m.d.comb += [
-                *(Value.cast(wanted[f]).eq(fixed[f] if f in fixed else Value.cast(given[f])) for f in fields),
+                *(Value.cast(wanted[field]).eq(Value.cast(given[field])) for field in fields),
                 unit.command.valid.eq(judged & ~taken & ~skip),
             ]
             with m.If(self.command.ready):
