@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import Config
+from ..config import BOARD_PRESETS, PRESETS, Config
 from ..errors import CheckError, InputError
 from ..rtl.emit import emit_verilog
 from .fit import refusal, require_fit
 from .litedram import generate_controller
 from .synthesis import Routed, pack, place_and_route, synthesize
 
-__all__ = ["BUILD_TIMEOUT", "Built", "build_board", "prepare_board"]
+__all__ = ["SERIAL_TIMEOUT", "Built", "build_board", "prepare_board"]
 
-BUILD_TIMEOUT = 1 << 18
-"""Cycles after which a board forgets an unfinished serial command: 3 ms at 80 MHz."""
+SERIAL_TIMEOUT = 0.1
+"""Seconds after which a board forgets an unfinished serial command, as LiteX's own bridge."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,14 @@ def prepare_board(board: Any, config: Config, folder: Path) -> list[str]:
     """Write the sources of a board's top level into `folder`, with ``top.lpf`` or ``top.pcf``; returns their names."""
     platform = board.make_platform()
     sources = []
+    timeout = round(board.frequency * SERIAL_TIMEOUT)
     if board.top == "accelerator":
         from boards.ecp5 import Ecp5Top
 
         from ..rtl.board_core import BoardCore
 
         controller = generate_controller(board.sdram, board.frequency, config.bus_bytes)
-        core = BoardCore(config, controller.start_up, board.divisor, BUILD_TIMEOUT)
+        core = BoardCore(config, controller.start_up, board.divisor, timeout)
         (folder / "board_core.v").write_text(emit_verilog(core, "board_core"))
         (folder / "litedram_core.v").write_text(controller.verilog)
         sources += ["board_core.v", "litedram_core.v"]
@@ -55,7 +56,7 @@ def prepare_board(board: Any, config: Config, folder: Path) -> list[str]:
 
         from ..rtl.engine_board import EngineBoard
 
-        core = EngineBoard(config, board.divisor, BUILD_TIMEOUT)
+        core = EngineBoard(config, board.divisor, timeout)
         (folder / "board_core.v").write_text(emit_verilog(core, "board_core"))
         sources += ["board_core.v"]
         top = Ice40Top(board) if board.chip.family == "ice40" else Ecp5Top(board, config)
@@ -117,7 +118,8 @@ def build_board(
         json.dumps(
             {
                 "generator": f"sta-hw {__version__}", "board": board.name, "part": chip.name,
-                "preset": board.preset, "configuration": config.as_dict(), "hash": config.hash,
+                "preset": next((n for n, c in (PRESETS | BOARD_PRESETS).items() if c == config), None),
+                "configuration": config.as_dict(), "hash": config.hash,
                 "frequency_mhz": target, "baud": board.baud, "cells": cells, "routed": asdict(best),
                 "bitstream": bitstream.name,
                 "sha256": hashlib.sha256(bitstream.read_bytes()).hexdigest(),
