@@ -14,6 +14,7 @@ from boards import board
 from sta_hw.config import preset
 from sta_hw.errors import InputError
 from sta_hw.fpga.build import build_board
+from sta_hw.fpga.synthesis import cell_counts
 
 
 def test_fit_tells_what_runs_out_first() -> None:
@@ -57,12 +58,21 @@ def test_synth_places_and_routes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["ultrascale+", "ice40hx8k"])
 def test_synth_of_other_families(part: str, tmp_path: Path) -> None:
-    result = run(
-        "synth", "--top", "decoder", "--preset", "ci", "--part", part, "--no-route", "-o", str(tmp_path), "--json"
-    )  # fmt: skip
+    """Xilinx is counted; a block with more ports than an iCE40 has pins is placed all the same."""
+    result = run("synth", "--top", "decoder", "--preset", "ci", "--part", part, "-o", str(tmp_path), "--json")
     assert result.returncode == 0, result.stderr
-    cells = json.loads(result.stdout)["cells"]
+    found = json.loads(result.stdout)
+    cells = found["cells"]
     assert cells["registers"] > 50 and max(cells.get("LUT", 0), cells.get("SB_LUT4", 0)) > 100
+    assert [seed["fmax"] > 20 and len(seed["path"]) > 1 for seed in found["seeds"]] == [True] * (part == "ice40hx8k")
+
+
+def test_cells_of_ultrascale(tmp_path: Path) -> None:
+    """Carry cells, and LUTs that are memory, are not forgotten."""
+    kinds = {"LUT2": 5, "LUT6": 7, "CARRY4": 3, "RAM32M16": 2, "RAM64X1D": 1, "SRL16E": 4, "FDRE": 9, "FDSE": 1}
+    (tmp_path / "stat.json").write_text(json.dumps({"design": {"num_cells_by_type": kinds}}))
+    cells = cell_counts(tmp_path, "xcup")
+    assert (cells["LUT"], cells["LUT_memory"], cells["CARRY4"], cells["registers"]) == (12, 22, 3, 10)
 
 
 def test_selftest_of_a_simulated_board() -> None:

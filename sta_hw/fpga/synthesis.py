@@ -54,9 +54,16 @@ tee -o stat.json stat -json
 CELLS = {
     "ecp5": ("LUT4", "CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "MULT18X18D", "DP16KD"),
     "ice40": ("SB_LUT4", "SB_CARRY", "SB_MAC16", "SB_RAM40_4K"),
-    "xcup": ("CARRY8", "DSP48E2", "RAMB18E2", "RAMB36E2"),
+    "xcup": ("CARRY4", "DSP48E2", "RAMB18E2", "RAMB36E2"),
 }
-"""Cells that are counted by name; registers (and LUTs of UltraScale+) are summed over their kinds."""
+"""Cells that are counted by name; registers (and LUTs of UltraScale+) are summed over their kinds. Yosys gives
+UltraScale+ the carry cells of the 7 series, of which two make a CARRY8."""
+_LUTS_OF_MEMORY = {
+    "RAM32X1S": 1, "RAM32X1D": 2, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM512X1S": 8, "RAM64X1D": 2,
+    "RAM128X1D": 4, "RAM256X1D": 8, "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM64X8SW": 8,
+    "RAM32X16DR8": 8, "SRL16E": 1, "SRLC32E": 1,
+}  # fmt: skip
+"""LUTs that a memory cell or shift register of UltraScale+ takes (Xilinx UG574, chapter 2)."""
 
 
 _NO_PLACE = ("Failed to expand region", "Unable to place cell", "Unable to find legal placement", "no remaining BELs")
@@ -99,7 +106,10 @@ def synthesize(
 
 
 def cell_counts(folder: Path, family: str) -> dict[str, int]:
-    """Cells after synthesis; for ECP5 also logic in LUT4, where a CCU2C takes two and a 16 x 4 RAM cell four."""
+    """Cells after synthesis; for ECP5 also logic in LUT4, where a CCU2C takes two and a 16 x 4 RAM cell four.
+
+    For UltraScale+, LUT is logic alone, and LUT_memory what RAM and shift registers take besides.
+    """
     found = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
     cells = {name: found.get(name, 0) for name in CELLS[family]}
     if family == "ecp5":
@@ -108,6 +118,7 @@ def cell_counts(folder: Path, family: str) -> dict[str, int]:
         cells["registers"] = sum(n for name, n in found.items() if name.startswith("SB_DFF"))
     else:
         cells["LUT"] = sum(n for name, n in found.items() if name.startswith("LUT"))
+        cells["LUT_memory"] = sum(n * _LUTS_OF_MEMORY.get(name, 0) for name, n in found.items())
         cells["registers"] = sum(n for name, n in found.items() if name.startswith("FD"))
     return cells
 
@@ -156,10 +167,11 @@ def place_and_route(
     """
     if chosen.family not in ("ecp5", "ice40"):
         raise InputError(f"there is no place and route for {chosen.name}; synthesis alone counts its cells.")
+    netlist = f"{top}.json" if constraints or chosen.family == "ecp5" else _without_pins(top, folder)
     module = f"yowasp_nextpnr_{chosen.family}"
     report = f"report-{seed}.json"
     (folder / report).unlink(missing_ok=True)
-    arguments = [*(package or chosen.options), "--json", f"{top}.json", "--freq", str(frequency), "--seed", str(seed),
+    arguments = [*(package or chosen.options), "--json", netlist, "--freq", str(frequency), "--seed", str(seed),
                  "--report", report, "--timing-allow-fail"]  # fmt: skip
     if chosen.family == "ecp5":
         arguments += ["--placer", placer, "--placer-heap-timingweight", "40"]
@@ -190,6 +202,19 @@ def place_and_route(
             raise InputError(f"{top} does not fit {chosen.name}: nextpnr says {message!r}; take a smaller preset.")
         raise RuntimeError(f"nextpnr: {message}; its log is {log}")
     return _routed(seed, json.loads((folder / report).read_text()), time.monotonic() - begin)
+
+
+def _without_pins(top: str, folder: Path) -> str:
+    """A netlist whose only ports are clock and reset: nextpnr places no block of an iCE40 out of context.
+
+    Nothing drives what came from the other ports, or takes what went to them; nextpnr leaves the cells in place.
+    """
+    netlist = json.loads((folder / f"{top}.json").read_text())
+    module = netlist["modules"][top]
+    module["ports"] = {name: port for name, port in module["ports"].items() if name in ("clk", "rst")}
+    name = f"{top}-block.json"
+    (folder / name).write_text(json.dumps(netlist))
+    return name
 
 
 def _last_line(log: Path) -> str:
