@@ -1,8 +1,13 @@
-"""Random and extreme products, shared by the tests of the engine and its parts."""
+"""Shared by tests: random and extreme products of the engine; blocks without handshakes between streams."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
 
 from sta_hw.config import Config, Pattern
 from sta_hw.formats import encode, prune
@@ -53,3 +58,36 @@ def covering_products(config: Config, seed: int, *, limit: int | None = None) ->
     products = [random_product(config, rng, *choices[i]) for i in order]
     products += [random_product(config, rng, *choices[i], extreme=True) for i in order[:8]]
     return products
+
+
+class Streamed(wiring.Component):
+    """A block that takes operands every cycle and has no handshake, between streams; it is always ready.
+
+    Parameters
+    ----------
+    block : Component
+        With a `latency` in cycles.
+    inputs, outputs : dict of str to int
+        Its signed members, and their widths.
+    """
+
+    def __init__(self, block: Any, inputs: dict[str, int], outputs: dict[str, int]) -> None:
+        self.block, self.inputs, self.outputs = block, inputs, outputs
+        given, results = (
+            stream.Signature(data.StructLayout({n: signed(width) for n, width in members.items()}))
+            for members in (inputs, outputs)
+        )
+        super().__init__({"source": In(given), "target": Out(results)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.block = self.block
+        valid = Signal(self.block.latency)
+        m.d.sync += valid.eq(Cat(self.source.valid, valid))
+        m.d.comb += [
+            self.source.ready.eq(1),
+            *(getattr(self.block, n).eq(self.source.payload[n]) for n in self.inputs),
+            *(self.target.payload[n].eq(getattr(self.block, n)) for n in self.outputs),
+            self.target.valid.eq(valid[-1]),
+        ]
+        return m

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from amaranth.hdl import Module
 from amaranth.sim import Simulator
+from support import Streamed, covering_products
 
+from sim.native import PRIMITIVES, NativeModel, build
 from sta_hw.config import Config
+from sta_hw.rtl.emit import emit_verilog, streams_of
 from sta_hw.rtl.multiplier import Multiplier
+from sta_hw.runtime.beats import join
 from sta_hw.runtime.rtl import EngineModel
 
 
@@ -54,10 +58,16 @@ def test_products(kind: str, a_width: int, b_width: int) -> None:
     assert products(kind, a_width, b_width, pairs) == [a * b for a, b in pairs]
 
 
-def test_many_activations_times_every_weight() -> None:
-    """Every fifth 9-bit activation times every weight, through the adders."""
-    pairs = [(a, b) for a in range(-256, 256, 5) for b in range(-128, 128)]
-    assert products("lut", 9, 8, pairs) == [a * b for a, b in pairs]
+@pytest.mark.parametrize("kind", ["auto", "dsp", "lut"])
+def test_exhaustive(kind: str) -> None:
+    """All 512 x 256 operands at the width of the array, which makes ECP5's primitive and the portable ones equal."""
+    block = Streamed(Multiplier(9, 8, kind), {"a": 9, "b": 8}, {"p": 17})
+    streams = streams_of(block)
+    model = NativeModel(build(emit_verilog(block, "multiplier"), "multiplier", streams, extra=[PRIMITIVES]), streams)
+    a, b = (x.ravel() for x in np.meshgrid(np.arange(-256, 256), np.arange(-128, 128), indexing="ij"))
+    words = join([(a[:, None] & 511, 9), (b[:, None] & 255, 8)])
+    found = model.run({"source": words}, {"target": len(b)}).outputs["target"][:, 0]
+    np.testing.assert_array_equal(found, ((a * b) & 0x1FFFF).astype(np.uint32))
 
 
 def test_a_primitive_that_is_too_narrow() -> None:
@@ -67,8 +77,6 @@ def test_a_primitive_that_is_too_narrow() -> None:
 
 def test_the_kinds_agree_in_the_engine() -> None:
     """The same products, 2 x 3, through the inferred, the ECP5 and the adder multiplier."""
-    from support import covering_products
-
     runs = []
     for kind in ("auto", "dsp", "lut"):
         config = Config(rows=2, groups=3, multiplier=kind, columns=16)
