@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -62,12 +63,22 @@ BOARD_BARS: dict[str, dict[str, str]] = {
     "icesugar-pro": {"fmax": ">= 80"},
     "icebreaker": {"fmax": ">= 20", "macs": ">= 8"},
 }
+OURS = {"STA-HW, whole, any N:M": "accelerator", "STA-HW's softmax, 16 lanes": "softmax-16"}
 PEERS = (
-    {"design": "ITA, N = 16, M = 8 (pulp-platform), dense INT8", "MACs": 128, "LUT4": 29682, "CCU2C": 3166,
+    {"design": "ITA, dense INT8", "MACs": 128, "LUT4": 29682, "CCU2C": 3166,
      "multipliers": 249, "registers": 9522},
-    {"design": "its 16-lane softmax", "LUT4": 7636, "CCU2C": 313},
+    {"design": "ITA's softmax, 16 lanes", "LUT4": 7636, "CCU2C": 313},
 )  # fmt: skip
-"""Synthesized for ECP5 by the same Yosys 0.70."""
+"""Beside each of ours: ITA (pulp-platform), N = 16, M = 8, synthesized for ECP5 by the same Yosys 0.70."""
+ARRAYS = (
+    ("CFU-Playground hps_accel, systolic", 32, "59.5", "1.00", "109-117"),
+    ("Gemmini, generated tiles, 8 x 8", 64, "46.5", "1.00", "55"),
+    ("axis-systolic-array, 8 x 8", 64, "98", "1.00", "88"),
+    ("systars (Amaranth), 4 x 4", 16, "140", "1.00", "78"),
+    ("open sparse array by multiplexers, 4 x 4", 32, "203", "1.00", "51"),
+    ("ITA, whole core", 128, "281", "1.95", "does not fit"),
+)
+"""Peers placed and routed for the LFE5U-85F: design, INT8 MACs, logic cells and multipliers a MAC, MHz."""
 
 
 def measure(name: str, folder: Path, seeds: list[int], minutes: float, step: Callable[[str], None]) -> dict[str, Any]:
@@ -121,7 +132,7 @@ def entry(name: str, cells: dict[str, int], seeds: list[dict[str, Any]]) -> dict
 
 
 def draw(history: list[dict[str, Any]], path: Path) -> None:
-    """Every figure against the number of the entry, one line per case."""
+    """The newest entry of each case as a bar, earlier ones as rings on it; and cells beside a peer's."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -129,49 +140,87 @@ def draw(history: list[dict[str, Any]], path: Path) -> None:
 
     panels = {"fmax": "Fmax, MHz", "logic_per_mac": "logic cells per MAC", "macs": "MACs",
               "gmacs_2:4": "effective GMAC/s at 2:4", "gmacs_2:16": "effective GMAC/s at 2:16"}  # fmt: skip
-    figure, axes = pyplot.subplots(len(panels), 1, figsize=(8, 2.3 * len(panels)), layout="constrained")
-    names = list(dict.fromkeys(e["case"] for e in history if "fmax" in e))
-    for axis, (key, title) in zip(axes, panels.items(), strict=True):
-        for name in names:
-            values = [e[key] for e in history if e["case"] == name and key in e and "fmax" in e]
-            axis.plot(range(1, len(values) + 1), values, marker="o", label=name)
+    routed = [e for e in history if "fmax" in e]
+    names = list(dict.fromkeys(e["case"] for e in routed))
+    figure, axes = pyplot.subplots(3, 2, figsize=(11, 9), layout="constrained")
+    for axis, (key, title) in zip(axes.flat, panels.items(), strict=False):
+        for row, name in enumerate(names):
+            values = [e[key] for e in routed if e["case"] == name and key in e]
+            if values:
+                bar = axis.barh(row, values[-1], color="#2166ac")
+                axis.bar_label(bar, fmt="{:,.4g}", padding=9, fontsize=8)
+                axis.plot(values[:-1], [row] * (len(values) - 1), "o", markerfacecolor="none", color="#d6604d")
+        axis.set_yticks(range(len(names)), names)
         axis.set_title(title, loc="left", fontsize=10)
-        axis.set_ylim(bottom=0)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[-1].set_xlabel("run")
-    axes[0].legend(fontsize=7, ncols=3)
+        axis.margins(x=0.15)
+        axis.invert_yaxis()
+    _draw_peers(axes.flat[-1], history)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _draw_peers(axis: Any, history: list[dict[str, Any]]) -> None:
+    """LUT4 equivalents of designs, stacked from their kinds of cells; multipliers as text."""
+    rows = [r for r in side_by_side(history) if "LUT4" in r]
+    left = [0.0] * len(rows)
+    kinds = (("LUT4", 1, "#2166ac"), ("CCU2C", 2, "#67a9cf"), ("TRELLIS_DPR16X4", 4, "#d1e5f0"))
+    for kind, luts, color in kinds:
+        widths = [luts * r.get(kind, 0) for r in rows]
+        bars = axis.barh([r["design"] for r in rows], widths, left=left, color=color, label=f"{kind}, {luts} LUT4 each")
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    labels = [f"{v:,.0f}" + (f", {r['multipliers']} multipliers" if r.get("multipliers") else "") for r, v in
+              zip(rows, left, strict=True)]  # fmt: skip
+    axis.bar_label(bars, labels, padding=3, fontsize=8)
+    axis.set_title("cells after Yosys, in LUT4 equivalents", loc="left", fontsize=10)
+    axis.set_xlim(0, 1.7 * max(left, default=1))
+    axis.legend(fontsize=7, loc="lower right")
+    axis.invert_yaxis()
+
+
+def side_by_side(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Peers, and the newest of ours that compare with them, by cells."""
+    newest = {e["case"]: e for e in history}
+    rows: list[dict[str, Any]] = []
+    for title, name, peer in zip(OURS, OURS.values(), PEERS, strict=True):
+        if name in newest:
+            cells = newest[name]["cells"]
+            rows.append({"design": title, "MACs": newest[name]["macs"] if name == "accelerator" else "",
+                         "multipliers": cells["MULT18X18D"], "registers": cells["TRELLIS_FF"], **cells})  # fmt: skip
+        rows.append(peer)
+    return rows
 
 
 def show(history: list[dict[str, Any]]) -> None:
     """The newest entry of each case, and the peers."""
     out = Console()
-    table = Table(title="newest of each")
-    for column in ("case", "part", "MACs", "MHz", "logic", "a MAC", "share", "route, s", "GMAC/s 2:4, 2:16", "bars"):
-        table.add_column(column)
+    table = Table(title="newest of each", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("case", "MACs", "MHz", "logic", "a MAC", "share", "route, s", "2:4", "2:16", "bars"):
+        table.add_column(column, justify="left" if column in ("case", "bars") else "right", no_wrap=column == "case")
     for e in {e["case"]: e for e in history}.values():
         size = e.get("logic") or e["cells"].get("lut4_equivalents") or e["cells"].get("LUT", 0)
-        bars = "; ".join(f"{k} {b['bar']}: {'yes' if b['ok'] else 'NO'}" for k, b in e["bars"].items())
-        speed = ", ".join(str(e[k]) for k in ("gmacs_2:4", "gmacs_2:16") if k in e)
-        table.add_row(e["case"], e["part"], str(e["macs"]), str(e.get("fmax", "")), f"{size:,}",
-                      str(e.get("logic_per_mac", "")), f"{e['logic_share']:.0%}" if "logic_share" in e else "",
-                      str(e.get("seconds", "")), speed, bars)  # fmt: skip
+        missed = ", ".join(f"{k} {b['bar']}" for k, b in e["bars"].items() if not b["ok"])
+        table.add_row(
+            e["case"], str(e["macs"]), str(e.get("fmax", "")), f"{size:,}", str(e.get("logic_per_mac", "")),
+            f"{e['logic_share']:.0%}" if "logic_share" in e else "", str(e.get("seconds", "")),
+            *(str(e.get(f"gmacs_{nm}", "")) for nm in ("2:4", "2:16")),
+            f"missed: {missed}" if missed else "met" if e["bars"] else "",
+        )  # fmt: skip
+    table.caption = "2:4, 2:16: effective GMAC/s"
     out.print(table)
     table = Table(title="side by side, cells after Yosys for ECP5")
     for column in ("design", "MACs", "LUT4", "CCU2C", "multipliers", "registers"):
         table.add_column(column)
-    newest = {e["case"]: e for e in history}
-    ours = [("STA-HW, whole accelerator, any N:M", "accelerator"), ("its softmax alone, 16 lanes", "softmax-16")]
-    rows: list[dict[str, Any]] = list(PEERS)
-    for title, name in ours:
-        if name in newest:
-            cells = newest[name]["cells"]
-            rows.append({"design": title, "MACs": newest[name]["macs"] if name == "accelerator" else "",
-                         "LUT4": cells["LUT4"], "CCU2C": cells["CCU2C"], "multipliers": cells["MULT18X18D"],
-                         "registers": cells["TRELLIS_FF"]})  # fmt: skip
-    for row in rows:
+    for row in side_by_side(history):
         table.add_row(*(str(row.get(c, "")) for c in ("design", "MACs", "LUT4", "CCU2C", "multipliers", "registers")))
+    out.print(table)
+    table = Table(title="arrays side by side, placed and routed for the LFE5U-85F")
+    for column in ("design", "MACs", "logic a MAC", "multipliers a MAC", "MHz"):
+        table.add_column(column)
+    newest = {e["case"]: e for e in history if "fmax" in e}
+    ours = [(f"STA-HW, {n}", e["macs"], str(e["logic_per_mac"]), f"{e['cells']['MULT18X18D'] / e['macs']:.2f}",
+             f"{e['fmax']:.0f}") for n, e in newest.items() if n in ("engine", "engine-256")]  # fmt: skip
+    for row in (*ours, *ARRAYS):
+        table.add_row(*map(str, row))
     out.print(table)
 
 
