@@ -47,6 +47,7 @@ bench: sparsity
 	$(BIN)/sta-hw bench sim
 	$(BIN)/python scripts/bench_verilog.py -o scripts/results/verilog.json
 	$(BIN)/python scripts/bench_fpga.py
+	$(BIN)/python scripts/bench_fit.py
 	$(BIN)/sta-hw bench digits
 	$(BIN)/python scripts/bench_sparsity.py
 

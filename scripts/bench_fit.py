@@ -1,13 +1,16 @@
-"""How far `sta-hw fit` is from synthesis: a dozen configurations, synthesized and estimated; and the fit itself.
+"""How far `sta-hw fit` is from synthesis: two dozen configurations, synthesized and estimated; and the fit itself.
 
 Example: python scripts/bench_fit.py  (about 40 minutes)
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import re
+import subprocess
+import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,29 +18,81 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from boards import BOARDS, board
 from sta_hw.bench import Figure, Report
 from sta_hw.cli import show_report
 from sta_hw.config import Config, preset
-from sta_hw.fpga.fit import estimate, logic_counts
+from sta_hw.fpga.build import prepare_board
+from sta_hw.fpga.fit import ESTIMATE_ERROR, LOGIC, estimate, logic_counts
 from sta_hw.fpga.flow import synthesize_top
-from sta_hw.fpga.parts import PARTS
+from sta_hw.fpga.parts import PARTS, Part
+from sta_hw.fpga.synthesis import synthesize
 
-OUTPUT = Path(__file__).parent / "results" / "fpga-fit.json"
-_REFERENCE = dataclasses.replace(preset("reference"), multiplier="dsp")
-CASES: list[tuple[str, Config]] = [
-    ("engine", dataclasses.replace(_REFERENCE, drain_lanes=8)),
-    ("engine", preset("ecp5-85f-256")),
-    ("engine", dataclasses.replace(preset("small"), multiplier="dsp")),
-    ("engine", dataclasses.replace(preset("small"), multiplier="lut", drain_lanes=8)),
-    ("engine", dataclasses.replace(preset("small"), multiplier="dsp-pair", array_multipliers=20)),
-    ("engine", dataclasses.replace(preset("tiny"), multiplier="dsp", drain_lanes=1)),
-    ("accelerator", _REFERENCE),
-    ("accelerator", preset("ecp5-45f")),
-    ("accelerator", preset("ecp5-25f")),
-    ("accelerator", dataclasses.replace(preset("small"), multiplier="dsp")),
-    ("accelerator", dataclasses.replace(preset("ci"), multiplier="dsp")),
-    ("accelerator", dataclasses.replace(preset("tiny"), multiplier="dsp-pair")),
+RESULTS = Path(__file__).parent / "results"
+OUTPUT = RESULTS / "fpga-fit.json"
+HISTORY = RESULTS / "fpga-history.json"
+_REFERENCE = replace(preset("reference"), multiplier="dsp")
+_UP5K = preset("up5k")
+CASES: list[tuple[str, str, Config]] = [
+    ("ecp5", "engine", replace(_REFERENCE, drain_lanes=8)),
+    ("ecp5", "engine", preset("ecp5-85f-256")),
+    ("ecp5", "engine", replace(preset("small"), multiplier="dsp")),
+    ("ecp5", "engine", replace(preset("small"), multiplier="lut", drain_lanes=8)),
+    ("ecp5", "engine", replace(preset("small"), multiplier="dsp-pair", array_multipliers=20)),
+    ("ecp5", "engine", replace(preset("tiny"), multiplier="dsp", drain_lanes=1)),
+    ("ecp5", "accelerator", _REFERENCE),
+    ("ecp5", "accelerator", preset("ecp5-45f")),
+    ("ecp5", "accelerator", preset("ecp5-25f")),
+    ("ecp5", "accelerator", replace(preset("small"), multiplier="dsp")),
+    ("ecp5", "accelerator", replace(preset("ci"), multiplier="dsp")),
+    ("ecp5", "accelerator", replace(preset("tiny"), multiplier="dsp-pair")),
+    ("ice40", "board", _UP5K),
+    ("ice40", "board", replace(_UP5K, nm=Config().nm)),
+    ("ice40", "board", replace(_UP5K, encodings=Config().encodings)),
+    ("ice40", "board", replace(_UP5K, rows=8)),
+    ("ice40", "board", replace(_UP5K, rows=2, lanes=2)),
+    ("ice40", "board", replace(_UP5K, groups=4)),
+    ("ice40", "board", replace(_UP5K, drain_lanes=2)),
+    ("ice40", "board", replace(_UP5K, window=8)),
+    ("ice40", "board", replace(_UP5K, multiplier="lut")),
+    ("ice40", "board", replace(preset("ci"), multiplier="mac16")),
+    ("ice40", "board", replace(preset("ci"), multiplier="lut")),
+    ("ice40", "board", replace(preset("tiny"), multiplier="mac16", array_multipliers=8)),
 ]
+
+
+def measure(family: str, kind: str, config: Config, folder: Path) -> dict[str, int]:
+    """Logic as nextpnr packs it, multipliers and memories."""
+    if family == "ecp5":
+        chosen = PARTS["lfe5u-85f"]
+        cells = synthesize_top(kind, config, chosen, folder, [], 0.0, 0.0)["cells"]
+        logic = packed(folder, chosen, "TRELLIS_COMB", "--json", f"{kind}.json", "--out-of-context")
+        return {"logic": logic, "multipliers": cells["MULT18X18D"], "memories": cells["DP16KD"]}
+    target = board("icebreaker")
+    cells = synthesize(prepare_board(target, config, folder), "top", family, folder, lambda _: None, pins=True)
+    logic = packed(folder, target.chip, "ICESTORM_LC", "--json", "top.json", "--pcf", "top.pcf")
+    return {"logic": logic, "multipliers": cells["SB_MAC16"], "memories": cells["SB_RAM40_4K"]}
+
+
+def packed(folder: Path, chosen: Part, cell: str, *arguments: str) -> int:
+    """Cells of a kind that nextpnr makes of a netlist, whether or not they fit."""
+    entry = f"from yowasp_nextpnr_{chosen.family} import _run_nextpnr_{chosen.family}_argv as run; run()"
+    command = [sys.executable, "-c", entry, *chosen.options, *arguments, "--pack-only"]
+    text = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stderr
+    found = re.search(rf"\b{cell}:\s*(\d+)/", text)
+    assert found is not None, text
+    return int(found[1])
+
+
+def boards() -> list[dict[str, Any]]:
+    """The newest of each ECP5 board in the history of `bench_fpga.py`."""
+    newest = {e["case"]: e for e in json.loads(HISTORY.read_text())}
+    return [
+        {"family": "ecp5", "kind": "board", "preset": board(name).preset, "macs": board(name).config.macs,
+         "logic": e["logic"], "multipliers": e["cells"]["MULT18X18D"],
+         "memories": e["cells"]["DP16KD"]}
+        for name, e in newest.items() if name in BOARDS and board(name).sdram is not None
+    ]  # fmt: skip
 
 
 def main(
@@ -47,28 +102,32 @@ def main(
 ) -> None:
     """Synthesize all, compare with the estimate, print the coefficients that would fit best."""
     progress = Console(stderr=True)
-    rows: list[dict[str, Any]] = json.loads(output.read_text())["rows"] if only_fit else []
-    for number, (top, config) in enumerate(CASES):
+    rows: list[dict[str, Any]] = json.loads(output.read_text())["rows"][: len(CASES)] if only_fit else []
+    for number, (family, kind, config) in enumerate(CASES):
         if not only_fit:
-            progress.print(f"{number + 1} of {len(CASES)}: {top}, {config.rows} x {config.groups}, {config.multiplier}")
+            progress.print(f"{number + 1} of {len(CASES)}: {kind} on {family}, {config.rows} x {config.groups}")
             with tempfile.TemporaryDirectory(prefix="sta_hw_") as folder:
-                cells = synthesize_top(top, config, PARTS["lfe5u-85f"], Path(folder), [], 0.0, 0.0)["cells"]
-            rows.append(
-                {"top": top, "configuration": config.as_dict(), "logic": cells["lut4_equivalents"],
-                 "multipliers": cells["MULT18X18D"], "memories": cells["DP16KD"]}
-            )  # fmt: skip
-        found = estimate(top, config)
-        rows[number] |= {f"estimated_{k}": v for k, v in found.items()}
-        rows[number]["error"] = found["logic"] / rows[number]["logic"] - 1
-    counts = [logic_counts(top, config) for top, config in CASES]
-    measured = np.array([row["logic"] for row in rows], float)
-    matrix = np.array([list(c.values()) for c in counts], float)
-    best = np.linalg.lstsq(matrix / measured[:, None], np.ones(len(rows)))[0]  # smallest relative errors
-    progress.print({name: round(value, 1) for name, value in zip(counts[0], best.tolist(), strict=True)})
-    wrong = sum(row["multipliers"] != row["estimated_multipliers"] for row in rows)
+                measured = measure(family, kind, config, Path(folder))
+            changed = {k: v for k, v in config.as_dict().items() if v != Config().as_dict()[k]}
+            rows.append({"family": family, "kind": kind, "macs": config.macs, **measured, "configuration": changed})
+        rows[number] |= {f"estimated_{k}": v for k, v in estimate(kind, config, family).items()}
+    for family in LOGIC:
+        known = [(c, r["logic"]) for c, r in zip(CASES, rows, strict=True) if c[0] == family]
+        counts = [logic_counts("engine" if c[1] == "board" else c[1], c[2]) for c, _ in known]
+        measured_logic = np.array([logic for _, logic in known], float)
+        matrix = np.array([[c[name] for name in LOGIC[family]] for c in counts], float)
+        best = np.linalg.lstsq(matrix / measured_logic[:, None], np.ones(len(known)))[0]  # smallest relative errors
+        progress.print(family, {n: round(v, 1) for n, v in zip(LOGIC[family], best.tolist(), strict=True)})
+    for row in boards():
+        rows.append(row | {f"estimated_{k}": v for k, v in estimate("board", preset(row["preset"])).items()})
+    for row in rows:
+        row["error"] = round(row["estimated_logic"] / row["logic"] - 1, 4)
     figures = [
-        Figure("largest error of the logic", max(abs(row["error"]) for row in rows), "1", "<= 0.08"),
-        Figure("multipliers that differ", wrong, "1", "<= 0"),
+        Figure("largest error of the logic", max(abs(row["error"]) for row in rows), "1", f"<= {ESTIMATE_ERROR}"),
+        *(
+            Figure(f"{name} that differ", sum(row[name] != row[f"estimated_{name}"] for row in rows), "1", "<= 0")
+            for name in ("multipliers", "memories")
+        ),
     ]
     report = Report("fit", _REFERENCE, rows, figures)
     output.write_text(json.dumps(report.as_dict(), indent=1) + "\n")

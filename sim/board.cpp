@@ -38,10 +38,12 @@ struct Board {
         } else {
             send_wait--;
         }
-        model.clk = 0;
-        model.eval();
-        model.clk = 1;
-        model.eval();
+        for (int i = 0; i < clocks; i++) {
+            model.clk = 0;
+            model.eval();
+            model.clk = 1;
+            model.eval();
+        }
         cycles++;
         if (receiving < 0) {
             if (!model.tx) {

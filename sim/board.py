@@ -47,8 +47,13 @@ class SimulatedPort:
             wrapper = (_HERE / "board.v").read_text().replace("BUS_BYTES = 8", f"BUS_BYTES = {config.bus_bytes}")
             parts = [emit_verilog(core, "board_core"), controller.verilog, wrapper]
             extra += [_HERE / "sdram_cells.v", _HERE / "sdram.v"]
+        self._open(parts, extra, divisor, timeout)
+
+    def _open(self, parts: list[str], extra: list[Path], divisor: int, timeout: float, clocks: int = 1) -> None:
+        """Compile and start the module ``board``, which needs `clocks` periods of its clock for one of the design's."""
         library = compile_library(
-            "\n".join(parts), "board", '#pragma once\n#include "Vboard.h"\nusing Model = Vboard;\n',
+            "\n".join(parts), "board",
+            f'#pragma once\n#include "Vboard.h"\nusing Model = Vboard;\nconstexpr int clocks = {clocks};\n',
             _HERE / "board.cpp", extra=extra,
         )  # fmt: skip
         lib = self._library = ctypes.CDLL(str(library))

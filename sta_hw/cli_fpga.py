@@ -15,7 +15,7 @@ from rich.table import Table
 
 from .cli import JsonOption, _with_progress, app, err, out
 from .config import preset
-from .errors import CheckError, InputError
+from .errors import CheckError
 
 __all__: list[str] = []
 
@@ -87,47 +87,49 @@ def synth(
 
 @app.command(epilog="Example: sta-hw fit --part lfe5u-45f")
 def fit(
-    part: PartOption = "lfe5u-85f",
-    top: Annotated[str, typer.Option(help="accelerator or engine.")] = "accelerator",
+    part: Annotated[str | None, typer.Option(help="One part, in more detail; all if not given.")] = None,
+    kind: Annotated[
+        str, typer.Option("--top", help="board (what boards have: on iCE40 the engine alone), accelerator or engine.")
+    ] = "board",
     as_json: JsonOption = False,
 ) -> None:
-    """Tell from an estimate which preset fits a part and what runs out first."""
-    from .config import BOARD_PRESETS, PRESETS
-    from .errors import ConfigError
-    from .fpga.fit import estimate
+    """Tell from an estimate which preset fits which part and what runs out first."""
+    from .fpga.fit import survey
+    from .fpga.parts import PARTS
+    from .fpga.parts import part as find
 
-    rows = []
-    for name in PRESETS | BOARD_PRESETS:
-        config, chosen = _configuration(name, top, part, "auto")
-        if chosen.family != "ecp5":
-            raise InputError(
-                f"there is no estimate for {chosen.name}; sta-hw synth --part {chosen.name} --no-route counts."
-            )
-        try:
-            if top == "accelerator":
-                config.require_accelerator()
-        except ConfigError as error:
-            rows.append({"preset": name, "fits": False, "first": error.problems[0]})
-            continue
-        found = estimate(top, config)
-        there = {"logic": chosen.logic, "multipliers": chosen.multipliers, "memories": chosen.memories}
-        shares = {k: found[k] / there[k] for k in there}
-        first = max(shares, key=lambda k: shares[k])
-        rows.append(
-            {"preset": name, "macs": config.macs, "multiplier": config.multiplier, **found, "fits": shares[first] <= 1,
-             "first": f"{first} ({shares[first]:.0%})"}
-        )  # fmt: skip
+    # The 12F is the 25F's die.
+    parts = [find(part)] if part else [p for n, p in PARTS.items() if p.logic and n != "lfe5u-12f"]
+    if not part and kind != "board":
+        parts = [p for p in parts if p.family == "ecp5"]
+    found = {p.name: survey(kind, p) for p in parts}
     if as_json:
-        typer.echo(json.dumps({"part": part, "top": top, "presets": rows}, indent=2))
+        typer.echo(json.dumps({"top": kind, "parts": found}, indent=2))
         return
-    table = Table(title=f"{top} on {part}, estimated", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    headings = ("preset", "MACs", "kind", "logic", "mult.", "RAMs", "fits", "runs out first")
-    for column in headings:
-        table.add_column(column, no_wrap=column != headings[-1], justify="right" if column in headings[1:6] else "left")
-    for row in rows:
-        values = [row.get(k, "") for k in ("preset", "macs", "multiplier", "logic", "multipliers", "memories")]
-        table.add_row(*map(str, values), "yes" if row["fits"] else "no", str(row["first"]))
+    where = f" on {part}" if part else ""
+    table = Table(title=f"{kind}{where}, estimated: what runs out first", box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("preset", no_wrap=True)
+    table.add_column("MACs", justify="right")
+    for column in ("kind", "logic", "mult.", "RAMs", "fits", "runs out first") if part else found:
+        table.add_column(column, justify="right" if column in ("logic", "mult.", "RAMs") else "left", no_wrap=True)
+    for rows in zip(*found.values(), strict=True):
+        if part:
+            (row,) = rows
+            cells = [str(row.get(k, "")) for k in ("multiplier", "logic", "multipliers", "memories", "fits")]
+            cells += [f"{row['first']} {row['share']:.0%}"]
+        else:
+            cells = [_mark(row) for row in rows]
+        table.add_row(rows[0]["preset"], str(rows[0]["macs"]), *cells)
+    if not part:
+        table.caption = "[green]✓[/] fits, [yellow]?[/] may fit, [red]✗[/] does not fit"
     out.print(table)
+
+
+def _mark(row: dict[str, Any]) -> str:
+    """A preset on a part: what runs out first, how far, and whether it fits."""
+    word = {"logic": "LUTs", "multipliers": "mult", "memories": "RAMs"}[row["first"]]
+    far = f"{row['share']:.0%}" if row["share"] < 2 else f"{row['share']:.0f}x"
+    return {"yes": "[green]✓[/]", "maybe": "[yellow]?[/]", "no": "[red]✗[/]"}[row["fits"]] + f" {word} {far}"
 
 
 @app.command(epilog="Example: sta-hw build --board ulx3s-85f --seed 1 --seed 2")

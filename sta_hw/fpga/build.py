@@ -14,14 +14,12 @@ from .. import __version__
 from ..config import BOARD_PRESETS, PRESETS, Config
 from ..errors import CheckError, InputError
 from ..rtl.emit import emit_verilog
+from ..rtl.uart_bridge import SERIAL_TIMEOUT
 from .fit import refusal, require_fit
 from .litedram import generate_controller
 from .synthesis import Routed, pack, place_and_route, synthesize
 
-__all__ = ["SERIAL_TIMEOUT", "Built", "build_board", "prepare_board"]
-
-SERIAL_TIMEOUT = 0.1
-"""Seconds after which a board forgets an unfinished serial command, as LiteX's own bridge."""
+__all__ = ["Built", "build_board", "prepare_board"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def build_board(
     config = config or board.config
     chip = board.chip
     folder.mkdir(parents=True, exist_ok=True)
-    problems = refusal(board.top, config, chip, board=board.sdram is not None)
+    problems = refusal(board.top, config, chip)
     if problems:
         raise InputError("\n".join(problems))
     step("generating")

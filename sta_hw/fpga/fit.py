@@ -1,55 +1,85 @@
-"""What a configuration takes of an ECP5, from its parameters alone: in no time, without a tool."""
+"""What a configuration takes of an ECP5 or iCE40, from its parameters alone: in no time, without a tool."""
 
 from __future__ import annotations
 
-from ..config import Config
+from typing import Any
+
+from ..config import BOARD_PRESETS, PRESETS, Config
 from ..errors import InputError
-from .parts import Part, vector_multipliers
+from .parts import Part, choose_multiplier, vector_multipliers
 
-__all__ = ["BOARD_LOGIC", "BOARD_MEMORIES", "block_memories", "estimate", "logic_counts", "refusal", "require_fit"]
+__all__ = [
+    "ESTIMATE_ERROR", "KINDS", "LOGIC", "Cells", "block_memories", "estimate", "logic_counts", "refusal", "require_fit",
+    "survey",
+]  # fmt: skip
 
-BOARD_LOGIC, BOARD_MEMORIES = 2400, 4
-"""LUT4 equivalents and block RAMs of the memory controller and the serial bridge."""
+KINDS = ("board", "accelerator", "engine")
+"""What there is an estimate of; ``board`` is what the boards of a family have, their memory controller and serial line
+included: the whole accelerator on ECP5, the engine on iCE40."""
+ESTIMATE_ERROR = 0.08
+"""How far the estimate of the logic may be from synthesis, as a share of it; ``scripts/bench_fit.py`` looks."""
+_ERRORS = (1 + ESTIMATE_ERROR, 1 - ESTIMATE_ERROR)
 
-_LOGIC = {
-    "multiply-accumulates": 24.1, "pairs": 76.0, "soft": 230.8, "drain lanes": 693.2, "rows": 56.0, "engine": 1150.2,
-    "bus bytes": 506.7, "vector lanes": 253.4, "attention rows": 127.2, "accelerator": 9708.2,
-    "accelerator groups": 167.7,
+Cells = dict[str, int]
+"""By ``logic``, ``multipliers`` and ``memories``."""
+
+_BOARD = {"accelerator": 2000, "engine": 800}
+"""LUT4 equivalents that an ECP5 board adds: memory controller and serial line, or the latter alone."""
+LOGIC: dict[str, dict[str, float]] = {
+    "ecp5": {
+        "multiply-accumulates": 39.0, "pairs": 71.6, "soft": 176.5, "drain lanes": 264.5,
+        "soft vector multipliers": 503.3, "engine": 2128.6, "bus bytes": 1103.3, "accelerator": 8280.7,
+    },
+    "ice40": {
+        "multiply-accumulates": 102.2, "soft": 135.6, "drain lanes": 1473.1, "rows": 83.4, "second encoding": 228.4,
+        "engine": 2146.4,
+    },
 }  # fmt: skip
-"""LUT4 equivalents of each."""
-_WIDTHS = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
-"""Shapes of a DP16KD."""
+"""Logic cells of each: LUT4 equivalents after Yosys on ECP5, logic cells packed by nextpnr on iCE40."""
+_SHAPES = {
+    "ecp5": ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
+    "ice40": ((16, 256), (8, 512), (4, 1024), (2, 2048)),
+}
+"""Widths in bits and depths of a DP16KD and an SB_RAM40_4K."""
 
 
-def block_memories(top: str, config: Config) -> list[tuple[int, int]]:
-    """Width in bits and depth of every memory that is block RAM on ECP5; the small ones are LUT RAM."""
+Memory = tuple[tuple[range, ...], int]
+"""The bits of a word that are used, and the words."""
+
+
+def block_memories(top: str, config: Config, family: str = "ecp5") -> list[Memory]:
+    """Every memory of the engine or accelerator that is block RAM; on ECP5 the small ones are LUT RAM."""
     c = config
-    found = [(8 * c.rows, 2 * c.window)] * c.groups if c.window_memory == "block" else []
-    found += [(32 * c.rows, c.columns)] * 2 + [(19 * c.drain_lanes, 64)]
-    if top == "engine":
-        return found
-    bus = 8 * c.bus_bytes
-    deep = max(512, 2 * c.burst)
-    return [
-        *found,
-        (8 * c.groups, c.weight_words),
-        (c.groups * c.window, c.position_words),
-        (128, c.parameter_words),
-        *[(bus, deep)] * 8,
-        (bus, c.norm_columns * (2 * c.rows // c.lanes)),
-        *[(16, 256)] * c.drain_lanes,
-        *[(16, 1024)] * 2,
-        (17 * c.lanes, 2 * c.groups * c.window * (c.rows // c.lanes)),
-    ]
+    lane = 19 if family == "ice40" else 27  # ECP5 enables writes of nine bits
+    found = [(8 * c.rows, 2 * c.window)] * c.groups if c.window_memory == "block" or family == "ice40" else []
+    found += [(32 * c.rows, c.columns)] * 2 + [(lane * c.drain_lanes, c.window * c.rows // c.drain_lanes)]
+    if family == "ice40":
+        found += [(16 * c.drain_lanes + 1, 16)]
+    parameters: list[Memory] = []
+    if top == "accelerator":
+        bus = 8 * c.bus_bytes
+        deep = max(512, 2 * c.burst)
+        found += [
+            (8 * c.groups, c.weight_words),
+            (c.groups * c.window, c.position_words),
+            *[(bus, deep)] * 9,
+            (bus, c.norm_columns * (2 * c.rows // c.lanes)),
+            *[(16, 256)] * c.drain_lanes,
+            *[(16, 1024)] * 2,
+            (17 * c.lanes, 2 * c.groups * c.window * (c.rows // c.lanes)),
+        ]
+        parameters = [((range(51), range(64, 80)), c.parameter_words)]
+    return parameters + [((range(width),), depth) for width, depth in found]
 
 
-def memory_cells(width: int, depth: int) -> int:
-    """DP16KD cells of one memory, in the shape that takes the fewest."""
-    return min(-(-width // w) * -(-depth // d) for w, d in _WIDTHS)
+def memory_cells(memory: Memory, family: str = "ecp5") -> int:
+    """Block RAMs of one memory, in the shape that takes the fewest; a slice of the word with no used bit takes none."""
+    bits, depth = memory
+    return min(len({b // w for part in bits for b in part}) * -(-depth // d) for w, d in _SHAPES[family])
 
 
-def estimate(top: str, config: Config) -> dict[str, int]:
-    """Logic in LUT4 (as `synthesis.cell_counts` has it), multipliers and block RAMs of ``engine`` or ``accelerator``.
+def estimate(kind: str, config: Config, family: str = "ecp5") -> Cells:
+    """Logic cells (LUT4 as `synthesis.cell_counts` has them, or iCE40's), multipliers and block RAMs of one of `KINDS`.
 
     The logic is a sum over what there is of each kind, fitted to synthesized configurations; ``scripts/bench_fit.py``
     synthesizes them again, tells how far the estimate is from them, and fits anew.
@@ -57,48 +87,82 @@ def estimate(top: str, config: Config) -> dict[str, int]:
     Raises
     ------
     InputError
-        If there is no estimate for the top level.
+        If there is no estimate of it.
     """
-    if top not in ("engine", "accelerator"):
-        raise InputError(f"there is no estimate for {top!r}; it is engine or accelerator. sta-hw synth counts it.")
-    logic = sum(_LOGIC[name] * count for name, count in logic_counts(top, config).items())
-    return {
-        "logic": round(logic),
-        "multipliers": config.hard_multipliers + (vector_multipliers(top, config) if _has_hard(config) else 0),
-        "memories": sum(memory_cells(*shape) for shape in block_memories(top, config)),
-    }
-
-
-def _has_hard(config: Config) -> bool:
-    return config.vector_multiplier != "lut"
+    if kind not in KINDS:
+        raise InputError(f"there is no estimate for {kind!r}; it is {', '.join(KINDS)}. sta-hw synth counts it.")
+    if family not in LOGIC or (family == "ice40" and kind != "board"):
+        raise InputError(
+            f"there is no estimate of the {kind} on {family}, only of board on ecp5 and ice40, engine and accelerator "
+            "on ecp5. sta-hw synth --no-route counts."
+        )
+    top = kind if kind != "board" else "accelerator" if family == "ecp5" else "engine"
+    counts = logic_counts(top, config)
+    logic = sum(value * counts[name] for name, value in LOGIC[family].items())
+    memories = sum(memory_cells(memory, family) for memory in block_memories(top, config, family))
+    hard = config.hard_multipliers
+    if family == "ecp5":
+        hard += vector_multipliers(top, config) if config.vector_multiplier != "lut" else 0
+        if kind == "board":
+            logic += _BOARD[top]
+    return {"logic": round(logic), "multipliers": hard, "memories": memories}
 
 
 def logic_counts(top: str, config: Config) -> dict[str, int]:
-    """What the logic of a configuration is a sum over."""
+    """What the logic of the engine or accelerator of a configuration is a sum over."""
     c = config
-    paired = c.multiplier in ("pair", "dsp-pair")
+    paired = c.multiplier in ("pair", "dsp-pair", "mac16")
     hard = c.hard_multipliers
     whole = int(top == "accelerator")
     return {
         "multiply-accumulates": c.macs, "pairs": hard if paired else 0, "soft": c.macs - hard * (2 if paired else 1),
-        "drain lanes": c.drain_lanes, "rows": c.rows, "engine": 1, "bus bytes": whole * c.bus_bytes,
-        "vector lanes": whole * c.drain_lanes, "attention rows": whole * c.rows, "accelerator": whole,
-        "accelerator groups": whole * c.groups,
+        "soft vector multipliers": vector_multipliers(top, c) * int(c.vector_multiplier == "lut"),
+        "drain lanes": c.drain_lanes, "rows": c.rows, "second encoding": len(c.encodings) - 1, "engine": 1,
+        "bus bytes": whole * c.bus_bytes, "accelerator": whole,
     }  # fmt: skip
 
 
-def refusal(top: str, config: Config, chosen: Part, *, board: bool = False) -> list[str]:
-    """A sentence for each thing that runs out; empty when `config` fits, as far as an estimate can tell.
+def survey(kind: str, chosen: Part) -> list[dict[str, Any]]:
+    """Every preset on a part, with the multipliers that suit it: does it fit, and what runs out first.
 
-    With `board`, memory controller and serial bridge are counted too.
+    ``first`` is that, ``share`` how much of the part's it takes; ``fits`` is yes, no, or maybe: the logic is as near
+    to the part's as the estimate may err.
+
+    Raises
+    ------
+    InputError
+        If there is no estimate for the part.
     """
-    if chosen.family != "ecp5":
-        return []
-    found = estimate(top, config)
-    if board:
-        found["logic"] += BOARD_LOGIC
-        found["memories"] += BOARD_MEMORIES
-    return _shortages(found, chosen, "about ")
+    rows: list[dict[str, Any]] = []
+    top = kind if kind != "board" else "accelerator" if chosen.family == "ecp5" else "engine"
+    there = {"logic": chosen.logic, "multipliers": chosen.multipliers, "memories": chosen.memories}
+    for name, given in (PRESETS | BOARD_PRESETS).items():
+        config = choose_multiplier(top, given, chosen)
+        row = {"preset": name, "macs": config.macs}
+        found = estimate(kind, config, chosen.family)
+        shares = {k: found[k] / there[k] if found[k] else 0.0 for k in there if there[k] or found[k]}
+        first = max(shares, key=lambda k: shares[k])
+        # What runs out, at the estimate's best and worst.
+        ends = [max(s / e if k == "logic" else s for k, s in shares.items()) for e in _ERRORS]
+        fits = "yes" if ends[1] <= 1 else "no" if ends[0] > 1 else "maybe"
+        rows.append(
+            row | {"multiplier": config.multiplier, **found, "fits": fits, "first": first, "share": shares[first]}
+        )
+    return rows
+
+
+def refusal(top: str, config: Config, chosen: Part) -> list[str]:
+    """A sentence for each thing that a board with `top` runs out of; empty when `config` may fit.
+
+    Logic must be more than the part's by more than the estimate's error.
+    """
+    if chosen.family == "ice40":
+        found = estimate("board", config, "ice40")
+    else:
+        found = estimate(top, config)
+        found["logic"] += _BOARD[top]
+    certain = found | {"logic": round(found["logic"] / (1 + ESTIMATE_ERROR))}
+    return _shortages(certain, chosen, "at least ")
 
 
 def require_fit(cells: dict[str, int], chosen: Part) -> None:

@@ -20,7 +20,7 @@ from ..runtime.engine_board import EngineLink
 from ..runtime.products import Product, Requantization
 from ..runtime.rtl import reference_results
 
-__all__ = ["self_test"]
+__all__ = ["check_board", "self_test"]
 
 _TOKENS = 5
 
@@ -40,8 +40,13 @@ def self_test(board: Any, port_name: str, report: Callable[[str], None] = lambda
     report("compiling the RTL" if port_name == "sim" else "opening the port")
     link = connect(board, port_name)
     report("over the serial line")
-    outcome = (_test_encoder if board.top == "accelerator" else _test_engine)(board.config, link)
+    outcome = check_board(board, board.config, link)
     return {"board": board.name, "port": port_name, **outcome, "retries": link.retries, "equal": True}
+
+
+def check_board(board: Any, config: Config, link: BoardLink) -> dict[str, int]:
+    """`self_test` over a link that there is, to a board with another configuration than its own, too."""
+    return (_test_encoder if board.top == "accelerator" else _test_engine)(config, link)
 
 
 def _test_encoder(config: Config, link: BoardLink) -> dict[str, int]:

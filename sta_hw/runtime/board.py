@@ -18,6 +18,7 @@ from ..errors import CheckError, InputError
 from ..isa import Error
 from ..registers import COUNTERS, capabilities, register
 from ..rtl.board_core import BOARD_REGISTERS, IDENTITY, MEMORY, REGISTERS
+from ..rtl.uart_bridge import SERIAL_TIMEOUT
 from .backends import Outcome
 
 __all__ = ["BoardBackend", "BoardLink", "BoardRun", "Port", "connect", "open_port"]
@@ -26,7 +27,6 @@ _WRITE, _READ = 1, 2
 _BURST = 255
 """Words of the longest command."""
 _TRIES = 5
-_SIMULATED_TIMEOUT = 4096
 
 
 class Port(Protocol):
@@ -77,7 +77,7 @@ class BoardRun:
 
 
 def connect(board: Any, port_name: str) -> BoardLink:
-    """The link to a board at a serial port; ``sim`` simulates the board's RTL, with its memory chip if it has one.
+    """The link to a board at a serial port; ``sim`` simulates the board from its pins in, with its memory chip.
 
     Raises
     ------
@@ -86,11 +86,11 @@ def connect(board: Any, port_name: str) -> BoardLink:
     """
     if port_name != "sim":
         return BoardLink(open_port(port_name, board.baud))
-    from sim.board import SimulatedPort
+    from sim.pins import PinsPort
 
-    simulated = SimulatedPort(board.config, top=board.top, bridge_timeout=_SIMULATED_TIMEOUT)
-    simulated.pause(40_000)  # the memory starts
-    return BoardLink(simulated, lambda: simulated.pause(_SIMULATED_TIMEOUT + 1000))
+    simulated = PinsPort(board)
+    simulated.pause(60_000)  # the memory starts
+    return BoardLink(simulated, lambda: simulated.pause(round(2 * SERIAL_TIMEOUT * board.frequency)))
 
 
 class BoardLink:
@@ -107,7 +107,7 @@ class BoardLink:
 
     def __init__(self, port: Port, settle: Callable[[], None] | None = None) -> None:
         self.port = port
-        self.settle = settle or (lambda: time.sleep(0.2))
+        self.settle = settle or (lambda: time.sleep(2 * SERIAL_TIMEOUT))
         self.retries = 0
 
     def _command(self, kind: int, address: int, words: int) -> bytes:
