@@ -16,7 +16,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from . import __version__
-from .config import PRESETS, Config, preset
+from .cli_configuration import changed, read_configuration
+from .config import PRESETS, Config
 from .errors import CheckError, ConfigError, InputError
 
 __all__ = ["app", "main"]
@@ -60,16 +61,11 @@ def _configure(preset_name: str, options: dict[str, Any], problems: list[str]) -
     """The preset with the options that were given; what is wrong is added to `problems`."""
     base = PRESETS["reference"]
     try:
-        base = preset(preset_name)
+        base = read_configuration(preset_name)
     except ConfigError as error:
         problems.extend(error.problems)
-    given = {name: value for name, value in options.items() if value is not None}
-    if "rows" in given and "lanes" not in given:
-        given |= {"lanes": 0, "drain_lanes": 0}  # chosen anew for these rows
-    if "softmax_lanes" in given and "softmax_block" not in given:
-        given["softmax_block"] = 0
     try:
-        return dataclasses.replace(base, **given)
+        return changed(base, {name: value for name, value in options.items() if value is not None})
     except ConfigError as error:
         problems.extend(error.problems)
         return None
@@ -107,7 +103,7 @@ def generate(
     parameter_words: Annotated[int | None, typer.Option(help="Accelerator: columns' parameters on chip.")] = None,
     norm_columns: Annotated[int | None, typer.Option(help="Accelerator: LayerNorm columns on chip.")] = None,
     top: Annotated[str, typer.Option(help="accelerator, engine, softmax or decoder.")] = "engine",
-    preset: Annotated[str, typer.Option(help=f"Start from: {', '.join(PRESETS)}.")] = "reference",
+    preset: Annotated[str, typer.Option(help=f"Start from: {', '.join(PRESETS)}, or a manifest.")] = "reference",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.")] = Path("build"),
     as_json: JsonOption = False,
 ) -> None:

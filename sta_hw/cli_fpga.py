@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -14,8 +14,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .cli import JsonOption, _with_progress, app, err, out
-from .config import preset
+from .cli_configuration import SetOption, read_configuration
+from .config import BOARD_PRESETS, PRESETS, Config
 from .errors import CheckError
+
+if TYPE_CHECKING:
+    from .fpga.parts import Part
 
 __all__: list[str] = []
 
@@ -24,24 +28,24 @@ BoardOption = Annotated[str, typer.Option(help="ulx3s-12f, -25f, -45f, -85f, -25
 SeedOption = Annotated[list[int] | None, typer.Option(help="nextpnr seed; may be repeated.")]
 
 
-def _configuration(preset_name: str, top: str, part_name: str, multiplier: str) -> tuple[Any, Any]:
+def _configuration(base: Config, top: str, part_name: str, multiplier: str) -> tuple[Config, Part]:
     """Configuration with its multipliers chosen, and part."""
     from .fpga.parts import choose_multiplier, part
 
     chosen = part(part_name)
-    config = preset(preset_name)
     if multiplier == "auto":
-        config = choose_multiplier(top, config, chosen)
+        base = choose_multiplier(top, base, chosen)
     elif multiplier != "preset":
-        config = dataclasses.replace(config, multiplier=multiplier)
-    return config, chosen
+        base = dataclasses.replace(base, multiplier=multiplier)
+    return base, chosen
 
 
 @app.command(epilog="Example: sta-hw synth --part lfe5u-85f --top engine --seed 1 --seed 2")
 def synth(
     part: PartOption = "lfe5u-85f",
     top: Annotated[str, typer.Option(help="engine, accelerator, softmax or decoder.")] = "engine",
-    preset_name: Annotated[str, typer.Option("--preset", help="Configuration.")] = "reference",
+    preset_name: Annotated[str, typer.Option("--preset", help="Configuration, or a manifest.")] = "reference",
+    changes: SetOption = None,
     multiplier: Annotated[str, typer.Option(help="auto chooses for the part; preset leaves it; or one kind.")] = "auto",
     route: Annotated[bool, typer.Option(help="Place and route after synthesis.")] = True,
     seed: SeedOption = None,
@@ -55,7 +59,7 @@ def synth(
     """Synthesize a top level for a part, place and route it; cells, Fmax and critical path per seed."""
     from .fpga.flow import synthesize_top
 
-    config, chosen = _configuration(preset_name, top, part, multiplier)
+    config, chosen = _configuration(read_configuration(preset_name, changes), top, part, multiplier)
     seeds = (seed or [1]) if route and chosen.options else []
     result = _with_progress(
         "synth", lambda step: synthesize_top(top, config, chosen, output, seeds, frequency, minutes, step)
@@ -91,6 +95,8 @@ def fit(
     kind: Annotated[
         str, typer.Option("--top", help="board (what boards have: on iCE40 the engine alone), accelerator or engine.")
     ] = "board",
+    preset_name: Annotated[str | None, typer.Option("--preset", help="One configuration, or a manifest.")] = None,
+    changes: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell from an estimate which preset fits which part and what runs out first."""
@@ -102,7 +108,11 @@ def fit(
     parts = [find(part)] if part else [p for n, p in PARTS.items() if p.logic and n != "lfe5u-12f"]
     if not part and kind != "board":
         parts = [p for p in parts if p.family == "ecp5"]
-    found = {p.name: survey(kind, p) for p in parts}
+    known = PRESETS | BOARD_PRESETS
+    if preset_name or changes:
+        name = preset_name or "reference"
+        known = {" ".join([Path(name).stem, *(changes or ())]): read_configuration(name, changes)}
+    found = {p.name: survey(kind, p, known) for p in parts}
     if as_json:
         typer.echo(json.dumps({"top": kind, "parts": found}, indent=2))
         return
@@ -135,7 +145,10 @@ def _mark(row: dict[str, Any]) -> str:
 @app.command(epilog="Example: sta-hw build --board ulx3s-85f --seed 1 --seed 2")
 def build(
     board: BoardOption = "ulx3s-85f",
-    preset_name: Annotated[str | None, typer.Option("--preset", help="Another configuration than the board's.")] = None,
+    preset_name: Annotated[
+        str | None, typer.Option("--preset", help="Another configuration than the board's, or a manifest.")
+    ] = None,
+    changes: SetOption = None,
     seed: SeedOption = None,
     minutes: Annotated[float, typer.Option(help="Give a seed up that has not routed by then.")] = 40.0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder; build/<board> if not given.")] = None,
@@ -148,7 +161,7 @@ def build(
 
     chosen = find(board)
     folder = output or Path("build") / board
-    config = preset(preset_name) if preset_name else chosen.config
+    config = read_configuration(preset_name or chosen.preset, changes)
     built = _with_progress(
         f"build {board}",
         lambda step: build_board(chosen, folder, config=config, seeds=seed or [1], minutes=minutes, step=step),

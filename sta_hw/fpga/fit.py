@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ..config import BOARD_PRESETS, PRESETS, Config
+from ..config import Config
 from ..errors import InputError
 from .parts import Part, choose_multiplier, vector_multipliers
 
@@ -122,8 +123,8 @@ def logic_counts(top: str, config: Config) -> dict[str, int]:
     }  # fmt: skip
 
 
-def survey(kind: str, chosen: Part) -> list[dict[str, Any]]:
-    """Every preset on a part, with the multipliers that suit it: does it fit, and what runs out first.
+def survey(kind: str, chosen: Part, configurations: Mapping[str, Config]) -> list[dict[str, Any]]:
+    """Configurations, by name, on a part, with the multipliers that suit it: does it fit, and what runs out first.
 
     ``first`` is that, ``share`` how much of the part's it takes; ``fits`` is yes, no, or maybe: the logic is as near
     to the part's as the estimate may err.
@@ -136,7 +137,7 @@ def survey(kind: str, chosen: Part) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     top = kind if kind != "board" else "accelerator" if chosen.family == "ecp5" else "engine"
     there = {"logic": chosen.logic, "multipliers": chosen.multipliers, "memories": chosen.memories}
-    for name, given in (PRESETS | BOARD_PRESETS).items():
+    for name, given in configurations.items():
         config = choose_multiplier(top, given, chosen)
         row = {"preset": name, "macs": config.macs}
         found = estimate(kind, config, chosen.family)

@@ -44,9 +44,7 @@ def synthesize_top(
              "used": routed.used, "seconds": routed.seconds, "path": routed.path}
         )  # fmt: skip
     picture = "utilization.png"
-    _draw(
-        folder / picture, {n: cells[n] / c for n, c in capacity.items() if c and n in cells}, f"{top} on {chosen.name}"
-    )
+    _draw(folder / picture, cells, capacity, f"{top} on {chosen.name}")
     return {
         "top": top, "part": chosen.name, "configuration": config.as_dict(), "cells": cells, "capacity": capacity,
         "seeds": rows, "picture": picture,
@@ -62,18 +60,22 @@ def _capacity(chosen: Part) -> dict[str, int]:
     return dict(zip(names, (chosen.logic, chosen.multipliers, chosen.memories), strict=False))
 
 
-def _draw(path: Path, shares: dict[str, float], title: str) -> None:
-    """Bars of what is used of a part."""
+def _draw(path: Path, cells: dict[str, int], capacity: dict[str, int], title: str) -> None:
+    """Bars of what is used of a part, or of the cells where no part in particular is meant."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 0.6 * len(shares) + 1.4), layout="constrained")
-    names = list(shares)
-    axes.barh(names, [100 * shares[n] for n in names], color=["#b2182b" if shares[n] > 1 else "#2166ac" for n in names])
-    axes.axvline(100, color="black", linewidth=0.8)
-    axes.set_xlabel("% of the part")
+    values = {n: 100 * cells[n] / c for n, c in capacity.items() if c and n in cells} or dict(cells)
+    figure, axes = pyplot.subplots(figsize=(6, 0.6 * len(values) + 1.4), layout="constrained")
+    over = [bool(capacity) and value > 100 for value in values.values()]
+    bars = axes.barh(list(values), list(values.values()), color=["#b2182b" if o else "#2166ac" for o in over])
+    axes.bar_label(bars, [f"{cells[n]:,}" for n in values], padding=3)
+    axes.margins(x=0.15)
+    if capacity:
+        axes.axvline(100, color="black", linewidth=0.8)
+    axes.set_xlabel("% of the part" if capacity else "cells")
     axes.set_title(title)
     axes.invert_yaxis()
     figure.savefig(path, dpi=110)
