@@ -8,10 +8,11 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from sta_hw.config import Config, preset
+from sta_hw.config import Config
 from sta_hw.errors import InputError
 from sta_hw.fpga.litedram import Sdram
 from sta_hw.fpga.parts import PARTS, Part
+from sta_hw.presets import preset
 
 __all__ = ["BOARDS", "Board", "board"]
 

@@ -22,11 +22,13 @@ from rich.table import Table
 from boards import BOARDS, board
 from sta_hw.bench import tool_versions
 from sta_hw.bench.engine import fraction_of_ideal
-from sta_hw.config import Config, parse_nm, preset
+from sta_hw.config import Config
 from sta_hw.errors import CheckError
 from sta_hw.fpga.build import build_board
 from sta_hw.fpga.flow import synthesize_top
 from sta_hw.fpga.parts import PARTS
+from sta_hw.patterns import parse_nm
+from sta_hw.presets import preset
 
 HISTORY = Path(__file__).parent / "results" / "fpga-history.json"
 PICTURE = Path(__file__).parent.parent / "docs" / "fpga-history.png"

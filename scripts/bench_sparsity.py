@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sta_hw.bench import tool_versions
-from sta_hw.config import PRESETS, Pattern, parse_nm
 from sta_hw.model.embedder import Embedder
+from sta_hw.patterns import Pattern, parse_nm
+from sta_hw.presets import PRESETS
 from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.finetune import Tuning, fine_tune
 from sta_hw.sparsity.idp import idp, levels_down, steps_by_level

@@ -19,7 +19,8 @@ from rich.console import Console
 
 from sta_hw.bench import Figure, Report
 from sta_hw.cli import show_report
-from sta_hw.config import PRESETS, Config
+from sta_hw.config import Config
+from sta_hw.presets import PRESETS
 
 SIZES = ((8, 4), (16, 8), (32, 16), (64, 32))
 

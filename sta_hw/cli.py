@@ -17,8 +17,9 @@ from rich.table import Table
 
 from . import __version__
 from .cli_configuration import changed, read_configuration
-from .config import PRESETS, Config
+from .config import Config
 from .errors import CheckError, ConfigError, InputError
+from .presets import PRESETS
 
 __all__ = ["app", "main"]
 

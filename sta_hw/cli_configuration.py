@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .config import Config, preset
+from .config import Config
 from .errors import ConfigError
+from .presets import preset
 
 __all__ = ["SetOption", "changed", "read_configuration"]
 

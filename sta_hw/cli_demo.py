@@ -22,11 +22,11 @@ from .cli_program import (
     _watched,
 )
 from .compiler.encoder import compile_encoder
-from .config import preset
 from .errors import InputError
 from .model.embedder import Embedder, read_patterns
 from .perf.page import html_page
 from .perf.tables import by_layer
+from .presets import preset
 from .runtime.backends import ReferenceBackend, RtlBackend, compare
 
 __all__ = ["SENTENCES"]

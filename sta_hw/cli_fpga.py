@@ -15,8 +15,9 @@ from rich.table import Table
 
 from .cli import JsonOption, _with_progress, app, err, out
 from .cli_configuration import SetOption, read_configuration
-from .config import BOARD_PRESETS, PRESETS, Config
+from .config import Config
 from .errors import CheckError
+from .presets import BOARD_PRESETS, PRESETS
 
 if TYPE_CHECKING:
     from .fpga.parts import Part

@@ -17,15 +17,16 @@ from .cli import JsonOption, _folder_problem, app, err, out
 from .compiler.encoder import compile_encoder
 from .compiler.model import CompiledModel
 from .compiler.quantize import shape_encoder
-from .config import parse_nm, preset
 from .errors import CheckError, InputError
 from .isa import disassemble_text
 from .model.bert import LINEAR_NAMES
 from .model.embedder import Embedder, read_patterns
+from .patterns import parse_nm
 from .perf.model import MachineTiming, estimate_cycles
 from .perf.page import html_page
 from .perf.tables import by_layer
 from .perf.timeline import chrome_trace
+from .presets import preset
 from .runtime.backends import BACKENDS, ReferenceBackend, RtlBackend, backend, compare
 
 DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"

@@ -12,9 +12,10 @@ from rich.table import Table
 
 from .cli import JsonOption, _folder_problem, app, err, out
 from .cli_program import ModelOption, PresetOption, TableOption, _Watch, _watched
-from .config import parse_nm, preset
 from .errors import InputError
 from .model.embedder import Embedder, read_patterns
+from .patterns import parse_nm
+from .presets import preset
 
 if TYPE_CHECKING:
     from .sparsity.store import Stored

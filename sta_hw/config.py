@@ -1,4 +1,4 @@
-"""The parameters of a generated accelerator: one frozen, validated object, and its presets."""
+"""The parameters of a generated accelerator: one frozen, validated object."""
 
 from __future__ import annotations
 
@@ -10,23 +10,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from .errors import ConfigError
+from .patterns import DENSE, SUPPORTED_M, Pattern, listed, parse_nm
 
-__all__ = [
-    "BOARD_PRESETS",
-    "ENCODINGS",
-    "MULTIPLIERS",
-    "PRESETS",
-    "SUPPORTED_M",
-    "SUPPORTED_WINDOWS",
-    "WINDOW_MEMORIES",
-    "Config",
-    "Pattern",
-    "parse_nm",
-    "preset",
-]
+__all__ = ["ENCODINGS", "MULTIPLIERS", "SUPPORTED_WINDOWS", "WINDOW_MEMORIES", "Config"]
 
-SUPPORTED_M = (2, 4, 8, 16, 32)
-"""Group sizes M of the N:M formats."""
 SUPPORTED_WINDOWS = (4, 8, 16, 32)
 """Activations held by one processing element (window lengths)."""
 MULTIPLIERS = ("auto", "dsp", "lut", "pair", "dsp-pair", "mac16")
@@ -40,64 +27,6 @@ _LIMITS = {
     "array_multipliers": 65536,
 }  # fmt: skip
 _POWERS_OF_TWO = ("columns", "weight_words", "parameter_words", "norm_columns", "burst")
-
-
-@dataclass(frozen=True, order=True)
-class Pattern:
-    """An N:M sparsity pattern: at most `n` non-zeros in every `m` consecutive weights.
-
-    Dense weights are the pattern 1:1.
-    """
-
-    n: int
-    m: int
-
-    @property
-    def dense(self) -> bool:
-        """True when no weight is left out."""
-        return self.n == self.m
-
-    @property
-    def density(self) -> float:
-        """Share of weights kept, N / M."""
-        return self.n / self.m
-
-    def __str__(self) -> str:
-        return "dense" if self.m == 1 else f"{self.n}:{self.m}"
-
-
-DENSE = Pattern(1, 1)
-
-
-def parse_nm(text: str) -> Pattern:
-    """Read one pattern such as ``2:4`` or ``dense``.
-
-    Raises
-    ------
-    ConfigError
-        When `text` is not a pattern, M is not supported or N is out of range.
-    """
-    word = text.strip().lower()
-    if word == "dense":
-        return DENSE
-    n_text, colon, m_text = word.partition(":")
-    if not colon or not n_text.isdigit() or not m_text.isdigit():
-        raise ConfigError([f"N:M pattern {text!r} is not of the form N:M; write for example 2:4, or dense."])
-    n, m = int(n_text), int(m_text)
-    if m not in SUPPORTED_M:
-        nearest = min(SUPPORTED_M, key=lambda c: (abs(c - m), c))
-        raise ConfigError(
-            [f"M = {m} (in {text}) is not supported; M is one of {_listed(SUPPORTED_M)}, the nearest is {nearest}."]
-        )
-    if not 1 <= n <= m:
-        nearest = min(max(n, 1), m)
-        raise ConfigError([f"N = {n} (in {text}) is out of range; 1 <= N <= M, the nearest is {nearest}:{m}."])
-    return Pattern(n, m)
-
-
-def _listed(values: tuple[Any, ...]) -> str:
-    words = [str(v) for v in values]
-    return ", ".join(words[:-1]) + f" or {words[-1]}" if len(words) > 1 else words[0]
 
 
 @dataclass(frozen=True)
@@ -189,7 +118,7 @@ class Config:
         ):
             if value not in known:
                 near = get_close_matches(str(value), known, n=1, cutoff=0) or [known[0]]
-                problems.append(f"{name} {value!r} is unknown; it is {_listed(known)}, the nearest is {near[0]}.")
+                problems.append(f"{name} {value!r} is unknown; it is {listed(known)}, the nearest is {near[0]}.")
         if not self.encodings:
             problems.append("encodings is empty; name index, bitmap or both.")
         if sizes_ok:
@@ -241,8 +170,7 @@ class Config:
             number = self.window if isinstance(self.window, int) else 16
             nearest = min(SUPPORTED_WINDOWS, key=lambda c: (abs(c - number), c))
             problems.append(
-                f"window = {self.window} is not supported; it is {_listed(SUPPORTED_WINDOWS)}, "
-                f"the nearest is {nearest}."
+                f"window = {self.window} is not supported; it is {listed(SUPPORTED_WINDOWS)}, the nearest is {nearest}."
             )
         return len(problems) == before
 
@@ -380,56 +308,3 @@ class Config:
         """The first 16 hexadecimal digits of the SHA-256 of the parameters."""
         text = json.dumps(self.as_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-PRESETS: dict[str, Config] = {
-    "ci": Config(
-        rows=4, groups=2, window=16, columns=64, softmax_lanes=2, drain_lanes=2, weight_words=2048, norm_columns=64
-    ),
-    "tiny": Config(rows=4, groups=4, window=16, columns=256, softmax_lanes=4, drain_lanes=2),
-    "small": Config(rows=8, groups=8, window=16, softmax_lanes=8, drain_lanes=4),
-    "reference": Config(
-        rows=16, groups=8, window=16, softmax_lanes=8, softmax_block=128, drain_lanes=4, weight_words=16384
-    ),
-    "medium": Config(rows=16, groups=16, window=16, softmax_lanes=16, softmax_block=256, drain_lanes=4),
-    "large": Config(rows=32, groups=32, window=16, lanes=16, softmax_lanes=16, softmax_block=512, drain_lanes=8),
-    "huge": Config(rows=64, groups=32, window=16, lanes=32, softmax_lanes=32, softmax_block=512, drain_lanes=16),
-}
-"""Named configurations, from a size for continuous integration to 64 x 32."""
-
-_ECP5 = Config(
-    rows=16, groups=8, window=16, softmax_lanes=8, softmax_block=128, drain_lanes=4, weight_words=8192,
-    parameter_words=1024, multiplier="dsp",
-)  # fmt: skip
-BOARD_PRESETS: dict[str, Config] = {
-    # Its SDRAM gives two bytes a cycle: as many lanes as the reference would only be in the router's way.
-    "ecp5-85f": dataclasses.replace(_ECP5, lanes=4, drain_lanes=2, softmax_lanes=4),
-    "ecp5-45f": dataclasses.replace(
-        _ECP5, groups=4, multiplier="dsp-pair", columns=256, weight_words=4096, parameter_words=512
-    ),
-    "ecp5-25f": Config(
-        rows=8, groups=4, window=16, lanes=4, drain_lanes=2, columns=128, softmax_lanes=4, softmax_block=64,
-        weight_words=2048, parameter_words=512, norm_columns=256, multiplier="dsp-pair", array_multipliers=14,
-    ),
-    "ecp5-85f-256": dataclasses.replace(_ECP5, groups=16, multiplier="dsp-pair", weight_words=4096),
-    "up5k": Config(
-        rows=4, groups=2, window=16, lanes=4, drain_lanes=1, columns=64, encodings=("index",), nm=("2:4",),
-        multiplier="mac16", weight_words=512, parameter_words=64,
-    ),
-}  # fmt: skip
-"""Configurations that fill a part; sta_hw/fpga/parts.py has the parts."""
-
-
-def preset(name: str) -> Config:
-    """The preset called `name`.
-
-    Raises
-    ------
-    ConfigError
-        When there is none of that name; the message lists them and the nearest.
-    """
-    known = PRESETS | BOARD_PRESETS
-    if name not in known:
-        near = get_close_matches(name, known, n=1, cutoff=0) or ["reference"]
-        raise ConfigError([f"preset {name!r} is unknown; there are {', '.join(known)}; the nearest is {near[0]}."])
-    return known[name]

@@ -9,10 +9,12 @@ from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
-from sta_hw.config import PRESETS, Config, parse_nm
+from sta_hw.config import Config
 from sta_hw.errors import CheckError, ConfigError, InputError
 from sta_hw.isa import HEADER_BYTES, INSTRUCTION_BYTES, Error, Instruction, Opcode, Result, assemble
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
+from sta_hw.patterns import parse_nm
+from sta_hw.presets import PRESETS
 from sta_hw.reference.program import run_program
 from sta_hw.runtime.backends import compare
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sta_hw.bench import BENCHES, Figure, Report
-from sta_hw.config import PRESETS
+from sta_hw.presets import PRESETS
 
 
 def test_bars() -> None:

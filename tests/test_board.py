@@ -11,10 +11,11 @@ from sim.board import SimulatedPort
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
-from sta_hw.config import Pattern, preset
 from sta_hw.errors import CheckError, InputError
 from sta_hw.isa import Error
 from sta_hw.model.random import random_ids, random_model
+from sta_hw.patterns import Pattern
+from sta_hw.presets import preset
 from sta_hw.reference.program import run_program
 from sta_hw.rtl.board_core import BOARD_REGISTERS, MEMORY, REGISTERS
 from sta_hw.runtime.board import BoardBackend, BoardLink, open_port

@@ -9,8 +9,9 @@ import pytest
 from test_cli import run
 
 from sta_hw.cli_configuration import read_configuration
-from sta_hw.config import Config, preset
+from sta_hw.config import Config
 from sta_hw.errors import ConfigError
+from sta_hw.presets import preset
 
 
 def test_changes() -> None:

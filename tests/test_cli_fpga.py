@@ -11,10 +11,11 @@ import pytest
 from test_cli import run
 
 from boards import BOARDS
-from sta_hw.config import Config, preset
+from sta_hw.config import Config
 from sta_hw.fpga.fit import ESTIMATE_ERROR, estimate, refusal
 from sta_hw.fpga.parts import PARTS
 from sta_hw.fpga.synthesis import cell_counts
+from sta_hw.presets import preset
 
 FITTED = Path(__file__).parents[1] / "scripts" / "results" / "fpga-fit.json"
 

@@ -15,11 +15,11 @@ import pytest
 from test_onnx_import import export_image, export_text
 
 from sta_hw.cli import main
-from sta_hw.config import Pattern
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import satisfies
 from sta_hw.model.bert import BertModel
 from sta_hw.model.random import random_model
+from sta_hw.patterns import Pattern
 from sta_hw.sparsity.store import load_pruned
 
 WORDS = ["[UNK]", "the", "a", "of", "to", "and", "in", "is", "for", "that", "with", "on", "as", "by", "this", "are"]

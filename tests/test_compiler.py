@@ -13,12 +13,13 @@ from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.lowering import tightest
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import SCALES, quantize
-from sta_hw.config import DENSE, PRESETS, Pattern, parse_nm
 from sta_hw.errors import CheckError, InputError
 from sta_hw.isa import Instruction, Opcode, assemble
 from sta_hw.model.embedder import Embedder, read_patterns
 from sta_hw.model.minilm import calibration_sentences
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
+from sta_hw.patterns import DENSE, Pattern, parse_nm
+from sta_hw.presets import PRESETS
 from sta_hw.reference.program import run_program
 from sta_hw.registers import REGISTERS, c_header, markdown
 from sta_hw.runtime.backends import ReferenceBackend, backend, compare

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from sta_hw.config import Pattern
 from sta_hw.formats.nm import encode, prune
+from sta_hw.patterns import Pattern
 from sta_hw.sparsity.compression import compression
 
 SHAPES = {(0, "intermediate.dense"): (256, 128), (0, "output.dense"): (128, 256)}

@@ -6,8 +6,10 @@ import dataclasses
 
 import pytest
 
-from sta_hw.config import PRESETS, Config, Pattern, parse_nm, preset
+from sta_hw.config import Config
 from sta_hw.errors import ConfigError
+from sta_hw.patterns import Pattern, parse_nm
+from sta_hw.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from sim.cocotb_runner import Case, run_cocotb
-from sta_hw.config import Config, Pattern
+from sta_hw.config import Config
 from sta_hw.formats import encode, prune
+from sta_hw.patterns import Pattern
 from sta_hw.rtl.decoder import Decoder
 from sta_hw.runtime import beats
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sta_hw.config import Pattern
 from sta_hw.formats.nm import satisfies
+from sta_hw.patterns import Pattern
 from sta_hw.sparsity.digits import (
     HELD_OUT,
     Shifted,

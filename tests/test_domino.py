@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from sta_hw.config import PRESETS, Pattern
 from sta_hw.errors import InputError
 from sta_hw.model.random import random_ids, random_model
+from sta_hw.patterns import Pattern
+from sta_hw.presets import PRESETS
 from sta_hw.sparsity.costs import cycles_of, layer_costs
 from sta_hw.sparsity.domino import domino_search, sensitivities
 from sta_hw.sparsity.encoder import Encoder, pad

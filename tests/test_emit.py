@@ -12,8 +12,9 @@ import pytest
 
 from sim import verilator
 from sim.native import PRIMITIVES
-from sta_hw.config import PRESETS, Config
+from sta_hw.config import Config
 from sta_hw.generate import TOPS, component
+from sta_hw.presets import PRESETS
 from sta_hw.rtl.emit import emit_verilog, ports_of, run_yosys
 
 CONFIGS = {

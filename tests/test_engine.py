@@ -10,9 +10,10 @@ import pytest
 from support import covering_products, random_product
 
 from sim.cocotb_runner import Case, run_cocotb
-from sta_hw.config import Config, Pattern, parse_nm
+from sta_hw.config import Config
 from sta_hw.errors import CheckError
 from sta_hw.formats import encode, prune
+from sta_hw.patterns import Pattern, parse_nm
 from sta_hw.rtl.emit import emit_verilog
 from sta_hw.rtl.engine import Engine
 from sta_hw.rtl.layouts import Fault

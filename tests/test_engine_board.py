@@ -10,9 +10,11 @@ from support import random_product
 
 from boards import board
 from sim.board import SimulatedPort
-from sta_hw.config import DENSE, Config, Pattern, preset
+from sta_hw.config import Config
 from sta_hw.errors import CheckError, InputError
 from sta_hw.fpga.selftest import self_test
+from sta_hw.patterns import DENSE, Pattern
+from sta_hw.presets import preset
 from sta_hw.rtl.board_core import BOARD_REGISTERS
 from sta_hw.rtl.engine_board import STREAMS, stream_words
 from sta_hw.runtime.backends import backend

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from sta_hw.config import Pattern
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import satisfies
 from sta_hw.model.random import random_ids, random_model
+from sta_hw.patterns import Pattern
 from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.finetune import Classification, Distillation, FineTuned, SrSte, Tuning, fine_tune
 from sta_hw.sparsity.pruners import Magnitude

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from sim.native import PRIMITIVES
-from sta_hw.config import PRESETS, Config
+from sta_hw.config import Config
 from sta_hw.errors import InputError
 from sta_hw.generate import TOPS, component, generate
+from sta_hw.presets import PRESETS
 from sta_hw.rtl.emit import run_yosys
 
 

@@ -10,10 +10,11 @@ import torch
 
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.quantize import quantize
-from sta_hw.config import PRESETS, Pattern
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import prune
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
+from sta_hw.patterns import Pattern
+from sta_hw.presets import PRESETS
 from sta_hw.runtime.backends import ReferenceBackend
 from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.hardware import HardwareEncoder

@@ -10,9 +10,9 @@ import pytest
 import torch
 from test_finetune import task_and_teacher
 
-from sta_hw.config import Pattern
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import keep_mask, satisfies
+from sta_hw.patterns import Pattern
 from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.finetune import FineTuned, Tuning, fine_tune
 from sta_hw.sparsity.idp import Level, idp, levels_down, steps_by_level

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sta_hw.config import PRESETS
 from sta_hw.errors import InputError
 from sta_hw.isa import (
     BODIES,
@@ -19,6 +18,7 @@ from sta_hw.isa import (
     disassemble_text,
     layout_of,
 )
+from sta_hw.presets import PRESETS
 
 
 @st.composite

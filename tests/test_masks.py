@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sta_hw.config import Pattern
 from sta_hw.formats.nm import keep_mask
+from sta_hw.patterns import Pattern
 from sta_hw.sparsity.masks import divergence, nm_mask
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sim.native import NativeModel, StalledError, build
-from sta_hw.config import PRESETS
 from sta_hw.generate import component
+from sta_hw.presets import PRESETS
 from sta_hw.rtl.emit import emit_verilog, streams_of
 from sta_hw.runtime import beats
 

@@ -12,11 +12,12 @@ from test_softmax import mixed_rows
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.quantize import quantize
-from sta_hw.config import Config, parse_nm
+from sta_hw.config import Config
 from sta_hw.fpga.netlist import netlist_verilog
 from sta_hw.generate import component
 from sta_hw.isa import Error
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
+from sta_hw.patterns import parse_nm
 from sta_hw.reference.program import run_program
 from sta_hw.runtime.backends import compare
 from sta_hw.runtime.rtl import EngineModel, SoftmaxModel

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sta_hw.config import SUPPORTED_M, Pattern, parse_nm
 from sta_hw.errors import InputError
 from sta_hw.formats import (
     EncodedMatrix,
@@ -19,6 +18,7 @@ from sta_hw.formats import (
     prune,
     satisfies,
 )
+from sta_hw.patterns import SUPPORTED_M, Pattern, parse_nm
 
 
 @st.composite

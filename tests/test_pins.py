@@ -9,8 +9,8 @@ import pytest
 from boards import BOARDS, board
 from boards.ecp5 import Ecp5Top
 from sim.pins import PinsPort
-from sta_hw.config import preset
 from sta_hw.fpga.selftest import check_board
+from sta_hw.presets import preset
 from sta_hw.runtime.board import BoardLink
 
 

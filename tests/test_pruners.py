@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from sta_hw.config import Pattern
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import keep_mask, satisfies
+from sta_hw.patterns import Pattern
 from sta_hw.sparsity.pruners import PRUNERS, AsymmetricSparseGpt, SparseGpt, capture
 
 PATTERNS = [Pattern(1, 4), Pattern(2, 4), Pattern(3, 8), Pattern(8, 16), Pattern(15, 16), Pattern(1, 32)]

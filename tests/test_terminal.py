@@ -14,8 +14,8 @@ from litex.tools.litex_client import RemoteClient
 
 from sim.board import SimulatedPort
 from sim.terminal import SerialTerminal
-from sta_hw.config import preset
 from sta_hw.isa import Error
+from sta_hw.presets import preset
 from sta_hw.registers import capabilities, register
 from sta_hw.rtl.board_core import BOARD_REGISTERS, IDENTITY, MEMORY, REGISTERS
 from sta_hw.runtime.board import BoardBackend, BoardLink, open_port

@@ -11,9 +11,10 @@ import torch
 
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.quantize import quantize
-from sta_hw.config import PRESETS, Pattern
 from sta_hw.errors import InputError
 from sta_hw.model.vision import VisionModel
+from sta_hw.patterns import Pattern
+from sta_hw.presets import PRESETS
 from sta_hw.runtime.backends import ReferenceBackend, RtlBackend, compare
 from sta_hw.sparsity.digits import VisionNetwork, new_vision_model
 

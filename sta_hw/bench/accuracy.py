@@ -8,8 +8,8 @@ from importlib import resources
 import numpy as np
 
 from ..compiler.encoder import compile_encoder
-from ..config import PRESETS
 from ..model.embedder import Embedder, read_patterns
+from ..presets import PRESETS
 from ..runtime.backends import ReferenceBackend
 from .report import Figure, Report
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..compiler.encoder import compile_encoder
 from ..compiler.quantize import quantize
-from ..config import PRESETS, Pattern
 from ..errors import InputError
+from ..patterns import Pattern
+from ..presets import PRESETS
 from ..runtime.backends import ReferenceBackend, RtlBackend, compare
 from .report import Figure, Report
 

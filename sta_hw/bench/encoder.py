@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..config import PRESETS
 from ..model.embedder import Embedder, read_patterns
+from ..presets import PRESETS
 from ..runtime.backends import ReferenceBackend, RtlBackend, compare
 from .report import Figure, Report
 

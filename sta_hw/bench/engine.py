@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..config import PRESETS, Config, Pattern, parse_nm
+from ..config import Config
 from ..formats import prune
+from ..patterns import Pattern, parse_nm
+from ..presets import PRESETS
 from ..runtime.products import Product, Requantization, tile_batch, tile_linear
 from ..runtime.rtl import EngineModel
 from .report import Figure, Report

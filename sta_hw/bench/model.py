@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from ..compiler.encoder import compile_encoder
 from ..compiler.quantize import shape_encoder
-from ..config import PRESETS, parse_nm
 from ..isa import Error
 from ..model.bert import LINEAR_NAMES
+from ..patterns import parse_nm
 from ..perf.model import MachineTiming, estimate_cycles
+from ..presets import PRESETS
 from .report import Figure, Report
 
 __all__ = ["SHAPES", "run"]

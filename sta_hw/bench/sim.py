@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..config import PRESETS, Pattern
 from ..model.embedder import Embedder, read_patterns
+from ..patterns import Pattern
+from ..presets import PRESETS
 from ..runtime.backends import RtlBackend
 from ..runtime.products import Requantization, tile_linear
 from ..runtime.rtl import EngineModel

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import PRESETS, Config
+from ..config import Config
+from ..presets import PRESETS
 from ..reference.softmax import SoftmaxRow
 from ..runtime.rtl import SoftmaxModel
 from .report import Figure, Report

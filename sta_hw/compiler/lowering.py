@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import DENSE, Config, Pattern
+from ..config import Config
 from ..errors import InputError
 from ..formats.nm import bits_per_weight, encode
 from ..isa import Opcode, Result, Target
+from ..patterns import DENSE, Pattern
 from ..reference.requantizer import quantize_factor
 from ..runtime.products import best_depth
 from .image import Image, norm_words, parameter_words, position_words

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import DENSE, Pattern
 from ..errors import InputError
 from ..formats.nm import keep_mask
 from ..model.bert import LINEAR_NAMES, BertModel
+from ..patterns import DENSE, Pattern
 from ..reference.requantizer import quantize_factor
 
 __all__ = [

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ENCODINGS, SUPPORTED_WINDOWS, Pattern
+from ..config import ENCODINGS, SUPPORTED_WINDOWS
 from ..errors import InputError
+from ..patterns import Pattern
 
 __all__ = [
     "EncodedMatrix",

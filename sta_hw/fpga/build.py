@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import BOARD_PRESETS, PRESETS, Config
+from ..config import Config
 from ..errors import CheckError, InputError
+from ..presets import BOARD_PRESETS, PRESETS
 from ..rtl.emit import emit_verilog
 from ..rtl.uart_bridge import SERIAL_TIMEOUT
 from .fit import refusal, require_fit

@@ -9,10 +9,11 @@ import numpy as np
 
 from ..compiler.encoder import compile_encoder
 from ..compiler.quantize import quantize
-from ..config import DENSE, Config, Pattern
+from ..config import Config
 from ..errors import CheckError
 from ..formats import encode, prune
 from ..model.random import mixed_patterns, random_ids, random_model
+from ..patterns import DENSE, Pattern
 from ..reference.program import run_program
 from ..runtime.backends import compare
 from ..runtime.board import BoardBackend, BoardLink, connect

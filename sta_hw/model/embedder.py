@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ..compiler.encoder import compile_encoder
 from ..compiler.model import CompiledModel
 from ..compiler.quantize import QuantizedEncoder, quantize
-from ..config import Config, Pattern, parse_nm
+from ..config import Config
 from ..errors import ConfigError, InputError
+from ..patterns import Pattern, parse_nm
 from .bert import LINEAR_NAMES, BertModel
 from .minilm import _PACKAGE, MiniLM, calibration_sentences
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import DENSE, Config, Pattern
+from ..config import Config
 from ..errors import InputError
 from ..formats import EncodedMatrix, encode
+from ..patterns import DENSE, Pattern
 from . import beats
 
 __all__ = ["Product", "Requantization", "best_depth", "tile_batch", "tile_linear"]

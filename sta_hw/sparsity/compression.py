@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..config import Pattern
 from ..formats.nm import best_encoding, bits_per_weight
+from ..patterns import Pattern
 
 __all__ = ["Compression", "compression"]
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 
 from ..compiler.encoder import compile_encoder
 from ..compiler.quantize import shape_encoder
-from ..config import Config, Pattern
+from ..config import Config
 from ..errors import InputError
 from ..model.bert import LINEAR_NAMES, BertModel
+from ..patterns import Pattern
 from ..perf.model import estimate_cycles
 
 __all__ = ["BUDGETS", "cycles_of", "layer_costs"]

@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..config import Pattern
 from ..errors import InputError
+from ..patterns import Pattern
 from .masks import nm_mask
 from .pruners import Batch
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from ..config import Pattern
 from ..errors import InputError
+from ..patterns import Pattern
 from .encoder import pad
 from .masks import divergence, nm_mask
 

@@ -13,8 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..config import Pattern
 from ..errors import InputError
+from ..patterns import Pattern
 from .finetune import FineTuned, Task, Tuning, fine_tune, new_optimizer
 
 __all__ = ["Level", "idp", "levels_down", "steps_by_level"]

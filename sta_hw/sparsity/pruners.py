@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ..config import Pattern
 from ..errors import InputError
+from ..patterns import Pattern
 from .masks import nm_mask
 
 __all__ = [

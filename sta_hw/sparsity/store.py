@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..config import Pattern, parse_nm
 from ..errors import InputError
 from ..model.bert import BertModel
 from ..model.minilm import _PACKAGE
+from ..patterns import Pattern, parse_nm
 
 __all__ = ["Stored", "load_pruned", "save_pruned"]
 
