@@ -22,8 +22,9 @@ from .isa import disassemble_text
 from .model.bert import LINEAR_NAMES
 from .model.embedder import Embedder, read_patterns
 from .patterns import parse_nm
-from .perf.model import MachineTiming, estimate_cycles
+from .perf.model import estimate_cycles
 from .perf.page import html_page
+from .perf.state import MachineTiming
 from .perf.tables import by_layer
 from .perf.timeline import chrome_trace
 from .presets import preset

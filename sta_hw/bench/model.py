@@ -9,7 +9,8 @@ from ..compiler.quantize import shape_encoder
 from ..isa import Error
 from ..model.bert import LINEAR_NAMES
 from ..patterns import parse_nm
-from ..perf.model import MachineTiming, estimate_cycles
+from ..perf.model import estimate_cycles
+from ..perf.state import MachineTiming
 from ..presets import PRESETS
 from .report import Figure, Report
 
