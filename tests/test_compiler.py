@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ import torch
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.lowering import tightest
 from sta_hw.compiler.model import CompiledModel
-from sta_hw.compiler.quantize import SCALES, quantize
+from sta_hw.compiler.quantize import SCALES, quantize, shape_encoder
 from sta_hw.errors import CheckError, InputError
 from sta_hw.isa import Instruction, Opcode, assemble
 from sta_hw.model.embedder import Embedder, read_patterns
 from sta_hw.model.minilm import calibration_sentences
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.patterns import DENSE, Pattern, parse_nm
-from sta_hw.presets import PRESETS
+from sta_hw.perf.model import estimate_cycles
+from sta_hw.presets import PRESETS, preset
 from sta_hw.reference.program import run_program
 from sta_hw.registers import REGISTERS, c_header, markdown
 from sta_hw.runtime.backends import ReferenceBackend, backend, compare
@@ -27,11 +29,11 @@ from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.hardware import HardwareEncoder
 
 
-@pytest.mark.parametrize("preset", ["ci", "tiny", "small", "reference"])
+@pytest.mark.parametrize("size", ["ci", "tiny", "small", "reference"])
 @pytest.mark.parametrize("tokens", [1, 5, 33])
-def test_embedding_is_close_to_fp32(preset: str, tokens: int) -> None:
+def test_embedding_is_close_to_fp32(size: str, tokens: int) -> None:
     model = random_model(tokens, hidden=64, heads=4, layers=2, intermediate=128)
-    config = PRESETS[preset]
+    config = PRESETS[size]
     program = compile_encoder(quantize(model, [random_ids(i, 24) for i in range(6)]), config, tokens)
     ids = random_ids(9, tokens)
     found = ReferenceBackend(config).run(program, model.embed(ids)).embedding
@@ -120,6 +122,33 @@ def test_the_reference_refuses_other_hardware_and_impossible_orders() -> None:
             run_program(np.frombuffer(assemble([bad], config), np.uint8), 0, config)
     with pytest.raises(InputError, match="backend 'gpu' is unknown"):
         backend("gpu", PRESETS["ci"])
+
+
+@pytest.mark.parametrize("name", ["ci", "small", "ecp5-25f", "ecp5-85f-256"])
+def test_no_instruction_waits_for_a_later_one(name: str) -> None:
+    """Programs of many shapes, followed without their data; loads that wait fit the loader's queue."""
+    config = preset(name)
+    for hidden, heads in ((64, 2), (128, 2), (128, 1)):
+        if hidden // heads > config.groups * config.window:
+            continue
+        for tokens in (1, 33, 64, 130, 200):
+            shape = shape_encoder(hidden, heads, 2, hidden, {(0, "output.dense"): parse_nm("2:4")})
+            program = compile_encoder(shape, config, tokens)
+            estimate_cycles(program.instructions, config)  # does not stand still
+            done = dict.fromkeys(("loads", "matrix", "products", "norms"), 0)
+            waiting: deque[Instruction] = deque()
+            for instruction in program.instructions:
+                if instruction.opcode == Opcode.LOAD:
+                    waiting.append(instruction)
+                    assert len(waiting) <= 16
+                while waiting and all(done[c] >= waiting[0][f"wait_{c}"] for c in done):
+                    waiting.popleft()
+                    done["loads"] += 1
+                if instruction.opcode not in (Opcode.LOAD, Opcode.HALT):
+                    assert all(done[c] >= instruction[f"wait_{c}"] for c in done), (hidden, heads, tokens)
+                    done["norms"] += instruction.opcode == Opcode.NORM
+                    done["matrix"] += instruction.opcode != Opcode.NORM
+                    done["products"] += instruction.opcode != Opcode.NORM and not instruction["unfinished"]
 
 
 def test_a_difference_is_reported_with_its_place() -> None:

@@ -223,7 +223,7 @@ class Lowering:
                     if not whole or (tile == 0 and block == 0):
                         names = {n: self.name(n) for n in ("keys", "values", "parameters")}
                         start, stop = (0, self.tiles) if whole else (first, min(first + block_tiles, self.tiles))
-                        loads = [
+                        keys, values = (
                             Load(
                                 Target.VALUES, (stop - start) * tile_words,
                                 self.tile_address(buffer, start, head * size), self.beats(size * cfg.rows),
@@ -231,10 +231,12 @@ class Lowering:
                                 tuple((f"{buffer}{layer}", t) for t in range(start, stop)), names[name],
                             )
                             for buffer, name in (("k", "keys"), ("v", "values"))
-                        ]  # fmt: skip
-                        loads.append(
-                            Load(Target.PARAMETERS, 1, scores_parameters, self.beats(16), base=names["parameters"])
+                        )  # fmt: skip
+                        parameters = Load(
+                            Target.PARAMETERS, 1, scores_parameters, self.beats(16), base=names["parameters"]
                         )
+                        # Scores run ahead: they may not wait for values that overwrite those of contexts after them.
+                        loads = [keys, parameters, values]
                         self.groups.append(loads)
                     offset = first * tile_words if whole else 0
                     group = len(self.groups) - 1
@@ -254,7 +256,7 @@ class Lowering:
                             },
                             group,
                             {"values_base": (names["keys"], offset), "parameters_base": (names["parameters"], 0)},
-                            ((f"q{layer}", tile),), (), label,
+                            ((f"q{layer}", tile),), (), label, (0, 2),
                         )
                     )  # fmt: skip
                     if context is not None:
@@ -271,6 +273,7 @@ class Lowering:
                         },
                         group, {"values_base": (names["values"], offset)}, (),
                         ((f"c{layer}", tile),) if last and head == encoder.heads - 1 else (), label,
+                        (2, 3),
                     )  # fmt: skip
         assert context is not None
         self.steps.append(context)

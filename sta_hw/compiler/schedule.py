@@ -1,7 +1,8 @@
 """From steps with named dependencies to a program: order, on-chip addresses, and the counts to wait for.
 
 Weights are loaded one group of steps ahead of their use, into rings: a word is overwritten only after
-the last product that reads it is through the array.
+the last product that reads it is through the array. What a product waits for must not wait for a later one; where a
+step runs ahead of another's (scores, of contexts), it therefore names the loads of its group that it reads.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Step:
     needs, gives : names of events: what must be in memory before it starts, what is there after it
     label : str
         For reports.
+    uses : (first, end) or None
+        Which loads of the group it needs; all if not given.
     """
 
     opcode: Opcode
@@ -63,6 +66,7 @@ class Step:
     needs: tuple[Hashable, ...] = ()
     gives: tuple[Hashable, ...] = ()
     label: str = ""
+    uses: tuple[int, int] | None = None
 
 
 def _capacity(config: Config, target: Target) -> int:
@@ -87,7 +91,7 @@ def schedule(
     # What each counter reaches with each step.
     events: dict[Hashable, tuple[str, int]] = {}
     counts = {"matrix": 0, "products": 0, "norms": 0}
-    last_use = [0] * len(groups)
+    last_use = [[0] * len(group) for group in groups]
     for step in steps:
         if step.opcode == Opcode.NORM:
             counts["norms"] += 1
@@ -95,7 +99,8 @@ def schedule(
         else:
             counts["matrix"] += 1
             if step.group >= 0:
-                last_use[step.group] = counts["matrix"]
+                first, end = step.uses or (0, len(groups[step.group]))
+                last_use[step.group][first:end] = [counts["matrix"]] * (end - first)
             if not step.fields.get("unfinished"):
                 counts["products"] += 1
             reached = ("products", counts["products"])
@@ -113,14 +118,15 @@ def schedule(
     heads = dict.fromkeys(Target, 0)
     live: dict[Target, deque[tuple[int, int]]] = {t: deque() for t in Target}
     bases: dict[str, int] = {}
-    loaded: list[int] = []  # LOADs dispatched up to and with each group
+    loaded: list[int] = []  # LOADs dispatched before each group
     loads = 0
 
     def load_group(number: int) -> None:
         nonlocal loads
         if len(groups[number]) > MOST_LOADS:
             raise InputError(f"a group of {len(groups[number])} LOADs exceeds {MOST_LOADS}.")
-        for load in groups[number]:
+        loaded.append(loads)
+        for load, used in zip(groups[number], last_use[number], strict=True):
             capacity = _capacity(config, load.target)
             start = 0 if load.target == Target.TABLE else heads[load.target]
             end = start + load.words
@@ -134,7 +140,7 @@ def schedule(
             floor = -1 if load.target == Target.TABLE else end - capacity
             while ring and (load.target == Target.TABLE or ring[0][0] < floor):
                 fields["wait_matrix"] = max(fields.get("wait_matrix", 0), ring.popleft()[1])
-            ring.append((start, last_use[number]))
+            ring.append((start, used))
             heads[load.target] = end
             if load.base:
                 bases[load.base] = start % capacity
@@ -145,14 +151,14 @@ def schedule(
             program.append(Instruction(Opcode.LOAD, fields))
             labels.append("load")
             loads += 1
-        loaded.append(loads)
 
     for step in steps:
         while len(loaded) < min(step.group + 2, len(groups)):
             load_group(len(loaded))
         fields = dict(step.fields) | waits(step.needs)
         if step.group >= 0:
-            fields["wait_loads"] = loaded[step.group]
+            _, end = step.uses or (0, len(groups[step.group]))
+            fields["wait_loads"] = loaded[step.group] + end
         for name, (base, offset) in step.bases.items():
             target = _BASES[name]
             fields[name] = (bases[base] + offset) % _capacity(config, target)
