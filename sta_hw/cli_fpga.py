@@ -119,7 +119,7 @@ def fit(
         return
     where = f" on {part}" if part else ""
     table = Table(title=f"{kind}{where}, estimated: what runs out first", box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("preset", no_wrap=True)
+    table.add_column("preset", no_wrap=not changes)
     table.add_column("MACs", justify="right")
     for column in ("kind", "logic", "mult.", "RAMs", "fits", "runs out first") if part else found:
         table.add_column(column, justify="right" if column in ("logic", "mult.", "RAMs") else "left", no_wrap=True)

@@ -57,7 +57,7 @@ def test_estimates_are_as_far_from_synthesis_as_is_said() -> None:
 
 def test_refusals_stay_clear_of_the_estimates_error() -> None:
     config = preset("up5k")
-    room = replace(PARTS["ice40up5k"], logic=round(estimate("board", config, "ice40")["logic"] / 1.07))
+    room = replace(PARTS["ice40up5k"], logic=round(estimate("board", config, "ice40")["logic"] / 1.03))
     assert not refusal("engine", config, room)
     tight = replace(room, logic=round(room.logic / 1.05))
     assert "logic cells do not fit ice40up5k" in "".join(refusal("engine", config, tight))

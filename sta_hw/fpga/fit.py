@@ -17,26 +17,26 @@ __all__ = [
 KINDS = ("board", "accelerator", "engine")
 """What there is an estimate of; ``board`` is what the boards of a family have, their memory controller and serial line
 included: the whole accelerator on ECP5, the engine on iCE40."""
-ESTIMATE_ERROR = 0.08
+ESTIMATE_ERROR = 0.04
 """How far the estimate of the logic may be from synthesis, as a share of it; ``scripts/bench_fit.py`` looks."""
 _ERRORS = (1 + ESTIMATE_ERROR, 1 - ESTIMATE_ERROR)
 
 Cells = dict[str, int]
 """By ``logic``, ``multipliers`` and ``memories``."""
 
-_BOARD = {"accelerator": 2000, "engine": 800}
-"""LUT4 equivalents that an ECP5 board adds: memory controller and serial line, or the latter alone."""
+_BOARD = {"accelerator": 2380, "engine": 130}
+"""Logic cells that an ECP5 board adds: memory controller and serial line, or the latter alone."""
 LOGIC: dict[str, dict[str, float]] = {
     "ecp5": {
-        "multiply-accumulates": 39.0, "pairs": 71.6, "soft": 176.5, "drain lanes": 264.5,
-        "soft vector multipliers": 503.3, "engine": 2128.6, "bus bytes": 1103.3, "accelerator": 8280.7,
+        "multiply-accumulates": 43.7, "pairs": 90.9, "soft": 209.0, "drain lanes": 280.6,
+        "soft vector multipliers": 561.6, "engine": 2375.9, "bus bytes": 1197.9, "accelerator": 9771.9,
     },
     "ice40": {
         "multiply-accumulates": 102.2, "soft": 135.6, "drain lanes": 1473.1, "rows": 83.4, "second encoding": 228.4,
         "engine": 2146.4,
     },
 }  # fmt: skip
-"""Logic cells of each: LUT4 equivalents after Yosys on ECP5, logic cells packed by nextpnr on iCE40."""
+"""TRELLIS_COMB or ICESTORM_LC of each, as nextpnr packs them."""
 _SHAPES = {
     "ecp5": ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
     "ice40": ((16, 256), (8, 512), (4, 1024), (2, 2048)),
@@ -80,7 +80,7 @@ def memory_cells(memory: Memory, family: str = "ecp5") -> int:
 
 
 def estimate(kind: str, config: Config, family: str = "ecp5") -> Cells:
-    """Logic cells (LUT4 as `synthesis.cell_counts` has them, or iCE40's), multipliers and block RAMs of one of `KINDS`.
+    """Logic cells as nextpnr packs them, multipliers and block RAMs of one of `KINDS`.
 
     The logic is a sum over what there is of each kind, fitted to synthesized configurations; ``scripts/bench_fit.py``
     synthesizes them again, tells how far the estimate is from them, and fits anew.
@@ -142,10 +142,10 @@ def survey(kind: str, chosen: Part, configurations: Mapping[str, Config]) -> lis
         row = {"preset": name, "macs": config.macs}
         found = estimate(kind, config, chosen.family)
         shares = {k: found[k] / there[k] if found[k] else 0.0 for k in there if there[k] or found[k]}
-        first = max(shares, key=lambda k: shares[k])
         # What runs out, at the estimate's best and worst.
-        ends = [max(s / e if k == "logic" else s for k, s in shares.items()) for e in _ERRORS]
-        fits = "yes" if ends[1] <= 1 else "no" if ends[0] > 1 else "maybe"
+        best, worst = ({k: s / e if k == "logic" else s for k, s in shares.items()} for e in _ERRORS)
+        first = max(worst, key=lambda k: worst[k])
+        fits = "yes" if worst[first] <= 1 else "no" if max(best.values()) > 1 else "maybe"
         rows.append(
             row | {"multiplier": config.multiplier, **found, "fits": fits, "first": first, "share": shares[first]}
         )
