@@ -14,7 +14,7 @@ from boards import BOARDS
 from sta_hw.config import Config
 from sta_hw.fpga.fit import ESTIMATE_ERROR, estimate, refusal
 from sta_hw.fpga.parts import PARTS
-from sta_hw.fpga.synthesis import cell_counts
+from sta_hw.fpga.synthesis import cell_counts, named
 from sta_hw.presets import preset
 
 FITTED = Path(__file__).parents[1] / "scripts" / "results" / "fpga-fit.json"
@@ -79,6 +79,19 @@ def test_refusals(arguments: list[str], message: str, tmp_path: Path) -> None:
     result = run(*arguments, cwd=tmp_path)
     assert result.returncode == 2 and not result.stdout
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("cell", "name"),
+    [
+        ("core.engine.pending_LUT4_Z_A[3]_TRELLIS_FF_Q", "core.engine.pending"),
+        ("array.multiplier_6_2.a[2][2]", "array.multiplier_6_2.a[2]"),
+        ("rows[2][3]", "rows[2][3]"),
+        ("$auto$alumacc.cc:485:replace_alu$2", ""),
+    ],
+)
+def test_names_of_the_critical_path(cell: str, name: str) -> None:
+    assert named(cell) == name
 
 
 def test_synth_places_and_routes(tmp_path: Path) -> None:

@@ -229,8 +229,9 @@ def _routed(seed: int, report: dict[str, Any], seconds: float) -> Routed:
     paths = paths or report["critical_paths"]
     path = paths[0]["path"] if paths else []
     nets = [named(p["from"]["cell"]) for p in path[:1]]
-    nets += [named(p["net"]) for p in path if p.get("net") and not p["net"].startswith("$")]
+    nets += [named(p["net"]) for p in path if p.get("net")]
     nets += [named(p["to"]["cell"]) for p in path[-1:]]
+    nets = [net for net in nets if net and not re.fullmatch(r"(.*\.)?_\d+_(\[\d+\])?", net)]
     used = {k: v["used"] for k, v in report["utilization"].items() if v["used"]}
     delay = sum(p["delay"] for p in path)
     return Routed(seed, clocks[slowest]["achieved"], used, list(dict.fromkeys(nets)), delay, seconds)
@@ -238,7 +239,8 @@ def _routed(seed: int, report: dict[str, Any], seconds: float) -> Routed:
 
 def named(cell: str) -> str:
     """A cell in the design's own terms: without what the tools appended."""
-    return re.split(r"_(?:TRELLIS|LUT4|CCU2C|PFUMX|L6MUX|SB_|DP16KD|MULT18)|\$", cell)[0]
+    name = re.split(r"_(?:TRELLIS|LUT4|CCU2C|PFUMX|L6MUX|SB_|DP16KD|MULT18)|\$", cell)[0]
+    return re.sub(r"(\[\d+\])\1$", r"\1", name)  # Yosys repeats the index of a bit that it split off
 
 
 def pack(top: str, family: str, folder: Path) -> Path:
