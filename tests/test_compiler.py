@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import deque
 from pathlib import Path
@@ -14,8 +15,10 @@ from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.lowering import tightest
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import SCALES, quantize, shape_encoder
-from sta_hw.errors import CheckError, InputError
+from sta_hw.config import Config
+from sta_hw.errors import CheckError, ConfigError, InputError
 from sta_hw.isa import Instruction, Opcode, assemble
+from sta_hw.model.bert import LINEAR_NAMES
 from sta_hw.model.embedder import Embedder, read_patterns
 from sta_hw.model.minilm import calibration_sentences
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
@@ -124,31 +127,70 @@ def test_the_reference_refuses_other_hardware_and_impossible_orders() -> None:
         backend("gpu", PRESETS["ci"])
 
 
+def follow(program: CompiledModel) -> None:
+    """No instruction waits for a later one, and the loads that wait fit the loader's queue; data are not looked at."""
+    done = dict.fromkeys(("loads", "matrix", "products", "norms"), 0)
+    waiting: deque[Instruction] = deque()
+    for number, instruction in enumerate(program.instructions):
+        if instruction.opcode == Opcode.LOAD:
+            waiting.append(instruction)
+            assert len(waiting) <= 16
+        while waiting and all(done[c] >= waiting[0][f"wait_{c}"] for c in done):
+            waiting.popleft()
+            done["loads"] += 1
+        if instruction.opcode not in (Opcode.LOAD, Opcode.HALT):
+            assert all(done[c] >= instruction[f"wait_{c}"] for c in done), (number, program.labels[number])
+            done["norms"] += instruction.opcode == Opcode.NORM
+            done["matrix"] += instruction.opcode != Opcode.NORM
+            done["products"] += instruction.opcode != Opcode.NORM and not instruction["unfinished"]
+    estimate_cycles(program.instructions, program.config)  # does not stand still
+
+
 @pytest.mark.parametrize("name", ["ci", "small", "ecp5-25f", "ecp5-85f-256"])
 def test_no_instruction_waits_for_a_later_one(name: str) -> None:
-    """Programs of many shapes, followed without their data; loads that wait fit the loader's queue."""
     config = preset(name)
     for hidden, heads in ((64, 2), (128, 2), (128, 1)):
         if hidden // heads > config.groups * config.window:
             continue
         for tokens in (1, 33, 64, 130, 200):
-            shape = shape_encoder(hidden, heads, 2, hidden, {(0, "output.dense"): parse_nm("2:4")})
-            program = compile_encoder(shape, config, tokens)
-            estimate_cycles(program.instructions, config)  # does not stand still
-            done = dict.fromkeys(("loads", "matrix", "products", "norms"), 0)
-            waiting: deque[Instruction] = deque()
-            for instruction in program.instructions:
-                if instruction.opcode == Opcode.LOAD:
-                    waiting.append(instruction)
-                    assert len(waiting) <= 16
-                while waiting and all(done[c] >= waiting[0][f"wait_{c}"] for c in done):
-                    waiting.popleft()
-                    done["loads"] += 1
-                if instruction.opcode not in (Opcode.LOAD, Opcode.HALT):
-                    assert all(done[c] >= instruction[f"wait_{c}"] for c in done), (hidden, heads, tokens)
-                    done["norms"] += instruction.opcode == Opcode.NORM
-                    done["matrix"] += instruction.opcode != Opcode.NORM
-                    done["products"] += instruction.opcode != Opcode.NORM and not instruction["unfinished"]
+            follow(compile_encoder(shape_encoder(hidden, heads, 2, hidden, {}), config, tokens))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_programs_of_random_shapes_on_random_hardware(seed: int) -> None:
+    """Whatever compiles can run: small memories on chip above all."""
+    rng = np.random.default_rng(seed)
+
+    def one_of(*values: int) -> int:
+        return int(rng.choice(values))
+
+    compiled = 0
+    while compiled < 60:
+        encodings = [("index",), ("bitmap",), ("index", "bitmap")][rng.integers(3)]
+        heads, size = one_of(1, 2, 4), one_of(8, 16, 32, 64)
+        try:
+            config = Config(
+                rows=one_of(4, 8, 16), groups=one_of(1, 2, 4, 8), window=one_of(4, 8, 16, 32), lanes=one_of(4, 8),
+                drain_lanes=one_of(1, 2), columns=one_of(32, 64, 512), softmax_lanes=one_of(1, 4),
+                weight_words=one_of(256, 512, 1024, 4096), parameter_words=one_of(64, 512), burst=one_of(4, 16, 64),
+                norm_columns=one_of(16, 512), encodings=encodings,
+            )  # fmt: skip
+            config.require_accelerator()
+            patterns = {(0, n): config.patterns[rng.integers(len(config.patterns))] for n in LINEAR_NAMES}
+            shape = shape_encoder(heads * size, heads, 1, heads * size * one_of(1, 2, 4), patterns)
+            program = compile_encoder(shape, config, one_of(1, 2, 7, 16, 33, 65, 100))
+        except (ConfigError, InputError):
+            continue
+        follow(program)
+        compiled += 1
+
+
+def test_positions_that_take_as_many_words_as_values() -> None:
+    """A bitmap of 1:16 has a word for each value, and the chip holds fewer of them."""
+    config = dataclasses.replace(preset("tiny"), encodings=("bitmap",), columns=64, weight_words=512)
+    assert config.position_words < config.weight_words
+    shape = shape_encoder(128, 4, 1, 256, {(0, "output.dense"): parse_nm("1:16")})
+    follow(compile_encoder(shape, config, 1))
 
 
 def test_a_difference_is_reported_with_its_place() -> None:

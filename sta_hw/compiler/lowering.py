@@ -86,7 +86,9 @@ class Lowering:
         depth = best_depth(cfg, reduction, pattern)
         passes = math.ceil(reduction / (cfg.groups * depth))
         values_each = passes * (depth // pattern.m * pattern.n)
-        width = self.chunk(label, columns, values_each, passes, depth)
+        # Columns' values that one word of positions goes with.
+        per_word = values_each / passes if encoding == "bitmap" else cfg.window // max(1, pattern.m.bit_length() - 1)
+        width = self.chunk(label, columns, values_each, passes, depth, per_word if encoding != "dense" else math.inf)
         order = self.groups
         for first in range(0, columns, width):
             part = slice(first, min(first + width, columns))
@@ -150,7 +152,9 @@ class Lowering:
             raise InputError(f"{label}: {error}") from None
         return pattern, min(self.config.encodings, key=lambda e: bits_per_weight(pattern, e, self.config.window))
 
-    def chunk(self, label: str, columns: int, values_each: int, passes: int, depth: int) -> int:
+    def chunk(
+        self, label: str, columns: int, values_each: int, passes: int, depth: int, values_per_position: float
+    ) -> int:
         """Columns whose weights are on chip at a time: a multiple of `groups`, as equal as possible."""
         cfg = self.config
         # Half of the ring leaves the other half to the next chunk. More is worth a wait where loading the windows
@@ -159,16 +163,22 @@ class Lowering:
         beats = values_each // passes
         load = cfg.groups * depth * cfg.rows // cfg.lanes
         limit = min(int(cfg.parameter_words * 0.5), cfg.columns if passes > 1 else columns)
-        most = min(cfg.weight_words // 2 // values_each, limit)
+
+        def room(share: float) -> int:
+            values = min(cfg.weight_words * share, cfg.position_words * share * values_per_position)
+            return min(int(values) // values_each, limit)
+
+        most = room(0.5)
         words = columns * values_each
-        fits = columns <= limit and words <= min(cfg.weight_words * _RING_SHARE, cfg.weight_words - self._words_before)
+        fits = columns <= room(_RING_SHARE) and words <= cfg.weight_words - self._words_before
         if fits and columns / math.ceil(columns / max(most, 1)) * beats < 2 * load:
             most = columns
         elif most * beats < 1.25 * load:
-            most = min(int(cfg.weight_words * _RING_SHARE) // values_each, limit)
+            most = room(_RING_SHARE)
         most = most // cfg.groups * cfg.groups
         if most == 0:
-            wanted = 1 << (math.ceil(cfg.groups * values_each / _RING_SHARE) - 1).bit_length()
+            share = _RING_SHARE * min(1.0, cfg.position_words * values_per_position / cfg.weight_words)
+            wanted = 1 << (math.ceil(cfg.groups * values_each / share) - 1).bit_length()
             raise InputError(
                 f"{label}: {cfg.groups} columns of weights take {cfg.groups * values_each} words, more than fits "
                 f"beside the next ones in weight_words = {cfg.weight_words}; {wanted} would do."
