@@ -22,7 +22,9 @@ from sta_hw.runtime.backends import compare
 
 CONFIGS = {
     "ci": PRESETS["ci"],
-    "ci, half the ring": dataclasses.replace(PRESETS["ci"], weight_words=1024),
+    "ci, half the ring": dataclasses.replace(
+        PRESETS["ci"], weight_words=1024, parameter_words=64, columns=128, burst=32
+    ),
     "8x8 bitmap": Config(
         rows=8, groups=8, window=8, lanes=8, drain_lanes=2, columns=128, encodings=("bitmap",),
         nm=("2:4", "1:4", "3:8"), weight_words=1024, parameter_words=512, norm_columns=16, burst=4, outstanding=3,
@@ -85,6 +87,19 @@ def test_keys_and_values_that_do_not_fit_twice(name: str, hardware) -> None:
         program, image = compiled(name, tokens, seed, hidden=64, heads=2, intermediate=64)
         expected = run_program(image, program.program_address, program.config)
         for memory in (MemoryModel(), MemoryModel(latency=90, beats_per_cycle=0.5, stall=0.4, seed=tokens)):
+            run = hardware(name).run(image, program.program_address, memory=memory, patience=50_000)
+            assert run.error == Error.NONE
+            compare(program, run.image, expected)
+
+
+def test_parameters_stay_until_the_drain_has_read_them(hardware) -> None:
+    """A slow bus keeps results of several products in the array's ring, their columns' parameters still to be read."""
+    name = "ci, half the ring"
+    for tokens in (17, 33, 100):
+        program, image = compiled(name, tokens, hidden=32, heads=2, intermediate=32)
+        expected = run_program(image, program.program_address, program.config)
+        for seed in range(3):
+            memory = MemoryModel(latency=90, beats_per_cycle=0.3, stall=0.3 * seed, seed=seed + 1, shared=True)
             run = hardware(name).run(image, program.program_address, memory=memory, patience=50_000)
             assert run.error == Error.NONE
             compare(program, run.image, expected)

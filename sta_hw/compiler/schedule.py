@@ -1,8 +1,9 @@
 """From steps with named dependencies to a program: order, on-chip addresses, and the counts to wait for.
 
-Weights are loaded one group of steps ahead of their use, into rings: a word is overwritten only after
-the last product that reads it is through the array. What a product waits for must not wait for a later one; where a
-step runs ahead of another's (scores, of contexts), it therefore names the loads of its group that it reads.
+Weights are loaded one group of steps ahead of their use, into rings: a word is overwritten only after the last
+product that reads it is through the array or, for what the drain reads, in memory. What a product waits for must not
+wait for a later one; where a step runs ahead of another's (scores, of contexts), it therefore names the loads of its
+group that it reads.
 """
 
 from __future__ import annotations
@@ -78,6 +79,14 @@ def _capacity(config: Config, target: Target) -> int:
     }[target]
 
 
+def _freed_by(target: Target) -> str:
+    """The counter that tells when a product no longer reads its words.
+
+    Parameters and table are read when results are drained, which may be long after the array has gone on.
+    """
+    return "products" if target in (Target.PARAMETERS, Target.TABLE) else "matrix"
+
+
 def schedule(
     steps: Sequence[Step], groups: Sequence[Sequence[Load]], config: Config
 ) -> tuple[list[Instruction], list[str]]:
@@ -91,18 +100,19 @@ def schedule(
     # What each counter reaches with each step.
     events: dict[Hashable, tuple[str, int]] = {}
     counts = {"matrix": 0, "products": 0, "norms": 0}
-    last_use = [[0] * len(group) for group in groups]
+    last_use = [[0] * len(group) for group in groups]  # counts of the counter that `_freed_by` names
     for step in steps:
         if step.opcode == Opcode.NORM:
             counts["norms"] += 1
             reached = ("norms", counts["norms"])
         else:
             counts["matrix"] += 1
-            if step.group >= 0:
-                first, end = step.uses or (0, len(groups[step.group]))
-                last_use[step.group][first:end] = [counts["matrix"]] * (end - first)
             if not step.fields.get("unfinished"):
                 counts["products"] += 1
+            if step.group >= 0:
+                for number in range(*(step.uses or (0, len(groups[step.group])))):
+                    target = groups[step.group][number].target
+                    last_use[step.group][number] = counts[_freed_by(target)]
             reached = ("products", counts["products"])
         events.update(dict.fromkeys(step.gives, reached))
 
@@ -139,7 +149,8 @@ def schedule(
             ring = live[load.target]
             floor = -1 if load.target == Target.TABLE else end - capacity
             while ring and (load.target == Target.TABLE or ring[0][0] < floor):
-                fields["wait_matrix"] = max(fields.get("wait_matrix", 0), ring.popleft()[1])
+                wait = f"wait_{_freed_by(load.target)}"
+                fields[wait] = max(fields.get(wait, 0), ring.popleft()[1])
             ring.append((start, used))
             heads[load.target] = end
             if load.base:
