@@ -29,6 +29,10 @@ BoardOption = Annotated[str, typer.Option(help="ulx3s-12f, -25f, -45f, -85f, -25
 SeedOption = Annotated[list[int] | None, typer.Option(help="nextpnr seed; may be repeated.")]
 
 
+def _sets_multipliers(changes: list[str] | None) -> bool:
+    return any(change.startswith(("multiplier=", "array_multipliers=")) for change in changes or ())
+
+
 def _configuration(base: Config, top: str, part_name: str, multiplier: str) -> tuple[Config, Part]:
     """Configuration with its multipliers chosen, and part."""
     from .fpga.parts import choose_multiplier, part
@@ -60,6 +64,8 @@ def synth(
     """Synthesize a top level for a part, place and route it; cells, Fmax and critical path per seed."""
     from .fpga.flow import synthesize_top
 
+    if multiplier == "auto" and _sets_multipliers(changes):
+        multiplier = "preset"
     config, chosen = _configuration(read_configuration(preset_name, changes), top, part, multiplier)
     seeds = (seed or [1]) if route and chosen.options else []
     result = _with_progress(
@@ -113,7 +119,7 @@ def fit(
     if preset_name or changes:
         name = preset_name or "reference"
         known = {" ".join([Path(name).stem, *(changes or ())]): read_configuration(name, changes)}
-    found = {p.name: survey(kind, p, known) for p in parts}
+    found = {p.name: survey(kind, p, known, choose=not _sets_multipliers(changes)) for p in parts}
     if as_json:
         typer.echo(json.dumps({"top": kind, "parts": found}, indent=2))
         return
@@ -127,7 +133,9 @@ def fit(
         if part:
             (row,) = rows
             cells = [str(row.get(k, "")) for k in ("multiplier", "logic", "multipliers", "memories", "fits")]
-            cells += [f"{row['first']} {row['share']:.0%}"]
+            cells += [
+                f"{row['first']} {row['share']:.0%}" if row["share"] is not None else f"{row['first']}, none there"
+            ]
         else:
             cells = [_mark(row) for row in rows]
         table.add_row(rows[0]["preset"], str(rows[0]["macs"]), *cells)
@@ -139,7 +147,8 @@ def fit(
 def _mark(row: dict[str, Any]) -> str:
     """A preset on a part: what runs out first, how far, and whether it fits."""
     word = {"logic": "LUTs", "multipliers": "mult", "memories": "RAMs"}[row["first"]]
-    far = f"{row['share']:.0%}" if row["share"] < 2 else f"{row['share']:.0f}x"
+    share = row["share"]
+    far = "none" if share is None else f"{share:.0%}" if share < 2 else f"{share:.0f}x"
     return {"yes": "[green]✓[/]", "maybe": "[yellow]?[/]", "no": "[red]✗[/]"}[row["fits"]] + f" {word} {far}"
 
 

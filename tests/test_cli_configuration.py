@@ -33,6 +33,19 @@ def test_manifest(tmp_path: Path) -> None:
     assert row["preset"] == "engine groups=4" and row["macs"] == 16
 
 
+def test_multipliers_that_were_set_are_kept() -> None:
+    def row(*changes: str) -> dict:
+        result = run("fit", "--preset", "ci", "--part", "lfe5u-25f", "--top", "engine", "--json", *changes)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)["parts"]["lfe5u-25f"][0]
+
+    assert row("--set", "multiplier=lut")["multipliers"] == 0 < row("--set", "rows=4")["multipliers"]
+    refused = run("fit", "--part", "lfe5u-85f", "--set", "rows=6")
+    assert refused.returncode == 2 and "the accelerator needs rows a power of two" in refused.stderr
+    none = run("fit", "--part", "ice40hx8k", "--preset", "up5k", "--set", "multiplier=mac16", "--json")
+    assert json.loads(none.stdout)["parts"]["ice40hx8k"][0]["fits"] == "no"  # it has no multipliers
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [

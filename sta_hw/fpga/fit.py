@@ -79,6 +79,11 @@ def memory_cells(memory: Memory, family: str = "ecp5") -> int:
     return min(len({b // w for part in bits for b in part}) * -(-depth // d) for w, d in _SHAPES[family])
 
 
+def _top(kind: str, family: str) -> str:
+    """The top level that one of `KINDS` is."""
+    return kind if kind != "board" else "accelerator" if family == "ecp5" else "engine"
+
+
 def estimate(kind: str, config: Config, family: str = "ecp5") -> Cells:
     """Logic cells as nextpnr packs them, multipliers and block RAMs of one of `KINDS`.
 
@@ -97,7 +102,7 @@ def estimate(kind: str, config: Config, family: str = "ecp5") -> Cells:
             f"there is no estimate of the {kind} on {family}, only of board on ecp5 and ice40, engine and accelerator "
             "on ecp5. sta-hw synth --no-route counts."
         )
-    top = kind if kind != "board" else "accelerator" if family == "ecp5" else "engine"
+    top = _top(kind, family)
     counts = logic_counts(top, config)
     logic = sum(value * counts[name] for name, value in LOGIC[family].items())
     memories = sum(memory_cells(memory, family) for memory in block_memories(top, config, family))
@@ -123,31 +128,46 @@ def logic_counts(top: str, config: Config) -> dict[str, int]:
     }  # fmt: skip
 
 
-def survey(kind: str, chosen: Part, configurations: Mapping[str, Config]) -> list[dict[str, Any]]:
+def survey(
+    kind: str, chosen: Part, configurations: Mapping[str, Config], *, choose: bool = True
+) -> list[dict[str, Any]]:
     """Configurations, by name, on a part, with the multipliers that suit it: does it fit, and what runs out first.
 
-    ``first`` is that, ``share`` how much of the part's it takes; ``fits`` is yes, no, or maybe: the logic is as near
-    to the part's as the estimate may err.
+    Without `choose` their multipliers are their own.
+
+    ``first`` is that, ``share`` how much of the part's it takes (None where the part has none); ``fits`` is yes, no, or
+    maybe: the logic is as near to the part's as the estimate may err.
 
     Raises
     ------
     InputError
         If there is no estimate for the part.
+    ConfigError
+        If a whole accelerator cannot have such a shape.
     """
     rows: list[dict[str, Any]] = []
-    top = kind if kind != "board" else "accelerator" if chosen.family == "ecp5" else "engine"
+    top = _top(kind, chosen.family)
     there = {"logic": chosen.logic, "multipliers": chosen.multipliers, "memories": chosen.memories}
     for name, given in configurations.items():
-        config = choose_multiplier(top, given, chosen)
+        config = choose_multiplier(top, given, chosen) if choose else given
+        if top == "accelerator":
+            config.require_accelerator()
         row = {"preset": name, "macs": config.macs}
         found = estimate(kind, config, chosen.family)
-        shares = {k: found[k] / there[k] if found[k] else 0.0 for k in there if there[k] or found[k]}
+        shares = {k: found[k] / there[k] if there[k] else float("inf") for k in there if there[k] or found[k]}
         # What runs out, at the estimate's best and worst.
         best, worst = ({k: s / e if k == "logic" else s for k, s in shares.items()} for e in _ERRORS)
         first = max(worst, key=lambda k: worst[k])
         fits = "yes" if worst[first] <= 1 else "no" if max(best.values()) > 1 else "maybe"
         rows.append(
-            row | {"multiplier": config.multiplier, **found, "fits": fits, "first": first, "share": shares[first]}
+            row
+            | {
+                "multiplier": config.multiplier,
+                **found,
+                "fits": fits,
+                "first": first,
+                "share": shares[first] if there[first] else None,
+            }
         )
     return rows
 

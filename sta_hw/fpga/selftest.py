@@ -46,7 +46,15 @@ def self_test(board: Any, port_name: str, report: Callable[[str], None] = lambda
 
 
 def check_board(board: Any, config: Config, link: BoardLink) -> dict[str, int]:
-    """`self_test` over a link that there is, to a board with another configuration than its own, too."""
+    """`self_test` over a link that there is, to a board with another configuration than its own, too.
+
+    Returns how many bytes were compared, and the cycles of the program or the number of products.
+
+    Raises
+    ------
+    CheckError
+        As `self_test`.
+    """
     return (_test_encoder if board.top == "accelerator" else _test_engine)(config, link)
 
 
