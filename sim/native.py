@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sta_hw.cache import cache_folder
 from sta_hw.rtl.emit import StreamPort
 
 from . import verilator
 
-__all__ = ["BLOCK_MEMORY", "PRIMITIVES", "NativeModel", "RunResult", "StalledError", "build", "cache_folder"]
+__all__ = ["BLOCK_MEMORY", "PRIMITIVES", "NativeModel", "RunResult", "StalledError", "build"]
 
 PRIMITIVES = Path(__file__).with_name("primitives.v")
 """Models of vendor primitives that generated Verilog may instantiate."""
@@ -70,13 +71,6 @@ class RunResult:
     outputs: dict[str, NDArray[np.uint32]]
     cycles: dict[str, NDArray[np.int64]]
     total: int
-
-
-def cache_folder() -> Path:
-    """Where built models are kept: ``$STA_HW_CACHE``, or ``sta_hw`` in the user's cache folder."""
-    if own := os.environ.get("STA_HW_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sta_hw"
 
 
 def _header(name: str, streams: Sequence[StreamPort]) -> str:

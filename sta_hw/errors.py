@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["CheckError", "ConfigError", "InputError"]
+__all__ = ["CheckError", "ConfigError", "InputError", "ToolError"]
 
 
 class InputError(Exception):
@@ -27,3 +27,10 @@ class ConfigError(InputError, ValueError):
 
 class CheckError(Exception):
     """A comparison or a bar that did not hold. Exit status 1."""
+
+
+class ToolError(Exception):
+    """A tool or the environment failed: a compiler that is missing, a disk that is full. Exit status 3.
+
+    The message says what failed and how to mend it.
+    """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,16 @@ def test_kept_by_configuration_and_generator(tmp_path: Path, monkeypatch: pytest
     assert verilog.module_verilog("decoder", CONFIG) == text
     monkeypatch.setattr(verilog, "_generator", lambda: "another version")
     assert verilog.module_verilog("decoder", CONFIG) == "emitted again"
+
+
+def test_what_the_generator_imports_is_all_that_counts() -> None:
+    """Every file that generate loads is a source of the emitted text, and no command, compiler or report is one."""
+    program = (
+        "import sys, sta_hw.generate; "
+        "print('\\n'.join(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'sta_hw'))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {Path(line) for line in run.stdout.splitlines()}
+    sources = set(verilog.generator_sources())
+    assert {p for p in loaded if p.read_text().strip()} <= sources
+    assert not [p for p in sources if "cli" in p.name or p.parent.name == "compiler"]

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.native import cache_folder
-
+from ..cache import cache_folder
 from ..errors import InputError
 from ..model.minilm import calibration_sentences
 
