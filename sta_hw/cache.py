@@ -3,35 +3,121 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ToolError
 
-__all__ = ["cache_folder"]
+__all__ = ["KINDS", "Entry", "cache_entries", "cache_folder", "cache_path", "clear_cache"]
+
+KINDS = {
+    "models": "compiled simulations",
+    "runtime": "Verilator's runtime, compiled",
+    "verilog": "emitted Verilog",
+    "text": "sentences to tune and calibrate with",
+    "unfinished": "left by interrupted commands",
+}
+"""What is in the cache."""
+_KIND_OF = {".so": "models", ".o": "runtime", ".v": "verilog", ".json": "text"}
+_OURS = re.compile(r"\.?\w+-[0-9a-f]{8,}(?P<suffixes>(\.\w+)+)|\.?[\w-]+\.part")
+_UNFINISHED_AFTER = 3600.0
+"""Seconds after which a temporary file is no longer another command's that still runs."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the cache: its kind (of `KINDS`), bytes, and age in seconds since it was written."""
+
+    path: Path
+    kind: str
+    bytes: int
+    age: float
+
+
+def cache_path() -> Path:
+    """The folder, which need not exist: ``$STA_HW_CACHE``, or ``sta_hw`` in the user's cache folder.
+
+    Raises
+    ------
+    ToolError
+        If there is no home folder; the message names the variable that moves it.
+    """
+    if own := os.environ.get("STA_HW_CACHE"):
+        return Path(own)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sta_hw"
+    except RuntimeError as error:
+        raise ToolError(f"there is no home folder for the cache ({error}); set STA_HW_CACHE to a folder.") from None
 
 
 def cache_folder() -> Path:
-    """The folder, made if need be and private to the user: ``$STA_HW_CACHE``, or ``sta_hw`` in the user's cache folder.
+    """The folder of `cache_path`, made if need be and private to the user.
 
     Raises
     ------
     ToolError
         If it cannot be made or written to; the message names the variable that moves it.
     """
-    if own := os.environ.get("STA_HW_CACHE"):
-        folder = Path(own)
-    else:
-        try:
-            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sta_hw"
-        except RuntimeError as error:
-            raise ToolError(f"there is no home folder for the cache ({error}); set STA_HW_CACHE to a folder.") from None
+    folder = cache_path()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ToolError(
-            f"cache folder {folder} cannot be written: {error.strerror or error}; set STA_HW_CACHE to another folder."
+            f"cache folder {folder} cannot be written: {getattr(error, 'strerror', None) or error}; set STA_HW_CACHE "
+            "to another folder."
         ) from error
     return folder
+
+
+def cache_entries() -> list[Entry]:
+    """The files that are sta-hw's own, by name; others in the folder are left out.
+
+    Raises
+    ------
+    ToolError
+        If the folder is there and cannot be read.
+    """
+    folder = cache_path()
+    found = []
+    try:
+        for path in sorted(folder.iterdir()) if folder.exists() else []:
+            match = _OURS.fullmatch(path.name)
+            if match is None or path.is_symlink() or not path.is_file():
+                continue
+            first = "." + (match["suffixes"] or ".part").split(".")[1]
+            unfinished = path.name.startswith(".") or path.suffix == ".part"
+            kind = "unfinished" if unfinished else _KIND_OF.get(first)
+            if kind:
+                status = path.stat()
+                found.append(Entry(path, kind, status.st_size, max(0.0, time.time() - status.st_mtime)))
+    except OSError as error:
+        raise ToolError(f"cache folder {folder} cannot be read: {error.strerror or error}.") from error
+    return found
+
+
+def clear_cache(kinds: Collection[str], older: float = 0.0) -> list[Entry]:
+    """Delete files of some kinds that were written more than `older` seconds ago; return them.
+
+    What may be another command's that still runs is kept.
+
+    Raises
+    ------
+    ToolError
+        If one cannot be deleted.
+    """
+    gone = []
+    for entry in cache_entries():
+        least = max(older, _UNFINISHED_AFTER) if entry.kind == "unfinished" else older
+        if entry.kind in kinds and entry.age >= least:
+            try:
+                entry.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise ToolError(f"{entry.path} cannot be deleted: {error.strerror or error}.") from error
+            gone.append(entry)
+    return gone

@@ -3,56 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from . import __version__
+from .cli_app import app, end
 from .cli_configuration import changed, read_configuration
+from .cli_paths import folder_problem
+from .cli_terminal import JsonOption, print_json, print_table, say, watched
 from .config import Config
-from .errors import CheckError, ConfigError, InputError, ToolError
+from .errors import CheckError, ConfigError, InputError
 from .presets import PRESETS
 
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    help="STA-HW: generate, simulate and measure accelerators for N:M sparse Transformers.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-out = Console()
-err = Console(stderr=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")]
+__all__ = ["main", "show_report"]
 
 
 def main() -> None:
-    """Entry point: errors become one message on stderr, status 2 for bad input, 1 for a failed check, 3 for a
-    tool or an environment that failed."""
-    from . import cli_demo, cli_fpga, cli_program, cli_sparsity  # noqa: F401  add their commands
+    """Entry point: every error becomes one message on stderr and an exit status; see `sta_hw.cli_app`."""
 
-    try:
-        app()
-    except InputError as error:
-        for line in str(error).splitlines():
-            err.print(f"sta-hw: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except CheckError as error:
-        err.print(f"sta-hw: check failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
-    except ToolError as error:
-        err.print(f"sta-hw: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(3)
+    def run() -> int | None:
+        from . import cli_cache, cli_demo, cli_fpga, cli_program, cli_sparsity  # noqa: F401  add their commands
+
+        return app(standalone_mode=False)
+
+    sys.exit(end(run))
 
 
 @app.callback(invoke_without_command=True)
@@ -74,18 +51,6 @@ def _configure(preset_name: str, options: dict[str, Any], problems: list[str]) -
     except ConfigError as error:
         problems.extend(error.problems)
         return None
-
-
-def _folder_problem(folder: Path) -> str | None:
-    """Why `folder` cannot be written, in one sentence; nothing is created."""
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        return f"output folder {folder} cannot be written: {existing} is not a folder; choose another with -o."
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return f"output folder {folder} cannot be written: no permission in {existing}; choose another with -o."
-    return None
 
 
 @app.command(epilog="Example: sta-hw generate --rows 16 --groups 8 --nm 2:4,1:4,dense --top engine -o build/engine")
@@ -134,29 +99,18 @@ def generate(
             problems.extend(error.problems)
     if top not in TOPS:
         problems.append(f"top {top!r} is unknown; it is {', '.join(TOPS)}.")
-    if problem := _folder_problem(output):
+    if problem := folder_problem(output):
         problems.append(problem)
     if problems or config is None:
         raise ConfigError(problems)
     files = write(top, config, output)
     description = manifest(top, config)
     if as_json:
-        typer.echo(json.dumps({"files": [str(f) for f in files], **description}, indent=2))
+        print_json({"files": [str(f) for f in files], **description})
         return
-    table = Table(title=f"{top}: {config.rows} x {config.groups}, window {config.window}, hash {config.hash}")
-    table.add_column("file")
-    table.add_column("bytes", justify="right")
+    say(f"{top}: {config.rows} x {config.groups}, window {config.window}, hash {config.hash}")
     for file in files:
-        table.add_row(str(file), f"{file.stat().st_size:,}")
-    out.print(table)
-
-
-def _with_progress(title: str, work: Callable[[Callable[[str], None]], Any]) -> Any:
-    """Run `work` under a progress line on stderr; it is handed a function that names the step."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(title)
-        return work(lambda step: progress.update(task, description=f"{title}: {step}"))
+        say(f"{file}: {file.stat().st_size:,} bytes")
 
 
 @app.command(epilog="Example: sta-hw bench engine --json")
@@ -169,7 +123,7 @@ def bench(
 
     if name not in BENCHES:
         raise InputError(f"benchmark {name!r} is unknown; it is {', '.join(BENCHES)}.")
-    report = _with_progress(f"bench {name}", BENCHES[name])
+    report = watched(f"bench {name}", "", lambda watch: BENCHES[name](watch.step))
     show_report(report, as_json)
     if not report.ok:
         missed = ", ".join(f.name for f in report.figures if not f.ok)
@@ -179,21 +133,14 @@ def bench(
 def show_report(report: Any, as_json: bool) -> None:
     """Print a benchmark's report as JSON, or as tables of its rows and figures."""
     if as_json:
-        typer.echo(json.dumps(report.as_dict(), indent=2))
+        print_json(report.as_dict())
         return
     names = list(dict.fromkeys(key for row in report.rows for key in row))
-    table = Table(title=f"{report.bench}: rows")
-    for column in names:
-        table.add_column(column.replace("_", " "))
-    for row in report.rows:
-        table.add_row(*(_shown(row.get(column, "")) for column in names))
-    out.print(table)
-    table = Table(title=f"{report.bench}: figures")
-    for column in ("figure", "value", "unit", "bar", "ok"):
-        table.add_column(column)
-    for figure in report.figures:
-        table.add_row(figure.name, _shown(figure.value), figure.unit, figure.bar, "yes" if figure.ok else "NO")
-    out.print(table)
+    if names:
+        rows = [[_shown(row.get(column, "")) for column in names] for row in report.rows]
+        print_table(f"{report.bench}: rows", [n.replace("_", " ") for n in names], rows)
+    figures = [(f.name, _shown(f.value), f.unit, f.bar, "yes" if f.ok else "NO") for f in report.figures]
+    print_table(f"{report.bench}: figures", ("figure", "value", "unit", "bar", "ok"), figures)
 
 
 def _shown(value: Any) -> str:
@@ -208,14 +155,15 @@ def doctor(as_json: JsonOption = False) -> None:
     tools = examine()
     missing = [t.name for t in tools if t.required and t.version is None]
     if as_json:
-        typer.echo(json.dumps({"tools": [dataclasses.asdict(t) for t in tools], "missing": missing}, indent=2))
+        print_json({"tools": [dataclasses.asdict(t) for t in tools], "missing": missing})
     else:
-        table = Table(title="tools")
-        for column in ("tool", "for", "version", "how to get it"):
-            table.add_column(column)
+        rows = []
         for tool in tools:
             needed = "missing" if tool.required else "missing (optional)"
-            table.add_row(tool.name, tool.purpose, tool.version or needed, "" if tool.version else tool.remedy)
-        out.print(table)
+            rows.append((tool.name, tool.purpose, tool.version or needed))
+        print_table("tools", ("tool", "for", "version"), rows, left=3)
+        for tool in tools:
+            if not tool.version:
+                say(f"{tool.name} is missing. {tool.remedy}")
     if missing:
         raise CheckError(f"missing: {', '.join(missing)}")

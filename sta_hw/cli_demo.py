@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .cli import JsonOption, _folder_problem, app, out
-from .cli_program import (
-    DEFAULT_TEXT,
-    PatternOption,
-    PresetOption,
-    TableOption,
-    TextOption,
-    _figures,
-    _layers_table,
-    _Watch,
-    _watched,
-)
+from .cli_app import app
+from .cli_configuration import read_configuration
+from .cli_paths import require_writable
+from .cli_program import DEFAULT_TEXT, PatternOption, PresetOption, TableOption, TextOption, print_layers, run_figures
+from .cli_terminal import JsonOption, Watch, print_json, say, watched
 from .compiler.encoder import compile_encoder
-from .errors import InputError
 from .model.embedder import Embedder, read_patterns
 from .perf.page import html_page
 from .perf.tables import by_layer
-from .presets import preset
 from .runtime.backends import ReferenceBackend, RtlBackend, compare
 
 __all__ = ["SENTENCES"]
@@ -60,11 +50,10 @@ def demo(
 
     from .generate import generate as write
 
-    config = preset(preset_name)
-    if problem := _folder_problem(output):
-        raise InputError(problem)
+    config = read_configuration(preset_name)
+    require_writable(folders=[output])
 
-    def work(watch: _Watch) -> Any:
+    def work(watch: Watch) -> Any:
         watch.step("loading the model")
         embedder = Embedder.load()
         ids = embedder.token_ids(text)
@@ -98,27 +87,27 @@ def demo(
         pruned = quantized_fp32(embedder, patterns).fp32(ids)
         return model, outcome, near, embedder.fp32(ids), pruned
 
-    model, outcome, near, dense, pruned = _watched("demo", "", work)
-    figures = _figures(model, outcome.run) | {
+    model, outcome, near, dense, pruned = watched("demo", "", work)
+    figures = run_figures(model, outcome.run) | {
         "text": text, "tokens": model.tokens, "nm": nm, "equal_to_reference": True,
         "cosine_with_dense_fp32": float(outcome.embedding @ dense),
         "cosine_with_fp32_of_the_same_weights": float(outcome.embedding @ pruned),
         "nearest": near[0][1], "nearest_cosine": near[0][0], "page": str(output / "report.html"),
     }  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(figures | {"layers": by_layer(model, outcome.run)}, indent=2))
+        print_json(figures | {"layers": by_layer(model, outcome.run)})
         return
-    out.print(_layers_table(f"all-MiniLM-L6-v2, {model.tokens} tokens, {nm}, in RTL", by_layer(model, outcome.run)))
-    out.print(
+    print_layers(f"all-MiniLM-L6-v2, {model.tokens} tokens, {nm}, in RTL", by_layer(model, outcome.run))
+    say(
         f"{outcome.run.cycles:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal. Memory after the run equals the "
         "reference's, byte for byte."
     )
-    out.print(
+    say(
         f"Cosine of the embedding: {figures['cosine_with_fp32_of_the_same_weights']:.4f} with fp32 and the same pruned "
         f"weights, {figures['cosine_with_dense_fp32']:.4f} with dense fp32 (one-shot magnitude pruning)."
     )
-    out.print(f"Nearest of ten sentences ({near[0][0]:.3f}): {near[0][1]}")
-    out.print(f"Page: {figures['page']}")
+    say(f"Nearest of ten sentences ({near[0][0]:.3f}): {near[0][1]}")
+    say(f"Page: {figures['page']}")
 
 
 def quantized_fp32(embedder: Embedder, patterns: dict) -> Embedder:

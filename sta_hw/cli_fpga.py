@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from .cli import JsonOption, _with_progress, app, err, out
+from .cli_app import app
 from .cli_configuration import SetOption, read_configuration
+from .cli_paths import require_writable
+from .cli_terminal import JsonOption, mark, print_json, print_table, say, watched
 from .config import Config
 from .errors import CheckError
 from .presets import BOARD_PRESETS, PRESETS
@@ -68,30 +66,30 @@ def synth(
         multiplier = "preset"
     config, chosen = _configuration(read_configuration(preset_name, changes), top, part, multiplier)
     seeds = (seed or [1]) if route and chosen.options else []
-    result = _with_progress(
-        "synth", lambda step: synthesize_top(top, config, chosen, output, seeds, frequency, minutes, step)
+    require_writable(folders=[output])
+    result = watched(
+        "synth", "", lambda watch: synthesize_top(top, config, chosen, output, seeds, frequency, minutes, watch.step)
     )
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        print_json(result)
         return
-    table = Table(title=f"{top}, {config.rows} x {config.groups}, {config.multiplier}: {chosen.name}")
-    for column in ("what", "used", "of", "share"):
-        table.add_column(column, justify="left" if column == "what" else "right")
+    cells = []
     for name, used in result["cells"].items():
         there = result["capacity"].get(name, 0)
-        table.add_row(name, f"{used:,}", f"{there:,}" if there else "", f"{used / there:.0%}" if there else "")
-    out.print(table)
+        cells.append((name, f"{used:,}", f"{there:,}" if there else "", f"{used / there:.0%}" if there else ""))
+    title = f"{top}, {config.rows} x {config.groups}, {config.multiplier}: {chosen.name}"
+    print_table(title, ("what", "used", "of", "share"), cells)
     if result["seeds"]:
-        table = Table(title="place and route")
-        for column in ("seed", "MHz", "logic", "seconds", "critical path"):
-            table.add_column(column)
+        rows = [
+            (str(row["seed"]), f"{row['fmax']:.1f}" if row["fmax"] else "not routed", f"{row['logic']:,}",
+             f"{row['seconds']:.0f}")
+            for row in result["seeds"]
+        ]  # fmt: skip
+        print_table("place and route", ("seed", "MHz", "logic", "seconds"), rows)
         for row in result["seeds"]:
-            fmax = f"{row['fmax']:.1f}" if row["fmax"] else "not routed"
-            table.add_row(
-                str(row["seed"]), fmax, f"{row['logic']:,}", f"{row['seconds']:.0f}", " -> ".join(row["path"][:5])
-            )
-        out.print(table)
-    out.print(f"Logs, netlist and {result['picture']} in {output}", highlight=False)
+            if row["path"]:
+                say(f"Critical path, seed {row['seed']}: {' -> '.join(row['path'][:5])}")
+    say(f"Logs, netlist and {result['picture']} in {output}")
     if seeds and not any(row["fmax"] for row in result["seeds"]):
         raise CheckError(f"no seed routed within {minutes:g} minutes; try another --seed or more --minutes.")
 
@@ -121,27 +119,23 @@ def fit(
         known = {" ".join([Path(name).stem, *(changes or ())]): read_configuration(name, changes)}
     found = {p.name: survey(kind, p, known, choose=not _sets_multipliers(changes)) for p in parts}
     if as_json:
-        typer.echo(json.dumps({"top": kind, "parts": found}, indent=2))
+        print_json({"top": kind, "parts": found})
         return
-    where = f" on {part}" if part else ""
-    table = Table(title=f"{kind}{where}, estimated: what runs out first", box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("preset", no_wrap=not changes)
-    table.add_column("MACs", justify="right")
-    for column in ("kind", "logic", "mult.", "RAMs", "fits", "runs out first") if part else found:
-        table.add_column(column, justify="right" if column in ("logic", "mult.", "RAMs") else "left", no_wrap=True)
-    for rows in zip(*found.values(), strict=True):
+    rows = []
+    for results in zip(*found.values(), strict=True):
         if part:
-            (row,) = rows
-            cells = [str(row.get(k, "")) for k in ("multiplier", "logic", "multipliers", "memories", "fits")]
-            cells += [
-                f"{row['first']} {row['share']:.0%}" if row["share"] is not None else f"{row['first']}, none there"
-            ]
+            (row,) = results
+            first = f"{row['first']} {row['share']:.0%}" if row["share"] is not None else f"{row['first']}, none there"
+            numbers = (f"{row[k]:,}" for k in ("logic", "multipliers", "memories"))
+            cells = [row["multiplier"], *numbers, row["fits"], first]
         else:
-            cells = [_mark(row) for row in rows]
-        table.add_row(rows[0]["preset"], str(rows[0]["macs"]), *cells)
-    if not part:
-        table.caption = "[green]✓[/] fits, [yellow]?[/] may fit, [red]✗[/] does not fit"
-    out.print(table)
+            cells = [_mark(row) for row in results]
+        rows.append((results[0]["preset"], str(results[0]["macs"]), *cells))
+    where = f" on {part}" if part else ""
+    columns = ("kind", "logic", "mult.", "RAMs", "fits", "runs out first") if part else tuple(found)
+    note = "" if part else f"{mark('yes')}: fits, {mark('maybe')}: may fit, {mark('no')}: does not fit"
+    title = f"{kind}{where}, estimated: what runs out first"
+    print_table(title, ("preset", "MACs", *columns), rows, note=note)
 
 
 def _mark(row: dict[str, Any]) -> str:
@@ -149,7 +143,7 @@ def _mark(row: dict[str, Any]) -> str:
     word = {"logic": "LUTs", "multipliers": "mult", "memories": "RAMs"}[row["first"]]
     share = row["share"]
     far = "none" if share is None else f"{share:.0%}" if share < 2 else f"{share:.0f}x"
-    return {"yes": "[green]✓[/]", "maybe": "[yellow]?[/]", "no": "[red]✗[/]"}[row["fits"]] + f" {word} {far}"
+    return f"{mark(row['fits'])} {word} {far}"
 
 
 @app.command(epilog="Example: sta-hw build --board ulx3s-85f --seed 1 --seed 2")
@@ -172,22 +166,23 @@ def build(
     chosen = find(board)
     folder = output or Path("build") / board
     config = read_configuration(preset_name or chosen.preset, changes)
-    built = _with_progress(
+    require_writable(folders=[folder])
+    built = watched(
         f"build {board}",
-        lambda step: build_board(chosen, folder, config=config, seeds=seed or [1], minutes=minutes, step=step),
+        "",
+        lambda watch: build_board(chosen, folder, config=config, seeds=seed or [1], minutes=minutes, step=watch.step),
     )
     manifest = json.loads(built.manifest.read_text())
     if as_json:
-        typer.echo(json.dumps(manifest, indent=2))
+        print_json(manifest)
         return
-    table = Table(title=f"{board}: {config.rows} x {config.groups}, hash {config.hash}")
-    table.add_column("what")
-    table.add_column("value", justify="right")
-    for name, value in built.routed.used.items():
-        table.add_row(name, f"{value:,}")
-    table.add_row("Fmax, MHz", f"{built.routed.fmax:.1f} (of {manifest['frequency_mhz']:g} wanted)")
-    out.print(table)
-    out.print(f"Bitstream: {built.bitstream}; manifest: {built.manifest}. It has not run on hardware.", highlight=False)
+    rows = [(name, f"{value:,}") for name, value in built.routed.used.items()]
+    rows.append(("Fmax, MHz", f"{built.routed.fmax:.1f} (of {manifest['frequency_mhz']:g} wanted)"))
+    title = f"{board}: {config.rows} x {config.groups}, hash {config.hash}"
+    print_table(title, ("what", "value"), rows)
+    say(f"Bitstream: {built.bitstream}")
+    say(f"Manifest: {built.manifest}")
+    say("It has not run on hardware.")
 
 
 @app.command(epilog="Example: sta-hw flash --board ulx3s-85f --spi")
@@ -197,6 +192,7 @@ def flash(
     spi: Annotated[
         bool, typer.Option("--spi", help="Into SPI flash; otherwise into SRAM, until power is off.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Load a bitstream onto a board with openFPGALoader."""
     from boards import board as find
@@ -205,8 +201,12 @@ def flash(
 
     chosen = find(board)
     name = "top.bit" if chosen.chip.family == "ecp5" else "top.bin"
-    load(chosen, bitstream or Path("build") / board / name, spi=spi)
-    out.print(f"{board}: loaded.")
+    file = bitstream or Path("build") / board / name
+    load(chosen, file, spi=spi)
+    if as_json:
+        print_json({"board": board, "bitstream": str(file), "memory": "spi" if spi else "sram"})
+        return
+    say(f"{board}: loaded.")
 
 
 @app.command(epilog="Example: sta-hw selftest --port /dev/ttyUSB0 --board ulx3s-85f")
@@ -221,17 +221,13 @@ def selftest(
     from .fpga.selftest import self_test
 
     chosen = find(board)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(f"self-test of {board}")
-        report: Callable[[str], None] = lambda text: progress.update(task, description=text)  # noqa: E731
-        result = self_test(chosen, port, report)
+    result = watched(f"self-test of {board}", "", lambda watch: self_test(chosen, port, watch.step))
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        print_json(result)
     else:
         where = "in simulation" if port == "sim" else "on hardware"
         work = f"{result['cycles']:,} cycles" if "cycles" in result else f"{result['products']} products"
-        out.print(
+        say(
             f"{board}, {where}: {result['bytes']:,} bytes equal to the reference, {work}, "
             f"sent again {result['retries']} times."
         )

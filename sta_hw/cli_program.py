@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from .cli import JsonOption, _folder_problem, app, err, out
+from .cli_app import app
+from .cli_configuration import read_configuration
+from .cli_paths import require_writable
+from .cli_terminal import JsonOption, Watch, print_json, print_table, say, watched
 from .compiler.encoder import compile_encoder
 from .compiler.model import CompiledModel
 from .compiler.quantize import shape_encoder
@@ -27,57 +26,29 @@ from .perf.page import html_page
 from .perf.state import MachineTiming
 from .perf.tables import by_layer
 from .perf.timeline import chrome_trace
-from .presets import preset
 from .runtime.backends import BACKENDS, ReferenceBackend, RtlBackend, backend, compare
 
 DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"
 TextOption = Annotated[str, typer.Option(help="The sentence.")]
 PatternOption = Annotated[str, typer.Option(help="N:M of all linear layers, or dense.")]
 TableOption = Annotated[Path | None, typer.Option(help="JSON: N:M of single layers, such as 0.output.dense.")]
-PresetOption = Annotated[str, typer.Option("--preset", help="Hardware configuration.")]
+PresetOption = Annotated[str, typer.Option("--preset", help="Hardware: a preset, or a manifest of sta-hw generate.")]
 ModelOption = Annotated[Path | None, typer.Option(help="Checkpoint folder; all-MiniLM-L6-v2 if not given.")]
 
 
-class _Watch:
-    """A progress bar with cycles (or instructions) per second and the time left."""
-
-    def __init__(self, progress: Progress, title: str, unit: str) -> None:
-        self.progress, self.unit = progress, unit
-        self.task = progress.add_task(title, total=None, rate="")
-
-    def step(self, name: str) -> None:
-        """What is done now."""
-        self.progress.update(self.task, description=name, completed=0, total=None, rate="")
-
-    def __call__(self, done: int, total: int) -> None:
-        task = self.progress.tasks[self.task]
-        speed = f"{task.speed:,.0f} {self.unit}/s" if task.speed else ""
-        self.progress.update(self.task, completed=done, total=max(total, done), rate=speed)
-
-
-def _watched(title: str, unit: str, work: Callable[[_Watch], Any]) -> Any:
-    columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=err, transient=True) as progress:
-        return work(_Watch(progress, title, unit))
-
-
-def _figures(model: CompiledModel, run: Any) -> dict[str, Any]:
+def run_figures(model: CompiledModel, run: Any) -> dict[str, Any]:
+    """Figures of a run on hardware, as JSON types."""
     ideal = model.info["ideal_cycles"]
     return {"cycles": run.cycles, "ideal_cycles": ideal, "fraction_of_ideal": ideal / run.cycles, **run.counters}
 
 
-def _layers_table(title: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=title)
-    for name, right in (("layer", 0), ("shape", 0), ("N:M", 0), ("encoding", 0), ("cycles", 1), ("ideal", 1),
-                        ("fraction", 1)):  # fmt: skip
-        table.add_column(name, justify="right" if right else "left")
+def print_layers(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print what `by_layer` tells, as a table."""
+    cells = []
     for row in rows:
         ideal = (f"{row['ideal']:,.0f}", f"{row['fraction']:.3f}") if row["ideal"] else ("", "")
-        table.add_row(row["layer"], row["shape"], row["used"], row["encoding"], f"{row['cycles']:,}", *ideal)
-    return table
+        cells.append((row["layer"], row["shape"], row["used"], row["encoding"], f"{row['cycles']:,}", *ideal))
+    print_table(title, ("layer", "shape", "N:M", "encoding", "cycles", "ideal", "fraction"), cells, left=4)
 
 
 @app.command(name="compile", epilog="Example: sta-hw compile --nm 2:4 --tokens 16 -o build/minilm.npz")
@@ -94,11 +65,10 @@ def compile_model(
     as_json: JsonOption = False,
 ) -> None:
     """Quantize, prune and compile an encoder into a memory image with its program."""
-    config = preset(preset_name)
-    if problem := _folder_problem(output.parent):
-        raise InputError(problem)
+    config = read_configuration(preset_name)
+    require_writable(files=[output])
 
-    def work(watch: _Watch) -> tuple[CompiledModel, int]:
+    def work(watch: Watch) -> tuple[CompiledModel, int]:
         watch.step("loading the model")
         embedder = Embedder.load(model)
         count = tokens if tokens is not None else len(embedder.token_ids(text))
@@ -106,7 +76,7 @@ def compile_model(
         patterns = read_patterns(nm, nm_table, embedder.model.layers)
         return embedder.compile(patterns, config, count, scales), count
 
-    compiled, count = _watched("compile", "", work)
+    compiled, count = watched("compile", "", work)
     output.parent.mkdir(parents=True, exist_ok=True)
     compiled.save(output)
     if listing:
@@ -117,19 +87,16 @@ def compile_model(
         "instructions": len(compiled.instructions), "ideal_cycles": compiled.info["ideal_cycles"],
     }  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(about | {"layers": rows}, indent=2))
+        print_json(about | {"layers": rows})
         return
-    table = Table(
-        title=f"{output}: {count} tokens, {len(compiled.image):,} bytes, {len(compiled.instructions)} instructions"
-    )
-    for name in ("layer", "N:M", "encoding", "columns", "reduction", "passes", "columns on chip", "bytes"):
-        table.add_column(name)
-    for row in rows:
-        table.add_row(
-            row["layer"], row["used"], row["encoding"], str(row["columns"]), str(row["reduction"]), str(row["passes"]),
-            str(row["chunk"]), f"{row['bytes']:,}",
-        )  # fmt: skip
-    out.print(table)
+    cells = [
+        (row["layer"], row["used"], row["encoding"], str(row["columns"]), str(row["reduction"]), str(row["passes"]),
+         str(row["chunk"]), f"{row['bytes']:,}")
+        for row in rows
+    ]  # fmt: skip
+    title = f"{output}: {count} tokens, {len(compiled.image):,} bytes, {len(compiled.instructions)} instructions"
+    names = ("layer", "N:M", "encoding", "columns", "reduction", "passes", "columns on chip", "bytes")
+    print_table(title, names, cells, left=3)
 
 
 def _prepare(file: Path | None, text: str, nm: str, nm_table: Path | None, model: Path | None, preset_name: str):
@@ -137,7 +104,7 @@ def _prepare(file: Path | None, text: str, nm: str, nm_table: Path | None, model
     embedder = Embedder.load(model)
     ids = embedder.token_ids(text)
     if file is None:
-        config = preset(preset_name)
+        config = read_configuration(preset_name)
         compiled = embedder.compile(read_patterns(nm, nm_table, embedder.model.layers), config, len(ids))
     else:
         compiled = CompiledModel.load(file)
@@ -176,7 +143,7 @@ def run(
         target = find(board)
         preset_name = target.preset
 
-    def work(watch: _Watch) -> Any:
+    def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
         compiled, embedder, ids = _prepare(file, text, nm, nm_table, model, preset_name)
         embedded = embedder.model.embed(ids)
@@ -189,23 +156,21 @@ def run(
             compare(compiled, outcome.image, ReferenceBackend(compiled.config).run(compiled, embedded, watch).image)
         return compiled, outcome, embedder.fp32(ids)
 
-    compiled, outcome, exact = _watched("run", "", work)
+    compiled, outcome, exact = watched("run", "", work)
     figures: dict[str, Any] = {
         "text": text, "tokens": compiled.tokens, "backend": backend_name, "hash": compiled.config.hash,
         "cosine_with_dense_fp32": float(outcome.embedding @ exact),
     }  # fmt: skip
     if outcome.run is not None:
-        figures |= _figures(compiled, outcome.run) | {"equal_to_reference": True if check else None}
+        figures |= run_figures(compiled, outcome.run) | {"equal_to_reference": True if check else None}
     if as_json:
-        typer.echo(json.dumps(figures | {"embedding": np.round(outcome.embedding, 6).tolist()}, indent=2))
+        print_json(figures | {"embedding": np.round(outcome.embedding, 6).tolist()})
         return
     if outcome.run is not None:
         if backend_name == "rtl":
-            out.print(_layers_table(f"{compiled.tokens} tokens on {backend_name}", by_layer(compiled, outcome.run)))
-        out.print(f"{outcome.run.cycles:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal.")
-    out.print(
-        f"Cosine with dense fp32: {figures['cosine_with_dense_fp32']:.4f}; embedding: {outcome.embedding[:6]} ..."
-    )
+            print_layers(f"{compiled.tokens} tokens on {backend_name}", by_layer(compiled, outcome.run))
+        say(f"{outcome.run.cycles:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal.")
+    say(f"Cosine with dense fp32: {figures['cosine_with_dense_fp32']:.4f}; embedding: {outcome.embedding[:6]} ...")
 
 
 @app.command(epilog="Example: sta-hw report --nm 2:4 -o build/report.html")
@@ -220,10 +185,9 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Run on RTL and write one self-contained HTML page, and the timeline for Perfetto beside it."""
-    if problem := _folder_problem(output.parent):
-        raise InputError(problem)
+    require_writable(files=[output])
 
-    def work(watch: _Watch) -> Any:
+    def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
         compiled, embedder, ids = _prepare(file, text, nm, nm_table, model, preset_name)
         watch.step("compiling the RTL")
@@ -231,18 +195,18 @@ def report(
         watch.step("running the RTL")
         return compiled, hardware.run(compiled, embedder.model.embed(ids), watch)
 
-    compiled, outcome = _watched("report", "", work)
+    compiled, outcome = watched("report", "", work)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(html_page(compiled, outcome.run, f"STA-HW: {text}"))
     timeline = output.with_suffix(".json")
     timeline.write_text(chrome_trace(compiled, outcome.run))
-    figures = _figures(compiled, outcome.run) | {"page": str(output), "timeline": str(timeline)}
+    figures = run_figures(compiled, outcome.run) | {"page": str(output), "timeline": str(timeline)}
     if as_json:
-        typer.echo(json.dumps(figures | {"layers": by_layer(compiled, outcome.run)}, indent=2))
+        print_json(figures | {"layers": by_layer(compiled, outcome.run)})
         return
-    out.print(
-        f"{figures['fraction_of_ideal']:.3f} of ideal in {outcome.run.cycles:,} cycles. Page: {output}; {timeline}"
-    )
+    say(f"{figures['fraction_of_ideal']:.3f} of ideal in {outcome.run.cycles:,} cycles.")
+    say(f"Page: {output}")
+    say(f"Timeline for Perfetto: {timeline}")
 
 
 @app.command(epilog="Example: sta-hw trace --start 0 --cycles 5000 -o build/trace.fst")
@@ -258,10 +222,9 @@ def trace(
     as_json: JsonOption = False,
 ) -> None:
     """Write a window of cycles as an FST waveform (GTKWave, Surfer)."""
-    if problem := _folder_problem(output.parent):
-        raise InputError(problem)
+    require_writable(files=[output])
 
-    def work(watch: _Watch) -> None:
+    def work(watch: Watch) -> None:
         watch.step("loading, compiling the model")
         compiled, embedder, ids = _prepare(file, text, nm, None, model, preset_name)
         watch.step("compiling the RTL with waveforms")
@@ -278,11 +241,11 @@ def trace(
                 raise
         hardware.model.close()
 
-    _watched("trace", "", work)
+    watched("trace", "", work)
     if as_json:
-        typer.echo(json.dumps({"file": str(output), "start": start, "cycles": cycles, "bytes": output.stat().st_size}))
+        print_json({"file": str(output), "start": start, "cycles": cycles, "bytes": output.stat().st_size})
         return
-    out.print(f"{output}: {output.stat().st_size:,} bytes, clock cycles {start} to {start + cycles}")
+    say(f"{output}: {output.stat().st_size:,} bytes, clock cycles {start} to {start + cycles}")
 
 
 @app.command(epilog="Example: sta-hw estimate --hidden 768 --heads 12 --layers 12 --tokens 128 --nm 2:4")
@@ -300,7 +263,7 @@ def estimate(
     as_json: JsonOption = False,
 ) -> None:
     """Cycles of a model of a shape, without simulation (the cycle model follows the compiled program)."""
-    config = preset(preset_name)
+    config = read_configuration(preset_name)
     for name, value in (("hidden", hidden), ("heads", heads), ("layers", layers), ("tokens", tokens)):
         if value < 1:
             raise InputError(f"{name} = {value} is out of range; the nearest is 1.")
@@ -309,7 +272,7 @@ def estimate(
             f"heads = {heads} does not divide hidden = {hidden}; the nearest is {math.gcd(hidden, heads)}."
         )
 
-    def work(watch: _Watch) -> tuple[float, float]:
+    def work(watch: Watch) -> tuple[float, float]:
         watch.step("compiling the shape")
         # Layers are alike: two of them tell what each further one adds.
         count = min(layers, 2)
@@ -327,15 +290,15 @@ def estimate(
         total = cycles[-1] + (more * (cycles[-1] - cycles[0]) if more else 0)
         return total, ideal[-1] / count * layers
 
-    cycles, ideal = _watched("estimate", "", work)
+    cycles, ideal = watched("estimate", "", work)
     figures = {
         "cycles": round(cycles), "ideal_cycles": ideal, "fraction_of_ideal": ideal / cycles,
         "milliseconds": cycles / megahertz / 1000, "megahertz": megahertz, "hash": config.hash, "nm": nm,
     }  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(figures, indent=2))
+        print_json(figures)
         return
-    out.print(
+    say(
         f"{figures['cycles']:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal; "
         f"{figures['milliseconds']:,.2f} ms at {megahertz:g} MHz"
     )

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from .cli import JsonOption, _folder_problem, app, err, out
-from .cli_program import ModelOption, PresetOption, TableOption, _Watch, _watched
+from .cli_app import app
+from .cli_configuration import read_configuration
+from .cli_paths import require_writable
+from .cli_program import ModelOption, PresetOption, TableOption
+from .cli_terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
 from .errors import InputError
 from .model.embedder import Embedder, read_patterns
 from .patterns import parse_nm
-from .presets import preset
 
 if TYPE_CHECKING:
     from .sparsity.store import Stored
@@ -68,12 +70,11 @@ def prune(
     from .sparsity.store import load_pruned, save_pruned
     from .sparsity.workbench import Workbench
 
-    config, pattern = preset(preset_name), parse_nm(nm)
+    config, pattern = read_configuration(preset_name), parse_nm(nm)
     tuning = Tuning(steps, batch, rate, seed)
     if method not in METHODS:
         raise InputError(f"method {method!r} is unknown; it is {', '.join(METHODS)}.")
-    if problem := _folder_problem(output):
-        raise InputError(problem)
+    require_writable(folders=[output])
     settings = {
         "method": method, "nm": nm, "steps": steps, "batch": batch, "rate": rate, "seed": seed,
         "aware_steps": aware_steps, "calibration": calibration,
@@ -85,11 +86,11 @@ def prune(
     states = output / ".states" / name
     done = states / "done.json"
     if done.exists() and (kept := json.loads(done.read_text()))["settings"] == settings:
-        err.print(f"sta-hw: {name} is there already.", markup=False, highlight=False)
+        complain(f"{name} is there already.")
         _show_pruned([load_pruned(Path(p)) for p in kept["folders"]], as_json)
         return
 
-    def work(watch: _Watch) -> list[Stored]:
+    def work(watch: Watch) -> list[Stored]:
         watch.step("loading the model")
         embedder = Embedder.load(model)
         patterns = read_patterns(nm, nm_table, embedder.model.layers) if nm_table else None
@@ -102,7 +103,7 @@ def prune(
             if step == 1:
                 watch.step(what)
             watch(step, total)
-            watch.progress.update(watch.task, description=f"{what}, loss {loss:.4f}")
+            watch.describe(f"{what}, loss {loss:.4f}")
 
         found = []
         for pruned in work_through(
@@ -127,25 +128,24 @@ def prune(
         done.write_text(json.dumps({"settings": settings, "folders": [str(s.folder) for s in found]}))
         return found
 
-    _show_pruned(_watched("prune", "steps", work), as_json)
+    _show_pruned(watched("prune", "steps", work), as_json)
 
 
 def _show_pruned(found: list[Stored], as_json: bool) -> None:
     if as_json:
-        rows = [{"folder": str(s.folder), **s.settings, **s.measured} for s in found]
-        typer.echo(json.dumps(rows, indent=2))
+        print_json([{"folder": str(s.folder), **s.settings, **s.measured} for s in found])
         return
-    table = Table(title="pruned: fp32 against dense fp32, 120 sentences")
-    for column in ("folder", "method", "N:M", "steps", "cosine", "Spearman"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for s in found:
         scores = s.measured["fp32"]
-        table.add_row(
-            str(s.folder), s.settings["method"], s.settings["nm"], str(s.settings["total_steps"]),
-            f"{scores['cosine']:.4f}", f"{scores['spearman']:.4f}",
+        rows.append(
+            (str(s.folder), s.settings["method"], s.settings["nm"], str(s.settings["total_steps"]),
+             f"{scores['cosine']:.4f}", f"{scores['spearman']:.4f}")
         )  # fmt: skip
-    out.print(table)
-    out.print(f"Next: sta-hw compile --model {found[-1].folder} --nm-table {found[-1].table}")
+    title = "pruned: fp32 against dense fp32, 120 sentences"
+    print_table(title, ("folder", "method", "N:M", "steps", "cosine", "Spearman"), rows, left=3)
+    last = found[-1]
+    say(f"Next: sta-hw compile --model {quote(str(last.folder))} --nm-table {quote(str(last.table))}")
 
 
 @app.command(epilog="Example: sta-hw evaluate build/pruned --layers")
@@ -166,47 +166,43 @@ def evaluate(
     from .sparsity.evaluation import draw, measure
     from .sparsity.store import load_pruned
 
-    config = preset(preset_name)
+    config = read_configuration(preset_name)
     places = [p for folder in folders or [Path("build/pruned")] for p in sorted([folder, *folder.glob("*")])]
     stored = [load_pruned(p) for p in places if (p / "pruned.json").exists()]
     if not stored:
         raise InputError("there is no pruned network; sta-hw prune makes one.")
-    if problem := _folder_problem(picture.parent):
-        raise InputError(problem)
-    rows = _watched("evaluate", "", lambda watch: [measure(s, config, tokens, watch.step) for s in stored])
+    require_writable(files=[picture])
+    rows = watched("evaluate", "", lambda watch: [measure(s, config, tokens, watch.step) for s in stored])
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw(rows, picture)
     if as_json:
-        typer.echo(json.dumps([asdict(r) for r in rows], indent=2))
+        print_json([asdict(r) for r in rows])
         return
-    table = Table(title=f"{len(rows)} networks, {tokens} tokens, {preset_name}")
-    columns = ("network", "density", "fp32 cosine", "INT8 cosine", "Spearman", "cycles", "weights, KiB", "bits: index",
-               "bitmap", "limit")  # fmt: skip
-    for column in columns:
-        table.add_column(column, justify="left" if column == "network" else "right", overflow="fold")
+    cells = []
     for r in rows:
         whole = r.compression[-1]
-        table.add_row(
-            r.name, f"{r.density:.3f}", f"{r.fp32['cosine']:.4f}", f"{r.int8['cosine']:.4f}",
-            f"{r.int8['spearman']:.4f}", f"{r.cycles:,.0f}", f"{whole.bytes / 1024:,.0f}", f"{whole.index:.2f}",
-            f"{whole.bitmap:.2f}", f"{whole.limit:.2f}",
+        cells.append(
+            (r.name, f"{r.density:.3f}", f"{r.fp32['cosine']:.4f}", f"{r.int8['cosine']:.4f}",
+             f"{r.int8['spearman']:.4f}", f"{r.cycles:,.0f}", f"{whole.bytes / 1024:,.0f}", f"{whole.index:.2f}",
+             f"{whole.bitmap:.2f}", f"{whole.limit:.2f}")
         )  # fmt: skip
-    out.print(table)
+    columns = ("network", "density", "fp32 cosine", "INT8 cosine", "INT8 Spearman", "cycles", "KiB of weights",
+               "index", "bitmap", "limit")  # fmt: skip
+    note = "index, bitmap, limit: bits per weight of the two encodings, and the fewest possible."
+    print_table(f"{len(rows)} networks, {tokens} tokens, {preset_name}", columns, cells, note=note)
     if layers:
         for r in rows:
-            out.print(_compression_table(r.name, r.compression))
-    out.print(f"Picture: {picture}")
+            _print_compression(r.name, r.compression)
+    say(f"Picture: {picture}")
 
 
-def _compression_table(name: str, rows: list[Any]) -> Table:
-    table = Table(title=f"{name}: bits per weight, values and positions")
-    for column in ("layer", "N:M", "weights", "index", "bitmap", "limit", "bytes"):
-        table.add_column(column, justify="left" if column in ("layer", "N:M") else "right")
-    for r in rows:
-        table.add_row(
-            r.layer, r.pattern, f"{r.weights:,}", f"{r.index:.3f}", f"{r.bitmap:.3f}", f"{r.limit:.3f}", f"{r.bytes:,}"
-        )
-    return table
+def _print_compression(name: str, rows: list[Any]) -> None:
+    cells = [
+        (r.layer, r.pattern, f"{r.weights:,}", f"{r.index:.3f}", f"{r.bitmap:.3f}", f"{r.limit:.3f}", f"{r.bytes:,}")
+        for r in rows
+    ]
+    columns = ("layer", "N:M", "weights", "index", "bitmap", "limit", "bytes")
+    print_table(f"{name}: bits per weight, values and positions", columns, cells, left=2)
 
 
 @app.command(name="import", epilog="Example: sta-hw import model.onnx -o build/imported")
@@ -223,8 +219,7 @@ def import_model(
     from .model.onnx_import import import_onnx
     from .model.vision import VisionModel
 
-    if problem := _folder_problem(output):
-        raise InputError(problem)
+    require_writable(folders=[output])
     about: dict[str, Any] = {"file": str(file), "output": str(output)}
     model: BertModel | VisionModel
     if file.is_dir():
@@ -249,9 +244,7 @@ def import_model(
         "hidden": encoder.hidden, "heads": encoder.heads, "intermediate": encoder.intermediate,
     }  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(about, indent=2))
+        print_json(about)
         return
-    table = Table(title=str(output), show_header=False)
     for name, value in about.items():
-        table.add_row(name, ", ".join(value) if isinstance(value, list) else str(value))
-    out.print(table)
+        say(f"{name.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
