@@ -22,6 +22,7 @@ from boards import BOARDS, board
 from sta_hw.bench import Figure, Report
 from sta_hw.cli import show_report
 from sta_hw.config import Config
+from sta_hw.files import write_text
 from sta_hw.fpga.build import prepare_board
 from sta_hw.fpga.fit import ESTIMATE_ERROR, LOGIC, estimate, logic_counts
 from sta_hw.fpga.flow import synthesize_top
@@ -131,7 +132,7 @@ def main(
         ),
     ]
     report = Report("fit", _REFERENCE, rows, figures)
-    output.write_text(json.dumps(report.as_dict(), indent=1) + "\n")
+    write_text(output, json.dumps(report.as_dict(), indent=1) + "\n")
     show_report(report, as_json)
     if not report.ok:
         raise SystemExit(1)

@@ -24,6 +24,7 @@ from sta_hw.bench import tool_versions
 from sta_hw.bench.engine import fraction_of_ideal
 from sta_hw.config import Config
 from sta_hw.errors import CheckError
+from sta_hw.files import replacing, write_text
 from sta_hw.fpga.build import build_board
 from sta_hw.fpga.flow import synthesize_top
 from sta_hw.fpga.parts import PARTS
@@ -157,7 +158,8 @@ def draw(history: list[dict[str, Any]], path: Path) -> None:
         axis.margins(x=0.15)
         axis.invert_yaxis()
     _draw_peers(axes.flat[-1], history)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110)
     pyplot.close(figure)
 
 
@@ -248,7 +250,7 @@ def main(
                 measure(name, where, seed or [1], minutes, lambda text, n=name, s=status: s.update(f"{n}: {text}"))
             )
         entries = json.loads(history.read_text()) if history.exists() else []
-        history.write_text(json.dumps([*entries, new[-1]], indent=1) + "\n")
+        write_text(history, json.dumps([*entries, new[-1]], indent=1) + "\n")
     entries = json.loads(history.read_text())
     if history == HISTORY:
         draw(entries, PICTURE)

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sta_hw.bench import tool_versions
+from sta_hw.files import write_text
 from sta_hw.model.embedder import Embedder
 from sta_hw.patterns import Pattern, parse_nm
 from sta_hw.presets import PRESETS
@@ -194,8 +195,7 @@ def main(
         new[name] = entry | {"bars": judge(entry, bars)}
         kept = json.loads(results.read_text()) if results.exists() else {}
         ordered = {k: v for k in CASES if (v := (kept | {name: new[name]}).get(k))}
-        results.parent.mkdir(parents=True, exist_ok=True)
-        results.write_text(json.dumps(ordered, indent=1) + "\n")
+        write_text(results, json.dumps(ordered, indent=1) + "\n")
     if as_json:
         typer.echo(json.dumps(new, indent=1))
     else:

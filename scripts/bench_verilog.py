@@ -20,6 +20,7 @@ from rich.console import Console
 from sta_hw.bench import Figure, Report
 from sta_hw.cli import show_report
 from sta_hw.config import Config
+from sta_hw.files import write_text
 from sta_hw.presets import PRESETS
 
 SIZES = ((8, 4), (16, 8), (32, 16), (64, 32))
@@ -76,7 +77,7 @@ def main(
     ]
     result = Report("verilog", PRESETS["huge"], rows, figures)
     if output:
-        output.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
+        write_text(output, json.dumps(result.as_dict(), indent=2) + "\n")
     show_report(result, as_json)
     if not result.ok:
         raise SystemExit(1)

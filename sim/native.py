@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sta_hw.cache import cache_folder
+from sta_hw.cache import cache_folder, keep, kept
 from sta_hw.rtl.emit import StreamPort
 
 from . import verilator
@@ -172,9 +172,8 @@ def compile_library(
     texts = [verilog, name, header, harness.read_text(), *(p.read_text() for p in extra), str(flags), optimize]
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
     target = cache_folder() / f"{name}-{digest}.so"
-    if target.exists():
+    if kept(target) is not None:  # half a library would end the process that loads it
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="sta_hw_"))
     try:
         (folder / f"{name}.v").write_text(verilog)
@@ -187,14 +186,11 @@ def compile_library(
             f"{name}.v", *(p.name for p in extra),
         ]  # fmt: skip
         _run(verilate, folder)
-        objects = [*_runtime_objects(trace), *_compile(folder, name, optimize)]
+        objects = [*_runtime_objects(trace, folder), *_compile(folder, name, optimize)]
         include = verilator.root() / "include"
         _run([*_compiler("-O2"), "-shared", "-Iobj", "-I.", f"-I{include}", f"-I{include}/vltstd", harness.name,
               *map(str, objects), "-lpthread", *(["-lz"] if trace else []), "-o", "model.so"], folder)  # fmt: skip
-        # Renamed into place at the end, so that a second process never sees half a library.
-        partial = target.with_suffix(f".{os.getpid()}.part")
-        shutil.copy(folder / "model.so", partial)
-        partial.replace(target)
+        keep(target, (folder / "model.so").read_bytes())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return target
@@ -231,8 +227,8 @@ def _compile(folder: Path, name: str, optimize: str) -> list[Path]:
     return objects
 
 
-def _runtime_objects(trace: bool) -> list[Path]:
-    """Verilator's own runtime, compiled once and kept: it is the same for every model."""
+def _runtime_objects(trace: bool, folder: Path) -> list[Path]:
+    """Verilator's own runtime, compiled in `folder` once and kept: it is the same for every model."""
     include = verilator.root() / "include"
     command = [*_compiler("-O2"), f"-I{include}", f"-I{include}/vltstd"]
     objects = []
@@ -240,11 +236,10 @@ def _runtime_objects(trace: bool) -> list[Path]:
         text = (include / f"{source}.cpp").read_bytes() + (include / "verilated.h").read_bytes()
         digest = hashlib.sha256(text + str(command).encode()).hexdigest()[:24]
         target = cache_folder() / f"{source}-{digest}.o"
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_suffix(f".{os.getpid()}.part")
-            _run([*command, "-c", str(include / f"{source}.cpp"), "-o", str(partial)], target.parent)
-            partial.replace(target)
+        if kept(target) is None:
+            made = folder / f"{source}.o"
+            _run([*command, "-c", str(include / f"{source}.cpp"), "-o", str(made)], folder)
+            keep(target, made.read_bytes())
         objects.append(target)
     return objects
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 import sta_hw
-from sta_hw.cache import cache_folder
+from sta_hw.cache import cache_folder, keep, kept
 from sta_hw.config import Config
 from sta_hw.generate import component
 from sta_hw.rtl.emit import emit_verilog
@@ -64,9 +63,8 @@ def module_verilog(top: str, config: Config) -> str:
     """What `emit_verilog` gives for a top level, from the cache of models if it was emitted before."""
     key = json.dumps([_generator(), top, config.as_dict()], sort_keys=True)
     target = cache_folder() / f"{top}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.v"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(f".{os.getpid()}.part")
-        partial.write_text(emit_verilog(component(top, config), top))
-        partial.replace(target)
-    return target.read_text()
+    data = kept(target)
+    if data is None:
+        data = emit_verilog(component(top, config), top).encode()
+        keep(target, data)
+    return data.decode()

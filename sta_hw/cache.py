@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ToolError
+from .files import write_bytes
 
-__all__ = ["KINDS", "Entry", "cache_entries", "cache_folder", "cache_path", "clear_cache"]
+__all__ = ["KINDS", "Entry", "cache_entries", "cache_folder", "cache_path", "clear_cache", "keep", "kept"]
 
 KINDS = {
     "models": "compiled simulations",
@@ -23,7 +25,7 @@ KINDS = {
 }
 """What is in the cache."""
 _KIND_OF = {".so": "models", ".o": "runtime", ".v": "verilog", ".json": "text"}
-_OURS = re.compile(r"\.?\w+-[0-9a-f]{8,}(?P<suffixes>(\.\w+)+)|\.?[\w-]+\.part")
+_OURS = re.compile(r"(?:\w+-[0-9a-f]{8,}|\.\w+-[0-9a-f]{8,}-\w+)(?P<suffixes>(\.\w+)+)|\.?[\w-]+\.part")
 _UNFINISHED_AFTER = 3600.0
 """Seconds after which a temporary file is no longer another command's that still runs."""
 
@@ -57,14 +59,18 @@ def cache_path() -> Path:
 def cache_folder() -> Path:
     """The folder of `cache_path`, made if need be and private to the user.
 
+    What is in it is compiled code that gets loaded, so nobody else may own it or write to it: others' rights are taken
+    away from a folder of the user's own, any other is refused.
+
     Raises
     ------
     ToolError
-        If it cannot be made or written to; the message names the variable that moves it.
+        If it cannot be made or written to, or is not the user's alone; the message names the variable that moves it.
     """
     folder = cache_path()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, ValueError) as error:
@@ -73,6 +79,40 @@ def cache_folder() -> Path:
             "to another folder."
         ) from error
     return folder
+
+
+def _make_private(folder: Path) -> None:
+    """Refuse another user's folder, or a shared one such as /tmp; a folder that the user chose may stay readable."""
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise ToolError(f"cache folder {folder} belongs to another user; set STA_HW_CACHE to a folder of your own.")
+    if found.st_mode & 0o022 and found.st_mode & 0o1000:
+        raise ToolError(
+            f"cache folder {folder} is shared with other users, who could put code into it; set STA_HW_CACHE to a "
+            "folder of your own."
+        )
+    if found.st_mode & (0o022 if os.environ.get("STA_HW_CACHE") else 0o077):
+        folder.chmod(0o700)
+
+
+_MARK = b"\n//sta-hw-sha256:"
+"""Behind a file's content, its checksum follows; ELF and Verilog both have nothing against more at the end."""
+_TRAILER = len(_MARK) + 64 + 1
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Write a file of the cache, with a checksum of its content behind it; `kept` reads it back."""
+    write_bytes(path, data + _MARK + hashlib.sha256(data).hexdigest().encode() + b"\n")
+
+
+def kept(path: Path) -> bytes | None:
+    """The content of a file of the cache; None if there is none, or if it is not what was written."""
+    try:
+        whole = path.read_bytes()
+    except OSError:
+        return None
+    data, trailer = whole[:-_TRAILER], whole[-_TRAILER:]
+    return data if trailer == _MARK + hashlib.sha256(data).hexdigest().encode() + b"\n" else None
 
 
 def cache_entries() -> list[Entry]:

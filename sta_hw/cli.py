@@ -11,11 +11,12 @@ import typer
 
 from . import __version__
 from .cli_app import app, end
-from .cli_configuration import changed, read_configuration
+from .cli_configuration import changed, manifest_file, read_configuration
 from .cli_paths import folder_problem
 from .cli_terminal import JsonOption, print_json, print_table, say, watched
 from .config import Config
 from .errors import CheckError, ConfigError, InputError
+from .files import distinct
 from .presets import PRESETS
 
 __all__ = ["main", "show_report"]
@@ -103,6 +104,9 @@ def generate(
         problems.append(problem)
     if problems or config is None:
         raise ConfigError(problems)
+    if config != read_configuration(preset):
+        # A manifest may be written anew from itself, but not be lost to another configuration.
+        distinct({f"-o, {top}.json": output / f"{top}.json"}, {"--preset": manifest_file(preset)})
     files = write(top, config, output)
     description = manifest(top, config)
     if as_json:

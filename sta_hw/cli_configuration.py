@@ -15,7 +15,7 @@ from .config import Config
 from .errors import ConfigError
 from .presets import preset
 
-__all__ = ["SetOption", "changed", "read_configuration"]
+__all__ = ["SetOption", "changed", "manifest_file", "read_configuration"]
 
 SetOption = Annotated[
     list[str] | None,
@@ -69,6 +69,11 @@ def changed(base: Config, options: dict[str, Any]) -> Config:
     if "softmax_lanes" in options and "softmax_block" not in options:
         options = options | {"softmax_block": 0}
     return dataclasses.replace(base, **options)
+
+
+def manifest_file(name: str | None) -> Path | None:
+    """The manifest that `read_configuration` reads for `name`; None for a preset."""
+    return Path(name) if name and name.endswith(".json") else None
 
 
 def _from_manifest(path: Path) -> Config:

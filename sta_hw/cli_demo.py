@@ -14,6 +14,7 @@ from .cli_paths import require_writable
 from .cli_program import DEFAULT_TEXT, PatternOption, PresetOption, TableOption, TextOption, print_layers, run_figures
 from .cli_terminal import JsonOption, Watch, print_json, say, watched
 from .compiler.encoder import compile_encoder
+from .files import distinct, write_text
 from .model.embedder import Embedder, read_patterns
 from .perf.page import html_page
 from .perf.tables import by_layer
@@ -52,6 +53,9 @@ def demo(
 
     config = read_configuration(preset_name)
     require_writable(folders=[output])
+    names = [f"accelerator{end}" for end in (".v", ".json", ".core", "_example.v")]
+    names += ["sta_hw_registers.h", "report.html"]
+    distinct({f"-o, {name}": output / name for name in names}, {"--nm-table": nm_table})
 
     def work(watch: Watch) -> Any:
         watch.step("loading the model")
@@ -83,7 +87,7 @@ def demo(
         outcome = rtl.run(model, embedded, watch)
         compare(model, outcome.image, expected.image)
         near = sorted(zip((float(o @ outcome.embedding) for o in others), SENTENCES, strict=True), reverse=True)
-        (output / "report.html").write_text(html_page(model, outcome.run, f"STA-HW: {text}"))
+        write_text(output / "report.html", html_page(model, outcome.run, f"STA-HW: {text}"))
         pruned = quantized_fp32(embedder, patterns).fp32(ids)
         return model, outcome, near, embedder.fp32(ids), pruned
 

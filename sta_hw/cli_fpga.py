@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_app import app
-from .cli_configuration import SetOption, read_configuration
+from .cli_configuration import SetOption, manifest_file, read_configuration
 from .cli_paths import require_writable
 from .cli_terminal import JsonOption, mark, print_json, print_table, say, watched
 from .config import Config
 from .errors import CheckError
+from .files import distinct
 from .presets import BOARD_PRESETS, PRESETS
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def synth(
     if multiplier == "auto" and _sets_multipliers(changes):
         multiplier = "preset"
     config, chosen = _configuration(read_configuration(preset_name, changes), top, part, multiplier)
+    names = (f"{top}.json", f"{top}.v", "stat.json", "utilization.png")
+    distinct({f"-o, {name}": output / name for name in names}, {"--preset": manifest_file(preset_name)})
     seeds = (seed or [1]) if route and chosen.options else []
     require_writable(folders=[output])
     result = watched(
@@ -167,6 +170,9 @@ def build(
     folder = output or Path("build") / board
     config = read_configuration(preset_name or chosen.preset, changes)
     require_writable(folders=[folder])
+    if config != read_configuration(preset_name or chosen.preset):
+        # What was built from a manifest is described by it: another configuration must not take its place.
+        distinct({"-o, manifest.json": folder / "manifest.json"}, {"--preset": manifest_file(preset_name)})
     built = watched(
         f"build {board}",
         "",

@@ -17,6 +17,7 @@ from .compiler.encoder import compile_encoder
 from .compiler.model import CompiledModel
 from .compiler.quantize import shape_encoder
 from .errors import CheckError, InputError
+from .files import distinct, replacing, write_all
 from .isa import disassemble_text
 from .model.bert import LINEAR_NAMES
 from .model.embedder import Embedder, read_patterns
@@ -66,7 +67,9 @@ def compile_model(
 ) -> None:
     """Quantize, prune and compile an encoder into a memory image with its program."""
     config = read_configuration(preset_name)
-    require_writable(files=[output])
+    listing_file = output.with_suffix(".txt") if listing else None
+    require_writable(files=[output, *([listing_file] if listing_file else [])])
+    distinct({"-o": output, "the listing": listing_file}, {"--model": model, "--nm-table": nm_table})
 
     def work(watch: Watch) -> tuple[CompiledModel, int]:
         watch.step("loading the model")
@@ -77,10 +80,10 @@ def compile_model(
         return embedder.compile(patterns, config, count, scales), count
 
     compiled, count = watched("compile", "", work)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    compiled.save(output)
-    if listing:
-        output.with_suffix(".txt").write_text(disassemble_text(compiled.instructions))
+    files: dict[Path, bytes | str] = {output: compiled.to_bytes()}
+    if listing_file:
+        files[listing_file] = disassemble_text(compiled.instructions)
+    write_all(files)
     rows = compiled.info["layers"]
     about = {
         "file": str(output), "tokens": count, "image_bytes": len(compiled.image), "hash": config.hash,
@@ -185,7 +188,9 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Run on RTL and write one self-contained HTML page, and the timeline for Perfetto beside it."""
-    require_writable(files=[output])
+    timeline = output.with_suffix(".json")
+    require_writable(files=[output, timeline])
+    distinct({"-o": output, "the timeline": timeline}, {"FILE": file, "--model": model, "--nm-table": nm_table})
 
     def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
@@ -196,10 +201,9 @@ def report(
         return compiled, hardware.run(compiled, embedder.model.embed(ids), watch)
 
     compiled, outcome = watched("report", "", work)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(html_page(compiled, outcome.run, f"STA-HW: {text}"))
-    timeline = output.with_suffix(".json")
-    timeline.write_text(chrome_trace(compiled, outcome.run))
+    write_all(
+        {output: html_page(compiled, outcome.run, f"STA-HW: {text}"), timeline: chrome_trace(compiled, outcome.run)}
+    )
     figures = run_figures(compiled, outcome.run) | {"page": str(output), "timeline": str(timeline)}
     if as_json:
         print_json(figures | {"layers": by_layer(compiled, outcome.run)})
@@ -223,23 +227,24 @@ def trace(
 ) -> None:
     """Write a window of cycles as an FST waveform (GTKWave, Surfer)."""
     require_writable(files=[output])
+    distinct({"-o": output}, {"FILE": file, "--model": model})
 
     def work(watch: Watch) -> None:
         watch.step("loading, compiling the model")
         compiled, embedder, ids = _prepare(file, text, nm, None, model, preset_name)
         watch.step("compiling the RTL with waveforms")
         hardware = RtlBackend(compiled.config, trace=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        hardware.model.trace(output, start, start + cycles)
-        watch.step("running")
-        try:
-            hardware.model.run(
-                compiled.with_input(embedder.model.embed(ids)), compiled.program_address, most=start + cycles
-            )
-        except CheckError as error:
-            if "did not end within" not in str(error):
-                raise
-        hardware.model.close()
+        with replacing(output) as partial:
+            hardware.model.trace(partial, start, start + cycles)
+            watch.step("running")
+            try:
+                hardware.model.run(
+                    compiled.with_input(embedder.model.embed(ids)), compiled.program_address, most=start + cycles
+                )
+            except CheckError as error:
+                if "did not end within" not in str(error):
+                    raise
+            hardware.model.close()
 
     watched("trace", "", work)
     if as_json:

@@ -112,7 +112,7 @@ def prune(
             if aware_steps:
                 tune_quantized(
                     bench, pruned.encoder, pruned.patterns, replace(tuning, steps=aware_steps, rate=rate / 10), config,
-                    state=states / f"aware-{pruned.name.replace(':', 'of')}.pt",
+                    state=states / f"aware-{pruned.name.replace(':', 'of')}.safetensors",
                     report=lambda step, total, loss: progress("quantization-aware", step, total, loss),
                 )  # fmt: skip
             folder = output / f"{method}-{pruned.name.replace(':', 'of')}{suffix}"

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import ToolError
+from .errors import InputError, ToolError
 
-__all__ = ["replacing", "write_bytes", "write_text"]
+__all__ = [
+    "distinct",
+    "inside",
+    "replacing",
+    "replacing_all",
+    "working_folder",
+    "write_all",
+    "write_bytes",
+    "write_text",
+]
 
 
 def _permissions() -> int:
@@ -21,39 +32,175 @@ def _permissions() -> int:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, which becomes `path` when the block ends without an exception.
+def replacing_all(*paths: Path) -> Iterator[list[Path]]:
+    """Temporary paths beside `paths`, which become them when the block ends without an exception: all, or none.
 
-    The temporary name keeps the suffix of `path`, by which libraries choose a format. Missing folders are made.
+    The temporary names keep the suffixes of the paths, by which libraries choose a format. Missing folders are made.
 
     Raises
     ------
+    InputError
+        If a device or a pipe has a path's place.
     ToolError
-        If the file cannot be written (no permission, a full disk, a folder in its place); `path` is then as it was.
+        If a file cannot be written (no permission, a full disk, a folder in its place); all are then as they were.
     """
-    partial: Path | None = None
+    partials: list[Path] = []
+    path = paths[0]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        partial = Path(name)
-        os.close(handle)
-        yield partial
-        partial.chmod(path.stat().st_mode & 0o777 if path.exists() else _permissions())
-        partial.replace(path)
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():  # found before any other is renamed
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if path.exists() and not path.is_file():
+                raise InputError(f"{path} is a device or a pipe, which cannot be replaced; name a file.")
+            handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
+            partials.append(Path(name))
+            os.close(handle)
+        yield partials
+        for path, partial in zip(paths, partials, strict=True):
+            partial.chmod(path.stat().st_mode & 0o777 if path.exists() else _permissions())
+        for path, partial in zip(paths, partials, strict=True):
+            # A link keeps pointing where it points: the file behind it is what is replaced.
+            partial.replace(path.resolve() if path.is_symlink() and _beside(path) else path)
     except OSError as error:
-        raise ToolError(f"{path} cannot be written: {error.strerror or error}; it is as it was.") from error
+        names = ", ".join(str(p) for p in paths) if len(paths) > 1 and not error.filename else str(path)
+        left = "it is as it was" if len(paths) == 1 else "all is as it was"
+        raise ToolError(f"{names} cannot be written: {error.strerror or error}; {left}.") from error
     finally:
-        if partial is not None:
+        for partial in partials:
             with suppress(OSError):
                 partial.unlink()
 
 
+def _beside(link: Path) -> bool:
+    """Whether a link's target is on the same file system, so that a file can be renamed to it."""
+    try:
+        return link.resolve().parent.stat().st_dev == link.parent.stat().st_dev
+    except OSError:
+        return False
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of `path`, which becomes `path` at the end; see `replacing_all`."""
+    with replacing_all(path) as (partial,):
+        yield partial
+
+
+def write_all(contents: Mapping[Path, bytes | str]) -> None:
+    """Write several files (text in UTF-8) that belong together, or leave what was there; see `replacing_all`."""
+    with replacing_all(*contents) as partials:
+        for partial, content in zip(partials, contents.values(), strict=True):
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file, or leave what was there; see `replacing`."""
-    with replacing(path) as partial:
-        partial.write_bytes(data)
+    write_all({path: data})
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, or leave what was there; see `replacing`."""
-    write_bytes(path, text.encode())
+    write_all({path: text})
+
+
+@contextmanager
+def working_folder(folder: Path) -> Iterator[Path]:
+    """A private folder inside `folder` for tools to write into; its files are renamed into `folder` at the end.
+
+    After an exception, only the tools' logs (``*.log``) are, and the other files of `folder` are as they were.
+
+    Raises
+    ------
+    ToolError
+        If it cannot be made, or the files cannot be renamed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder))
+    except OSError as error:
+        raise ToolError(f"output folder {folder} cannot be written: {error.strerror or error}.") from error
+    try:
+        yield work
+        _publish(work, folder, "*")
+    except BaseException as error:
+        with suppress(ToolError):
+            _publish(work, folder, "*.log")
+        if isinstance(error, OSError):
+            raise ToolError(f"output folder {folder} cannot be written: {error.strerror or error}.") from error
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _publish(work: Path, folder: Path, pattern: str) -> None:
+    made = sorted(p for p in work.glob(pattern) if p.is_file())
+    try:
+        for path in made:
+            if (folder / path.name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / path.name))
+        for path in made:
+            path.replace(folder / path.name)
+    except OSError as error:
+        raise ToolError(f"output folder {folder} cannot be written: {error}.") from error
+
+
+_CHECKPOINT = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "nm.json", "pruned.json")
+"""Files of a checkpoint's folder, beside the weights."""
+_WEIGHTS = (".safetensors", ".onnx", ".bin", ".index.json")
+
+
+def _key(path: Path) -> object:
+    """Equal for paths that are one file: through links, relative parts, and hard links where the file exists."""
+    try:
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    except OSError:
+        return path.resolve()
+
+
+def distinct(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None] | None = None) -> None:
+    """Refuse outputs that are one file, or that are what the command reads.
+
+    Parameters
+    ----------
+    outputs : paths that will be written, by what the user calls them (``-o``, ``the listing``)
+    inputs : paths that are read, by their options; of a folder, the files of a checkpoint are meant
+
+    Raises
+    ------
+    InputError
+        For the first two that are the same; both are named.
+    """
+    taken: dict[object, str] = {}
+    for name, path in (inputs or {}).items():
+        if path is None:
+            continue
+        files = [path]
+        if path.is_dir():
+            files += [path / n for n in _CHECKPOINT]
+            files += [p for p in path.iterdir() if p.name.endswith(_WEIGHTS)]
+        taken |= {_key(p): f"{name} ({p})" for p in files if p.exists()}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        key = _key(path)
+        if key in taken:
+            raise InputError(f"{name} ({path}) is the same file as {taken[key]}, which would be lost; choose another.")
+        if path.is_dir():
+            raise InputError(f"{name} ({path}) is a folder; name a file in it, such as {path / 'result'}{path.suffix}.")
+        taken[key] = f"{name} ({path})"
+
+
+def inside(folder: Path, name: str, what: str) -> Path:
+    """The file called `name` in `folder`, for a name that stands in a file of somebody else's.
+
+    Raises
+    ------
+    InputError
+        If it lies elsewhere, by an absolute name, ``..`` or a link.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{what} names {name!r}, which is outside {folder}; it is not read.")
+    return path

@@ -11,6 +11,7 @@ from amaranth.lib import wiring
 from . import __version__
 from .config import Config
 from .errors import InputError
+from .files import write_all
 from .registers import c_header
 from .rtl.accelerator import Accelerator
 from .rtl.decoder import Decoder
@@ -73,8 +74,8 @@ def generate(top: str, config: Config, folder: Path, verilog: str | None = None)
 
     Raises
     ------
-    InputError
-        If the folder cannot be written.
+    ToolError
+        If the folder cannot be written; what was there is as it was.
     """
     description = manifest(top, config)
     files = {
@@ -85,12 +86,7 @@ def generate(top: str, config: Config, folder: Path, verilog: str | None = None)
     }
     if top == "accelerator":
         files["sta_hw_registers.h"] = c_header()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (folder / name).write_text(text)
-    except OSError as error:
-        raise InputError(f"output folder {folder} cannot be written: {error.strerror or error}.") from error
+    write_all({folder / name: text for name, text in files.items()})
     return [folder / name for name in files]
 
 

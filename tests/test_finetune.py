@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ from sta_hw.patterns import Pattern
 from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.finetune import Classification, Distillation, FineTuned, SrSte, Tuning, fine_tune
 from sta_hw.sparsity.pruners import Magnitude
+
+
+class Harm:
+    """Pickled, it is a command that runs when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
 
 
 def task_and_teacher() -> tuple[Distillation, Encoder]:
@@ -77,7 +88,7 @@ def test_resumed_is_the_same(dynamic: bool, tmp_path: Path) -> None:
         if done == 25:
             raise KeyboardInterrupt
 
-    state = tmp_path / "state.pt"
+    state = tmp_path / "state.safetensors"
     with pytest.raises(KeyboardInterrupt):
         tune(tuning, Pattern(2, 8), state, interrupt)
     steps: list[int] = []
@@ -88,13 +99,20 @@ def test_resumed_is_the_same(dynamic: bool, tmp_path: Path) -> None:
 
 
 def test_states_that_do_not_fit(tmp_path: Path) -> None:
-    state = tmp_path / "state.pt"
+    state = tmp_path / "state.safetensors"
     tune(Tuning(5, 8, 1e-3, 0), Pattern(2, 8), state)
     with pytest.raises(InputError, match="other settings"):
         tune(Tuning(6, 8, 1e-3, 0), Pattern(2, 8), state)
-    state.write_bytes(b"nothing")
+    whole = state.read_bytes()
+    harm = tmp_path / "harm"
+    for damaged in (b"nothing", b"", whole[:-5], whole[:-1] + bytes([whole[-1] ^ 1]), pickle.dumps(Harm(harm))):
+        state.write_bytes(damaged)
+        with pytest.raises(InputError, match="not a saved state"):
+            tune(Tuning(5, 8, 1e-3, 0), Pattern(2, 8), state)
+    torch.save(Harm(harm), state)
     with pytest.raises(InputError, match="not a saved state"):
         tune(Tuning(5, 8, 1e-3, 0), Pattern(2, 8), state)
+    assert not harm.exists()
 
 
 def test_settings_are_checked() -> None:

@@ -151,3 +151,25 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(InputError, match="graph input 'x'"):
         import_onnx(tmp_path / "linear.onnx")
+
+
+def test_tensors_outside_the_folder_are_not_read(tmp_path: Path) -> None:
+    """External data whose name leads out of the model's folder, by ``..``, an absolute name or a link."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    export_text(tmp_path / "whole.onnx")
+    options = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx.save_model(onnx.load(tmp_path / "whole.onnx"), folder / "model.onnx", **options)
+    assert import_onnx(folder / "model.onnx").difference < TOLERANCE
+    (folder / "weights.bin").rename(tmp_path / "weights.bin")
+    for place in ("../weights.bin", str(tmp_path / "weights.bin"), "weights.bin"):
+        graph = onnx.load(folder / "model.onnx", load_external_data=False)
+        for tensor in graph.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = place
+        (folder / "other.onnx").write_bytes(graph.SerializeToString())
+        if place == "weights.bin":
+            (folder / place).symlink_to(tmp_path / place)
+        with pytest.raises(InputError, match="which is outside"):
+            import_onnx(folder / "other.onnx")

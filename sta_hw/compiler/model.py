@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import InputError
+from ..files import write_bytes
 from ..isa import Instruction
 from .quantize import POOL_FACTOR
 
@@ -72,17 +74,19 @@ class CompiledModel:
         return pooled / max(float(np.linalg.norm(pooled)), 1e-30)
 
     def save(self, path: Path) -> None:
-        """Write a file that `load` reads."""
+        """Write a file that `load` reads, or leave what was there."""
+        write_bytes(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
         described = {
             "configuration": self.config.as_dict(), "hash": self.config.hash, "tokens": self.tokens,
             "hidden": self.hidden, "program_address": self.program_address, "input_address": self.input_address,
             "output_address": self.output_address, "labels": self.labels, "info": self.info,
         }  # fmt: skip
-        try:
-            with path.open("wb") as file:
-                np.savez_compressed(file, image=self.image, description=np.array(json.dumps(described)))
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}.") from error
+        file = io.BytesIO()
+        np.savez_compressed(file, image=self.image, description=np.array(json.dumps(described)))
+        return file.getvalue()
 
     @staticmethod
     def load(path: Path, config: Config | None = None) -> CompiledModel:

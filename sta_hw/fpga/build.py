@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..config import Config
 from ..errors import CheckError, InputError
+from ..files import working_folder
 from ..presets import BOARD_PRESETS, PRESETS
 from ..rtl.emit import emit_verilog
 from ..rtl.uart_bridge import SERIAL_TIMEOUT
@@ -83,10 +84,26 @@ def build_board(
     """
     config = config or board.config
     chip = board.chip
-    folder.mkdir(parents=True, exist_ok=True)
     problems = refusal(board.top, config, chip)
     if problems:
         raise InputError("\n".join(problems))
+    with working_folder(folder) as work:
+        built = _built(board, work, config, seeds, minutes, step)
+    built = replace(built, bitstream=folder / built.bitstream.name, manifest=folder / built.manifest.name)
+    best, target = built.routed, board.frequency / 1e6
+    if best.fmax < target:
+        raise CheckError(
+            f"{board.name} reaches {best.fmax:.1f} MHz (seed {best.seed}), not {target:g}; slowest: "
+            f"{' -> '.join(best.path[:4])}. Try another --seed; the bitstream is in {built.bitstream}."
+        )
+    return built
+
+
+def _built(
+    board: Any, folder: Path, config: Config, seeds: Sequence[int], minutes: float, step: Callable[[str], None]
+) -> Built:
+    """The best seed's bitstream and its manifest, in a folder of their own."""
+    chip = board.chip
     step("generating")
     sources = prepare_board(board, config, folder)
     cells = synthesize(sources, "top", chip.family, folder, step, pins=True)
@@ -127,9 +144,4 @@ def build_board(
         )
         + "\n"
     )  # fmt: skip
-    if best.fmax < target:
-        raise CheckError(
-            f"{board.name} reaches {best.fmax:.1f} MHz (seed {best.seed}), not {target:g}; slowest: "
-            f"{' -> '.join(best.path[:4])}. Try another --seed; the bitstream is in {bitstream}."
-        )
     return Built(bitstream, manifest, cells, best)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
+from ..files import working_folder
 from ..generate import component
 from ..rtl.emit import emit_verilog
 from .parts import Part
@@ -28,7 +29,15 @@ def synthesize_top(
     RuntimeError
         If a tool fails; its log is in `folder`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with working_folder(folder) as work:
+        return _synthesized(top, config, chosen, work, seeds, frequency, minutes, step)
+
+
+def _synthesized(
+    top: str, config: Config, chosen: Part, folder: Path, seeds: Sequence[int], frequency: float, minutes: float,
+    step: Callable[[str], None],
+) -> dict[str, Any]:  # fmt: skip
+    """The same, in a folder of its own."""
     step("generating")
     (folder / f"{top}.v").write_text(emit_verilog(component(top, config), top))
     cells = synthesize([f"{top}.v"], top, chosen.family, folder, step)
@@ -78,5 +87,5 @@ def _draw(path: Path, cells: dict[str, int], capacity: dict[str, int], title: st
     axes.set_xlabel("% of the part" if capacity else "cells")
     axes.set_title(title)
     axes.invert_yaxis()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110)  # into the working folder
     pyplot.close(figure)

@@ -200,7 +200,7 @@ def place_and_route(
         message = errors[0].removeprefix("ERROR: ") if errors else f"status {process.returncode}"
         if any(words in message for words in _NO_PLACE):
             raise InputError(f"{top} does not fit {chosen.name}: nextpnr says {message!r}; take a smaller preset.")
-        raise RuntimeError(f"nextpnr: {message}; its log is {log}")
+        raise RuntimeError(f"nextpnr: {message}; its log is {log.name} in the output folder")
     return _routed(seed, json.loads((folder / report).read_text()), time.monotonic() - begin)
 
 

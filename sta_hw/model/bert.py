@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files import write_all
 from .minilm import Array, gelu, layer_norm
 
 __all__ = ["LINEAR_NAMES", "BertModel"]
@@ -93,10 +94,10 @@ class BertModel:
 
         Raises
         ------
-        InputError
-            If they cannot be written.
+        ToolError
+            If they cannot be written; what was there is as it was.
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         t = self.tensors
         described = {
@@ -108,12 +109,12 @@ class BertModel:
             "max_position_embeddings": len(t["embeddings.position_embeddings.weight"]),
             "type_vocab_size": len(t["embeddings.token_type_embeddings.weight"]),
         }  # fmt: skip
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-            save_file({k: np.ascontiguousarray(v) for k, v in t.items()}, folder / "model.safetensors")
-        except OSError as error:
-            raise InputError(f"cannot write {folder}: {error.strerror}.") from error
+        write_all(
+            {
+                folder / "config.json": json.dumps(described, indent=2) + "\n",
+                folder / "model.safetensors": save({k: np.ascontiguousarray(v) for k, v in t.items()}),
+            }
+        )
 
     def names(self) -> list[str]:
         """All tensors the model needs."""

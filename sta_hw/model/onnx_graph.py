@@ -7,7 +7,7 @@ masks needs no understanding; each operator that touches data must be understood
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files import inside
 
 __all__ = ["Graph", "Value", "read_graph"]
 
@@ -93,10 +94,15 @@ def read_graph(path: Path, sample: Sample, output: Callable[[list[str]], str]) -
     except ImportError:
         raise InputError("onnx is not installed; pip install 'sta-hw[onnx]' brings it and onnxruntime.") from None
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
+        for place in _external_files(model):
+            inside(path.parent, place, f"{path}")
+        onnx.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
+    except InputError:
+        raise
     except Exception as error:
-        raise InputError(f"{path} is not an ONNX model: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} is not an ONNX model: {(str(error).splitlines() or ['?'])[0]}") from error
     initial = {i.name for i in model.graph.initializer}
     shapes = {
         i.name: tuple(d.dim_value or None for d in i.type.tensor_type.shape.dim)
@@ -131,6 +137,17 @@ def read_graph(path: Path, sample: Sample, output: Callable[[list[str]], str]) -
         if needed.intersection(node.output):
             reader.read(node, onnx.helper.get_attribute_value)
     return Graph(reader.meaning[chosen], values[chosen], inputs, [n for n in wanted if n != chosen])
+
+
+def _external_files(message: Any) -> Iterator[str]:
+    """Names of the files in which tensors of a model lie, wherever in it a tensor stands."""
+    for field, value in message.ListFields():
+        if field.name == "external_data":
+            yield from (entry.value for entry in value if entry.key == "location")
+        elif field.message_type is not None:
+            parts = value if hasattr(value, "__len__") else [value]  # repeated, or one
+            for part in parts:
+                yield from _external_files(part)
 
 
 class _Reader:

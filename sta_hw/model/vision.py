@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files import write_all
 from .bert import BertModel
 from .minilm import Array
 
@@ -126,10 +127,10 @@ class VisionModel:
 
         Raises
         ------
-        InputError
-            If it cannot be written.
+        ToolError
+            If they cannot be written; what was there is as it was.
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         encoder, (_, channels, size, _) = self.encoder, self.patch.shape
         image_size = size * round((self.tokens - len(self.class_tokens)) ** 0.5)
@@ -156,12 +157,12 @@ class VisionModel:
                 for theirs, ours in _LAYER_NAMES.items():
                     prefix = f"encoder.layer.{layer}"
                     tensors[f"{kind}.{prefix}.{theirs}.{part}"] = encoder.tensors[f"{prefix}.{ours}.{part}"]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-            save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "model.safetensors")
-        except OSError as error:
-            raise InputError(f"cannot write {folder}: {error.strerror}.") from error
+        write_all(
+            {
+                folder / "config.json": json.dumps(described, indent=2) + "\n",
+                folder / "model.safetensors": save({k: np.ascontiguousarray(v) for k, v in tensors.items()}),
+            }
+        )
 
     def embed(self, images: NDArray) -> Array:
         """Images (count, channels, height, width) to the encoder's input (count, tokens, hidden).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,12 @@ def roofline_svg(model: CompiledModel, rows: list[dict[str, Any]], beats_per_cyc
     groups: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if row["weight_bytes"]:
-            name = row["layer"].split(".", 1)[1]
+            name = row["layer"].partition(".")[2]
             work = row["ideal"] * peak
             groups.setdefault(name, []).append((work / row["weight_bytes"], work / row["cycles"]))
     for name, points in groups.items():
-        axes.scatter([p[0] for p in points], [p[1] for p in points], label=name, s=18)
+        plain = name.replace("$", r"\$")  # which would begin a formula
+        axes.scatter([p[0] for p in points], [p[1] for p in points], label=plain, s=18)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xlabel("multiply-accumulates per byte of weights")
@@ -74,14 +76,15 @@ def _table(rows: list[dict[str, Any]]) -> str:
     def cell(value: Any) -> str:
         if isinstance(value, float):
             return f"<td class=n>{value:,.4g}</td>" if value < 100 else f"<td class=n>{value:,.0f}</td>"
-        return f"<td class=n>{value:,}</td>" if isinstance(value, int) else f"<td>{value}</td>"
+        return f"<td class=n>{value:,}</td>" if isinstance(value, int) else f"<td>{escape(str(value))}</td>"
 
-    heads = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in rows[0])
+    heads = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in rows[0])
     return f"<table><tr>{heads}</tr>" + "".join(f"<tr>{''.join(map(cell, r.values()))}</tr>" for r in rows) + "</table>"
 
 
 def html_page(model: CompiledModel, run: Any, title: str) -> str:
-    """The page's text; it loads nothing from anywhere."""
+    """The page's text; it loads nothing from anywhere, and shows what the title and the model say as it is."""
+    title = escape(title)
     rows = by_layer(model, run)
     trace = base64.b64encode(chrome_trace(model, run).encode()).decode()
     ideal = model.info["ideal_cycles"]

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from ..config import Config
+from ..files import replacing
 from ..model.bert import BertModel
 from ..model.embedder import Embedder
 from .compression import Compression, compression
@@ -94,5 +95,6 @@ def draw(rows: Sequence[Evaluation], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("cosine with dense fp32, INT8")
     axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110)
     pyplot.close(figure)

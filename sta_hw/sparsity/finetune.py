@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..patterns import Pattern
 from .encoder import pad
 from .masks import divergence, nm_mask
+from .state import load_state, save_state
 
 __all__ = [
     "Classification",
@@ -265,17 +266,16 @@ def fine_tune(
     first = 0
     described = f"{tuning} {sorted((str(k), str(p)) for k, p in patterns.items())}"
     if state is not None and state.exists():
-        first, found = _resume(state, described, network, optimizer, rng)
+        first, found = _resume(state, described, network, optimizer, rng, list(sparse))
     before = found.masks or _masks_now(sparse, patterns)
 
     def save(step: int) -> None:
         if state is not None:
             found.masks = before
-            kept = {"step": step, "described": described, "network": network.state_dict(), "found": vars(found),
-                    "optimizer": optimizer.state_dict(), "rng": rng.bit_generator.state}  # fmt: skip
-            state.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(kept, state.with_suffix(".part"))
-            state.with_suffix(".part").replace(state)
+            so_far = {"losses": found.losses, "divergences": found.divergences,
+                      "masks": {str(key): mask for key, mask in before.items()}}  # fmt: skip
+            save_state(state, {"step": step, "described": described, "network": network.state_dict(), "found": so_far,
+                               "optimizer": optimizer.state_dict(), "rng": rng.bit_generator.state})  # fmt: skip
 
     def settle(step: int) -> None:
         for parametrization in refined.values():
@@ -318,17 +318,18 @@ def _masks_now(linears: Mapping[Key, nn.Linear], patterns: Mapping[Key, Pattern]
 
 
 def _resume(
-    state: Path, described: str, network: nn.Module, optimizer: torch.optim.Optimizer, rng: np.random.Generator
-) -> tuple[int, FineTuned]:
+    state: Path, described: str, network: nn.Module, optimizer: torch.optim.Optimizer, rng: np.random.Generator,
+    keys: Sequence[Hashable],
+) -> tuple[int, FineTuned]:  # fmt: skip
+    saved = load_state(state)
+    if saved.get("described") != described:
+        raise InputError(f"{state} was saved by a run with other settings; delete it, or repeat them.")
     try:
-        kept = torch.load(state, weights_only=False)
-        if kept["described"] != described:
-            raise InputError(f"{state} was saved by a run with other settings; delete it, or repeat them.")
-        network.load_state_dict(kept["network"])
-        optimizer.load_state_dict(kept["optimizer"])
-        rng.bit_generator.state = kept["rng"]
-        return kept["step"], FineTuned(**kept["found"])
-    except InputError:
-        raise
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        rng.bit_generator.state = saved["rng"]
+        found = saved["found"]
+        masks = {key: found["masks"][str(key)] for key in keys}
+        return saved["step"], FineTuned(found["losses"], found["divergences"], masks)
     except Exception as error:
-        raise InputError(f"{state} is not a saved state of this network: {error}") from error
+        raise InputError(f"{state} is not a saved state of this network ({error}); delete it to begin anew.") from error

@@ -88,7 +88,7 @@ def idp(
     for number, (pattern, steps) in enumerate(zip(levels, counts, strict=True)):
         layers = linears(current)
         patterns = dict.fromkeys(layers, pattern)
-        state = states / f"level-{pattern.n}-{pattern.m}.pt" if states else None
+        state = states / f"level-{pattern.n}-{pattern.m}.safetensors" if states else None
         tuned = fine_tune(
             current,
             layers,

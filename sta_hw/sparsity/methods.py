@@ -138,7 +138,7 @@ def prune(
         batches = [] if method == "magnitude" else bench.calibration
         masks = how.prune(encoder, encoder.linears, chosen, batches, bench.report)
     if tuning.steps:
-        state = states / "tuning.pt" if states else None
+        state = states / "tuning.safetensors" if states else None
         settings = replace(tuning, dynamic=method == "sr-ste")
         fine_tune(
             encoder, encoder.linears, chosen, bench.task, settings, masks=masks, state=state,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import platform
 import re
 import sysconfig
@@ -18,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cache import cache_folder
+from ..cache import cache_folder, keep, kept
 from ..errors import InputError
 from ..model.minilm import calibration_sentences
 
-__all__ = ["CORPUS", "corpus_sentences", "evaluation_sentences"]
+__all__ = ["CORPUS", "corpus_digest", "corpus_sentences", "evaluation_sentences"]
 
 CORPUS = ("python", "scipy", "sklearn", "sympy", "networkx")
 """Whose docstrings are the text: Python's standard library (PSF license; the evaluated sentences are others of it), and
@@ -84,24 +83,26 @@ def corpus_sentences(count: int, *, seed: int = 0, packages: tuple[str, ...] = C
     return [sentences[i] for i in order[:count]]
 
 
-def _cached(packages: tuple[str, ...]) -> list[str]:
-    """All sentences, kept by the packages' versions: reading them takes half a minute."""
+def corpus_digest(packages: tuple[str, ...] = CORPUS) -> str:
+    """A digest of what decides which sentences there are: the packages' versions and the rules."""
     versions = [f"python {platform.python_version()}"]
     for package in packages:
         with suppress(PackageNotFoundError):
             versions.append(f"{package} {version(_DISTRIBUTIONS.get(package, package))}")
     forbidden = [*evaluation_sentences(), *calibration_sentences()]
     rules = (packages, versions, _WORDS.pattern, _SENTENCE.pattern, _JACCARD, _CONTAINED, forbidden)
-    digest = hashlib.sha256(repr(rules).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(rules).encode()).hexdigest()[:16]
+
+
+def _cached(packages: tuple[str, ...]) -> list[str]:
+    """All sentences, kept by the packages' versions: reading them takes half a minute."""
+    digest = corpus_digest(packages)
     path = cache_folder() / f"corpus-{digest}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    near = [_words(s) for s in forbidden]
+    if (data := kept(path)) is not None:
+        return json.loads(data)
+    near = [_words(s) for s in (*evaluation_sentences(), *calibration_sentences())]
     sentences = [s for s in _read(packages) if not _near(s, near)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps(sentences))
-    part.replace(path)
+    keep(path, json.dumps(sentences).encode())
     return sentences
 
 

@@ -1,0 +1,78 @@
+"""What is kept between runs: private, and checked before it is used."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+import pytest
+
+from sim.native import compile_library
+from sta_hw.cache import cache_folder, keep, kept
+from sta_hw.errors import ToolError
+
+VERILOG = "module inverter (input a, output b);\nassign b = ~a;\nendmodule\n"
+HARNESS = 'extern "C" int answer() { return 42; }\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "cache"
+    monkeypatch.setenv("STA_HW_CACHE", str(place))
+    return place
+
+
+def test_a_folder_is_private(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_folder() == folder and folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)  # others could put code into it
+    assert cache_folder() == folder and folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o1777)
+    with pytest.raises(ToolError, match="shared with other users"):
+        cache_folder()
+    monkeypatch.delenv("STA_HW_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "sta_hw").mkdir(mode=0o755)
+    assert cache_folder().stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_another_users_folder_is_refused(folder: Path) -> None:
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(ToolError, match="belongs to another user"):
+        cache_folder()
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: d[1:], lambda d: b"", lambda d: d[:3] + b"x" + d[4:]])
+def test_damage_is_found(folder: Path, damage: object) -> None:
+    path = cache_folder() / "file"
+    for data in (b"", b"12345", bytes(range(256)) * 9):
+        keep(path, data)
+        assert kept(path) == data
+        if len(data) > 4:
+            path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+            assert kept(path) is None
+    assert kept(folder / "none") is None
+
+
+def test_a_damaged_library_is_built_again(folder: Path, tmp_path: Path) -> None:
+    harness = tmp_path / "harness.cpp"
+    harness.write_text(HARNESS)
+
+    def build() -> Path:
+        return compile_library(VERILOG, "inverter", "", harness, fast=False)
+
+    path = build()
+    data, when = kept(path), path.stat().st_mtime_ns
+    assert data is not None and ctypes.CDLL(str(path)).answer() == 42
+    assert build() == path and path.stat().st_mtime_ns == when  # kept
+    objects = sorted(folder.glob("verilated*.o"))
+    assert len(objects) == 2
+    for broken in (path, *objects):
+        whole = broken.read_bytes()
+        broken.unlink()  # what is loaded stays as it is
+        broken.write_bytes(whole[: len(whole) // 2])
+    assert build() == path
+    assert kept(path) is not None and all(kept(o) is not None for o in objects)
+    assert ctypes.CDLL(str(path)).answer() == 42
