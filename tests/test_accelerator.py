@@ -13,11 +13,11 @@ from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
 from sta_hw.config import Config
 from sta_hw.errors import CheckError, ConfigError, InputError
-from sta_hw.isa import HEADER_BYTES, INSTRUCTION_BYTES, Error, Instruction, Opcode, Result, assemble
+from sta_hw.isa import HEADER_BYTES, INSTRUCTION_BYTES, Error, Instruction, Opcode, Result, Target, assemble
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.patterns import parse_nm
 from sta_hw.presets import PRESETS
-from sta_hw.reference.program import run_program
+from sta_hw.reference.program import ProgramError, run_program
 from sta_hw.runtime.backends import compare
 
 CONFIGS = {
@@ -180,6 +180,10 @@ def test_every_error_stops_cleanly_and_the_next_program_runs(hardware) -> None:
         (reassembled(program, image, with_fields(code, norm, wide_address=outside)), {}, Error.ADDRESS, norm),
         (reassembled(program, image, with_fields(code, product, columns=0)), {}, Error.ENGINE, product),
         (reassembled(program, image, with_fields(code, product, count0=5)), {}, Error.ENGINE, product),
+        *(
+            (reassembled(program, image, with_fields(code, product, **fields)), {}, Error.ENGINE, product)
+            for fields in ({"encoding": 0, "n": 2, "m_log2": 1}, {"encoding": 1, "n": 1, "m_log2": 0}, {"encoding": 3})
+        ),
         (image, {"memory": MemoryModel(error=(base + weights, base + weights + 1))}, Error.READ, load),
         (image, {"memory": MemoryModel(error=(base + results, base + results + 1))}, Error.WRITE, product),
         (image, {"limit": weights}, Error.ADDRESS, None),
@@ -192,10 +196,39 @@ def test_every_error_stops_cleanly_and_the_next_program_runs(hardware) -> None:
             assert run.error == error, (number, run.error)
             if instruction is not None:
                 assert run.error_instruction == instruction, (number, run.error_instruction)
+            if error == Error.ENGINE:
+                with pytest.raises(ProgramError) as refused:
+                    run_program(bad, at, program.config)
+                assert (refused.value.error, refused.value.instruction) == (error, instruction)
             model.write("control", 0b10)
             good = model.run(image, at, patience=50_000)
             assert good.error == Error.NONE
             compare(program, good.image, expected)
+
+
+@pytest.mark.parametrize("name", ["ci", "8x8 bitmap", "16x4"])
+def test_positions_that_are_no_pattern_stop_hardware_and_reference_alike(name: str, hardware) -> None:
+    """Bits of positions flipped in memory: the same error at the same instruction, or the same bytes."""
+    model, rng, stopped = hardware(name), np.random.default_rng(len(name)), []
+    program, image = compiled(name, 5)
+    loads = [i for i in program.instructions if i.opcode == Opcode.LOAD and i["target"] == Target.POSITIONS]
+    for number in range(40):
+        bad = image.copy()
+        load = loads[rng.integers(len(loads))]
+        size = load["beats"] * program.config.bus_bytes * load["rows"]
+        bad[load["address"] + rng.integers(size)] ^= 1 << int(rng.integers(8))
+        stall = float(rng.choice([0.0, 0.5]))
+        run = model.run(bad, program.program_address, memory=MemoryModel(stall=stall, seed=number + 1), patience=50_000)
+        try:
+            expected = run_program(bad, program.program_address, program.config)
+        except ProgramError as error:
+            stopped.append((error.error, error.instruction))
+            assert (run.error, run.error_instruction) == stopped[-1]
+        else:
+            assert run.error == Error.NONE
+            compare(program, run.image, expected)
+        model.write("control", 0b10)
+    assert len(stopped) > 4 and {error for error, _ in stopped} == {Error.ENGINE}
 
 
 def test_a_product_without_windows_is_named_as_stalled(hardware) -> None:

@@ -180,6 +180,8 @@ class EncodedMatrix:
             )
         encoding = next(name for name, value in _CODES.items() if value == code)
         pattern = Pattern(n, m)
+        if (encoding == "dense") != (m == 1):
+            raise InputError(f"encoded matrix: {_mismatch(encoding, pattern)} (offsets 5 and 6)")
         expected = _counts(pattern, encoding, groups, window, depth, columns, reduction)
         if (words, beats) != expected:
             raise InputError(
@@ -198,6 +200,13 @@ class EncodedMatrix:
             pattern, encoding, groups, window, depth, columns, reduction,
             values.reshape(beats, groups).copy(), positions.reshape(words, groups),
         )  # fmt: skip
+
+
+def _mismatch(encoding: str, pattern: Pattern) -> str:
+    """What is wrong with the encoding of this pattern."""
+    if encoding == "dense":
+        return f"encoding 0 (dense) needs N and M to be 1, and the pattern is {pattern.n}:{pattern.m}."
+    return f"encoding {_CODES[encoding]} ({encoding}) needs M of at least 2, and M is 1; dense is encoding 0."
 
 
 def _counts(
@@ -295,9 +304,18 @@ def decode(encoded: EncodedMatrix) -> NDArray[np.int8]:
     Raises
     ------
     InputError
-        If a bitmap group has not exactly N bits set; the column and group are named.
+        If the encoding is not one of the pattern, the beats are not as many as the shape asks for, or a
+        sub-group's positions are not N different ones in ascending order; column, pass and group are named.
     """
     pattern, depth, groups = encoded.pattern, encoded.depth, encoded.groups
+    if (encoded.encoding == "dense") != (pattern.m == 1):
+        raise InputError(f"encoded matrix: {_mismatch(encoded.encoding, pattern)}")
+    expected = _counts(pattern, encoded.encoding, groups, encoded.window, depth, encoded.columns, encoded.reduction)
+    if (len(encoded.positions), len(encoded.values)) != expected:
+        raise InputError(
+            f"encoded matrix: {len(encoded.positions)} position words and {len(encoded.values)} value beats; "
+            f"{encoded.columns} x {encoded.reduction} at {pattern} takes {expected[0]} and {expected[1]}."
+        )
     subs = depth // pattern.m
     shape = (encoded.passes, encoded.columns, subs, pattern.n, groups)
     values = encoded.values.reshape(shape)
@@ -309,6 +327,15 @@ def decode(encoded: EncodedMatrix) -> NDArray[np.int8]:
         shifts = (np.arange(per_word, dtype=np.uint32) * np.uint32(width)).reshape(1, -1, 1)
         fields = (encoded.positions[:, None, :] >> shifts) & np.uint32(pattern.m - 1)
         indices = fields.reshape(-1, groups)[: len(encoded.values)].reshape(shape).astype(np.int64)
+        unordered = (np.diff(indices, axis=3) <= 0).any((2, 3))
+        if unordered.any():
+            step, column, group = np.argwhere(unordered)[0]
+            sub = int(np.argmax((np.diff(indices[step, column, :, :, group], axis=1) <= 0).any(1)))
+            raise InputError(
+                f"indices of column {column}, pass {step}, group {group}, sub-group {sub}: "
+                f"{', '.join(map(str, indices[step, column, sub, :, group]))} are not {pattern.n} different positions "
+                f"in ascending order as {pattern} asks."
+            )
     else:
         words = encoded.positions.reshape(encoded.passes, encoded.columns, groups, 1)
         bits = ((words >> np.arange(depth, dtype=np.uint32)) & 1).astype(bool)

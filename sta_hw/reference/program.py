@@ -14,15 +14,36 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import CheckError
-from ..isa import Instruction, Opcode, Result, Target, disassemble
+from ..isa import BODIES, Error, Instruction, Opcode, Result, Target, disassemble
 from .engine import matrix_sums
 from .requantizer import requantize
 from .softmax import SoftmaxRows
 from .vector import activate, add_residual, layer_norm
+from .weights import WeightsError, dense_weights
 
-__all__ = ["run_program"]
+__all__ = ["ProgramError", "run_program"]
 
 _PARAMETER_BYTES = 16
+
+
+class ProgramError(CheckError):
+    """An instruction that stops the accelerator.
+
+    Parameters
+    ----------
+    error : Error
+        What register STATUS gives.
+    instruction : int
+        Its number, as in register ERROR_INSTRUCTION.
+    """
+
+    def __init__(self, error: Error, instruction: int, problem: str) -> None:
+        self.error, self.instruction = error, instruction
+        super().__init__(problem)
+
+
+class _AddressError(CheckError):
+    """Bytes that are not in the image."""
 
 
 class _Machine:
@@ -44,11 +65,11 @@ class _Machine:
 
         Raises
         ------
-        CheckError
+        _AddressError
             If they are not all inside it.
         """
         if address + count > len(self.image):
-            raise CheckError(f"bytes {address} to {address + count} are outside the image of {len(self.image)}")
+            raise _AddressError(f"bytes {address} to {address + count} are outside the image of {len(self.image)}")
         return self.image[address : address + count]
 
     def load(self, i: Instruction) -> None:
@@ -68,40 +89,16 @@ class _Machine:
             steps = np.arange(i[f"count{level}"]) * i[f"stride{level}"]
             at = (at[None, :] + steps[:, None]).reshape(-1) if level else at + steps
         values = self.chip[Target.VALUES][at % cfg.weight_words].view(np.int8)
-        depth, columns, passes = i["depth"], i["columns"], i["passes"]
-        size = 1 << i["m_log2"]
-        kept = depth // size * i["n"]
-        values = values.reshape(passes, columns, kept, cfg.groups)
-        if i["encoding"] == 0:
-            where = np.broadcast_to(np.arange(depth)[None, None, :, None], values.shape)
-        else:
-            where = self.positions(i, passes, columns, kept)
-        dense = np.zeros((passes, columns, cfg.groups, depth), np.int8)
-        index = np.ix_(np.arange(passes), np.arange(columns), np.arange(cfg.groups))
-        for entry in range(kept):
-            dense[(*index, where[:, :, entry, :])] += values[:, :, entry, :]
-        return dense.transpose(1, 0, 2, 3).reshape(columns, -1)
+        command = {name: i[name] for name, _ in BODIES[i.opcode]}
+        return dense_weights(command, values, self.positions(i), cfg)
 
-    def positions(self, i: Instruction, passes: int, columns: int, kept: int) -> NDArray[np.int64]:
-        """Window position of every stored value: shape (passes, columns, entries, groups)."""
+    def positions(self, i: Instruction) -> NDArray[np.uint32]:
+        """The product's position words: shape (words, groups)."""
         cfg = self.config
-        at = (i["positions_base"] + np.arange(i["positions_count"])) % cfg.position_words
-        words = self.chip[Target.POSITIONS][at]
-        bits = np.unpackbits(words, axis=1, bitorder="little").reshape(len(words), cfg.groups, cfg.window)
-        size, n = 1 << i["m_log2"], i["n"]
-        subgroup = (np.arange(kept) // n * size)[None, None, :, None]
-        if i["encoding"] == 1:
-            width = i["m_log2"]
-            slots = cfg.window // width
-            fields = bits[:, :, : slots * width].reshape(len(words), cfg.groups, slots, width)
-            index = (fields.astype(np.int64) << np.arange(width)).sum(-1)
-            flat = index.transpose(0, 2, 1).reshape(-1, cfg.groups)[: passes * columns * kept]
-            return flat.reshape(passes, columns, kept, cfg.groups) + subgroup
-        found = np.zeros((passes * columns, kept, cfg.groups), np.int64)
-        for word, group in np.ndindex(passes * columns, cfg.groups):
-            set_bits = np.flatnonzero(bits[word, group])
-            found[word, : len(set_bits), group] = set_bits[:kept]
-        return found.reshape(passes, columns, kept, cfg.groups)
+        count = i["positions_count"] if i["encoding"] else 0
+        words = self.chip[Target.POSITIONS][(i["positions_base"] + np.arange(count)) % cfg.position_words]
+        bits = np.unpackbits(words, axis=1, bitorder="little").reshape(count, cfg.groups, cfg.window)
+        return (bits.astype(np.uint32) << np.arange(cfg.window, dtype=np.uint32)).sum(-1, dtype=np.uint32)
 
     def parameters(self, i: Instruction) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         """Bias, multiplier, shift and second multiplier of the product's columns."""
@@ -118,9 +115,21 @@ class _Machine:
         data = self.bytes_at(i["window_address"], i["window_beats"] * cfg.bus_bytes)
         return data.view(np.int8).reshape(-1, cfg.rows).T.astype(np.int64)
 
+    def sums_of(self, windows: NDArray, weights: NDArray[np.int8]) -> NDArray[np.int32]:
+        """Sums of shape (columns, rows).
+
+        Raises
+        ------
+        CheckError
+            If windows and weights have not the same reduction dimension.
+        """
+        if windows.shape[1] != weights.shape[1]:
+            raise CheckError(f"windows of {windows.shape[1]} positions; the product has {weights.shape[1]}")
+        return matrix_sums(windows, weights)
+
     def product(self, i: Instruction) -> None:
         """PRODUCT and SCORES."""
-        sums = matrix_sums(self.windows(i), self.weights(i))
+        sums = self.sums_of(self.windows(i), self.weights(i))
         if i["continues"]:
             sums = sums + self.sums
         if i["unfinished"]:
@@ -168,7 +177,7 @@ class _Machine:
     def context(self, i: Instruction) -> None:
         """CONTEXT: one block of P x V."""
         probabilities, growth, totals = self.probabilities.pop(0)
-        sums = matrix_sums(probabilities, self.weights(i))
+        sums = self.sums_of(probabilities, self.weights(i))
         if i["continues"]:
             sums = sums + (self.sums >> growth)
         if i["unfinished"]:
@@ -209,8 +218,12 @@ def run_program(
     ------
     InputError
         If the program is malformed, or for another configuration.
+    ProgramError
+        If an instruction reaches outside the image (`Error.ADDRESS`), or the matrix engine reports faults
+        for its weights or refuses it (`Error.ENGINE`); the message names it.
     CheckError
-        If an instruction reaches outside the image (the message names it).
+        If an instruction waits for what comes after it, or has other windows than it multiplies: the hardware
+        waits for what never comes, or multiplies the next one's.
     """
     machine = _Machine(image.copy(), config)
     instructions = disassemble(image[program_address:].tobytes(), config)
@@ -231,7 +244,11 @@ def run_program(
         try:
             actions[instruction.opcode](instruction)
         except CheckError as error:
-            raise CheckError(f"instruction {number} ({instruction.opcode.name}): {error}") from None
+            problem = f"instruction {number} ({instruction.opcode.name}): {error}"
+            for kind, code in ((WeightsError, Error.ENGINE), (_AddressError, Error.ADDRESS)):
+                if isinstance(error, kind):
+                    raise ProgramError(code, number, problem) from None
+            raise CheckError(problem) from None
         if instruction.opcode == Opcode.LOAD:
             done["loads"] += 1
         elif instruction.opcode == Opcode.NORM:

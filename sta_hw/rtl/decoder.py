@@ -149,7 +149,7 @@ class Decoder(wiring.Component):
             with m.If(~values_over & self.values.payload.last & ~matrix_end):
                 m.d.sync += faults[0].eq(1)
 
-        checking = Signal()  # a bitmap comparison is still in its register
+        checking = Signal()  # the last beat's positions are still being looked at
         if cfg.sparse:
             wanted = (positions_wanted, take_word)
             self._words(m, command, words, word_full, slot, slot_end, word_end, step, wanted, uses_bitmap)
@@ -159,8 +159,11 @@ class Decoder(wiring.Component):
                 m.d.sync += faults[3].eq(1)
             with m.If(step & sparse & ~word_full):  # stepping on without a word: the stream ended early
                 m.d.sync += faults[2].eq(1)
-            if "bitmap" in cfg.encodings:
-                self._check_bitmap(m, early, words, word_full, column_end, step, uses_bitmap, faults, checking)
+            wrong = self._check_positions(m, early, words, step & word_full, column_end, uses_bitmap, checking)
+            with m.If(wrong):
+                m.d.sync += faults[4].eq(1)
+        else:
+            wrong = Const(0, 1)
 
         m.d.comb += [loops.command.eq(self.command.payload), loops.step.eq(step)]
         # The next command is judged while it waits, a cycle before it can be taken.
@@ -198,7 +201,7 @@ class Decoder(wiring.Component):
                     positions_done.eq(positions_over | ~sparse),
                     self.values.ready.eq(~values_over),
                     self.positions.ready.eq(~positions_done),
-                    self.faults.payload.eq(faults),
+                    self.faults.payload.eq(faults | wrong << 4),
                     self.faults.valid.eq(values_done & positions_done & ~checking),
                 ]
                 with m.If(~values_over & self.values.valid):
@@ -303,26 +306,35 @@ class Decoder(wiring.Component):
                 m.d.comb += seen[i].eq(Cat(*some[: i // 4], word[i // 4 * 4 : i]).any())
             self._seen.append(seen)
 
-    def _check_bitmap(self, m, early, words, word_full, column_end, step, uses_bitmap, faults, checking) -> None:
-        """Flag a group whose bitmap has not exactly N bits set.
+    def _check_positions(self, m, early, words, counts, column_end, uses_bitmap, checking) -> Value:
+        """Find a sub-group whose positions are not N different ones in ascending order.
 
-        The set bits come out in ascending order, so the k-th non-zero of a window must lie in
-        sub-group k // N, and nothing may be left after the last. It takes a cycle for each half.
+        Index: sub-groups ascend by themselves, so within a column each address must lie above the one before.
+        Bitmap: the set bits come out in ascending order, so the k-th non-zero of a window must lie in
+        sub-group k // N, and nothing may be left after the last. `counts` is set in the step of a beat that
+        has positions, `checking` in the cycle after, and what is returned in the one after that.
         """
         cfg = self.config
-        count_wrong, wrong = Signal(cfg.groups), Signal(cfg.groups)
+        wrong = Signal(cfg.groups)
         first, second = Signal(), Signal()
-        m.d.sync += [first.eq(step & uses_bitmap & word_full), second.eq(first)]
-        m.d.comb += checking.eq(first | second)
+        m.d.sync += [first.eq(counts), second.eq(first)]
+        m.d.comb += checking.eq(first)
         for g, word in enumerate(words):
-            rest = word & self._seen[g][: cfg.window]
-            elsewhere = ((self._position[g] ^ early.offset) & ~early.mask).any()
-            m.d.sync += [
-                count_wrong[g].eq(~self._seen[g][-1] | (column_end & rest.any())),
-                wrong[g].eq(count_wrong[g] | elsewhere),
-            ]
-        with m.If(second & wrong.any()):
-            m.d.sync += faults[4].eq(1)
+            found: Value = Const(0, 1)
+            if "index" in cfg.encodings:
+                # The first stage also holds what never counted; what it held for the last step is kept here.
+                before = Signal(cfg.address_width, name=f"before_{g}", reset_less=True)
+                with m.If(first):
+                    m.d.sync += before.eq(early.beat.addresses[g])
+                found = ~early.beat.first & (early.beat.addresses[g] <= before)
+            if "bitmap" in cfg.encodings:
+                rest = word & self._seen[g][: cfg.window]
+                elsewhere = ((self._position[g] ^ early.offset) & ~early.mask).any()
+                count_wrong = Signal(name=f"count_wrong_{g}")
+                m.d.sync += count_wrong.eq(~self._seen[g][-1] | (column_end & rest.any()))
+                found = Mux(uses_bitmap, count_wrong | elsewhere, found)
+            m.d.sync += wrong[g].eq(found)
+        return second & wrong.any()
 
 
 def _early_layout(config: Config) -> data.StructLayout:

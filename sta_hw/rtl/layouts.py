@@ -49,7 +49,7 @@ class Fault(enum.Flag, shape=unsigned(6)):
     VALUES_LONG = 2
     POSITIONS_SHORT = 4
     POSITIONS_LONG = 8
-    BITMAP = 16
+    POSITIONS_WRONG = 16
     COMMAND = 32
 
 
