@@ -40,11 +40,15 @@ class SimulatedPort:
         extra = [PRIMITIVES]
         if top == "engine":
             engine = EngineBoard(config, divisor, bridge_timeout)
-            parts = [emit_verilog(engine, "board_core"), (_HERE / "engine_board.v").read_text()]
+            parts = [emit_verilog(engine, "board_core"), (_HERE / "engine_board.v").read_text(encoding="utf-8")]
         else:
             controller = generate_controller(Sdram(), 80e6, config.bus_bytes)
             core = BoardCore(config, controller.start_up, divisor, bridge_timeout)
-            wrapper = (_HERE / "board.v").read_text().replace("BUS_BYTES = 8", f"BUS_BYTES = {config.bus_bytes}")
+            wrapper = (
+                (_HERE / "board.v")
+                .read_text(encoding="utf-8")
+                .replace("BUS_BYTES = 8", f"BUS_BYTES = {config.bus_bytes}")
+            )
             parts = [emit_verilog(core, "board_core"), controller.verilog, wrapper]
             extra += [_HERE / "sdram_cells.v", _HERE / "sdram.v"]
         self._open(parts, extra, divisor, timeout)

@@ -50,7 +50,7 @@ def _pauses(seed: str, share: float) -> Iterator[bool]:
 async def programs(dut: Any) -> None:
     """Run every case; write memory, status and the failing instruction."""
     folder = Path(os.environ["STA_HW_VECTORS"])
-    cases = json.loads((folder / "cases.json").read_text())
+    cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
     size = max((folder / c["image"]).stat().st_size for c in cases)
     memory = _Region(1 << size.bit_length())
     Clock(dut.clk, 10, unit="ns").start()

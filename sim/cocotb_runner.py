@@ -100,9 +100,9 @@ def run_cocotb(
             )
         results_file = folder / "results.json"
         if not results_file.exists():
-            tail = "\n".join((folder / "test.log").read_text().splitlines()[-20:])
+            tail = "\n".join((folder / "test.log").read_text(encoding="utf-8").splitlines()[-20:])
             raise AssertionError(f"the simulation of {name} gave no results:\n{tail}")
-        results = json.loads(results_file.read_text())
+        results = json.loads(results_file.read_text(encoding="utf-8"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for number, result in enumerate(results):

@@ -56,7 +56,7 @@ async def _watch(dut: Any, names: list[str], surplus: list[str], cycles: int) ->
 async def streams(dut: Any) -> None:
     """Run every case of the vector file; write what the outputs gave."""
     folder = Path(os.environ["STA_HW_VECTORS"])
-    vectors = json.loads((folder / "vectors.json").read_text())
+    vectors = json.loads((folder / "vectors.json").read_text(encoding="utf-8"))
     inputs, outputs = vectors["inputs"], vectors["outputs"]
     for name in inputs:
         getattr(dut, f"{name}__valid").value = 0

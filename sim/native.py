@@ -9,7 +9,6 @@ import ctypes
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sta_hw.cache import cache_folder, keep, kept
+from sta_hw.errors import CheckError
+from sta_hw.process import run_tool
 from sta_hw.rtl.emit import StreamPort
 
 from . import verilator
@@ -39,7 +40,7 @@ _SMALL = 1 << 20
 _PIECES = 4
 
 
-class StalledError(RuntimeError):
+class StalledError(CheckError):
     """The simulation made no progress; the message names the streams that wait."""
 
 
@@ -164,12 +165,20 @@ def compile_library(
 
     Raises
     ------
-    RuntimeError
-        If Verilator or the C++ compiler fails, with the end of what it printed.
+    ToolError
+        If Verilator or the C++ compiler is missing or fails, with the line of its output that says why.
     """
     flags = _FLAGS + (["--trace-fst"] if trace else [])
     optimize = "-O2" if fast else "-O0"
-    texts = [verilog, name, header, harness.read_text(), *(p.read_text() for p in extra), str(flags), optimize]
+    texts = [
+        verilog,
+        name,
+        header,
+        harness.read_text(encoding="utf-8"),
+        *(p.read_text(encoding="utf-8") for p in extra),
+        str(flags),
+        optimize,
+    ]
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
     target = cache_folder() / f"{name}-{digest}.so"
     if kept(target) is not None:  # half a library would end the process that loads it
@@ -245,10 +254,7 @@ def _runtime_objects(trace: bool, folder: Path) -> list[Path]:
 
 
 def _run(command: Sequence[str], folder: Path) -> None:
-    run = subprocess.run(command, cwd=folder, env=verilator.environment(), capture_output=True, text=True)
-    if run.returncode:
-        tail = "\n".join((run.stdout + run.stderr).splitlines()[-12:])
-        raise RuntimeError(f"{Path(command[0]).name} failed with status {run.returncode}:\n{tail}")
+    run_tool(command, folder=folder, environment=verilator.environment())
 
 
 class NativeModel:

@@ -42,7 +42,7 @@ class PinsPort(SimulatedPort):
             folder = Path(name)
             sources = prepare_board(faster, config or board.config, folder)
             run_yosys("read_rtlil top.il\nwrite_verilog -noattr top.v\n", folder)
-            parts = [(folder / Path(source).with_suffix(".v")).read_text() for source in sources]
+            parts = [(folder / Path(source).with_suffix(".v")).read_text(encoding="utf-8") for source in sources]
         ecp5 = board.chip.family == "ecp5"
         extra = [PRIMITIVES, _HERE / ("ecp5_pins.v" if ecp5 else "ice40_pins.v")]
         if board.sdram is not None:

@@ -21,7 +21,7 @@ __all__ = ["generator_sources", "module_verilog"]
 def _imported(path: Path, root: Path) -> list[Path]:
     """Files of the package at `root` that a module imports, wherever in it the statement stands."""
     wanted: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             wanted += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from .config import Config
-from .errors import ConfigError
+from .errors import ConfigError, InputError
+from .files import read_json
 from .presets import preset
 
 __all__ = ["SetOption", "changed", "manifest_file", "read_configuration"]
@@ -23,21 +23,25 @@ SetOption = Annotated[
 ]
 
 
-def read_configuration(name: str, changes: Sequence[str] | None = None) -> Config:
+def read_configuration(name: str, changes: Sequence[str] | None = None, *, top: str | None = None) -> Config:
     """The preset called `name`, or the configuration in the manifest at that path, with changes such as ``rows=8``.
+
+    With `top`, the manifest may not be of another top level.
 
     Raises
     ------
     ConfigError
         With one sentence for each thing that is wrong.
     """
-    base = _from_manifest(Path(name)) if name.endswith(".json") else preset(name)
+    base = _from_manifest(Path(name), top) if name.endswith(".json") or "/" in name else preset(name)
     defaults = Config().as_dict()
     options: dict[str, Any] = {}
     problems = []
-    for change in changes or ():
+    for number, change in enumerate(changes or ()):
         parameter, equals, text = change.partition("=")
-        if not equals or parameter not in defaults:
+        if any(c.partition("=")[0] == parameter for c in (changes or ())[:number]):
+            problems.append(f"--set {change}: {parameter} is set twice; set it once.")
+        elif not equals or parameter not in defaults:
             near = get_close_matches(parameter, defaults, n=1, cutoff=0)[0]
             problems.append(
                 f"--set {change} is no name=value of a parameter; the nearest is {near}={_text(base, near)}."
@@ -73,20 +77,38 @@ def changed(base: Config, options: dict[str, Any]) -> Config:
 
 def manifest_file(name: str | None) -> Path | None:
     """The manifest that `read_configuration` reads for `name`; None for a preset."""
-    return Path(name) if name and name.endswith(".json") else None
+    return Path(name) if name and (name.endswith(".json") or "/" in name) else None
 
 
-def _from_manifest(path: Path) -> Config:
+def _from_manifest(path: Path, top: str | None) -> Config:
     try:
-        found = json.loads(path.read_text())["configuration"]
-    except OSError as error:
-        raise ConfigError([f"the manifest {path} cannot be read: {error.strerror}."]) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError([f"{path} is no manifest of sta-hw generate or build: it has no configuration."]) from error
-    if not isinstance(found, dict) or set(found) - set(Config().as_dict()):
+        described = read_json(path, "the manifest")
+    except InputError as error:
+        raise ConfigError([str(error)]) from error
+    found, of = described.get("configuration"), described.get("top")
+    if not isinstance(found, dict):
+        raise ConfigError([f"{path} is no manifest of sta-hw generate or build: it has no configuration."])
+    defaults = Config().as_dict()
+    if set(found) - set(defaults):
         raise ConfigError([f"the configuration in {path} has parameters that this version of sta-hw does not know."])
+    problems = [
+        f"the configuration in {path} has {name} = {str(value)[:80]}; it is such as {defaults[name]}."
+        for name, value in found.items()
+        if type(value) is not type(defaults[name])
+        or (isinstance(value, list) and not all(isinstance(word, str) for word in value))
+    ]
+    if top and of is not None and of != top:
+        problems.append(f"{path} is a manifest of {str(of)[:40]!r}; this command needs one of the {top}.")
+    if problems:
+        raise ConfigError(problems)
     parameters: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
-    return Config(**parameters)
+    config = Config(**parameters)
+    if "hash" in described and described["hash"] != config.hash:
+        raise ConfigError(
+            [f"{path} was changed, or another version wrote it: it says hash {str(described['hash'])[:40]}, and its "
+             f"parameters have {config.hash}; generate it again."]
+        )  # fmt: skip
+    return config
 
 
 def _text(config: Config, parameter: str) -> str:

@@ -51,7 +51,7 @@ def demo(
 
     from .generate import generate as write
 
-    config = read_configuration(preset_name)
+    config = read_configuration(preset_name, top="accelerator")
     require_writable(folders=[output])
     names = [f"accelerator{end}" for end in (".v", ".json", ".core", "_example.v")]
     names += ["sta_hw_registers.h", "report.html"]

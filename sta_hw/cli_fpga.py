@@ -178,7 +178,7 @@ def build(
         "",
         lambda watch: build_board(chosen, folder, config=config, seeds=seed or [1], minutes=minutes, step=watch.step),
     )
-    manifest = json.loads(built.manifest.read_text())
+    manifest = json.loads(built.manifest.read_text(encoding="utf-8"))
     if as_json:
         print_json(manifest)
         return

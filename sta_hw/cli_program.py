@@ -66,7 +66,7 @@ def compile_model(
     as_json: JsonOption = False,
 ) -> None:
     """Quantize, prune and compile an encoder into a memory image with its program."""
-    config = read_configuration(preset_name)
+    config = read_configuration(preset_name, top="accelerator")
     listing_file = output.with_suffix(".txt") if listing else None
     require_writable(files=[output, *([listing_file] if listing_file else [])])
     distinct({"-o": output, "the listing": listing_file}, {"--model": model, "--nm-table": nm_table})
@@ -107,7 +107,7 @@ def _prepare(file: Path | None, text: str, nm: str, nm_table: Path | None, model
     embedder = Embedder.load(model)
     ids = embedder.token_ids(text)
     if file is None:
-        config = read_configuration(preset_name)
+        config = read_configuration(preset_name, top="accelerator")
         compiled = embedder.compile(read_patterns(nm, nm_table, embedder.model.layers), config, len(ids))
     else:
         compiled = CompiledModel.load(file)
@@ -268,7 +268,7 @@ def estimate(
     as_json: JsonOption = False,
 ) -> None:
     """Cycles of a model of a shape, without simulation (the cycle model follows the compiled program)."""
-    config = read_configuration(preset_name)
+    config = read_configuration(preset_name, top="accelerator")
     for name, value in (("hidden", hidden), ("heads", heads), ("layers", layers), ("tokens", tokens)):
         if value < 1:
             raise InputError(f"{name} = {value} is out of range; the nearest is 1.")

@@ -70,7 +70,7 @@ def prune(
     from .sparsity.store import load_pruned, save_pruned
     from .sparsity.workbench import Workbench
 
-    config, pattern = read_configuration(preset_name), parse_nm(nm)
+    config, pattern = read_configuration(preset_name, top="accelerator"), parse_nm(nm)
     tuning = Tuning(steps, batch, rate, seed)
     if method not in METHODS:
         raise InputError(f"method {method!r} is unknown; it is {', '.join(METHODS)}.")
@@ -79,13 +79,13 @@ def prune(
         "method": method, "nm": nm, "steps": steps, "batch": batch, "rate": rate, "seed": seed,
         "aware_steps": aware_steps, "calibration": calibration,
         "budget": budget if method == "domino" else None, "model": str(model or ""),
-        "nm_table": nm_table.read_text() if nm_table and nm_table.exists() else None,
+        "nm_table": nm_table.read_text(encoding="utf-8") if nm_table and nm_table.exists() else None,
     }  # fmt: skip
     suffix = f"-steps{steps}" + (f"-aware{aware_steps}" if aware_steps else "") + f"-seed{seed}"
     name = f"{method}-{pattern.n}of{pattern.m}{suffix}"
     states = output / ".states" / name
     done = states / "done.json"
-    if done.exists() and (kept := json.loads(done.read_text()))["settings"] == settings:
+    if done.exists() and (kept := json.loads(done.read_text(encoding="utf-8")))["settings"] == settings:
         complain(f"{name} is there already.")
         _show_pruned([load_pruned(Path(p)) for p in kept["folders"]], as_json)
         return
@@ -166,7 +166,7 @@ def evaluate(
     from .sparsity.evaluation import draw, measure
     from .sparsity.store import load_pruned
 
-    config = read_configuration(preset_name)
+    config = read_configuration(preset_name, top="accelerator")
     places = [p for folder in folders or [Path("build/pruned")] for p in sorted([folder, *folder.glob("*")])]
     stored = [load_pruned(p) for p in places if (p / "pruned.json").exists()]
     if not stored:
@@ -224,7 +224,7 @@ def import_model(
     model: BertModel | VisionModel
     if file.is_dir():
         try:
-            kind = json.loads((file / "config.json").read_text()).get("model_type")
+            kind = json.loads((file / "config.json").read_text(encoding="utf-8")).get("model_type")
         except (OSError, ValueError) as error:
             raise InputError(f"model folder {file}: {error}.") from error
         model = VisionModel.load(file) if kind in ("vit", "deit") else BertModel.load(file)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError, ToolError
 
 __all__ = [
     "distinct",
     "inside",
+    "read_json",
     "replacing",
     "replacing_all",
     "working_folder",
@@ -204,3 +207,41 @@ def inside(folder: Path, name: str, what: str) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{what} names {name!r}, which is outside {folder}; it is not read.")
     return path
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file that a user named; `what` it is, for messages, such as ``N:M table``.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is not JSON in UTF-8 or no object, names something twice, or has NaN or infinity.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise ValueError(f"it has {key!r} twice")
+            found[key] = value
+        return found
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is a folder, a device or a pipe, and no file")
+        text = path.read_bytes().decode("utf-8")
+        found = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} {path} is not text in UTF-8 (byte {error.start}).") from error
+    except RecursionError as error:
+        raise InputError(f"{what} {path} is nested too deeply.") from error
+    except ValueError as error:
+        raise InputError(f"{what} {path} cannot be read: {error}.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{what} {path} is no JSON object of names and values.")
+    return found

@@ -56,7 +56,7 @@ def test_multipliers_that_were_set_are_kept() -> None:
         ("reference", ["multiplier=mul"], "multiplier 'mul' is unknown"),
         ("referenze", [], "the nearest is reference"),
         ("nothing.json", [], "nothing.json cannot be read: No such file"),
-        ("list.json", [], "list.json is no manifest"),
+        ("list.json", [], "list.json is no JSON object"),
         ("other.json", [], "parameters that this version of sta-hw does not know"),
     ],
 )

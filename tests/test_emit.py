@@ -13,6 +13,7 @@ import pytest
 from sim import verilator
 from sim.native import PRIMITIVES
 from sta_hw.config import Config
+from sta_hw.errors import ToolError
 from sta_hw.generate import TOPS, component
 from sta_hw.presets import PRESETS
 from sta_hw.rtl.emit import emit_verilog, ports_of, run_yosys
@@ -89,9 +90,9 @@ def test_yosys_would_find_them(tmp_path: Path) -> None:
         "module bad(input a, b, output reg q, output c); wire d = ~c & a; assign c = ~d & b;\n"
         "always @* if (a) q = b; endmodule\n"
     )
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ToolError):
         run_yosys("read_verilog bad.v\nproc\nselect -assert-none t:$dlatch\n", tmp_path)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ToolError):
         run_yosys("read_verilog bad.v\nproc\nsimplemap\ncheck -assert\n", tmp_path)
 
 

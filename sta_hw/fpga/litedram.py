@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import ToolError
+from ..process import failure
 
 __all__ = ["MemoryController", "Sdram", "generate_controller"]
 
@@ -48,8 +49,8 @@ def generate_controller(sdram: Sdram, frequency: float, bus_bytes: int) -> Memor
 
     Raises
     ------
-    InputError
-        If LiteDRAM is not installed, or refuses.
+    ToolError
+        If LiteDRAM is not installed, or fails.
     """
     settings = {
         "speedgrade": 6, "device": "LFE5U-85F-6BG381C", "cpu": "None", "memtype": "SDR", "uart": "fifo",
@@ -66,16 +67,16 @@ def generate_controller(sdram: Sdram, frequency: float, bus_bytes: int) -> Memor
         (folder / "memory.yml").write_text(json.dumps(settings))
         run = subprocess.run(
             [sys.executable, "-m", "litedram.gen", "--output-dir", "out", "--no-compile", "memory.yml"],
-            cwd=folder, capture_output=True, text=True,
+            cwd=folder, capture_output=True, encoding="utf-8", errors="replace",
         )  # fmt: skip
         verilog_path = folder / "out/gateware/litedram_core.v"
         if "No module named" in run.stderr:
-            raise InputError("LiteDRAM is not installed; pip install -r requirements.txt brings it.")
+            raise ToolError("LiteDRAM is not installed; pip install -r requirements.txt brings it.")
         if run.returncode or not verilog_path.exists():
-            raise InputError(f"LiteDRAM refuses {sdram.module}: {(run.stderr.strip().splitlines() or ['?'])[-1]}")
-        verilog = verilog_path.read_text()
-        header = (folder / "out/software/include/generated/sdram_phy.h").read_text()
-        registers = (folder / "out/csr.csv").read_text()
+            raise ToolError(f"LiteDRAM refuses {sdram.module}: {failure(run.stderr)}.")
+        verilog = verilog_path.read_text(encoding="utf-8")
+        header = (folder / "out/software/include/generated/sdram_phy.h").read_text(encoding="utf-8")
+        registers = (folder / "out/csr.csv").read_text(encoding="utf-8")
     # The generator declares the data pins, which it drives, as inputs; the header says when it ran.
     verilog = re.sub(r"input(\s+wire\s+\[\d+:0\]\s+sdram_dq)", r"inout\1", verilog)
     verilog = "\n".join(line for line in verilog.splitlines() if not line.startswith("// Date")) + "\n"

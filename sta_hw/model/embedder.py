@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..compiler.model import CompiledModel
 from ..compiler.quantize import QuantizedEncoder, quantize
 from ..config import Config
 from ..errors import ConfigError, InputError
+from ..files import read_json
 from ..patterns import Pattern, parse_nm
 from .bert import LINEAR_NAMES, BertModel
 from .minilm import _PACKAGE, MiniLM, calibration_sentences
@@ -35,21 +35,19 @@ def read_patterns(text: str, table: Path | None, layers: int) -> dict[tuple[int,
     patterns = {(layer, name): parse_nm(text) for layer in range(layers) for name in LINEAR_NAMES}
     if table is None:
         return patterns
-    try:
-        entries = json.loads(table.read_text())
-        if not isinstance(entries, dict):
-            raise ValueError("it is not an object of layer names and patterns")
-    except (OSError, ValueError) as error:
-        raise InputError(f"N:M table {table}: {error}.") from error
+    entries = read_json(table, "N:M table")
     problems = []
     for key, value in entries.items():
+        if not isinstance(value, str):
+            problems.append(f'N:M table {table}, {key}: {str(value)[:80]} is no pattern; write for example "2:4".')
+            continue
         first, _, rest = key.partition(".")
         chosen = [(int(first), rest)] if first.isdigit() else [(layer, key) for layer in range(layers)]
         if any(c not in patterns for c in chosen):
             problems.append(f"N:M table {table}: there is no linear layer {key!r}; there is 0.{LINEAR_NAMES[0]}, ...")
             continue
         try:
-            patterns.update(dict.fromkeys(chosen, parse_nm(str(value))))
+            patterns.update(dict.fromkeys(chosen, parse_nm(value)))
         except ConfigError as error:
             problems += [f"N:M table {table}, {key}: {p}" for p in error.problems]
     if problems:

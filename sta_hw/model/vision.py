@@ -68,7 +68,7 @@ class VisionModel:
         from safetensors.numpy import load_file
 
         try:
-            described = json.loads((folder / "config.json").read_text())
+            described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             given = load_file(folder / "model.safetensors")
         except Exception as error:
             raise InputError(f"model folder {folder}: {error}.") from error

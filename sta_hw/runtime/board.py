@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..compiler.model import CompiledModel
 from ..config import Config
-from ..errors import CheckError, InputError
+from ..errors import CheckError, InputError, ToolError
 from ..isa import Error
 from ..registers import COUNTERS, capabilities, register
 from ..rtl.board_core import BOARD_REGISTERS, IDENTITY, MEMORY, REGISTERS
@@ -52,19 +52,21 @@ def open_port(name: str, baud: int) -> Port:
     Raises
     ------
     InputError
-        If pyserial is missing, the port does not exist or may not be opened.
+        If there is no such port.
+    ToolError
+        If pyserial is missing, or the port may not be opened.
     """
     try:
         import serial
     except ImportError as error:
-        raise InputError("the serial port needs pyserial: pip install pyserial.") from error
+        raise ToolError("the serial port needs pyserial: pip install pyserial.") from error
     try:
         return serial.Serial(name, baud, timeout=1.0)
     except PermissionError as error:
-        raise InputError(f"no permission for {name}; add yourself to the group dialout.") from error
-    except (serial.SerialException, OSError) as error:
+        raise ToolError(f"no permission for {name}; add yourself to the group dialout.") from error
+    except (serial.SerialException, OSError, ValueError) as error:
         if "Permission" in str(error):
-            raise InputError(f"no permission for {name}; add yourself to the group dialout.") from error
+            raise ToolError(f"no permission for {name}; add yourself to the group dialout.") from error
         raise InputError(f"cannot open {name}: {error}.") from error
 
 

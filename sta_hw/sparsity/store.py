@@ -41,7 +41,7 @@ class Stored:
     @property
     def patterns(self) -> dict[tuple[int, str], Pattern]:
         """N:M by (layer, name)."""
-        found = json.loads(self.table.read_text())
+        found = json.loads(self.table.read_text(encoding="utf-8"))
         return {(int(k.partition(".")[0]), k.partition(".")[2]): parse_nm(v) for k, v in found.items()}
 
     def save(self) -> None:
@@ -83,7 +83,7 @@ def load_pruned(folder: Path) -> Stored:
         If the folder holds no pruned network.
     """
     try:
-        found = json.loads((folder / "pruned.json").read_text())
+        found = json.loads((folder / "pruned.json").read_text(encoding="utf-8"))
         return Stored(folder, found["settings"], found["measured"])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder} holds no pruned network: {error}.") from error
