@@ -11,7 +11,16 @@ import typer
 from .cli_app import app
 from .cli_configuration import read_configuration
 from .cli_paths import require_writable
-from .cli_program import DEFAULT_TEXT, PatternOption, PresetOption, TableOption, TextOption, print_layers, run_figures
+from .cli_program import (
+    DEFAULT_TEXT,
+    PatternOption,
+    PresetOption,
+    PrunerOption,
+    TableOption,
+    TextOption,
+    print_layers,
+    run_figures,
+)
 from .cli_terminal import JsonOption, Watch, print_json, say, watched
 from .compiler.encoder import compile_encoder
 from .files import distinct, write_text
@@ -39,9 +48,10 @@ SENTENCES = (
 
 @app.command(epilog='Example: sta-hw demo --nm 2:16 --text "Hardware that skips zeros."')
 def demo(
-    nm: PatternOption = "2:4",
+    nm: PatternOption = "8:16",
     text: TextOption = DEFAULT_TEXT,
     nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
     preset_name: PresetOption = "reference",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for Verilog and page.")] = Path("build/demo"),
     as_json: JsonOption = False,
@@ -67,8 +77,9 @@ def demo(
         # Verilator and the C++ compiler are processes of their own: meanwhile, the reference runs here.
         with ThreadPoolExecutor(1) as pool:
             hardware = pool.submit(RtlBackend, config)
-            watch.step("pruning, quantizing, compiling")
-            quantized = embedder.quantize(patterns)
+            sparse = embedder.pruned(patterns, pruner, watch.step)
+            watch.step("quantizing, compiling")
+            quantized = sparse.quantize(patterns)
             model = compile_encoder(quantized, config, len(ids))
             watch.step("running the reference")
             embedded = embedder.model.embed(ids)
@@ -88,8 +99,7 @@ def demo(
         compare(model, outcome.image, expected.image)
         near = sorted(zip((float(o @ outcome.embedding) for o in others), SENTENCES, strict=True), reverse=True)
         write_text(output / "report.html", html_page(model, outcome.run, f"STA-HW: {text}"))
-        pruned = quantized_fp32(embedder, patterns).fp32(ids)
-        return model, outcome, near, embedder.fp32(ids), pruned
+        return model, outcome, near, embedder.fp32(ids), sparse.fp32(ids)
 
     model, outcome, near, dense, pruned = watched("demo", "", work)
     figures = run_figures(model, outcome.run) | {
@@ -107,17 +117,8 @@ def demo(
         "reference's, byte for byte."
     )
     say(
-        f"Cosine of the embedding: {figures['cosine_with_fp32_of_the_same_weights']:.4f} with fp32 and the same pruned "
-        f"weights, {figures['cosine_with_dense_fp32']:.4f} with dense fp32 (one-shot magnitude pruning)."
+        f"Cosine of the embedding: {figures['cosine_with_dense_fp32']:.4f} with dense fp32 (pruned in one shot by "
+        f"{pruner}), {figures['cosine_with_fp32_of_the_same_weights']:.4f} with fp32 and the same pruned weights."
     )
     say(f"Nearest of ten sentences ({near[0][0]:.3f}): {near[0][1]}")
     say(f"Page: {figures['page']}")
-
-
-def quantized_fp32(embedder: Embedder, patterns: dict) -> Embedder:
-    """The fp32 model with the same weights pruned."""
-    from .formats.nm import prune
-
-    model = embedder.model
-    weights = {key: prune(model.linear(*key)[0], pattern) for key, pattern in patterns.items() if pattern.m > 1}
-    return Embedder(model.replaced(weights), embedder.tokenizer)

@@ -15,6 +15,7 @@ from .cli_paths import require_writable
 from .cli_terminal import JsonOption, Watch, print_json, print_table, say, watched
 from .compiler.encoder import compile_encoder
 from .compiler.model import CompiledModel
+from .compiler.prune import METHODS
 from .compiler.quantize import shape_encoder
 from .errors import CheckError, InputError
 from .files import distinct, replacing, write_all
@@ -34,6 +35,7 @@ TextOption = Annotated[str, typer.Option(help="The sentence.")]
 PatternOption = Annotated[str, typer.Option(help="N:M of all linear layers, or dense.")]
 TableOption = Annotated[Path | None, typer.Option(help="JSON: N:M of single layers, such as 0.output.dense.")]
 PresetOption = Annotated[str, typer.Option("--preset", help="Hardware: a preset, or a manifest of sta-hw generate.")]
+PrunerOption = Annotated[str, typer.Option("--pruner", help=f"What prunes dense weights: {' or '.join(METHODS)}.")]
 ModelOption = Annotated[Path | None, typer.Option(help="Checkpoint folder; all-MiniLM-L6-v2 if not given.")]
 
 
@@ -56,6 +58,7 @@ def print_layers(title: str, rows: list[dict[str, Any]]) -> None:
 def compile_model(
     nm: PatternOption = "2:4",
     nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
     tokens: Annotated[int | None, typer.Option(help="Tokens of the texts it will run.")] = None,
     text: Annotated[str, typer.Option(help="Or a text with so many tokens.")] = DEFAULT_TEXT,
     model: ModelOption = None,
@@ -75,9 +78,10 @@ def compile_model(
         watch.step("loading the model")
         embedder = Embedder.load(model)
         count = tokens if tokens is not None else len(embedder.token_ids(text))
-        watch.step("quantizing, compiling")
         patterns = read_patterns(nm, nm_table, embedder.model.layers)
-        return embedder.compile(patterns, config, count, scales), count
+        sparse = embedder.pruned(patterns, pruner, watch.step)
+        watch.step("quantizing, compiling")
+        return sparse.compile(patterns, config, count, scales), count
 
     compiled, count = watched("compile", "", work)
     files: dict[Path, bytes | str] = {output: compiled.to_bytes()}
@@ -102,13 +106,17 @@ def compile_model(
     print_table(title, names, cells, left=3)
 
 
-def _prepare(file: Path | None, text: str, nm: str, nm_table: Path | None, model: Path | None, preset_name: str):
+def _prepare(
+    file: Path | None, text: str, nm: str, nm_table: Path | None, pruner: str, model: Path | None, preset_name: str,
+    watch: Watch,
+) -> tuple[CompiledModel, Embedder, list[int]]:  # fmt: skip
     """The compiled model and the embedded text."""
     embedder = Embedder.load(model)
     ids = embedder.token_ids(text)
     if file is None:
         config = read_configuration(preset_name, top="accelerator")
-        compiled = embedder.compile(read_patterns(nm, nm_table, embedder.model.layers), config, len(ids))
+        patterns = read_patterns(nm, nm_table, embedder.model.layers)
+        compiled = embedder.pruned(patterns, pruner, watch.step).compile(patterns, config, len(ids))
     else:
         compiled = CompiledModel.load(file)
         if compiled.tokens != len(ids):
@@ -129,6 +137,7 @@ def run(
     backend_name: Annotated[str, typer.Option("--backend", help=f"{' or '.join(BACKENDS)}.")] = "rtl",
     nm: PatternOption = "2:4",
     nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
     preset_name: PresetOption = "reference",
     check: Annotated[bool, typer.Option(help="Compare memory with the reference afterwards.")] = True,
@@ -148,7 +157,7 @@ def run(
 
     def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
-        compiled, embedder, ids = _prepare(file, text, nm, nm_table, model, preset_name)
+        compiled, embedder, ids = _prepare(file, text, nm, nm_table, pruner, model, preset_name, watch)
         embedded = embedder.model.embed(ids)
         watch.step("preparing the backend")
         hardware = backend(backend_name, compiled.config, target, port)
@@ -182,6 +191,7 @@ def report(
     text: TextOption = DEFAULT_TEXT,
     nm: PatternOption = "2:4",
     nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
     preset_name: PresetOption = "reference",
     output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("build/report.html"),
@@ -194,7 +204,7 @@ def report(
 
     def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
-        compiled, embedder, ids = _prepare(file, text, nm, nm_table, model, preset_name)
+        compiled, embedder, ids = _prepare(file, text, nm, nm_table, pruner, model, preset_name, watch)
         watch.step("compiling the RTL")
         hardware = RtlBackend(compiled.config)
         watch.step("running the RTL")
@@ -218,6 +228,7 @@ def trace(
     file: FileArgument = None,
     text: TextOption = "Short.",
     nm: PatternOption = "2:4",
+    pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
     preset_name: PresetOption = "reference",
     start: Annotated[int, typer.Option(help="First clock cycle.", min=0)] = 0,
@@ -231,7 +242,7 @@ def trace(
 
     def work(watch: Watch) -> None:
         watch.step("loading, compiling the model")
-        compiled, embedder, ids = _prepare(file, text, nm, None, model, preset_name)
+        compiled, embedder, ids = _prepare(file, text, nm, None, pruner, model, preset_name, watch)
         watch.step("compiling the RTL with waveforms")
         hardware = RtlBackend(compiled.config, trace=True)
         with replacing(output) as partial:

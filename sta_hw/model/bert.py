@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,22 @@ from ..errors import InputError
 from ..files import write_all
 from .minilm import Array, gelu, layer_norm
 
-__all__ = ["LINEAR_NAMES", "BertModel"]
+__all__ = ["LINEAR_NAMES", "BertModel", "Product"]
 
 LINEAR_NAMES = (
     "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
     "intermediate.dense", "output.dense",
 )  # fmt: skip
 """A layer's linear layers, as the checkpoint names them, in the order they run."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A stop of `BertModel.products`: linear layers `names` of `layer` that all take `value`, (tokens, reduction)."""
+
+    layer: int
+    names: tuple[str, ...]
+    value: Array
 
 
 @dataclass(frozen=True)
@@ -155,6 +165,27 @@ class BertModel:
         ``input`` and ``normed`` are what the products take; ``output`` is the next layer's input, the last one what is
         pooled.
         """
+        steps = self.products(ids)
+        try:
+            product = next(steps)
+            while True:
+                product = steps.send([self.apply(product.layer, name, product.value) for name in product.names])
+        except StopIteration as end:
+            return end.value
+
+    def apply(self, layer: int, name: str, value: Array) -> Array:
+        """A linear layer's result for `value`: shape (tokens, columns)."""
+        weight, bias = self.linear(layer, name)
+        return value @ weight.T + bias
+
+    def products(
+        self, ids: list[int] | Array, keep: bool = True
+    ) -> Generator[Product, list[Array], tuple[list[dict[str, Array]], Array]]:
+        """The forward pass, which stops at its linear layers: yields each one's input and is sent the results.
+
+        So a caller can run several texts, or two versions of the weights, in step. Returns what `forward` does;
+        without `keep` no intermediate tensors, whose memory adds up over many texts.
+        """
         embedded = ids if isinstance(ids, np.ndarray) else self.embed(ids)
         found = []
         tokens = len(embedded)
@@ -163,28 +194,26 @@ class BertModel:
         for layer in range(self.layers):
             at: dict[str, Array] = {"input": x} if layer else {"input": x, "embedded": embedded}
 
-            def apply(name: str, value: Array, layer: int = layer) -> Array:
-                weight, bias = self.linear(layer, name)
-                return value @ weight.T + bias
-
             def split(value: Array) -> Array:
                 return value.reshape(tokens, self.heads, -1).transpose(1, 0, 2)
 
-            for short in ("query", "key", "value"):
-                at[short] = apply(f"attention.self.{short}", x)
+            at["query"], at["key"], at["value"] = yield Product(layer, LINEAR_NAMES[:3], x)
             query, key, value = (split(at[s]) for s in ("query", "key", "value"))
             scores = query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1])
             exponential = np.exp(scores - scores.max(-1, keepdims=True))
             probabilities = exponential / exponential.sum(-1, keepdims=True)
             at["context"] = (probabilities @ value).transpose(1, 0, 2).reshape(tokens, -1)
-            at["sum1"] = apply("attention.output.dense", at["context"]) + stream
+            (projected,) = yield Product(layer, LINEAR_NAMES[3:4], at["context"])
+            at["sum1"] = projected + stream
             at["normed"] = layer_norm(at["sum1"], *self.norm_parameters(self.norm_between(layer)))
-            at["intermediate"] = apply("intermediate.dense", at["normed"])
+            (at["intermediate"],) = yield Product(layer, LINEAR_NAMES[4:5], at["normed"])
             at["activated"] = self.activate(at["intermediate"])
-            at["sum2"] = apply("output.dense", at["activated"]) + (at["sum1"] if self.norm_first else at["normed"])
+            (projected,) = yield Product(layer, LINEAR_NAMES[5:6], at["activated"])
+            at["sum2"] = projected + (at["sum1"] if self.norm_first else at["normed"])
             x = at["output"] = layer_norm(at["sum2"], *self.norm_parameters(self.norm_behind(layer)))
             stream = at["sum2"] if self.norm_first else x
-            found.append(at)
+            if keep:
+                found.append(at)
         return found, x[0] if self.pooling == "first" else x.mean(0)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..compiler.encoder import compile_encoder
 from ..compiler.model import CompiledModel
+from ..compiler.prune import prune_model_once, pruning_sentences
 from ..compiler.quantize import QuantizedEncoder, quantize
 from ..config import Config
 from ..errors import ConfigError, InputError
@@ -110,8 +112,23 @@ class Embedder:
             raise InputError(f"the text has {len(ids)} tokens; the model takes {most}.")
         return ids
 
+    def pruned(
+        self,
+        patterns: dict[tuple[int, str], Pattern],
+        method: str = "sparsegpt",
+        report: Callable[[str], None] = lambda _: None,
+    ) -> Embedder:
+        """With its weights pruned in one shot, for the bundled text; `method` is one of `compiler.prune.METHODS`.
+
+        Layers that satisfy their patterns already stay as they are. Raises what `prune_model` does.
+        """
+        most = len(self.model.tensors["embeddings.position_embeddings.weight"])
+        calibration = [self.tokenizer.token_ids(s)[:most] for s in pruning_sentences()]
+        model = prune_model_once(self.model, patterns, calibration, method=method, report=report)
+        return Embedder(model, self.tokenizer)
+
     def quantize(self, patterns: dict[tuple[int, str], Pattern], scales: str = "squared-error") -> QuantizedEncoder:
-        """Quantized with the bundled calibration sentences, pruned by group magnitude."""
+        """Quantized with the bundled calibration sentences; what breaks its pattern is pruned by magnitude."""
         calibration = [self.token_ids(s) for s in calibration_sentences()]
         return quantize(self.model, calibration, patterns, scales=scales)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,9 +31,26 @@ def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + _EPSILON) * weight + bias
 
 
+_ERF_STEPS, _ERF_END = 1 << 16, 6.0
+
+
+@cache
+def _erf_table() -> NDArray[np.float64]:
+    """The error function from 0 to `_ERF_END`, where it is 1 in double precision, and one entry beyond."""
+    return np.array([math.erf(i * _ERF_END / _ERF_STEPS) for i in range(_ERF_STEPS + 2)])
+
+
 def gelu(x: Array) -> Array:
-    """GELU with the error function, as the checkpoint was trained with."""
-    return (0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))).astype(np.float32)
+    """GELU with the error function, as the checkpoint was trained with.
+
+    numpy has no error function; this one is interpolated between exact values, off by 3e-9 at most, a twentieth of
+    fp32's resolution.
+    """
+    exact = x.astype(np.float64)
+    place = np.minimum(np.abs(exact) * (_ERF_STEPS / _ERF_END / math.sqrt(2)), _ERF_STEPS)
+    index = place.astype(np.int64)
+    low, high = _erf_table()[index], _erf_table()[index + 1]
+    return (0.5 * exact * (1 + np.copysign(low + (place - index) * (high - low), exact))).astype(np.float32)
 
 
 def calibration_sentences() -> list[str]:

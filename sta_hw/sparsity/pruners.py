@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from ..compiler.prune import DAMPING, RIDGE, InputStatistics, prune_weights, toward_dense
 from ..errors import InputError
 from ..patterns import Pattern
 from .masks import nm_mask
@@ -187,33 +188,14 @@ class SparseGpt(_InputAware):
         Added to the Hessian's diagonal, as a share of its mean.
     """
 
-    def __init__(self, damping: float = 0.01) -> None:
+    def __init__(self, damping: float = DAMPING) -> None:
         self.damping = damping
 
     def layer(self, linear: nn.Linear, pattern: Pattern, gram: Tensor) -> Tensor:
-        hessian = gram.clone()
-        silent = hessian.diagonal() == 0
-        hessian.diagonal()[silent] = 1.0
-        hessian.diagonal().add_(self.damping * hessian.diagonal().mean())
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-        factor = torch.linalg.cholesky(inverse, upper=True)
-        weight = linear.weight.detach().double()
-        weight[:, silent] = 0
-        mask = torch.ones_like(weight, dtype=torch.bool)
-        reduction = weight.shape[1]
-        for start in range(0, reduction, pattern.m):
-            stop = min(start + pattern.m, reduction)
-            part, inside = weight[:, start:stop].clone(), factor[start:stop, start:stop]
-            keep = nm_mask(part**2 / inside.diagonal() ** 2, pattern)
-            mask[:, start:stop] = keep
-            errors = torch.zeros_like(part)
-            for i in range(stop - start):
-                errors[:, i] = part[:, i] * ~keep[:, i] / inside[i, i]
-                part[:, i:] -= errors[:, i : i + 1] * inside[i, i:]
-            weight[:, start:stop] = part
-            weight[:, stop:] -= errors @ factor[start:stop, stop:]
-        linear.weight.data = (weight * mask).to(linear.weight.dtype)
-        return mask
+        weight = linear.weight.detach()
+        found, mask = prune_weights(weight.double().numpy(), gram.numpy(), pattern, self.damping)
+        linear.weight.data = torch.from_numpy(found).to(weight.dtype)
+        return torch.from_numpy(mask)
 
 
 class AsymmetricSparseGpt(SparseGpt):
@@ -230,7 +212,7 @@ class AsymmetricSparseGpt(SparseGpt):
         Of the regression, as a share of the mean of the Hessian's diagonal.
     """
 
-    def __init__(self, damping: float = 0.01, ridge: float = 0.05) -> None:
+    def __init__(self, damping: float = DAMPING, ridge: float = RIDGE) -> None:
         super().__init__(damping)
         self.ridge = ridge
 
@@ -259,12 +241,13 @@ class AsymmetricSparseGpt(SparseGpt):
                 mean, wanted = mean + rows.sum(0), wanted + dense_rows.sum(0)
                 count += len(rows)
             gram, cross, mean, wanted = (total / count for total in (gram, cross, mean, wanted))
-            damped = gram + self.ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+            inputs = InputStatistics(*(total.numpy() for total in (gram, cross, mean, wanted)))
             for key in keys:
                 report(f"pruning {key}")
                 linear = left.pop(key)
                 weight = linear.weight.detach().double()
-                linear.weight.data += torch.linalg.solve(damped, (weight @ cross).T).T.to(linear.weight.dtype)
+                moved = toward_dense(weight.numpy(), inputs, self.ridge)
+                linear.weight.data = torch.from_numpy(moved).to(linear.weight.dtype)
                 masks[key] = self.layer(linear, patterns[key], gram)
                 if linear.bias is not None:
                     missing = weight @ wanted - linear.weight.detach().double() @ mean
