@@ -17,12 +17,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load, save
 
-from ..cache import cache_folder
+from ..cache import cache_folder, keep, kept
 from ..errors import InputError
-from ..files import replacing
 from ..formats.nm import keep_mask, prune, satisfies
 from ..model.bert import BertModel, Product
 from ..patterns import Pattern
@@ -202,7 +200,7 @@ def prune_model_once(
     """What `prune_model` gives, from the cache folder if the same was pruned before.
 
     The same are: this module's text, the model's shape and tensors, patterns, calibration, and numpy's version. What is
-    kept has a digest of its content; if that does not hold, or the file cannot be read, the model is pruned again.
+    kept is checked; a damaged file is made again.
     """
     if method != "sparsegpt" or all(p.m == 1 for p in patterns.values()):
         return prune_model(model, patterns, calibration, method=method, report=report)
@@ -213,31 +211,20 @@ def prune_model_once(
     ]  # fmt: skip
     key = _digest(model.tensors, repr(described))
     path = cache_folder() / f"pruned-{key[:24]}.safetensors"
-    kept = _read(path)
-    if kept is None:
+    data = kept(path)
+    if data is None:
         pruned = prune_model(model, patterns, calibration, method=method, report=report).tensors
-        kept = {name: np.ascontiguousarray(t) for name, t in pruned.items() if t is not model.tensors[name]}
-        with replacing(path) as partial:
-            save_file(kept, partial, {"digest": _digest(kept)})
-    return model.with_tensors(model.tensors | kept)
+        changed = {name: np.ascontiguousarray(t) for name, t in pruned.items() if t is not model.tensors[name]}
+        data = save(changed)
+        keep(path, data)
+    return model.with_tensors(model.tensors | load(data))
 
 
-def _digest(tensors: Mapping[str, NDArray], text: str = "") -> str:
+def _digest(tensors: Mapping[str, NDArray], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode() + np.ascontiguousarray(tensor).tobytes())
     return digest.hexdigest()
-
-
-def _read(path: Path) -> dict[str, NDArray] | None:
-    """Tensors that were kept, or None if there are none whose digest holds."""
-    try:
-        with safe_open(path, "numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-            wanted = (file.metadata() or {}).get("digest")
-    except (OSError, SafetensorError):
-        return None
-    return tensors if _digest(tensors) == wanted else None
 
 
 def _advanced(
