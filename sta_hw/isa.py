@@ -102,7 +102,7 @@ _PRODUCT = (
     ("positions_base", 16), ("positions_count", 16),
     ("parameters_base", 16), ("parameters_step", 1),
     ("result", 3), ("result_address", 32), ("residual_address", 32),
-    ("keys", 16), ("row_first", 1), ("row_last", 1), ("gain", 3),
+    ("keys", 16), ("row_first", 1), ("row_last", 1), ("gain", 3), ("coarse", 1),
 )  # fmt: skip
 
 BODIES: dict[Opcode, tuple[tuple[str, int], ...]] = {
@@ -121,7 +121,7 @@ BODIES: dict[Opcode, tuple[tuple[str, int], ...]] = {
 LOAD: `rows` runs of `beats` bus words, `stride` bytes apart, to consecutive words from `destination`.
 PRODUCT, SCORES, CONTEXT: the engine's command; weight values in the order of four nested counters
 (the first is the innermost; strides in words); results from `result_address` on. SCORES: `keys` of the block's
-keys are valid, `row_first` and `row_last` mark the row's first and last block, `gain` as in the softmax.
+keys are valid, `row_first` and `row_last` mark the row's first and last block, `gain` and `coarse` as in the softmax.
 NORM: `inverse` is ``round(2**33 / width)``.
 """
 

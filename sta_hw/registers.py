@@ -11,6 +11,7 @@ __all__ = [
     "COUNTERS",
     "COUNTER_BASE",
     "REGISTERS",
+    "SATURATIONS",
     "Counter",
     "Field",
     "Register",
@@ -66,7 +67,26 @@ COUNTERS = (
     Counter("softmax_busy", "cycles in which the softmax held a block"),
     Counter("read_beats", "bus beats read"),
     Counter("write_beats", "bus beats written"),
+    Counter(
+        "saturated_scores",
+        "groups of drain_lanes rows' scores of one of the text's keys, with a score of -32,767 or 32,767",
+    ),
+    Counter(
+        "saturated_sums",
+        "groups of drain_lanes rows' 16-bit results of a column, with one of -32,767 or 32,767: residual sums, pooling",
+    ),
+    Counter(
+        "saturated_norms",
+        "groups of lanes / 2 rows' 16-bit LayerNorm results of a column, with one of -32,767 or 32,767",
+    ),
+    Counter(
+        "saturated_results",
+        "groups of drain_lanes rows' 8-bit results of a column, with one of -127 or 127",
+    ),
 )
+
+SATURATIONS = tuple(c.name for c in COUNTERS if c.name.startswith("saturated"))
+"""The counters of values at an end of their range, which the reference counts too."""
 
 COUNTER_BASE = 0x80
 """Offset of the first counter; the others follow it."""

@@ -26,7 +26,8 @@ def test_equal_to_the_row_softmax(config: Config) -> None:
     model = NativeModel(build(emit_verilog(block, "attention"), "attention", streams_of(block)), streams_of(block))
     groups, rows = config.groups, config.rows
     blocks, scores, probabilities, growths, totals = [], [], [], [], []
-    for number, count in enumerate((1, 1, 3, 2, 1, 5)):
+    for number, count in enumerate((1, 1, 3, 2, 1, 5, 3, 2, 1, 4, 2)):
+        coarse = int(rng.integers(2)) if number > 5 else number % 2
         depth = int(rng.integers(1, config.window + 1))
         gain = int(rng.integers(0, 8))
         keys = groups * depth
@@ -40,10 +41,13 @@ def test_equal_to_the_row_softmax(config: Config) -> None:
         key = groups * (order % depth) + order // depth
         mask = np.concatenate([key < v for v in valid])
         for b in range(count):
-            fields_of = [(depth, 6), (valid[b], 16), (b == 0, 1), (b == count - 1, 1), (gain, 3)]
+            fields_of = [(depth, 6), (valid[b], 16), (b == 0, 1), (b == count - 1, 1), (gain, 3), (coarse, 1)]
             blocks.append(join([([int(v)], w) for v, w in fields_of]))
         scores.append(join([(logits.reshape(-1, config.drain_lanes), 16)]))
-        found = [softmax_row(logits[:, r], mask, block=keys, lanes=1, wide=False, gain=gain) for r in range(rows)]
+        found = [
+            softmax_row(logits[:, r], mask, block=keys, lanes=1, wide=False, gain=gain, coarse=coarse)
+            for r in range(rows)
+        ]
         table = np.stack([f.probabilities for f in found], axis=1)
         probabilities.append(join([(table.reshape(-1, config.lanes), 8)]))
         exponents = np.stack([f.exponents[::keys] for f in found])

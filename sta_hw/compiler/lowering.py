@@ -216,8 +216,8 @@ class Lowering:
         tile_words = size * cfg.rows // cfg.groups
         whole = 2 * self.tiles * tile_words <= int(cfg.weight_words * _RING_SHARE)
         label = f"layer {layer} attention"
-        one = np.zeros(1, np.int64)
-        scores_to = parameter_words(one, one + p.score_multiplier, one + p.score_shift, one)
+        none = np.zeros(encoder.heads, np.int64)
+        scores_to = parameter_words(none, p.score_multiplier, p.score_shift, none)
         context: Step | None = None
         if 2 * block_tiles * tile_words > cfg.weight_words:
             wanted = 1 << (2 * block_tiles * tile_words - 1).bit_length()
@@ -225,7 +225,7 @@ class Lowering:
                 f"{label}: a block of keys and values takes {2 * block_tiles * tile_words} words, more than "
                 f"weight_words = {cfg.weight_words}; {wanted} would do."
             )
-        scores_parameters = self.image.add(scores_to)
+        scores_parameters = [self.image.add(words) for words in scores_to]
         for head in range(encoder.heads):
             for tile in range(self.tiles):
                 for block in range(blocks):
@@ -243,7 +243,7 @@ class Lowering:
                             for buffer, name in (("k", "keys"), ("v", "values"))
                         )  # fmt: skip
                         parameters = Load(
-                            Target.PARAMETERS, 1, scores_parameters, self.beats(16), base=names["parameters"]
+                            Target.PARAMETERS, 1, scores_parameters[head], self.beats(16), base=names["parameters"]
                         )
                         # Scores run ahead: they may not wait for values that overwrite those of contexts after them.
                         loads = [keys, parameters, values]
@@ -262,7 +262,8 @@ class Lowering:
                                 "stride1": cfg.groups, "count2": block_tiles, "stride2": tile_words,
                                 "count3": cfg.groups, "stride3": 1,
                                 "keys": min(self.tokens - block * cfg.groups * keys_depth, cfg.groups * keys_depth),
-                                "row_first": int(block == 0), "row_last": int(last), "gain": p.gain,
+                                "row_first": int(block == 0), "row_last": int(last), "gain": p.gain[head],
+                                "coarse": p.coarse[head],
                             },
                             group,
                             {"values_base": (names["keys"], offset), "parameters_base": (names["parameters"], 0)},

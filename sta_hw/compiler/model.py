@@ -16,6 +16,7 @@ from ..config import Config
 from ..errors import InputError
 from ..files import write_bytes
 from ..isa import Instruction
+from .embedded import quantize_embedded
 from .quantize import POOL_FACTOR
 
 __all__ = ["CompiledModel"]
@@ -48,14 +49,25 @@ class CompiledModel:
     labels: list[str]
     info: dict[str, Any] = field(default_factory=dict)
 
+    def input_saturations(self, embedded: NDArray) -> int:
+        """How many values of a sum of embeddings lie beyond the 16 bits that calibration gave them, and are clipped."""
+        return quantize_embedded(embedded, self.info["embedded_scale"])[1]
+
     def with_input(self, embedded: NDArray) -> NDArray[np.uint8]:
-        """A copy of the image with the sum of embeddings, fp32 of shape (tokens, hidden), in place."""
+        """A copy of the image with the sum of embeddings, fp32 of shape (tokens, hidden), in place.
+
+        Raises
+        ------
+        InputError
+            If it has another shape, is not finite, or a token's variance is beyond the hardware's LayerNorm.
+        """
         rows = self.config.rows
         if embedded.shape != (self.tokens, self.hidden):
             raise InputError(f"the program takes {self.tokens} tokens of {self.hidden}, not {embedded.shape}.")
         tiles = math.ceil(self.tokens / rows)
-        padded = np.zeros((tiles * rows, self.hidden), np.int64)
-        padded[: self.tokens] = np.clip(np.round(embedded / self.info["embedded_scale"]), -32767, 32767)
+        found, _ = quantize_embedded(embedded, self.info["embedded_scale"])
+        # Rows that fill the last tile repeat its last token: they count as saturated where a real one does, only.
+        padded = found[np.minimum(np.arange(tiles * rows), self.tokens - 1)]
         raw = padded.reshape(tiles, rows, self.hidden).transpose(0, 2, 1).astype("<i2")
         image = self.image.copy()
         data = np.ascontiguousarray(raw).view(np.uint8).reshape(-1)

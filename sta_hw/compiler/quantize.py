@@ -3,11 +3,16 @@
 Scales: 16-bit tensors (residual stream) from the largest value seen, with a margin; 8-bit tensors from
 the scale that quantizes the calibration values with the least squared error, or from a percentile. The
 inputs of products that follow a LayerNorm or the activation have a scale per channel, which the weights
-absorb (SmoothQuant, arXiv 2211.10438, section 4: ``max|x|**a / max|w|**(1 - a)``).
+absorb (SmoothQuant, arXiv 2211.10438, section 4: ``max|x|**a / max|w|**(1 - a)``). Queries and keys have
+scales per channel whose product is the head's; values have one per channel, which the context keeps.
+
+What changes no answer is taken away before it costs range: what all keys have in common, since softmax ignores
+it, and what all channels of a residual sum have in common, since LayerNorm does.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +24,19 @@ from ..errors import InputError
 from ..formats.nm import keep_mask
 from ..model.bert import LINEAR_NAMES, BertModel
 from ..patterns import DENSE, Pattern
-from ..reference.requantizer import quantize_factor
+from .calibration import Calibration, require_normalizable
+from .scales import (
+    LARGEST_BIAS,
+    LARGEST_FACTOR,
+    MARGIN,
+    SCALES,
+    channel_factors,
+    factors,
+    head_scales,
+    linear_steps,
+    score_factor,
+    wide_scale,
+)  # fmt: skip
 
 __all__ = [
     "SCALES",
@@ -31,10 +48,12 @@ __all__ = [
     "shape_encoder",
 ]
 
-_MARGIN = 1.5
-"""16-bit scales cover this times the largest calibration value: texts beyond the calibration saturate later."""
 _ALPHA_NORM = 0.6
 _ALPHA_ACTIVATION = 0.8
+_LARGEST_INTERMEDIATE = 32.0
+"""From here on the activation is as good as linear: channels that reach further are scaled down to it."""
+_LEAST_UNLIKE = 1e-5
+"""Of what is left when what all have in common is taken away: what fp32 itself still resolves."""
 POOL_FACTOR = 15.0
 """Pooled results are in units of the last 8-bit scale over this."""
 
@@ -48,7 +67,9 @@ class LinearParameters:
     Attributes
     ----------
     input_scale, steps : float64 arrays, shapes (reduction,) and (columns,)
-        ``weights = round(w * input_scale / steps)``, ``bias = round(b / steps)``.
+        ``weights = round(w * input_scale / steps)``, ``bias = round((b - offset) / steps)``.
+    offset : float64 array, shape (columns,)
+        What is taken from the bias because nothing behind sees it.
     """
 
     weights: NDArray[np.int8]
@@ -59,6 +80,7 @@ class LinearParameters:
     second: Ints
     input_scale: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
     steps: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
+    offset: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
 
 
 @dataclass(frozen=True)
@@ -73,12 +95,23 @@ class NormParameters:
 
 @dataclass(frozen=True)
 class LayerParameters:
-    """One encoder layer."""
+    """One encoder layer.
+
+    Attributes
+    ----------
+    score_multiplier, score_shift : int64 arrays, shape (heads,)
+        Requantization of the products of queries and keys.
+    coarse : int64 array, shape (heads,)
+        1 where scores have 3 fraction bits instead of 6.
+    gain : int64 array, shape (heads,)
+        The context's scale is the value's over ``2**gain``.
+    """
 
     linear: Mapping[str, LinearParameters]
-    score_multiplier: int
-    score_shift: int
-    gain: int
+    score_multiplier: Ints
+    score_shift: Ints
+    coarse: Ints
+    gain: Ints
     table: NDArray[np.int16]
     norm1: NormParameters
     norm2: NormParameters
@@ -91,7 +124,7 @@ class QuantizedEncoder:
     Attributes
     ----------
     embedded_scale : float
-        Of the 16-bit sum of embeddings that the host stores.
+        Of the 16-bit sum of embeddings that the host stores; 0 if each token has its own (sta_hw/compiler/embedded.py).
     output_scale : float
         Of the pooled output before division by `POOL_FACTOR`.
     embedding_norm : NormParameters
@@ -114,33 +147,6 @@ class QuantizedEncoder:
     pooling: str = "mean"
 
 
-def _least_squares_scale(values: NDArray) -> float:
-    """The scale whose 8-bit grid represents `values` with the least squared error."""
-    values = values.reshape(-1)
-    if len(values) > 60_000:
-        values = values[:: len(values) // 60_000 + 1]
-    largest = float(np.abs(values).max()) or 1.0
-    best, best_error = largest / 127, math.inf
-    for share in np.linspace(0.3, 1.0, 36):
-        scale = largest * share / 127
-        error = float(((np.clip(np.round(values / scale), -127, 127) * scale - values) ** 2).sum())
-        if error < best_error:
-            best, best_error = scale, error
-    return best
-
-
-def _percentile_scale(values: NDArray) -> float:
-    """The scale that covers all but one in ten thousand of the values' magnitudes."""
-    return float(np.quantile(np.abs(values), 0.9999)) / 127 or 1.0 / 127
-
-
-SCALES: dict[str, Callable[[NDArray], float]] = {
-    "squared-error": _least_squares_scale,
-    "percentile": _percentile_scale,
-}
-"""How the scale of an 8-bit tensor follows from its calibration values."""
-
-
 def norm_factor(columns: int) -> float:
     """What a LayerNorm's scale is multiplied by: the hardware's normalized values lack it (docs/numerics.md)."""
     return columns / 2 ** int(math.log2(columns)) * 16
@@ -149,18 +155,11 @@ def norm_factor(columns: int) -> float:
 def _norm(gamma: NDArray, beta: NDArray, wide_scale: float, narrow_scale: NDArray) -> tuple[NormParameters, NDArray]:
     """Parameters of a LayerNorm; and the 8-bit scales they really mean."""
     columns = len(gamma)
-    scale = np.round(gamma / wide_scale * norm_factor(columns)).astype(np.int64)
+    # The scale was chosen so that both fit (`wide_scale`).
+    scale = np.round(gamma.astype(np.float64) / wide_scale * norm_factor(columns)).astype(np.int64)
+    shift = np.round(beta.astype(np.float64) / wide_scale).astype(np.int64)
     multiplier = np.clip(np.round(wide_scale / narrow_scale * 65536), 1, 65535).astype(np.int64)
-    shift = np.clip(np.round(beta / wide_scale), -32767, 32767).astype(np.int64)
     return NormParameters(scale, shift, multiplier, wide_scale), wide_scale * 65536 / multiplier
-
-
-def _wide_scale(values: NDArray, gamma: NDArray | None = None) -> float:
-    """The scale of a 16-bit tensor; a LayerNorm's scales must also fit 18 bits."""
-    scale = _MARGIN * float(np.abs(values).max()) / 32767
-    if gamma is not None:
-        scale = max(scale, float(np.abs(gamma).max()) * 2 * 16 / 131071)
-    return scale
 
 
 def shape_encoder(
@@ -176,10 +175,11 @@ def shape_encoder(
         weights = np.zeros((columns, reduction), np.int8)
         return LinearParameters(weights, patterns.get((layer, name), DENSE), zeros, zeros, zeros, zeros)
 
-    zeros = np.zeros(hidden, np.int64)
+    zeros, each = np.zeros(hidden, np.int64), np.zeros(heads, np.int64)
     norm = NormParameters(zeros, zeros, zeros)
+    table = np.zeros(256, np.int16)
     found = tuple(
-        LayerParameters({n: linear(i, n) for n in LINEAR_NAMES}, 0, 0, 0, np.zeros(256, np.int16), norm, norm)
+        LayerParameters({n: linear(i, n) for n in LINEAR_NAMES}, each, each, each, each, table, norm, norm)
         for i in range(layers)
     )
     return QuantizedEncoder(found, norm, 1.0, 1.0, hidden, heads, intermediate)
@@ -208,13 +208,11 @@ def quantize(
     Raises
     ------
     InputError
-        If a calibration list is empty, a pattern names a layer that does not exist, or `scales` is unknown.
+        If there is no calibration text, a pattern names a layer that does not exist, or `scales` is unknown; if a
+        number is not finite, overflows fp32, or is beyond what the integers hold: tensor, place, value, limit.
     """
     if scales not in SCALES:
         raise InputError(f"scales {scales!r} are unknown; they are {', '.join(SCALES)}.")
-    narrow_scale = SCALES[scales]
-    if not calibration:
-        raise InputError("there is no calibration sentence; give at least one.")
     patterns = dict(patterns or {})
     unknown = [f"{k[0]}.{k[1]}" for k in patterns if k[1] not in LINEAR_NAMES or not 0 <= k[0] < model.layers]
     if unknown:
@@ -224,97 +222,197 @@ def quantize(
     }
     model = model.replaced({key: np.where(mask, model.linear(*key)[0], 0) for key, mask in masks.items()})
     report("calibrating")
-    runs = [model.forward(ids)[0] for ids in calibration]
+    return _Quantizer(model, Calibration(model, calibration), patterns, equalize, SCALES[scales]).encoder(report)
 
-    def seen(layer: int, name: str) -> NDArray:
-        return np.concatenate([run[layer][name] for run in runs])
 
-    def channel_scales(values: NDArray, weights: Sequence[NDArray], alpha: float) -> NDArray:
+class _Quantizer:
+    """One quantization: what all its steps need."""
+
+    def __init__(
+        self, model: BertModel, calibration: Calibration, patterns: Mapping[tuple[int, str], Pattern], equalize: bool,
+        narrow_scale: Callable[[NDArray], float],
+    ) -> None:  # fmt: skip
+        self.model, self.seen, self.calibration = model, calibration.seen, calibration
+        self.patterns, self.equalize, self.narrow_scale = patterns, equalize, narrow_scale
+
+    def channel_scales(self, values: NDArray, weights: Sequence[NDArray], alpha: float) -> NDArray[np.float64]:
         """8-bit scales per channel."""
-        factors = np.ones(values.shape[1])
-        if equalize:
-            largest = np.maximum(np.abs(values).max(0), 1e-3 * np.abs(values).max())
-            by_weights = np.maximum(np.max([np.abs(w).max(0) for w in weights], axis=0), 1e-5)
-            factors = largest**alpha / by_weights ** (1 - alpha)
-            factors = factors / np.exp(np.log(factors).mean())
-        return factors * narrow_scale(values / factors)
+        found = channel_factors(values, weights, alpha) if self.equalize else np.ones(values.shape[1])
+        return found * self.narrow_scale(values / found)
+
+    def floors(
+        self, layer: int, name: str, input_scale: NDArray | float, inputs: NDArray, offset: NDArray | float = 0.0
+    ) -> NDArray[np.float64]:
+        """The least scales of a linear layer's results: a step of its sums is no more than 16 of them.
+
+        They count where products cancel: then the sums' rounding is far larger anyway. `inputs` are what calibration
+        saw; those that were always zero take no part, whatever their weights.
+        """
+        weight, bias = (a.astype(np.float64) for a in self.model.linear(layer, name))
+        absorbed = np.where(np.abs(inputs).max(0) > 0, weight * input_scale, 0)
+        return np.maximum(np.abs(absorbed).max(1) / 127, np.abs(bias - offset) / LARGEST_BIAS) / LARGEST_FACTOR
 
     def linear(
-        layer: int, name: str, input_scale: NDArray | float, output_scale: float, second: Ints | int | None = None
-    ):
-        weight, bias = (a.astype(np.float64) for a in model.linear(layer, name))
-        absorbed = weight * input_scale
-        steps = np.maximum(np.abs(absorbed).max(1), 1e-12) / 127
-        multiplier, shift = quantize_factor(steps / output_scale)
+        self, layer: int, name: str, input_scale: NDArray | float, output_scale: NDArray | float, *,
+        second: Ints | int = 0, offset: NDArray | float = 0.0,
+    ) -> LinearParameters:  # fmt: skip
+        """Parameters of a linear layer."""
+        weight, bias = (a.astype(np.float64) for a in self.model.linear(layer, name))
         columns = len(weight)
+        shifted = bias - offset
+        absorbed = weight * input_scale
+        results = np.broadcast_to(np.asarray(output_scale, np.float64), (columns,))
+        steps = linear_steps(absorbed, shifted, results)
+        # Only weights of inputs that are always zero are clipped here: see `floors`.
+        steps = np.minimum(steps, LARGEST_FACTOR * results)
+        multiplier, shift = factors(steps / results)
         return LinearParameters(
             np.clip(np.round(absorbed / steps[:, None]), -127, 127).astype(np.int8),
-            patterns.get((layer, name), DENSE),
-            np.clip(np.round(bias / steps), -(2**31), 2**31 - 1).astype(np.int64),
-            multiplier.astype(np.int64),
-            shift.astype(np.int64),
-            np.zeros(columns, np.int64) if second is None else np.broadcast_to(second, (columns,)).astype(np.int64),
+            self.patterns.get((layer, name), DENSE),
+            np.round(shifted / steps).astype(np.int64),
+            multiplier, shift,
+            np.broadcast_to(np.asarray(second, np.int64), (columns,)),
             np.broadcast_to(np.asarray(input_scale, np.float64), (weight.shape[1],)),
             steps,
-        )
+            np.broadcast_to(np.asarray(offset, np.float64), (columns,)),
+        )  # fmt: skip
 
-    def after_norm(layer: int, tensor: str, norm: str, weights: Sequence[NDArray]):
+    def after_norm(self, layer: int, tensor: str, norm: str, weights: Sequence[NDArray]):
         """Parameters of a LayerNorm, the scales of its 16-bit and 8-bit results."""
-        gamma, beta = model.norm_parameters(norm)
-        values = seen(layer, tensor)
-        wide = _wide_scale(values, gamma)
-        narrow = (
-            channel_scales(values, weights, _ALPHA_NORM)
-            if weights
-            else np.full(model.hidden, float(np.abs(values).max()) / 127)
-        )
+        gamma, beta = self.model.norm_parameters(norm)
+        values = self.seen(layer, tensor)
+        wide = wide_scale(values, gamma, beta)
+        if weights:
+            narrow = self.channel_scales(values, weights, _ALPHA_NORM)
+        else:
+            narrow = np.full(self.model.hidden, float(np.abs(values).max()) / 127)
         parameters, real = _norm(gamma, beta, wide, narrow)
         return parameters, wide, real
 
-    def added(wide_in: float, values: NDArray) -> tuple[float, int]:
-        """Scale of a residual sum, and the multiplier of its 16-bit addend."""
-        scale = max(_wide_scale(values), wide_in * 65536 / 65535)
-        multiplier = round(wide_in / scale * 65536)
-        return wide_in * 65536 / multiplier, multiplier
+    def added(
+        self, layer: int, tensor: str, wide_in: float, before: float, name: str, input_scale: NDArray, inputs: str
+    ) -> tuple[float, LinearParameters, float]:
+        """A residual sum's scale, the parameters of the product in it, and what is taken from all its channels.
 
-    names = LINEAR_NAMES
-    layers = []
-    attention_inputs = [[model.linear(i, n)[0] for n in names[:3]] for i in range(model.layers)] + [[]]
-    embedding_norm, wide, narrow = after_norm(0, "input", model.norm_before, attention_inputs[0])
-    embedded_scale = _wide_scale(seen(0, "embedded"))
-    if model.norm_first:
-        wide = embedded_scale
-    for layer in range(model.layers):
-        report(f"layer {layer}")
-        steps = {n: narrow_scale(seen(layer, n)) for n in ("query", "key", "value", "context", "intermediate")}
-        found = {n: linear(layer, n, narrow, steps[n.split(".")[-1]]) for n in names[:3]}
-        size = model.hidden // model.heads
-        factor = steps["query"] * steps["key"] / math.sqrt(size) * math.log2(math.e) * 64
-        score_multiplier, score_shift = quantize_factor(factor)
-        gain = min(7, max(0, round(math.log2(steps["value"] / steps["context"]))))
-        sum_scale, second = added(wide, seen(layer, "sum1"))
-        found[names[3]] = linear(layer, names[3], steps["value"] / 2**gain, sum_scale, second)
-        norm1, norm_scale, narrow = after_norm(
-            layer, "normed", model.norm_between(layer), [model.linear(layer, names[4])[0]]
-        )
-        wide = sum_scale if model.norm_first else norm_scale
-        inputs = np.concatenate([np.arange(128), np.arange(-128, 0)]) * steps["intermediate"]
-        activated = model.activate(inputs.astype(np.float32)).astype(np.float64)
-        table_scale = max(float(np.abs(activated).max()), 1e-6) / 32767
-        wanted = channel_scales(seen(layer, "activated"), [model.linear(layer, names[5])[0]], _ALPHA_ACTIVATION)
-        multipliers = np.clip(np.round(table_scale / wanted * 65536), 1, 65535).astype(np.int64)
-        found[names[4]] = linear(layer, names[4], narrow, steps["intermediate"], multipliers)
-        sum_scale, second = added(wide, seen(layer, "sum2"))
-        found[names[5]] = linear(layer, names[5], table_scale * 65536 / multipliers, sum_scale, second)
-        norm2, norm_scale, narrow = after_norm(layer, "output", model.norm_behind(layer), attention_inputs[layer + 1])
-        wide = sum_scale if model.norm_first else norm_scale
-        layers.append(
-            LayerParameters(
-                found, int(score_multiplier), int(score_shift), gain,
-                np.round(activated / table_scale).astype(np.int16), norm1, norm2,
+        LayerNorm sees nothing of what all channels have in common, so it need not be in range. `before` was taken
+        from the addend already.
+        """
+        values = self.seen(layer, tensor)
+        common = float(values.mean(dtype=np.float64))
+        values = values - common
+        # The product alone must be in range, too, where the residual cancels it.
+        weight, bias = (a.astype(np.float64) for a in self.model.linear(layer, name))
+        product = self.seen(layer, inputs) @ weight.T + bias - (common - before)
+        least = self.floors(layer, name, input_scale, self.seen(layer, inputs), common - before)
+        wide = max(wide_scale(values), wide_scale(product) / MARGIN)
+        scale = max(wide, wide_in * 65536 / 65535, float(least.max()))
+        # Rounded down: the scale only grows, so that the sums stay in range.
+        multiplier = math.floor(wide_in / scale * 65536)
+        if multiplier:
+            scale = wide_in * 65536 / multiplier
+        what = f"calibration: layer {layer}, {name} and its residual"
+        require_normalizable(values, what, scale, functools.partial(self.calibration.blame, layer))
+        unlike = np.sqrt(values.var(1)) / max(abs(common), 1e-30)
+        if unlike.min() < _LEAST_UNLIKE:
+            token = int(unlike.argmin())
+            raise InputError(
+                f"{what}, token {token}: all channels have {common:.3g} in common, of which it deviates by "
+                f"{unlike[token]:.2g}; fp32, whose steps are 6e-8, tells {_LEAST_UNLIKE:g} apart"
+                f"{self.calibration.blame(layer, True)}."
             )
+        parameters = self.linear(layer, name, input_scale, scale, second=multiplier, offset=common - before)
+        return scale, parameters, common
+
+    def attention(
+        self, layer: int, narrow: NDArray
+    ) -> tuple[dict[str, LinearParameters], tuple[Ints, Ints, Ints, Ints], NDArray]:
+        """Queries, keys and values; the heads' multipliers, shifts, coarseness and gains; the context's scales."""
+        model, names = self.model, LINEAR_NAMES
+        query, key, value, context = (self.seen(layer, n) for n in ("query", "key", "value", "context"))
+        # Softmax sees nothing of what all keys have in common.
+        common = key.mean(0, dtype=np.float64)
+        inputs = self.seen(layer, "input")
+        least = [self.floors(layer, n, narrow, inputs, o) for n, o in zip(names[:3], (0.0, common, 0.0), strict=True)]
+        scales = head_scales(query, key - common, value, context, least, model.heads, self.narrow_scale)
+        found = {
+            name: self.linear(layer, name, narrow, scale, offset=offset)
+            for name, scale, offset in (
+                (names[0], scales.query, 0.0), (names[1], scales.key, common), (names[2], scales.value, 0.0)
+            )
+        }  # fmt: skip
+        size = model.hidden // model.heads
+        largest = self.calibration.largest_scores(layer, common)
+        alike = self.calibration.largest_scores(layer, np.zeros(model.hidden))
+        for head in np.flatnonzero((alike > 1e6) & (largest < _LEAST_UNLIKE * alike)):
+            raise InputError(
+                f"layer {layer}, head {head}: scores reach {alike[head]:.3g}, but differ between keys by "
+                f"{largest[head]:.3g} only, which fp32 does not resolve beyond {_LEAST_UNLIKE:g} of them"
+                f"{self.calibration.blame(layer, True)}."
+            )
+        chosen = [score_factor(float(p), size, float(s)) for p, s in zip(scales.products, largest, strict=True)]
+        real = np.array([factor for factor, _ in chosen])
+        for head in np.flatnonzero(real > LARGEST_FACTOR):
+            raise InputError(
+                f"layer {layer}, head {head}: queries and keys cancel, so that scores reach {largest[head]:.3g} only; "
+                f"a step of their products is {real[head]:.3g} of the softmax's, and {LARGEST_FACTOR:.3g} is the limit."
+            )
+        multiplier, shift = factors(real)
+        coarse = np.array([c for _, c in chosen], np.int64)
+        return found, (multiplier, shift, coarse, scales.gain), scales.value / 2.0 ** np.repeat(scales.gain, size)
+
+    def encoder(self, report: Callable[[str], None]) -> QuantizedEncoder:
+        """All layers."""
+        model, names = self.model, LINEAR_NAMES
+        layers = []
+        attention_inputs = [[model.linear(i, n)[0] for n in names[:3]] for i in range(model.layers)] + [[]]
+        embedding_norm, wide, narrow = self.after_norm(0, "input", model.norm_before, attention_inputs[0])
+        embedded, embedded_scale, taken = self.seen(0, "embedded"), 0.0, 0.0
+        if model.norm_first:
+            wide = embedded_scale = wide_scale(embedded)
+        blame = functools.partial(self.calibration.blame, -1)
+        require_normalizable(embedded, "calibration: the sum of embeddings", embedded_scale, blame)
+        for layer in range(model.layers):
+            report(f"layer {layer}")
+            found, heads, context_scale = self.attention(layer, narrow)
+            sum_scale, found[names[3]], common = self.added(
+                layer, "sum1", wide, taken, names[3], context_scale, "context"
+            )
+            taken = common if model.norm_first else 0.0
+            norm1, norm_scale, narrow = self.after_norm(
+                layer, "normed", model.norm_between(layer), [model.linear(layer, names[4])[0]]
+            )
+            wide = sum_scale if model.norm_first else norm_scale
+            found[names[4]], table, activated_scale = self.activation(layer, narrow)
+            sum_scale, found[names[5]], common = self.added(
+                layer, "sum2", wide, taken, names[5], activated_scale, "activated"
+            )
+            taken = common if model.norm_first else 0.0
+            norm2, norm_scale, narrow = self.after_norm(
+                layer, "output", model.norm_behind(layer), attention_inputs[layer + 1]
+            )
+            wide = sum_scale if model.norm_first else norm_scale
+            layers.append(LayerParameters(found, *heads, table=table, norm1=norm1, norm2=norm2))
+        return QuantizedEncoder(
+            tuple(layers), embedding_norm, embedded_scale, float(narrow[0]),
+            model.hidden, model.heads, model.intermediate, model.norm_first, model.pooling,
         )  # fmt: skip
-    return QuantizedEncoder(
-        tuple(layers), embedding_norm, embedded_scale, float(narrow[0]),
-        model.hidden, model.heads, model.intermediate, model.norm_first, model.pooling,
-    )  # fmt: skip
+
+    def activation(self, layer: int, narrow: NDArray) -> tuple[LinearParameters, NDArray[np.int16], NDArray]:
+        """The first feed-forward product, the activation's table, and the scales of its 8-bit results."""
+        model, (first, second) = self.model, LINEAR_NAMES[4:]
+        weights = model.linear(layer, second)[0]
+        values, activated = (self.seen(layer, n).astype(np.float64) for n in ("intermediate", "activated"))
+        # Channels that nothing reads must not be what the table is made for.
+        read = np.abs(weights).max(0) > 0
+        shrink = np.maximum(1.0, np.abs(values).max(0) / _LARGEST_INTERMEDIATE)
+        step = self.narrow_scale(np.where(read, values / shrink, 0))
+        # A whole channel whose products cancel has a coarser grid, too.
+        shrink = np.maximum(shrink, self.floors(layer, first, narrow, self.seen(layer, "normed")) / step)
+        inputs = np.concatenate([np.arange(128), np.arange(-128, 0)]) * step
+        results = model.activate(inputs.astype(np.float32)).astype(np.float64)
+        table_scale = (float(np.abs(results).max()) or 1.0) / 32767
+        wanted = self.channel_scales(np.where(read, activated / shrink, 0), [weights * shrink], _ALPHA_ACTIVATION)
+        multipliers = np.clip(np.round(table_scale / wanted * 65536), 1, 65535).astype(np.int64)
+        found = self.linear(layer, first, narrow, step * shrink, second=multipliers)
+        table = np.round(results / table_scale).astype(np.int16)
+        return found, table, table_scale * 65536 / multipliers * shrink

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..files import write_all
+from .finite import require_finite, require_rows
 from .minilm import Array, gelu, layer_norm
 
 __all__ = ["LINEAR_NAMES", "BertModel", "Product"]
@@ -68,8 +69,8 @@ class BertModel:
         Raises
         ------
         InputError
-            If a file is missing or unreadable, the model is not of the family, or tensors are missing
-            (all of them are named).
+            If a file is missing or unreadable, the model is not of the family, tensors are missing
+            (all of them are named), or some hold NaN or infinity.
         """
         from safetensors.numpy import load_file
 
@@ -97,6 +98,7 @@ class BertModel:
         missing = [name for name in model.names() if name not in tensors]
         if missing:
             raise InputError(f"{folder / 'model.safetensors'} lacks {len(missing)} tensors: {', '.join(missing[:8])}.")
+        require_finite(tensors, str(folder / "model.safetensors"))
         return model
 
     def save(self, folder: Path) -> None:
@@ -136,8 +138,16 @@ class BertModel:
         return found + [f"{n}.{p}" for n in norms for p in ("weight", "bias")]
 
     def embed(self, ids: list[int]) -> Array:
-        """Sum of the embeddings, before their LayerNorm: shape (tokens, hidden)."""
+        """Sum of the embeddings, before their LayerNorm: shape (tokens, hidden).
+
+        Raises
+        ------
+        InputError
+            If a token has no embedding.
+        """
         t = self.tensors
+        words, positions = (len(t[f"embeddings.{n}_embeddings.weight"]) for n in ("word", "position"))
+        require_rows(ids, words, positions)
         return (
             t["embeddings.word_embeddings.weight"][ids]
             + t["embeddings.position_embeddings.weight"][: len(ids)]

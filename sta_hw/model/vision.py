@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..files import write_all
 from .bert import BertModel
+from .finite import require_finite
 from .minilm import Array
 
-__all__ = ["VisionModel"]
+__all__ = ["VISION_TENSORS", "VisionModel"]
+
+VISION_TENSORS = ("patch", "patch_bias", "class_tokens", "positions", "classifier", "classifier_bias")
+"""A vision transformer's tensors around its encoder."""
 
 _LAYER_NAMES = {
     "attention.attention.query": "attention.self.query", "attention.attention.key": "attention.self.key",
@@ -62,8 +66,8 @@ class VisionModel:
         Raises
         ------
         InputError
-            If a file is missing or unreadable, the model is not of the family, tensors are missing, or some would be
-            left out; all of them are named.
+            If a file is missing or unreadable, the model is not of the family, tensors are missing, some would be
+            left out, or hold NaN or infinity; all of them are named.
         """
         from safetensors.numpy import load_file
 
@@ -112,6 +116,7 @@ class VisionModel:
         classifier, classifier_bias = take("classifier.weight"), take("classifier.bias")
         if missing:
             raise InputError(f"{folder / 'model.safetensors'} lacks {len(missing)} tensors: {', '.join(missing[:8])}.")
+        require_finite(given, str(folder / "model.safetensors"))
         left.pop("embeddings.mask_token", None)  # of pre-training alone
         if left:
             raise InputError(
@@ -170,8 +175,9 @@ class VisionModel:
         Raises
         ------
         InputError
-            If their size is not the model's.
+            If their size is not the model's, or a value is not finite.
         """
+        require_finite({"pixel": images}, "images", ("image", "channel", "row", "column"))
         hidden, channels, size, _ = self.patch.shape
         count, given, height, width = images.shape
         patches = self.tokens - len(self.class_tokens)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from .softmax import SoftmaxRows
 from .vector import activate, add_residual, layer_norm
 from .weights import WeightsError, dense_weights
 
-__all__ = ["ProgramError", "run_program"]
+__all__ = ["ProgramError", "ProgramRun", "run_counted", "run_program"]
 
 _PARAMETER_BYTES = 16
 
@@ -46,6 +47,28 @@ class _AddressError(CheckError):
     """Bytes that are not in the image."""
 
 
+@dataclass(frozen=True)
+class ProgramRun:
+    """What a program leaves.
+
+    Attributes
+    ----------
+    image : uint8 array
+    saturated : dict of int
+        How many groups of values, as the hardware computes them side by side, had one at an end of its range: the
+        counters of the same names (sta_hw/registers.py).
+    """
+
+    image: NDArray[np.uint8]
+    saturated: dict[str, int]
+
+
+def _at_limit(values: NDArray, limit: int, side_by_side: int) -> int:
+    """Groups of rows of a column, `values` of shape (columns, rows), with a value of magnitude `limit`."""
+    wide = np.abs(values.astype(np.int64)) == limit
+    return int(wide.reshape(len(values), -1, side_by_side).any(-1).sum())
+
+
 class _Machine:
     def __init__(self, image: NDArray[np.uint8], config: Config) -> None:
         self.image, self.config = image, config
@@ -58,6 +81,9 @@ class _Machine:
         }
         self.sums: NDArray[np.int32] = np.zeros((0, config.rows), np.int32)
         self.rows = SoftmaxRows(config.rows, wide=False)
+        self.saturated = dict.fromkeys(
+            ("saturated_scores", "saturated_sums", "saturated_norms", "saturated_results"), 0
+        )
         self.probabilities: list[tuple[NDArray, NDArray, NDArray | None]] = []
 
     def bytes_at(self, address: int, count: int) -> NDArray[np.uint8]:
@@ -146,6 +172,7 @@ class _Machine:
         """Results of shape (columns, rows) to memory."""
         columns, rows = results.shape
         mode = Result(i["result"])
+        wide = mode in (Result.STORE16, Result.RESIDUAL)
         data: NDArray
         if mode == Result.ACTIVATE:
             table = np.ascontiguousarray(self.chip[Target.TABLE]).view("<i2")[:, 0]
@@ -157,8 +184,10 @@ class _Machine:
             data = results
         else:
             data = results.astype(np.int8)
-            if mode == Result.TRANSPOSE:
-                data = data.reshape(-1, self.config.groups, rows).transpose(0, 2, 1)
+        name, limit = ("saturated_sums", 32767) if wide else ("saturated_results", 127)
+        self.saturated[name] += _at_limit(data, limit, self.config.drain_lanes)
+        if mode == Result.TRANSPOSE:
+            data = data.reshape(-1, self.config.groups, rows).transpose(0, 2, 1)
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
         self.bytes_at(i["result_address"], len(raw))[:] = raw
 
@@ -168,8 +197,9 @@ class _Machine:
         number = np.arange(i["columns"])
         depth = i["columns"] // groups
         key = groups * (number % depth) + number // depth
+        self.saturated["saturated_scores"] += _at_limit(results[key < i["keys"]], 32767, self.config.drain_lanes)
         if i["row_first"]:
-            self.rows = SoftmaxRows(self.config.rows, wide=False)
+            self.rows = SoftmaxRows(self.config.rows, wide=False, coarse=i["coarse"])
         probabilities = self.rows.block(results.T.astype(np.int64), key < i["keys"])
         totals = np.stack(self.rows.reciprocals(i["gain"])) if i["row_last"] else None
         self.probabilities.append((probabilities, self.rows.growth.clip(max=31), totals))
@@ -196,6 +226,7 @@ class _Machine:
         shift = np.array([((int(w) >> 18 & 0xFFFF) ^ 0x8000) - 0x8000 for w in words])
         multiplier = np.array([int(w) >> 34 & 0xFFFF for w in words])
         wide, narrow = layer_norm(x, scale, shift, multiplier, i["inverse"])
+        self.saturated["saturated_norms"] += _at_limit(wide.T, 32767, self.config.lanes // 2)
         self.bytes_at(i["wide_address"], 2 * x.size)[:] = np.ascontiguousarray(wide.T).view(np.uint8).reshape(-1)
         self.bytes_at(i["narrow_address"], x.size)[:] = np.ascontiguousarray(narrow.T).view(np.uint8).reshape(-1)
 
@@ -206,7 +237,17 @@ def run_program(
     config: Config,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.uint8]:
-    """The image after the program at `program_address` has run; `image` itself is not changed.
+    """`run_counted`'s image."""
+    return run_counted(image, program_address, config, progress).image
+
+
+def run_counted(
+    image: NDArray[np.uint8],
+    program_address: int,
+    config: Config,
+    progress: Callable[[int, int], None] | None = None,
+) -> ProgramRun:
+    """The image after the program at `program_address` has run, and what saturated; `image` itself is not changed.
 
     Parameters
     ----------
@@ -270,4 +311,4 @@ def run_program(
             run(number, instruction)
         if progress:
             progress(number + 1, len(instructions))
-    return machine.image
+    return ProgramRun(machine.image, machine.saturated)

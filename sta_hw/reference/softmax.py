@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "COARSE_BITS",
     "FRACTION_BITS",
     "NO_EXPONENT",
     "SoftmaxRow",
@@ -19,8 +20,10 @@ __all__ = [
 
 FRACTION_BITS = 6
 """Logits are fixed point in base-2 units: a logit of 64 doubles the probability."""
+COARSE_BITS = 3
+"""Fraction bits that coarse logits lack: one of 8 doubles the probability."""
 NO_EXPONENT = -512
-"""Exponent of a row, or of its first blocks, without any unmasked element."""
+"""Exponent of a row, or of its first blocks, without any unmasked element; times 8 where logits may be coarse."""
 
 
 def fraction_table() -> NDArray[np.int64]:
@@ -58,8 +61,9 @@ class SoftmaxRow:
 
 
 def softmax_row(
-    logits: ArrayLike, mask: ArrayLike | None = None, *, block: int, lanes: int, wide: bool, gain: int = 0
-) -> SoftmaxRow:
+    logits: ArrayLike, mask: ArrayLike | None = None, *, block: int, lanes: int, wide: bool, gain: int = 0,
+    coarse: int | None = None,
+) -> SoftmaxRow:  # fmt: skip
     """The softmax of one row, as the hardware computes it.
 
     Parameters
@@ -75,10 +79,12 @@ def softmax_row(
         16-bit probabilities instead of 8.
     gain : int
         0 to 7; see `SoftmaxRow`.
+    coarse : 0, 1 or None
+        As `SoftmaxRows` takes it.
     """
     logits = np.asarray(logits, np.int64)
     keep = np.ones(len(logits), bool) if mask is None else np.asarray(mask, bool)
-    rows = SoftmaxRows(1, wide=wide)
+    rows = SoftmaxRows(1, wide=wide, coarse=coarse)
     probabilities = np.zeros(len(logits), np.int64)
     exponents = np.zeros(len(logits), np.int64)
     for start in range(0, len(logits), block):
@@ -94,6 +100,14 @@ def softmax_row(
 class SoftmaxRows:
     """Several rows side by side, block after block.
 
+    Parameters
+    ----------
+    rows : int
+    wide : bool
+        16-bit probabilities instead of 8.
+    coarse : 0 or 1, an array of them, shape (rows,), or None
+        1: the logits have 3 fraction bits instead of 6. None: they cannot have.
+
     Attributes
     ----------
     exponent, total : int64 arrays, shape (rows,)
@@ -102,9 +116,11 @@ class SoftmaxRows:
         By how much the last block raised the exponents; 0 for the first.
     """
 
-    def __init__(self, rows: int, *, wide: bool) -> None:
+    def __init__(self, rows: int, *, wide: bool, coarse: ArrayLike | None = None) -> None:
         self.wide = wide
-        self.exponent = np.full(rows, NO_EXPONENT, np.int64)
+        flags = np.asarray(0 if coarse is None else coarse, np.int64)
+        self._places = COARSE_BITS * np.broadcast_to(flags, (rows,))[:, None]
+        self.exponent = np.full(rows, NO_EXPONENT << (0 if coarse is None else COARSE_BITS), np.int64)
         self.total = np.zeros(rows, np.int64)
         self.growth = np.zeros(rows, np.int64)
         self._carry = np.full(rows, 1 << 15, np.int64)
@@ -118,6 +134,7 @@ class SoftmaxRows:
         logits : int, shape (rows, elements)
         keep : bool, shape (elements,)
         """
+        logits = logits << self._places
         whole = logits // 64
         previous = self.exponent
         if keep.any():
@@ -136,9 +153,12 @@ class SoftmaxRows:
         self._fresh = False
         return probabilities
 
-    def reciprocals(self, gain: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Multipliers and shifts that divide by the rows' totals."""
-        found = np.array([_reciprocal(int(t), self.wide, gain) for t in self.total], np.int64)
+    def reciprocals(self, gain: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Multipliers and shifts that divide by the rows' totals, times ``2**gain``, of all rows or of each."""
+        gains = np.broadcast_to(np.asarray(gain, np.int64), self.total.shape)
+        found = np.array(
+            [_reciprocal(int(t), self.wide, int(g)) for t, g in zip(self.total, gains, strict=True)], np.int64
+        )
         return found[:, 0], found[:, 1]
 
 

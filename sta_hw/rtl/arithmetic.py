@@ -6,7 +6,7 @@ import itertools
 
 from amaranth.hdl import Mux, Signal, Value
 
-__all__ = ["ring_shift", "saturated"]
+__all__ = ["at_limit", "ring_shift", "saturated"]
 
 
 def saturated(value: Value, bits: int) -> Value:
@@ -20,6 +20,12 @@ def saturated(value: Value, bits: int) -> Value:
     lowest = sign & ~value[: bits - 1].any()
     limit = (1 << (bits - 1)) - 1
     return Mux(over | lowest, Mux(sign, -limit, limit), value[:bits].as_signed())
+
+
+def at_limit(value: Value, bits: int) -> Value:
+    """Condition: `value`, saturated to `bits` bits by `saturated`, is one of the ends of its range."""
+    inner = value[1 : bits - 1]
+    return value[0] & Mux(value[bits - 1], ~inner.any(), inner.all())
 
 
 def ring_shift(ring: list[Signal], new: Value) -> list:

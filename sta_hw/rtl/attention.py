@@ -13,15 +13,18 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
-from .arithmetic import ring_shift
+from .arithmetic import at_limit, ring_shift
 from .layouts import growth_layout, row_parameter_layout
 from .queue import Queue, RegisterSlice, credits
 from .sequencer import Gearbox
 
 __all__ = ["AttentionSoftmax", "block_layout"]
 
-_EXPONENT_BITS = 11
-_LOWEST = -512
+_FRACTION_BITS = 6
+_COARSE_BITS = 3
+"""Fraction bits that coarse scores lack."""
+_EXPONENT_BITS = 11 + _COARSE_BITS
+_LOWEST = -512 << _COARSE_BITS
 _SUM_BITS = 32
 _OUTPUT_DEPTH = 16
 _PIPELINE = 6
@@ -30,10 +33,19 @@ _PIPELINE = 6
 
 def block_layout() -> data.StructLayout:
     """A block of keys: window depth (the block has ``groups * depth`` keys), how many of them are valid,
-    whether it is the row's first and last, and the gain of the reciprocal (0 to 7)."""
+    whether it is the row's first and last, the gain of the reciprocal (0 to 7), and whether its scores are coarse."""
     return data.StructLayout(
-        {"depth": unsigned(6), "keys": unsigned(16), "first": unsigned(1), "last": unsigned(1), "gain": unsigned(3)}
-    )
+        {
+            "depth": unsigned(6), "keys": unsigned(16), "first": unsigned(1), "last": unsigned(1), "gain": unsigned(3),
+            "coarse": unsigned(1),
+        }
+    )  # fmt: skip
+
+
+def _scaled(score: Value, coarse: Value) -> Value:
+    """A score with 6 fraction bits, 19 bits wide: coarse ones come with 3."""
+    fine = Cat(score, score[-1].replicate(_COARSE_BITS))
+    return Mux(coarse, Cat(Const(0, _COARSE_BITS), score), fine).as_signed()
 
 
 class AttentionSoftmax(wiring.Component):
@@ -51,7 +63,7 @@ class AttentionSoftmax(wiring.Component):
     block : In(stream of block_layout)
         One per block, before its scores.
     scores : In(stream of drain_lanes x signed(16))
-        Base-2 logits with 6 fraction bits; key after key, all rows of a key in order. Keys come in the
+        Base-2 logits with 6 fraction bits, or 3 if coarse; key after key, all rows of a key in order. Keys come in the
         order of window positions: number ``g * depth + p`` is key ``groups * p + g`` of the block.
     probabilities : Out(stream of lanes x unsigned(8))
         In the same order.
@@ -61,6 +73,8 @@ class AttentionSoftmax(wiring.Component):
     totals : Out(stream of row_parameter_layout)
         After a row's last block: the requantization of each row that divides by its sum.
     busy : Out(1)
+    saturated : Out(1)
+        A word of scores of a valid key had one at an end of its 16 bits.
     """
 
     def __init__(self, config: Config) -> None:
@@ -73,6 +87,7 @@ class AttentionSoftmax(wiring.Component):
                 "growth": Out(stream.Signature(growth_layout(config))),
                 "totals": Out(stream.Signature(row_parameter_layout())),
                 "busy": Out(1),
+                "saturated": Out(1),
             }
         )
 
@@ -145,8 +160,12 @@ class AttentionSoftmax(wiring.Component):
         whole = [Signal(signed(_EXPONENT_BITS), name=f"whole_{i}", reset_less=True) for i in range(taken)]
         move_1, valid_1 = Signal(), Signal()
         m.d.sync += [
-            *(w.eq((score >> 6) + 1) for score, w in zip(scores, whole, strict=True)),
+            *(
+                w.eq((_scaled(score, block.coarse) >> _FRACTION_BITS) + 1)
+                for score, w in zip(scores, whole, strict=True)
+            ),
             move_1.eq(move), valid_1.eq(valid), end_1.eq(move & end),
+            self.saturated.eq(move & valid & Cat(at_limit(score, 16) for score in scores).any()),
         ]  # fmt: skip
         with m.If(move_1):
             for ring, found in zip(maxima, whole, strict=True):
@@ -297,10 +316,10 @@ class AttentionSoftmax(wiring.Component):
         with m.If(~fsm.ongoing("IDLE")):
             m.d.comb += self.busy.eq(1)
 
-        self._pipeline(m, queue.r_data, go, turn, exponents, carries, sums, output)
+        self._pipeline(m, queue.r_data, block.coarse, go, turn, exponents, carries, sums, output)
         self._reciprocals(m, total, gains[2], finished[2], totals)
 
-    def _pipeline(self, m: Module, word: Value, go, turn, exponents, carries, sums, output) -> None:
+    def _pipeline(self, m: Module, word: Value, coarse: Value, go, turn, exponents, carries, sums, output) -> None:
         """Exponentials with error diffusion along each row: a pipeline that never stalls."""
         flags = [go]
         for i in range(_PIPELINE):
@@ -310,20 +329,21 @@ class AttentionSoftmax(wiring.Component):
         table = [round(2 ** (f / 64) * 2**15) for f in range(64)]
         results = []
         for i in range(self.config.lanes):
-            score = Signal(signed(16), name=f"score_{i}", reset_less=True)
+            score = Signal(signed(16 + _COARSE_BITS), name=f"score_{i}", reset_less=True)
             keep = Signal(name=f"keep_{i}", reset_less=True)
             exponent = Signal(signed(_EXPONENT_BITS), name=f"row_exponent_{i}", reset_less=True)
-            m.d.sync += [Cat(score, keep).eq(word[17 * i :][:17]), exponent.eq(exponents[i][0] - 1)]
+            given = word[17 * i :][:17]
+            m.d.sync += [score.eq(_scaled(given[:16], coarse)), keep.eq(given[16]), exponent.eq(exponents[i][0] - 1)]
             rom = m.submodules[f"fraction_{i}"] = memory.Memory(shape=unsigned(16), depth=64, init=table)
             read = rom.read_port()
             m.d.comb += [read.addr.eq(score[:6]), read.en.eq(1)]
-            gap = Signal(12, name=f"gap_{i}", reset_less=True)
+            gap = Signal(_EXPONENT_BITS + 1, name=f"gap_{i}", reset_less=True)
             places = Signal(5, name=f"places_{i}", reset_less=True)
             places_3 = Signal(5, name=f"places_3_{i}", reset_less=True)
             keep_2, keep_3 = Signal(name=f"keep_2_{i}", reset_less=True), Signal(name=f"keep_3_{i}", reset_less=True)
             fraction = Signal(16, name=f"fraction_register_{i}", reset_less=True)
             fine = Signal(24, name=f"fine_{i}", reset_less=True)
-            m.d.comb += gap.eq(exponent - (score >> 6))  # not negative where it counts
+            m.d.comb += gap.eq(exponent - (score >> _FRACTION_BITS))  # not negative where it counts
             m.d.sync += [
                 places.eq(Mux(gap[5:].any(), 31, gap[:5])),
                 places_3.eq(places),

@@ -33,6 +33,7 @@ EVENTS = (
     "engine_busy", "engine_wait_memory", "engine_wait_softmax", "engine_wait_norm", "engine_wait_product",
     "engine_wait_results", "engine_wait_rescale", "engine_wait_loads", "engine_idle",
     "load_busy", "norm_busy", "softmax_busy", "read_beats", "write_beats",
+    "saturated_scores", "saturated_sums", "saturated_norms", "saturated_results",
 )  # fmt: skip
 
 
@@ -49,7 +50,7 @@ class Core(wiring.Component):
         Finish what the bus has under way and do no more.
     idle : Out(1)
         Stopped, and the bus is quiet.
-    stalled : Out(7), events : Out(14), completed : Out(5)
+    stalled : Out(7), events : Out(18), completed : Out(5)
         For the registers, and for a logic analyser.
     reads, writes
         The channels of `ReadMaster` and `WriteMaster`, prefixed ``ar``, ``r``, ``aw``, ``w``, ``b``.
@@ -164,7 +165,7 @@ class Core(wiring.Component):
         done = self._order(
             m, heads, accepted, loader, engine, values, positions, parameters, windows, feed, results, norm
         )
-        self._events(m, heads, done, engine, loader, norm, softmax, windows)
+        self._events(m, heads, done, engine, loader, norm, softmax, windows, results)
         self._outcome(m, fetch, done, accepted, bad, reads, writes, engine)
         offers = [engine.activations, values.words, engine.results]
         m.d.comb += self.stalled.eq(
@@ -247,7 +248,7 @@ class Core(wiring.Component):
             m.d.sync += [self._engine_fault.eq(1), self._engine_instruction.eq(numbers.r_data)]
         return done
 
-    def _events(self, m: Module, heads, done, engine, loader, norm, softmax, windows) -> None:
+    def _events(self, m: Module, heads, done, engine, loader, norm, softmax, windows, results) -> None:
         """What each unit does in this cycle. The engine's reasons exclude one another."""
         waits = self._waits["windows"]
         window_waits = heads["windows"].valid
@@ -274,6 +275,10 @@ class Core(wiring.Component):
             "softmax_busy": softmax.busy,
             "read_beats": self.rvalid & self.rready,
             "write_beats": self.wvalid & self.wready,
+            "saturated_scores": softmax.saturated,
+            "saturated_sums": results.saturated[0],
+            "saturated_norms": norm.saturated,
+            "saturated_results": results.saturated[1],
         }
         m.d.sync += self.events.eq(Cat(events[name] for name in EVENTS))
 

@@ -158,6 +158,7 @@ def dispatch(m: Module, config: Config, fetch: Fetch, stop: Value) -> tuple[dict
         entry.block.first.eq(product["row_first"]),
         entry.block.last.eq(product["row_last"]),
         entry.block.gain.eq(product["gain"]),
+        entry.block.coarse.eq(product["coarse"]),
         entry.instruction.eq(number),
     ]
     entry = entries["norms"]

@@ -11,7 +11,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
-from .arithmetic import ring_shift, saturated
+from .arithmetic import at_limit, ring_shift, saturated
 from .axi import ADDRESS_BITS
 from .dma import run_layout
 from .layouts import COUNT_BITS
@@ -63,6 +63,8 @@ class Norm(wiring.Component):
         A run is in memory.
     done : Out(1)
     busy : Out(1)
+    saturated : Out(1)
+        A word of 16-bit results had one at an end of its range.
     """
 
     def __init__(self, config: Config) -> None:
@@ -76,7 +78,7 @@ class Norm(wiring.Component):
                 "parameters_run": Out(run), "parameters": In(word),
                 "wide_run": Out(run), "wide": Out(word), "wide_done": In(1),
                 "narrow_run": Out(run), "narrow": Out(word), "narrow_done": In(1),
-                "done": Out(1), "busy": Out(1),
+                "done": Out(1), "busy": Out(1), "saturated": Out(1),
             }
         )  # fmt: skip
 
@@ -320,6 +322,7 @@ class Norm(wiring.Component):
             stage = Signal(name=f"normalized_{k + 1}")
             m.d.sync += stage.eq(valid)
             valid = stage
+        m.d.sync += self.saturated.eq(valid & Cat(at_limit(r, 16) for r in results_16).any())
         m.d.comb += [
             wide.w_en.eq(valid),
             wide.w_data.eq(Cat(*results_16)),

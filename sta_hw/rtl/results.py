@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import Config
 from ..isa import Result
-from .arithmetic import saturated
+from .arithmetic import at_limit, saturated
 from .attention import block_layout
 from .axi import ADDRESS_BITS
 from .dma import run_layout
@@ -65,6 +65,8 @@ class ResultPath(wiring.Component):
         To the softmax.
     done : Out(2)
         Products finished in this cycle.
+    saturated : Out(2)
+        Results on their way to memory, one at least of which is an end of its range: 16 bits, 8 bits.
     """
 
     def __init__(self, config: Config) -> None:
@@ -86,6 +88,7 @@ class ResultPath(wiring.Component):
                 "block": Out(stream.Signature(block_layout())),
                 "scores": Out(stream.Signature(data.ArrayLayout(signed(16), config.drain_lanes))),
                 "done": Out(2),
+                "saturated": Out(2),
             }
         )
 
@@ -241,6 +244,13 @@ class ResultPath(wiring.Component):
             result = Signal(signed(16), name=f"result_{i}", reset_less=True)
             m.d.sync += result.eq(Mux(flags[at + 1][1], saturated(total, 8), saturated(total, 16)))
             results.append(result)
+        taken, is_wide = flags[_LATENCY][0], flags[_LATENCY][3]
+        m.d.sync += self.saturated.eq(
+            Cat(
+                taken & is_wide & Cat(at_limit(r, 16) for r in results).any(),
+                taken & ~is_wide & Cat(at_limit(r, 8) for r in results).any(),
+            )
+        )
         m.d.comb += [queue.w_en.eq(flags[_LATENCY][0]), queue.w_data.eq(Cat(*results, flags[_LATENCY][3:5]))]
         self._pack(m, queue)
         return go

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..compiler.embedded import quantize_embedded
 from ..compiler.quantize import (
     LayerParameters,
     LinearParameters,
@@ -30,7 +31,7 @@ from ..formats.nm import satisfies
 from ..model.bert import LINEAR_NAMES
 from ..reference.engine import matrix_sums
 from ..reference.requantizer import requantize
-from ..reference.softmax import SoftmaxRows
+from ..reference.softmax import COARSE_BITS, FRACTION_BITS, SoftmaxRows
 from ..reference.vector import activate, add_residual, layer_norm
 from .encoder import Encoder
 
@@ -77,8 +78,7 @@ class HardwareEncoder(nn.Module):
         most = self.config.groups * self.config.window
         if max(counts) > most:
             raise InputError(f"a text has {max(counts)} tokens; quantization-aware tuning takes {most} at most.")
-        rows = np.concatenate(embedded) / q.embedded_scale
-        stream = torch.from_numpy(np.clip(np.round(rows), -32767, 32767).astype(np.float32))
+        stream = torch.from_numpy(quantize_embedded(np.concatenate(embedded), q.embedded_scale)[0].astype(np.float32))
         norms = self._norms()
         wide, narrow = self.norm(stream, norms[0], q.embedding_norm)
         if not q.norm_first:
@@ -111,9 +111,13 @@ class HardwareEncoder(nn.Module):
         factor = torch.from_numpy((p.input_scale[None, :] / p.steps[:, None]).astype(np.float32))
         weight = linear.weight * factor
         weights = _weights(linear, p)
-        bias = linear.bias / torch.from_numpy(p.steps.astype(np.float32))
-        real = torch.from_numpy((p.multiplier / 2.0 ** (12 + 4 * p.shift)).astype(np.float32))
-        value = (functional.linear(x, _straight(weight, weights)) + bias) * real
+        factor_out = p.multiplier / 2.0 ** (12 + 4 * p.shift)
+        real = torch.from_numpy(factor_out.astype(np.float32))
+        # One factor for the bias: the steps alone may be beyond fp32.
+        bias = (linear.bias - torch.from_numpy(p.offset.astype(np.float32))) * torch.from_numpy(
+            (factor_out / p.steps).astype(np.float32)
+        )
+        value = functional.linear(x, _straight(weight, weights)) * real + bias
         sums = matrix_sums(_ints(x), weights)  # (columns, rows)
         exact = requantize(sums, _bias(linear, p)[:, None], p.multiplier[:, None], p.shift[:, None], wide=wide)
         return _straight(value, exact.T)
@@ -145,26 +149,29 @@ class HardwareEncoder(nn.Module):
         """Scores, softmax and context of every text and head."""
         heads = self.quantized.heads
         size = query.shape[1] // heads
-        scale = p.score_multiplier / 2.0 ** (12 + 4 * p.score_shift)
+        multipliers, shifts, gains = (a.reshape(heads, 1, 1) for a in (p.score_multiplier, p.score_shift, p.gain))
+        natural = math.log(2) / 2.0 ** (FRACTION_BITS - COARSE_BITS * p.coarse.reshape(heads, 1, 1))
+        scale = torch.from_numpy((multipliers / 2.0 ** (12 + 4 * shifts) * natural).astype(np.float32))
         found = []
         for q, k, v in zip(query.split(counts), key.split(counts), value.split(counts), strict=True):
             tokens = len(q)
             q, k, v = (t.unflatten(1, (heads, size)).transpose(0, 1) for t in (q, k, v))
             products = q @ k.transpose(1, 2)
-            logits = requantize(_ints(products), 0, p.score_multiplier, p.score_shift, wide=True)
+            logits = requantize(_ints(products), 0, multipliers, shifts, wide=True)
             order, keep = _key_order(self.config, tokens)
             columns = np.zeros((heads * tokens, len(order)), np.int64)
             columns[:, keep] = logits.reshape(heads * tokens, tokens)[:, order[keep]]
-            rows = SoftmaxRows(heads * tokens, wide=False)
+            rows = SoftmaxRows(heads * tokens, wide=False, coarse=np.repeat(p.coarse, tokens))
             ordered = rows.block(columns, keep)
             probabilities = np.zeros((heads * tokens, tokens), np.int64)
             probabilities[:, order[keep]] = ordered[:, keep]
-            multiplier, shift = rows.reciprocals(p.gain)
+            multiplier, shift = rows.reciprocals(np.repeat(p.gain, tokens))
             sums = probabilities.reshape(heads, tokens, tokens) @ _ints(v)
             exact = requantize(
                 sums, 0, multiplier.reshape(heads, tokens, 1), shift.reshape(heads, tokens, 1), wide=False
             )
-            real = torch.softmax(products * (scale * math.log(2) / 64), -1) @ v * 2.0**p.gain
+            gained = torch.from_numpy(2.0 ** gains.astype(np.float32))
+            real = torch.softmax(products * scale, -1) @ v * gained
             found.append(_straight(real, exact).transpose(0, 1).flatten(1))
         return torch.cat(found)
 
@@ -210,7 +217,7 @@ def _weights(linear: nn.Linear, p: LinearParameters) -> NDArray[np.int64]:
 
 def _bias(linear: nn.Linear, p: LinearParameters) -> NDArray[np.int64]:
     bias = linear.bias.detach().numpy().astype(np.float64)
-    return np.clip(np.round(bias / p.steps), -(2**31), 2**31 - 1).astype(np.int64)
+    return np.clip(np.round((bias - p.offset) / p.steps), -(2**31), 2**31 - 1).astype(np.int64)
 
 
 def _norm(norm: nn.LayerNorm, p: NormParameters) -> NormParameters:

@@ -1,0 +1,185 @@
+"""Models with numbers that break integers: the answer is right, or one sentence names tensor, place, value and limit."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from sta_hw.compiler.encoder import compile_encoder
+from sta_hw.compiler.quantize import quantize
+from sta_hw.errors import InputError
+from sta_hw.model.bert import BertModel
+from sta_hw.model.random import random_ids, random_model
+from sta_hw.presets import PRESETS
+from sta_hw.runtime.backends import ReferenceBackend, RtlBackend, compare
+
+CONFIG = PRESETS["ci"]
+IDS = random_ids(1, 12)
+LAYER = "encoder.layer.0."
+Change = Callable[[dict[str, np.ndarray]], None]
+
+
+def changed(model: BertModel, change: Change) -> BertModel:
+    tensors = {k: v.copy() for k, v in model.tensors.items()}
+    with np.errstate(all="ignore"):
+        change(tensors)
+    return model.with_tensors(tensors)
+
+
+def make(seed: int = 0, **kind: object) -> BertModel:
+    return dataclasses.replace(random_model(seed, layers=2), **kind)  # type: ignore[arg-type]
+
+
+def outcome(model: BertModel, ids: list[int] = IDS, rtl: bool = False) -> float:
+    """Cosine with the model's own fp32 output; on RTL, which then equals the reference, if asked for."""
+    quantized = quantize(model, [random_ids(s, 24) for s in range(8)] + [ids])
+    program = compile_encoder(quantized, CONFIG, len(ids))
+    found = ReferenceBackend(CONFIG).run(program, model.embed(ids))
+    if rtl:
+        hardware = RtlBackend(CONFIG).run(program, model.embed(ids))
+        compare(program, hardware.image, found.image)
+    exact = model.forward(ids)[1].astype(np.float64)
+    return float(found.embedding @ exact / np.linalg.norm(exact))
+
+
+def right_or_refused(model: BertModel, *, rtl: bool = False) -> str:
+    """The sentence of a refusal; else nothing, and the answer was right."""
+    try:
+        cosine = outcome(model, rtl=rtl)
+    except InputError as error:
+        sentence = str(error)
+        assert re.search(r"encoder\.layer\.\d|embeddings\.|layer \d", sentence), sentence  # tensor
+        assert re.search(r"(row|token|head|channel) \d", sentence), sentence  # place
+        assert re.search(r"\d\.?\d*e[+-]?\d+|nan|inf|\d\.\d", sentence), sentence  # value
+        assert re.search(r"limit|ends at|must be|fp32", sentence), sentence
+        return sentence
+    assert cosine >= 0.98
+    return ""
+
+
+def scaled(name: str, factor: float, where: object = slice(None)) -> Change:
+    def change(t: dict[str, np.ndarray]) -> None:
+        t[LAYER + name if LAYER + name in t else name][where] *= np.float32(factor)
+
+    return change
+
+
+def put(name: str, value: float, where: object = slice(None)) -> Change:
+    def change(t: dict[str, np.ndarray]) -> None:
+        t[LAYER + name if LAYER + name in t else name][where] = value
+
+    return change
+
+
+def both(*changes: Change) -> Change:
+    def change(t: dict[str, np.ndarray]) -> None:
+        for c in changes:
+            c(t)
+
+    return change
+
+
+LINEAR = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+          "intermediate.dense", "output.dense")  # fmt: skip
+NORMS = ("attention.output.LayerNorm", "output.LayerNorm", "embeddings.LayerNorm")
+
+RIGHT: dict[str, Change] = {
+    **{f"row of zeros, {n}": put(f"{n}.weight", 0, 0) for n in LINEAR},
+    **{f"rows of zeros with bias 2, {n}": both(put(f"{n}.weight", 0, slice(8)), put(f"{n}.bias", 2, slice(8)))
+       for n in LINEAR},
+    **{f"column of zeros, {n}": put(f"{n}.weight", 0, (slice(None), 3)) for n in LINEAR},
+    **{f"weights of zero, {n}": put(f"{n}.weight", 0) for n in LINEAR},
+    **{f"tiny weights, {n}": scaled(f"{n}.weight", 1e-30) for n in LINEAR},
+    **{f"a tiny row, {n}": scaled(f"{n}.weight", 1e-30, 0) for n in LINEAR},
+    **{f"a column times 1000, {n}": scaled(f"{n}.weight", 1e3, (slice(None), 5)) for n in LINEAR},
+    **{f"constant channels, {n}": put(f"{n}.weight", 0, slice(0, None, 2)) for n in NORMS},
+    **{f"a channel always zero, {n}": both(put(f"{n}.weight", 0, 4), put(f"{n}.bias", 0, 4)) for n in NORMS[:2]},
+    **{f"bias of 10000 in all channels, {n}": put(f"{n}.bias", 1e4) for n in LINEAR},
+    **{f"dead head, {n}": both(put(f"{n}.weight", 0, slice(16)), put(f"{n}.bias", 0, slice(16))) for n in LINEAR[:3]},
+    "head of values of zero, a channel of zeros behind": both(
+        put("attention.self.value.weight", 0, slice(16)), put("attention.self.value.bias", 0, slice(16)),
+        put("attention.output.dense.weight", 0, 7), put("attention.output.dense.bias", 0, 7),
+    ),
+    "query times 1e12, key times 1e-12": both(
+        *(scaled(f"attention.self.query.{p}", 1e12) for p in ("weight", "bias")),
+        *(scaled(f"attention.self.key.{p}", 1e-12) for p in ("weight", "bias")),
+    ),
+    "one channel of queries times 1e10, of keys times 1e-10": both(
+        *(scaled(f"attention.self.query.{p}", 1e10, 3) for p in ("weight", "bias")),
+        *(scaled(f"attention.self.key.{p}", 1e-10, 3) for p in ("weight", "bias")),
+    ),
+    "one head of queries times 1e6, of keys times 1e-6": both(
+        *(scaled(f"attention.self.query.{p}", 1e6, slice(16)) for p in ("weight", "bias")),
+        *(scaled(f"attention.self.key.{p}", 1e-6, slice(16)) for p in ("weight", "bias")),
+    ),
+    "values of a channel nothing reads, times 1e8": both(
+        scaled("attention.self.value.weight", 1e8, 3), put("attention.output.dense.weight", 0, (slice(None), 3))
+    ),
+    "a neuron nothing reads, times 1e8": both(
+        scaled("intermediate.dense.weight", 1e8, 3), put("output.dense.weight", 0, (slice(None), 3))
+    ),
+    "a neuron times 1e4, read with 1e-4": both(
+        *(scaled(f"intermediate.dense.{p}", 1e4, 3) for p in ("weight", "bias")),
+        scaled("output.dense.weight", 1e-4, (slice(None), 3)),
+    ),
+    "embeddings of one word times 1e9": scaled("embeddings.word_embeddings.weight", 1e9, IDS[0]),
+    "embeddings times 1e-3": both(
+        *(scaled(f"embeddings.{n}_embeddings.weight", 1e-3) for n in ("word", "position", "token_type"))
+    ),
+    "a word without embedding": both(
+        put("embeddings.word_embeddings.weight", 0, IDS[2]), put("embeddings.position_embeddings.weight", 0, 2),
+        put("embeddings.token_type_embeddings.weight", 0),
+    ),
+    "keys' bias of 1e4 in one channel": put("attention.self.key.bias", 1e4, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_right(name: str, norm_first: bool) -> None:
+    if norm_first and "embedd" in name:
+        pytest.skip("the sum of embeddings is the residual stream there, and has one scale")
+    assert not right_or_refused(changed(make(norm_first=norm_first), RIGHT[name]))
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    **{f"{v} in {n}": (put(f"{n}.weight", v, (3, 5)), rf"{n}.weight, row 3, column 5, is {v}")
+       for n in LINEAR for v in (np.nan, np.inf)},
+    **{f"{v} in {n}": (put(f"{n}.bias", v, 3), rf"{n}.bias, channel 3, is {v}") for n in NORMS for v in (np.nan, -np.inf)},
+    **{f"all times 1e30, {n}": (scaled(f"{n}.weight", 1e30), rf"fp32.*{n}.weight, row \d+, column \d+: .*e\+30")
+       for n in LINEAR[2:]},
+    "an embedding of NaN": (
+        put("embeddings.word_embeddings.weight", np.nan, (49, 1)), "word_embeddings.weight, row 49, column 1, is nan"
+    ),
+    "embeddings of 1e30": (scaled("embeddings.word_embeddings.weight", 1e30), "word_embeddings.weight, row"),
+    "embeddings of 1e-12": (
+        both(*(scaled(f"embeddings.{n}_embeddings.weight", 1e-12) for n in ("word", "position", "token_type"))),
+        "variance .* epsilon",
+    ),
+    "a neuron that only some tokens reach, times 1e7": (
+        scaled("intermediate.dense.weight", 1e7, 3), "16 bits hold both up to a ratio of .* row 3"
+    ),
+    "no output": (both(put("encoder.layer.1.output.LayerNorm.weight", 0), put("encoder.layer.1.output.LayerNorm.bias", 0)),
+                  "output is zero"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str) -> None:
+    change, sentence = REFUSED[name]
+    with pytest.raises(InputError, match=sentence):
+        outcome(changed(make(), change))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_any_of_them_together(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    model = make(seed, norm_first=bool(rng.integers(2)), activation=["gelu", "relu"][rng.integers(2)])
+    for _ in range(int(rng.integers(1, 3))):
+        model = changed(model, RIGHT[str(rng.choice([n for n in RIGHT if "times" not in n]))])
+    name = str(rng.choice([n for n in model.tensors if n.startswith("encoder")]))
+    right_or_refused(changed(model, scaled(name, 10.0 ** rng.integers(-30, 3), int(rng.integers(16)))))
