@@ -29,6 +29,7 @@ from .perf.state import MachineTiming
 from .perf.tables import by_layer
 from .perf.timeline import chrome_trace
 from .runtime.backends import BACKENDS, ReferenceBackend, RtlBackend, backend, compare
+from .runtime.saturation import compare_saturations, saturation_sentences
 
 DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"
 TextOption = Annotated[str, typer.Option(help="The sentence.")]
@@ -165,13 +166,15 @@ def run(
         outcome = hardware.run(compiled, embedded, watch)
         if check and backend_name != "reference":
             watch.step("running the reference")
-            compare(compiled, outcome.image, ReferenceBackend(compiled.config).run(compiled, embedded, watch).image)
+            expected = ReferenceBackend(compiled.config).run(compiled, embedded, watch)
+            compare(compiled, outcome.image, expected.image)
+            compare_saturations(outcome.saturated, expected.saturated)
         return compiled, outcome, embedder.fp32(ids)
 
     compiled, outcome, exact = watched("run", "", work)
     figures: dict[str, Any] = {
         "text": text, "tokens": compiled.tokens, "backend": backend_name, "hash": compiled.config.hash,
-        "cosine_with_dense_fp32": float(outcome.embedding @ exact),
+        "cosine_with_dense_fp32": float(outcome.embedding @ exact), **outcome.saturated,
     }  # fmt: skip
     if outcome.run is not None:
         figures |= run_figures(compiled, outcome.run) | {"equal_to_reference": True if check else None}
@@ -182,6 +185,9 @@ def run(
         if backend_name == "rtl":
             print_layers(f"{compiled.tokens} tokens on {backend_name}", by_layer(compiled, outcome.run))
         say(f"{outcome.run.cycles:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal.")
+    for sentence in saturation_sentences(outcome.saturated):
+        say(sentence)
+    say(f"{outcome.saturated['saturated_results']:,} groups of 8-bit results are at the ends of their range.")
     say(f"Cosine with dense fp32: {figures['cosine_with_dense_fp32']:.4f}; embedding: {outcome.embedding[:6]} ...")
 
 

@@ -30,7 +30,7 @@ class Accelerator(wiring.Component):
         Level, until cleared.
     busy, failed : Out(1)
         The status register's bits, for lamps.
-    activity : Out(19)
+    activity : Out(23)
         What the units do in this cycle, in the order of the counters, and what they completed
         (`Core`): for a logic analyser or a simulation's timeline.
 

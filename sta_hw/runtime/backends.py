@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,8 @@ from ..compiler.model import CompiledModel
 from ..config import Config
 from ..errors import CheckError, InputError
 from ..isa import Error
-from ..reference.program import run_program
+from ..reference.program import run_counted
+from .saturation import counted
 
 __all__ = ["BACKENDS", "Backend", "Outcome", "ReferenceBackend", "RtlBackend", "backend", "compare"]
 
@@ -33,11 +34,14 @@ class Outcome:
         Of length 1.
     run : ProgramRun, BoardRun or None
         Cycles and counters where there is hardware; the timeline too where it is simulated.
+    saturated : dict of int
+        How often values were at an end of their range (`sta_hw.runtime.saturation.counted`).
     """
 
     image: NDArray[np.uint8]
     embedding: NDArray[np.float64]
     run: Any = None
+    saturated: dict[str, int] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -56,8 +60,8 @@ class ReferenceBackend:
 
     def run(self, model: CompiledModel, embedded: NDArray, progress: Progress | None = None) -> Outcome:
         """Run every instruction in numpy."""
-        image = run_program(model.with_input(embedded), model.program_address, self.config, progress)
-        return Outcome(image, model.output(image))
+        found = run_counted(model.with_input(embedded), model.program_address, self.config, progress)
+        return Outcome(found.image, model.output(found.image), None, counted(found.saturated, model, embedded))
 
 
 class RtlBackend:
@@ -100,7 +104,7 @@ class RtlBackend:
                 f"the accelerator stopped: {run.error.name} at instruction {run.error_instruction} "
                 f"({model.labels[run.error_instruction]})"
             )
-        return Outcome(run.image, model.output(run.image), run)
+        return Outcome(run.image, model.output(run.image), run, counted(run.counters, model, embedded))
 
 
 BACKENDS = ("reference", "rtl", "board")

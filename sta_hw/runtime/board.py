@@ -20,6 +20,7 @@ from ..registers import COUNTERS, capabilities, register
 from ..rtl.board_core import BOARD_REGISTERS, IDENTITY, MEMORY, REGISTERS
 from ..rtl.uart_bridge import SERIAL_TIMEOUT
 from .backends import Outcome
+from .saturation import counted
 
 __all__ = ["BoardBackend", "BoardLink", "BoardRun", "Port", "connect", "open_port"]
 
@@ -256,4 +257,5 @@ class BoardBackend:
         image = link.read(MEMORY, len(words)).astype("<u4").view(np.uint8)
         if progress:
             progress(total, total)
-        return Outcome(image, model.output(image), BoardRun(counters["cycles"], counters))
+        run = BoardRun(counters["cycles"], counters)
+        return Outcome(image, model.output(image), run, counted(counters, model, embedded))
