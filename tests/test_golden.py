@@ -108,7 +108,14 @@ def small_encoder() -> QuantizedEncoder:
     patterns = ("2:4", "dense", "1:8", "2:4", "dense", "2:4")
     linears = {name: linear(i, nm) for i, (name, nm) in enumerate(zip(LINEAR_NAMES, patterns, strict=True))}
     table = np.arange(256, dtype=np.int16) * 101 - 12345
-    layer = LayerParameters(linears, 0x4321, 2, 1, table.astype(np.int16), norm(1), norm(2))
+    heads = {"score_multiplier": 0x4321, "score_shift": 2, "coarse": 0, "gain": 1}
+    layer = LayerParameters(
+        linears,
+        **{n: np.array([v]) for n, v in heads.items()},
+        table=table.astype(np.int16),
+        norm1=norm(1),
+        norm2=norm(2),
+    )
     return QuantizedEncoder((layer,), norm(3), 1.0, 1.0, 8, 1, 8)
 
 
