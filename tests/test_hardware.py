@@ -47,6 +47,36 @@ def test_forward_is_the_compiled_program(norm_first: bool, pooling: str, activat
         np.testing.assert_allclose(pooled, exact, atol=0.51 * step + 1e-6 if pooling == "mean" else 2e-6)
 
 
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_forward_is_the_compiled_program_with_odd_numbers_too(norm_first: bool) -> None:
+    """Rows of zeros, a dead head, one head with coarse scores and one with a scale of its own, a loud neuron."""
+    model = random_model(1, layers=2, hidden=64, heads=4, intermediate=128)
+    tensors = {k: v.copy() for k, v in model.tensors.items()}
+    prefix = "encoder.layer.0."
+    tensors[prefix + "intermediate.dense.weight"][:8] = 0
+    tensors[prefix + "intermediate.dense.bias"][:8] = 2
+    tensors[prefix + "intermediate.dense.weight"][9] *= 300
+    tensors[prefix + "output.dense.weight"][:, 9] /= 300
+    tensors[prefix + "attention.output.dense.bias"] += 1000
+    for part in ("weight", "bias"):
+        tensors[f"{prefix}attention.self.value.{part}"][:16] = 0
+        tensors[f"{prefix}attention.self.query.{part}"][16:32] *= 3000
+        tensors[f"{prefix}attention.self.query.{part}"][32:48] *= 1e-6
+        tensors[f"{prefix}attention.self.key.{part}"][32:48] *= 1e6
+    model = dataclasses.replace(model.with_tensors(tensors), norm_first=norm_first)
+    texts = [model.embed(random_ids(100 + n, n)) for n in (1, 9, 33)]
+    quantized = quantize(model, texts)
+    assert quantized.layers[0].coarse.tolist() == [0, 1, 0, 0]
+    hardware = HardwareEncoder(Encoder(model), quantized, CONFIG)
+    found = hardware(texts)
+    found.sum().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in hardware.parameters())
+    for text, pooled in zip(texts, found.detach().numpy(), strict=True):
+        program = compile_encoder(hardware.to_quantized(), CONFIG, len(text))
+        exact = program.pooled(ReferenceBackend(CONFIG).run(program, text).image)
+        np.testing.assert_allclose(pooled, exact, atol=0.51 * quantized.output_scale / 15 + 1e-6)
+
+
 def test_gradients_reach_everything_and_tuning_helps() -> None:
     hardware = make()
     model = hardware.encoder.model

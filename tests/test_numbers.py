@@ -20,6 +20,7 @@ from sta_hw.config import Config
 from sta_hw.errors import InputError
 from sta_hw.model.bert import BertModel
 from sta_hw.model.random import random_ids, random_model
+from sta_hw.model.vision import VisionModel
 from sta_hw.presets import PRESETS
 from sta_hw.registers import SATURATIONS
 from sta_hw.runtime.backends import ReferenceBackend, RtlBackend, compare
@@ -345,3 +346,32 @@ def test_run_refuses_a_token_without_embedding_and_tells_what_saturated(checkpoi
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert all(found[name] >= 0 for name in (*SATURATIONS, "saturated_inputs"))
+
+
+def test_vision() -> None:
+    encoder = make(norm_first=True)
+    values = np.random.default_rng(0).normal(size=(32 * 16 + 32 * 9,)).astype(np.float32)
+    model = VisionModel(
+        encoder, values[:512].reshape(32, 1, 4, 4), values[:32], values[:32].reshape(1, 32),
+        values[512:672].reshape(5, 32), values[:64].reshape(2, 32), values[:2],
+    )  # fmt: skip
+    images = np.zeros((2, 1, 8, 8))
+    assert model.embed(images).shape == (2, 5, 32)
+    images[1, 0, 2, 3] = np.nan
+    with pytest.raises(InputError, match="pixel, image 1, channel 0, row 2, column 3, is nan"):
+        model.embed(images)
+
+
+@pytest.mark.parametrize("name", ["patch", "positions", "classifier"])
+def test_vision_checkpoints(name: str, tmp_path: Path) -> None:
+    values = np.ones(1024, np.float32)
+    wrong = {"patch": values[:512].reshape(32, 1, 4, 4).copy(), "positions": values[:160].reshape(5, 32).copy(),
+             "classifier": values[:64].reshape(2, 32).copy()}  # fmt: skip
+    wrong[name].reshape(-1)[7] = np.inf
+    model = VisionModel(
+        make(norm_first=True), wrong["patch"], values[:32], values[:32].reshape(1, 32), wrong["positions"],
+        wrong["classifier"], values[:2],
+    )  # fmt: skip
+    model.save(tmp_path)
+    with pytest.raises(InputError, match=f"{name[:6]}.*, is inf; values must be finite"):
+        VisionModel.load(tmp_path)
