@@ -1,3 +1,7 @@
+// Two designs that bring this file each may be compiled into one.
+`ifndef STA_HW_PRIMITIVES
+`define STA_HW_PRIMITIVES
+
 // Behaviour of the ECP5 MULT18X18D with input and output registers (CLK0, CE0, RST0) or none.
 // For simulation only; the settings that the generator and Yosys do not use are refused.
 module MULT18X18D #(
@@ -70,3 +74,5 @@ module SB_MAC16 #(
     assign O = {top, bottom};
     assign {CO, ACCUMCO, SIGNEXTOUT} = 3'b0;
 endmodule
+
+`endif

@@ -7,17 +7,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-__all__ = ["WAIVERS", "environment", "root"]
-
-WAIVERS = {
-    "CASEOVERLAP": "cases are tried in order, which is Amaranth's semantics of Switch",
-    "WIDTHEXPAND": "Amaranth checked the widths; the emitter leaves extension implicit",
-    "WIDTHTRUNC": "the same, for truncation on assignment",
-    "UNOPTFLAT": "slices of one vector depend on one another in order (adder chains); Yosys `check` finds no loop",
-    "PROCASSINIT": "registers carry their initial value for FPGAs beside their reset",
-    "UNUSEDSIGNAL": "bits of flattened vectors that nothing reads",
-}
-"""Warnings of `verilator --lint-only -Wall` that emitted Verilog may give, each with its reason."""
+__all__ = ["environment", "root"]
 
 
 def root() -> Path:

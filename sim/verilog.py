@@ -12,8 +12,8 @@ from pathlib import Path
 import sta_hw
 from sta_hw.cache import cache_folder, keep, kept
 from sta_hw.config import Config
-from sta_hw.generate import component
 from sta_hw.rtl.emit import emit_verilog
+from sta_hw.rtl.tops import component
 
 __all__ = ["generator_sources", "module_verilog"]
 
@@ -35,10 +35,10 @@ def _imported(path: Path, root: Path) -> list[Path]:
 
 @cache
 def generator_sources() -> tuple[Path, ...]:
-    """The files of the package that emitted Verilog can depend on: `generate` and all that it imports."""
+    """The files that emitted Verilog can depend on: the top levels, `emit_verilog`, and all that they import."""
     root = Path(sta_hw.__file__).parent
     found: set[Path] = set()
-    waiting = [root / "generate.py"]
+    waiting = [root / "__init__.py", root / "rtl" / "tops.py", root / "rtl" / "emit.py"]
     while waiting:
         path = waiting.pop()
         if path not in found:

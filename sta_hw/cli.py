@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,12 +76,15 @@ def generate(
     norm_columns: Annotated[int | None, typer.Option(help="Accelerator: LayerNorm columns on chip.")] = None,
     top: Annotated[str, typer.Option(help="accelerator, engine, softmax or decoder.")] = "engine",
     preset: Annotated[str, typer.Option(help=f"Start from: {', '.join(PRESETS)}, or a manifest.")] = "reference",
+    name: Annotated[str | None, typer.Option(help="Of module, core and files; the top level's if not given.")] = None,
+    hierarchy: Annotated[bool, typer.Option("--hierarchy", help="One module for each block, not one in all.")] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.")] = Path("build"),
     as_json: JsonOption = False,
 ) -> None:
     """Write Verilog, a JSON manifest, a FuseSoC core and an instantiation example."""
-    from .generate import TOPS, manifest
+    from .generate import TOPS
     from .generate import generate as write
+    from .rtl.names import check_name
 
     problems: list[str] = []
     sizes = {"weight_words": weight_words, "parameter_words": parameter_words, "norm_columns": norm_columns}
@@ -100,19 +104,23 @@ def generate(
             problems.extend(error.problems)
     if top not in TOPS:
         problems.append(f"top {top!r} is unknown; it is {', '.join(TOPS)}.")
+    if name is not None:
+        try:
+            check_name(name)
+        except InputError as error:
+            problems.append(str(error))
     if problem := folder_problem(output):
         problems.append(problem)
     if problems or config is None:
         raise ConfigError(problems)
     if config != read_configuration(preset):
         # A manifest may be written anew from itself, but not be lost to another configuration.
-        distinct({f"-o, {top}.json": output / f"{top}.json"}, {"--preset": manifest_file(preset)})
-    files = write(top, config, output)
-    description = manifest(top, config)
+        distinct({f"-o, {name or top}.json": output / f"{name or top}.json"}, {"--preset": manifest_file(preset)})
+    files = write(top, config, output, name=name, hierarchy=hierarchy)
     if as_json:
-        print_json({"files": [str(f) for f in files], **description})
+        print_json(json.loads(files[1].read_text()) | {"files": [str(f) for f in files]})
         return
-    say(f"{top}: {config.rows} x {config.groups}, window {config.window}, hash {config.hash}")
+    say(f"{name or top}: {config.rows} x {config.groups}, window {config.window}, hash {config.hash}")
     for file in files:
         say(f"{file}: {file.stat().st_size:,} bytes")
 

@@ -1,45 +1,34 @@
-"""`sta-hw generate`: a configuration becomes Verilog, a manifest, a FuseSoC core and an example."""
+"""`sta-hw generate`: a configuration becomes Verilog, and the files that others need to use it."""
 
 from __future__ import annotations
 
 import json
+import re
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from amaranth.lib import wiring
-
 from . import __version__
 from .config import Config
-from .errors import InputError
 from .files import write_all
+from .fusesoc import CoreFiles, core_file
 from .registers import c_header
-from .rtl.accelerator import Accelerator
 from .rtl.decoder import Decoder
 from .rtl.emit import emit_verilog, ports_of, streams_of
 from .rtl.engine import Engine
+from .rtl.names import PRIMITIVES, check_name
 from .rtl.softmax import Softmax
+from .rtl.tops import TOPS, component
+from .rtl.waivers import PRIMITIVES_WAIVERS, waiver_file, waivers_of
 
-__all__ = ["TOPS", "component", "generate", "manifest"]
+__all__ = ["PRIMITIVES_FILE", "TOPS", "component", "generate", "manifest"]
 
-TOPS: dict[str, Any] = {"engine": Engine, "softmax": Softmax, "decoder": Decoder, "accelerator": Accelerator}
-"""Components that can be generated as a top level."""
-
-
-def component(top: str, config: Config) -> wiring.Component:
-    """The component called `top`.
-
-    Raises
-    ------
-    InputError
-        If there is none of that name.
-    """
-    if top not in TOPS:
-        raise InputError(f"top {top!r} is unknown; it is {', '.join(TOPS)}.")
-    return TOPS[top](config)
+PRIMITIVES_FILE = "sta_hw_primitives.v"
+"""Name of the models of vendor cells beside a module that instantiates them."""
 
 
-def manifest(top: str, config: Config) -> dict[str, Any]:
-    """Everything a program needs to know about the generated module, as JSON types."""
+def manifest(top: str, config: Config, name: str | None = None) -> dict[str, Any]:
+    """Everything a program needs to know about the generated module, as JSON types, but what its text tells."""
     hardware = component(top, config)
     hardware._MustUse__silence = True  # asked for its ports alone
     latencies: dict[str, int] = {}
@@ -51,6 +40,7 @@ def manifest(top: str, config: Config) -> dict[str, Any]:
         latencies["value_to_beat"] = Decoder.latency
     return {
         "generator": f"sta-hw {__version__}",
+        "name": name or top,
         "top": top,
         "configuration": config.as_dict(),
         "hash": config.hash,
@@ -64,56 +54,69 @@ def manifest(top: str, config: Config) -> dict[str, Any]:
     }
 
 
-def generate(top: str, config: Config, folder: Path, verilog: str | None = None) -> list[Path]:
-    """Write the files of one top level; return their paths.
+def generate(
+    top: str,
+    config: Config,
+    folder: Path,
+    verilog: str | None = None,
+    *,
+    name: str | None = None,
+    hierarchy: bool = False,
+) -> list[Path]:
+    """Write the files of one top level; return their paths, the Verilog and its manifest first.
 
     Parameters
     ----------
     verilog : str or None
         The module's text, where it was emitted already.
+    name : str or None
+        Of the module, of its files and of its FuseSoC core; `top` if not given.
+    hierarchy : bool
+        One module for each block, instead of one in all.
 
     Raises
     ------
+    InputError
+        If there is no such top level, or the name cannot be one.
     ToolError
         If the folder cannot be written; what was there is as it was.
     """
-    description = manifest(top, config)
-    files = {
-        f"{top}.v": verilog or emit_verilog(component(top, config), top),
-        f"{top}.json": json.dumps(description, indent=2) + "\n",
-        f"{top}.core": _core(top, config),
-        f"{top}_example.v": _example(top, description),
+    name = name if name is not None else top
+    check_name(name)
+    description = manifest(top, config, name)
+    verilog = verilog or emit_verilog(component(top, config), name, hierarchy=hierarchy)
+    cells = [cell for cell in PRIMITIVES if re.search(rf"^ *{cell} ", verilog, re.M)]
+    files = CoreFiles(f"{name}.v", f"{name}.vlt", PRIMITIVES_FILE if cells else None)
+    waivers = {files.verilog: waivers_of(hierarchy=hierarchy, cells=cells)}
+    if files.primitives:
+        waivers[files.primitives] = PRIMITIVES_WAIVERS
+    texts = {
+        files.verilog: verilog,
+        f"{name}.json": "",
+        f"{name}.core": core_file(
+            name,
+            f"STA-HW {top}, {config.rows} rows x {config.groups} groups, window {config.window}, hash {config.hash}",
+            files,
+        ),
+        f"{name}_example.v": _example(name, description),
+        files.waivers: waiver_file(waivers),
     }
+    if files.primitives:
+        texts[files.primitives] = (resources.files("sim") / "primitives.v").read_text()
     if top == "accelerator":
-        files["sta_hw_registers.h"] = c_header()
-    write_all({folder / name: text for name, text in files.items()})
-    return [folder / name for name in files]
+        texts["sta_hw_registers.h"] = c_header()
+    description |= {
+        "hierarchy": hierarchy,
+        "files": list(texts),
+        "primitives": [{"cell": c, "family": PRIMITIVES[c], "simulation_model": PRIMITIVES_FILE} for c in cells],
+        "waivers": waivers,
+    }
+    texts[f"{name}.json"] = json.dumps(description, indent=2) + "\n"
+    write_all({folder / file: text for file, text in texts.items()})
+    return [folder / file for file in texts]
 
 
-def _core(top: str, config: Config) -> str:
-    return f"""CAPI=2:
-name: sta-hw:generated:{top}:{__version__}
-description: STA-HW {top}, {config.rows} rows x {config.groups} groups, window {config.window}, hash {config.hash}
-filesets:
-  rtl:
-    files:
-      - {top}.v
-    file_type: verilogSource
-targets:
-  default:
-    filesets: [rtl]
-    toplevel: {top}
-  lint:
-    default_tool: verilator
-    filesets: [rtl]
-    toplevel: {top}
-    tools:
-      verilator:
-        mode: lint-only
-"""
-
-
-def _example(top: str, description: dict[str, Any]) -> str:
+def _example(name: str, description: dict[str, Any]) -> str:
     """A module that instantiates the top level with every port by name."""
     declarations, connections = [], []
     for port in description["ports"]:
@@ -121,10 +124,10 @@ def _example(top: str, description: dict[str, Any]) -> str:
         declarations.append(f"    {port['direction']:<6} wire {width}{port['name']}")
         connections.append(f"        .{port['name']}({port['name']})")
     return (
-        f"// How to instantiate {top}: every port by name. A beat moves when valid and ready are both high.\n"
-        f"module {top}_example (\n"
+        f"// How to instantiate {name}: every port by name. A beat moves when valid and ready are both high.\n"
+        f"module {name}_example (\n"
         + ",\n".join(declarations)
-        + f"\n);\n    {top} u_{top} (\n"
+        + f"\n);\n    {name} u_{name} (\n"
         + ",\n".join(connections)
         + "\n    );\nendmodule\n"
     )

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..config import Config
 from ..files import working_folder
-from ..generate import component
 from ..rtl.emit import emit_verilog
+from ..rtl.tops import component
 from .parts import Part
 from .synthesis import place_and_route, synthesize
 

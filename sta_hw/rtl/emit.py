@@ -14,6 +14,7 @@ from amaranth.lib import wiring
 
 from ..errors import ToolError
 from ..process import run_tool
+from .hierarchy import shared_modules
 
 __all__ = ["Port", "StreamPort", "emit_verilog", "ports_of", "run_yosys", "streams_of"]
 
@@ -29,6 +30,18 @@ setattr -mod -unset src -unset generator -unset top
 memory_unpack
 write_verilog {target}
 """
+_HIERARCHY_SCRIPT = """\
+read_rtlil {source}
+proc
+memory_collect
+opt -full
+opt_clean
+setattr -unset src -unset generator -unset top -unset hdlname
+setattr -mod -unset src -unset generator -unset top
+memory_unpack
+write_verilog {target}
+"""
+"""As above, but nothing is flattened and no signal that has a name goes."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +104,32 @@ def run_yosys(script: str, folder: Path, *, log: Path | None = None) -> str:
     return run_tool([sys.executable, "-c", code, "-q", "-s", path.name], name="Yosys", folder=folder, log=log)
 
 
-def emit_verilog(component: wiring.Component, name: str) -> str:
-    """Elaborate `component` and return it as the text of one Verilog file with one module, `name`.
+def emit_verilog(component: wiring.Component, name: str, *, hierarchy: bool = False) -> str:
+    """Elaborate `component` and return it as the text of one Verilog file.
 
-    The text depends on the component alone: the same parameters give the same bytes.
+    The text depends on the arguments alone: the same parameters give the same bytes.
+
+    Parameters
+    ----------
+    component : Component
+    name : str
+        Of the top module.
+    hierarchy : bool
+        Without, there is one module. With it there is one for each kind of block, called ``NAME__PLACE`` by where in
+        the design it is, and signals keep the names of the source; the behaviour is the same, cycle by cycle.
+
+    Raises
+    ------
+    RuntimeError
+        If Yosys fails.
     """
     text = rtlil.convert(component, name=name, emit_src=False)
     with tempfile.TemporaryDirectory(prefix="sta_hw_") as folder:
         source, target = Path(folder) / "design.il", Path(folder) / "design.v"
-        source.write_text(text)
-        run_yosys(_SCRIPT.format(source=source.name, target=target.name), Path(folder))
+        source.write_text(shared_modules(text, name) if hierarchy else text)
+        run_yosys(
+            (_HIERARCHY_SCRIPT if hierarchy else _SCRIPT).format(source=source.name, target=target.name), Path(folder)
+        )
         if not target.exists():
             raise ToolError("Yosys ended without a message and wrote no Verilog.")
         verilog = target.read_text(encoding="utf-8")

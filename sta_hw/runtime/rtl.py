@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import CheckError
-from ..generate import component
 from ..reference.engine import sums_per_entry
 from ..reference.requantizer import requantize
 from ..reference.softmax import SoftmaxRow, softmax_row
 from ..rtl.emit import streams_of
+from ..rtl.tops import component
 from . import beats
 from .products import Product
 

@@ -1,0 +1,42 @@
+"""Names that a module may have: what is refused has a nearest that is not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sta_hw.errors import InputError
+from sta_hw.rtl.names import KEYWORDS, check_name
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("", "no name of a module"), ("1x", "begins with a letter"), ("a-b", "the nearest is a_b"),
+        ("a__b", "single underscores"), ("module", "keyword of Verilog"), ("logic", "keyword"),
+        ("x" * 65, "64 are the most"),
+        ("MULT18X18D", "a cell of Lattice ECP5"), ("a_bench", "beside another"), ("größe", "the nearest is gr_e"),
+        ("a b", "a_b"), ("a\n", "the nearest is a_"), ("../a", "the nearest is _a"), ("a$b", "a_b"),
+    ],
+)  # fmt: skip
+def test_refused(name: str, why: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_name(name)
+    assert why in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["accelerator", "a", "_a", "A9_", "x" * 64, "Module"])
+def test_taken(name: str) -> None:
+    check_name(name)
+
+
+@given(st.one_of(st.text(max_size=80), st.sampled_from(sorted(KEYWORDS)), st.from_regex(r"\w{1,8}(_bench|_example)")))
+def test_the_nearest_is_taken(name: str) -> None:
+    try:
+        check_name(name)
+        assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+    except InputError as error:
+        check_name(str(error).rpartition("the nearest is ")[2].removesuffix("."))
