@@ -127,10 +127,10 @@ def test_two_configurations_in_one_design(top: str, hierarchy: bool, tmp_path: P
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ToolError, match=r"below/softmax\.v cannot be written"):
+    with pytest.raises(ToolError, match=r"below/softmax\.v.* cannot be written"):
         generate("softmax", PRESETS["ci"], tmp_path / "file" / "below")
     (tmp_path / "decoder.v").mkdir()
-    with pytest.raises(ToolError, match=r"decoder\.v cannot be written"):
+    with pytest.raises(ToolError, match=r"decoder\.v, .* cannot be written"):
         generate("decoder", PRESETS["ci"], tmp_path)
 
 
