@@ -11,6 +11,7 @@ import typer
 
 from .cli_app import app
 from .cli_configuration import read_configuration
+from .cli_model import compared, patterns_for, prepare
 from .cli_paths import require_writable
 from .cli_terminal import JsonOption, Watch, print_json, print_table, say, watched
 from .compiler.encoder import compile_encoder
@@ -21,7 +22,8 @@ from .errors import CheckError, InputError
 from .files import distinct, replacing, write_all
 from .isa import disassemble_text
 from .model.bert import LINEAR_NAMES
-from .model.embedder import Embedder, read_patterns
+from .model.embedder import Embedder
+from .model.table import DEFAULT_NM
 from .patterns import parse_nm
 from .perf.model import estimate_cycles
 from .perf.page import html_page
@@ -34,6 +36,12 @@ from .runtime.saturation import compare_saturations, saturation_sentences
 DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"
 TextOption = Annotated[str, typer.Option(help="The sentence.")]
 PatternOption = Annotated[str, typer.Option(help="N:M of all linear layers, or dense.")]
+OwnPatternOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"N:M of all linear layers, or dense; if not given, a pruned checkpoint's own table, or {DEFAULT_NM}."
+    ),
+]
 TableOption = Annotated[Path | None, typer.Option(help="JSON: N:M of single layers, such as 0.output.dense.")]
 PresetOption = Annotated[str, typer.Option("--preset", help="Hardware: a preset, or a manifest of sta-hw generate.")]
 PrunerOption = Annotated[str, typer.Option("--pruner", help=f"What prunes dense weights: {' or '.join(METHODS)}.")]
@@ -57,7 +65,7 @@ def print_layers(title: str, rows: list[dict[str, Any]]) -> None:
 
 @app.command(name="compile", epilog="Example: sta-hw compile --nm 2:4 --tokens 16 -o build/minilm.npz")
 def compile_model(
-    nm: PatternOption = "2:4",
+    nm: OwnPatternOption = None,
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
     tokens: Annotated[int | None, typer.Option(help="Tokens of the texts it will run.")] = None,
@@ -79,7 +87,7 @@ def compile_model(
         watch.step("loading the model")
         embedder = Embedder.load(model)
         count = tokens if tokens is not None else len(embedder.token_ids(text))
-        patterns = read_patterns(nm, nm_table, embedder.model.layers)
+        patterns = patterns_for(embedder, nm, nm_table)
         sparse = embedder.pruned(patterns, pruner, watch.step)
         watch.step("quantizing, compiling")
         return sparse.compile(patterns, config, count, scales), count
@@ -107,27 +115,6 @@ def compile_model(
     print_table(title, names, cells, left=3)
 
 
-def _prepare(
-    file: Path | None, text: str, nm: str, nm_table: Path | None, pruner: str, model: Path | None, preset_name: str,
-    watch: Watch,
-) -> tuple[CompiledModel, Embedder, list[int]]:  # fmt: skip
-    """The compiled model and the embedded text."""
-    embedder = Embedder.load(model)
-    ids = embedder.token_ids(text)
-    if file is None:
-        config = read_configuration(preset_name, top="accelerator")
-        patterns = read_patterns(nm, nm_table, embedder.model.layers)
-        compiled = embedder.pruned(patterns, pruner, watch.step).compile(patterns, config, len(ids))
-    else:
-        compiled = CompiledModel.load(file)
-        if compiled.tokens != len(ids):
-            raise InputError(
-                f"{file} was compiled for {compiled.tokens} tokens, and the text has {len(ids)}; compile it with "
-                f"--tokens {len(ids)}."
-            )
-    return compiled, embedder, ids
-
-
 FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; compiled on the fly if not given.")]
 
 
@@ -136,7 +123,7 @@ def run(
     file: FileArgument = None,
     text: TextOption = DEFAULT_TEXT,
     backend_name: Annotated[str, typer.Option("--backend", help=f"{' or '.join(BACKENDS)}.")] = "rtl",
-    nm: PatternOption = "2:4",
+    nm: OwnPatternOption = None,
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
@@ -158,8 +145,8 @@ def run(
 
     def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
-        compiled, embedder, ids = _prepare(file, text, nm, nm_table, pruner, model, preset_name, watch)
-        embedded = embedder.model.embed(ids)
+        compiled, embedder, ids = prepare(file, text, nm, nm_table, pruner, model, preset_name, watch)
+        embedded, exact = embedder.model.embed(ids), compared(embedder, ids)
         watch.step("preparing the backend")
         hardware = backend(backend_name, compiled.config, target, port)
         watch.step(f"running ({backend_name})")
@@ -169,12 +156,12 @@ def run(
             expected = ReferenceBackend(compiled.config).run(compiled, embedded, watch)
             compare(compiled, outcome.image, expected.image)
             compare_saturations(outcome.saturated, expected.saturated)
-        return compiled, outcome, embedder.fp32(ids)
+        return compiled, outcome, exact
 
-    compiled, outcome, exact = watched("run", "", work)
+    compiled, outcome, (cosine, whose, exact) = watched("run", "", work)
     figures: dict[str, Any] = {
         "text": text, "tokens": compiled.tokens, "backend": backend_name, "hash": compiled.config.hash,
-        "cosine_with_dense_fp32": float(outcome.embedding @ exact), **outcome.saturated,
+        cosine: float(outcome.embedding @ exact), "compared_with": whose, **outcome.saturated,
     }  # fmt: skip
     if outcome.run is not None:
         figures |= run_figures(compiled, outcome.run) | {"equal_to_reference": True if check else None}
@@ -188,14 +175,15 @@ def run(
     for sentence in saturation_sentences(outcome.saturated):
         say(sentence)
     say(f"{outcome.saturated['saturated_results']:,} groups of 8-bit results are at the ends of their range.")
-    say(f"Cosine with dense fp32: {figures['cosine_with_dense_fp32']:.4f}; embedding: {outcome.embedding[:6]} ...")
+    what = cosine.replace("_", " ").capitalize()
+    say(f"{what} of {whose}: {figures[cosine]:.4f}; embedding: {outcome.embedding[:6]} ...")
 
 
 @app.command(epilog="Example: sta-hw report --nm 2:4 -o build/report.html")
 def report(
     file: FileArgument = None,
     text: TextOption = DEFAULT_TEXT,
-    nm: PatternOption = "2:4",
+    nm: OwnPatternOption = None,
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
@@ -210,7 +198,7 @@ def report(
 
     def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
-        compiled, embedder, ids = _prepare(file, text, nm, nm_table, pruner, model, preset_name, watch)
+        compiled, embedder, ids = prepare(file, text, nm, nm_table, pruner, model, preset_name, watch)
         watch.step("compiling the RTL")
         hardware = RtlBackend(compiled.config)
         watch.step("running the RTL")
@@ -233,7 +221,8 @@ def report(
 def trace(
     file: FileArgument = None,
     text: TextOption = "Short.",
-    nm: PatternOption = "2:4",
+    nm: OwnPatternOption = None,
+    nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
     preset_name: PresetOption = "reference",
@@ -244,11 +233,11 @@ def trace(
 ) -> None:
     """Write a window of cycles as an FST waveform (GTKWave, Surfer)."""
     require_writable(files=[output])
-    distinct({"-o": output}, {"FILE": file, "--model": model})
+    distinct({"-o": output}, {"FILE": file, "--model": model, "--nm-table": nm_table})
 
     def work(watch: Watch) -> None:
         watch.step("loading, compiling the model")
-        compiled, embedder, ids = _prepare(file, text, nm, None, pruner, model, preset_name, watch)
+        compiled, embedder, ids = prepare(file, text, nm, nm_table, pruner, model, preset_name, watch)
         watch.step("compiling the RTL with waveforms")
         hardware = RtlBackend(compiled.config, trace=True)
         with replacing(output) as partial:

@@ -16,8 +16,10 @@ from .cli_paths import require_writable
 from .cli_program import ModelOption, PresetOption, TableOption
 from .cli_terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
 from .errors import InputError
-from .model.embedder import Embedder, read_patterns
+from .files import distinct, write_all
+from .model.embedder import OWN_TABLE, Embedder, read_patterns
 from .patterns import parse_nm
+from .sparsity.store import DESCRIPTION, compared_with
 
 if TYPE_CHECKING:
     from .sparsity.store import Stored
@@ -65,9 +67,10 @@ def prune(
     _require_torch()
     from .sparsity.aware import tune_quantized
     from .sparsity.finetune import Tuning
+    from .sparsity.jobs import Job
     from .sparsity.methods import METHODS
     from .sparsity.methods import prune as work_through
-    from .sparsity.store import load_pruned, save_pruned
+    from .sparsity.store import save_pruned
     from .sparsity.workbench import Workbench
 
     config, pattern = read_configuration(preset_name, top="accelerator"), parse_nm(nm)
@@ -75,25 +78,24 @@ def prune(
     if method not in METHODS:
         raise InputError(f"method {method!r} is unknown; it is {', '.join(METHODS)}.")
     require_writable(folders=[output])
-    settings = {
-        "method": method, "nm": nm, "steps": steps, "batch": batch, "rate": rate, "seed": seed,
-        "aware_steps": aware_steps, "calibration": calibration,
-        "budget": budget if method == "domino" else None, "model": str(model or ""),
-        "nm_table": nm_table.read_text(encoding="utf-8") if nm_table and nm_table.exists() else None,
-    }  # fmt: skip
-    suffix = f"-steps{steps}" + (f"-aware{aware_steps}" if aware_steps else "") + f"-seed{seed}"
-    name = f"{method}-{pattern.n}of{pattern.m}{suffix}"
-    states = output / ".states" / name
-    done = states / "done.json"
-    if done.exists() and (kept := json.loads(done.read_text(encoding="utf-8")))["settings"] == settings:
-        complain(f"{name} is there already.")
-        _show_pruned([load_pruned(Path(p)) for p in kept["folders"]], as_json)
+    embedder = Embedder.load(model)
+    if embedder.source.pruned:
+        complain(f"{model} is pruned already: what comes of it is compared with it, not with a dense network.")
+    patterns = read_patterns(nm, nm_table, embedder.model.layers) if nm_table else None
+    job = Job(
+        method, pattern, tuning, aware_steps, calibration, budget, patterns, config, preset_name, embedder, output
+    )  # fmt: skip
+    if nm_table:
+        distinct({"a pruned network's table": job.folder(str(pattern)) / OWN_TABLE}, {"--nm-table": nm_table})
+    found, problem = job.finished()
+    if found:
+        complain(f"{job.name} is there already.")
+        _show_pruned(found, as_json)
         return
+    if problem:
+        complain(f"{job.name} is made again: {problem}.")
 
     def work(watch: Watch) -> list[Stored]:
-        watch.step("loading the model")
-        embedder = Embedder.load(model)
-        patterns = read_patterns(nm, nm_table, embedder.model.layers) if nm_table else None
         bench = Workbench(
             embedder, sentences=max(calibration, min(16384, (steps + aware_steps) * batch)), calibration=calibration,
             seed=seed, report=watch.step,
@@ -105,6 +107,7 @@ def prune(
             watch(step, total)
             watch.describe(f"{what}, loss {loss:.4f}")
 
+        states = job.clean_states()
         found = []
         for pruned in work_through(
             bench, method, pattern, tuning, config, patterns=patterns, budget=budget, states=states, progress=progress
@@ -115,17 +118,15 @@ def prune(
                     state=states / f"aware-{pruned.name.replace(':', 'of')}.safetensors",
                     report=lambda step, total, loss: progress("quantization-aware", step, total, loss),
                 )  # fmt: skip
-            folder = output / f"{method}-{pruned.name.replace(':', 'of')}{suffix}"
-            stored = save_pruned(
-                folder, pruned.encoder.to_model(), pruned.patterns,
-                settings | {"nm": pruned.name, "total_steps": pruned.steps},
-                model / "tokenizer.json" if model else None,
+            settings = job.settings | {"nm": pruned.name, "total_steps": pruned.steps}
+            found.append(
+                save_pruned(
+                    job.folder(pruned.name), pruned.encoder.to_model(), pruned.patterns,
+                    embedder.tokenizer.text, settings=settings, source=embedder.source, key=job.key,
+                    measured={"fp32": bench.scores(pruned.encoder)},
+                )
             )  # fmt: skip
-            stored.measured["fp32"] = bench.scores(pruned.encoder)
-            stored.save()
-            found.append(stored)
-        states.mkdir(parents=True, exist_ok=True)
-        done.write_text(json.dumps({"settings": settings, "folders": [str(s.folder) for s in found]}))
+        job.finish(found)
         return found
 
     _show_pruned(watched("prune", "steps", work), as_json)
@@ -133,7 +134,9 @@ def prune(
 
 def _show_pruned(found: list[Stored], as_json: bool) -> None:
     if as_json:
-        print_json([{"folder": str(s.folder), **s.settings, **s.measured} for s in found])
+        others = [{"compared_with": compared_with(s.source), "dense": not s.source.pruned} for s in found]
+        figures = ({"folder": str(s.folder), **s.settings, **s.measured} for s in found)
+        print_json([f | o for f, o in zip(figures, others, strict=True)])
         return
     rows = []
     for s in found:
@@ -142,10 +145,13 @@ def _show_pruned(found: list[Stored], as_json: bool) -> None:
             (str(s.folder), s.settings["method"], s.settings["nm"], str(s.settings["total_steps"]),
              f"{scores['cosine']:.4f}", f"{scores['spearman']:.4f}")
         )  # fmt: skip
-    title = "pruned: fp32 against dense fp32, 120 sentences"
+    title = (
+        f"pruned: fp32 against {'' if found[0].source.pruned else 'dense '}fp32 of {compared_with(found[0].source)}, "
+    )
+    title += "120 sentences"
     print_table(title, ("folder", "method", "N:M", "steps", "cosine", "Spearman"), rows, left=3)
     last = found[-1]
-    say(f"Next: sta-hw compile --model {quote(str(last.folder))} --nm-table {quote(str(last.table))}")
+    say(f"Next: sta-hw compile --model {quote(str(last.folder))}")
 
 
 @app.command(epilog="Example: sta-hw evaluate build/pruned --layers")
@@ -172,8 +178,8 @@ def evaluate(
     if not stored:
         raise InputError("there is no pruned network; sta-hw prune makes one.")
     require_writable(files=[picture])
+    distinct({"--picture": picture}, {f"the network {s.folder.name}": s.folder for s in stored})
     rows = watched("evaluate", "", lambda watch: [measure(s, config, tokens, watch.step) for s in stored])
-    picture.parent.mkdir(parents=True, exist_ok=True)
     draw(rows, picture)
     if as_json:
         print_json([asdict(r) for r in rows])
@@ -205,6 +211,20 @@ def _print_compression(name: str, rows: list[Any]) -> None:
     print_table(f"{name}: bits per weight, values and positions", columns, cells, left=2)
 
 
+def _tokenizer(file: Path) -> bytes:
+    """The content of a tokenizer.json, which is one."""
+    from tokenizers import Tokenizer
+
+    try:
+        data = file.read_bytes()
+        Tokenizer.from_buffer(data)
+    except OSError as error:
+        raise InputError(f"tokenizer {file}: {error.strerror}.") from error
+    except Exception as error:
+        raise InputError(f"tokenizer {file} is none: {error}.") from error
+    return data
+
+
 @app.command(name="import", epilog="Example: sta-hw import model.onnx -o build/imported")
 def import_model(
     file: Annotated[Path, typer.Argument(help="An encoder's ONNX graph, or a ViT or BERT checkpoint's folder.")],
@@ -213,13 +233,13 @@ def import_model(
     as_json: JsonOption = False,
 ) -> None:
     """Read an encoder of the BERT or ViT family, check an ONNX graph against onnxruntime, write a checkpoint."""
-    import shutil
-
     from .model.bert import BertModel
     from .model.onnx_import import import_onnx
     from .model.vision import VisionModel
 
     require_writable(folders=[output])
+    names = ("config.json", "model.safetensors", "tokenizer.json", OWN_TABLE, DESCRIPTION)
+    distinct({f"-o, {n}": output / n for n in names}, {"FILE": file, "--tokenizer": tokenizer})
     about: dict[str, Any] = {"file": str(file), "output": str(output)}
     model: BertModel | VisionModel
     if file.is_dir():
@@ -233,12 +253,21 @@ def import_model(
         model = imported.model
         about |= {"left_out": imported.left_out, "difference_from_onnxruntime": imported.difference}
     encoder = model.encoder if isinstance(model, VisionModel) else model
-    model.save(output)
+    files = model.files()
+    if file.is_dir():  # what a checkpoint brings along
+        beside = [file / name for name in ("tokenizer.json", OWN_TABLE, DESCRIPTION)]
+        files |= {p.name: p.read_bytes() for p in beside if p.is_file()}
     if tokenizer:
-        try:
-            shutil.copyfile(tokenizer, output / "tokenizer.json")
-        except OSError as error:
-            raise InputError(f"tokenizer {tokenizer}: {error.strerror}.") from error
+        files["tokenizer.json"] = _tokenizer(tokenizer)
+    write_all({output / name: content for name, content in files.items()})
+    for name in (OWN_TABLE, DESCRIPTION):
+        if name not in files and (output / name).exists():
+            (output / name).unlink()
+            complain(f"{output / name} is deleted: it was another checkpoint's.")
+    if "tokenizer.json" not in files and (output / "tokenizer.json").exists():
+        complain(f"{output / 'tokenizer.json'} stays as it was; --tokenizer puts another there.")
+    if file.is_dir() and OWN_TABLE in files:
+        about["table"] = str(output / OWN_TABLE)
     about |= {
         "family": "ViT" if isinstance(model, VisionModel) else "BERT", "layers": encoder.layers,
         "hidden": encoder.hidden, "heads": encoder.heads, "intermediate": encoder.intermediate,

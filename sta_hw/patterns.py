@@ -54,7 +54,7 @@ def parse_nm(text: str) -> Pattern:
     if word == "dense":
         return DENSE
     n_text, colon, m_text = word.partition(":")
-    if not colon or not n_text.isdigit() or not m_text.isdigit():
+    if not colon or not n_text.isdecimal() or not m_text.isdecimal() or len(word) > 20:
         raise ConfigError([f"N:M pattern {text!r} is not of the form N:M; write for example 2:4, or dense."])
     n, m = int(n_text), int(m_text)
     if m not in SUPPORTED_M:

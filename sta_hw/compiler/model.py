@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from ..config import Config
 from ..errors import InputError
 from ..files import write_bytes
-from ..isa import Instruction
+from ..isa import Instruction, disassemble
+from ..provenance import GENERATOR, Provenance, bytes_digest
+from .description import FORMAT, check_places, configuration, described_fields
 from .embedded import quantize_embedded
 from .quantize import POOL_FACTOR
 
@@ -36,6 +38,10 @@ class CompiledModel:
         What each instruction belongs to.
     info : dict
         For reports: per linear layer its N:M, encoding, tiles; the ideal cycles; scales.
+    provenance : Provenance or None
+        What it was compiled from, where that is a checkpoint.
+    checksum : str or None
+        SHA-256 of the image, where one was noted: of what came from a file or is to go into one.
     """
 
     config: Config
@@ -48,6 +54,8 @@ class CompiledModel:
     instructions: list[Instruction]
     labels: list[str]
     info: dict[str, Any] = field(default_factory=dict)
+    provenance: Provenance | None = None
+    checksum: str | None = None
 
     def input_saturations(self, embedded: NDArray) -> int:
         """How many values of a sum of embeddings lie beyond the 16 bits that calibration gave them, and are clipped."""
@@ -59,8 +67,10 @@ class CompiledModel:
         Raises
         ------
         InputError
-            If it has another shape, is not finite, or a token's variance is beyond the hardware's LayerNorm.
+            If it has another shape, is not finite, or a token's variance is beyond the hardware's LayerNorm; or if the
+            image has changed (`verify`).
         """
+        self.verify()
         rows = self.config.rows
         if embedded.shape != (self.tokens, self.hidden):
             raise InputError(f"the program takes {self.tokens} tokens of {self.hidden}, not {embedded.shape}.")
@@ -85,19 +95,37 @@ class CompiledModel:
         pooled = self.pooled(image)
         return pooled / max(float(np.linalg.norm(pooled)), 1e-30)
 
+    def verify(self) -> None:
+        """Compare the image with its checksum, where it has one: every backend does before it runs.
+
+        Raises
+        ------
+        InputError
+            If they differ.
+        """
+        if self.checksum is not None and bytes_digest(self.image) != self.checksum:
+            raise InputError(
+                "the image's bytes are not those that were compiled: their checksum differs; compile it again."
+            )
+
     def save(self, path: Path) -> None:
         """Write a file that `load` reads, or leave what was there."""
         write_bytes(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """The file's content."""
+        """The file's content: a NumPy archive of the image, its description in JSON, and a checksum of both."""
         described = {
-            "configuration": self.config.as_dict(), "hash": self.config.hash, "tokens": self.tokens,
-            "hidden": self.hidden, "program_address": self.program_address, "input_address": self.input_address,
-            "output_address": self.output_address, "labels": self.labels, "info": self.info,
+            "format": FORMAT, "generator": GENERATOR, "configuration": self.config.as_dict(), "hash": self.config.hash,
+            "tokens": self.tokens, "hidden": self.hidden, "program_address": self.program_address,
+            "input_address": self.input_address, "output_address": self.output_address, "labels": self.labels,
+            "info": self.info, "provenance": asdict(self.provenance) if self.provenance else None,
+            "image_sha256": bytes_digest(self.image),
         }  # fmt: skip
+        text = json.dumps(described)
         file = io.BytesIO()
-        np.savez_compressed(file, image=self.image, description=np.array(json.dumps(described)))
+        np.savez_compressed(
+            file, image=self.image, description=np.array(text), checksum=np.array(bytes_digest(text.encode()))
+        )
         return file.getvalue()
 
     @staticmethod
@@ -107,19 +135,43 @@ class CompiledModel:
         Raises
         ------
         InputError
-            If it is not one, or was compiled for another configuration than `config`.
+            If it is not one, is damaged, was written by another version, or was compiled for another configuration
+            than `config`.
         """
-        from ..isa import disassemble
-
         try:
             with np.load(path, allow_pickle=False) as file:
                 image = file["image"]
-                described = json.loads(str(file["description"]))
+                text = str(file["description"])
+                checksum = str(file["checksum"]) if "checksum" in file.files else None
+            described = json.loads(text)
+            if not isinstance(described, dict):
+                raise ValueError("its description is not an object")
         except Exception as error:
-            raise InputError(f"{path} is not a compiled model: {error}.") from error
-        own = Config(**described.pop("configuration"))
-        if own.hash != described.pop("hash") or (config is not None and own.hash != config.hash):
-            wanted = config.hash if config is not None else own.hash
-            raise InputError(f"{path} was compiled for hardware {own.hash}, not {wanted}; compile it again.")
-        instructions = disassemble(image[described["program_address"] :].tobytes(), own)
-        return CompiledModel(config=own, image=image, instructions=instructions, **described)
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise InputError(f"{path} is not a compiled model: {' '.join(reason.split())[:300]}.") from error
+        if described.get("format") != FORMAT:
+            raise InputError(
+                f"{path} was compiled by another version of sta-hw (format {described.get('format', 1)}, this reads "
+                f"{FORMAT}); compile it again."
+            )
+        if checksum != bytes_digest(text.encode()):
+            raise InputError(f"{path}: its description is not what was compiled (checksum); compile it again.")
+        if image.dtype != np.uint8 or image.ndim != 1:
+            raise InputError(f"{path}: its image is {image.dtype} of shape {image.shape}, not bytes; compile it again.")
+        digest = described.get("image_sha256")
+        if digest != bytes_digest(image):
+            raise InputError(
+                f"{path}: the image's bytes are not those that were compiled (checksum); compile it again."
+            )
+        try:
+            own = configuration(described)
+            fields = described_fields(described)
+            check_places(fields, own, len(image))
+            instructions = disassemble(image[fields["program_address"] :].tobytes(), own)
+            if len(instructions) != len(fields["labels"]):
+                raise ValueError(f"it has {len(instructions)} instructions and {len(fields['labels'])} labels")
+        except (ValueError, InputError) as error:
+            raise InputError(f"{path} is malformed: {str(error).rstrip('.')}; compile it again.") from error
+        if config is not None and own.hash != config.hash:
+            raise InputError(f"{path} was compiled for hardware {own.hash}, not {config.hash}; compile it again.")
+        return CompiledModel(config=own, image=image, instructions=instructions, checksum=digest, **fields)

@@ -102,13 +102,17 @@ class BertModel:
         return model
 
     def save(self, folder: Path) -> None:
-        """Write ``config.json`` and ``model.safetensors``, as `load` and Hugging Face's BertModel read them.
+        """Write the files of `files`: both, or none.
 
         Raises
         ------
         ToolError
             If they cannot be written; what was there is as it was.
         """
+        write_all({folder / name: content for name, content in self.files().items()})
+
+    def files(self) -> dict[str, bytes | str]:
+        """``config.json`` and ``model.safetensors``, as `load` and Hugging Face's BertModel read them."""
         from safetensors.numpy import save
 
         t = self.tensors
@@ -121,12 +125,8 @@ class BertModel:
             "max_position_embeddings": len(t["embeddings.position_embeddings.weight"]),
             "type_vocab_size": len(t["embeddings.token_type_embeddings.weight"]),
         }  # fmt: skip
-        write_all(
-            {
-                folder / "config.json": json.dumps(described, indent=2) + "\n",
-                folder / "model.safetensors": save({k: np.ascontiguousarray(v) for k, v in t.items()}),
-            }
-        )
+        tensors = {k: np.ascontiguousarray(v) for k, v in t.items()}
+        return {"config.json": json.dumps(described, indent=2) + "\n", "model.safetensors": save(tensors)}
 
     def names(self) -> list[str]:
         """All tensors the model needs."""

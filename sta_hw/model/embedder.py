@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,17 +19,44 @@ from ..config import Config
 from ..errors import ConfigError, InputError
 from ..files import read_json
 from ..patterns import Pattern, parse_nm
+from ..provenance import (
+    Provenance,
+    Source,
+    bytes_digest,
+    lines_digest,
+    patterns_digest,
+    tokenizer_digest,
+    weights_digest,
+)
 from .bert import LINEAR_NAMES, BertModel
 from .finite import require_rows
 from .minilm import _PACKAGE, MiniLM, calibration_sentences
 
-__all__ = ["Embedder", "read_patterns"]
+__all__ = ["OWN_TABLE", "Embedder", "own_patterns", "read_patterns"]
+
+OWN_TABLE = "nm.json"
+"""The N:M table that a pruned checkpoint has beside its weights."""
 
 
-def read_patterns(text: str, table: Path | None, layers: int) -> dict[tuple[int, str], Pattern]:
+def own_patterns(folder: Path | None, layers: int) -> dict[tuple[int, str], Pattern]:
+    """N:M of every linear layer, to which a checkpoint was pruned; none for one that brings no table.
+
+    Raises
+    ------
+    InputError
+        As `read_patterns`.
+    """
+    table = folder / OWN_TABLE if folder else None
+    return read_patterns("dense", table, layers) if table and table.exists() else {}
+
+
+def read_patterns(
+    text: str, table: Path | None, layers: int, *, listed_only: bool = False
+) -> dict[tuple[int, str], Pattern]:
     """N:M of every linear layer: `text` for all, and what a JSON table says of single ones.
 
-    The table maps ``LAYER.NAME`` (such as ``0.attention.self.query``), or ``NAME`` for all layers, to N:M.
+    The table maps ``LAYER.NAME`` (such as ``0.attention.self.query``), or ``NAME`` for all layers, to N:M. With
+    `listed_only`, what it does not name is left out.
 
     Raises
     ------
@@ -40,22 +68,25 @@ def read_patterns(text: str, table: Path | None, layers: int) -> dict[tuple[int,
         return patterns
     entries = read_json(table, "N:M table")
     problems = []
+    listed: dict[tuple[int, str], Pattern] = {}
     for key, value in entries.items():
         if not isinstance(value, str):
             problems.append(f'N:M table {table}, {key}: {str(value)[:80]} is no pattern; write for example "2:4".')
             continue
         first, _, rest = key.partition(".")
-        chosen = [(int(first), rest)] if first.isdigit() else [(layer, key) for layer in range(layers)]
+        chosen = (
+            [(int(first), rest)] if first.isdecimal() and len(first) < 9 else [(layer, key) for layer in range(layers)]
+        )
         if any(c not in patterns for c in chosen):
             problems.append(f"N:M table {table}: there is no linear layer {key!r}; there is 0.{LINEAR_NAMES[0]}, ...")
             continue
         try:
-            patterns.update(dict.fromkeys(chosen, parse_nm(value)))
+            listed.update(dict.fromkeys(chosen, parse_nm(value)))
         except ConfigError as error:
             problems += [f"N:M table {table}, {key}: {p}" for p in error.problems]
     if problems:
         raise InputError("\n".join(problems))
-    return patterns
+    return listed if listed_only else patterns | listed
 
 
 @dataclass
@@ -67,10 +98,22 @@ class Embedder:
     model : BertModel
     tokenizer : MiniLM
         Its tokenizer is the model's own.
+    folder : Path or None
+        Where it was loaded from; None for the installed model, and for one made in memory.
+    name : str
+        What messages call it.
+    origin : Source or None
+        The checkpoint that this one was pruned from, in memory.
+    pruner : str
+        What prunes, or pruned, the weights.
     """
 
     model: BertModel
     tokenizer: MiniLM
+    folder: Path | None = None
+    name: str = "the model in memory"
+    origin: Source | None = None
+    pruner: str = "magnitude"
 
     @staticmethod
     def load(folder: Path | None = None) -> Embedder:
@@ -85,7 +128,8 @@ class Embedder:
             minilm = MiniLM.load()
             spec = find_spec(_PACKAGE)
             assert spec is not None and spec.submodule_search_locations
-            return Embedder(BertModel.load(Path(spec.submodule_search_locations[0]) / "model"), minilm)
+            model = BertModel.load(Path(spec.submodule_search_locations[0]) / "model")
+            return Embedder(model, minilm, name="all-MiniLM-L6-v2")
         from tokenizers import Tokenizer
 
         model = BertModel.load(folder)
@@ -95,7 +139,19 @@ class Embedder:
             raise InputError(f"model folder {folder}: {error}.") from error
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        return Embedder(model, MiniLM(model.tensors, tokenizer))
+        folder = folder.resolve()
+        return Embedder(model, MiniLM(model.tensors, tokenizer), folder, folder.name)
+
+    @cached_property
+    def source(self) -> Source:
+        """Digests of weights and tokenizer, which what is made from the model keeps."""
+        if self.origin is not None:
+            return self.origin
+        own = own_patterns(self.folder, self.model.layers)
+        return Source(
+            self.name, str(self.folder) if self.folder else None, weights_digest(self.model),
+            tokenizer_digest(self.tokenizer.tokenizer), any(not p.dense for p in own.values()),
+        )  # fmt: skip
 
     def token_ids(self, text: str) -> list[int]:
         """Token ids of a text.
@@ -125,7 +181,7 @@ class Embedder:
         most = len(self.model.tensors["embeddings.position_embeddings.weight"])
         calibration = [self.tokenizer.token_ids(s)[:most] for s in pruning_sentences()]
         model = prune_model_once(self.model, patterns, calibration, method=method, report=report)
-        return Embedder(model, self.tokenizer)
+        return replace(self, model=model, origin=self.source, pruner=method)
 
     def quantize(self, patterns: dict[tuple[int, str], Pattern], scales: str = "squared-error") -> QuantizedEncoder:
         """Quantized with the bundled calibration sentences; what breaks its pattern is pruned by magnitude."""
@@ -136,7 +192,11 @@ class Embedder:
         self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int, scales: str = "squared-error"
     ) -> CompiledModel:
         """Quantized, pruned and compiled for so many tokens."""
-        return compile_encoder(self.quantize(patterns, scales), config, tokens)
+        compiled = compile_encoder(self.quantize(patterns, scales), config, tokens)
+        origin = Provenance(
+            self.source, lines_digest(calibration_sentences()), patterns_digest(patterns), self.pruner, scales
+        )  # fmt: skip
+        return replace(compiled, provenance=origin, checksum=bytes_digest(compiled.image))
 
     def fp32(self, ids: list[int]) -> NDArray[np.float64]:
         """The dense fp32 model's embedding, of length 1.

@@ -103,6 +103,11 @@ class MiniLM:
         tokenizer.no_truncation()
         return MiniLM(load(data), tokenizer)
 
+    @property
+    def text(self) -> str:
+        """The tokenizer as ``tokenizer.json`` has it."""
+        return self.tokenizer.to_str()  # type: ignore[attr-defined]
+
     def token_ids(self, text: str) -> list[int]:
         """Token ids with the marks at both ends."""
         return self.tokenizer.encode(text).ids  # type: ignore[attr-defined]

@@ -128,13 +128,17 @@ class VisionModel:
         )
 
     def save(self, folder: Path) -> None:
-        """Write a folder that `load` reads, and Hugging Face's ViTForImageClassification too.
+        """Write the files of `files`: both, or none.
 
         Raises
         ------
         ToolError
             If they cannot be written; what was there is as it was.
         """
+        write_all({folder / name: content for name, content in self.files().items()})
+
+    def files(self) -> dict[str, bytes | str]:
+        """``config.json`` and ``model.safetensors``, as `load` and Hugging Face's image classifiers read them."""
         from safetensors.numpy import save
 
         encoder, (_, channels, size, _) = self.encoder, self.patch.shape
@@ -162,12 +166,8 @@ class VisionModel:
                 for theirs, ours in _LAYER_NAMES.items():
                     prefix = f"encoder.layer.{layer}"
                     tensors[f"{kind}.{prefix}.{theirs}.{part}"] = encoder.tensors[f"{prefix}.{ours}.{part}"]
-        write_all(
-            {
-                folder / "config.json": json.dumps(described, indent=2) + "\n",
-                folder / "model.safetensors": save({k: np.ascontiguousarray(v) for k, v in tensors.items()}),
-            }
-        )
+        tensors = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
+        return {"config.json": json.dumps(described, indent=2) + "\n", "model.safetensors": save(tensors)}
 
     def embed(self, images: NDArray) -> Array:
         """Images (count, channels, height, width) to the encoder's input (count, tokens, hidden).

@@ -8,13 +8,15 @@ from functools import cache
 from pathlib import Path
 
 from ..config import Config
+from ..errors import InputError
 from ..files import replacing
 from ..model.bert import BertModel
 from ..model.embedder import Embedder
+from ..provenance import Source
 from .compression import Compression, compression
 from .costs import cycles_of
 from .encoder import Encoder
-from .store import Stored
+from .store import PRUNED, Stored, compared_with
 from .workbench import Workbench
 
 __all__ = ["Evaluation", "draw", "measure"]
@@ -29,8 +31,10 @@ class Evaluation:
     method : str
     density : float
         Share of the linear layers' weights kept.
+    compared_with : str
+        The network whose fp32 embeddings they are compared with; dense, if it does not say otherwise.
     fp32, int8 : dict
-        Cosine and Spearman correlation with dense fp32, in fp32 and in the accelerator's integers.
+        Cosine and Spearman correlation with it, in fp32 and in the accelerator's integers.
     cycles : float
         By the cycle model.
     compression : of every layer, the whole as the last
@@ -39,6 +43,7 @@ class Evaluation:
     name: str
     method: str
     density: float
+    compared_with: str
     fp32: dict[str, float]
     int8: dict[str, float]
     cycles: float
@@ -46,20 +51,40 @@ class Evaluation:
 
 
 @cache
-def _bench(model: str) -> Workbench:
-    """The dense model's workbench; nothing of its corpus is used."""
-    return Workbench(Embedder.load(Path(model) if model else None), sentences=1, calibration=1)
+def _bench(source: Source) -> Workbench:
+    """The workbench of the network that others were pruned from; nothing of its corpus is used.
+
+    Raises
+    ------
+    InputError
+        If it is not there any more, or is another one now.
+    """
+    embedder = Embedder.load(source.path)
+    if other := source.difference(embedder.source):
+        raise InputError(
+            f"{source.place} has other {other} than when networks were pruned from it, so they cannot be compared with "
+            "it; prune them again, or put it back."
+        )
+    return Workbench(embedder, sentences=1, calibration=1)
 
 
 def measure(stored: Stored, config: Config, tokens: int, report: Callable[[str], None] = lambda _: None) -> Evaluation:
-    """Measure a network; what was measured before is not measured again."""
+    """Measure a network; what was measured of the same content before is not measured again.
+
+    Raises
+    ------
+    InputError
+        If checkpoint or table cannot be read, or what it is compared with is not there any more.
+    """
     name = stored.folder.name
     report(name)
-    bench = _bench(stored.settings["model"])
-    bench.report = lambda text: report(f"{name}: {text}")
     model, patterns = BertModel.load(stored.folder), stored.patterns
-    key = f"int8 {config.hash}"
+    key, content = f"int8 {config.hash}", stored.content(model, patterns)
+    if content != stored.measured_of:
+        stored.measured, stored.measured_of = {}, content  # of what was there before
     if "fp32" not in stored.measured or key not in stored.measured:
+        bench = _bench(stored.source)
+        bench.report = lambda text: report(f"{name}: {text}")
         stored.measured["fp32"] = bench.scores(Encoder(model))
         stored.measured[key] = bench.int8_scores(model, patterns, config)
         stored.save()
@@ -69,7 +94,7 @@ def measure(stored: Stored, config: Config, tokens: int, report: Callable[[str],
     report(f"{name}: cycles")
     method = stored.settings["method"] + (", quantization-aware" if stored.settings.get("aware_steps") else "")
     return Evaluation(
-        name, method, density, stored.measured["fp32"], stored.measured[key],
+        name, method, density, compared_with(stored.source), stored.measured["fp32"], stored.measured[key],
         cycles_of(model, patterns, config, tokens), compression(shapes, patterns, config.window),
     )  # fmt: skip
 
@@ -93,7 +118,8 @@ def draw(rows: Sequence[Evaluation], path: Path) -> None:
     for axis, title in zip(axes, ("density", "million cycles", "MiB of weights"), strict=True):
         axis.set_xlabel(title)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("cosine with dense fp32, INT8")
+    dense = not any(r.compared_with.endswith(PRUNED) for r in rows)
+    axes[0].set_ylabel(f"cosine with {'dense' if dense else 'what it was pruned from,'} fp32, INT8")
     axes[0].legend(fontsize=8)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=110)

@@ -1,20 +1,22 @@
-"""Pruned networks in folders: a checkpoint that the compiler loads, its N:M table, and what was measured."""
+"""Pruned networks in folders: a checkpoint that the compiler loads, its N:M table, where it is from, its figures."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import dataclass, field
-from importlib.util import find_spec
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import write_all, write_text
 from ..model.bert import BertModel
-from ..model.minilm import _PACKAGE
-from ..patterns import Pattern, parse_nm
+from ..model.embedder import OWN_TABLE, read_patterns
+from ..patterns import Pattern
+from ..provenance import GENERATOR, Source, bytes_digest, digest, patterns_digest, text_table, weights_digest
 
-__all__ = ["Stored", "load_pruned", "save_pruned"]
+__all__ = ["DESCRIPTION", "PRUNED", "Stored", "compared_with", "dense_source", "load_pruned", "save_pruned"]
+
+DESCRIPTION = "pruned.json"
 
 
 @dataclass
@@ -24,52 +26,82 @@ class Stored:
     Attributes
     ----------
     settings : dict
-        What it was made with; a run with the same finds it and does not make it again.
+        What it was made with, for people.
+    source : Source
+        The network that it was pruned from, with which it is compared.
+    key : str
+        Digest of everything that shaped it: a run with the same finds it and does not make it again.
+    files : dict of str
+        Digests of the files that were left there, by name.
     measured : dict
-        What was measured of it.
+        What was measured of it, by what; see `content`.
+    measured_of : str
+        The `content` that was measured.
     """
 
     folder: Path
     settings: dict[str, Any]
+    source: Source
+    key: str
+    files: dict[str, str]
     measured: dict[str, Any] = field(default_factory=dict)
+    measured_of: str = ""
 
     @property
     def table(self) -> Path:
-        """The N:M table, for ``sta-hw compile --nm-table``."""
-        return self.folder / "nm.json"
+        """The N:M table, which the compiler finds by itself."""
+        return self.folder / OWN_TABLE
 
     @property
     def patterns(self) -> dict[tuple[int, str], Pattern]:
         """N:M by (layer, name)."""
-        found = json.loads(self.table.read_text(encoding="utf-8"))
-        return {(int(k.partition(".")[0]), k.partition(".")[2]): parse_nm(v) for k, v in found.items()}
+        layers = BertModel.load(self.folder).layers
+        return read_patterns("dense", self.table, layers, listed_only=True)
+
+    def content(self, model: BertModel, patterns: dict[tuple[int, str], Pattern]) -> str:
+        """Digest of all that measured figures depend on, but the hardware."""
+        return digest(
+            [weights_digest(model), patterns_digest(patterns), self.source.weights, self.source.tokenizer, GENERATOR]
+        )
+
+    def whole(self) -> bool:
+        """Whether the files are those that were left there, and were measured."""
+        try:
+            found = {name: bytes_digest((self.folder / name).read_bytes()) for name in self.files}
+        except OSError:
+            return False
+        return found == self.files and "fp32" in self.measured
+
+    def described(self) -> str:
+        """The text of the description."""
+        fields = {k: v for k, v in asdict(self).items() if k != "folder"} | {"generator": GENERATOR}
+        return json.dumps(fields | {"sha256": digest(fields)}, indent=2) + "\n"
 
     def save(self) -> None:
         """Write settings and figures."""
-        text = json.dumps({"settings": self.settings, "measured": self.measured}, indent=2)
-        (self.folder / "pruned.json").write_text(text + "\n")
+        write_text(self.folder / DESCRIPTION, self.described())
 
 
 def save_pruned(
-    folder: Path, model: BertModel, patterns: dict[tuple[int, str], Pattern], settings: dict[str, Any],
-    tokenizer: Path | None = None,
+    folder: Path, model: BertModel, patterns: dict[tuple[int, str], Pattern], tokenizer: str, *,
+    settings: dict[str, Any], source: Source, key: str = "", measured: dict[str, Any] | None = None,
 ) -> Stored:  # fmt: skip
-    """Write a checkpoint with its tokenizer (the installed model's if not given) and N:M table.
+    """Write a checkpoint with its tokenizer (its JSON text) and N:M table: all of it, or nothing; then its description.
 
     Raises
     ------
-    InputError
-        If it cannot be written.
+    ToolError
+        If it cannot be written; what was there is as it was.
     """
-    model.save(folder)
-    if tokenizer is None:
-        spec = find_spec(_PACKAGE)
-        if spec is None or not spec.submodule_search_locations:
-            raise InputError("all-MiniLM-L6-v2 is not installed; run: make setup.")
-        tokenizer = Path(spec.submodule_search_locations[0]) / "model" / "tokenizer.json"
-    shutil.copyfile(tokenizer, folder / "tokenizer.json")
-    stored = Stored(folder, settings)
-    stored.table.write_text(json.dumps({f"{k[0]}.{k[1]}": str(p) for k, p in patterns.items()}, indent=1) + "\n")
+    table = json.dumps(text_table(patterns), indent=1) + "\n"
+    contents = {**model.files(), "tokenizer.json": tokenizer, OWN_TABLE: table}
+    files = {name: content if isinstance(content, bytes) else content.encode() for name, content in contents.items()}
+    write_all({folder / name: content for name, content in files.items()})
+    loaded = BertModel.load(folder)  # as it will be when it is measured again
+    stored = Stored(
+        folder, settings, source, key, {n: bytes_digest(c) for n, c in files.items()}, measured or {}
+    )  # fmt: skip
+    stored.measured_of = stored.content(loaded, patterns)
     stored.save()
     return stored
 
@@ -83,7 +115,51 @@ def load_pruned(folder: Path) -> Stored:
         If the folder holds no pruned network.
     """
     try:
-        found = json.loads((folder / "pruned.json").read_text(encoding="utf-8"))
-        return Stored(folder, found["settings"], found["measured"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} holds no pruned network: {error}.") from error
+        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("its description is not an object")
+        if "source" not in found and "settings" in found:
+            raise ValueError("it was pruned by an older version, which did not note from what; prune it again")
+        kinds = {"settings": dict, "measured": dict, "key": str, "files": dict, "measured_of": str}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]:
+            raise ValueError(f"{', '.join(wrong)} of its description is missing or of a wrong type")
+        if found.pop("sha256", None) != digest(found):
+            raise ValueError("its description is not what was written (checksum)")
+        settings, measured = found["settings"], found["measured"]
+        if not isinstance(settings.get("method"), str) or not all(map(_scores, measured.values())):
+            raise ValueError("its description has no method, or figures that are none")
+        return Stored(
+            folder, settings, Source.read(found["source"]), found["key"], found["files"],
+            measured, found["measured_of"],
+        )  # fmt: skip
+    except OSError as error:
+        raise InputError(f"{folder} holds no pruned network: {DESCRIPTION}: {error.strerror}.") from error
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{folder} holds no pruned network: {DESCRIPTION}: {error}.") from error
+
+
+def _scores(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(k), int | float) for k in ("cosine", "spearman"))
+
+
+PRUNED = " (pruned itself)"
+"""Behind the name of a network that is compared with and was not dense."""
+
+
+def compared_with(source: Source) -> str:
+    """The name of a network that others are compared with; it says so where that one was pruned, too."""
+    return source.name + (PRUNED if source.pruned else "")
+
+
+def dense_source(folder: Path | None) -> Source | None:
+    """The dense network that a checkpoint was pruned from; None where that is not noted, or was not dense.
+
+    Raises
+    ------
+    InputError
+        If a description is there and malformed.
+    """
+    if folder is None or not (folder / DESCRIPTION).exists():
+        return None
+    source = load_pruned(folder).source
+    return None if source.pruned else source

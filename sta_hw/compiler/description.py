@@ -1,0 +1,123 @@
+"""What a file of a compiled model says of itself, checked before anything of it is used."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..config import Config
+from ..errors import ConfigError
+from ..isa import HEADER_BYTES
+from ..patterns import parse_nm
+from ..provenance import Provenance
+
+__all__ = ["FORMAT", "check_places", "configuration", "described_fields"]
+
+FORMAT = 2
+"""Version of the file; 1 had no checksum and no provenance."""
+
+_LAYER_TEXTS = ("layer", "nm", "used", "encoding")
+_LAYER_NUMBERS = ("columns", "reduction", "passes", "chunk", "bytes", "work")
+_SCALES = ("ideal_cycles", "embedded_scale", "output_scale")
+
+
+def _whole(value: object, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _need(condition: object, problem: str) -> None:
+    if not condition:
+        raise ValueError(problem)
+
+
+def configuration(described: dict[str, Any]) -> Config:
+    """The hardware it is for.
+
+    Raises
+    ------
+    ValueError
+        If it is malformed, or its hash is another one's.
+    """
+    found = described.get("configuration")
+    _need(isinstance(found, dict), "it has no configuration of the hardware")
+    assert isinstance(found, dict)
+    _need(set(found) == set(Config().as_dict()), "its configuration has other parameters than this version's")
+    try:
+        parameters: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+        config = Config(**parameters)
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise ValueError(f"its configuration: {' '.join(str(error).split())}") from error
+    _need(described.get("hash") == config.hash, f"it names hardware {described.get('hash')}, and has {config.hash}")
+    return config
+
+
+def described_fields(described: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a compiled model, without configuration, image and instructions.
+
+    Raises
+    ------
+    ValueError
+        If one is missing or of a wrong type.
+    """
+    for name in ("tokens", "hidden"):
+        _need(_whole(described.get(name), 1), f"{name} = {described.get(name)!r} is no whole number from 1 on")
+    for name in ("program_address", "input_address", "output_address"):
+        _need(_whole(described.get(name)), f"{name} = {described.get(name)!r} is no address")
+    labels = described.get("labels")
+    _need(isinstance(labels, list) and all(isinstance(x, str) for x in labels), "labels are no list of names")
+    info = described.get("info")
+    _need(isinstance(info, dict), "it has no figures (info)")
+    assert isinstance(info, dict)
+    for name in _SCALES:
+        least = 0.0 if name == "embedded_scale" else 1e-300  # 0: each token has a scale of its own
+        _need(_number(info.get(name)) and info[name] >= least, f"{name} = {info.get(name)!r} is no number above 0")
+    _check_layers(info.get("layers"))
+    buffers = info.get("buffers")
+    _need(isinstance(buffers, dict), "it has no buffers")
+    assert isinstance(buffers, dict)
+    for name, place in buffers.items():
+        right = isinstance(place, list) and len(place) == 3 and all(_whole(v) for v in place)
+        _need(right, f"buffer {name!r} is {place!r}, not address, width and size")
+    provenance = described.get("provenance")
+    fields = ("tokens", "hidden", "program_address", "input_address", "output_address", "labels", "info")
+    return {name: described[name] for name in fields} | {
+        "provenance": None if provenance is None else Provenance.read(provenance)
+    }
+
+
+def _check_layers(layers: object) -> None:
+    _need(isinstance(layers, list) and all(isinstance(row, dict) for row in layers), "layers are no list of objects")
+    assert isinstance(layers, list)
+    for row in layers:
+        name = row.get("layer")
+        for key in _LAYER_TEXTS:
+            _need(isinstance(row.get(key), str), f"layer {name!r}: {key} = {row.get(key)!r} is no text")
+        for key in _LAYER_NUMBERS:
+            _need(_number(row.get(key)) and row[key] >= 0, f"layer {name!r}: {key} = {row.get(key)!r} is no size")
+        for key in ("nm", "used"):
+            try:
+                parse_nm(row[key])
+            except ConfigError as error:
+                raise ValueError(f"layer {name!r}: {error}") from error
+
+
+def check_places(fields: dict[str, Any], config: Config, size: int) -> None:
+    """Program, input and output lie in an image of `size` bytes.
+
+    Raises
+    ------
+    ValueError
+        If one does not.
+    """
+    tiles = math.ceil(fields["tokens"] / config.rows)
+    row = 2 * fields["hidden"] * config.rows
+    for name, count in (("program", HEADER_BYTES), ("input", tiles * row), ("output", row)):
+        address = fields[f"{name}_address"]
+        _need(
+            address + count <= size,
+            f"{name}_address = {address}: {count} bytes there are not all in the image's {size}",
+        )
