@@ -18,7 +18,7 @@ from .cli_terminal import JsonOption, Watch, complain, print_json, print_table, 
 from .errors import InputError
 from .files import distinct, write_all
 from .model.embedder import OWN_TABLE, Embedder, read_patterns
-from .patterns import parse_nm
+from .patterns import listed, parse_nm
 from .sparsity.store import DESCRIPTION, compared_with
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Folder of pruned networks, one folder each.")]
+
+
+_PICTURES = (".png", ".svg", ".pdf")
 
 
 def _require_torch() -> None:
@@ -178,6 +181,10 @@ def evaluate(
     if not stored:
         raise InputError("there is no pruned network; sta-hw prune makes one.")
     require_writable(files=[picture])
+    if picture.suffix not in _PICTURES:
+        raise InputError(
+            f"--picture {picture}: {picture.suffix or 'no ending'} is no picture; {listed(_PICTURES)} are."
+        )
     distinct({"--picture": picture}, {f"the network {s.folder.name}": s.folder for s in stored})
     rows = watched("evaluate", "", lambda watch: [measure(s, config, tokens, watch.step) for s in stored])
     draw(rows, picture)
@@ -194,7 +201,8 @@ def evaluate(
         )  # fmt: skip
     columns = ("network", "density", "fp32 cosine", "INT8 cosine", "INT8 Spearman", "cycles", "KiB of weights",
                "index", "bitmap", "limit")  # fmt: skip
-    note = "index, bitmap, limit: bits per weight of the two encodings, and the fewest possible."
+    note = "index, bitmap, limit: bits per weight of the two encodings, and the fewest possible. Compared with fp32 of "
+    note += f"{', '.join(sorted({r.compared_with for r in rows}))}."
     print_table(f"{len(rows)} networks, {tokens} tokens, {preset_name}", columns, cells, note=note)
     if layers:
         for r in rows:

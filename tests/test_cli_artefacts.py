@@ -191,10 +191,10 @@ def test_no_output_takes_anothers_place(tmp_path: Path, monkeypatch: pytest.Monk
         ("trace", "--model", model, "-o", "model/config.json"),
         ("import", model, "-o", model),
         ("import", model, "--tokenizer", "model/tokenizer.json", "-o", "model"),
-        ("evaluate", folder, "--picture", folder / "model.safetensors"),
     ):
         refused = run(*arguments, status=2).stderr
         assert "same file" in refused or "written twice" in refused, arguments
+    assert "is no picture" in run("evaluate", folder, "--picture", folder / "model.safetensors", status=2).stderr
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
