@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .cli_app import app
-from .cli_configuration import read_configuration
+from .cli_configuration import manifest_file, read_configuration
 from .cli_paths import require_writable
 from .cli_program import (
     DEFAULT_TEXT,
@@ -65,7 +65,8 @@ def demo(
     require_writable(folders=[output])
     names = [f"accelerator{end}" for end in (".v", ".json", ".core", "_example.v")]
     names += ["sta_hw_registers.h", "report.html"]
-    distinct({f"-o, {name}": output / name for name in names}, {"--nm-table": nm_table})
+    inputs = {"--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+    distinct({f"-o, {name}": output / name for name in names}, inputs)
 
     def work(watch: Watch) -> Any:
         watch.step("loading the model")

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from .cli_app import app
-from .cli_configuration import read_configuration
+from .cli_configuration import manifest_file, read_configuration
 from .cli_model import compared, patterns_for, prepare
 from .cli_paths import require_writable
 from .cli_terminal import JsonOption, Watch, print_json, print_table, say, watched
@@ -81,7 +81,8 @@ def compile_model(
     config = read_configuration(preset_name, top="accelerator")
     listing_file = output.with_suffix(".txt") if listing else None
     require_writable(files=[output, *([listing_file] if listing_file else [])])
-    distinct({"-o": output, "the listing": listing_file}, {"--model": model, "--nm-table": nm_table})
+    inputs = {"--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+    distinct({"-o": output, "the listing": listing_file}, inputs)
 
     def work(watch: Watch) -> tuple[CompiledModel, int]:
         watch.step("loading the model")
@@ -194,7 +195,8 @@ def report(
     """Run on RTL and write one self-contained HTML page, and the timeline for Perfetto beside it."""
     timeline = output.with_suffix(".json")
     require_writable(files=[output, timeline])
-    distinct({"-o": output, "the timeline": timeline}, {"FILE": file, "--model": model, "--nm-table": nm_table})
+    inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+    distinct({"-o": output, "the timeline": timeline}, inputs)
 
     def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
@@ -233,7 +235,8 @@ def trace(
 ) -> None:
     """Write a window of cycles as an FST waveform (GTKWave, Surfer)."""
     require_writable(files=[output])
-    distinct({"-o": output}, {"FILE": file, "--model": model, "--nm-table": nm_table})
+    inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+    distinct({"-o": output}, inputs)
 
     def work(watch: Watch) -> None:
         watch.step("loading, compiling the model")

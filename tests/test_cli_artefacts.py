@@ -17,6 +17,7 @@ from test_provenance import WORDS, make_checkpoint
 
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.model.bert import BertModel
+from sta_hw.presets import PRESETS
 
 TEXT = "the hardware is for that and this"
 RUN = ("--backend", "reference", "--preset", "ci", "--text", TEXT, "--json")
@@ -175,6 +176,7 @@ def test_no_output_takes_anothers_place(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     model = make_checkpoint(tmp_path / "model")
     (tmp_path / "table.json").write_text("{}")
+    (tmp_path / "hardware.json").write_text(json.dumps({"configuration": PRESETS["ci"].as_dict()}))
     (tmp_path / "link.txt").symlink_to(tmp_path / "model" / "tokenizer.json")
     folder, _ = pruned(model, tmp_path / "out")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
@@ -188,6 +190,7 @@ def test_no_output_takes_anothers_place(tmp_path: Path, monkeypatch: pytest.Monk
         ("report", "--model", model, "-o", "x.json"),
         ("report", "--model", model, "-o", "model/config.html"),
         ("report", "--model", model, "--nm-table", "table.json", "-o", "table.html"),
+        ("report", "--model", model, "--preset", "hardware.json", "-o", "hardware.html"),
         ("trace", "--model", model, "-o", "model/config.json"),
         ("import", model, "-o", model),
         ("import", model, "--tokenizer", "model/tokenizer.json", "-o", "model"),
