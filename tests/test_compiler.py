@@ -213,7 +213,7 @@ def test_nm_tables(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no linear layer '7.output.dense'(.|\n)*output.dense: M = 3"):
         read_patterns("2:4", table, 2)
     table.write_text("[1]")
-    with pytest.raises(InputError, match="not an object"):
+    with pytest.raises(InputError, match="no JSON object"):
         read_patterns("2:4", table, 2)
 
 
