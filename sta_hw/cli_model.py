@@ -81,7 +81,11 @@ def compared(embedder: Embedder, ids: list[int]) -> tuple[str, str, NDArray]:
     """
     if not embedder.source.pruned:
         return "cosine_with_dense_fp32", embedder.source.place, embedder.fp32(ids)
-    source, why = dense_source(embedder.folder), "it does not say what it was pruned from"
+    source, why = None, "it does not say what dense network it was pruned from"
+    try:
+        source = dense_source(embedder.folder)
+    except InputError as error:
+        why = str(error).rstrip(".")
     if source is not None:
         why = f"{source.place}, which it was pruned from, is not there as it was"
         with suppress(InputError):

@@ -70,6 +70,9 @@ def test_a_pruned_checkpoint_brings_its_table(tmp_path: Path) -> None:
     assert "not there as it was" in said
     refused = run("evaluate", folder, "--preset", "small", "--tokens", 4, "--picture", tmp_path / "p.png", status=2)
     assert "has other weights than when" in refused.stderr
+    (folder / "pruned.json").write_text('{"settings": {}, "measured": {}}')
+    again, figures, said = embedding("--model", folder)
+    assert "older version" in said and "cosine_with_pruned_fp32" in figures
     for text in ("{", "[]", '{"0.output.dense": "3:5"}', '{"0.output.dense": 4}', '{"9.output.dense": "2:4"}'):
         table.write_text(text)
         assert "nm.json" in run("run", "--model", folder, *RUN, status=2).stderr
@@ -231,3 +234,16 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
         last = failed.strip().splitlines()[-1]
         assert "cannot be written" in last and "as it was" in last, failed
         assert {p: p.read_bytes() for p in place.rglob("*") if p.is_file()} == before
+
+
+def test_a_damaged_state_is_made_again(tmp_path: Path) -> None:
+    model, output = make_checkpoint(tmp_path / "model"), tmp_path / "out"
+    folder, _ = pruned(model, output, "--steps", 1)
+    weights = (folder / "model.safetensors").read_bytes()
+    (state,) = (output / ".states").glob("*/*/tuning.safetensors")
+    for damage in (b"", state.read_bytes()[:-3], b"\x80\x04K*."):  # the last is a pickle
+        state.write_bytes(damage)
+        (folder / "pruned.json").unlink()
+        again, said = pruned(model, output, "--steps", 1)
+        assert again == folder and "is made again" in said
+        assert (folder / "model.safetensors").read_bytes() == weights
