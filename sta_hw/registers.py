@@ -109,21 +109,23 @@ REGISTERS = (
     ),
     Register(
         "control", 0x18, "rw", "start and reset act when 1 is written, and read as 0",
-        (Field("start", 0, 1, "reset the core and run the program"),
-         Field("reset", 1, 1, "stop, wait for the bus, reset the core"),
+        (Field("start", 0, 1, "reset the core and run the program, unless one is under way"),
+         Field("reset", 1, 1, "stop, wait for the bus, reset the core; goes before a start in the same write"),
          Field("interrupt_enable", 2, 1, "drive the interrupt line")),
     ),
     Register(
         "status", 0x1C, "ro", "what the core does",
         (Field("busy", 0, 1, "a program runs, or a reset is under way"), Field("done", 1, 1, "the program ended"),
-         Field("failed", 2, 1, "the program was stopped"), Field("error", 8, 8, "why it was stopped (Error)"),
+         Field("failed", 2, 1, "the program was stopped"),
+         Field("refused", 3, 1, "a start did nothing: a program was under way, or a reset was written with it"),
+         Field("error", 8, 8, "why it was stopped (Error)"),
          Field("interrupt", 16, 1, "done or failed since the last clear")),
     ),
     Register("error_instruction", 0x20, "ro", "number of the instruction that failed"),
     Register("interrupt_clear", 0x24, "wo", "any write clears the interrupt"),
     Register("image_address", 0x28, "rw", "bus address of the memory image, a multiple of the longest burst"),
-    Register("image_size", 0x2C, "rw", "bytes of the image, whole bursts; nothing outside is read or written"),
-    Register("program_address", 0x30, "rw", "offset of the program in the image"),
+    Register("image_size", 0x2C, "rw", "bytes of the image, whole longest bursts; nothing outside is read or written"),
+    Register("program_address", 0x30, "rw", "offset of the program in the image, a multiple of the bus's bytes"),
     Register("stalled", 0x34, "ro", "streams that offer a beat nobody takes, for finding out why a program waits",
              (Field("windows", 0, 1, "window loads"), Field("weights", 1, 1, "weight values"),
               Field("results", 2, 1, "results"), Field("loads", 3, 1, "LOAD"), Field("norms", 4, 1, "NORM"),
@@ -188,6 +190,40 @@ def c_header() -> str:
     return "\n".join(lines)
 
 
+_BEHAVIOUR = """\
+## What happens when
+
+- **A write acts** in the cycle before its answer, in every state alike, and byte by byte: bytes that are not strobed
+  stay, and `control` acts if its lowest byte is written. Writing a register that is read only or does not exist
+  changes nothing and is answered with an error (SLVERR), as is reading one that is write only.
+- **Start** takes the image's address and size and the program's address as they are; from then on they may be written
+  for the next program, and the one that runs does not see it. Status, error and interrupt of the last program are
+  cleared and the counters begin at 0. It then waits for the bus, resets the core and runs. While a program is under
+  way, until `done` or `failed`, a start does nothing but set `refused`, which the next start or reset clears. A start
+  while a reset is under way is taken; the program runs after it.
+- **Reset** acts in every state and every cycle. It ends what is under way without `done`, `failed` or interrupt, also
+  a program that would have ended in that very cycle or that has not begun; it clears status, error, `refused` and the
+  interrupt, and leaves counters and the other registers as they are. `busy` stays 1 until the core is clean.
+- **The bus** is never left with a burst half done: start and reset wait for every one that was begun. A memory that
+  does not answer therefore keeps `busy` at 1, and no error, watchdog or reset can end that; only the hardware's reset
+  can.
+- **The interrupt** bit is set when a program ends, in the cycle in which `done` or `failed` is, and so once for each
+  program that ends. A write of `interrupt_clear` in that cycle does not clear it. The line is high while the bit and
+  `interrupt_enable` both are 1: enabled throughout, it rises once for each program that ends, and never for one that
+  was reset. A start clears what is left of the program before in the cycle in which it enables the line. Enabled
+  while the bit is 1, the line rises at once.
+- **Addresses.** An image address or size that is not a multiple of the longest burst (`burst` times the bytes of the
+  bus), or an image that ends beyond 2^32, ends the program as ADDRESS of instruction 0 before anything is read. So
+  does, with the number of its instruction, every address of the program's that is outside the image or not a multiple
+  of the bus's bytes; the program's own address counts as instruction 0.
+- **Counters** count while the program runs, and stay when it has ended or was reset. A counter read while it counts
+  misses the last three cycles.
+
+`python -m sim.control --cycles 10000000` compares all this, cycle by cycle, with a model of it
+(`sim/control_model.py`); tests do so for a million cycles.
+"""
+
+
 def markdown() -> str:
     """The docs page."""
     lines = [
@@ -204,13 +240,13 @@ def markdown() -> str:
         for f in r.fields:
             bits = str(f.low) if f.width == 1 else f"{f.low + f.width - 1}:{f.low}"
             lines.append(f"| | | | {bits} | {f.name}: {f.text} |")
-    lines += ["", "## Errors", "", "| code | name | meaning |", "|---|---|---|"]
+    lines += ["", *_BEHAVIOUR.splitlines(), "", "## Errors", "", "| code | name | meaning |", "|---|---|---|"]
     texts = {
         Error.NONE: "none",
         Error.HEADER: "the program's header is not one of this version",
         Error.HARDWARE: "the program was made for another configuration",
         Error.OPCODE: "illegal instruction",
-        Error.ADDRESS: "an address is outside the image or not aligned to the bus",
+        Error.ADDRESS: "an address is outside the image or not aligned to the bus; the image is not whole bursts",
         Error.READ: "the bus answered a read with an error",
         Error.WRITE: "the bus answered a write with an error",
         Error.ENGINE: "weights do not match their header, or the product is out of range",

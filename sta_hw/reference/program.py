@@ -44,7 +44,7 @@ class ProgramError(CheckError):
 
 
 class _AddressError(CheckError):
-    """Bytes that are not in the image."""
+    """Bytes that are not in the image, or not aligned."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,10 @@ class _Machine:
         Raises
         ------
         _AddressError
-            If they are not all inside it.
+            If they are not all inside it, or do not begin at a multiple of the bus's bytes, as the hardware wants it.
         """
+        if count and address % self.config.bus_bytes:
+            raise _AddressError(f"address {address} is not a multiple of the bus's {self.config.bus_bytes} bytes")
         if address + count > len(self.image):
             raise _AddressError(f"bytes {address} to {address + count} are outside the image of {len(self.image)}")
         return self.image[address : address + count]
@@ -102,7 +104,8 @@ class _Machine:
         """LOAD."""
         memory = self.chip[Target(i["target"])]
         width, count = memory.shape[1], i["beats"] * self.config.bus_bytes
-        parts = [self.bytes_at(i["address"] + row * i["stride"], count) for row in range(i["rows"])]
+        # Addresses have 32 bits: a stride may lead backwards.
+        parts = [self.bytes_at((i["address"] + row * i["stride"]) % (1 << 32), count) for row in range(i["rows"])]
         words = np.concatenate(parts).reshape(-1, width)
         at = (i["destination"] + np.arange(len(words))) % len(memory)
         memory[at] = words
@@ -260,12 +263,16 @@ def run_counted(
     InputError
         If the program is malformed, or for another configuration.
     ProgramError
-        If an instruction reaches outside the image (`Error.ADDRESS`), or the matrix engine reports faults
-        for its weights or refuses it (`Error.ENGINE`); the message names it.
+        If an instruction's address, or the program's, is outside the image or not aligned to the bus
+        (`Error.ADDRESS`), or the matrix engine reports faults for its weights or refuses it (`Error.ENGINE`); the
+        message names it.
     CheckError
         If an instruction waits for what comes after it, or has other windows than it multiplies: the hardware
         waits for what never comes, or multiplies the next one's.
     """
+    if program_address % config.bus_bytes:
+        problem = f"the program's address {program_address} is not a multiple of the bus's {config.bus_bytes} bytes"
+        raise ProgramError(Error.ADDRESS, 0, problem)
     machine = _Machine(image.copy(), config)
     instructions = disassemble(image[program_address:].tobytes(), config)
     actions = {

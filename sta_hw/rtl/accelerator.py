@@ -76,52 +76,19 @@ class Accelerator(wiring.Component):
             ]
         m.d.comb += self.m_axi_wstrb.eq(-1)
 
-        # A start or a reset first waits for the bus, then resets the core for a cycle.
-        running = Signal()
-        starting = Signal()
         m.d.comb += [
-            core.image_address.eq(registers.image_address),
-            core.image_size.eq(registers.image_size),
-            core.program_address.eq(registers.program_address),
-            registers.error.eq(core.error),
-            registers.instruction.eq(core.instruction),
-            registers.stalled.eq(core.stalled),
-            registers.events.eq(Mux(running, Cat(1, core.events), 0)),
-            self.irq.eq(registers.interrupt),
-            self.busy.eq(registers.running),
+            core_reset.eq(registers.core_reset),
+            core.start.eq(registers.core_start),
+            core.stop.eq(registers.core_stop),
+            registers.core_idle.eq(core.idle),
+            registers.core_finished.eq(core.finished),
+            registers.core_failed.eq(core.failed),
+            *(getattr(core, n).eq(getattr(registers, n)) for n in ("image_address", "image_size", "program_address")),
+            *(getattr(registers, n).eq(getattr(core, n)) for n in ("error", "instruction", "stalled", "events")),
+            self.irq.eq(registers.irq),
+            self.busy.eq(registers.busy),
             self.failed.eq(registers.last_failed),
-            self.activity.eq(Mux(running, Cat(core.events, core.completed), 0)),
+            self.activity.eq(Mux(registers.running, Cat(core.events, core.completed), 0)),
         ]
         assert len(COUNTERS) == 1 + len(EVENTS)
-        with m.FSM(name="accelerator"):
-            with m.State("IDLE"):
-                m.d.sync += starting.eq(registers.start)
-                with m.If(registers.start | registers.reset):
-                    m.next = "QUIET"
-            with m.State("QUIET"):
-                m.d.comb += [core.stop.eq(1), registers.running.eq(1)]
-                with m.If(core.idle):
-                    m.next = "RESET"
-            with m.State("RESET"):
-                m.d.comb += [core_reset.eq(1), registers.running.eq(1), core.stop.eq(1)]
-                m.next = "CLEAN"
-            with m.State("CLEAN"):  # the core is being reset
-                m.d.comb += [registers.running.eq(1), core.stop.eq(1)]
-                m.next = "IDLE"
-                with m.If(starting):
-                    m.next = "START"
-            with m.State("START"):
-                m.d.comb += [core.start.eq(1), registers.running.eq(1)]
-                m.next = "RUN"
-            with m.State("RUN"):
-                m.d.comb += [running.eq(1), registers.running.eq(1)]
-                with m.If(registers.reset):
-                    m.d.sync += starting.eq(0)
-                    m.next = "QUIET"
-                with m.Elif(core.finished):
-                    m.d.comb += registers.finished.eq(1)
-                    m.next = "IDLE"
-                with m.Elif(core.failed):
-                    m.d.comb += registers.failed.eq(1)
-                    m.next = "IDLE"
         return m

@@ -42,7 +42,7 @@ class _Bursts(wiring.Component):
     available : In
         Beats for which the client has room, or data.
     limit : In(32)
-        Size of the image in bytes; of its last burst only a whole one counts.
+        Size of the image in bytes, whole bursts.
     request : Out(1), grant : In(1)
         A burst of `length` beats at `address` is wanted; is issued. `final`: it is the run's last.
     fault : Out(1)
@@ -115,7 +115,7 @@ class _Bursts(wiring.Component):
 
 
 def _on_bus(config: Config, base: Value, address: Value) -> Value:
-    """Address on the bus; the image begins at a burst boundary, whatever the low bits of `base` say."""
+    """Address on the bus; the image begins at a burst boundary."""
     bits = (config.burst * config.bus_bytes).bit_length() - 1
     return Cat(address[:bits], (base[bits:] + address[bits:])[: ADDRESS_BITS - bits])
 
@@ -174,8 +174,8 @@ class ReadMaster(wiring.Component):
     -------
     <name>_run : In(stream of run_layout); <name>_data : Out(stream of bus words)
     base, limit : In(32)
-        Address of the image on the bus, a multiple of ``burst * bus_bytes`` (lower bits do not count), and
-        its size in bytes.
+        Address of the image on the bus and its size in bytes: multiples of ``burst * bus_bytes``, and no image
+        reaches beyond 2^32 (`Registers` sees to it).
     stop : In(1)
         Issue no more bursts.
     idle : Out(1)
