@@ -12,7 +12,7 @@ LATENCY = 2
 """Cycles from an event to the value that counts it."""
 
 
-@pytest.mark.parametrize(("count", "width"), [(15, 32), (16, 6), (3, 4), (2, 32)])
+@pytest.mark.parametrize(("count", "width"), [(15, 32), (16, 6), (3, 4), (2, 32), (19, 32), (34, 5)])
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_every_value_is_the_sum_of_events(count: int, width: int, share: float) -> None:
     rng = np.random.default_rng(count)
@@ -46,11 +46,11 @@ def test_every_value_is_the_sum_of_events(count: int, width: int, share: float) 
 
 
 def test_a_selected_counter_comes_within_a_round() -> None:
-    dut = Counters(count=15)
+    dut = Counters(count=19)
     waits: list[int] = []
 
     async def bench(ctx) -> None:
-        for select in (14, 0, 7, 6):
+        for select in (14, 0, 18, 7, 15, 6):
             ctx.set(dut.select, select)
             waits.append(0)
             while not ctx.get(dut.ready):

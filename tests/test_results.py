@@ -36,13 +36,14 @@ class WithTable(wiring.Component):
         m = Module()
         path = m.submodules.path = self.path
         for name in self.signature.members:
-            if name not in ("order", "table", "stored", "done"):
+            if name not in ("order", "table", "stored", "done", "saturated"):
                 connect(m, flipped(getattr(self, name)), getattr(path, name))
         entries = Signal(range(257))
         loaded = entries == 256
         m.d.comb += [
             path.stored.eq(self.stored),
             self.done.eq(path.done),
+            self.saturated.eq(path.saturated),
             path.order.payload.eq(self.order.payload),
             path.order.valid.eq(self.order.valid & loaded),
             self.order.ready.eq(path.order.ready & loaded),
@@ -81,7 +82,7 @@ def test_every_kind_in_sequence(config: Config) -> None:
         seconds = rng.integers(0, 65536, columns) >> rng.integers(0, 10, columns)  # not all saturate
         has_seconds = int(not to_scores and rng.integers(2)) if mode in (0, 1, 4) else 1
         fields = [
-            (int(mode), 3), (int(to_scores), 1), (has_seconds, 1), (columns, 16), (64, 32), (128, 32), (0, 27), (3, 20),
+            (int(mode), 3), (int(to_scores), 1), (has_seconds, 1), (columns, 16), (64, 32), (128, 32), (0, 28), (3, 20),
         ]  # fmt: skip
         streams["order"].append(join([([v], w) for v, w in fields]))
         beats = results.reshape(-1, config.drain_lanes)

@@ -82,13 +82,12 @@ class Calibration:
     Raises
     ------
     InputError
-        If there is no text, a weight or an embedding is not finite, or a tensor overflows fp32: tensor, place, value.
+        If there is no text, a sum of embeddings is not finite, or a tensor overflows fp32: tensor, place, value.
     """
 
     def __init__(self, model: BertModel, texts: Sequence[list[int] | NDArray[np.float32]]) -> None:
         if not len(texts):
             raise InputError("there is no calibration sentence; give at least one.")
-        require_finite(model.tensors, "the model")
         self.model = model
         self.runs: list[list[dict[str, NDArray]]] = []
         for number, text in enumerate(texts):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..formats.nm import keep_mask
 from ..model.bert import LINEAR_NAMES, BertModel
+from ..model.finite import require_finite
 from ..patterns import DENSE, Pattern
 from .calibration import Calibration, require_normalizable
 from .scales import (
@@ -217,6 +218,7 @@ def quantize(
     unknown = [f"{k[0]}.{k[1]}" for k in patterns if k[1] not in LINEAR_NAMES or not 0 <= k[0] < model.layers]
     if unknown:
         raise InputError(f"no such linear layer: {', '.join(unknown)}.")
+    require_finite(model.tensors, "the model")
     masks = {
         key: keep_mask(np.abs(model.linear(*key)[0]), pattern) for key, pattern in patterns.items() if pattern.m > 1
     }

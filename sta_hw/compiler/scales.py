@@ -81,7 +81,12 @@ def channel_factors(values: NDArray, weights: Sequence[NDArray], alpha: float) -
     weight looks at do not count.
     """
     largest = np.abs(values).max(0).astype(np.float64)
-    by_weights = np.max([np.abs(w).max(0) for w in weights], axis=0).astype(np.float64)
+    rows = np.abs(np.concatenate(weights).astype(np.float64))
+    # Each row has a scale of its own: a few loud rows must not decide for those that are not.
+    loudest = rows.max(1)
+    odd = (loudest > 0) & ~_ordinary(loudest, loudest > 0)
+    rows[odd] *= (np.median(loudest[loudest > 0]) / loudest[odd])[:, None]
+    by_weights = rows.max(0)
     used = by_weights > 0
     if not largest[used].any():
         return np.ones(values.shape[1])

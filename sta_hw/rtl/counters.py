@@ -10,12 +10,17 @@ from amaranth.utils import bits_for
 __all__ = ["Counters"]
 
 
+_BANK = 15
+"""Counters in a memory of their own: in so many cycles four bits hold what a counter has counted since its last visit,
+and one cell of LUT RAM holds a bit of them all. A sixteenth would make each of them wider."""
+
+
 class Counters(wiring.Component):
     """Counts of events, each wrapping at `width` bits.
 
-    One after the other, a counter a cycle, what a small register has counted since the last visit is added to the
-    counter's word in memory. A wide adder for each counter would be four times the logic, and the multiplexer that
-    reads them as much again.
+    In each bank of up to 15, one after the other, a counter a cycle, what a small register has counted since the last
+    visit is added to the counter's word in memory. A wide adder for each counter would be four times the logic, and
+    the multiplexer that reads them as much again.
 
     Parameters
     ----------
@@ -33,7 +38,7 @@ class Counters(wiring.Component):
     select : In(bits_for(count - 1))
         The counter to read.
     ready : Out(1)
-        `value` is the selected counter's: one cycle in every `count`, the first after at most `count`.
+        `value` is the selected counter's: one cycle in every `count`, or 15, the first after at most so many.
     value : Out(width)
         All events but those of the last two cycles.
     """
@@ -49,6 +54,26 @@ class Counters(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        if self.count <= _BANK + 1:
+            self._bank(m)
+            return m
+        low = m.submodules.low = Counters(count=_BANK, width=self.width)
+        high = m.submodules.high = Counters(count=self.count - _BANK, width=self.width)
+        of_high = self.select >= _BANK
+        m.d.comb += [
+            low.events.eq(self.events[:_BANK]),
+            high.events.eq(self.events[_BANK:]),
+            low.clear.eq(self.clear),
+            high.clear.eq(self.clear),
+            low.select.eq(self.select),
+            high.select.eq(self.select - _BANK),
+            self.ready.eq(Mux(of_high, high.ready, low.ready)),
+            self.value.eq(Mux(of_high, high.value, low.value)),
+        ]
+        return m
+
+    def _bank(self, m: Module) -> None:
+        """All of them in one memory."""
         m.submodules.totals = totals = memory.Memory(shape=unsigned(self.width), depth=self.count, init=[])
         write, read = totals.write_port(), totals.read_port(domain="comb")
         index = Signal(range(self.count))
@@ -82,4 +107,3 @@ class Counters(wiring.Component):
             write.en.eq(1),
             self.ready.eq(self.select == visited),
         ]
-        return m
