@@ -47,7 +47,8 @@ def gelu(x: Array) -> Array:
     fp32's resolution.
     """
     exact = x.astype(np.float64)
-    place = np.minimum(np.abs(exact) * (_ERF_STEPS / _ERF_END / math.sqrt(2)), _ERF_STEPS)
+    # `fmin` gives NaN a place, too; what comes of it is NaN.
+    place = np.fmin(np.abs(exact) * (_ERF_STEPS / _ERF_END / math.sqrt(2)), _ERF_STEPS)
     index = place.astype(np.int64)
     low, high = _erf_table()[index], _erf_table()[index + 1]
     return (0.5 * exact * (1 + np.copysign(low + (place - index) * (high - low), exact))).astype(np.float32)
