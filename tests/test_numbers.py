@@ -15,17 +15,20 @@ import numpy as np
 import pytest
 
 from sta_hw.compiler.encoder import compile_encoder
+from sta_hw.compiler.prune import prune_model
 from sta_hw.compiler.quantize import quantize
 from sta_hw.config import Config
 from sta_hw.errors import InputError
 from sta_hw.model.bert import BertModel
 from sta_hw.model.random import random_ids, random_model
 from sta_hw.model.vision import VisionModel
+from sta_hw.patterns import Pattern
 from sta_hw.presets import PRESETS
 from sta_hw.registers import SATURATIONS
 from sta_hw.runtime.backends import ReferenceBackend, RtlBackend, compare
 from sta_hw.runtime.saturation import saturation_sentences
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 CONFIG = PRESETS["ci"]
 IDS = random_ids(1, 12)
 LAYER = "encoder.layer.0."
@@ -375,3 +378,24 @@ def test_vision_checkpoints(name: str, tmp_path: Path) -> None:
     model.save(tmp_path)
     with pytest.raises(InputError, match=f"{name[:6]}.*, is inf; values must be finite"):
         VisionModel.load(tmp_path)
+
+
+PRUNED: dict[str, Change] = {
+    "inputs of zero": both(put("embeddings.LayerNorm.weight", 0), put("embeddings.LayerNorm.bias", 0)),
+    "weights of zero": put("intermediate.dense.weight", 0),
+    "weights of 1e30": scaled("output.dense.weight", 1e30),
+    "activations of 1e30": scaled("intermediate.dense.weight", 1e30),
+    "weights of 1e-30": scaled("output.dense.weight", 1e-30),
+}
+
+
+@pytest.mark.parametrize("name", PRUNED)
+def test_pruned(name: str) -> None:
+    model = changed(make(), PRUNED[name])
+    patterns = {(layer, linear): Pattern(2, 4) for layer in range(2) for linear in LINEAR}
+    try:
+        pruned = prune_model(model, patterns, [random_ids(s, 24) for s in range(4)])
+    except InputError as error:
+        assert re.search(r"pruning encoder\.layer\.\d\..*: its inputs reach .*1e\+15 is the limit", str(error))
+        return
+    right_or_refused(pruned)

@@ -23,6 +23,7 @@ from ..cache import cache_folder, keep, kept
 from ..errors import InputError
 from ..formats.nm import keep_mask, prune, satisfies
 from ..model.bert import BertModel, Product
+from ..model.finite import require_finite
 from ..patterns import Pattern
 
 __all__ = [
@@ -43,6 +44,7 @@ DAMPING = 0.01
 RIDGE = 0.05
 """Of the regression towards the dense network's results, as a share of the mean of the Hessian's diagonal."""
 
+_LARGEST_INPUT = 1e15
 Floats = NDArray[np.float64]
 
 
@@ -122,7 +124,8 @@ def prune_weights(
 
 def toward_dense(weights: Floats, inputs: InputStatistics, ridge: float = RIDGE) -> Floats:
     """Weights that give, for the pruned network's inputs, nearly what `weights` give for the dense network's."""
-    damped = inputs.gram + ridge * np.diag(inputs.gram).mean() * np.eye(len(inputs.gram))
+    # Inputs that are always zero ask for nothing.
+    damped = inputs.gram + ridge * (np.diag(inputs.gram).mean() or 1.0) * np.eye(len(inputs.gram))
     return weights + np.linalg.solve(damped, (weights @ inputs.cross).T).T
 
 
@@ -150,10 +153,11 @@ def prune_model(
     Raises
     ------
     InputError
-        If the method is unknown, or there is no calibration text.
+        If the method is unknown, there is no calibration text, a weight is not finite, or inputs are beyond 1e15.
     """
     if method not in METHODS:
         raise InputError(f"pruning method {method!r} is unknown; it is {' or '.join(METHODS)}.")
+    require_finite(model.tensors, "the model")
     wanted = {
         key: pattern
         for key, pattern in patterns.items()
@@ -163,6 +167,15 @@ def prune_model(
         return model.replaced({key: prune(model.linear(*key)[0], pattern) for key, pattern in wanted.items()})
     if not calibration:
         raise InputError("there is no calibration text; SparseGPT needs at least one.")
+    with np.errstate(all="ignore"):  # what overflows is refused by name
+        return model.with_tensors(_pruned_tensors(model, wanted, calibration, report))
+
+
+def _pruned_tensors(
+    model: BertModel, wanted: Mapping[tuple[int, str], Pattern], calibration: Sequence[list[int]],
+    report: Callable[[str], None],
+) -> dict[str, NDArray]:  # fmt: skip
+    """All tensors, layer after layer pruned with SparseGPT."""
     tensors = dict(model.tensors)
     runs, dense_runs = ([model.products(ids, keep=False) for ids in calibration] for _ in range(2))
     stops, dense_stops = ([next(run) for run in started] for started in (runs, dense_runs))
@@ -171,6 +184,13 @@ def prune_model(
         layer, names = stops[0].layer, stops[0].names
         report(f"pruning layer {layer}: {names[0]}")
         value, dense_value = (np.concatenate([stop.value for stop in at]) for at in (stops, dense_stops))
+        for values in (value, dense_value):
+            largest = float(np.abs(values).max())
+            if not largest < _LARGEST_INPUT:
+                raise InputError(
+                    f"pruning encoder.layer.{layer}.{names[0]}: its inputs reach {largest:.3g}, and their squares are "
+                    f"summed in fp32; {_LARGEST_INPUT:g} is the limit. Magnitudes alone need no inputs."
+                )
         inputs: InputStatistics | None = None
         results, dense_results = [], []
         for name in names:
@@ -186,7 +206,7 @@ def prune_model(
                 tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"] = weight, bias
             results.append(value @ weight.T + bias)
         stops, dense_stops = _advanced(runs, results, bounds), _advanced(dense_runs, dense_results, bounds)
-    return model.with_tensors(tensors)
+    return tensors
 
 
 def prune_model_once(

@@ -85,7 +85,8 @@ def channel_factors(values: NDArray, weights: Sequence[NDArray], alpha: float) -
     # Each row has a scale of its own: a few loud rows must not decide for those that are not.
     loudest = rows.max(1)
     odd = (loudest > 0) & ~_ordinary(loudest, loudest > 0)
-    rows[odd] *= (np.median(loudest[loudest > 0]) / loudest[odd])[:, None]
+    if odd.any():
+        rows[odd] *= (np.median(loudest[loudest > 0]) / loudest[odd])[:, None]
     by_weights = rows.max(0)
     used = by_weights > 0
     if not largest[used].any():
