@@ -1,4 +1,4 @@
-"""Many event counters in one memory and one adder."""
+"""Many event counters in a memory and an adder for 15 of them."""
 
 from __future__ import annotations
 
