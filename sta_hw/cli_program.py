@@ -14,10 +14,8 @@ from .cli_configuration import manifest_file, read_configuration
 from .cli_model import compared, patterns_for, prepare
 from .cli_paths import require_writable
 from .cli_terminal import JsonOption, Watch, print_json, print_table, say, watched
-from .compiler.encoder import compile_encoder
 from .compiler.model import CompiledModel
 from .compiler.prune import METHODS
-from .compiler.quantize import shape_encoder
 from .errors import CheckError, InputError
 from .files import distinct, replacing, write_all
 from .isa import disassemble_text
@@ -25,11 +23,11 @@ from .model.bert import LINEAR_NAMES
 from .model.embedder import Embedder
 from .model.table import DEFAULT_NM
 from .patterns import parse_nm
-from .perf.model import estimate_cycles
 from .perf.page import html_page
-from .perf.state import MachineTiming
+from .perf.shape import Estimate, estimate_encoder
 from .perf.tables import by_layer
 from .perf.timeline import chrome_trace
+from .perf.timing import MachineTiming
 from .runtime.backends import BACKENDS, ReferenceBackend, RtlBackend, backend, compare
 from .runtime.saturation import compare_saturations, saturation_sentences
 
@@ -273,10 +271,14 @@ def estimate(
     preset_name: PresetOption = "reference",
     latency: Annotated[int, typer.Option(help="Memory latency in cycles.", min=0)] = 50,
     bandwidth: Annotated[float, typer.Option(help="Bus beats per cycle.", min=0.01, max=1.0)] = 1.0,
+    shared: Annotated[bool, typer.Option("--shared", help="Reads and writes share the bandwidth, as in DRAM.")] = False,
     megahertz: Annotated[float, typer.Option(help="Clock, for the time.", min=0.001)] = 80.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Cycles of a model of a shape, without simulation (the cycle model follows the compiled program)."""
+    """Cycles of a model of a shape, without simulation (the cycle model follows its program).
+
+    Any number of tokens: where the program could not be compiled, it says why.
+    """
     config = read_configuration(preset_name, top="accelerator")
     for name, value in (("hidden", hidden), ("heads", heads), ("layers", layers), ("tokens", tokens)):
         if value < 1:
@@ -286,28 +288,20 @@ def estimate(
             f"heads = {heads} does not divide hidden = {hidden}; the nearest is {math.gcd(hidden, heads)}."
         )
 
-    def work(watch: Watch) -> tuple[float, float]:
-        watch.step("compiling the shape")
-        # Layers are alike: two of them tell what each further one adds.
-        count = min(layers, 2)
-        patterns = {(layer, name): parse_nm(nm) for layer in range(count) for name in LINEAR_NAMES}
-        wide = intermediate if intermediate is not None else 4 * hidden
-        timing = MachineTiming(latency, bandwidth)
-        cycles, ideal = [], []
-        for depth in range(1, count + 1):
-            shape = shape_encoder(hidden, heads, depth, wide, patterns)
-            program = compile_encoder(shape, config, tokens)
-            watch.step("following the program")
-            cycles.append(estimate_cycles(program.instructions, config, timing))
-            ideal.append(program.info["ideal_cycles"])
-        more = layers - count
-        total = cycles[-1] + (more * (cycles[-1] - cycles[0]) if more else 0)
-        return total, ideal[-1] / count * layers
+    wide = intermediate if intermediate is not None else 4 * hidden
+    patterns = {(0, name): parse_nm(nm) for name in LINEAR_NAMES}
+    timing = MachineTiming(latency, bandwidth, shared)
 
-    cycles, ideal = watched("estimate", "", work)
+    def work(watch: Watch) -> Estimate:
+        watch.step("following the program")
+        return estimate_encoder(hidden, heads, layers, wide, patterns, config, tokens, timing, alike=True)
+
+    found = watched("estimate", "", work)
+    cycles = found.cycles
     figures = {
-        "cycles": round(cycles), "ideal_cycles": ideal, "fraction_of_ideal": ideal / cycles,
+        "cycles": round(cycles), "ideal_cycles": found.ideal_cycles, "fraction_of_ideal": found.ideal_cycles / cycles,
         "milliseconds": cycles / megahertz / 1000, "megahertz": megahertz, "hash": config.hash, "nm": nm,
+        "problems": list(found.problems),
     }  # fmt: skip
     if as_json:
         print_json(figures)
@@ -316,3 +310,5 @@ def estimate(
         f"{figures['cycles']:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal; "
         f"{figures['milliseconds']:,.2f} ms at {megahertz:g} MHz"
     )
+    for problem in found.problems:
+        say(f"It could not be compiled as it is: {problem}")

@@ -17,8 +17,8 @@ def test_bars() -> None:
     assert not report.ok
 
 
-# The others take minutes, or measure time: they belong to `make bench`.
-@pytest.mark.parametrize("name", ["engine", "softmax", "model"])
+# The others take minutes, or measure time: they belong to `make bench`; test_model.py has a sample of `model`.
+@pytest.mark.parametrize("name", ["engine", "softmax"])
 def test_every_figure_reaches_its_bar(name: str) -> None:
     report = BENCHES[name]()
     found = json.loads(json.dumps(report.as_dict()))

@@ -15,10 +15,10 @@ from .model import CompiledModel
 from .quantize import LinearParameters, QuantizedEncoder
 from .schedule import schedule
 
-__all__ = ["compile_encoder"]
+__all__ = ["check_shape", "compile_encoder", "lower"]
 
 
-def _check(encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
+def check_shape(encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
     """Raise InputError, one sentence for each thing that does not fit."""
     config.require_accelerator()
     problems = []
@@ -41,16 +41,9 @@ def _check(encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
         raise InputError("\n".join(problems))
 
 
-def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> CompiledModel:
-    """Compile for `tokens` tokens.
-
-    Raises
-    ------
-    InputError
-        For everything that does not fit, a sentence each, with what would.
-    """
-    _check(encoder, config, tokens)
-    low = Lowering(encoder, config, tokens)
+def lower(low: Lowering) -> None:
+    """All of an encoder's steps, loads and buffers, in order."""
+    encoder, config = low.encoder, low.config
     size = encoder.hidden // encoder.heads
     # Keys are stored transposed in blocks of `groups` dimensions; this order meets the queries' windows.
     position = np.arange(size)
@@ -61,6 +54,7 @@ def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> C
     # A sum that goes on as the residual stream lies where the next one is written; the LayerNorm between has read it.
     streams = ("sum", "sum") if encoder.norm_first else ("x16", "y16")
     for number, p in enumerate(encoder.layers):
+        low.weight = low.layer_weights[number]
         k = p.linear[key]
         permuted = LinearParameters(
             k.weights[order], k.pattern, k.bias[order], k.multiplier[order], k.shift[order], k.second[order]
@@ -87,7 +81,21 @@ def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> C
             count = len(low.steps) - before
             low.norm(f"layer {number} norm", norm, target, needs=f"sum {label} {number}", gives=gives)
             low.interleave_norms(count)
+    low.weight = 1.0
     low.pool("x8", needs=f"x{len(encoder.layers)}")
+
+
+def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> CompiledModel:
+    """Compile for `tokens` tokens.
+
+    Raises
+    ------
+    InputError
+        For everything that does not fit, a sentence each, with what would.
+    """
+    check_shape(encoder, config, tokens)
+    low = Lowering(encoder, config, tokens)
+    lower(low)
     instructions, labels = schedule(low.steps, low.groups, config)
     program_address = low.image.reserve(HEADER_BYTES + INSTRUCTION_BYTES * len(instructions))
     low.image.reserve(64)

@@ -28,10 +28,10 @@ class Image:
         self.size += math.ceil(count / self.align) * self.align
         return address
 
-    def add(self, data: NDArray) -> int:
-        """Address of a copy of `data`."""
+    def add(self, data: NDArray, count: int = 0) -> int:
+        """Address of a copy of `data`, in as many bytes as it has, or `count`, if that is more."""
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
-        address = self.reserve(len(raw))
+        address = self.reserve(max(count, len(raw)))
         self.pieces.append((address, raw))
         return address
 

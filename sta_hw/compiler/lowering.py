@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,15 @@ class Lowering:
     def __init__(self, encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
         self.encoder, self.config, self.tokens = encoder, config, tokens
         self.tiles = math.ceil(tokens / config.rows)
-        self.image = Image(config)
+        self.image = self.new_image()
         self.steps: list[Step] = []
         self.groups: list[list[Load]] = []
         self.layers: list[dict[str, Any]] = []
         self._names = 0
         self._words_before = 0  # on-chip words of the chunk before
+        # How many steps one stands for (an outline's; 1 in a program), now and in each layer.
+        self.weight = 1.0
+        self.layer_weights = [1.0] * len(encoder.layers)
         rows, hidden = config.rows, encoder.hidden
         # Windows of the last tile may be read up to a whole pass beyond its end.
         slack = config.groups * config.window * rows
@@ -51,6 +54,35 @@ class Lowering:
             )
         }  # fmt: skip
         self.widths = {"f": encoder.intermediate}
+
+    def new_image(self) -> Image:
+        """Where all is laid out."""
+        return Image(self.config)
+
+    def repeat(self, count: int, inner: int, attention: bool = False) -> list[tuple[int, float]]:
+        """Numbers of a loop's iterations, of `inner` products each, and how many each stands for."""
+        return [(i, 1.0) for i in range(count)]
+
+    def refuse(self, problem: str) -> None:
+        """What cannot be compiled, for its number of tokens."""
+        raise InputError(problem)
+
+    def within(self, start: int, stop: int) -> list[int]:
+        """Row tiles from `start` to `stop`."""
+        return list(range(start, stop))
+
+    def words(
+        self, p: LinearParameters, part: slice, pattern: Pattern, depth: int, encoding: str
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Values and position words of some columns, as they lie in memory."""
+        cfg = self.config
+        encoded = encode(p.weights[part], pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding)
+        positions = position_words(encoded) if len(encoded.positions) else np.zeros((0, 1), np.uint8)
+        return encoded.values.view(np.uint8), positions
+
+    def found(self, p: LinearParameters, pattern: Pattern) -> Pattern:
+        """The sparsest pattern that a layer's weights have."""
+        return tightest(p.weights, self.config)
 
     def tile_address(self, buffer: str, tile: int, column: int = 0) -> int:
         """Address of a tile's column."""
@@ -76,7 +108,7 @@ class Lowering:
         """All products of one linear layer: chunk of columns after chunk, tile after tile."""
         cfg = self.config
         pattern, encoding = self.supported(label, p.pattern)
-        found = tightest(p.weights, cfg)
+        found = self.found(p, pattern)
         why_not = (
             ""
             if str(pattern) == str(found)
@@ -90,38 +122,38 @@ class Lowering:
         per_word = values_each / passes if encoding == "bitmap" else cfg.window // max(1, pattern.m.bit_length() - 1)
         width = self.chunk(label, columns, values_each, passes, depth, per_word if encoding != "dense" else math.inf)
         order = self.groups
-        for first in range(0, columns, width):
+        tiles = self.repeat(self.tiles, 1)
+        for chunk, chunk_weight in self.repeat(math.ceil(columns / width), len(tiles)):
+            first = chunk * width
             part = slice(first, min(first + width, columns))
             count = part.stop - part.start
-            encoded = encode(
-                p.weights[part], pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding
-            )
+            value_words, positions_there = self.words(p, part, pattern, depth, encoding)
             names = {n: self.name(n) for n in ("values", "positions", "parameters")}
             words = parameter_words(p.bias[part], p.multiplier[part], p.shift[part], p.second[part])
             loads = self.pieces(Target.PARAMETERS, words, names["parameters"], 1)
             # In pieces that alternate: those that find room go ahead of the last ones, which may have to wait.
-            values = self.pieces(Target.VALUES, encoded.values.view(np.uint8), names["values"], 4)
+            values = self.pieces(Target.VALUES, value_words, names["values"], 4)
             positions = []
-            if len(encoded.positions):
-                positions = self.pieces(Target.POSITIONS, position_words(encoded), names["positions"], 4)
+            if len(positions_there):
+                positions = self.pieces(Target.POSITIONS, positions_there, names["positions"], 4)
             loads += [p for pair in zip_longest(positions, values) for p in pair if p is not None]
             if table is not None and first == 0:
                 address = self.image.add(table.astype("<i2"))
                 loads.append(Load(Target.TABLE, 256, address, self.beats(512)))
             order.append(loads)
-            for tile in range(self.tiles):
+            for tile, weight in tiles:
                 fields = {
                     "window_address": self.tile_address(source, tile),
                     "window_beats": self.beats(passes * cfg.groups * depth * cfg.rows),
                     "encoding": {"dense": 0, "index": 1, "bitmap": 2}[encoding], "n": pattern.n,
                     "m_log2": pattern.m.bit_length() - 1, "depth": depth, "columns": count, "passes": passes,
                     "wide": int(result in (Result.STORE16, Result.RESIDUAL)),
-                    "count0": len(encoded.values), "stride0": 1, "count1": 1, "count2": 1, "count3": 1,
-                    "positions_count": len(encoded.positions), "parameters_step": 1,
+                    "count0": len(value_words), "stride0": 1, "count1": 1, "count2": 1, "count3": 1,
+                    "positions_count": len(positions_there), "parameters_step": 1,
                     "result": int(result), "result_address": self.tile_address(target, tile, first),
                 }  # fmt: skip
                 bases = {"values_base": (names["values"], 0), "parameters_base": (names["parameters"], 0)}
-                if len(encoded.positions):
+                if len(positions_there):
                     bases["positions_base"] = (names["positions"], 0)
                 if residual:
                     fields["residual_address"] = self.tile_address(residual, tile, first)
@@ -129,7 +161,7 @@ class Lowering:
                 self.steps.append(
                     Step(
                         Opcode.PRODUCT, fields, len(order) - 1, bases, ((needs, tile),),
-                        ((gives, tile),) if last else (), label,
+                        ((gives, tile),) if last else (), label, weight=self.weight * chunk_weight * weight,
                     )
                 )  # fmt: skip
         self.layers.append(
@@ -192,13 +224,12 @@ class Lowering:
         cfg = self.config
         width = words.shape[1]
         unit = max(1, cfg.bus_bytes // width)  # words in a bus word
-        padded = np.zeros((math.ceil(len(words) / unit) * unit, width), np.uint8)
-        padded[: len(words)] = words
-        address = self.image.add(padded)
-        step = math.ceil(len(padded) / count / unit) * unit
+        total = math.ceil(len(words) / unit) * unit
+        address = self.image.add(words, total * width)
+        step = math.ceil(total / count / unit) * unit
         loads = []
-        for start in range(0, len(padded), step):
-            size = min(step, len(padded) - start)
+        for start in range(0, total, step):
+            size = min(step, total - start)
             loads.append(
                 Load(target, size, address + start * width, self.beats(size * width), base=None if start else base)
             )
@@ -226,66 +257,74 @@ class Lowering:
                 f"weight_words = {cfg.weight_words}; {wanted} would do."
             )
         scores_parameters = [self.image.add(words) for words in scores_to]
-        for head in range(encoder.heads):
-            for tile in range(self.tiles):
-                for block in range(blocks):
-                    first = block * block_tiles
-                    if not whole or (tile == 0 and block == 0):
-                        names = {n: self.name(n) for n in ("keys", "values", "parameters")}
-                        start, stop = (0, self.tiles) if whole else (first, min(first + block_tiles, self.tiles))
-                        keys, values = (
-                            Load(
-                                Target.VALUES, (stop - start) * tile_words,
-                                self.tile_address(buffer, start, head * size), self.beats(size * cfg.rows),
-                                stop - start, encoder.hidden * cfg.rows,
-                                tuple((f"{buffer}{layer}", t) for t in range(start, stop)), names[name],
-                            )
-                            for buffer, name in (("k", "keys"), ("v", "values"))
-                        )  # fmt: skip
-                        parameters = Load(
-                            Target.PARAMETERS, 1, scores_parameters[head], self.beats(16), base=names["parameters"]
-                        )
-                        # Scores run ahead: they may not wait for values that overwrite those of contexts after them.
-                        loads = [keys, parameters, values]
-                        self.groups.append(loads)
-                    offset = first * tile_words if whole else 0
-                    group = len(self.groups) - 1
-                    last = block == blocks - 1
-                    self.steps.append(
-                        Step(
-                            Opcode.SCORES,
-                            {
-                                "window_address": self.tile_address("q", tile, head * size),
-                                "window_beats": self.beats(size * cfg.rows), "n": 1, "depth": size // cfg.groups,
-                                "columns": cfg.groups * keys_depth, "passes": 1, "wide": 1,
-                                "count0": size // cfg.groups, "stride0": cfg.rows, "count1": halves,
-                                "stride1": cfg.groups, "count2": block_tiles, "stride2": tile_words,
-                                "count3": cfg.groups, "stride3": 1,
-                                "keys": min(self.tokens - block * cfg.groups * keys_depth, cfg.groups * keys_depth),
-                                "row_first": int(block == 0), "row_last": int(last), "gain": p.gain[head],
-                                "coarse": p.coarse[head],
-                            },
-                            group,
-                            {"values_base": (names["keys"], offset), "parameters_base": (names["parameters"], 0)},
-                            ((f"q{layer}", tile),), (), label, (0, 2),
-                        )
-                    )  # fmt: skip
-                    if context is not None:
-                        self.steps.append(context)
-                    context = Step(
-                        Opcode.CONTEXT,
-                        {
-                            "window_beats": self.beats(cfg.groups * keys_depth * cfg.rows), "n": 1,
-                            "depth": keys_depth, "columns": size, "passes": 1,
-                            "continues": int(block > 0), "unfinished": int(not last),
-                            "count0": halves, "stride0": 1, "count1": block_tiles, "stride1": tile_words,
-                            "count2": size, "stride2": halves, "count3": 1,
-                            "result": int(Result.STORE8), "result_address": self.tile_address("c", tile, head * size),
-                        },
-                        group, {"values_base": (names["values"], offset)}, (),
-                        ((f"c{layer}", tile),) if last and head == encoder.heads - 1 else (), label,
-                        (2, 3),
-                    )  # fmt: skip
+        block_loop = self.repeat(blocks, 2, True)
+        tile_loop = self.repeat(self.tiles, 2 * len(block_loop), True)
+        # Tiles whose contexts each one's stands for.
+        starts = [tile for tile, _ in tile_loop]
+        followed = {a: self.within(a, b) for a, b in pairwise([*starts, self.tiles])}
+        for head, tile, block, weight in (
+            (head, tile, block, self.weight * by_head * by_tile * by_block)
+            for head, by_head in self.repeat(encoder.heads, 2 * len(block_loop) * len(tile_loop), True)
+            for tile, by_tile in tile_loop
+            for block, by_block in block_loop
+        ):
+            first = block * block_tiles
+            if not whole or (tile == 0 and block == 0):
+                names = {n: self.name(n) for n in ("keys", "values", "parameters")}
+                start, stop = (0, self.tiles) if whole else (first, min(first + block_tiles, self.tiles))
+                keys, values = (
+                    Load(
+                        Target.VALUES, (stop - start) * tile_words,
+                        self.tile_address(buffer, start, head * size), self.beats(size * cfg.rows),
+                        stop - start, encoder.hidden * cfg.rows,
+                        tuple((f"{buffer}{layer}", t) for t in self.within(start, stop)), names[name],
+                    )
+                    for buffer, name in (("k", "keys"), ("v", "values"))
+                )  # fmt: skip
+                parameters = Load(
+                    Target.PARAMETERS, 1, scores_parameters[head], self.beats(16), base=names["parameters"]
+                )
+                # Scores run ahead: they may not wait for values that overwrite those of contexts after them.
+                loads = [keys, parameters, values]
+                self.groups.append(loads)
+            offset = first * tile_words if whole else 0
+            group = len(self.groups) - 1
+            last = block == blocks - 1
+            self.steps.append(
+                Step(
+                    Opcode.SCORES,
+                    {
+                        "window_address": self.tile_address("q", tile, head * size),
+                        "window_beats": self.beats(size * cfg.rows), "n": 1, "depth": size // cfg.groups,
+                        "columns": cfg.groups * keys_depth, "passes": 1, "wide": 1,
+                        "count0": size // cfg.groups, "stride0": cfg.rows, "count1": halves,
+                        "stride1": cfg.groups, "count2": block_tiles, "stride2": tile_words,
+                        "count3": cfg.groups, "stride3": 1,
+                        "keys": min(self.tokens - block * cfg.groups * keys_depth, cfg.groups * keys_depth),
+                        "row_first": int(block == 0), "row_last": int(last), "gain": p.gain[head],
+                        "coarse": p.coarse[head],
+                    },
+                    group,
+                    {"values_base": (names["keys"], offset), "parameters_base": (names["parameters"], 0)},
+                    ((f"q{layer}", tile),), (), label, (0, 2), weight,
+                )
+            )  # fmt: skip
+            if context is not None:
+                self.steps.append(context)
+            context = Step(
+                Opcode.CONTEXT,
+                {
+                    "window_beats": self.beats(cfg.groups * keys_depth * cfg.rows), "n": 1,
+                    "depth": keys_depth, "columns": size, "passes": 1,
+                    "continues": int(block > 0), "unfinished": int(not last),
+                    "count0": halves, "stride0": 1, "count1": block_tiles, "stride1": tile_words,
+                    "count2": size, "stride2": halves, "count3": 1,
+                    "result": int(Result.STORE8), "result_address": self.tile_address("c", tile, head * size),
+                },
+                group, {"values_base": (names["values"], offset)}, (),
+                tuple((f"c{layer}", t) for t in followed[tile]) if last and head == encoder.heads - 1 else (),
+                label, (2, 3), weight,
+            )  # fmt: skip
         assert context is not None
         self.steps.append(context)
         self.layers.append(
@@ -309,7 +348,7 @@ class Lowering:
         """LayerNorm of all tiles."""
         parameters = self.image.add(norm_words(p))
         inverse = round(2**33 / self.encoder.hidden)
-        for tile in range(self.tiles):
+        for tile, weight in self.repeat(self.tiles, 1):
             fields = {
                 "input_address": self.tile_address("sum", tile),
                 "wide_address": self.tile_address(f"{target}16", tile),
@@ -318,14 +357,18 @@ class Lowering:
                 "inverse": inverse,
             }  # fmt: skip
             self.steps.append(
-                Step(Opcode.NORM, fields, needs=((needs, tile),) if needs else (), gives=((gives, tile),), label=label)
-            )
+                Step(
+                    Opcode.NORM, fields, needs=((needs, tile),) if needs else (), gives=((gives, tile),), label=label,
+                    weight=self.weight * weight,
+                )
+            )  # fmt: skip
 
     def interleave_norms(self, count: int) -> None:
-        """Move the last `tiles` NORMs each behind the product it waits for."""
-        norms = self.steps[-self.tiles :]
-        products = self.steps[-self.tiles - count : -self.tiles]
-        del self.steps[-self.tiles - count :]
+        """Move the last NORMs, one of each tile, each behind the product it waits for."""
+        tiles = len(self.repeat(self.tiles, 1))
+        norms = self.steps[-tiles:]
+        products = self.steps[-tiles - count : -tiles]
+        del self.steps[-tiles - count :]
         waiting = {n.needs[0]: n for n in norms}
         for product in products:
             self.steps.append(product)
@@ -351,7 +394,8 @@ class Lowering:
         if blocks > 1:
             most = min(most, cfg.columns)
         if most == 0:
-            raise InputError(f"pooling {self.tokens} tokens does not fit weight_words = {cfg.weight_words}; double it.")
+            self.refuse(f"pooling {self.tokens} tokens does not fit weight_words = {cfg.weight_words}; double it.")
+            most = cfg.columns
         width = min(hidden, most)
         unit = max(1, cfg.bus_bytes // cfg.rows)
         width = max(unit, width // unit * unit)
@@ -363,7 +407,7 @@ class Lowering:
                     Load(
                         Target.VALUES, self.tiles * count * halves, self.tile_address(source, 0, first),
                         self.beats(count * cfg.rows), self.tiles, hidden * cfg.rows,
-                        tuple((needs, t) for t in range(self.tiles)), names["values"],
+                        tuple((needs, t) for t in self.within(0, self.tiles)), names["values"],
                     ),
                     Load(Target.PARAMETERS, 1, parameters, self.beats(16), base=names["parameters"]),
                 ]

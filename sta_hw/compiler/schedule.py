@@ -16,7 +16,7 @@ from ..config import Config
 from ..errors import InputError
 from ..isa import Instruction, Opcode, Target
 
-__all__ = ["Load", "Step", "schedule"]
+__all__ = ["Load", "Scheduled", "Step", "order", "schedule"]
 
 MOST_LOADS = 12
 """LOADs of one group: as many wait in the loader's queue without holding up what they wait for."""
@@ -58,6 +58,8 @@ class Step:
         For reports.
     uses : (first, end) or None
         Which loads of the group it needs; all if not given.
+    weight : float
+        How many steps it stands for, in an outline (`compiler.outline`).
     """
 
     opcode: Opcode
@@ -68,6 +70,17 @@ class Step:
     gives: tuple[Hashable, ...] = ()
     label: str = ""
     uses: tuple[int, int] | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """An instruction in its place, before it is checked against the format's widths."""
+
+    opcode: Opcode
+    fields: dict[str, int]
+    label: str
+    weight: float
 
 
 def _capacity(config: Config, target: Target) -> int:
@@ -95,8 +108,26 @@ def schedule(
     Raises
     ------
     InputError
-        If a group does not fit the on-chip memories.
+        If a group does not fit the on-chip memories, or a number an instruction's field.
     """
+    found = order(steps, groups, config)
+    return [Instruction(i.opcode, i.fields) for i in found], [i.label for i in found]
+
+
+def order(
+    steps: Sequence[Step], groups: Sequence[Sequence[Load]], config: Config, check: bool = True
+) -> list[Scheduled]:
+    """The program's instructions.
+
+    Raises
+    ------
+    InputError
+        If a group does not fit the on-chip memories, unless that is not to `check`.
+    """
+    weights = [1.0] * len(groups)
+    for step in reversed(steps):
+        if step.group >= 0:
+            weights[step.group] = step.weight
     # What each counter reaches with each step.
     events: dict[Hashable, tuple[str, int]] = {}
     counts = {"matrix": 0, "products": 0, "norms": 0}
@@ -123,8 +154,7 @@ def schedule(
             found[f"wait_{counter}"] = max(found.get(f"wait_{counter}", 0), count)
         return found
 
-    program: list[Instruction] = []
-    labels: list[str] = []
+    program: list[Scheduled] = []
     heads = dict.fromkeys(Target, 0)
     live: dict[Target, deque[tuple[int, int]]] = {t: deque() for t in Target}
     bases: dict[str, int] = {}
@@ -140,7 +170,7 @@ def schedule(
             capacity = _capacity(config, load.target)
             start = 0 if load.target == Target.TABLE else heads[load.target]
             end = start + load.words
-            if load.words > capacity:
+            if load.words > capacity and check:
                 raise InputError(
                     f"{load.words} words of {load.target.name.lower()} do not fit the {capacity} on chip; "
                     f"{1 << (load.words - 1).bit_length()} would do."
@@ -159,8 +189,7 @@ def schedule(
                 "target": int(load.target), "destination": start % capacity, "address": load.address,
                 "beats": load.beats, "rows": load.rows, "stride": load.stride,
             }  # fmt: skip
-            program.append(Instruction(Opcode.LOAD, fields))
-            labels.append("load")
+            program.append(Scheduled(Opcode.LOAD, fields, "load", weights[number]))
             loads += 1
 
     for step in steps:
@@ -173,8 +202,6 @@ def schedule(
         for name, (base, offset) in step.bases.items():
             target = _BASES[name]
             fields[name] = (bases[base] + offset) % _capacity(config, target)
-        program.append(Instruction(step.opcode, fields))
-        labels.append(step.label)
-    program.append(Instruction(Opcode.HALT))
-    labels.append("halt")
-    return program, labels
+        program.append(Scheduled(step.opcode, fields, step.label, step.weight))
+    program.append(Scheduled(Opcode.HALT, {}, "halt", 1.0))
+    return program

@@ -26,6 +26,7 @@ __all__ = [
     "keep_mask",
     "prune",
     "satisfies",
+    "stream_lengths",
 ]
 
 _MAGIC = b"NMSP"
@@ -182,7 +183,7 @@ class EncodedMatrix:
         pattern = Pattern(n, m)
         if (encoding == "dense") != (m == 1):
             raise InputError(f"encoded matrix: {_mismatch(encoding, pattern)} (offsets 5 and 6)")
-        expected = _counts(pattern, encoding, groups, window, depth, columns, reduction)
+        expected = stream_lengths(pattern, encoding, groups, window, depth, columns, reduction)
         if (words, beats) != expected:
             raise InputError(
                 f"encoded matrix: {words} position words and {beats} value beats at offset 20; "
@@ -209,7 +210,7 @@ def _mismatch(encoding: str, pattern: Pattern) -> str:
     return f"encoding {_CODES[encoding]} ({encoding}) needs M of at least 2, and M is 1; dense is encoding 0."
 
 
-def _counts(
+def stream_lengths(
     pattern: Pattern, encoding: str, groups: int, window: int, depth: int, columns: int, reduction: int
 ) -> tuple[int, int]:
     """Position words and value beats of a matrix."""
@@ -310,7 +311,9 @@ def decode(encoded: EncodedMatrix) -> NDArray[np.int8]:
     pattern, depth, groups = encoded.pattern, encoded.depth, encoded.groups
     if (encoded.encoding == "dense") != (pattern.m == 1):
         raise InputError(f"encoded matrix: {_mismatch(encoded.encoding, pattern)}")
-    expected = _counts(pattern, encoded.encoding, groups, encoded.window, depth, encoded.columns, encoded.reduction)
+    expected = stream_lengths(
+        pattern, encoded.encoding, groups, encoded.window, depth, encoded.columns, encoded.reduction
+    )
     if (len(encoded.positions), len(encoded.values)) != expected:
         raise InputError(
             f"encoded matrix: {len(encoded.positions)} position words and {len(encoded.values)} value beats; "

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..compiler.encoder import compile_encoder
-from ..compiler.quantize import shape_encoder
 from ..config import Config
 from ..errors import InputError
 from ..model.bert import LINEAR_NAMES, BertModel
 from ..patterns import Pattern
-from ..perf.model import estimate_cycles
+from ..perf.shape import estimate_encoder
 
 __all__ = ["BUDGETS", "cycles_of", "layer_costs"]
 
@@ -26,8 +24,7 @@ def cycles_of(
 ) -> float:
     """Cycles of the cycle model for an encoder of `model`'s shape, of the first `layers` layers."""
     count = model.layers if layers is None else layers
-    shape = shape_encoder(model.hidden, model.heads, count, model.intermediate, patterns)
-    return estimate_cycles(compile_encoder(shape, config, tokens).instructions, config)
+    return estimate_encoder(model.hidden, model.heads, count, model.intermediate, patterns, config, tokens).cycles
 
 
 def layer_costs(

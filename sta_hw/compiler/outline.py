@@ -1,0 +1,192 @@
+"""Programs of a shape in outline: loops cut short, instructions that say how many they stand for, no contents.
+
+For the cycle model. A program is unrolled over layers, chunks of columns, heads, row tiles and blocks of keys: 100,000
+tokens are billions of instructions. But within each of these loops iterations are alike, all that units hold ahead of
+one another is bounded (queues, rings), and so the time between one iteration's end and the next one's settles. An
+outline keeps a loop's first iterations, a few in its middle that stand for all others, and its last ones.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import Config
+from ..formats.nm import stream_lengths
+from ..isa import INSTRUCTION_BYTES, Instruction, Opcode, layout_of
+from ..patterns import Pattern
+from .encoder import check_shape, lower
+from .image import Image
+from .lowering import Lowering
+from .quantize import LinearParameters, QuantizedEncoder, shape_encoder
+from .schedule import Scheduled, order
+
+__all__ = ["Outline", "outline_encoder"]
+
+_FIRST, _MIDDLE, _LAST = 64, 12, 20
+"""Products of a loop that are kept at least. A unit's queue holds 17 instructions: where LayerNorm is slower than the
+products before it, it takes a few times as many until the queue is full and holds them up. Periods of 2, 3, 4, 6 and 12
+products fill the middle evenly. The last ones cover a full queue, so that what it delays is seen."""
+_FIRST_OF_ATTENTION = 400
+"""The same for attention, where what keys and values are loaded ahead may be used up by a few percent a block."""
+_COUNTERS = {
+    "loads": (Opcode.LOAD,),
+    "norms": (Opcode.NORM,),
+    "matrix": (Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT),
+}
+
+
+class _Draft(Instruction):
+    """An instruction whose numbers need not fit their fields."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", {k: v for k, v in self.fields.items() if v})
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A shape's program.
+
+    Attributes
+    ----------
+    instructions : list of Instruction
+        Those kept.
+    weights : list of float
+        How many each stands for.
+    ideal_cycles : float
+        Multiply-accumulates that N:M leaves over multipliers.
+    problems : tuple of str
+        Why this program could not be compiled for one run, a sentence each: what exceeds the format or the memory.
+    """
+
+    instructions: list[Instruction]
+    weights: list[float]
+    ideal_cycles: float
+    problems: tuple[str, ...]
+
+
+class _EmptyImage(Image):
+    """An image's layout without its bytes."""
+
+    def add(self, data: NDArray, count: int = 0) -> int:
+        return self.reserve(max(count, data.nbytes))
+
+
+class _Outlining(Lowering):
+    """A lowering that cuts loops short, notes what does not fit and lays out no contents."""
+
+    def __init__(self, encoder: QuantizedEncoder, config: Config, tokens: int, whole: bool) -> None:
+        self.whole = whole
+        self.problems: list[str] = []
+        super().__init__(encoder, config, tokens)
+        self.kept = [tile for tile, _ in self.repeat(self.tiles, 1)]
+
+    def new_image(self) -> Image:
+        return _EmptyImage(self.config)
+
+    def repeat(self, count: int, inner: int, attention: bool = False) -> list[tuple[int, float]]:
+        settled = _FIRST_OF_ATTENTION if attention else _FIRST
+        first, middle, last = (math.ceil(n / inner) for n in (settled, _MIDDLE, _LAST))
+        if self.whole or count <= first + middle + last:
+            return super().repeat(count, inner, attention)
+        each = (count - first - last) / middle
+        kept = [(i, 1.0) for i in range(first)] + [(first + i, each) for i in range(middle)]
+        return kept + [(count - last + i, 1.0) for i in range(last)]
+
+    def refuse(self, problem: str) -> None:
+        self.problems.append(problem)
+
+    def within(self, start: int, stop: int) -> list[int]:
+        found = self.kept[bisect_left(self.kept, start) : bisect_left(self.kept, stop)]
+        return found or [self.kept[bisect_left(self.kept, stop) - 1]]
+
+    def words(
+        self, p: LinearParameters, part: slice, pattern: Pattern, depth: int, encoding: str
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        cfg = self.config
+        positions, values = stream_lengths(
+            pattern, encoding, cfg.groups, cfg.window, depth, part.stop - part.start, p.weights.shape[1]
+        )
+        nothing = np.uint8(0)
+        return (
+            np.broadcast_to(nothing, (values, cfg.groups)),
+            np.broadcast_to(nothing, (positions, cfg.groups * cfg.window // 8)),
+        )
+
+    def found(self, p: LinearParameters, pattern: Pattern) -> Pattern:
+        return pattern
+
+
+def outline_encoder(
+    hidden: int,
+    heads: int,
+    layers: int,
+    intermediate: int,
+    patterns: Mapping[tuple[int, str], Pattern],
+    config: Config,
+    tokens: int,
+    *,
+    alike: bool = False,
+    whole: bool = False,
+) -> Outline:
+    """The program of an encoder of a shape.
+
+    Parameters
+    ----------
+    patterns : mapping of (layer, name) to Pattern
+        Layers that are not in it are dense.
+    alike : bool
+        All layers have the patterns of the first one; then two are kept, and the second stands for all but the first.
+    whole : bool
+        Keep every iteration of every loop.
+
+    Raises
+    ------
+    InputError
+        For what no number of tokens would make fit.
+    """
+    kept = min(layers, 2) if alike and not whole else layers
+    if alike:
+        patterns = {(i, name): p for (layer, name), p in patterns.items() if layer == 0 for i in range(kept)}
+    encoder = shape_encoder(hidden, heads, kept, intermediate, patterns)
+    check_shape(encoder, config, tokens)
+    low = _Outlining(encoder, config, tokens, whole)
+    if kept < layers:
+        low.layer_weights = [1.0, layers - 1.0]
+    buffers = low.image.size
+    lower(low)
+    found = order(low.steps, low.groups, config, check=False)
+    work = sum(layer["work"] for layer in low.layers) / kept * layers
+    image = buffers + (low.image.size - buffers) / kept * layers
+    return Outline(
+        [_Draft(i.opcode, i.fields) for i in found], [i.weight for i in found], work / config.macs,
+        tuple(low.problems + _limits(found, image)),
+    )  # fmt: skip
+
+
+def _limits(program: list[Scheduled], image: float) -> list[str]:
+    """What of a program exceeds the instruction format or the address space."""
+    problems = []
+    total = sum(i.weight for i in program)
+    size = image + total * INSTRUCTION_BYTES
+    for name, opcodes in _COUNTERS.items():
+        count = sum(i.weight for i in program if i.opcode in opcodes)
+        most = (1 << dict(layout_of(Opcode.LOAD))[f"wait_{name}"]) - 1
+        if count > most:
+            what = {"loads": "LOADs", "norms": "NORMs", "matrix": "products"}[name]
+            problems.append(f"its program has {count:,.0f} {what}, and the hardware counts up to {most:,}.")
+    seen = set()
+    for i in program:
+        for name, width in layout_of(i.opcode):
+            value = i.fields.get(name, 0)
+            if value >> width and not name.endswith("address") and name not in seen:
+                seen.add(name)
+                problems.append(f"{i.label}: {name} = {value:,}, and its field holds up to {(1 << width) - 1:,}.")
+    if size > 1 << 32:
+        problems.append(f"its image has {size:,.0f} bytes, and addresses reach 4,294,967,296.")
+    return problems
