@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -139,6 +141,50 @@ def test_a_bitmap_with_the_wrong_count_is_named() -> None:
     encoded.positions[1, 0] = 0b0111
     with pytest.raises(InputError, match="bitmap of column 1, pass 0, group 0: not 2 bits in each 4 as 2:4 asks"):
         decode(encoded)
+
+
+@pytest.mark.parametrize(("word", "indices"), [(0b11_00_11_11, "3, 3"), (0b11_00_01_11, "3, 1")])
+def test_indices_that_repeat_or_fall_are_named(word: int, indices: str) -> None:
+    """An index stream of two equal positions once meant the later value to `decode`, and the sum to the hardware."""
+    weights = np.array([[0, 5, 0, -3, 7, 0, 0, 1]] * 3, np.int8)
+    encoded = encode(weights, Pattern(2, 4), groups=1, window=8, encoding="index")
+    encoded.positions[1, 0] = word
+    message = f"indices of column 1, pass 0, group 0, sub-group 0: {indices} are not 2 different positions in asc"
+    with pytest.raises(InputError, match=message):
+        decode(encoded)
+
+
+def test_padding_ascends_too() -> None:
+    """Sub-groups of fewer than N non-zeros: the entries that fill up have positions of their own."""
+    weights = np.zeros((4, 32), np.int8)
+    weights[1, 3] = weights[2, 16] = weights[3, 31] = 9
+    for pattern in (Pattern(2, 4), Pattern(5, 16), Pattern(16, 16)):
+        np.testing.assert_array_equal(decode(encode(weights, pattern, groups=2, window=16, encoding="index")), weights)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({6: 2, 7: 1}, r"encoding 0 \(dense\) needs N and M to be 1, and the pattern is 2:2"),
+        ({6: 4, 7: 2}, "the pattern is 4:4"),
+        ({6: 1, 7: 2}, "the pattern is 1:4"),
+        ({5: 1}, r"encoding 1 \(index\) needs M of at least 2"),
+        ({5: 2}, r"encoding 2 \(bitmap\) needs M of at least 2"),
+    ],
+)
+def test_encoding_0_is_dense_and_dense_alone(changes: dict[int, int], message: str) -> None:
+    """A dense header of another pattern was accepted, and decoded wrongly."""
+    encoded = encode(np.ones((2, 32), np.int8), Pattern(1, 1), groups=2, window=16)
+    data = bytearray(encoded.to_bytes())
+    for offset, value in changes.items():
+        data[offset] = value
+    with pytest.raises(InputError, match=message):
+        EncodedMatrix.from_bytes(bytes(data))
+    wrong = dataclasses.replace(
+        encoded, pattern=Pattern(data[6], 1 << data[7]), encoding=("dense", "index", "bitmap")[data[5]]
+    )
+    with pytest.raises(InputError, match=message):
+        decode(wrong)
 
 
 def test_sizes() -> None:
