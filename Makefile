@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARSITY := $(VENV)/.installed-sparsity
 
-.PHONY: setup sparsity demo test lint bench clean
+.PHONY: setup sparsity demo lint test quick docs-commands bench clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,14 @@ lint: sparsity
 
 test: lint
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(TESTS)
+
+# What a developer runs every few minutes: every block, format, instruction and command, small.
+quick: sparsity
+	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m quick $(TESTS)
+
+# Every command line of README and docs, the slow ones too, as written: hours.
+docs-commands: sparsity
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -s tests/test_docs.py
 
 # Slow figures: place and route, emission. Their JSON is committed in scripts/results.
 bench: sparsity

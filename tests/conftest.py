@@ -1,0 +1,37 @@
+"""Which tests are quick: those that a developer runs every few minutes, with `make quick`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+QUICK = {
+    "accumulator", "array", "attention", "cli_configuration", "compression", "config", "counters", "docs", "drain",
+    "files", "generate", "golden", "isa", "loops", "masks", "multiplier", "multiplier_pair", "native", "nm", "norm",
+    "queue", "requantizer", "results", "sequencer", "softmax", "text", "transposer", "verilog", "weights", "windows",
+}  # fmt: skip
+"""Modules, without ``test_``: every format, and every block on its own."""
+SLOWER = {
+    "test_docs.py::test_what_is_quick_runs_as_written",
+}
+"""Tests of theirs that are not."""
+MORE = {
+    "test_engine.py::TestFaults",
+    "test_engine.py::test_timing_diagram",
+    "test_accelerator.py::test_equal_for_any_number_of_tokens_and_any_memory[ci]",
+}
+"""Tests of other modules: the engine and the smallest accelerator, as a whole."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them."""
+    here = Path(__file__).parent
+    if gone := [module for module in sorted(QUICK) if not (here / f"test_{module}.py").exists()]:
+        raise pytest.UsageError(f"tests/conftest.py: there is no test of {', '.join(gone)}")
+    for item in items:
+        name = item.nodeid.removeprefix("tests/")
+        module = name.split(".py")[0].removeprefix("test_")
+        chosen = module in QUICK and not any(name.startswith(test) for test in SLOWER)
+        if chosen or any(name.startswith(test) for test in MORE):
+            item.add_marker(pytest.mark.quick)
