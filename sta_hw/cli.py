@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import __version__
-from .cli_app import app, end
+from .cli_app import Unused, app, end
 from .cli_configuration import changed, manifest_file, read_configuration
 from .cli_paths import folder_problem
 from .cli_terminal import JsonOption, print_json, print_table, say, watched
@@ -55,7 +56,23 @@ def _configure(preset_name: str, options: dict[str, Any], problems: list[str]) -
         return None
 
 
-@app.command(epilog="Example: sta-hw generate --rows 16 --groups 8 --nm 2:4,1:4,dense --top engine -o build/engine")
+_SOFTMAX = ("softmax_lanes", "softmax_block")
+_ACCELERATOR = ("weight_words", "parameter_words", "norm_columns")
+_ARRAY = ("rows", "lanes", "drain_lanes", "multiplier", "window_memory")
+_WEIGHTS = ("groups", "window", "nm", "encodings", "columns")
+_MOST_MACS = 8192
+"""Of a generated array: Yosys takes a minute and half a gigabyte for each 1,500 or so."""
+
+
+@app.command(
+    epilog="Example: sta-hw generate --rows 16 --groups 8 --nm 2:4,1:4,dense --top engine -o build/engine",
+    unused=[
+        Unused(_SOFTMAX, lambda o: o["top"] in ("engine", "accelerator", "decoder"), "but by --top softmax"),
+        Unused(_ACCELERATOR, lambda o: o["top"] in ("engine", "softmax", "decoder"), "but by --top accelerator"),
+        Unused(_ARRAY, lambda o: o["top"] in ("softmax", "decoder"), "by --top softmax or decoder"),
+        Unused(_WEIGHTS, lambda o: o["top"] == "softmax", "by --top softmax"),
+    ],
+)
 def generate(
     rows: Annotated[int | None, typer.Option(help="Rows of the array (tokens).")] = None,
     groups: Annotated[int | None, typer.Option(help="Groups of the array (windows).")] = None,
@@ -81,7 +98,10 @@ def generate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.")] = Path("build"),
     as_json: JsonOption = False,
 ) -> None:
-    """Write Verilog, a JSON manifest, a FuseSoC core and an instantiation example."""
+    """Write Verilog and what goes with it.
+
+    A JSON manifest, a FuseSoC core and an instantiation example.
+    """
     from .generate import TOPS
     from .generate import generate as write
     from .rtl.names import check_name
@@ -102,6 +122,11 @@ def generate(
             config.require_accelerator()
         except ConfigError as error:
             problems.extend(error.problems)
+    if config is not None and top in ("engine", "accelerator") and config.macs > _MOST_MACS:
+        problems.append(
+            f"rows x groups = {config.macs:,} multiply-accumulates would take {config.macs // 2800} minutes and "
+            f"{config.macs // 2000} GB to emit; at most {_MOST_MACS:,} are generated, such as 128 x 64."
+        )
     if top not in TOPS:
         problems.append(f"top {top!r} is unknown; it is {', '.join(TOPS)}.")
     if name is not None:
@@ -118,7 +143,7 @@ def generate(
         distinct({f"-o, {name or top}.json": output / f"{name or top}.json"}, {"--preset": manifest_file(preset)})
     files = write(top, config, output, name=name, hierarchy=hierarchy)
     if as_json:
-        print_json(json.loads(files[1].read_text()) | {"files": [str(f) for f in files]})
+        print_json(json.loads(files[1].read_text(encoding="utf-8")) | {"files": [str(f) for f in files]})
         return
     say(f"{name or top}: {config.rows} x {config.groups}, window {config.window}, hash {config.hash}")
     for file in files:
@@ -134,7 +159,8 @@ def bench(
     from .bench import BENCHES
 
     if name not in BENCHES:
-        raise InputError(f"benchmark {name!r} is unknown; it is {', '.join(BENCHES)}.")
+        near = get_close_matches(name, BENCHES, n=1, cutoff=0)[0]
+        raise InputError(f"benchmark {name!r} is unknown; it is {', '.join(BENCHES)}, the nearest is {near}.")
     report = watched(f"bench {name}", "", lambda watch: BENCHES[name](watch.step))
     show_report(report, as_json)
     if not report.ok:
@@ -161,7 +187,7 @@ def _shown(value: Any) -> str:
 
 @app.command(epilog="Example: sta-hw doctor --json")
 def doctor(as_json: JsonOption = False) -> None:
-    """Say which tools are there, at which version, and how to get what is missing."""
+    """Say which tools are there, and how to get the others."""
     from .doctor import examine
 
     tools = examine()

@@ -20,10 +20,13 @@ def cache(
     kind: Annotated[
         list[str] | None, typer.Option(help=f"Of these kinds alone: {', '.join(KINDS)}; may be repeated.")
     ] = None,
-    days: Annotated[float, typer.Option(help="Written longer ago than this alone.", min=0)] = 0.0,
+    days: Annotated[float, typer.Option(help="Written longer ago than this alone.", min=0, max=100_000)] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the cache holds (simulations, Verilog, text), or clear it."""
+    """Show what the cache holds, or clear it.
+
+    Compiled simulations, emitted Verilog, text to tune with.
+    """
     for name in kind or ():
         if name not in KINDS:
             raise InputError(f"there is no kind {name!r} in the cache; it is {', '.join(KINDS)}.")

@@ -18,6 +18,7 @@ from .cli_program import (
     PrunerOption,
     TableOption,
     TextOption,
+    look_at,
     print_layers,
     run_figures,
 )
@@ -56,12 +57,16 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for Verilog and page.")] = Path("build/demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Run all of all-MiniLM-L6-v2 for a sentence on generated RTL; compare every byte with the reference."""
+    """Run all of all-MiniLM-L6-v2 for a sentence on generated RTL.
+
+    Every byte is compared with the reference.
+    """
     from sim.verilog import module_verilog
 
     from .generate import generate as write
 
     config = read_configuration(preset_name, top="accelerator")
+    look_at(None, text, nm, nm_table, preset_name, pruner)
     require_writable(folders=[output])
     names = [f"accelerator{end}" for end in (".v", ".json", ".core", "_example.v")]
     names += ["sta_hw_registers.h", "report.html"]
@@ -73,6 +78,7 @@ def demo(
         embedder = Embedder.load()
         ids = embedder.token_ids(text)
         patterns = read_patterns(nm, nm_table, embedder.model.layers)
+        embedder.require(patterns, config, len(ids))
         watch.step("generating Verilog (kept for the next time)")
         write("accelerator", config, output, module_verilog("accelerator", config))
         # Verilator and the C++ compiler are processes of their own: meanwhile, the reference runs here.

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_app import app
+from .cli_app import Unused, app
 from .cli_configuration import SetOption, manifest_file, read_configuration
 from .cli_paths import require_writable
 from .cli_terminal import JsonOption, mark, print_json, print_table, say, watched
 from .config import Config
-from .errors import CheckError
+from .errors import CheckError, InputError
 from .files import distinct
 from .presets import BOARD_PRESETS, PRESETS
 
@@ -25,11 +25,19 @@ __all__: list[str] = []
 
 PartOption = Annotated[str, typer.Option(help="lfe5u-12f, -25f, -45f, -85f, ice40up5k, ice40hx8k or ultrascale+.")]
 BoardOption = Annotated[str, typer.Option(help="ulx3s-12f, -25f, -45f, -85f, -25f-engine, icesugar-pro or icebreaker.")]
-SeedOption = Annotated[list[int] | None, typer.Option(help="nextpnr seed; may be repeated.")]
+MinutesOption = Annotated[
+    float, typer.Option(help="Give a seed up that has not routed by then.", min=0.01, max=100_000)
+]
+SeedOption = Annotated[list[int] | None, typer.Option(help="nextpnr seed; may be repeated.", min=0, max=2**31 - 1)]
 
 
 def _sets_multipliers(changes: list[str] | None) -> bool:
     return any(change.startswith(("multiplier=", "array_multipliers=")) for change in changes or ())
+
+
+def _require_different(seeds: list[int] | None) -> None:
+    if seeds and len(set(seeds)) < len(seeds):
+        raise InputError(f"--seed {', '.join(map(str, seeds))}: each seed gives one result; name different ones.")
 
 
 def _configuration(base: Config, top: str, part_name: str, multiplier: str) -> tuple[Config, Part]:
@@ -44,7 +52,15 @@ def _configuration(base: Config, top: str, part_name: str, multiplier: str) -> t
     return base, chosen
 
 
-@app.command(epilog="Example: sta-hw synth --part lfe5u-85f --top engine --seed 1 --seed 2")
+@app.command(
+    epilog="Example: sta-hw synth --part lfe5u-85f --top engine --seed 1 --seed 2",
+    unused=[
+        Unused(("seed", "frequency", "minutes"), lambda o: not o["route"], "with --no-route"),
+        Unused(("route", "seed", "frequency", "minutes"), lambda o: o["part"].lower() == "ultrascale+",
+               "for ultrascale+, which is synthesized alone"),
+        Unused(("multiplier",), lambda o: _sets_multipliers(o["changes"]), "beside --set, which sets it too"),
+    ],
+)  # fmt: skip
 def synth(
     part: PartOption = "lfe5u-85f",
     top: Annotated[str, typer.Option(help="engine, accelerator, softmax or decoder.")] = "engine",
@@ -53,21 +69,33 @@ def synth(
     multiplier: Annotated[str, typer.Option(help="auto chooses for the part; preset leaves it; or one kind.")] = "auto",
     route: Annotated[bool, typer.Option(help="Place and route after synthesis.")] = True,
     seed: SeedOption = None,
-    frequency: Annotated[float, typer.Option(help="Target in MHz.")] = 100.0,
-    minutes: Annotated[float, typer.Option(help="Give a seed up that has not routed by then.")] = 40.0,
+    frequency: Annotated[float, typer.Option(help="Target in MHz.", min=1, max=10_000)] = 100.0,
+    minutes: MinutesOption = 40.0,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for netlist, logs and picture.")] = Path(
         "build/synth"
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Synthesize a top level for a part, place and route it; cells, Fmax and critical path per seed."""
+    """Synthesize a top level for a part, place and route it.
+
+    Tells cells, and for each seed Fmax and the critical path.
+    """
+    from .fpga.fit import require_room
     from .fpga.flow import synthesize_top
+    from .generate import TOPS
+
+    if top not in TOPS:
+        raise InputError(f"top {top!r} is unknown; it is {', '.join(TOPS)}.")
+    _require_different(seed)
 
     if multiplier == "auto" and _sets_multipliers(changes):
         multiplier = "preset"
     config, chosen = _configuration(read_configuration(preset_name, changes), top, part, multiplier)
     names = (f"{top}.json", f"{top}.v", "stat.json", "utilization.png")
     distinct({f"-o, {name}": output / name for name in names}, {"--preset": manifest_file(preset_name)})
+    if top == "accelerator":
+        config.require_accelerator()
+    require_room(top, config, chosen, route=route)
     seeds = (seed or [1]) if route and chosen.options else []
     require_writable(folders=[output])
     result = watched(
@@ -107,7 +135,10 @@ def fit(
     changes: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell from an estimate which preset fits which part and what runs out first."""
+    """Estimate which preset fits which part.
+
+    And what runs out first.
+    """
     from .fpga.fit import survey
     from .fpga.parts import PARTS
     from .fpga.parts import part as find
@@ -157,11 +188,12 @@ def build(
     ] = None,
     changes: SetOption = None,
     seed: SeedOption = None,
-    minutes: Annotated[float, typer.Option(help="Give a seed up that has not routed by then.")] = 40.0,
+    minutes: MinutesOption = 40.0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder; build/<board> if not given.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a board's bitstream, with a report and a manifest beside it."""
+    """Make a board's bitstream, a report and a manifest."""
+    _require_different(seed)
     from boards import board as find
 
     from .fpga.build import build_board
@@ -221,7 +253,10 @@ def selftest(
     board: BoardOption = "ulx3s-25f",
     as_json: JsonOption = False,
 ) -> None:
-    """Run a small network on a board (products, where it has the engine alone) and compare with the reference."""
+    """Run a small network on a board, compare with the reference.
+
+    Products, where the board has the engine alone.
+    """
     from boards import board as find
 
     from .fpga.selftest import self_test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 from numpy.typing import NDArray
@@ -10,14 +11,16 @@ from numpy.typing import NDArray
 from .cli_configuration import read_configuration
 from .cli_terminal import Watch, complain
 from .compiler.model import CompiledModel
+from .compiler.prune import METHODS
 from .errors import InputError
+from .files import read_json
 from .model.embedder import Embedder
 from .model.table import choose_patterns
-from .patterns import Pattern
+from .patterns import Pattern, parse_nm
 from .provenance import Source
 from .sparsity.store import dense_source
 
-__all__ = ["compared", "patterns_for", "prepare"]
+__all__ = ["compared", "look_at", "patterns_for", "prepare"]
 
 
 def patterns_for(embedder: Embedder, nm: str | None, nm_table: Path | None) -> dict[tuple[int, str], Pattern]:
@@ -28,14 +31,28 @@ def patterns_for(embedder: Embedder, nm: str | None, nm_table: Path | None) -> d
     return chosen.patterns
 
 
+def look_at(file: Path | None, text: str, nm: str | None, nm_table: Path | None, preset_name: str, pruner: str) -> None:
+    """Refuse at once what `prepare` would refuse after the model is loaded."""
+    if not text.strip():
+        raise InputError("the text is empty; give a sentence with --text.")
+    if file is not None:
+        CompiledModel.load(file)
+        return
+    read_configuration(preset_name, top="accelerator").require_accelerator()
+    if nm is not None:
+        parse_nm(nm)
+    if pruner not in METHODS:
+        near = get_close_matches(pruner, METHODS, n=1, cutoff=0)[0]
+        raise InputError(f"pruner {pruner!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
+    if nm_table is not None:
+        read_json(nm_table, "N:M table")
+
+
 def prepare(
     file: Path | None, text: str, nm: str | None, nm_table: Path | None, pruner: str, model: Path | None,
     preset_name: str, watch: Watch,
 ) -> tuple[CompiledModel, Embedder, list[int]]:  # fmt: skip
     """The compiled model, what embeds text for it, and the text's tokens."""
-    if file is not None and (nm is not None or nm_table is not None):
-        given = "--nm" if nm is not None else "--nm-table"
-        raise InputError(f"{given} is not used with {file}, which is compiled; leave it out, or leave the file out.")
     compiled = CompiledModel.load(file) if file is not None else None
     embedder = Embedder.load(model)
     if compiled is not None:
@@ -44,6 +61,7 @@ def prepare(
     if compiled is None:
         config = read_configuration(preset_name, top="accelerator")
         patterns = patterns_for(embedder, nm, nm_table)
+        embedder.require(patterns, config, len(ids))
         compiled = embedder.pruned(patterns, pruner, watch.step).compile(patterns, config, len(ids))
     assert compiled is not None
     if compiled.tokens != len(ids):

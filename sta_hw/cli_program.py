@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from .cli_app import app
+from .cli_app import Unused, app
 from .cli_configuration import manifest_file, read_configuration
-from .cli_model import compared, patterns_for, prepare
+from .cli_model import compared, look_at, patterns_for, prepare
 from .cli_paths import require_writable
 from .cli_terminal import JsonOption, Watch, print_json, print_table, say, watched
+from .compiler.limits import require_shape
 from .compiler.model import CompiledModel
 from .compiler.prune import METHODS
+from .compiler.quantize import SCALES
 from .errors import CheckError, InputError
 from .files import distinct, replacing, write_all
 from .isa import disassemble_text
@@ -61,7 +62,16 @@ def print_layers(title: str, rows: list[dict[str, Any]]) -> None:
     print_table(title, ("layer", "shape", "N:M", "encoding", "cycles", "ideal", "fraction"), cells, left=4)
 
 
-@app.command(name="compile", epilog="Example: sta-hw compile --nm 2:4 --tokens 16 -o build/minilm.npz")
+_NOTHING_PRUNED = Unused(
+    ("pruner",), lambda o: o["nm"] == "dense" and not o.get("nm_table"), "with --nm dense, where nothing is pruned"
+)
+_WITH_FILE = "with a compiled model, which has its own"
+
+
+@app.command(
+    name="compile", epilog="Example: sta-hw compile --nm 2:4 --tokens 16 -o build/minilm.npz",
+    unused=[_NOTHING_PRUNED, Unused(("text",), lambda o: o["tokens"] is not None, "with --tokens, their number")],
+)  # fmt: skip
 def compile_model(
     nm: OwnPatternOption = None,
     nm_table: TableOption = None,
@@ -75,7 +85,10 @@ def compile_model(
     output: Annotated[Path, typer.Option("-o", "--output", help="The compiled model.")] = Path("build/model.npz"),
     as_json: JsonOption = False,
 ) -> None:
-    """Quantize, prune and compile an encoder into a memory image with its program."""
+    """Quantize, prune and compile an encoder: image and program."""
+    if scales not in SCALES:
+        raise InputError(f"scales {scales!r} are unknown; they are {' or '.join(SCALES)}.")
+    look_at(None, text, nm, nm_table, preset_name, pruner)
     config = read_configuration(preset_name, top="accelerator")
     listing_file = output.with_suffix(".txt") if listing else None
     require_writable(files=[output, *([listing_file] if listing_file else [])])
@@ -87,6 +100,7 @@ def compile_model(
         embedder = Embedder.load(model)
         count = tokens if tokens is not None else len(embedder.token_ids(text))
         patterns = patterns_for(embedder, nm, nm_table)
+        embedder.require(patterns, config, count)
         sparse = embedder.pruned(patterns, pruner, watch.step)
         watch.step("quantizing, compiling")
         return sparse.compile(patterns, config, count, scales), count
@@ -117,7 +131,17 @@ def compile_model(
 FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; compiled on the fly if not given.")]
 
 
-@app.command(epilog='Example: sta-hw run --text "Hardware that skips zeros." --backend rtl --json')
+@app.command(
+    epilog='Example: sta-hw run --text "Hardware that skips zeros." --backend rtl --json',
+    unused=[
+        _NOTHING_PRUNED,
+        Unused(("nm", "nm_table", "pruner", "preset_name"), lambda o: o["file"] is not None, _WITH_FILE),
+        Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
+        Unused(("preset_name",), lambda o: o["backend_name"] == "board" and o["file"] is None,
+               "with --backend board, which has its own"),
+        Unused(("check",), lambda o: o["backend_name"] == "reference", "with --backend reference: it is compared with"),
+    ],
+)  # fmt: skip
 def run(
     file: FileArgument = None,
     text: TextOption = DEFAULT_TEXT,
@@ -141,6 +165,7 @@ def run(
 
         target = find(board)
         preset_name = target.preset
+    look_at(file, text, nm, nm_table, preset_name, pruner)
 
     def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
@@ -178,7 +203,13 @@ def run(
     say(f"{what} of {whose}: {figures[cosine]:.4f}; embedding: {outcome.embedding[:6]} ...")
 
 
-@app.command(epilog="Example: sta-hw report --nm 2:4 -o build/report.html")
+@app.command(
+    epilog="Example: sta-hw report --nm 2:4 -o build/report.html",
+    unused=[
+        _NOTHING_PRUNED,
+        Unused(("nm", "nm_table", "pruner", "preset_name"), lambda o: o["file"] is not None, _WITH_FILE),
+    ],
+)
 def report(
     file: FileArgument = None,
     text: TextOption = DEFAULT_TEXT,
@@ -190,7 +221,11 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("build/report.html"),
     as_json: JsonOption = False,
 ) -> None:
-    """Run on RTL and write one self-contained HTML page, and the timeline for Perfetto beside it."""
+    """Run on RTL; write an HTML page, and a timeline for Perfetto.
+
+    The page stands alone; the timeline lies beside it.
+    """
+    look_at(file, text, nm, nm_table, preset_name, pruner)
     timeline = output.with_suffix(".json")
     require_writable(files=[output, timeline])
     inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
@@ -217,7 +252,13 @@ def report(
     say(f"Timeline for Perfetto: {timeline}")
 
 
-@app.command(epilog="Example: sta-hw trace --start 0 --cycles 5000 -o build/trace.fst")
+@app.command(
+    epilog="Example: sta-hw trace --start 0 --cycles 5000 -o build/trace.fst",
+    unused=[
+        _NOTHING_PRUNED,
+        Unused(("nm", "nm_table", "pruner", "preset_name"), lambda o: o["file"] is not None, _WITH_FILE),
+    ],
+)
 def trace(
     file: FileArgument = None,
     text: TextOption = "Short.",
@@ -226,12 +267,13 @@ def trace(
     pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
     preset_name: PresetOption = "reference",
-    start: Annotated[int, typer.Option(help="First clock cycle.", min=0)] = 0,
-    cycles: Annotated[int, typer.Option(help="Clock cycles.", min=1)] = 5000,
+    start: Annotated[int, typer.Option(help="First clock cycle.", min=0, max=10**12)] = 0,
+    cycles: Annotated[int, typer.Option(help="Clock cycles.", min=1, max=10**9)] = 5000,
     output: Annotated[Path, typer.Option("-o", "--output", help="The waveform, FST.")] = Path("build/trace.fst"),
     as_json: JsonOption = False,
 ) -> None:
     """Write a window of cycles as an FST waveform (GTKWave, Surfer)."""
+    look_at(file, text, nm, nm_table, preset_name, pruner)
     require_writable(files=[output])
     inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
     distinct({"-o": output}, inputs)
@@ -269,27 +311,27 @@ def estimate(
     tokens: Annotated[int, typer.Option(help="Tokens.")] = 128,
     nm: PatternOption = "2:4",
     preset_name: PresetOption = "reference",
-    latency: Annotated[int, typer.Option(help="Memory latency in cycles.", min=0)] = 50,
+    latency: Annotated[int, typer.Option(help="Memory latency in cycles.", min=0, max=1_000_000)] = 50,
     bandwidth: Annotated[float, typer.Option(help="Bus beats per cycle.", min=0.01, max=1.0)] = 1.0,
     shared: Annotated[bool, typer.Option("--shared", help="Reads and writes share the bandwidth, as in DRAM.")] = False,
-    megahertz: Annotated[float, typer.Option(help="Clock, for the time.", min=0.001)] = 80.0,
+    megahertz: Annotated[float, typer.Option(help="Clock, for the time.", min=0.001, max=1e6)] = 80.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Cycles of a model of a shape, without simulation (the cycle model follows its program).
+    """Cycles of a model of a shape, without simulation.
 
-    Any number of tokens: where the program could not be compiled, it says why.
+    The cycle model follows its program. Any number of tokens: where the program could not be compiled, it says why.
     """
     config = read_configuration(preset_name, top="accelerator")
-    for name, value in (("hidden", hidden), ("heads", heads), ("layers", layers), ("tokens", tokens)):
-        if value < 1:
-            raise InputError(f"{name} = {value} is out of range; the nearest is 1.")
-    if hidden % heads:
-        raise InputError(
-            f"heads = {heads} does not divide hidden = {hidden}; the nearest is {math.gcd(hidden, heads)}."
-        )
-
+    pattern = parse_nm(nm)
     wide = intermediate if intermediate is not None else 4 * hidden
-    patterns = {(0, name): parse_nm(nm) for name in LINEAR_NAMES}
+    require_shape(
+        config, tokens=tokens, layers=layers, hidden=hidden, heads=heads, intermediate=wide,
+        patterns=dict.fromkeys(LINEAR_NAMES, pattern),
+    )  # fmt: skip
+    if not pattern.dense:
+        config.require(pattern)
+
+    patterns = dict.fromkeys(((0, name) for name in LINEAR_NAMES), pattern)
     timing = MachineTiming(latency, bandwidth, shared)
 
     def work(watch: Watch) -> Estimate:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_app import app
+from .cli_app import Unused, app
 from .cli_configuration import read_configuration
 from .cli_paths import require_writable
 from .cli_program import ModelOption, PresetOption, TableOption
 from .cli_terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
-from .errors import InputError
-from .files import distinct, write_all
+from .errors import InputError, ToolError
+from .files import distinct, read_json, write_all
 from .model.embedder import OWN_TABLE, Embedder, read_patterns
 from .patterns import listed, parse_nm
+from .sparsity.costs import BUDGETS
+from .sparsity.names import METHODS
 from .sparsity.store import DESCRIPTION, compared_with
 
 if TYPE_CHECKING:
@@ -36,10 +41,30 @@ def _require_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise InputError("PyTorch is not installed; pip install 'sta-hw[sparsity]' brings it.") from None
+        raise ToolError(
+            "PyTorch is not installed; make sparsity, or pip install -r requirements-sparsity.txt, brings it."
+        ) from None
 
 
-@app.command(epilog="Example: sta-hw prune --nm 8:16 --steps 200")
+def _tunes(options: Mapping[str, Any]) -> bool:
+    return bool(options["steps"] or options["aware_steps"])
+
+
+def _counts_cycles(options: Mapping[str, Any]) -> bool:
+    return options["method"] == "domino" and options["budget"] == "cycles"
+
+
+@app.command(
+    epilog="Example: sta-hw prune --nm 8:16 --steps 200",
+    unused=[
+        Unused(("rate", "batch"), lambda o: not _tunes(o), "without --steps or --aware-steps"),
+        Unused(("budget",), lambda o: o["method"] != "domino", "but by --method domino"),
+        Unused(("nm_table",), lambda o: o["method"] in ("domino", "idp"),
+               "by --method domino or idp, which choose N:M themselves"),
+        Unused(("preset_name",), lambda o: not _counts_cycles(o) and not o["aware_steps"],
+               "but for a budget of cycles or with --aware-steps"),
+    ],
+)  # fmt: skip
 def prune(
     method: Annotated[
         str,
@@ -49,38 +74,52 @@ def prune(
     ] = "sparsegpt-asymmetric",
     nm: Annotated[str, typer.Option(help="N:M; for domino the uniform one whose cost is the budget.")] = "8:16",
     nm_table: TableOption = None,
-    steps: Annotated[int, typer.Option(help="Of fine-tuning by distillation, at each level of a series.")] = 0,
-    batch: Annotated[int, typer.Option(help="Sentences of a step.")] = 8,
-    rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 4e-4,
-    aware_steps: Annotated[
-        int, typer.Option(help="Of quantization-aware fine-tuning after it, at a tenth of the rate.", min=0)
+    steps: Annotated[
+        int, typer.Option(help="Of fine-tuning by distillation, at each level of a series.", min=0, max=10**7)
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of sentences and batches.")] = 0,
-    calibration: Annotated[int, typer.Option(help="Sentences that one-shot pruners look at.", min=1)] = 256,
+    batch: Annotated[int, typer.Option(help="Sentences of a step.", min=1, max=4096)] = 8,
+    rate: Annotated[float, typer.Option(help="Largest learning rate.", max=1.0)] = 4e-4,
+    aware_steps: Annotated[
+        int, typer.Option(help="Of quantization-aware fine-tuning after it, at a tenth of the rate.", min=0, max=10**7)
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of sentences and batches.", min=0, max=2**31 - 1)] = 0,
+    calibration: Annotated[int, typer.Option(help="Sentences that one-shot pruners look at.", min=1, max=16384)] = 256,
     budget: Annotated[str, typer.Option(help="Of domino: parameters, macs or cycles.")] = "cycles",
     model: ModelOption = None,
     preset_name: PresetOption = "reference",
     output: OutputOption = Path("build/pruned"),
     as_json: JsonOption = False,
 ) -> None:
-    """Prune a text encoder to N:M, fine-tune it on the fp32 embeddings, keep it for compile and evaluate.
+    """Prune a text encoder to N:M, fine-tune it.
+
+    It is tuned on the fp32 embeddings, and kept for compile and evaluate.
 
     What is finished is not made again, and fine-tuning goes on where it was interrupted.
     """
+    if method not in METHODS:
+        near = get_close_matches(method, METHODS, n=1, cutoff=0)[0]
+        raise InputError(f"method {method!r} is unknown; it is {', '.join(METHODS)}, the nearest is {near}.")
+    if budget not in BUDGETS:
+        raise InputError(f"budget {budget!r} is unknown; it is {', '.join(BUDGETS)}.")
+    if method == "sr-ste" and not steps:
+        raise InputError("method sr-ste prunes while it fine-tunes, and --steps is 0; 200 is a short run.")
+    if not math.isfinite(rate) or rate <= 0:
+        raise InputError(f"--rate {rate} is out of range; it is above 0, such as 4e-4.")
+    config, pattern = read_configuration(preset_name, top="accelerator"), parse_nm(nm)
+    if pattern.dense and nm_table is None:
+        raise InputError("there is nothing to prune at N = M; 8:16 is a mild choice.")
+    if nm_table is not None:
+        read_json(nm_table, "N:M table")
+    require_writable(folders=[output])
     _require_torch()
     from .sparsity.aware import tune_quantized
     from .sparsity.finetune import Tuning
     from .sparsity.jobs import Job
-    from .sparsity.methods import METHODS
     from .sparsity.methods import prune as work_through
     from .sparsity.store import save_pruned
     from .sparsity.workbench import Workbench
 
-    config, pattern = read_configuration(preset_name, top="accelerator"), parse_nm(nm)
     tuning = Tuning(steps, batch, rate, seed)
-    if method not in METHODS:
-        raise InputError(f"method {method!r} is unknown; it is {', '.join(METHODS)}.")
-    require_writable(folders=[output])
     embedder = Embedder.load(model)
     if embedder.source.pruned:
         complain(f"{model} is pruned already: what comes of it is compared with it, not with a dense network.")
@@ -162,7 +201,7 @@ def evaluate(
     folders: Annotated[
         list[Path] | None, typer.Argument(help="Pruned networks, or folders of them; build/pruned if not given.")
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Of the texts whose cycles are estimated.", min=1)] = 128,
+    tokens: Annotated[int, typer.Option(help="Of the texts whose cycles are estimated.", min=1, max=4096)] = 128,
     layers: Annotated[bool, typer.Option("--layers", help="Bits per weight of every layer too.")] = False,
     preset_name: PresetOption = "reference",
     picture: Annotated[Path, typer.Option(help="Accuracy against density, cycles and memory.")] = Path(
@@ -170,21 +209,28 @@ def evaluate(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Accuracy in fp32 and in the accelerator's integers, cycles and memory of pruned networks: table and picture."""
-    _require_torch()
-    from .sparsity.evaluation import draw, measure
-    from .sparsity.store import load_pruned
+    """Accuracy, cycles and memory of pruned networks.
 
+    In fp32 and in the accelerator's integers; a table and a picture.
+    """
     config = read_configuration(preset_name, top="accelerator")
-    places = [p for folder in folders or [Path("build/pruned")] for p in sorted([folder, *folder.glob("*")])]
-    stored = [load_pruned(p) for p in places if (p / "pruned.json").exists()]
-    if not stored:
-        raise InputError("there is no pruned network; sta-hw prune makes one.")
+    config.require_accelerator()
     require_writable(files=[picture])
     if picture.suffix not in _PICTURES:
         raise InputError(
             f"--picture {picture}: {picture.suffix or 'no ending'} is no picture; {listed(_PICTURES)} are."
         )
+    _require_torch()
+    from .sparsity.evaluation import draw, measure
+    from .sparsity.store import load_pruned
+
+    places = [p for folder in folders or [Path("build/pruned")] for p in sorted([folder, *folder.glob("*")])]
+    stored = [load_pruned(p) for p in places if (p / "pruned.json").exists()]
+    empty = [f for f in folders or () if not any(s.folder == f or s.folder.parent == f for s in stored)]
+    if empty:
+        raise InputError(f"there is no pruned network in {', '.join(map(str, empty))}; sta-hw prune makes one.")
+    if not stored:
+        raise InputError("there is no pruned network in build/pruned; sta-hw prune makes one.")
     distinct({"--picture": picture}, {f"the network {s.folder.name}": s.folder for s in stored})
     rows = watched("evaluate", "", lambda watch: [measure(s, config, tokens, watch.step) for s in stored])
     draw(rows, picture)
@@ -240,7 +286,10 @@ def import_model(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the checkpoint.")] = Path("build/imported"),
     as_json: JsonOption = False,
 ) -> None:
-    """Read an encoder of the BERT or ViT family, check an ONNX graph against onnxruntime, write a checkpoint."""
+    """Read an encoder of the BERT or ViT family.
+
+    An ONNX graph is checked against onnxruntime; a checkpoint is written.
+    """
     from .model.bert import BertModel
     from .model.onnx_import import import_onnx
     from .model.vision import VisionModel

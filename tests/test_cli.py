@@ -37,13 +37,13 @@ def test_a_narrower_window_than_the_preset_is_told(tmp_path: Path) -> None:
 
 def test_generate_json(tmp_path: Path) -> None:
     result = run(
-        "generate", "--preset", "ci", "--rows", "3", "--nm", "2:4,dense", "--softmax-lanes", "3", "--top", "softmax",
+        "generate", "--preset", "ci", "--softmax-lanes", "3", "--top", "softmax",
         "-o", str(tmp_path / "o"), "--json",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert all(Path(f).exists() for f in found["files"])
-    assert found["configuration"]["rows"] == 3 and found["configuration"]["nm"] == ["2:4", "dense"]
+    assert found["configuration"]["rows"] == 4 and found["configuration"]["softmax_lanes"] == 3
     assert found["configuration"]["softmax_block"] == 3
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ..config import Config
-from ..errors import InputError
 from ..isa import HEADER_BYTES, INSTRUCTION_BYTES, Result, assemble
 from ..model.bert import LINEAR_NAMES
+from .limits import require_program, require_shape
 from .lowering import Lowering
 from .model import CompiledModel
 from .quantize import LinearParameters, QuantizedEncoder
@@ -19,26 +17,11 @@ __all__ = ["check_shape", "compile_encoder", "lower"]
 
 
 def check_shape(encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
-    """Raise InputError, one sentence for each thing that does not fit."""
-    config.require_accelerator()
-    problems = []
-    size = encoder.hidden // encoder.heads
-    if tokens < 1:
-        problems.append(f"tokens = {tokens}; a text has at least one.")
-    if size % config.groups or size > config.groups * config.window:
-        problems.append(
-            f"head dimension {size} does not fit: it must be a multiple of groups = {config.groups}, at most "
-            f"groups x window = {config.groups * config.window}; groups = {math.gcd(size, 1 << 7)} would do."
-        )
-    if size > config.columns:
-        problems.append(f"head dimension {size} exceeds columns = {config.columns}.")
-    for name, width in (("hidden size", encoder.hidden), ("intermediate size", encoder.intermediate)):
-        if width % config.groups:
-            problems.append(f"{name} {width} is no multiple of groups = {config.groups}.")
-    if encoder.hidden >= 1 << 14:
-        problems.append(f"hidden size {encoder.hidden} exceeds the LayerNorm's 16,383.")
-    if problems:
-        raise InputError("\n".join(problems))
+    """Raise InputError, one sentence for each size that no accelerator of `config` has room for."""
+    require_shape(
+        config, tokens=tokens, layers=max(1, len(encoder.layers)), hidden=encoder.hidden, heads=encoder.heads,
+        intermediate=encoder.intermediate,
+    )  # fmt: skip
 
 
 def lower(low: Lowering) -> None:
@@ -94,6 +77,10 @@ def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> C
         For everything that does not fit, a sentence each, with what would.
     """
     check_shape(encoder, config, tokens)
+    require_program(
+        config, tokens=tokens, layers=len(encoder.layers), hidden=encoder.hidden, heads=encoder.heads,
+        intermediate=encoder.intermediate,
+    )  # fmt: skip
     low = Lowering(encoder, config, tokens)
     lower(low)
     instructions, labels = schedule(low.steps, low.groups, config)

@@ -18,12 +18,9 @@ from ..reference.requantizer import quantize_factor
 from ..runtime.products import best_depth
 from .image import Image, norm_words, parameter_words, position_words
 from .quantize import POOL_FACTOR, LayerParameters, LinearParameters, NormParameters, QuantizedEncoder
-from .schedule import Load, Step
+from .schedule import RING_SHARE, Load, Step
 
 __all__ = ["Lowering", "tightest"]
-
-_RING_SHARE = 0.57
-"""Of an on-chip memory, what one group of weights may take: the next one is loaded into the rest."""
 
 
 class Lowering:
@@ -202,14 +199,14 @@ class Lowering:
 
         most = room(0.5)
         words = columns * values_each
-        fits = columns <= room(_RING_SHARE) and words <= cfg.weight_words - self._words_before
+        fits = columns <= room(RING_SHARE) and words <= cfg.weight_words - self._words_before
         if fits and columns / math.ceil(columns / max(most, 1)) * beats < 2 * load:
             most = columns
         elif most * beats < 1.25 * load:
-            most = room(_RING_SHARE)
+            most = room(RING_SHARE)
         most = most // cfg.groups * cfg.groups
         if most == 0:
-            share = _RING_SHARE * min(1.0, cfg.position_words * values_per_position / cfg.weight_words)
+            share = RING_SHARE * min(1.0, cfg.position_words * values_per_position / cfg.weight_words)
             wanted = 1 << (math.ceil(cfg.groups * values_each / share) - 1).bit_length()
             raise InputError(
                 f"{label}: {cfg.groups} columns of weights take {cfg.groups * values_each} words, more than fits "
@@ -245,7 +242,7 @@ class Lowering:
         keys_depth, blocks = self.key_blocks()
         block_tiles = keys_depth // halves
         tile_words = size * cfg.rows // cfg.groups
-        whole = 2 * self.tiles * tile_words <= int(cfg.weight_words * _RING_SHARE)
+        whole = 2 * self.tiles * tile_words <= int(cfg.weight_words * RING_SHARE)
         label = f"layer {layer} attention"
         none = np.zeros(encoder.heads, np.int64)
         scores_to = parameter_words(none, p.score_multiplier, p.score_shift, none)
@@ -390,7 +387,7 @@ class Lowering:
         multiplier, shift = quantize_factor(POOL_FACTOR / pooled)
         one = np.zeros(1, np.int64)
         parameters = self.image.add(parameter_words(one, one + int(multiplier), one + int(shift), one))
-        most = int(cfg.weight_words * _RING_SHARE) // (self.tiles * halves)
+        most = int(cfg.weight_words * RING_SHARE) // (self.tiles * halves)
         if blocks > 1:
             most = min(most, cfg.columns)
         if most == 0:

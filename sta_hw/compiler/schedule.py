@@ -16,8 +16,10 @@ from ..config import Config
 from ..errors import InputError
 from ..isa import Instruction, Opcode, Target
 
-__all__ = ["Load", "Scheduled", "Step", "order", "schedule"]
+__all__ = ["RING_SHARE", "Load", "Scheduled", "Step", "order", "schedule"]
 
+RING_SHARE = 0.57
+"""Of an on-chip memory, what one group of weights may take: the next one is loaded into the rest."""
 MOST_LOADS = 12
 """LOADs of one group: as many wait in the loader's queue without holding up what they wait for."""
 

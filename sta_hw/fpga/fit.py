@@ -11,6 +11,7 @@ from .parts import Part, choose_multiplier, vector_multipliers
 
 __all__ = [
     "ESTIMATE_ERROR", "KINDS", "LOGIC", "Cells", "block_memories", "estimate", "logic_counts", "refusal", "require_fit",
+    "require_room",
     "survey",
 ]  # fmt: skip
 
@@ -184,6 +185,37 @@ def refusal(top: str, config: Config, chosen: Part) -> list[str]:
         found["logic"] += _BOARD[top]
     certain = found | {"logic": round(found["logic"] / (1 + ESTIMATE_ERROR))}
     return _shortages(certain, chosen, "at least ")
+
+
+_HOPELESS = 4
+"""Times the part's cells beyond which not even synthesis, which would take hours, is begun."""
+
+
+def require_room(top: str, config: Config, chosen: Part, *, route: bool) -> None:
+    """Refuse, by the estimate, what a part cannot hold: before synthesis, which may take hours.
+
+    Without `route`, what is too large may still be counted, unless it is so by far.
+
+    Raises
+    ------
+    InputError
+        With what runs out.
+    """
+    if not chosen.logic or top not in ("engine", "accelerator"):
+        return
+    if chosen.family == "ice40" and top == "accelerator":
+        raise InputError(f"{chosen.name} has no room for an accelerator, only for an engine; see sta-hw fit.")
+    found = estimate("board" if chosen.family == "ice40" else top, config, chosen.family)
+    allowed = 1 + ESTIMATE_ERROR if route else _HOPELESS
+    problems = _shortages({k: round(v / allowed) for k, v in found.items()}, chosen, "at least ")
+    if problems:
+        cells = ", ".join(f"{v:,} {k}" for k, v in found.items())
+        advice = "" if not route else "; --no-route counts its cells all the same"
+        raise InputError(
+            f"{top} of {config.rows} x {config.groups} does not fit {chosen.name}, which has {chosen.logic:,} logic "
+            f"cells, {chosen.multipliers} multipliers and {chosen.memories} block RAMs: it takes about {cells}. "
+            f"sta-hw fit --part {chosen.name} tells what fits{advice}."
+        )
 
 
 def require_fit(cells: dict[str, int], chosen: Part) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.encoder import compile_encoder
+from ..compiler.limits import require_program, require_shape
 from ..compiler.model import CompiledModel
 from ..compiler.prune import prune_model_once, pruning_sentences
 from ..compiler.quantize import QuantizedEncoder, quantize
@@ -74,9 +75,8 @@ def read_patterns(
             problems.append(f'N:M table {table}, {key}: {str(value)[:80]} is no pattern; write for example "2:4".')
             continue
         first, _, rest = key.partition(".")
-        chosen = (
-            [(int(first), rest)] if first.isdecimal() and len(first) < 9 else [(layer, key) for layer in range(layers)]
-        )
+        numbered = first.isascii() and first.isdecimal() and len(first) < 9
+        chosen = [(int(first), rest)] if numbered else [(layer, key) for layer in range(layers)]
         if any(c not in patterns for c in chosen):
             problems.append(f"N:M table {table}: there is no linear layer {key!r}; there is 0.{LINEAR_NAMES[0]}, ...")
             continue
@@ -192,11 +192,37 @@ class Embedder:
         self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int, scales: str = "squared-error"
     ) -> CompiledModel:
         """Quantized, pruned and compiled for so many tokens."""
+        self.require(patterns, config, tokens)
         compiled = compile_encoder(self.quantize(patterns, scales), config, tokens)
         origin = Provenance(
             self.source, lines_digest(calibration_sentences()), patterns_digest(patterns), self.pruner, scales
         )  # fmt: skip
         return replace(compiled, provenance=origin, checksum=bytes_digest(compiled.image))
+
+    def require(self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int) -> None:
+        """Refuse, before any work, what cannot be compiled.
+
+        Raises
+        ------
+        InputError
+            If sizes do not fit the model or the hardware, or a pattern is not built in.
+        """
+        model = self.model
+        positions = len(model.tensors["embeddings.position_embeddings.weight"])
+        if tokens > positions:
+            raise InputError(f"tokens = {tokens} exceeds the model's positions; the nearest is {positions}.")
+        widest = {name: pattern for (_, name), pattern in sorted(patterns.items(), key=lambda p: p[1].density)}
+        require_shape(
+            config, tokens=tokens, layers=model.layers, hidden=model.hidden, heads=model.heads,
+            intermediate=model.intermediate, patterns=widest,
+        )  # fmt: skip
+        require_program(
+            config, tokens=tokens, layers=model.layers, hidden=model.hidden, heads=model.heads,
+            intermediate=model.intermediate,
+        )  # fmt: skip
+        for pattern in patterns.values():
+            if not pattern.dense:
+                config.require(pattern)
 
     def fp32(self, ids: list[int]) -> NDArray[np.float64]:
         """The dense fp32 model's embedding, of length 1.

@@ -16,12 +16,13 @@ from .domino import domino_search, sensitivities
 from .encoder import Encoder
 from .finetune import Tuning, fine_tune
 from .idp import idp, levels_down
+from .names import METHODS, ONE_SHOT
 from .pruners import PRUNERS
 from .workbench import Workbench
 
 __all__ = ["METHODS", "Pruned", "domino_patterns", "prune"]
 
-METHODS = (*PRUNERS, "sr-ste", "idp", "domino")
+assert tuple(PRUNERS) == ONE_SHOT
 _TOKENS = 128
 """Of the texts whose cycles DominoSearch's budget counts."""
 

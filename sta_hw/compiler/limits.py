@@ -1,0 +1,116 @@
+"""What no program can hold: said from sizes alone, before any work, in the terms of whoever chose them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from ..config import Config
+from ..errors import InputError
+from ..isa import COMMON
+from ..patterns import Pattern
+from .schedule import RING_SHARE
+
+__all__ = ["most", "require_program", "require_shape", "shape_problems"]
+
+_LAYERS, _TOKENS = 10_000, 1 << 20
+"""Sizes of a model beyond which a question is a mistake."""
+_IMAGE = 1 << 32
+"""Bytes that an address of the instruction set reaches."""
+_COUNT = 1 << dict(COMMON)["wait_products"]
+"""Products that an instruction can wait for; LOADs and LayerNorms likewise."""
+
+
+def shape_problems(
+    config: Config, *, tokens: int, layers: int, hidden: int, heads: int, intermediate: int,
+    patterns: Mapping[str, Pattern] | None = None,
+) -> list[str]:  # fmt: skip
+    """One sentence for each size that the accelerator has no room for; `patterns` has the N:M of linear layers."""
+    sizes = {"tokens": (tokens, _TOKENS), "layers": (layers, _LAYERS), "hidden": (hidden, (1 << 14) - 1),
+             "heads": (heads, hidden), "intermediate": (intermediate, 1 << 20)}  # fmt: skip
+    problems = []
+    for name, (value, high) in sizes.items():
+        if not 1 <= value <= max(high, 1):
+            why = " (LayerNorm's limit)" if name == "hidden" and value > 1 else ""
+            nearest = min(max(value, 1), max(high, 1))
+            problems.append(
+                f"{name} = {value} is out of range; it is from 1 to {max(high, 1)}{why}, the nearest is {nearest}."
+            )
+    if problems:
+        return problems
+    if hidden % heads:
+        return [f"heads = {heads} does not divide hidden = {hidden}; the nearest is {math.gcd(hidden, heads)}."]
+    size = hidden // heads
+    whole = config.groups * config.window
+    if size % config.groups or size > whole:
+        problems.append(
+            f"head dimension {size} does not fit: it must be a multiple of groups = {config.groups}, at most "
+            f"groups x window = {whole}; groups = {math.gcd(size, 1 << 7)} would do."
+        )
+    if size > config.columns:
+        problems.append(f"head dimension {size} exceeds columns = {config.columns}.")
+    for label, width in (("hidden size", hidden), ("intermediate size", intermediate)):
+        if width % config.groups:
+            lower = max(1, round(width / config.groups)) * config.groups
+            problems.append(f"{label} {width} is no multiple of groups = {config.groups}; the nearest is {lower}.")
+    for name, pattern in (patterns or {}).items():
+        reduction = intermediate if name == "output.dense" else hidden
+        words = config.groups * math.ceil(reduction / config.groups) * pattern.density
+        if words > config.weight_words * RING_SHARE:
+            wanted = 1 << (math.ceil(words / RING_SHARE) - 1).bit_length()
+            problems.append(
+                f"{name}: {config.groups} columns of {reduction} weights at {pattern} take {math.ceil(words)} words, "
+                f"more than fits beside the next ones in weight_words = {config.weight_words}; {wanted} would do."
+            )
+    return problems
+
+
+def require_shape(
+    config: Config, *, tokens: int, layers: int, hidden: int, heads: int, intermediate: int,
+    patterns: Mapping[str, Pattern] | None = None,
+) -> None:  # fmt: skip
+    """Raise InputError with everything that `shape_problems` finds, or ConfigError if `config` is no accelerator."""
+    config.require_accelerator()
+    problems = shape_problems(
+        config, tokens=tokens, layers=layers, hidden=hidden, heads=heads, intermediate=intermediate, patterns=patterns
+    )
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+
+
+def require_program(
+    config: Config, *, tokens: int, layers: int, hidden: int, heads: int, intermediate: int
+) -> None:  # fmt: skip
+    """Raise InputError if a program would have more products than its instructions can count, or too large an image.
+
+    It has one for each head, tile of rows and block of keys, twice, and for each tile and linear layer.
+    """
+
+    rows = math.ceil(tokens / config.rows) * config.rows
+    if rows * (13 * hidden + intermediate) > _IMAGE:
+        fewer = _IMAGE // (13 * hidden + intermediate) // config.rows * config.rows
+        raise InputError(
+            f"the activations of {tokens} tokens take more than the 4 GiB that a program's addresses reach; with this "
+            f"shape at most {fewer} tokens fit."
+        )
+
+    def products(tokens: int) -> int:
+        tiles = math.ceil(tokens / config.rows)
+        return layers * tiles * (2 * heads * math.ceil(tokens / (config.groups * config.window)) + 6)
+
+    if products(tokens) >= _COUNT:
+        fewer = most(lambda n: products(n) < _COUNT, tokens)
+        advice = f"at most {fewer} tokens fit" if fewer else "take fewer layers"
+        raise InputError(
+            f"{layers} layers of {heads} heads with {tokens} tokens take {products(tokens):,} products, and the "
+            f"instructions count to {_COUNT - 1:,}; {advice}, or hardware with more rows and groups."
+        )
+
+
+def most(fits: Callable[[int], bool], high: int) -> int:
+    """The largest number from 0 to `high` that fits, where all smaller ones do."""
+    low = 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
