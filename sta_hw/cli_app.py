@@ -124,18 +124,21 @@ def end(run: Callable[[], Any]) -> int:
     except KeyboardInterrupt:
         complain("interrupted; files are as they were, or whole.")
         status = 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # Typer makes the latter of the former
         status = 141
     except Exception as error:
         status = _explain(error)
     # What could not be written must not be tried again when Python ends.
-    for stream in (sys.stdout, sys.stderr):
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()
+            lost = status == 141 and number == 1
         except (OSError, ValueError):
             status = status or 3
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            lost = True
+        if lost:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     return int(status)
 
 

@@ -6,13 +6,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
 
 __all__ = ["JsonOption", "Watch", "complain", "mark", "print_json", "print_table", "printable", "say", "watched"]
 
@@ -38,12 +38,13 @@ def complain(message: str) -> None:
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST // 2]} [...] {message[-_LONGEST // 2 :]}"
     for line in message.splitlines() or [""]:
-        _err.print(Text(f"sta-hw: {printable(line)}", style="red"), soft_wrap=True)
+        with suppress(OSError, ValueError):  # nobody hears it, and the status tells all the same
+            typer.secho(f"sta-hw: {printable(line)}", err=True, fg="red")
 
 
 def say(line: str) -> None:
     """Print a line on stdout that no terminal width breaks: a sentence, a path, a command to paste."""
-    _out.print(Text(printable(line)), soft_wrap=True)
+    typer.echo(printable(line))
 
 
 def print_json(value: Any) -> None:

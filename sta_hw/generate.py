@@ -102,7 +102,7 @@ def generate(
         files.waivers: waiver_file(waivers),
     }
     if files.primitives:
-        texts[files.primitives] = (resources.files("sim") / "primitives.v").read_text()
+        texts[files.primitives] = (resources.files("sim") / "primitives.v").read_text(encoding="utf-8")
     if top == "accelerator":
         texts["sta_hw_registers.h"] = c_header()
     description |= {

@@ -39,10 +39,10 @@ NAMES = [
     ("synth --preset nope", "preset 'nope' is unknown"),
     ("fit --preset nope", "preset 'nope' is unknown"),
     ("build --preset nope", "preset 'nope' is unknown"),
-    # accelerators that there are none of
-    ("compile --preset up5k --nm 2:4", "the accelerator needs"),
-    ("estimate --preset up5k --nm 2:4", "the accelerator needs"),
-    ("run --preset up5k --nm 2:4", "the accelerator needs"),
+    # presets with too little memory for the model
+    ("compile --preset up5k --nm 2:4", "more than fits beside the next ones in weight_words = 512"),
+    ("estimate --preset up5k --nm 2:4", "more than fits beside the next ones in weight_words = 512"),
+    ("run --preset up5k --nm 2:4", "more than fits beside the next ones in weight_words = 512"),
     # tops, parts, boards, benches, backends, methods
     ("generate --top cpu", "top 'cpu' is unknown"),
     ("synth --top cpu", "top 'cpu' is unknown"),

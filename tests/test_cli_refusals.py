@@ -25,7 +25,6 @@ from sta_hw.presets import preset
 LIMIT = 60
 """Seconds, for a machine that does much else; alone, each takes less than five."""
 REFUSED = [*NAMES, *NUMBERS, *UNUSED, *SIZES, *INPUTS, *OUTPUTS]
-pytestmark = pytest.mark.slow
 COMMAND = f"{shlex.quote(sys.executable)} -c 'from sta_hw.cli import main; main()'"
 
 

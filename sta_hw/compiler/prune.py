@@ -226,7 +226,8 @@ def prune_model_once(
         return prune_model(model, patterns, calibration, method=method, report=report)
     shape = dataclasses.replace(model, tensors={})
     described = [
-        Path(__file__).read_text(), np.__version__, repr(shape), sorted((k, str(p)) for k, p in patterns.items()),
+        Path(__file__).read_text(encoding="utf-8"), np.__version__, repr(shape),
+        sorted((k, str(p)) for k, p in patterns.items()),
         [list(map(int, ids)) for ids in calibration],
     ]  # fmt: skip
     key = _digest(model.tensors, repr(described))
