@@ -8,10 +8,11 @@ import pytest
 
 QUICK = {
     "accumulator", "array", "attention", "cli_configuration", "compression", "config", "counters", "docs", "drain",
-    "files", "generate", "golden", "isa", "loops", "masks", "multiplier", "multiplier_pair", "native", "nm", "norm",
-    "queue", "requantizer", "results", "sequencer", "softmax", "text", "transposer", "verilog", "weights", "windows",
+    "files", "golden", "isa", "loops", "masks", "native", "nm", "norm",
+    "queue", "requantizer", "results", "sequencer", "text", "transposer", "verilog", "weights", "windows",
 }  # fmt: skip
-"""Modules, without ``test_``: every format, and every block on its own."""
+"""Modules, without ``test_``: every format, and blocks on their own. Not the multipliers, whose tests try all operands,
+nor what cocotb builds anew each time. The smallest accelerator runs in test_golden.py."""
 SLOWER = {
     "test_docs.py::test_what_is_quick_runs_as_written",
 }
@@ -19,9 +20,8 @@ SLOWER = {
 MORE = {
     "test_engine.py::TestFaults",
     "test_engine.py::test_timing_diagram",
-    "test_accelerator.py::test_equal_for_any_number_of_tokens_and_any_memory[ci]",
 }
-"""Tests of other modules: the engine and the smallest accelerator, as a whole."""
+"""Tests of other modules: the engine as a whole."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
