@@ -126,7 +126,8 @@ def test_prune_knows_what_it_made(tmp_path: Path) -> None:
         made_again()
         assert done.read_text() == noted
     for name, data in whole.items():
-        for damage in (None, data[: len(data) // 2], data[:-40] + bytes([data[-40] ^ 1]) + data[-39:]):
+        damages = (data[:-40] + bytes([data[-40] ^ 1]) + data[-39:], None, data[: len(data) // 2])
+        for damage in damages if name == "pruned.json" else damages[:1]:
             (folder / name).unlink()
             if damage is not None:
                 (folder / name).write_bytes(damage)
