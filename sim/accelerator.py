@@ -20,6 +20,7 @@ from .verilog import module_verilog
 
 __all__ = ["AcceleratorModel", "MemoryModel", "ProgramRun"]
 
+_FORMATS = ("", "fst", "vcd")
 _EVENT_BITS = len(COUNTERS) - 1
 _SLICE = 200_000
 _COMPLETED = (("loads", 1, 0), ("matrix", 1, 1), ("products", 3, 2), ("norms", 1, 4))
@@ -105,24 +106,25 @@ class AcceleratorModel:
     Parameters
     ----------
     config : Config
-    trace : bool
-        Able to write waveforms.
+    trace : str
+        Able to write waveforms of this format, ``fst`` or ``vcd``, with the hierarchy and the names of the source;
+        empty for none.
     netlist : str or None
         Verilog of the synthesized netlist (`sta_hw.fpga.netlist.netlist_verilog`), to take the RTL's place.
     """
 
-    def __init__(self, config: Config, *, trace: bool = False, netlist: str | None = None) -> None:
+    def __init__(self, config: Config, *, trace: str = "", netlist: str | None = None) -> None:
         self.config = config
         name = "accelerator"
         header = (
-            f'#pragma once\n#define TRACE {int(trace)}\n#include "V{name}.h"\nusing Model = V{name};\n'
+            f'#pragma once\n#define TRACE {_FORMATS.index(trace)}\n#include "V{name}.h"\nusing Model = V{name};\n'
             f"constexpr int BUS_BYTES = {config.bus_bytes};\n"
         )
         extra = [PRIMITIVES] if config.instantiates_primitives else []
         if netlist is not None:
             extra = [PRIMITIVES, BLOCK_MEMORY]
         library = compile_library(
-            netlist or module_verilog(name, config), name, header,
+            netlist or module_verilog(name, config, hierarchy=bool(trace)), name, header,
             Path(__file__).with_name("memory_harness.cpp"), extra=extra, trace=trace, fast=netlist is None,
         )  # fmt: skip
         lib = self._library = ctypes.CDLL(str(library))
@@ -138,6 +140,8 @@ class AcceleratorModel:
             pointer, memory, ctypes.POINTER(_Timeline), ctypes.c_int64, ctypes.c_int64,
         ]  # fmt: skip
         lib.accelerator_run.restype = ctypes.c_int64
+        lib.accelerator_cycle.argtypes = [pointer]
+        lib.accelerator_cycle.restype = ctypes.c_int64
         if trace:
             lib.accelerator_trace.argtypes = [pointer, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64]
         self._handle = lib.accelerator_open()
@@ -151,8 +155,17 @@ class AcceleratorModel:
             self._handle = None
 
     def trace(self, path: Path, start: int, stop: int) -> None:
-        """Write an FST of the clock cycles from `start` to `stop`, counted from now on."""
+        """Write a waveform of the clock cycles from `start` to `stop` while what follows runs, until `close`.
+
+        Cycles count from the first reset on, the register accesses that start a program among them. A cycle is two
+        units of the waveform's time: before its rising clock edge, and behind it.
+        """
         self._library.accelerator_trace(self._handle, str(path).encode(), start, stop)
+
+    @property
+    def cycle(self) -> int:
+        """Clock cycles since the first reset."""
+        return int(self._library.accelerator_cycle(self._handle))
 
     def reset(self) -> None:
         """Hold the hardware reset."""

@@ -8,9 +8,13 @@
 #include <deque>
 #include <vector>
 
-#include "model.h"
-#if TRACE
+#include "model.h"  // TRACE: 0 for no waveforms, 1 for FST, 2 for VCD
+#if TRACE == 1
 #include "verilated_fst_c.h"
+using Waveform = VerilatedFstC;
+#elif TRACE == 2
+#include "verilated_vcd_c.h"
+using Waveform = VerilatedVcdC;
 #endif
 
 namespace {
@@ -84,7 +88,7 @@ struct Handle {
     bool prefer_write = false;
     bool r_valid = false, b_valid = false;
 #if TRACE
-    VerilatedFstC* trace = nullptr;
+    Waveform* trace = nullptr;
     int64_t trace_from = 0, trace_to = 0;
 #endif
 };
@@ -97,6 +101,8 @@ Handle* accelerator_open() {
     return handle;
 }
 
+int64_t accelerator_cycle(const Handle* handle) { return handle->cycle; }
+
 void accelerator_close(Handle* handle) {
 #if TRACE
     if (handle->trace) { handle->trace->close(); delete handle->trace; }
@@ -107,7 +113,7 @@ void accelerator_close(Handle* handle) {
 
 #if TRACE
 void accelerator_trace(Handle* handle, const char* path, int64_t from, int64_t to) {
-    handle->trace = new VerilatedFstC;
+    handle->trace = new Waveform;
     handle->model.trace(handle->trace, 99);
     handle->trace->open(path);
     handle->trace_from = from;
@@ -195,12 +201,12 @@ static void tick(Handle* handle, Memory* memory) {
         handle->answers.pop_front();
     }
 #if TRACE
-    if (handle->trace && now >= handle->trace_from && now < handle->trace_to) handle->trace->dump(2 * now);
+    if (handle->trace && now >= handle->trace_from && now < handle->trace_to) handle->trace->dump(uint64_t(2 * now));
 #endif
     m.clk = 1;
     m.eval();
 #if TRACE
-    if (handle->trace && now >= handle->trace_from && now < handle->trace_to) handle->trace->dump(2 * now + 1);
+    if (handle->trace && now >= handle->trace_from && now < handle->trace_to) handle->trace->dump(uint64_t(2 * now + 1));
 #endif
 }
 

@@ -25,13 +25,14 @@ from sta_hw.rtl.emit import StreamPort
 
 from . import verilator
 
-__all__ = ["BLOCK_MEMORY", "PRIMITIVES", "NativeModel", "RunResult", "StalledError", "build"]
+__all__ = ["BLOCK_MEMORY", "PRIMITIVES", "NativeModel", "RunResult", "StalledError", "build", "runtime_compiler"]
 
 PRIMITIVES = Path(__file__).with_name("primitives.v")
 """Models of vendor primitives that generated Verilog may instantiate."""
 BLOCK_MEMORY = Path(__file__).with_name("dp16kd.v")
 """Model of ECP5 block RAM, which synthesized netlists have."""
 
+_FST = Path(__file__).with_name("fst")
 _FLAGS = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint"]
 
 
@@ -143,7 +144,7 @@ def build(
 
 
 def compile_library(
-    verilog: str, name: str, header: str, harness: Path, *, extra: Sequence[Path] = (), trace: bool = False,
+    verilog: str, name: str, header: str, harness: Path, *, extra: Sequence[Path] = (), trace: str = "",
     fast: bool = True,
 ) -> Path:  # fmt: skip
     """Compile a module into a shared library, or find it in the cache; return its path.
@@ -158,8 +159,8 @@ def compile_library(
         The C++ file of the functions that Python calls.
     extra : sequence of Path
         More Verilog files.
-    trace : bool
-        Able to write FST waveforms; slower.
+    trace : str
+        Able to write waveforms of this format, ``fst`` or ``vcd``; slower. Empty for none.
     fast : bool
         Compiled for speed of the simulation; otherwise for speed of the compiler, which netlists keep busy.
 
@@ -168,7 +169,7 @@ def compile_library(
     ToolError
         If Verilator or the C++ compiler is missing or fails, with the line of its output that says why.
     """
-    flags = _FLAGS + (["--trace-fst"] if trace else [])
+    flags = _FLAGS + ([f"--trace-{trace}"] if trace else [])
     optimize = "-O2" if fast else "-O0"
     texts = [
         verilog,
@@ -198,7 +199,7 @@ def compile_library(
         objects = [*_runtime_objects(trace, folder), *_compile(folder, name, optimize)]
         include = verilator.root() / "include"
         _run([*_compiler("-O2"), "-shared", "-Iobj", "-I.", f"-I{include}", f"-I{include}/vltstd", harness.name,
-              *map(str, objects), "-lpthread", *(["-lz"] if trace else []), "-o", "model.so"], folder)  # fmt: skip
+              *map(str, objects), "-lpthread", "-o", "model.so"], folder)  # fmt: skip
         keep(target, (folder / "model.so").read_bytes())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -236,13 +237,24 @@ def _compile(folder: Path, name: str, optimize: str) -> list[Path]:
     return objects
 
 
-def _runtime_objects(trace: bool, folder: Path) -> list[Path]:
+def runtime_compiler() -> list[str]:
+    """The C++ compiler with its options for Verilator's runtime.
+
+    The FST writer's compression comes from `sim/fst`, so that it takes no package of the system.
+    """
+    include = verilator.root() / "include"
+    return [*_compiler("-O2"), f"-I{_FST}", f"-I{include}", f"-I{include}/vltstd"]
+
+
+def _runtime_objects(trace: str, folder: Path) -> list[Path]:
     """Verilator's own runtime, compiled in `folder` once and kept: it is the same for every model."""
     include = verilator.root() / "include"
-    command = [*_compiler("-O2"), f"-I{include}", f"-I{include}/vltstd"]
+    command = runtime_compiler()
+    compression = b"".join(p.read_bytes() for p in sorted(_FST.glob("*.h")))
     objects = []
-    for source in ("verilated", "verilated_threads", *(["verilated_fst_c"] if trace else [])):
+    for source in ("verilated", "verilated_threads", *([f"verilated_{trace}_c"] if trace else [])):
         text = (include / f"{source}.cpp").read_bytes() + (include / "verilated.h").read_bytes()
+        text += compression if trace == "fst" else b""
         digest = hashlib.sha256(text + str(command).encode()).hexdigest()[:24]
         target = cache_folder() / f"{source}-{digest}.o"
         if kept(target) is None:

@@ -269,20 +269,30 @@ def trace(
     preset_name: PresetOption = "reference",
     start: Annotated[int, typer.Option(help="First clock cycle.", min=0, max=10**12)] = 0,
     cycles: Annotated[int, typer.Option(help="Clock cycles.", min=1, max=10**9)] = 5000,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The waveform, FST.")] = Path("build/trace.fst"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The waveform: .fst, or .vcd.")] = Path(
+        "build/trace.fst"
+    ),
     as_json: JsonOption = False,
 ) -> None:
-    """Write a window of cycles as an FST waveform (GTKWave, Surfer)."""
+    """Write a window of clock cycles as a waveform (GTKWave, Surfer), with modules and signals of the source.
+
+    Cycle 0 is the first after reset, before the registers are written. A cycle is two units of the waveform's time.
+    """
     look_at(file, text, nm, nm_table, preset_name, pruner)
     require_writable(files=[output])
     inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
     distinct({"-o": output}, inputs)
+    if output.suffix not in (".fst", ".vcd"):
+        raise InputError(
+            f"output file {output} is no waveform by its name; it ends in .fst or .vcd, the nearest is "
+            f"{output.with_name(output.name + '.fst')}."
+        )
 
-    def work(watch: Watch) -> None:
+    def work(watch: Watch) -> int:
         watch.step("loading, compiling the model")
         compiled, embedder, ids = prepare(file, text, nm, nm_table, pruner, model, preset_name, watch)
-        watch.step("compiling the RTL with waveforms")
-        hardware = RtlBackend(compiled.config, trace=True)
+        watch.step("compiling the RTL with waveforms (kept for the next time)")
+        hardware = RtlBackend(compiled.config, trace=output.suffix[1:])
         with replacing(output) as partial:
             hardware.model.trace(partial, start, start + cycles)
             watch.step("running")
@@ -293,13 +303,17 @@ def trace(
             except CheckError as error:
                 if "did not end within" not in str(error):
                     raise
+            end = hardware.model.cycle
             hardware.model.close()
+            if end <= start:
+                raise InputError(f"--start {start}: the program ends after {end} cycles; the nearest is {end - 1}.")
+        return min(cycles, end - start)
 
-    watched("trace", "", work)
+    count = watched("trace", "", work)
     if as_json:
-        print_json({"file": str(output), "start": start, "cycles": cycles, "bytes": output.stat().st_size})
+        print_json({"file": str(output), "start": start, "cycles": count, "bytes": output.stat().st_size})
         return
-    say(f"{output}: {output.stat().st_size:,} bytes, clock cycles {start} to {start + cycles}")
+    say(f"{output}: {output.stat().st_size:,} bytes, clock cycles {start} to {start + count}")
 
 
 @app.command(epilog="Example: sta-hw estimate --hidden 768 --heads 12 --layers 12 --tokens 128 --nm 2:4")

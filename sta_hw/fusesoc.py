@@ -54,9 +54,8 @@ def core_file(name: str, description: str, files: CoreFiles) -> str:
         lines += [f"  {fileset}:", "    files:", f"      - {file}", f"    file_type: {kind}"]
     models = ["primitives"] if files.primitives else []
     lines += ["", "targets:"]
-    # Waivers are for Verilator alone; models of cells for whoever simulates a design with this core in it.
-    always = ["rtl", '"tool_verilator? (waivers)"']
-    always += [f'"tool_{tool}? (primitives)"' for tool in ("verilator", "icarus") if models]
+    # A synthesis tool has cells of its own: models of them come for whoever sets the flag, in a target that simulates.
+    always = ["rtl", "waivers", *(['"models? (primitives)"'] if models else [])]
     lines += ["  default:", f"    filesets: [{', '.join(always)}]", f"    toplevel: {name}"]
     lines += [
         "  lint:",
@@ -70,7 +69,7 @@ def core_file(name: str, description: str, files: CoreFiles) -> str:
     ]
     if files.bench:
         for target, options in (
-            ("sim", ["tool: verilator", "mode: binary", "verilator_options: [--timing]"]),
+            ("sim", ["tool: verilator", "mode: binary", "verilator_options: [--timing, -CFLAGS, -std=c++20]"]),
             ("sim_icarus", ["tool: icarus"]),
         ):
             lines += [

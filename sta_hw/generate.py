@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .bench_vectors import program_vectors, stream_vectors
 from .config import Config
 from .files import write_all
 from .fusesoc import CoreFiles, core_file
@@ -20,6 +21,7 @@ from .rtl.names import PRIMITIVES, check_name
 from .rtl.softmax import Softmax
 from .rtl.tops import TOPS, component
 from .rtl.waivers import PRIMITIVES_WAIVERS, waiver_file, waivers_of
+from .verilog_bench import accelerator_bench, stream_bench
 
 __all__ = ["PRIMITIVES_FILE", "TOPS", "component", "generate", "manifest"]
 
@@ -86,7 +88,7 @@ def generate(
     description = manifest(top, config, name)
     verilog = verilog or emit_verilog(component(top, config), name, hierarchy=hierarchy)
     cells = [cell for cell in PRIMITIVES if re.search(rf"^ *{cell} ", verilog, re.M)]
-    files = CoreFiles(f"{name}.v", f"{name}.vlt", PRIMITIVES_FILE if cells else None)
+    files = CoreFiles(f"{name}.v", f"{name}.vlt", PRIMITIVES_FILE if cells else None, f"{name}_bench.v")
     waivers = {files.verilog: waivers_of(hierarchy=hierarchy, cells=cells)}
     if files.primitives:
         waivers[files.primitives] = PRIMITIVES_WAIVERS
@@ -100,6 +102,7 @@ def generate(
         ),
         f"{name}_example.v": _example(name, description),
         files.waivers: waiver_file(waivers),
+        f"{name}_bench.v": _bench(name, top, config),
     }
     if files.primitives:
         texts[files.primitives] = (resources.files("sim") / "primitives.v").read_text(encoding="utf-8")
@@ -114,6 +117,15 @@ def generate(
     texts[f"{name}.json"] = json.dumps(description, indent=2) + "\n"
     write_all({folder / file: text for file, text in texts.items()})
     return [folder / file for file in texts]
+
+
+def _bench(name: str, top: str, config: Config) -> str:
+    """The module that checks the top level in simulation."""
+    hardware = component(top, config)
+    hardware._MustUse__silence = True  # asked for its ports alone
+    if top == "accelerator":
+        return accelerator_bench(name, config, ports_of(hardware), program_vectors(config))
+    return stream_bench(name, ports_of(hardware), streams_of(hardware), stream_vectors(top, config))
 
 
 def _example(name: str, description: dict[str, Any]) -> str:

@@ -22,8 +22,10 @@ def test_kept_by_configuration_and_generator(tmp_path: Path, monkeypatch: pytest
     assert text == emit_verilog(component("decoder", CONFIG), "decoder")
     assert verilog.module_verilog("decoder", Config(rows=2, groups=4, columns=16)) != text
     assert len(list(tmp_path.iterdir())) == 2
+    deep = verilog.module_verilog("decoder", CONFIG, hierarchy=True)
+    assert deep == emit_verilog(component("decoder", CONFIG), "decoder", hierarchy=True) != text
 
-    monkeypatch.setattr(verilog, "emit_verilog", lambda *_: "emitted again")
+    monkeypatch.setattr(verilog, "emit_verilog", lambda *_, **__: "emitted again")
     assert verilog.module_verilog("decoder", CONFIG) == text
     monkeypatch.setattr(verilog, "_generator", lambda: "another version")
     assert verilog.module_verilog("decoder", CONFIG) == "emitted again"

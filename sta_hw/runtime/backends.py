@@ -71,9 +71,11 @@ class RtlBackend:
     ----------
     memory : sim.accelerator.MemoryModel or None
         Latency, bandwidth and stalls of the simulated memory.
+    trace : str
+        Format of waveforms that the model can write, ``fst`` or ``vcd``; empty for none.
     """
 
-    def __init__(self, config: Config, memory: Any = None, *, trace: bool = False) -> None:
+    def __init__(self, config: Config, memory: Any = None, *, trace: str = "") -> None:
         from sim.accelerator import AcceleratorModel
 
         self.config, self.memory = config, memory
