@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -94,11 +93,3 @@ def test_a_core_that_depends_on_two(tmp_path: Path) -> None:
     (tmp_path / "cores" / "both.v").write_text(f"module both (input clk, rst);\n{instances}\nendmodule\n")
     run = fusesoc(tmp_path, "lint", "both")
     assert run.returncode == 0, run.stdout + run.stderr
-
-
-def test_the_environment_is_the_users_own(tmp_path: Path) -> None:
-    """Nothing was written outside the folder of the test."""
-    generate("decoder", CI, tmp_path / "cores", name="one")
-    before = set(os.listdir(Path.cwd()))
-    assert fusesoc(tmp_path, "lint", "one").returncode == 0
-    assert set(os.listdir(Path.cwd())) == before
