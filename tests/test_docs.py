@@ -35,11 +35,9 @@ from sta_hw.rtl.array import multiplier_latency
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 """In this order: the README's `evaluate` finds what docs/sparsity.md's `prune` leaves."""
-PROGRAMS = ("sta-hw", "make", "python", "litex_server", "fusesoc")
+PROGRAMS = ("sta-hw", "make", "python", "litex_server", "fusesoc", "verilator", "iverilog")
 LOOPS = ("for ", "one beat")
 """What indented lines also begin with: loop nests."""
-
-FUSESOC = shutil.which("fusesoc", path=Path(sys.executable).parent)
 
 SLOW = {
     "sta-hw demo": "builds the reference accelerator and runs a sentence through it: a minute",
@@ -57,6 +55,9 @@ SLOW = {
 NEVER = {
     "make": "sets up or tests all of the project, this file among it; `make -n` knows the target",
     "litex_server": "does not end; tests/test_terminal.py runs it",
+    "fusesoc": "builds simulations; tests/test_fusesoc.py runs every target",
+    "verilator": "NAME stands for one's own; tests/test_generate.py lints so",
+    "iverilog": "the same; tests/test_fusesoc.py runs the benches",
 }
 WITHOUT_A_BOARD = {
     "sta-hw flash": "there is no bitstream, or nothing to write it to",
@@ -151,9 +152,8 @@ def test_a_command_is_one(command: Command) -> None:
         assert result.returncode == 0, result.stderr
     elif program == "litex_server":
         assert shutil.which(program, path=Path(sys.executable).parent)
-    elif program == "fusesoc":
-        if not FUSESOC:
-            pytest.skip("FuseSoC is not installed")
+    elif program in ("fusesoc", "verilator", "iverilog"):
+        assert beginning(command, NEVER)
     elif program == "sta-hw":
         group = typer.main.get_command(app)
         with group.make_context("sta-hw", list(rest)) as context:
@@ -212,8 +212,6 @@ def test_what_is_quick_runs_as_written(tmp_path: Path) -> None:
     """In the order of the documents, in one folder: what a command leaves, the next ones find."""
     environment = workplace(tmp_path)
     for command in QUICK:
-        if command.words[0] == "fusesoc" and not FUSESOC:
-            continue
         run(command, tmp_path, environment)
     assert len(QUICK) >= 10
 
