@@ -175,7 +175,7 @@ def test_command(tmp_path: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         code = "from sta_hw.cli import main; main()"
         return subprocess.run(
-            [sys.executable, "-c", code, "trace", "--preset", "ci", "--nm", "dense", *arguments],
+            [sys.executable, "-c", code, "trace", "--preset", "ci", "--nm", "1:4", "--pruner", "magnitude", *arguments],
             capture_output=True, text=True, cwd=tmp_path,
         )  # fmt: skip
 
