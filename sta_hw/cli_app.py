@@ -214,7 +214,8 @@ def _explain_file(error: OSError) -> int:
     name = error.filename if isinstance(error.filename, str) else None
     reason = error.strerror or str(error) or type(error).__name__
     if name is None:
-        return _said(f"the system refuses: {reason}.", 3)
+        where = "; temporary files are made where TMPDIR says" if error.errno in _FULL else ""
+        return _said(f"the system refuses: {reason}{where}.", 3)
     path = Path(name)
     mine = any(path == p or p in path.parents or path in p.parents for p in _named)
     return _said(f"{name}: {reason}.", 2 if mine and error.errno not in _FULL else 3)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .cache import cache_path
 from .errors import ToolError
 
-__all__ = ["failure", "run_tool"]
+__all__ = ["failure", "run_tool", "tool_environment"]
 
 _REMEDIES = {
     "g++": "apt-get install g++, or name another C++ compiler with the variable CXX",
@@ -33,11 +35,25 @@ def failure(output: str) -> str:
     return chosen if len(chosen) <= _LONGEST else f"{chosen[:_LONGEST]} [...]"
 
 
+def tool_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a tool: with a folder that YoWASP's tools can write, where the user's home has none."""
+    found = dict(os.environ if environment is None else environment)
+    home = Path(found.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"))
+    while not home.exists() and home != home.parent:
+        home = home.parent
+    writable = os.access(home, os.W_OK | os.X_OK) and home.is_dir() and home.parts[1:2] not in (("proc",), ("sys",))
+    if not writable and "YOWASP_CACHE_DIR" not in found:
+        found["YOWASP_CACHE_DIR"] = str(cache_path() / "yowasp")
+    return found
+
+
 def run_tool(
     command: Sequence[str], *, name: str = "", folder: Path | None = None, environment: Mapping[str, str] | None = None,
     log: Path | None = None, advice: str = "",
 ) -> str:  # fmt: skip
     """Run a program in `folder`; return what it printed.
+
+    Tools compiled to WebAssembly keep their machine code beside sta-hw's own cache where there is no home for it.
 
     Parameters
     ----------
@@ -58,8 +74,8 @@ def run_tool(
     advice = advice or _REMEDIES.get(program, "")
     try:
         run = subprocess.run(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
-            errors="replace",
+            command, cwd=folder, env=tool_environment(environment), stdin=subprocess.DEVNULL, capture_output=True,
+            encoding="utf-8", errors="replace",
         )  # fmt: skip
     except FileNotFoundError as error:
         if folder is not None and not folder.is_dir():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, ToolError
-from ..process import run_tool
+from ..process import run_tool, tool_environment
 from ..rtl.emit import run_yosys
 from .output_registers import absorb_output_registers
 from .parts import Part
@@ -186,7 +186,7 @@ def place_and_route(
     begin = time.monotonic()
     log = folder / f"nextpnr-{seed}.log"
     with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, env=tool_environment(), stdout=file, stderr=subprocess.STDOUT)
         while process.poll() is None:
             if time.monotonic() - begin > 60 * minutes:
                 process.kill()
