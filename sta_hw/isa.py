@@ -23,7 +23,7 @@ __all__ = [
 INSTRUCTION_BYTES = 64
 HEADER_BYTES = 64
 MAGIC = 0x48415453  # "STAH"
-VERSION = 1
+VERSION = 2
 
 
 class Opcode(IntEnum):

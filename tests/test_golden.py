@@ -82,7 +82,7 @@ def test_a_programs_header() -> None:
     """Magic, version, number of instructions, the configuration's hash; then the instructions."""
     config = PRESETS["ci"]
     data = assemble([Instruction(Opcode.NORM), Instruction(Opcode.HALT)], config)
-    assert data[:16] == b"STAH" + bytes.fromhex("01000000 02000000 00000000")
+    assert data[:16] == b"STAH" + bytes.fromhex("02000000 02000000 00000000")
     assert data[16:24] == bytes.fromhex(config.hash)[::-1] and data[24:64] == bytes(40)
     assert data[64] == 6 and data[128] == 1 and len(data) == 192
 
