@@ -18,6 +18,7 @@ from .errors import InputError
 __all__ = [
     "BODIES", "COMMON", "HEADER_BYTES", "INSTRUCTION_BYTES", "MAGIC", "VERSION", "Error", "Instruction",
     "Opcode", "Result", "Target", "assemble", "assemble_text", "disassemble", "disassemble_text", "layout_of",
+    "most_instructions",
 ]  # fmt: skip
 
 INSTRUCTION_BYTES = 64
@@ -187,8 +188,24 @@ class Instruction:
         return Instruction(opcode, {k: v for k, v in fields.items() if v})
 
 
+def most_instructions(config: Config) -> int:
+    """How many instructions a program can have: it is read as one run, of fewer than 2^20 beats of the bus."""
+    return (1 << 20) // (INSTRUCTION_BYTES // config.bus_bytes) - 1
+
+
 def assemble(instructions: Sequence[Instruction], config: Config) -> bytes:
-    """A program's bytes: header (magic, version, instruction count, configuration hash), instructions."""
+    """A program's bytes: header (magic, version, instruction count, configuration hash), instructions.
+
+    Raises
+    ------
+    InputError
+        If there are more than `most_instructions`.
+    """
+    if len(instructions) > (most := most_instructions(config)):
+        raise InputError(
+            f"the program has {len(instructions):,} instructions, and hardware with a bus of {config.bus_bytes} bytes "
+            f"takes {most:,}; fewer tokens or layers, or a wider bus (lanes), would do."
+        )
     header = struct.pack("<III4xQ", MAGIC, VERSION, len(instructions), int(config.hash, 16))
     return header.ljust(HEADER_BYTES, b"\0") + b"".join(i.pack() for i in instructions)
 

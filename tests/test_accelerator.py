@@ -13,7 +13,17 @@ from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
 from sta_hw.config import Config
 from sta_hw.errors import CheckError, ConfigError, InputError
-from sta_hw.isa import HEADER_BYTES, INSTRUCTION_BYTES, Error, Instruction, Opcode, Result, Target, assemble
+from sta_hw.isa import (
+    HEADER_BYTES,
+    INSTRUCTION_BYTES,
+    Error,
+    Instruction,
+    Opcode,
+    Result,
+    Target,
+    assemble,
+    most_instructions,
+)
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.patterns import parse_nm
 from sta_hw.presets import PRESETS
@@ -165,12 +175,15 @@ def test_every_error_stops_cleanly_and_the_next_program_runs(hardware) -> None:
     version, other = image.copy(), image.copy()
     version[at + 4] = 9
     other[at + 16] ^= 1
+    longer = image.copy()
+    longer[at + 8 : at + 12] = np.array([most_instructions(program.config) + 1], "<u4").view(np.uint8)
     outside = len(image) + 4096
     bus = program.config.bus_bytes
     weights = code[load]["address"]
     results = code[product]["result_address"]
     cases = [
         (version, {}, Error.HEADER, 0),
+        (longer, {}, Error.HEADER, 0),
         (other, {}, Error.HARDWARE, 0),
         (illegal, {}, Error.OPCODE, 3),
         (reassembled(program, image, with_fields(code, load, address=outside)), {}, Error.ADDRESS, load),

@@ -17,6 +17,7 @@ from sta_hw.isa import (
     disassemble,
     disassemble_text,
     layout_of,
+    most_instructions,
 )
 from sta_hw.presets import PRESETS
 
@@ -63,7 +64,7 @@ def test_bad_binaries() -> None:
     good = assemble([Instruction(Opcode.HALT)], config)
     for data, message in (
         (good[:10], "header of 64 bytes; there are 10"),
-        (b"\0" * 64, "not a program of version 1"),
+        (b"\0" * 64, "not a program of version 2"),
         (good[:-1], "ends before its 1 instructions"),
         (good[:64] + b"\x63" + good[65:], "instruction 0: opcode 99 is unknown"),
         (good[:64] + b"\x01" + b"\xff" * 63, "bits beyond its last field"),
@@ -72,6 +73,16 @@ def test_bad_binaries() -> None:
             disassemble(data, config)
     with pytest.raises(InputError, match="for hardware"):
         disassemble(good, PRESETS["tiny"])
+
+
+def test_a_program_has_as_many_instructions_as_one_run_of_the_bus() -> None:
+    """On a bus of 4 bytes an instruction is 16 beats, and a run has fewer than 2^20."""
+    config = PRESETS["ci"]
+    assert config.bus_bytes == 4 and most_instructions(config) == 65_535
+    halt = Instruction(Opcode.HALT)
+    assert len(disassemble(assemble([halt] * 3, config), config)) == 3
+    with pytest.raises(InputError, match=r"65,536 instructions, and hardware with a bus of 4 bytes takes 65,535"):
+        assemble([halt] * 65_536, config)
 
 
 def test_comments_and_hexadecimal_numbers() -> None:

@@ -7,7 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
-from ..isa import HEADER_BYTES, INSTRUCTION_BYTES, MAGIC, VERSION, Error
+from ..isa import HEADER_BYTES, INSTRUCTION_BYTES, MAGIC, VERSION, Error, most_instructions
 from .axi import ADDRESS_BITS
 from .dma import run_layout
 from .layouts import COUNT_BITS
@@ -81,7 +81,8 @@ class Fetch(wiring.Component):
                 m.d.sync += [count.eq(header.count), number.eq(0)]
                 with m.If(gear.target.valid):
                     m.next = "ASK"
-                    with m.If((header.magic != MAGIC) | (header.version != VERSION) | header.count[COUNT_BITS:].any()):
+                    too_many = header.count[most_instructions(cfg).bit_length() :].any()
+                    with m.If((header.magic != MAGIC) | (header.version != VERSION) | too_many):
                         m.d.sync += self.error.eq(Error.HEADER)
                         m.next = "FAILED"
                     with m.Elif(header.hash != int(cfg.hash, 16)):
