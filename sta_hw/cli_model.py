@@ -31,9 +31,11 @@ def patterns_for(embedder: Embedder, nm: str | None, nm_table: Path | None) -> d
     return chosen.patterns
 
 
-def look_at(file: Path | None, text: str, nm: str | None, nm_table: Path | None, preset_name: str, pruner: str) -> None:
-    """Refuse at once what `prepare` would refuse after the model is loaded."""
-    if not text.strip():
+def look_at(
+    file: Path | None, text: str | None, nm: str | None, nm_table: Path | None, preset_name: str, pruner: str
+) -> None:
+    """Refuse at once what `prepare` would refuse after the model is loaded; no `text` where another input is given."""
+    if text is not None and not text.strip():
         raise InputError("the text is empty; give a sentence with --text.")
     if file is not None:
         CompiledModel.load(file)
@@ -48,28 +50,42 @@ def look_at(file: Path | None, text: str, nm: str | None, nm_table: Path | None,
         read_json(nm_table, "N:M table")
 
 
-def prepare(
-    file: Path | None, text: str, nm: str | None, nm_table: Path | None, pruner: str, model: Path | None,
-    preset_name: str, watch: Watch,
-) -> tuple[CompiledModel, Embedder, list[int]]:  # fmt: skip
-    """The compiled model, what embeds text for it, and the text's tokens."""
-    compiled = CompiledModel.load(file) if file is not None else None
+def load(model: Path | None, calibration: Path | None) -> Embedder:
+    """The network; on stderr, what of it is not used, and what it is calibrated with if the user did not say."""
     embedder = Embedder.load(model)
+    for sentence in embedder.network.unused_tensors if model else ():
+        complain(f"not used: {sentence}.")
+    if embedder.tokenizer is None and calibration is None:
+        complain("calibrated with noise; --calibration FILE.npy with inputs of its kind makes a better model.")
+    return embedder
+
+
+def prepare(
+    file: Path | None, text: str, given: Path | None, nm: str | None, nm_table: Path | None, pruner: str,
+    model: Path | None, preset_name: str, watch: Watch, calibration: Path | None = None,
+) -> tuple[CompiledModel, Embedder, NDArray]:  # fmt: skip
+    """The compiled model, what embeds text (an image, a spectrogram) for it, and that embedded: (tokens, width)."""
+    compiled = CompiledModel.load(file) if file is not None else None
+    embedder = load(model, calibration if file is None else file)
     if compiled is not None:
         _require_own(file, compiled, embedder)
-    ids = embedder.token_ids(text)
+    embedded = embedder.read(text, given)
+    cut = embedder.network.limits.most_tokens
+    if cut is not None and len(embedded) > cut:
+        complain(f"sentence-transformers cuts this model's texts at {cut} tokens; all {len(embedded)} are taken here.")
     if compiled is None:
         config = read_configuration(preset_name, top="accelerator")
         patterns = patterns_for(embedder, nm, nm_table)
-        embedder.require(patterns, config, len(ids))
-        compiled = embedder.pruned(patterns, pruner, watch.step).compile(patterns, config, len(ids))
+        embedder.require(patterns, config, len(embedded))
+        sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
+        compiled = sparse.compile(patterns, config, len(embedded), calibration=calibration)
     assert compiled is not None
-    if compiled.tokens != len(ids):
+    if compiled.tokens != len(embedded):
         raise InputError(
-            f"{file} was compiled for {compiled.tokens} tokens, and the text has {len(ids)}; compile it with "
-            f"--tokens {len(ids)}."
+            f"{file} was compiled for {compiled.tokens} tokens, and the text has {len(embedded)}; compile it with "
+            f"--tokens {len(embedded)}."
         )
-    return compiled, embedder, ids
+    return compiled, embedder, embedded
 
 
 def _require_own(file: Path | None, compiled: CompiledModel, embedder: Embedder) -> None:
@@ -92,13 +108,13 @@ def _digests(source: Source) -> str:
     return f"weights {source.weights[:12]}, tokenizer {source.tokenizer[:12]}"
 
 
-def compared(embedder: Embedder, ids: list[int]) -> tuple[str, str, NDArray]:
-    """What an embedding is compared with: the figure's name, whose fp32 it is, and that fp32 embedding.
+def compared(embedder: Embedder, text: str, given: Path | None) -> tuple[str, str, NDArray]:
+    """What a result is compared with: the figure's name, whose fp32 it is, and that fp32 result.
 
     It is the dense network's: for a pruned checkpoint the one it was pruned from, where that is still as it was.
     """
     if not embedder.source.pruned:
-        return "cosine_with_dense_fp32", embedder.source.place, embedder.fp32(ids)
+        return "cosine_with_dense_fp32", embedder.source.place, embedder.exact(embedder.read(text, given))
     source, why = None, "it does not say what dense network it was pruned from"
     try:
         source = dense_source(embedder.folder)
@@ -109,6 +125,6 @@ def compared(embedder: Embedder, ids: list[int]) -> tuple[str, str, NDArray]:
         with suppress(InputError):
             dense = Embedder.load(source.path)
             if source.difference(dense.source) is None and dense.source.tokenizer == embedder.source.tokenizer:
-                return "cosine_with_dense_fp32", source.place, dense.fp32(ids)
+                return "cosine_with_dense_fp32", source.place, dense.exact(dense.read(text, given))
     complain(f"the cosine is with the pruned checkpoint's own fp32: {why}.")
-    return "cosine_with_pruned_fp32", embedder.source.place, embedder.fp32(ids)
+    return "cosine_with_pruned_fp32", embedder.source.place, embedder.exact(embedder.read(text, given))

@@ -10,7 +10,7 @@ import typer
 
 from .cli_app import Unused, app
 from .cli_configuration import manifest_file, read_configuration
-from .cli_model import compared, look_at, patterns_for, prepare
+from .cli_model import compared, load, look_at, patterns_for, prepare
 from .cli_paths import require_writable
 from .cli_terminal import JsonOption, Watch, print_json, print_table, say, watched
 from .compiler.limits import require_shape
@@ -21,7 +21,6 @@ from .errors import CheckError, InputError
 from .files import distinct, replacing, write_all
 from .isa import disassemble_text
 from .model.bert import LINEAR_NAMES
-from .model.embedder import Embedder
 from .model.table import DEFAULT_NM
 from .patterns import parse_nm
 from .perf.page import html_page
@@ -45,6 +44,12 @@ TableOption = Annotated[Path | None, typer.Option(help="JSON: N:M of single laye
 PresetOption = Annotated[str, typer.Option("--preset", help="Hardware: a preset, or a manifest of sta-hw generate.")]
 PrunerOption = Annotated[str, typer.Option("--pruner", help=f"What prunes dense weights: {' or '.join(METHODS)}.")]
 ModelOption = Annotated[Path | None, typer.Option(help="Checkpoint folder; all-MiniLM-L6-v2 if not given.")]
+InputOption = Annotated[
+    Path | None, typer.Option("--input", help="For images and spectrograms, in place of a text: a .npy file.")
+]
+CalibrationOption = Annotated[
+    Path | None, typer.Option(help="Images or spectrograms to quantize for: a .npy file; noise if not given.")
+]
 
 
 def run_figures(model: CompiledModel, run: Any) -> dict[str, Any]:
@@ -66,6 +71,7 @@ _NOTHING_PRUNED = Unused(
     ("pruner",), lambda o: o["nm"] == "dense" and not o.get("nm_table"), "with --nm dense, where nothing is pruned"
 )
 _WITH_FILE = "with a compiled model, which has its own"
+_WITH_INPUT = Unused(("text",), lambda o: o["given"] is not None, "with --input, which is what is run")
 
 
 @app.command(
@@ -80,6 +86,7 @@ def compile_model(
     text: Annotated[str, typer.Option(help="Or a text with so many tokens.")] = DEFAULT_TEXT,
     model: ModelOption = None,
     preset_name: PresetOption = "reference",
+    calibration: CalibrationOption = None,
     scales: Annotated[str, typer.Option(help="Of 8-bit tensors: squared-error or percentile.")] = "squared-error",
     listing: Annotated[bool, typer.Option("--listing", help="Write the program as text too.")] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="The compiled model.")] = Path("build/model.npz"),
@@ -97,13 +104,13 @@ def compile_model(
 
     def work(watch: Watch) -> tuple[CompiledModel, int]:
         watch.step("loading the model")
-        embedder = Embedder.load(model)
-        count = tokens if tokens is not None else len(embedder.token_ids(text))
+        embedder = load(model, calibration)
+        count = tokens if tokens is not None else embedder.part.tokens or len(embedder.token_ids(text))
         patterns = patterns_for(embedder, nm, nm_table)
         embedder.require(patterns, config, count)
-        sparse = embedder.pruned(patterns, pruner, watch.step)
+        sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
         watch.step("quantizing, compiling")
-        return sparse.compile(patterns, config, count, scales), count
+        return sparse.compile(patterns, config, count, scales, calibration), count
 
     compiled, count = watched("compile", "", work)
     files: dict[Path, bytes | str] = {output: compiled.to_bytes()}
@@ -135,7 +142,8 @@ FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; com
     epilog='Example: sta-hw run --text "Hardware that skips zeros." --backend rtl --json',
     unused=[
         _NOTHING_PRUNED,
-        Unused(("nm", "nm_table", "pruner", "preset_name"), lambda o: o["file"] is not None, _WITH_FILE),
+        _WITH_INPUT,
+        Unused(("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: o["file"] is not None, _WITH_FILE),
         Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
         Unused(("preset_name",), lambda o: o["backend_name"] == "board" and o["file"] is None,
                "with --backend board, which has its own"),
@@ -145,18 +153,20 @@ FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; com
 def run(
     file: FileArgument = None,
     text: TextOption = DEFAULT_TEXT,
+    given: InputOption = None,
     backend_name: Annotated[str, typer.Option("--backend", help=f"{' or '.join(BACKENDS)}.")] = "rtl",
     nm: OwnPatternOption = None,
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
+    calibration: CalibrationOption = None,
     preset_name: PresetOption = "reference",
     check: Annotated[bool, typer.Option(help="Compare memory with the reference afterwards.")] = True,
     board: Annotated[str, typer.Option(help="For --backend board; its preset is taken.")] = "ulx3s-85f",
     port: Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")] = "sim",
     as_json: JsonOption = False,
 ) -> None:
-    """Run a text through the accelerator; print its embedding."""
+    """Run a text (an image, a spectrogram) through the accelerator; print its embedding or classes."""
     if backend_name not in BACKENDS:
         raise InputError(f"backend {backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
     target = None
@@ -165,12 +175,14 @@ def run(
 
         target = find(board)
         preset_name = target.preset
-    look_at(file, text, nm, nm_table, preset_name, pruner)
+    look_at(file, text if given is None else None, nm, nm_table, preset_name, pruner)
 
     def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
-        compiled, embedder, ids = prepare(file, text, nm, nm_table, pruner, model, preset_name, watch)
-        embedded, exact = embedder.model.embed(ids), compared(embedder, ids)
+        compiled, embedder, embedded = prepare(
+            file, text, given, nm, nm_table, pruner, model, preset_name, watch, calibration
+        )
+        cosine, whose, exact = compared(embedder, text, given)
         watch.step("preparing the backend")
         hardware = backend(backend_name, compiled.config, target, port)
         watch.step(f"running ({backend_name})")
@@ -180,17 +192,22 @@ def run(
             expected = ReferenceBackend(compiled.config).run(compiled, embedded, watch)
             compare(compiled, outcome.image, expected.image)
             compare_saturations(outcome.saturated, expected.saturated)
-        return compiled, outcome, exact
+        return compiled, outcome, embedder, embedder.result(compiled, outcome.image), (cosine, whose, exact)
 
-    compiled, outcome, (cosine, whose, exact) = watched("run", "", work)
+    compiled, outcome, embedder, (name, result), (cosine, whose, exact) = watched("run", "", work)
+    length = max(float(np.linalg.norm(result)) * float(np.linalg.norm(exact)), 1e-30)
     figures: dict[str, Any] = {
-        "text": text, "tokens": compiled.tokens, "backend": backend_name, "hash": compiled.config.hash,
-        cosine: float(outcome.embedding @ exact), "compared_with": whose, **outcome.saturated,
+        "text": text if given is None else None, "input": str(given) if given else None, "tokens": compiled.tokens,
+        "backend": backend_name, "hash": compiled.config.hash, cosine: float((result * exact).sum()) / length,
+        "compared_with": whose, **outcome.saturated,
     }  # fmt: skip
+    if name == "logits" and embedder.network.labels:
+        chosen = np.take(embedder.network.labels, result.argmax(-1)).tolist()
+        figures["label"] = chosen
     if outcome.run is not None:
         figures |= run_figures(compiled, outcome.run) | {"equal_to_reference": True if check else None}
     if as_json:
-        print_json(figures | {"embedding": np.round(outcome.embedding, 6).tolist()})
+        print_json(figures | {name: np.round(result, 6).tolist()})
         return
     if outcome.run is not None:
         if backend_name == "rtl":
@@ -199,20 +216,25 @@ def run(
     for sentence in saturation_sentences(outcome.saturated):
         say(sentence)
     say(f"{outcome.saturated['saturated_results']:,} groups of 8-bit results are at the ends of their range.")
+    if "label" in figures:
+        labels = figures["label"]
+        say(f"Label: {labels if isinstance(labels, str) else ', '.join(labels)}")
     what = cosine.replace("_", " ").capitalize()
-    say(f"{what} of {whose}: {figures[cosine]:.4f}; embedding: {outcome.embedding[:6]} ...")
+    say(f"{what} of {whose}: {figures[cosine]:.4f}; {name}: {result.reshape(-1)[:6]} ...")
 
 
 @app.command(
     epilog="Example: sta-hw report --nm 2:4 -o build/report.html",
     unused=[
         _NOTHING_PRUNED,
+        _WITH_INPUT,
         Unused(("nm", "nm_table", "pruner", "preset_name"), lambda o: o["file"] is not None, _WITH_FILE),
     ],
 )
 def report(
     file: FileArgument = None,
     text: TextOption = DEFAULT_TEXT,
+    given: InputOption = None,
     nm: OwnPatternOption = None,
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
@@ -225,7 +247,7 @@ def report(
 
     The page stands alone; the timeline lies beside it.
     """
-    look_at(file, text, nm, nm_table, preset_name, pruner)
+    look_at(file, text if given is None else None, nm, nm_table, preset_name, pruner)
     timeline = output.with_suffix(".json")
     require_writable(files=[output, timeline])
     inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
@@ -233,11 +255,11 @@ def report(
 
     def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
-        compiled, embedder, ids = prepare(file, text, nm, nm_table, pruner, model, preset_name, watch)
+        compiled, _, embedded = prepare(file, text, given, nm, nm_table, pruner, model, preset_name, watch)
         watch.step("compiling the RTL")
         hardware = RtlBackend(compiled.config)
         watch.step("running the RTL")
-        return compiled, hardware.run(compiled, embedder.model.embed(ids), watch)
+        return compiled, hardware.run(compiled, embedded, watch)
 
     compiled, outcome = watched("report", "", work)
     write_all(
@@ -256,12 +278,14 @@ def report(
     epilog="Example: sta-hw trace --start 0 --cycles 5000 -o build/trace.fst",
     unused=[
         _NOTHING_PRUNED,
+        _WITH_INPUT,
         Unused(("nm", "nm_table", "pruner", "preset_name"), lambda o: o["file"] is not None, _WITH_FILE),
     ],
 )
 def trace(
     file: FileArgument = None,
     text: TextOption = "Short.",
+    given: InputOption = None,
     nm: OwnPatternOption = None,
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
@@ -278,7 +302,7 @@ def trace(
 
     Cycle 0 is the first after reset, before the registers are written. A cycle is two units of the waveform's time.
     """
-    look_at(file, text, nm, nm_table, preset_name, pruner)
+    look_at(file, text if given is None else None, nm, nm_table, preset_name, pruner)
     require_writable(files=[output])
     inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
     distinct({"-o": output}, inputs)
@@ -290,16 +314,14 @@ def trace(
 
     def work(watch: Watch) -> int:
         watch.step("loading, compiling the model")
-        compiled, embedder, ids = prepare(file, text, nm, nm_table, pruner, model, preset_name, watch)
+        compiled, _, embedded = prepare(file, text, given, nm, nm_table, pruner, model, preset_name, watch)
         watch.step("compiling the RTL with waveforms (kept for the next time)")
         hardware = RtlBackend(compiled.config, trace=output.suffix[1:])
         with replacing(output) as partial:
             hardware.model.trace(partial, start, start + cycles)
             watch.step("running")
             try:
-                hardware.model.run(
-                    compiled.with_input(embedder.model.embed(ids)), compiled.program_address, most=start + cycles
-                )
+                hardware.model.run(compiled.with_input(embedded), compiled.program_address, most=start + cycles)
             except CheckError as error:
                 if "did not end within" not in str(error):
                     raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -121,6 +120,7 @@ def prune(
 
     tuning = Tuning(steps, batch, rate, seed)
     embedder = Embedder.load(model)
+    embedder.require_text_embedding()
     if embedder.source.pruned:
         complain(f"{model} is pruned already: what comes of it is compared with it, not with a dense network.")
     patterns = read_patterns(nm, nm_table, embedder.model.layers) if nm_table else None
@@ -136,6 +136,9 @@ def prune(
         return
     if problem:
         complain(f"{job.name} is made again: {problem}.")
+
+    assert embedder.tokenizer is not None
+    tokenizer = embedder.tokenizer.text
 
     def work(watch: Watch) -> list[Stored]:
         bench = Workbench(
@@ -164,7 +167,7 @@ def prune(
             found.append(
                 save_pruned(
                     job.folder(pruned.name), pruned.encoder.to_model(), pruned.patterns,
-                    embedder.tokenizer.text, settings=settings, source=embedder.source, key=job.key,
+                    tokenizer, settings=settings, source=embedder.source, key=job.key,
                     measured={"fp32": bench.scores(pruned.encoder)},
                 )
             )  # fmt: skip
@@ -281,43 +284,40 @@ def _tokenizer(file: Path) -> bytes:
 
 @app.command(name="import", epilog="Example: sta-hw import model.onnx -o build/imported")
 def import_model(
-    file: Annotated[Path, typer.Argument(help="An encoder's ONNX graph, or a ViT or BERT checkpoint's folder.")],
+    file: Annotated[Path, typer.Argument(help="An encoder's ONNX graph, or a checkpoint's folder.")],
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json to put beside it.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the checkpoint.")] = Path("build/imported"),
     as_json: JsonOption = False,
 ) -> None:
-    """Read an encoder of the BERT or ViT family.
+    """Read an encoder (ONNX: of the BERT or ViT family, checked against onnxruntime) and write a checkpoint of it.
 
-    An ONNX graph is checked against onnxruntime; a checkpoint is written.
+    Of a folder, everything is read and checked, what is not used is listed, and its files are copied as they are.
     """
-    from .model.bert import BertModel
-    from .model.onnx_import import import_onnx
-    from .model.vision import VisionModel
+    from .model.encoder_shape import encoder_part
+    from .model.families import FAMILIES, load_network
 
     require_writable(folders=[output])
     names = ("config.json", "model.safetensors", "tokenizer.json", OWN_TABLE, DESCRIPTION)
     distinct({f"-o, {n}": output / n for n in names}, {"FILE": file, "--tokenizer": tokenizer})
     about: dict[str, Any] = {"file": str(file), "output": str(output)}
-    model: BertModel | VisionModel
+    files: dict[str, bytes | str]
     if file.is_dir():
-        try:
-            kind = json.loads((file / "config.json").read_text(encoding="utf-8")).get("model_type")
-        except (OSError, ValueError) as error:
-            raise InputError(f"model folder {file}: {error}.") from error
-        model = VisionModel.load(file) if kind in ("vit", "deit") else BertModel.load(file)
+        encoder_part(load_network(file).graph)
+        files = {str(p.relative_to(file)): p.read_bytes() for p in _checkpoint_files(file)}
     else:
+        from .model.onnx_import import import_onnx
+
         imported = import_onnx(file)
-        model = imported.model
         about |= {"left_out": imported.left_out, "difference_from_onnxruntime": imported.difference}
-    encoder = model.encoder if isinstance(model, VisionModel) else model
-    files = model.files()
-    if file.is_dir():  # what a checkpoint brings along
-        beside = [file / name for name in ("tokenizer.json", OWN_TABLE, DESCRIPTION)]
-        files |= {p.name: p.read_bytes() for p in beside if p.is_file()}
+        files = imported.model.files()
     if tokenizer:
         files["tokenizer.json"] = _tokenizer(tokenizer)
+    notes = (OWN_TABLE, DESCRIPTION)
+    stale = {str(p.relative_to(output)) for p in _checkpoint_files(output)} - files.keys() - {"tokenizer.json", *notes}
+    if stale:
+        raise InputError(f"{output} holds {min(stale)} of another checkpoint; choose another folder, or empty it.")
     write_all({output / name: content for name, content in files.items()})
-    for name in (OWN_TABLE, DESCRIPTION):
+    for name in notes:
         if name not in files and (output / name).exists():
             (output / name).unlink()
             complain(f"{output / name} is deleted: it was another checkpoint's.")
@@ -325,12 +325,22 @@ def import_model(
         complain(f"{output / 'tokenizer.json'} stays as it was; --tokenizer puts another there.")
     if file.is_dir() and OWN_TABLE in files:
         about["table"] = str(output / OWN_TABLE)
+    network = load_network(output)
+    encoder = encoder_part(network.graph).model
     about |= {
-        "family": "ViT" if isinstance(model, VisionModel) else "BERT", "layers": encoder.layers,
-        "hidden": encoder.hidden, "heads": encoder.heads, "intermediate": encoder.intermediate,
+        "family": FAMILIES[network.graph.name], "layers": encoder.layers, "hidden": encoder.hidden,
+        "heads": encoder.heads, "intermediate": encoder.intermediate,
+        "activation": encoder.activation, "labels": len(network.labels),
+        "unused_tensors": list(network.unused_tensors), "unused_keys": list(network.unused_keys),
     }  # fmt: skip
     if as_json:
         print_json(about)
         return
     for name, value in about.items():
         say(f"{name.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _checkpoint_files(folder: Path) -> list[Path]:
+    """What `load_network` and the tokenizer read of a folder, or of folders that ``modules.json`` names."""
+    places = [folder, *(p for p in folder.iterdir() if p.is_dir())] if folder.exists() else []
+    return sorted(p for place in places for n in ("*.json", "*.safetensors", "vocab.txt") for p in place.glob(n))

@@ -14,7 +14,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["JsonOption", "Watch", "complain", "mark", "print_json", "print_table", "printable", "say", "watched"]
+__all__ = [
+    "JsonOption",
+    "Watch",
+    "complain",
+    "mark",
+    "print_json",
+    "print_table",
+    "printable",
+    "say",
+    "watched",
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")]
 

@@ -89,6 +89,64 @@ def test_bert(opset: int, attention: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.tensors[name], tensor)
 
 
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-3])
+@pytest.mark.parametrize("opset", [14, 17])
+def test_epsilon(opset: int, epsilon: float, tmp_path: Path) -> None:
+    export_text(tmp_path / "model.onnx", opset=opset, layer_norm_eps=epsilon)
+    model = import_onnx(tmp_path / "model.onnx").model
+    assert isinstance(model, BertModel) and model.epsilon == pytest.approx(epsilon, rel=1e-5)
+    model.save(tmp_path)
+    assert BertModel.load(tmp_path).epsilon == model.epsilon
+
+
+def test_int32_inputs(tmp_path: Path) -> None:
+    export_text(tmp_path / "model.onnx")
+    model = onnx.load(str(tmp_path / "model.onnx"))
+    for given in model.graph.input:
+        given.type.tensor_type.elem_type = onnx.TensorProto.INT32
+        widened = onnx.helper.make_node("Cast", [given.name], [f"{given.name}_wide"], to=onnx.TensorProto.INT64)
+        for node in model.graph.node:
+            for i, name in enumerate(node.input):
+                node.input[i] = widened.output[0] if name == given.name else name
+        model.graph.node.insert(0, widened)
+    onnx.save(model, str(tmp_path / "narrow.onnx"))
+    found, wanted = (import_onnx(tmp_path / f"{n}.onnx").model for n in ("narrow", "model"))
+    assert isinstance(found, BertModel) and isinstance(wanted, BertModel)
+    np.testing.assert_array_equal(found.forward([1, 2, 3])[1], wanted.forward([1, 2, 3])[1])
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_float16(keep: bool, tmp_path: Path) -> None:
+    from onnxruntime.transformers import float16
+
+    theirs = export_text(tmp_path / "model.onnx")
+    half = float16.convert_float_to_float16(onnx.load(str(tmp_path / "model.onnx")), keep_io_types=keep)
+    onnx.save(half, str(tmp_path / "half.onnx"))
+    model = import_onnx(tmp_path / "half.onnx").model
+    assert isinstance(model, BertModel)
+    with torch.no_grad():
+        wanted = theirs(input_ids=torch.tensor([[3, 1, 4, 1, 5]])).last_hidden_state[0].mean(0).numpy()
+    np.testing.assert_allclose(model.forward([3, 1, 4, 1, 5])[1], wanted, atol=2e-3)
+
+
+def test_no_token_types(tmp_path: Path) -> None:
+    """DistilBERT has none."""
+    torch.manual_seed(0)
+    sizes = {"dim": 32, "n_heads": 2, "n_layers": 2, "hidden_dim": 64, "vocab_size": 50, "max_position_embeddings": 64}
+    model = hf.DistilBertModel(hf.DistilBertConfig(**sizes)).eval()
+    ids = torch.randint(0, 50, (1, 9))
+    torch.onnx.export(
+        model, (ids, torch.ones_like(ids)), str(tmp_path / "model.onnx"), input_names=TEXT_INPUTS[:2],
+        output_names=["last_hidden_state"], opset_version=17, dynamo=False,
+        dynamic_axes={name: {0: "batch", 1: "sequence"} for name in TEXT_INPUTS[:2]},
+    )  # fmt: skip
+    found = import_onnx(tmp_path / "model.onnx").model
+    assert isinstance(found, BertModel)
+    with torch.no_grad():
+        wanted = model(input_ids=torch.tensor([[3, 1, 4, 1, 5]])).last_hidden_state[0].mean(0).numpy()
+    np.testing.assert_allclose(found.forward([3, 1, 4, 1, 5])[1], wanted, atol=1e-5)
+
+
 def test_relu(tmp_path: Path) -> None:
     export_text(tmp_path / "model.onnx", hidden_act="relu")
     model = import_onnx(tmp_path / "model.onnx").model

@@ -71,10 +71,10 @@ def test_missing_and_left_over_tensors_are_named(checkpoint) -> None:
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     name = f"{kind}.encoder.layer.1.layernorm_before.weight"
     save_file({k: v for k, v in tensors.items() if k != name}, file)
-    with pytest.raises(InputError, match=r"lacks 1 tensors: encoder\.layer\.1\.layernorm_before\.weight"):
+    with pytest.raises(InputError, match=r"lacks encoder\.layer\.1\.layernorm_before\.weight of shape"):
         VisionModel.load(folder)
     save_file(tensors | {"gate.weight": np.zeros(3, np.float32)}, file)
-    with pytest.raises(InputError, match=r"has 1 tensors that have no place in a .* classifier: gate\.weight"):
+    with pytest.raises(InputError, match=r"has 1 tensors that have no place in the model: gate\.weight"):
         VisionModel.load(folder)
 
 
@@ -82,10 +82,10 @@ def test_refusals(tmp_path: Path) -> None:
     model = new_vision_model(0)
     with pytest.raises(InputError, match="the model takes"):
         model.embed(np.zeros((1, 1, 9, 8), np.float32))
-    with pytest.raises(InputError, match="model folder"):
+    with pytest.raises(InputError, match=r"there is no config.json"):
         VisionModel.load(tmp_path)
     model.save(tmp_path)
-    for key, value, text in (("model_type", "swin", "vit or deit"), ("hidden_act", "silu", "gelu and relu")):
+    for key, value, text in (("model_type", "swin", "vit, deit"), ("hidden_act", "mish", "it is gelu")):
         described = json.loads((tmp_path / "config.json").read_text())
         (tmp_path / "config.json").write_text(json.dumps(described | {key: value}))
         with pytest.raises(InputError, match=text):

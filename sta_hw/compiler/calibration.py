@@ -22,11 +22,14 @@ _LEAST_STEPS = 2.0
 """Deviation of a token's residual stream in 16-bit steps, below which rounding would be most of what is normalized."""
 _LEAST_VARIANCE = 100 * EPSILON
 """Of a token before LayerNorm: from here on the epsilon that the hardware has not changes half a percent at most."""
+_LEAST_SHARE = 20
+"""The least variance over an epsilon that a model was trained with, some 1e-5: it changes 2.5 percent at most."""
 
 
 def require_normalizable(
-    values: NDArray, what: str, step: float = 0.0, blame: Callable[[bool], str] = lambda large: ""
-) -> None:
+    values: NDArray, what: str, step: float = 0.0, blame: Callable[[bool], str] = lambda large: "",
+    epsilon: float = EPSILON,
+) -> None:  # fmt: skip
     """Check that LayerNorm of integers gives what LayerNorm of real numbers does.
 
     Parameters
@@ -39,6 +42,8 @@ def require_normalizable(
         The scale of the integers; 0 if each token has its own.
     blame : function
         Ends the message: which weights may be why, by whether values are too large or too small.
+    epsilon : float
+        The model's, which the hardware has not.
 
     Raises
     ------
@@ -47,6 +52,7 @@ def require_normalizable(
         the steps resolve. Tokens of zeros are fine.
     """
     values = values.astype(np.float64)
+    least = max(_LEAST_VARIANCE, _LEAST_SHARE * epsilon)
     variance = values.var(1)
     largest = np.abs(values).max(1)
     # All channels alike, but for fp32's rounding: zeros, and where each token has a scale of its own, anything.
@@ -58,10 +64,10 @@ def require_normalizable(
                 f"{what}, token {token}, reaches {largest[token]:.3g}; its variance is beyond fp32, which ends at "
                 f"{LARGEST:.3g}: values of {math.sqrt(LARGEST / values.shape[1]):.2g} are the limit{blame(True)}."
             )
-        if variance[token] < _LEAST_VARIANCE:
+        if variance[token] < least:
             raise InputError(
                 f"{what}, token {token}, has the variance {variance[token]:.3g}; the hardware's LayerNorm has no "
-                f"epsilon, and with the model's {EPSILON:g} the limit is {_LEAST_VARIANCE:g}{blame(False)}."
+                f"epsilon, and with the model's {epsilon:g} the limit is {least:g}{blame(False)}."
             )
         if deviation < _LEAST_STEPS * step:
             raise InputError(

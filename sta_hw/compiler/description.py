@@ -76,6 +76,8 @@ def described_fields(described: dict[str, Any]) -> dict[str, Any]:
         least = 0.0 if name == "embedded_scale" else 1e-300  # 0: each token has a scale of its own
         _need(_number(info.get(name)) and info[name] >= least, f"{name} = {info.get(name)!r} is no number above 0")
     _check_layers(info.get("layers"))
+    width = info.get("input_width")
+    _need(_whole(width, 1), f"input_width = {width!r} is no whole number from 1 on")
     buffers = info.get("buffers")
     _need(isinstance(buffers, dict), "it has no buffers")
     assert isinstance(buffers, dict)
@@ -115,7 +117,8 @@ def check_places(fields: dict[str, Any], config: Config, size: int) -> None:
     """
     tiles = math.ceil(fields["tokens"] / config.rows)
     row = 2 * fields["hidden"] * config.rows
-    for name, count in (("program", HEADER_BYTES), ("input", tiles * row), ("output", row)):
+    given = 2 * fields["info"]["input_width"] * config.rows
+    for name, count in (("program", HEADER_BYTES), ("input", tiles * given), ("output", row)):
         address = fields[f"{name}_address"]
         _need(
             address + count <= size,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import Config
+from ..errors import InputError
 from ..isa import HEADER_BYTES, INSTRUCTION_BYTES, Result, assemble
 from ..model.bert import LINEAR_NAMES
 from .limits import require_program, require_shape
-from .lowering import Lowering
+from .lowering import WIDE, Lowering
 from .model import CompiledModel
 from .quantize import LinearParameters, QuantizedEncoder
 from .schedule import schedule
@@ -22,6 +23,9 @@ def check_shape(encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
         config, tokens=tokens, layers=max(1, len(encoder.layers)), hidden=encoder.hidden, heads=encoder.heads,
         intermediate=encoder.intermediate,
     )  # fmt: skip
+    width = encoder.projection[0].weights.shape[1] if encoder.projection else 0
+    if width % config.groups:
+        raise InputError(f"embedding size {width} is no multiple of groups = {config.groups}.")
 
 
 def lower(low: Lowering) -> None:
@@ -32,7 +36,10 @@ def lower(low: Lowering) -> None:
     position = np.arange(size)
     within = position % config.groups * (size // config.groups) + position // config.groups
     order = np.concatenate([head * size + within for head in range(encoder.heads)])
-    low.norm("embeddings", encoder.embedding_norm, "x", needs="", gives="x0")
+    if encoder.projection:
+        low.projected(encoder.embedding_norm, encoder.projection)
+    else:
+        low.norm("embeddings", encoder.embedding_norm, "x", needs="", gives="x0")
     query, key, value, projection, first, second = LINEAR_NAMES
     # A sum that goes on as the residual stream lies where the next one is written; the LayerNorm between has read it.
     streams = ("sum", "sum") if encoder.norm_first else ("x16", "y16")
@@ -90,16 +97,18 @@ def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> C
     program = np.frombuffer(assemble(instructions, config), np.uint8)
     image[program_address : program_address + len(program)] = program
     work = sum(layer["work"] for layer in low.layers)
+    given = "embedded" if encoder.projection else "sum"
     return CompiledModel(
-        config, tokens, encoder.hidden, image, program_address, low.buffers["sum"], low.buffers["out"],
+        config, tokens, encoder.hidden, image, program_address, low.buffers[given], low.buffers["out"],
         instructions, labels,
         {
             "layers": low.layers,
             "buffers": {
-                n: (a, low.widths.get(n, encoder.hidden), 2 if n in ("sum", "x16", "y16", "out") else 1)
-                for n, a in low.buffers.items()
+                n: (a, low.widths.get(n, encoder.hidden), 2 if n in WIDE else 1) for n, a in low.buffers.items()
             },
+            "input_width": low.widths.get(given, encoder.hidden),
             "ideal_cycles": work / config.macs,
             "embedded_scale": encoder.embedded_scale, "output_scale": encoder.output_scale,
+            "outputs_scale": encoder.layers[-1].norm2.wide_scale,
         },
     )  # fmt: skip

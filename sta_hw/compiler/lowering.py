@@ -13,6 +13,7 @@ from ..config import Config
 from ..errors import InputError
 from ..formats.nm import bits_per_weight, encode
 from ..isa import Opcode, Result, Target
+from ..model.bert import PROJECTION
 from ..patterns import DENSE, Pattern
 from ..reference.requantizer import quantize_factor
 from ..runtime.products import best_depth
@@ -20,7 +21,10 @@ from .image import Image, norm_words, parameter_words, position_words
 from .quantize import POOL_FACTOR, LayerParameters, LinearParameters, NormParameters, QuantizedEncoder
 from .schedule import RING_SHARE, Load, Step
 
-__all__ = ["Lowering", "tightest"]
+__all__ = ["WIDE", "Lowering", "tightest"]
+
+WIDE = ("sum", "x16", "y16", "out", "embedded", "e16")
+"""Buffers of 16-bit values."""
 
 
 class Lowering:
@@ -83,7 +87,7 @@ class Lowering:
 
     def tile_address(self, buffer: str, tile: int, column: int = 0) -> int:
         """Address of a tile's column."""
-        size = 2 if buffer in ("sum", "x16", "y16", "out") else 1
+        size = 2 if buffer in WIDE else 1
         width = self.widths.get(buffer, self.encoder.hidden)
         return self.buffers[buffer] + (tile * width + column) * self.config.rows * size
 
@@ -341,17 +345,32 @@ class Lowering:
 
     # -- the rest ----------------------------------------------------------------------------------
 
-    def norm(self, label: str, p: NormParameters, target: str, *, needs: str, gives: str) -> None:
+    def projected(self, norm: NormParameters, products: tuple[LinearParameters, LinearParameters]) -> None:
+        """The LayerNorm of narrower embeddings and the linear layer behind it, twice: what products take, and sums."""
+        width = len(norm.scale)
+        byte = self.tiles * self.config.rows * width
+        slack = self.config.groups * self.config.window * self.config.rows
+        for name in ("embedded", "e16", "e8"):
+            self.widths[name] = width
+            self.buffers[name] = self.image.reserve(byte * (2 if name in WIDE else 1) + slack)
+        self.norm("embeddings", norm, "e", needs="", gives="e", source="embedded")
+        for product, result, target, gives in zip(
+            products, (Result.STORE8, Result.STORE16), ("x8", "x16"), ("x8", "x0"), strict=True
+        ):  # The second is in memory after the first.
+            self.linear(f"{PROJECTION}.{target}", product, "e8", result, target, needs="e", gives=gives)
+
+    def norm(
+        self, label: str, p: NormParameters, target: str, *, needs: str, gives: str, source: str = "sum"
+    ) -> None:  # fmt: skip
         """LayerNorm of all tiles."""
-        parameters = self.image.add(norm_words(p))
-        inverse = round(2**33 / self.encoder.hidden)
+        parameters, width = self.image.add(norm_words(p)), len(p.scale)
+        inverse = round(2**33 / width)
         for tile, weight in self.repeat(self.tiles, 1):
             fields = {
-                "input_address": self.tile_address("sum", tile),
+                "input_address": self.tile_address(source, tile),
                 "wide_address": self.tile_address(f"{target}16", tile),
                 "narrow_address": self.tile_address(f"{target}8", tile),
-                "parameters_address": parameters, "width": self.encoder.hidden,
-                "inverse": inverse,
+                "parameters_address": parameters, "width": width, "inverse": inverse,
             }  # fmt: skip
             self.steps.append(
                 Step(

@@ -71,14 +71,14 @@ class CompiledModel:
             image has changed (`verify`).
         """
         self.verify()
-        rows = self.config.rows
-        if embedded.shape != (self.tokens, self.hidden):
-            raise InputError(f"the program takes {self.tokens} tokens of {self.hidden}, not {embedded.shape}.")
+        rows, width = self.config.rows, self.info["input_width"]
+        if embedded.shape != (self.tokens, width):
+            raise InputError(f"the program takes {self.tokens} tokens of {width}, not {embedded.shape}.")
         tiles = math.ceil(self.tokens / rows)
         found, _ = quantize_embedded(embedded, self.info["embedded_scale"])
         # Rows that fill the last tile repeat its last token: they count as saturated where a real one does, only.
         padded = found[np.minimum(np.arange(tiles * rows), self.tokens - 1)]
-        raw = padded.reshape(tiles, rows, self.hidden).transpose(0, 2, 1).astype("<i2")
+        raw = padded.reshape(tiles, rows, width).transpose(0, 2, 1).astype("<i2")
         image = self.image.copy()
         data = np.ascontiguousarray(raw).view(np.uint8).reshape(-1)
         image[self.input_address : self.input_address + len(data)] = data
@@ -89,6 +89,14 @@ class CompiledModel:
         size = 2 * self.hidden * self.config.rows
         raw = image[self.output_address : self.output_address + size].view("<i2").reshape(self.hidden, self.config.rows)
         return raw[:, 0].astype(np.float64) * self.info["output_scale"] / POOL_FACTOR
+
+    def outputs(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Every token's output in an image after the run, from its 16 bits: shape (tokens, hidden)."""
+        rows, (address, width, _) = self.config.rows, self.info["buffers"]["x16"]
+        tiles = math.ceil(self.tokens / rows)
+        raw = image[address : address + 2 * tiles * rows * width].view("<i2").reshape(tiles, width, rows)
+        found = raw.transpose(0, 2, 1).reshape(tiles * rows, width)[: self.tokens]
+        return found.astype(np.float64) * self.info["outputs_scale"]
 
     def output(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
         """The pooled output with length 1, an embedding: shape (hidden,)."""

@@ -132,7 +132,7 @@ def toward_dense(weights: Floats, inputs: InputStatistics, ridge: float = RIDGE)
 def prune_model(
     model: BertModel,
     patterns: Mapping[tuple[int, str], Pattern],
-    calibration: Sequence[list[int]],
+    calibration: Sequence[list[int] | NDArray[np.float32]],
     *,
     method: str = "sparsegpt",
     report: Callable[[str], None] = lambda _: None,
@@ -145,7 +145,7 @@ def prune_model(
     Parameters
     ----------
     patterns : N:M by (layer, name)
-    calibration : token ids of texts
+    calibration : token ids of texts, or sums of embeddings
         Not looked at by ``magnitude``.
     method : str
         One of `METHODS`.
@@ -172,7 +172,7 @@ def prune_model(
 
 
 def _pruned_tensors(
-    model: BertModel, wanted: Mapping[tuple[int, str], Pattern], calibration: Sequence[list[int]],
+    model: BertModel, wanted: Mapping[tuple[int, str], Pattern], calibration: Sequence[list[int] | NDArray[np.float32]],
     report: Callable[[str], None],
 ) -> dict[str, NDArray]:  # fmt: skip
     """All tensors, layer after layer pruned with SparseGPT."""
@@ -212,7 +212,7 @@ def _pruned_tensors(
 def prune_model_once(
     model: BertModel,
     patterns: Mapping[tuple[int, str], Pattern],
-    calibration: Sequence[list[int]],
+    calibration: Sequence[list[int] | NDArray[np.float32]],
     *,
     method: str = "sparsegpt",
     report: Callable[[str], None] = lambda _: None,
@@ -228,7 +228,7 @@ def prune_model_once(
     described = [
         Path(__file__).read_text(encoding="utf-8"), np.__version__, repr(shape),
         sorted((k, str(p)) for k, p in patterns.items()),
-        [list(map(int, ids)) for ids in calibration],
+        [_named(given) for given in calibration],
     ]  # fmt: skip
     key = _digest(model.tensors, repr(described))
     path = cache_folder() / f"pruned-{key[:24]}.safetensors"
@@ -239,6 +239,10 @@ def prune_model_once(
         data = save(changed)
         keep(path, data)
     return model.with_tensors(model.tensors | load(data))
+
+
+def _named(given: list[int] | NDArray[np.float32]) -> object:
+    return _digest({"embedded": given}, "") if isinstance(given, np.ndarray) else list(map(int, given))
 
 
 def _digest(tensors: Mapping[str, NDArray], text: str) -> str:

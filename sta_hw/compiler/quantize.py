@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..formats.nm import keep_mask
-from ..model.bert import LINEAR_NAMES, BertModel
+from ..model.bert import LINEAR_NAMES, PROJECTION, BertModel
 from ..model.finite import require_finite
 from ..patterns import DENSE, Pattern
 from .calibration import Calibration, require_normalizable
@@ -133,6 +133,8 @@ class QuantizedEncoder:
         feed-forward products, and behind its last sum.
     norm_first : bool
         The residual stream is the sums, as in ViT; else the LayerNorms' results, as in BERT.
+    projection : two LinearParameters or None
+        Of ELECTRA's linear layer between the embeddings' LayerNorm and the first layer, to 8 and to 16 bits.
     pooling : str
         ``mean`` or ``first``.
     """
@@ -146,6 +148,7 @@ class QuantizedEncoder:
     intermediate: int
     norm_first: bool = False
     pooling: str = "mean"
+    projection: tuple[LinearParameters, LinearParameters] | None = None
 
 
 def norm_factor(columns: int) -> float:
@@ -313,7 +316,7 @@ class _Quantizer:
         if multiplier:
             scale = wide_in * 65536 / multiplier
         what = f"calibration: layer {layer}, {name} and its residual"
-        require_normalizable(values, what, scale, functools.partial(self.calibration.blame, layer))
+        require_normalizable(values, what, scale, functools.partial(self.calibration.blame, layer), self.model.epsilon)
         unlike = np.sqrt(values.var(1)) / max(abs(common), 1e-30)
         if unlike.min() < _LEAST_UNLIKE:
             token = int(unlike.argmin())
@@ -367,12 +370,16 @@ class _Quantizer:
         model, names = self.model, LINEAR_NAMES
         layers = []
         attention_inputs = [[model.linear(i, n)[0] for n in names[:3]] for i in range(model.layers)] + [[]]
-        embedding_norm, wide, narrow = self.after_norm(0, "input", model.norm_before, attention_inputs[0])
+        projection = None
+        if model.projected:
+            embedding_norm, wide, narrow, projection = self.projection(attention_inputs[0])
+        else:
+            embedding_norm, wide, narrow = self.after_norm(0, "input", model.norm_before, attention_inputs[0])
         embedded, embedded_scale, taken = self.seen(0, "embedded"), 0.0, 0.0
         if model.norm_first:
             wide = embedded_scale = wide_scale(embedded)
         blame = functools.partial(self.calibration.blame, -1)
-        require_normalizable(embedded, "calibration: the sum of embeddings", embedded_scale, blame)
+        require_normalizable(embedded, "calibration: the sum of embeddings", embedded_scale, blame, model.epsilon)
         for layer in range(model.layers):
             report(f"layer {layer}")
             found, heads, context_scale = self.attention(layer, narrow)
@@ -396,8 +403,19 @@ class _Quantizer:
             layers.append(LayerParameters(found, *heads, table=table, norm1=norm1, norm2=norm2))
         return QuantizedEncoder(
             tuple(layers), embedding_norm, embedded_scale, float(narrow[0]),
-            model.hidden, model.heads, model.intermediate, model.norm_first, model.pooling,
+            model.hidden, model.heads, model.intermediate, model.norm_first, model.pooling, projection,
         )  # fmt: skip
+
+    def projection(self, weights: Sequence[NDArray]):
+        """The embeddings' LayerNorm and the linear layer behind it; the scales of its 16-bit and 8-bit results."""
+        norm, _, inputs = self.after_norm(
+            0, "normalized", self.model.norm_before, [self.model.linear(0, PROJECTION)[0]]
+        )
+        values = self.seen(0, "input")
+        least = self.floors(0, PROJECTION, inputs, self.seen(0, "normalized"))
+        wide = max(wide_scale(values), float(least.max()))
+        narrow = np.maximum(self.channel_scales(values, weights, _ALPHA_NORM), least)
+        return norm, wide, narrow, tuple(self.linear(0, PROJECTION, inputs, scale) for scale in (narrow, wide))
 
     def activation(self, layer: int, narrow: NDArray) -> tuple[LinearParameters, NDArray[np.int16], NDArray]:
         """The first feed-forward product, the activation's table, and the scales of its 8-bit results."""

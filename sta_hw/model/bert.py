@@ -1,4 +1,4 @@
-"""Encoders in fp32 numpy: the BERT family's from Hugging Face's config.json and model.safetensors, and ViT's."""
+"""An encoder's layers as the compiler takes them, in fp32 numpy: LayerNorms behind the sums, or ahead of products."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..files import write_all
-from .finite import require_finite, require_rows
-from .minilm import Array, gelu, layer_norm
+from .finite import require_rows
+from .fp32 import FUNCTIONS
+from .minilm import Array, layer_norm
 
-__all__ = ["LINEAR_NAMES", "BertModel", "Product"]
+__all__ = ["LINEAR_NAMES", "PROJECTION", "BertModel", "Product"]
 
 LINEAR_NAMES = (
     "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
     "intermediate.dense", "output.dense",
 )  # fmt: skip
 """A layer's linear layers, as the checkpoint names them, in the order they run."""
+
+PROJECTION = "embeddings_project"
+"""The linear layer behind the embeddings' LayerNorm, which ELECTRA has where embeddings are narrower than layers."""
+
+_NAMES = {"gelu_tanh": "gelu_new"}
+"""transformers' names of activation functions, where they are others."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,14 @@ class BertModel:
         Named as in the checkpoint, without a prefix such as ``bert.``.
     hidden, heads, layers, intermediate : int
     activation : str
-        ``gelu`` or ``relu``.
+        One of `fp32.FUNCTIONS`.
     norm_first : bool
         LayerNorms before the products and one behind the last layer, as in ViT; else behind the residual
         sums and one before the first layer, as in BERT. ``embeddings.LayerNorm`` is that one.
     pooling : str
         ``mean`` over the tokens, or ``first``: the first token's output.
+    epsilon : float
+        Added to LayerNorms' variances; the hardware's have none.
     """
 
     tensors: dict[str, Array]
@@ -61,48 +70,24 @@ class BertModel:
     activation: str = "gelu"
     norm_first: bool = False
     pooling: str = "mean"
+    epsilon: float = 1e-12
 
     @staticmethod
     def load(folder: Path) -> BertModel:
-        """Load a checkpoint's folder.
+        """The encoder of a checkpoint's folder of any text family.
 
         Raises
         ------
         InputError
-            If a file is missing or unreadable, the model is not of the family, tensors are missing
-            (all of them are named), or some hold NaN or infinity.
+            What `load_network` and `encoder_part` raise.
         """
-        from safetensors.numpy import load_file
+        from .encoder_shape import encoder_part
+        from .families import load_network
 
-        try:
-            described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "model.safetensors")
-        except Exception as error:
-            raise InputError(f"model folder {folder}: {error}.") from error
-        kind = described.get("model_type")
-        if kind not in ("bert",):
-            raise InputError(f"{folder / 'config.json'}: model_type {kind!r} is not supported; it is bert.")
-        activation = described.get("hidden_act", "gelu")
-        if activation not in ("gelu", "relu"):
-            raise InputError(
-                f"{folder / 'config.json'}: hidden_act {activation!r} is not supported; gelu and relu are."
-            )
-        if described.get("position_embedding_type", "absolute") != "absolute":
-            raise InputError(f"{folder / 'config.json'}: only absolute position embeddings are supported.")
-        prefix = "bert." if any(k.startswith("bert.") for k in tensors) else ""
-        tensors = {k.removeprefix(prefix): np.asarray(v, np.float32) for k, v in tensors.items() if v.dtype != np.int64}
-        model = BertModel(
-            tensors, described["hidden_size"], described["num_attention_heads"], described["num_hidden_layers"],
-            described["intermediate_size"], activation,
-        )  # fmt: skip
-        missing = [name for name in model.names() if name not in tensors]
-        if missing:
-            raise InputError(f"{folder / 'model.safetensors'} lacks {len(missing)} tensors: {', '.join(missing[:8])}.")
-        require_finite(tensors, str(folder / "model.safetensors"))
-        return model
+        return encoder_part(load_network(folder).graph).model
 
     def save(self, folder: Path) -> None:
-        """Write the files of `files`: both, or none.
+        """Write the files of `files`: all, or none.
 
         Raises
         ------
@@ -112,30 +97,41 @@ class BertModel:
         write_all({folder / name: content for name, content in self.files().items()})
 
     def files(self) -> dict[str, bytes | str]:
-        """``config.json`` and ``model.safetensors``, as `load` and Hugging Face's BertModel read them."""
+        """``config.json`` and ``model.safetensors``, as `load` and Hugging Face's BertModel read them; its pooling.
+
+        Raises
+        ------
+        InputError
+            If it is no text encoder of BERT's shape.
+        """
         from safetensors.numpy import save
 
         t = self.tensors
+        if self.norm_first or self.projected or "embeddings.word_embeddings.weight" not in t:
+            raise InputError("only text encoders of BERT's shape can be written.")
         described = {
             "model_type": "bert", "architectures": ["BertModel"], "hidden_size": self.hidden,
             "num_attention_heads": self.heads, "num_hidden_layers": self.layers,
-            "intermediate_size": self.intermediate, "hidden_act": self.activation, "layer_norm_eps": 1e-12,
+            "intermediate_size": self.intermediate, "hidden_act": _NAMES.get(self.activation, self.activation),
+            "layer_norm_eps": self.epsilon,
             "position_embedding_type": "absolute", "pad_token_id": 0,
             "vocab_size": len(t["embeddings.word_embeddings.weight"]),
             "max_position_embeddings": len(t["embeddings.position_embeddings.weight"]),
             "type_vocab_size": len(t["embeddings.token_type_embeddings.weight"]),
         }  # fmt: skip
         tensors = {k: np.ascontiguousarray(v) for k, v in t.items()}
-        return {"config.json": json.dumps(described, indent=2) + "\n", "model.safetensors": save(tensors)}
-
-    def names(self) -> list[str]:
-        """All tensors the model needs."""
-        found = [f"embeddings.{n}_embeddings.weight" for n in ("word", "position", "token_type")]
-        norms = ["embeddings.LayerNorm"]
-        for layer in range(self.layers):
-            found += [f"encoder.layer.{layer}.{n}.{p}" for n in LINEAR_NAMES for p in ("weight", "bias")]
-            norms += [f"encoder.layer.{layer}.{n}.LayerNorm" for n in ("attention.output", "output")]
-        return found + [f"{n}.{p}" for n in norms for p in ("weight", "bias")]
+        files: dict[str, bytes | str] = {
+            "config.json": json.dumps(described, indent=2) + "\n", "model.safetensors": save(tensors),
+        }  # fmt: skip
+        if self.pooling == "first":  # Without it the mean is what sentence-transformers takes, and `load`.
+            pooling = {"word_embedding_dimension": self.hidden, "pooling_mode_cls_token": True}
+            files["1_Pooling/config.json"] = json.dumps(pooling, indent=2) + "\n"
+            modules = [
+                {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+                for i, (path, kind) in enumerate((("", "Transformer"), ("1_Pooling", "Pooling")))
+            ]
+            files["modules.json"] = json.dumps(modules, indent=2) + "\n"
+        return files
 
     def embed(self, ids: list[int]) -> Array:
         """Sum of the embeddings, before their LayerNorm: shape (tokens, hidden).
@@ -156,22 +152,28 @@ class BertModel:
 
     def linear(self, layer: int, name: str) -> tuple[Array, Array]:
         """Weight (columns, reduction) and bias."""
-        prefix = f"encoder.layer.{layer}.{name}"
+        prefix = name if name == PROJECTION else f"encoder.layer.{layer}.{name}"
         return self.tensors[f"{prefix}.weight"], self.tensors[f"{prefix}.bias"]
 
     def norm_parameters(self, name: str) -> tuple[Array, Array]:
         """Scale and shift of a LayerNorm, such as ``encoder.layer.0.output``."""
         return self.tensors[f"{name}.LayerNorm.weight"], self.tensors[f"{name}.LayerNorm.bias"]
 
+    @property
+    def projected(self) -> bool:
+        """Whether embeddings are projected to the layers' width; see `PROJECTION`."""
+        return f"{PROJECTION}.weight" in self.tensors
+
     def activate(self, x: Array) -> Array:
         """The feed-forward's activation function."""
-        return gelu(x) if self.activation == "gelu" else np.maximum(x, 0)
+        return FUNCTIONS[self.activation](x)
 
     def forward(self, ids: list[int] | Array) -> tuple[list[dict[str, Array]], Array]:
         """Every layer's intermediate tensors by name, and the pooled output.
 
         Takes token ids, or the sum of embeddings. Names: input, query, key, value, context, sum1, normed,
-        intermediate, activated, sum2, output; the first dictionary also has ``embedded``, the sum of embeddings.
+        intermediate, activated, sum2, output; the first dictionary also has ``embedded``, the sum of
+        embeddings, and ``normalized``, what is projected to ``input`` where it is.
         ``input`` and ``normed`` are what the products take; ``output`` is the next layer's input, the last one what is
         pooled.
         """
@@ -199,10 +201,14 @@ class BertModel:
         embedded = ids if isinstance(ids, np.ndarray) else self.embed(ids)
         found = []
         tokens = len(embedded)
-        x = layer_norm(embedded, *self.norm_parameters(self.norm_before))
+        x = layer_norm(embedded, *self.norm_parameters(self.norm_before), self.epsilon)
+        first = {"embedded": embedded}
+        if self.projected:
+            first["normalized"] = x
+            x = self.apply(0, PROJECTION, x)
         stream = embedded if self.norm_first else x
         for layer in range(self.layers):
-            at: dict[str, Array] = {"input": x} if layer else {"input": x, "embedded": embedded}
+            at: dict[str, Array] = {"input": x} if layer else {"input": x} | first
 
             def split(value: Array) -> Array:
                 return value.reshape(tokens, self.heads, -1).transpose(1, 0, 2)
@@ -215,12 +221,12 @@ class BertModel:
             at["context"] = (probabilities @ value).transpose(1, 0, 2).reshape(tokens, -1)
             (projected,) = yield Product(layer, LINEAR_NAMES[3:4], at["context"])
             at["sum1"] = projected + stream
-            at["normed"] = layer_norm(at["sum1"], *self.norm_parameters(self.norm_between(layer)))
+            at["normed"] = layer_norm(at["sum1"], *self.norm_parameters(self.norm_between(layer)), self.epsilon)
             (at["intermediate"],) = yield Product(layer, LINEAR_NAMES[4:5], at["normed"])
             at["activated"] = self.activate(at["intermediate"])
             (projected,) = yield Product(layer, LINEAR_NAMES[5:6], at["activated"])
             at["sum2"] = projected + (at["sum1"] if self.norm_first else at["normed"])
-            x = at["output"] = layer_norm(at["sum2"], *self.norm_parameters(self.norm_behind(layer)))
+            x = at["output"] = layer_norm(at["sum2"], *self.norm_parameters(self.norm_behind(layer)), self.epsilon)
             stream = at["sum2"] if self.norm_first else x
             if keep:
                 found.append(at)

@@ -1,11 +1,11 @@
-"""From text to what the accelerator takes, and the fp32 answer to compare with."""
+"""From texts, images and spectrograms to what the accelerator takes, and the fp32 answer to compare with."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,19 @@ from ..provenance import (
     Provenance,
     Source,
     bytes_digest,
+    digest,
     lines_digest,
     patterns_digest,
     tokenizer_digest,
     weights_digest,
 )
 from .bert import LINEAR_NAMES, BertModel
+from .encoder_shape import EncoderPart, encoder_part
+from .families import Network, load_network
 from .finite import require_rows
-from .minilm import _PACKAGE, MiniLM, calibration_sentences
+from .graph import Embed, Graph, Normalize, Output
+from .minilm import calibration_sentences, installed_folder
+from .tokenizer import TextTokenizer
 
 __all__ = ["OWN_TABLE", "Embedder", "own_patterns", "read_patterns"]
 
@@ -89,17 +94,21 @@ def read_patterns(
     return listed if listed_only else patterns | listed
 
 
-@dataclass
+@dataclass(frozen=True)
 class Embedder:
-    """A sentence embedding model with its tokenizer.
+    """A network with what makes its input: texts by its tokenizer; images and spectrograms are given as arrays.
 
     Attributes
     ----------
     model : BertModel
-    tokenizer : MiniLM
-        Its tokenizer is the model's own.
+        The accelerator's part; pruned, it differs from what the network's graph says.
+    network : Network
+    part : EncoderPart
+        Where in the graph the accelerator's part lies.
+    tokenizer : TextTokenizer or None
+        None where the input is no text.
     folder : Path or None
-        Where it was loaded from; None for the installed model, and for one made in memory.
+        Where it was loaded from; None for the installed model.
     name : str
         What messages call it.
     origin : Source or None
@@ -109,49 +118,56 @@ class Embedder:
     """
 
     model: BertModel
-    tokenizer: MiniLM
-    folder: Path | None = None
-    name: str = "the model in memory"
+    network: Network
+    part: EncoderPart
+    tokenizer: TextTokenizer | None
+    folder: Path | None
+    name: str
     origin: Source | None = None
     pruner: str = "magnitude"
 
     @staticmethod
     def load(folder: Path | None = None) -> Embedder:
-        """all-MiniLM-L6-v2 as installed, or another checkpoint of the BERT family from `folder`.
+        """all-MiniLM-L6-v2 as installed, or another checkpoint from `folder`.
 
         Raises
         ------
         InputError
-            If it cannot be loaded; the message says why.
+            If it cannot be loaded, or the accelerator cannot run it; the message says why.
         """
+        place = installed_folder() if folder is None else folder
+        network = load_network(place)
+        part = encoder_part(network.graph)
+        tokenizer = None
+        if "ids" in network.graph.by_name:
+            beside = network.folder if (network.folder / "tokenizer.json").exists() else place
+            tokenizer = TextTokenizer.load(beside, lower=network.limits.lower)
         if folder is None:
-            minilm = MiniLM.load()
-            spec = find_spec(_PACKAGE)
-            assert spec is not None and spec.submodule_search_locations
-            model = BertModel.load(Path(spec.submodule_search_locations[0]) / "model")
-            return Embedder(model, minilm, name="all-MiniLM-L6-v2")
-        from tokenizers import Tokenizer
-
-        model = BertModel.load(folder)
-        try:
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:
-            raise InputError(f"model folder {folder}: {error}.") from error
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        folder = folder.resolve()
-        return Embedder(model, MiniLM(model.tensors, tokenizer), folder, folder.name)
+            return Embedder(part.model, network, part, tokenizer, None, "all-MiniLM-L6-v2")
+        place = place.resolve()
+        return Embedder(part.model, network, part, tokenizer, place, place.name)
 
     @cached_property
     def source(self) -> Source:
-        """Digests of weights and tokenizer, which what is made from the model keeps."""
+        """Digests of weights (those of the host's operations too) and tokenizer, which what is made keeps."""
         if self.origin is not None:
             return self.origin
         own = own_patterns(self.folder, self.model.layers)
-        return Source(
-            self.name, str(self.folder) if self.folder else None, weights_digest(self.model),
-            tokenizer_digest(self.tokenizer.tokenizer), any(not p.dense for p in own.values()),
-        )  # fmt: skip
+        weights = weights_digest(self.model)
+        if not self.plain:
+            weights = digest([weights, _values_digest(self.network.graph)])
+        words = "" if self.tokenizer is None else tokenizer_digest(self.tokenizer.tokenizer)
+        if self.tokenizer is not None and self.tokenizer.lower:
+            words = digest([words, "lower"])
+        folder = str(self.folder) if self.folder else None
+        return Source(self.name, folder, weights, words, any(not p.dense for p in own.values()))
+
+    @property
+    def plain(self) -> bool:
+        """Whether the model is a text encoder whose embedding is the mean or the first token's output, and no more."""
+        behind = self.network.graph.takers(self.part.ends)
+        bare = all(isinstance(o, Normalize | Output) for o in behind) and "embedding" in self.network.graph.by_name
+        return self.tokenizer is not None and self.part.pooled and bare
 
     def token_ids(self, text: str) -> list[int]:
         """Token ids of a text.
@@ -159,44 +175,132 @@ class Embedder:
         Raises
         ------
         InputError
-            If it is empty, longer than the model's positions, or has a token that the model has no embedding of.
+            If it is empty, longer than the model's positions, or has a token that the model has no embedding of; or if
+            the model takes no texts.
         """
+        if self.tokenizer is None:
+            raise InputError(f"this model takes no texts; give {_wanted(self.network.graph)} with --input.")
         if not text.strip():
             raise InputError("the text is empty; give a sentence with --text.")
         ids = self.tokenizer.token_ids(text)
         words, positions = (len(self.model.tensors[f"embeddings.{n}_embeddings.weight"]) for n in ("word", "position"))
         require_rows(ids, words, positions)
+        for o in self.network.graph.operations:
+            if isinstance(o, Embed) and o.padding is not None and o.padding in ids:
+                raise InputError(
+                    f"the text holds the padding token {self.tokenizer.token(o.padding)!r}, which this model does not "
+                    "count as a position; take it out."
+                )
         return ids
+
+    def read(self, text: str, file: Path | None) -> NDArray[np.float32]:
+        """What the accelerator takes, (tokens, width), for a text; or for an image or spectrogram in a ``.npy`` file.
+
+        Raises
+        ------
+        InputError
+            If the model takes the other, or the file is none of its kind.
+        """
+        if file is None:
+            return self.part.embed("ids", self.token_ids(text))
+        if self.tokenizer is not None:
+            raise InputError("this model takes texts; give one with --text, and no --input.")
+        found = self._arrays(file)
+        if len(found) != 1:
+            raise InputError(f"{file} holds {len(found)} inputs; one is run at a time.")
+        return found[0]
+
+    def _arrays(self, file: Path) -> list[NDArray[np.float32]]:
+        """Embedded images or spectrograms of a file, in the order of axes that transformers has."""
+        graph = self.network.graph
+        try:
+            given = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{file} is no array of numpy's: {error}.") from error
+        name, shape = _input(graph)
+        if not isinstance(given, np.ndarray) or given.dtype.kind != "f" or given.shape[-len(shape) :] != shape:
+            about = f"{given.dtype} of shape {given.shape}" if isinstance(given, np.ndarray) else "several arrays"
+            raise InputError(f"{file} holds {about}; the model takes {_wanted(graph)}.")
+        if not np.isfinite(given).all():
+            raise InputError(f"{file} holds values that are not finite.")
+        arrays = given.reshape(-1, *shape).astype(np.float32)
+        return [self.part.embed(name, np.moveaxis(array, 0, -1)) for array in arrays]
+
+    def calibration(self, file: Path | None = None) -> list[NDArray[np.float32]]:
+        """What quantization looks at: the bundled sentences, or what a file holds, or noise in place of images.
+
+        Raises
+        ------
+        InputError
+            If a file is given for a model of texts, or is none of the model's inputs.
+        """
+        if self.tokenizer is not None:
+            if file is not None:
+                raise InputError("texts are calibrated with the bundled sentences; leave --calibration out.")
+            return [self.part.embed("ids", self.token_ids(s)) for s in calibration_sentences()]
+        if file is not None:
+            return self._arrays(file)
+        name, shape = _input(self.network.graph)
+        return [self.part.embed(name, np.moveaxis(array, 0, -1)) for array in _noise(shape)]
+
+    def require_text_embedding(self) -> None:
+        """Check that the model gives texts' embeddings by the mean or the first token, which is what is tuned and kept.
+
+        Raises
+        ------
+        InputError
+            If it does not, or has a head.
+        """
+        if not self.plain or self.model.projected or self.network.limits.lower:
+            raise InputError(
+                "this model is no text encoder whose embedding is the mean of the tokens' outputs or the first one's; "
+                "such alone can be pruned and tuned."
+            )
 
     def pruned(
         self,
         patterns: dict[tuple[int, str], Pattern],
         method: str = "sparsegpt",
         report: Callable[[str], None] = lambda _: None,
+        calibration: Path | None = None,
     ) -> Embedder:
         """With its weights pruned in one shot, for the bundled text; `method` is one of `compiler.prune.METHODS`.
 
-        Layers that satisfy their patterns already stay as they are. Raises what `prune_model` does.
+        Models of images and spectrograms are pruned for `calibration`. Layers that satisfy their patterns already stay
+        as they are. Raises what `prune_model` and `calibration` do.
         """
-        most = len(self.model.tensors["embeddings.position_embeddings.weight"])
-        calibration = [self.tokenizer.token_ids(s)[:most] for s in pruning_sentences()]
-        model = prune_model_once(self.model, patterns, calibration, method=method, report=report)
+        seen: list[list[int]] | list[NDArray[np.float32]]
+        if self.tokenizer is None:
+            seen = self.calibration(calibration)
+        else:
+            most = len(self.model.tensors["embeddings.position_embeddings.weight"])
+            seen = [self.tokenizer.token_ids(s)[:most] for s in pruning_sentences()]
+        model = prune_model_once(self.model, patterns, seen, method=method, report=report)
         return replace(self, model=model, origin=self.source, pruner=method)
 
-    def quantize(self, patterns: dict[tuple[int, str], Pattern], scales: str = "squared-error") -> QuantizedEncoder:
-        """Quantized with the bundled calibration sentences; what breaks its pattern is pruned by magnitude."""
-        calibration = [self.token_ids(s) for s in calibration_sentences()]
-        return quantize(self.model, calibration, patterns, scales=scales)
+    def quantize(
+        self, patterns: dict[tuple[int, str], Pattern], scales: str = "squared-error", calibration: Path | None = None
+    ) -> QuantizedEncoder:
+        """Quantized with `calibration`; what breaks its pattern is pruned by magnitude."""
+        return quantize(self.model, self.calibration(calibration), patterns, scales=scales)
 
     def compile(
-        self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int, scales: str = "squared-error"
-    ) -> CompiledModel:
-        """Quantized, pruned and compiled for so many tokens."""
+        self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int, scales: str = "squared-error",
+        calibration: Path | None = None,
+    ) -> CompiledModel:  # fmt: skip
+        """Quantized, pruned and compiled for so many tokens.
+
+        Raises
+        ------
+        InputError
+            Among others, what `require` raises.
+        """
         self.require(patterns, config, tokens)
-        compiled = compile_encoder(self.quantize(patterns, scales), config, tokens)
-        origin = Provenance(
-            self.source, lines_digest(calibration_sentences()), patterns_digest(patterns), self.pruner, scales
-        )  # fmt: skip
+        compiled = compile_encoder(self.quantize(patterns, scales, calibration), config, tokens)
+        seen = lines_digest(calibration_sentences()) if self.tokenizer is not None else "noise"
+        if calibration is not None:
+            seen = bytes_digest(calibration.read_bytes())
+        origin = Provenance(self.source, seen, patterns_digest(patterns), self.pruner, scales)
         return replace(compiled, provenance=origin, checksum=bytes_digest(compiled.image))
 
     def require(self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int) -> None:
@@ -207,9 +311,10 @@ class Embedder:
         InputError
             If sizes do not fit the model or the hardware, or a pattern is not built in.
         """
-        model = self.model
-        positions = len(model.tensors["embeddings.position_embeddings.weight"])
-        if tokens > positions:
+        model, positions = self.model, self.network.graph.most_tokens
+        if self.part.tokens not in (None, tokens):
+            raise InputError(f"tokens = {tokens}; this model has {self.part.tokens}.")
+        if positions is not None and tokens > positions:
             raise InputError(f"tokens = {tokens} exceeds the model's positions; the nearest is {positions}.")
         widest = {name: pattern for (_, name), pattern in sorted(patterns.items(), key=lambda p: p[1].density)}
         require_shape(
@@ -224,8 +329,17 @@ class Embedder:
             if not pattern.dense:
                 config.require(pattern)
 
-    def fp32(self, ids: list[int]) -> NDArray[np.float64]:
-        """The dense fp32 model's embedding, of length 1.
+    def result(self, compiled: CompiledModel, image: NDArray[np.uint8]) -> tuple[str, NDArray[np.float64]]:
+        """The network's output and its name, from memory after a run: an ``embedding`` of length 1, or ``logits``."""
+        return self._finished(compiled.pooled(image) if self.part.pooled else compiled.outputs(image))
+
+    def _finished(self, value: NDArray) -> tuple[str, NDArray[np.float64]]:
+        name, found = self.part.result(value)
+        found = np.asarray(found, np.float64)
+        return name, found / max(float(np.linalg.norm(found)), 1e-30) if name == "embedding" else found
+
+    def exact(self, embedded: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The same in fp32.
 
         Raises
         ------
@@ -233,8 +347,48 @@ class Embedder:
             If it has none: the output overflows, or is zero.
         """
         with np.errstate(all="ignore"):
-            pooled = self.model.forward(ids)[1].astype(np.float64)
-        length = np.linalg.norm(pooled)
+            layers, pooled = self.model.forward(embedded)
+            found = self._finished(pooled if self.part.pooled else layers[-1]["output"])[1]
+        length = np.linalg.norm(found)
         if not 0 < length < np.inf:
-            raise InputError(f"the fp32 model's output for this text has the length {length}, and so no direction.")
-        return pooled / length
+            raise InputError(f"the fp32 model's output for this input has the length {length}, and so no direction.")
+        return found
+
+    def fp32(self, ids: list[int]) -> NDArray[np.float64]:
+        """The fp32 network's embedding of a text, of length 1; raises what `exact` does."""
+        return self.exact(self.part.embed("ids", ids))
+
+
+def _input(graph: Graph) -> tuple[str, tuple[int, ...]]:
+    """The input's name, and its shape with channels first, as transformers has it."""
+    name = "pixels" if "pixels" in graph.by_name else "features"
+    *sizes, channels = (int(s) for s in graph.shapes[name])
+    return name, (channels, *sizes)
+
+
+def _values_digest(graph: Graph) -> str:
+    """SHA-256 of all operations with their arrays' values."""
+    found = hashlib.sha256(str(graph).encode())
+    for operation in graph.operations:
+        for value in operation.attributes().values():
+            if isinstance(value, np.ndarray):
+                found.update(np.ascontiguousarray(value).data)
+    return found.hexdigest()
+
+
+def _noise(shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
+    """Noise of standard deviation 1, as normalized images have: white, and the same over areas of 8 x 8."""
+    rng = np.random.default_rng(0)
+    white = [rng.normal(size=shape) for _ in range(4)]
+    areas = []
+    for _ in range(4):
+        coarse = rng.normal(size=(shape[0], *(-(-s // 8) for s in shape[1:])))
+        fine = np.kron(coarse, np.ones((1, *[8] * (len(shape) - 1))))
+        areas.append(fine[(slice(None), *(slice(0, s) for s in shape[1:]))])
+    return [np.asarray(array, np.float32) for array in white + areas]
+
+
+def _wanted(graph: Graph) -> str:
+    name, shape = _input(graph)
+    what = "pixel_values" if name == "pixels" else "input_features"
+    return f"{what} of shape {shape}, as the model's processor gives them, in a .npy file"

@@ -34,7 +34,7 @@ class Value:
     inputs : data it is made of
     arrays : its weights
     number : float
-        A factor, or the number of heads.
+        A factor, the number of heads, or a LayerNorm's epsilon.
     origin : names of the graph's inputs that a ``known`` value was computed from
     """
 
@@ -60,13 +60,19 @@ class Graph:
     result : its value for the sample
     sample : the inputs' values
     left_out : names of the other outputs
+    half : bool
+        It has weights in float16, and so computes in it.
     """
 
     output: Value
     result: NDArray
     sample: dict[str, NDArray]
     left_out: list[str]
+    half: bool
 
+
+_HALF = 1e-3
+"""How near a constant in float16 is to what it stands for, at least."""
 
 Sample = Callable[[dict[str, tuple[int | None, ...]]], dict[str, NDArray]]
 _Handler = Callable[["_Reader", Any, list[Value]], Value | None]
@@ -109,7 +115,8 @@ def read_graph(path: Path, sample: Sample, output: Callable[[list[str]], str]) -
         for i in model.graph.input
         if i.name not in initial
     }
-    inputs = sample(shapes)
+    kinds = {i.name: onnx.helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in model.graph.input}
+    inputs = {name: value.astype(kinds[name]) for name, value in sample(shapes).items()}
     wanted = [o.name for o in model.graph.output]
     chosen = output(wanted)
     names = [name for node in model.graph.node for name in node.output if name]
@@ -136,7 +143,8 @@ def read_graph(path: Path, sample: Sample, output: Callable[[list[str]], str]) -
     for node in model.graph.node:
         if needed.intersection(node.output):
             reader.read(node, onnx.helper.get_attribute_value)
-    return Graph(reader.meaning[chosen], values[chosen], inputs, [n for n in wanted if n != chosen])
+    half = any(i.data_type == onnx.TensorProto.FLOAT16 for i in model.graph.initializer)
+    return Graph(reader.meaning[chosen], values[chosen], inputs, [n for n in wanted if n != chosen], half)
 
 
 def _external_files(message: Any) -> Iterator[str]:
@@ -247,9 +255,9 @@ def _add(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:
     if a.op == "product" and r.vector(b):
         return Value("linear", a.inputs, (a.array, b.array.reshape(-1)))
     if a.op == "scaled" and r.vector(b):
-        return Value("norm", a.inputs, (a.array.reshape(-1), b.array.reshape(-1)))
-    if a.op == "variance" and (r.scalar(b) or 1.0) < 1e-3:
-        return Value("variance", a.inputs)
+        return Value("norm", a.inputs, (a.array.reshape(-1), b.array.reshape(-1)), a.number)
+    if a.op == "variance" and (epsilon := r.scalar(b)) is not None and 0 <= epsilon < 0.1:
+        return Value("variance", a.inputs, number=epsilon)
     if a.op == "erf" and r.scalar(b) == 1.0:
         return Value("erf1", a.inputs)
     if a.op == "scores" and not np.any(b.array):  # the mask, when nothing is masked
@@ -275,7 +283,7 @@ def _mul(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:
         if (factor := r.scalar(y)) is not None:
             return _times(r, x, factor)
         if x.op == "normalized" and r.vector(y):
-            return Value("scaled", x.inputs, y.arrays)
+            return Value("scaled", x.inputs, y.arrays, x.number)
         if y.op == "erf1" and x is y.inputs[0]:
             return Value("twice", (x,))
         if y.op == "erf1" and x.op == "times" and x.inputs[0] is y.inputs[0] and math.isclose(x.number, 0.5):
@@ -288,7 +296,7 @@ def _div(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:
     if (factor := r.scalar(b)) is not None:
         return _times(r, a, 1 / factor)
     if a.op == "centred" and b.op == "deviation" and a.inputs[0] is b.inputs[0]:
-        return Value("normalized", a.inputs)
+        return Value("normalized", a.inputs, number=b.number)
     return None
 
 
@@ -301,7 +309,7 @@ def _mean(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:
     axes = r.attributes.get("axes") or (inputs[1].array.tolist() if len(inputs) > 1 else None)
     if axes not in ([-1], [2]):
         return None
-    return Value("variance", inputs[0].inputs) if inputs[0].op == "squares" else Value("mean", (inputs[0],))
+    return Value("variance", inputs[0].inputs, number=0.0) if inputs[0].op == "squares" else Value("mean", (inputs[0],))
 
 
 def _pow(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:
@@ -309,12 +317,12 @@ def _pow(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:
 
 
 def _sqrt(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:
-    return Value("deviation", inputs[0].inputs) if inputs[0].op == "variance" else None
+    return Value("deviation", inputs[0].inputs, number=inputs[0].number) if inputs[0].op == "variance" else None
 
 
 def _erf(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:
     x = inputs[0]
-    return Value("erf", x.inputs) if x.op == "times" and math.isclose(x.number, 0.5**0.5, rel_tol=1e-4) else None
+    return Value("erf", x.inputs) if x.op == "times" and math.isclose(x.number, 0.5**0.5, rel_tol=_HALF) else None
 
 
 def _gelu(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:
@@ -325,8 +333,9 @@ def _gelu(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:
 def _norm(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:
     if r.attributes.get("axis", -1) not in (-1, 2) or any(v.op != "known" for v in inputs[1:]):
         return None
-    scale = inputs[1].array
-    return Value("norm", (inputs[0],), (scale, inputs[2].array if len(inputs) > 2 else np.zeros_like(scale)))
+    scale, epsilon = inputs[1].array, float(r.attributes.get("epsilon", 1e-5))
+    shift = inputs[2].array if len(inputs) > 2 else np.zeros_like(scale)
+    return Value("norm", (inputs[0],), (scale, shift), epsilon)
 
 
 def _reshape(r: _Reader, node: Any, inputs: list[Value]) -> Value | None:

@@ -66,66 +66,22 @@ class VisionModel:
         Raises
         ------
         InputError
-            If a file is missing or unreadable, the model is not of the family, tensors are missing, some would be
-            left out, or hold NaN or infinity; all of them are named.
+            What `load_network` raises, or if it is no image classifier.
         """
-        from safetensors.numpy import load_file
+        from .encoder_shape import encoder_part
+        from .families import load_network
+        from .graph import Convolution, Embed, Linear, Prepend
 
-        try:
-            described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            given = load_file(folder / "model.safetensors")
-        except Exception as error:
-            raise InputError(f"model folder {folder}: {error}.") from error
-        kind = described.get("model_type")
-        if kind not in ("vit", "deit"):
-            raise InputError(f"{folder / 'config.json'}: model_type {kind!r} is not supported; it is vit or deit.")
-        activation = described.get("hidden_act", "gelu")
-        if activation not in ("gelu", "relu"):
-            raise InputError(
-                f"{folder / 'config.json'}: hidden_act {activation!r} is not supported; gelu and relu are."
-            )
-        left = {k.removeprefix(f"{kind}."): np.asarray(v, np.float32) for k, v in given.items()}
-        missing: list[str] = []
-
-        def take(name: str) -> Array:
-            if name not in left:
-                missing.append(name)
-                return np.zeros((1, 1), np.float32)
-            return left.pop(name)
-
-        layers, hidden = described["num_hidden_layers"], described["hidden_size"]
-        tensors = {f"embeddings.LayerNorm.{p}": take(f"layernorm.{p}") for p in ("weight", "bias")}
-        for layer in range(layers):
-            for theirs, ours in _LAYER_NAMES.items():
-                for part in ("weight", "bias"):
-                    name = f"encoder.layer.{layer}.{theirs}.{part}"
-                    if part == "bias" and name not in left and not described.get("qkv_bias", True):
-                        tensors[f"encoder.layer.{layer}.{ours}.bias"] = np.zeros(hidden, np.float32)
-                        continue
-                    tensors[f"encoder.layer.{layer}.{ours}.{part}"] = take(name)
-        encoder = BertModel(
-            tensors, hidden, described["num_attention_heads"], layers, described["intermediate_size"], activation,
-            norm_first=True, pooling="first",
-        )  # fmt: skip
-        patch = take("embeddings.patch_embeddings.projection.weight")
-        patch_bias = take("embeddings.patch_embeddings.projection.bias")
-        class_tokens = [take("embeddings.cls_token").reshape(1, -1)]
-        if kind == "deit":
-            class_tokens.append(take("embeddings.distillation_token").reshape(1, -1))
-        positions = take("embeddings.position_embeddings").reshape(-1, hidden)
-        classifier, classifier_bias = take("classifier.weight"), take("classifier.bias")
-        if missing:
-            raise InputError(f"{folder / 'model.safetensors'} lacks {len(missing)} tensors: {', '.join(missing[:8])}.")
-        require_finite(given, str(folder / "model.safetensors"))
-        left.pop("embeddings.mask_token", None)  # of pre-training alone
-        if left:
-            raise InputError(
-                f"{folder / 'model.safetensors'} has {len(left)} tensors that have no place in a {kind} classifier: "
-                f"{', '.join(sorted(left)[:8])}."
-            )
+        graph = load_network(folder).graph
+        if graph.name not in ("vit", "deit") or not isinstance(graph.by_name.get("scores"), Linear):
+            raise InputError(f"{folder / 'config.json'}: this is no image classifier of ViT or DeiT.")
+        patches, tokens, positions, scores = (graph.by_name[n] for n in ("patches", "tokens", "positions", "scores"))
+        assert isinstance(patches, Convolution) and isinstance(tokens, Prepend)
+        assert isinstance(positions, Embed) and isinstance(scores, Linear)
         return VisionModel(
-            encoder, patch, patch_bias, np.concatenate(class_tokens), positions, classifier, classifier_bias
-        )
+            encoder_part(graph).model, patches.weight, patches.bias, tokens.rows, positions.table, scores.weight,
+            scores.bias,
+        )  # fmt: skip
 
     def save(self, folder: Path) -> None:
         """Write the files of `files`: both, or none.
@@ -143,12 +99,12 @@ class VisionModel:
 
         encoder, (_, channels, size, _) = self.encoder, self.patch.shape
         image_size = size * round((self.tokens - len(self.class_tokens)) ** 0.5)
-        kind = "vit" if len(self.class_tokens) == 1 else "deit"
+        kind, theirs = ("vit", "ViT") if len(self.class_tokens) == 1 else ("deit", "DeiT")
         described = {
             "model_type": kind, "hidden_size": encoder.hidden, "num_hidden_layers": encoder.layers,
             "num_attention_heads": encoder.heads, "intermediate_size": encoder.intermediate,
             "hidden_act": encoder.activation, "patch_size": size, "num_channels": channels, "image_size": image_size,
-            "layer_norm_eps": 1e-12, "architectures": [f"{'ViT' if kind == 'vit' else 'DeiT'}ForImageClassification"],
+            "layer_norm_eps": encoder.epsilon, "architectures": [f"{theirs}ForImageClassification"],
             "id2label": {str(i): str(i) for i in range(len(self.classifier))},
         }  # fmt: skip
         tensors: dict[str, NDArray] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -11,9 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..errors import InputError
 from ..model.bert import LINEAR_NAMES, BertModel
 
 __all__ = ["Encoder", "EncoderLayer", "pad"]
+
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": functional.relu,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+}
+"""Those of `fp32.FUNCTIONS`."""
 
 
 class EncoderLayer(nn.Module):
@@ -58,13 +70,13 @@ class EncoderLayer(nn.Module):
             x = self.norms[0](x)
         at = self.norms[1](x) if self.norm_first else x
         hidden = first(at)
-        x = second(functional.gelu(hidden) if self.activation == "gelu" else functional.relu(hidden)) + x
+        x = second(_FUNCTIONS[self.activation](hidden)) + x
         return x if self.norm_first else self.norms[1](x)
 
 
 def _norm(model: BertModel, name: str) -> nn.LayerNorm:
     weight, bias = model.norm_parameters(name)
-    norm = nn.LayerNorm(len(weight), eps=1e-12)
+    norm = nn.LayerNorm(len(weight), eps=model.epsilon)
     norm.weight.data, norm.bias.data = torch.tensor(weight), torch.tensor(bias)
     return norm
 
@@ -76,10 +88,17 @@ class Encoder(nn.Module):
     ----------
     model : BertModel
         Copied; `to_model` gives one back.
+
+    Raises
+    ------
+    InputError
+        If its embeddings are projected.
     """
 
     def __init__(self, model: BertModel) -> None:
         super().__init__()
+        if model.projected:
+            raise InputError("a network whose embeddings are projected (ELECTRA's) cannot be pruned or tuned.")
         self.model = model
         self.layers = nn.ModuleList(EncoderLayer(model, i) for i in range(model.layers))
         self.norm = _norm(model, "embeddings")

@@ -1,0 +1,97 @@
+"""Importers: a checkpoint's folder becomes a graph, one module for each family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InputError
+from ...files import read_json
+from ..checkpoint import Settings, Tensors, read_tensors
+from ..graph import Graph, Mean, Output
+from . import bert, clip, vit, whisper
+from .sentences import Limits, modules, pool
+
+__all__ = ["FAMILIES", "Network", "load_network"]
+
+_OTHERS = {family: module for module in (vit, clip, whisper) for family in module.FAMILIES}
+
+FAMILIES = {
+    "bert": "BERT", "roberta": "RoBERTa", "xlm-roberta": "XLM-R", "camembert": "CamemBERT", "electra": "ELECTRA",
+    "distilbert": "DistilBERT", "vit": "ViT", "deit": "DeiT", "clip_vision_model": "CLIP", "clip": "CLIP",
+    "whisper": "Whisper",
+}  # fmt: skip
+"""What ``model_type`` may be, and the family's name."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """An imported network.
+
+    Attributes
+    ----------
+    graph : Graph
+        Verified; its output is called ``embedding`` or ``logits``.
+    folder : Path
+        Of the configuration and tensors.
+    unused_tensors : tuple of sentences
+        Tensors that are not used, and why not.
+    unused_keys : tuple of str
+        Keys of the configuration that change nothing of what is computed.
+    labels : tuple of str
+        Names of the classes, where there is a classifier.
+    limits : Limits
+        What is done to texts.
+    """
+
+    graph: Graph
+    folder: Path
+    unused_tensors: tuple[str, ...]
+    unused_keys: tuple[str, ...]
+    labels: tuple[str, ...]
+    limits: Limits
+
+
+def _text(settings: Settings, tensors: Tensors, family: str, folder: Path) -> Graph:
+    b, x = bert.build(settings, tensors, family)
+    if modules(folder) is not None:
+        tensors.leave({n: "modules.json does not name it" for n in ("pooler.*", "classifier.*", "pre_classifier.*")})
+        pool(b, x, folder, b.width)
+    elif logits := bert.classify(settings, b, x, family):
+        tensors.leave({"pooler.*": "this head does not take it"})
+        b.add(Output("logits", (logits,)))
+    else:
+        tensors.leave({"pooler.*": "the embedding is the mean of the tokens' outputs"})
+        b.add(Output("embedding", (b.add(Mean("mean", (x,))),)))
+    return b.graph(family)
+
+
+def load_network(folder: Path) -> Network:
+    """Import a checkpoint's folder.
+
+    Raises
+    ------
+    InputError
+        If files are missing or unreadable, the family is not supported, a key or tensor is not understood, or they do
+        not fit each other; everything that is wrong is named.
+    """
+    if not folder.is_dir():
+        raise InputError(f"model folder {folder} is not there, or no folder.")
+    listed = modules(folder)
+    place = folder if listed is None else listed[0][1]
+    path = place / "config.json"
+    if not path.exists():
+        raise InputError(f"model folder {place}: there is no config.json.")
+    settings = Settings(read_json(path, "configuration"), path)
+    family = str(settings.found.get("model_type"))
+    if family not in FAMILIES:
+        raise InputError(f"{path}: model_type {family!r} is not supported; it is one of {', '.join(FAMILIES)}.")
+    tensors = read_tensors(place)
+    if family in _OTHERS:
+        graph = _OTHERS[family].build(settings, tensors, family)
+    else:
+        graph = _text(settings, tensors, family, folder)
+    keys = settings.finish()
+    unused = tensors.finish()
+    labels = settings.labels if "logits" in graph.verify().shapes else []
+    return Network(graph, place, tuple(unused), tuple(keys), tuple(labels), Limits(folder))

@@ -1,0 +1,142 @@
+"""What a sentence-transformers folder says of pooling: its modules become operations behind the encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from ...errors import InputError
+from ...files import inside, read_json
+from ..checkpoint import Settings, read_tensors
+from ..graph import Activate, Maximum, Mean, Normalize, Operation, Output, Select
+from .layers import Builder
+
+__all__ = ["Limits", "modules", "pool"]
+
+_POOLINGS: dict[str, Callable[[str], Operation]] = {
+    "mean": lambda x: Mean("mean", (x,)),
+    "cls": lambda x: Select("first", (x,), 0),
+    "max": lambda x: Maximum("maximum", (x,)),
+    "lasttoken": lambda x: Select("last", (x,), -1),
+}
+_MODES = {
+    "pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "lasttoken", "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+}  # fmt: skip
+_FUNCTIONS = {"Tanh": "tanh", "Identity": "", "ReLU": "relu", "GELU": "gelu", "SiLU": "silu"}
+
+
+class Limits:
+    """What sentence-transformers does to texts.
+
+    Attributes
+    ----------
+    most_tokens : int or None
+        It cuts longer texts.
+    lower : bool
+        It lower-cases them first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.most_tokens: int | None = None
+        self.lower = False
+        about = folder / "sentence_bert_config.json"
+        if about.exists():
+            settings = Settings(read_json(about, "configuration"), about)
+            if settings.found.get("max_seq_length") is not None:
+                self.most_tokens = settings.size("max_seq_length", 512)
+            settings.pass_over("max_seq_length")
+            self.lower = settings.flag("do_lower_case", False)
+            settings.finish()
+        about = folder / "config_sentence_transformers.json"
+        if about.exists():
+            settings = Settings(read_json(about, "configuration"), about)
+            settings.pass_over("__version__ prompts similarity_fn_name model_type truncate_dim")
+            settings.require("default_prompt_name", None, "a text put ahead of every text is not supported")
+            settings.require("truncate_dim", None, "a shortened embedding is not supported")
+            settings.finish()
+
+
+def modules(folder: Path) -> list[tuple[str, Path]] | None:
+    """Kinds and folders of a model's modules, in order; None if it is no sentence-transformers folder.
+
+    Raises
+    ------
+    InputError
+        If ``modules.json`` is not understood, or the first module is no transformer.
+    """
+    path = folder / "modules.json"
+    if not path.exists():
+        return None
+    try:
+        listed = sorted(json.loads(path.read_bytes()), key=lambda m: m["idx"])
+        found = [(str(m["type"]).rpartition(".")[2], inside(folder, m["path"], str(path))) for m in listed]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is no list of modules with idx, path and type.") from error
+    if not found or found[0][0] != "Transformer":
+        raise InputError(f"{path}: the first module is {found[0][0] if found else 'missing'}; it is a Transformer.")
+    return found
+
+
+def _pooling(b: Builder, x: str, folder: Path, width: int) -> str:
+    path = folder / "config.json"
+    settings = Settings(read_json(path, "configuration"), path)
+    for key in ("word_embedding_dimension", "embedding_dimension"):
+        settings.require(key, width if key in settings.found else None, f"the encoder's width is {width}")
+    settings.require("include_prompt", True, "leaving tokens of a prompt out is not supported")
+    chosen = [mode for key, mode in _MODES.items() if settings.flag(key, False)]
+    settings.pass_over("pooling_mode")
+    if isinstance(named := settings.found.get("pooling_mode"), str):
+        chosen = [named]
+    if len(chosen) != 1 or chosen[0] not in _POOLINGS:
+        settings.problem(
+            f"pooling by {' and '.join(chosen) or 'nothing'} is not supported; it is one of {', '.join(_POOLINGS)}."
+        )
+        chosen = ["mean"]
+    settings.finish()
+    return b.add(_POOLINGS[chosen[0]](x))
+
+
+def _dense(b: Builder, x: str, folder: Path, width: int) -> tuple[str, int]:
+    path = folder / "config.json"
+    settings = Settings(read_json(path, "configuration"), path)
+    settings.require("in_features", width, f"what is pooled has a width of {width}")
+    out, bias = settings.size("out_features", width), settings.flag("bias", True)
+    kind = str(settings.found.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
+    settings.pass_over("activation_function")
+    if kind not in _FUNCTIONS:
+        settings.problem(f"activation_function {kind} is not supported; it is one of {', '.join(_FUNCTIONS)}.")
+    settings.finish()
+    tensors = read_tensors(folder)
+    own = Builder(tensors, b.operations)
+    x = own.linear(folder.name, x, "linear", out, width, bias=bias)
+    tensors.finish()
+    if _FUNCTIONS.get(kind):
+        x = b.add(Activate(f"{folder.name}.activated", (x,), _FUNCTIONS[kind]))
+    return x, out
+
+
+def pool(b: Builder, x: str, folder: Path, width: int) -> None:
+    """Add what follows the encoder, whose value is `x`, to the graph.
+
+    Raises
+    ------
+    InputError
+        If a module or its settings are not supported.
+    """
+    path = folder / "modules.json"
+    pooled = False
+    for kind, place in (modules(folder) or [])[1:]:
+        if kind == "Pooling" and not pooled:
+            x, pooled = _pooling(b, x, place, width), True
+        elif kind == "Normalize" and pooled:
+            x = b.add(Normalize("normalized", (x,)))
+        elif kind == "Dense" and pooled:
+            x, width = _dense(b, x, place, width)
+        else:
+            raise InputError(f"{path}: a module {kind} here is not supported; Pooling, Dense and Normalize are.")
+    if not pooled:
+        raise InputError(f"{path} has no Pooling.")
+    b.add(Output("embedding", (x,)))

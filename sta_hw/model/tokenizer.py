@@ -1,0 +1,133 @@
+"""From text to token ids, as the checkpoint's own tokenizer does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..files import read_json
+
+__all__ = ["TextTokenizer"]
+
+_SPECIAL = {
+    "unk_token": "[UNK]", "sep_token": "[SEP]", "cls_token": "[CLS]", "pad_token": "[PAD]", "mask_token": "[MASK]",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A tokenizer.
+
+    Attributes
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Without padding and truncation.
+    lower : bool
+        Texts are lower-cased first, beside what the tokenizer does.
+    """
+
+    tokenizer: Any
+    lower: bool = False
+
+    @staticmethod
+    def load(folder: Path, *, lower: bool = False) -> TextTokenizer:
+        """Load ``tokenizer.json``, or WordPiece's ``vocab.txt`` with what ``tokenizer_config.json`` says.
+
+        Raises
+        ------
+        InputError
+            If there is neither, one cannot be read, or the two files contradict each other.
+        """
+        from tokenizers import Tokenizer
+
+        about: dict[str, Any] = {}
+        if (folder / "tokenizer_config.json").exists():
+            about = read_json(folder / "tokenizer_config.json", "tokenizer configuration")
+        path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+        if path.exists():
+            try:
+                tokenizer = Tokenizer.from_file(str(path))
+            except Exception as error:  # The library raises no narrower one.
+                raise InputError(f"tokenizer {path}: {error}.") from error
+            _agree(read_json(path, "tokenizer").get("normalizer"), about, path)
+        elif vocabulary.exists():
+            tokenizer = _word_piece(vocabulary, about)
+        else:
+            others = [n for n in ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json")
+                      if (folder / n).exists()]  # fmt: skip
+            hint = (
+                f"; {others[0]} alone is not supported, and transformers writes tokenizer.json from it"
+                if others
+                else ""
+            )
+            raise InputError(f"model folder {folder} has no tokenizer.json and no vocab.txt{hint}.")
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return TextTokenizer(tokenizer, lower)
+
+    @property
+    def text(self) -> str:
+        """The tokenizer as ``tokenizer.json`` has it."""
+        return self.tokenizer.to_str()
+
+    def token_ids(self, text: str) -> list[int]:
+        """Token ids of a text, with the marks at both ends."""
+        return self.tokenizer.encode(text.lower() if self.lower else text).ids
+
+    def token(self, number: int) -> str:
+        """The token of an id."""
+        return self.tokenizer.id_to_token(number)
+
+
+def _agree(normalizer: Any, about: dict[str, Any], path: Path) -> None:
+    """Refuse a normalizer that transformers would set to something else when it loads the folder."""
+    if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
+        return
+    names = {
+        "do_lower_case": "lowercase", "strip_accents": "strip_accents",
+        "tokenize_chinese_chars": "handle_chinese_chars",
+    }  # fmt: skip
+    for theirs, ours in names.items():
+        if theirs in about and about[theirs] != normalizer.get(ours):
+            raise InputError(
+                f"{path} has {ours} = {normalizer.get(ours)}, and tokenizer_config.json {theirs} = {about[theirs]}; "
+                "make them agree."
+            )
+
+
+def _word_piece(vocabulary: Path, about: dict[str, Any]) -> Any:
+    from tokenizers import AddedToken
+    from tokenizers.implementations import BertWordPieceTokenizer
+
+    def special(key: str) -> str:
+        token = about.get(key) or _SPECIAL[key]
+        return token["content"] if isinstance(token, dict) else str(token)
+
+    kind = about.get("tokenizer_class", "BertTokenizer").removesuffix("Fast")
+    if kind not in ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"):
+        raise InputError(f"{vocabulary}: tokenizer_class {kind} is not supported without a tokenizer.json.")
+    if about.get("do_basic_tokenize") is False or about.get("never_split"):
+        raise InputError(f"{vocabulary}: do_basic_tokenize = false and never_split are not supported.")
+    try:
+        # One token a line, ends of lines and nothing else taken off, as transformers reads it.
+        words = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        table = {word.rstrip("\r"): number for number, word in enumerate(words)}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"tokenizer {vocabulary}: {error}.") from error
+    missing = [t for t in map(special, ("unk_token", "sep_token", "cls_token")) if t not in table]
+    if missing:
+        raise InputError(f"tokenizer {vocabulary} has no token {', '.join(missing)}.")
+    settings: dict[str, Any] = {key: special(key) for key in _SPECIAL} | {
+        "lowercase": about.get("do_lower_case", True), "strip_accents": about.get("strip_accents"),
+        "handle_chinese_chars": about.get("tokenize_chinese_chars", True),
+    }  # fmt: skip
+    tokenizer = BertWordPieceTokenizer(table, **settings)
+    added = vocabulary.with_name("added_tokens.json")
+    if added.exists():
+        for token, number in sorted(read_json(added, "added tokens").items(), key=lambda item: item[1]):
+            tokenizer.add_tokens([AddedToken(token, normalized=False)])
+            if tokenizer.token_to_id(token) != number:
+                raise InputError(f"{added}: {token!r} would get the id {tokenizer.token_to_id(token)}, not {number}.")
+    return tokenizer

@@ -1,0 +1,69 @@
+"""Tokenizers: WordPiece from its vocabulary alone, as transformers reads it; files that contradict each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers as hf
+
+from sta_hw.errors import InputError
+from sta_hw.model.tokenizer import TextTokenizer
+
+WORDS = [
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "hard", "##ware", "skip", "##s", "zero", "Ze", "##ro", ".",
+    ",", "é", "e", "模", "型", "never",
+]  # fmt: skip
+TEXTS = ["The hardware skips zeros.", "Zero, zéro É 模型 [MASK] neverthe", "", "  the\tthe \u200b "]
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{}, {"do_lower_case": False}, {"strip_accents": False}, {"strip_accents": True, "do_lower_case": False},
+     {"tokenize_chinese_chars": False}],
+    ids=str,
+)  # fmt: skip
+def test_vocabulary_alone(about: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(about | {"tokenizer_class": "BertTokenizer"}))
+    theirs = hf.BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"), **about)
+    ours = TextTokenizer.load(tmp_path)
+    for text in TEXTS:
+        assert ours.token_ids(text) == theirs(text)["input_ids"], text
+    # And by way of the file that transformers writes.
+    theirs.save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").exists()
+    assert [TextTokenizer.load(tmp_path).token_ids(t) for t in TEXTS] == [ours.token_ids(t) for t in TEXTS]
+    normalizer = json.loads((tmp_path / "tokenizer.json").read_text())["normalizer"]
+    kept = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(kept | {"do_lower_case": not normalizer["lowercase"]}))
+    with pytest.raises(InputError, match="make them agree"):
+        TextTokenizer.load(tmp_path)
+
+
+def test_added_tokens(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[NEW]": len(WORDS)}))
+    assert len(WORDS) in TextTokenizer.load(tmp_path).token_ids("the [NEW] zero")
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[NEW]": len(WORDS) + 3}))
+    with pytest.raises(InputError, match="would get the id"):
+        TextTokenizer.load(tmp_path)
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no tokenizer.json and no vocab.txt"):
+        TextTokenizer.load(tmp_path)
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"")
+    with pytest.raises(InputError, match=r"sentencepiece.bpe.model alone is not supported"):
+        TextTokenizer.load(tmp_path)
+    (tmp_path / "vocab.txt").write_text("a\nb\n")
+    with pytest.raises(InputError, match=r"has no token \[UNK\], \[SEP\], \[CLS\]"):
+        TextTokenizer.load(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "MPNetTokenizer"}')
+    with pytest.raises(InputError, match="tokenizer_class MPNetTokenizer"):
+        TextTokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match=r"tokenizer.json"):
+        TextTokenizer.load(tmp_path)
