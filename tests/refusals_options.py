@@ -278,7 +278,6 @@ SIZES = [
     ("compile --tokens 999999999999999", "exceeds the model's positions"),
     ("compile --model model --preset ci --tokens 129", "the nearest is 128"),
     ("compile --preset huge --model model --tokens 8", "head dimension 16 does not fit"),
-    ("compile --preset ci --tokens 16", "weight_words"),
     ("synth --part ice40up5k --top accelerator", "has no room for an accelerator"),
     ("synth --part ice40hx8k --top accelerator --preset ci", "has no room for an accelerator"),
     ("synth --part ice40up5k --preset huge", "does not fit ice40up5k"),
