@@ -153,6 +153,30 @@ def test_keys_that_cannot_matter_are_listed(tmp_path: Path) -> None:
     assert any(u.startswith("pooler.dense.bias and 1 more: the embedding is the mean") for u in network.unused_tensors)
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes", "keys"),
+    [
+        # What the published checkpoints of each family have beside the sizes.
+        ("BertModel", TEXT, {"directionality": "bidi", "pooler_fc_size": 768, "pooler_type": "first_token_transform"}),
+        ("RobertaModel", TEXT, {"position_embedding_type": "absolute", "output_past": True, "_num_labels": 2}),
+        ("DistilBertModel", DISTIL, {"tie_weights_": True, "finetuning_task": "sst-2"}),
+        ("ElectraModel", TEXT | {"embedding_size": 16}, {"summary_type": "first", "summary_use_proj": True}),
+        ("ViTModel", IMAGE, {"encoder_stride": 16, "_name_or_path": "", "torch_dtype": "float32"}),
+        ("CLIPVisionModel", IMAGE, {"dropout": 0.0, "is_decoder": False, "add_cross_attention": False,
+                                    "pruned_heads": {}, "num_beams": 1, "early_stopping": False}),
+        ("WhisperModel", WHISPER, {"forced_decoder_ids": [[1, 2]], "suppress_tokens": [1], "max_length": 448}),
+    ],
+)  # fmt: skip
+def test_keys_of_published_checkpoints(name: str, sizes: dict[str, Any], keys: dict[str, Any], tmp_path: Path) -> None:
+    saved(tmp_path, name, sizes)
+    edit(tmp_path, **keys)
+    load_network(tmp_path)
+    if name not in ("BertModel", "RobertaModel", "ElectraModel"):
+        edit(tmp_path, is_decoder=True)
+        with pytest.raises(InputError, match="is_decoder changes what the model computes"):
+            load_network(tmp_path)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["encoder.layer.1.output.dense.weight", "embeddings.LayerNorm.bias"])
 def test_values_that_are_not_finite(name: str, bad: float, tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import pytest
 
 from sta_hw.errors import InputError
 from sta_hw.model.fp32 import evaluate
-from sta_hw.model.graph import (
+from sta_hw.model.graph import Graph
+from sta_hw.model.operations import (
     TOKENS,
     Add,
     Attention,
     Convolution,
     Embed,
-    Graph,
     Input,
     Linear,
     Mean,

@@ -30,12 +30,14 @@ from ..provenance import (
     tokenizer_digest,
     weights_digest,
 )
+from .arrays import described, given, noise, read_arrays
 from .bert import LINEAR_NAMES, BertModel
 from .encoder_shape import EncoderPart, encoder_part
 from .families import Network, load_network
 from .finite import require_rows
-from .graph import Embed, Graph, Normalize, Output
+from .graph import Graph
 from .minilm import calibration_sentences, installed_folder
+from .operations import Embed, Normalize, Output
 from .tokenizer import TextTokenizer
 
 __all__ = ["OWN_TABLE", "Embedder", "own_patterns", "read_patterns"]
@@ -179,7 +181,7 @@ class Embedder:
             the model takes no texts.
         """
         if self.tokenizer is None:
-            raise InputError(f"this model takes no texts; give {_wanted(self.network.graph)} with --input.")
+            raise InputError(f"this model takes no texts; give {described(self.network.graph)} with --input.")
         if not text.strip():
             raise InputError("the text is empty; give a sentence with --text.")
         ids = self.tokenizer.token_ids(text)
@@ -205,26 +207,10 @@ class Embedder:
             return self.part.embed("ids", self.token_ids(text))
         if self.tokenizer is not None:
             raise InputError("this model takes texts; give one with --text, and no --input.")
-        found = self._arrays(file)
+        found = read_arrays(file, self.network.graph)
         if len(found) != 1:
             raise InputError(f"{file} holds {len(found)} inputs; one is run at a time.")
-        return found[0]
-
-    def _arrays(self, file: Path) -> list[NDArray[np.float32]]:
-        """Embedded images or spectrograms of a file, in the order of axes that transformers has."""
-        graph = self.network.graph
-        try:
-            given = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{file} is no array of numpy's: {error}.") from error
-        name, shape = _input(graph)
-        if not isinstance(given, np.ndarray) or given.dtype.kind != "f" or given.shape[-len(shape) :] != shape:
-            about = f"{given.dtype} of shape {given.shape}" if isinstance(given, np.ndarray) else "several arrays"
-            raise InputError(f"{file} holds {about}; the model takes {_wanted(graph)}.")
-        if not np.isfinite(given).all():
-            raise InputError(f"{file} holds values that are not finite.")
-        arrays = given.reshape(-1, *shape).astype(np.float32)
-        return [self.part.embed(name, np.moveaxis(array, 0, -1)) for array in arrays]
+        return self.part.embed(given(self.network.graph), found[0])
 
     def calibration(self, file: Path | None = None) -> list[NDArray[np.float32]]:
         """What quantization looks at: the bundled sentences, or what a file holds, or noise in place of images.
@@ -238,10 +224,9 @@ class Embedder:
             if file is not None:
                 raise InputError("texts are calibrated with the bundled sentences; leave --calibration out.")
             return [self.part.embed("ids", self.token_ids(s)) for s in calibration_sentences()]
-        if file is not None:
-            return self._arrays(file)
-        name, shape = _input(self.network.graph)
-        return [self.part.embed(name, np.moveaxis(array, 0, -1)) for array in _noise(shape)]
+        graph = self.network.graph
+        arrays = read_arrays(file, graph) if file is not None else noise(graph)
+        return [self.part.embed(given(graph), array) for array in arrays]
 
     def require_text_embedding(self) -> None:
         """Check that the model gives texts' embeddings by the mean or the first token, which is what is tuned and kept.
@@ -374,21 +359,3 @@ def _values_digest(graph: Graph) -> str:
             if isinstance(value, np.ndarray):
                 found.update(np.ascontiguousarray(value).data)
     return found.hexdigest()
-
-
-def _noise(shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
-    """Noise of standard deviation 1, as normalized images have: white, and the same over areas of 8 x 8."""
-    rng = np.random.default_rng(0)
-    white = [rng.normal(size=shape) for _ in range(4)]
-    areas = []
-    for _ in range(4):
-        coarse = rng.normal(size=(shape[0], *(-(-s // 8) for s in shape[1:])))
-        fine = np.kron(coarse, np.ones((1, *[8] * (len(shape) - 1))))
-        areas.append(fine[(slice(None), *(slice(0, s) for s in shape[1:]))])
-    return [np.asarray(array, np.float32) for array in white + areas]
-
-
-def _wanted(graph: Graph) -> str:
-    name, shape = _input(graph)
-    what = "pixel_values" if name == "pixels" else "input_features"
-    return f"{what} of shape {shape}, as the model's processor gives them, in a .npy file"

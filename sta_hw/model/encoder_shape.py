@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .bert import PROJECTION, BertModel
 from .fp32 import evaluate
-from .graph import Activate, Attention, Embed, Graph, Linear, Mean, Norm, Select
+from .graph import Graph
+from .operations import Activate, Attention, Embed, Linear, Mean, Norm, Select
 
 __all__ = ["EncoderPart", "encoder_part"]
 

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .graph import (
+from .graph import Graph
+from .minilm import gelu, layer_norm
+from .operations import (
     Activate,
     Add,
     Array,
     Attention,
     Convolution,
     Embed,
-    Graph,
     Linear,
     Maximum,
     Mean,
@@ -28,7 +29,6 @@ from .graph import (
     Prepend,
     Select,
 )
-from .minilm import gelu, layer_norm
 
 __all__ = ["FUNCTIONS", "evaluate"]
 

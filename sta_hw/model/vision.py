@@ -70,7 +70,7 @@ class VisionModel:
         """
         from .encoder_shape import encoder_part
         from .families import load_network
-        from .graph import Convolution, Embed, Linear, Prepend
+        from .operations import Convolution, Embed, Linear, Prepend
 
         graph = load_network(folder).graph
         if graph.name not in ("vit", "deit") or not isinstance(graph.by_name.get("scores"), Linear):

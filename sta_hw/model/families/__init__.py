@@ -7,8 +7,10 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...files import read_json
-from ..checkpoint import Settings, Tensors, read_tensors
-from ..graph import Graph, Mean, Output
+from ..graph import Graph
+from ..operations import Mean, Output
+from ..settings import Settings
+from ..tensors import Tensors, read_tensors
 from . import bert, clip, vit, whisper
 from .sentences import Limits, modules, pool
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..checkpoint import Settings, Tensors
-from ..graph import TOKENS, Activate, Add, Embed, Input, Select
+from ..operations import TOKENS, Activate, Add, Embed, Input, Select
+from ..settings import Settings
+from ..tensors import Tensors
 from .layers import LINEAR, Builder, Layer
 
 __all__ = ["build", "classify"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ..checkpoint import Settings, Tensors
-from ..graph import Graph, Mean, Output, Prepend, Select
+from ..graph import Graph
+from ..operations import Mean, Output, Prepend, Select
+from ..settings import Settings
+from ..tensors import Tensors
 from .layers import Builder, Layer
 
 __all__ = ["FAMILIES", "build"]
@@ -30,6 +32,7 @@ def build(settings: Settings, tensors: Tensors, family: str) -> Graph:
         own.pass_over("text_config text_config_dict logit_scale_init_value")
         settings = own.part("vision_config", "vision_config_dict")
         settings.pass_over("projection_dim")  # CLIP's own counts.
+    settings.pass_over("dropout")  # of its early versions
     width, epsilon = settings.size("hidden_size", 768), settings.epsilon("layer_norm_eps", 1e-5)
     of = Layer(
         width, settings.size("intermediate_size", 3072), settings.size("num_attention_heads", 12),

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..checkpoint import Tensors
-from ..graph import Activate, Add, Array, Attention, Convolution, Embed, Graph, Input, Linear, Norm, Operation
+from ..graph import Graph
+from ..operations import Activate, Add, Array, Attention, Convolution, Embed, Input, Linear, Norm, Operation
+from ..tensors import Tensors
 
 __all__ = ["LINEAR", "Builder", "Layer"]
 

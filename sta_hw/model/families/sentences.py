@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...files import inside, read_json
-from ..checkpoint import Settings, read_tensors
-from ..graph import Activate, Maximum, Mean, Normalize, Operation, Output, Select
+from ..operations import Activate, Maximum, Mean, Normalize, Operation, Output, Select
+from ..settings import Settings
+from ..tensors import read_tensors
 from .layers import Builder
 
 __all__ = ["Limits", "modules", "pool"]

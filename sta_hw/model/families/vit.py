@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..checkpoint import Settings, Tensors
-from ..graph import Add, Graph, Linear, Output, Prepend, Select
+from ..graph import Graph
+from ..operations import Add, Linear, Output, Prepend, Select
+from ..settings import Settings
+from ..tensors import Tensors
 from .layers import Builder, Layer
 
 __all__ = ["FAMILIES", "build"]

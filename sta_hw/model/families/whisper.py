@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ..checkpoint import Settings, Tensors
-from ..graph import Activate, Convolution, Graph, Input, Mean, Output
+from ..graph import Graph
+from ..operations import Activate, Convolution, Input, Mean, Output
+from ..settings import Settings
+from ..tensors import Tensors
 from .layers import Builder, Layer
 
 __all__ = ["FAMILIES", "build"]

@@ -1,0 +1,284 @@
+"""What a network computes: operations, each of which gives one value that later ones name.
+
+A value has a shape: the number of tokens (`TOKENS` where the text decides it, an integer where an image does), then
+its width; the result of a pooling has the width alone. Arrays are float32. An operation is a dataclass here, a
+function in `fp32`, and a row of docs/models.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "TOKENS",
+    "Activate",
+    "Add",
+    "Array",
+    "Attention",
+    "Convolution",
+    "Embed",
+    "Input",
+    "Linear",
+    "Maximum",
+    "Mean",
+    "Norm",
+    "Normalize",
+    "Operation",
+    "Output",
+    "Prepend",
+    "Select",
+    "Shape",
+    "ShapeError",
+]
+
+Array = NDArray[np.float32]
+Shape = tuple[int | str, ...]
+
+TOKENS = "tokens"
+"""The number of tokens, where it is that of the text."""
+
+
+class ShapeError(Exception):
+    """What is wrong with an operation, as a sentence."""
+
+
+def _expect(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ShapeError(sentence)
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """An operation, and the value it gives.
+
+    Attributes
+    ----------
+    name : str
+        The value's, unique in its graph.
+    inputs : names of values that earlier operations give
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+
+    arity = 1
+
+    def shape(self, *given: Shape) -> Shape:
+        """The value's shape, from those of the inputs; one input of any shape gives the same."""
+        return given[0]
+
+    def attributes(self) -> dict[str, object]:
+        """What there is beside name and inputs."""
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("name", "inputs")]
+        return {n: getattr(self, n) for n in names}
+
+
+@dataclass(frozen=True, eq=False)
+class Input(Operation):
+    """What is given: token ids of shape (tokens,), an image (height, width, channels), features (frames, bins)."""
+
+    given: Shape
+
+    arity = 0
+
+    def shape(self, *given: Shape) -> Shape:
+        return self.given
+
+
+@dataclass(frozen=True, eq=False)
+class Embed(Operation):
+    """A row of a table for every token.
+
+    Attributes
+    ----------
+    table : Array, shape (rows, width)
+    rows : str
+        Which row: ``token``, the token's id; ``position``, its number in the text; ``first``, row 0 for all.
+    offset : int
+        Row of position 0.
+    padding : int or None
+        RoBERTa's positions: they count the tokens that are not this one; this one always has the row before
+        the first position's.
+    """
+
+    table: Array
+    rows: str = "token"
+    offset: int = 0
+    padding: int | None = None
+
+    def shape(self, *given: Shape) -> Shape:
+        wanted = 2 if self.rows == "position" and len(given[0]) == 2 else 1  # Positions ask for the number alone.
+        _expect(len(given[0]) == wanted, f"takes token ids, not a value of shape {given[0]}")
+        _expect(self.table.ndim == 2, f"has a table of shape {self.table.shape}; it is (rows, width)")
+        _expect(self.rows in ("token", "position", "first"), f"has rows {self.rows!r}")
+        return (given[0][0], self.table.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Operation):
+    """A convolution over one or two dimensions, channels last; its result is (positions, channels), row after row.
+
+    Attributes
+    ----------
+    weight : Array, shape (channels out, channels in, size) or (channels out, channels in, height, width)
+    bias : Array, shape (channels out,)
+    stride, padding : one integer for each dimension
+    """
+
+    weight: Array
+    bias: Array
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+
+    def shape(self, *given: Shape) -> Shape:
+        *sizes, channels = given[0]
+        kernel = self.weight.shape[2:]
+        _expect(len(sizes) == len(kernel), f"has a kernel of {len(kernel)} dimensions for a value of shape {given[0]}")
+        _expect(channels == self.weight.shape[1], f"takes {self.weight.shape[1]} channels, not {channels}")
+        count = 1
+        for size, length, stride, padding in zip(sizes, kernel, self.stride, self.padding, strict=True):
+            _expect(isinstance(size, int), "takes a fixed size")
+            _expect(int(size) + 2 * padding >= length, f"has a kernel of {length} for a size of {size}")
+            count *= (int(size) + 2 * padding - length) // stride + 1
+        return (count, self.weight.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Prepend(Operation):
+    """Constant tokens ahead of the others: a class token, a distillation token.
+
+    Attributes
+    ----------
+    rows : Array, shape (tokens, width)
+    """
+
+    rows: Array
+
+    def shape(self, *given: Shape) -> Shape:
+        count, width = given[0]
+        _expect(width == self.rows.shape[1], f"puts tokens of width {self.rows.shape[1]} ahead of a width of {width}")
+        _expect(isinstance(count, int), "takes a fixed number of tokens")
+        return (int(count) + len(self.rows), width)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Operation):
+    """``x @ weight.T + bias``.
+
+    Attributes
+    ----------
+    weight : Array, shape (width out, width in)
+    bias : Array, shape (width out,)
+    """
+
+    weight: Array
+    bias: Array
+
+    def shape(self, *given: Shape) -> Shape:
+        out, into = self.weight.shape
+        _expect(given[0][-1] == into, f"takes a width of {into}, not {given[0][-1]}")
+        _expect(self.bias.shape == (out,), f"has {out} rows of weights and a bias of shape {self.bias.shape}")
+        return (*given[0][:-1], out)
+
+
+@dataclass(frozen=True, eq=False)
+class Norm(Operation):
+    """LayerNorm over the width.
+
+    Attributes
+    ----------
+    weight, bias : Arrays, shape (width,)
+    epsilon : float
+        Added to the variance.
+    """
+
+    weight: Array
+    bias: Array
+    epsilon: float
+
+    def shape(self, *given: Shape) -> Shape:
+        for array in (self.weight, self.bias):
+            _expect(array.shape == (given[0][-1],), f"has {array.shape[0]} parameters for a width of {given[0][-1]}")
+        return given[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Attention(Operation):
+    """Softmax of scaled scores times values, from query, key and value, in so many heads.
+
+    Attributes
+    ----------
+    heads : int
+    causal : bool
+        A token attends to itself and those before it alone.
+    """
+
+    heads: int
+    causal: bool = False
+
+    arity = 3
+
+    def shape(self, *given: Shape) -> Shape:
+        _expect(
+            given[0] == given[1] == given[2], f"takes query, key, value of one shape, not {', '.join(map(str, given))}"
+        )
+        width = given[0][-1]
+        _expect(int(width) % self.heads == 0, f"has {self.heads} heads, which do not divide a width of {width}")
+        return given[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Activate(Operation):
+    """A function of every element: one of `fp32.FUNCTIONS`."""
+
+    function: str
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Operation):
+    """The sum of two values."""
+
+    arity = 2
+
+    def shape(self, *given: Shape) -> Shape:
+        _expect(given[0] == given[1], f"adds values of shapes {given[0]} and {given[1]}")
+        return given[0]
+
+
+class _Pooling(Operation):
+    def shape(self, *given: Shape) -> Shape:
+        _expect(len(given[0]) == 2, f"takes tokens, not a value of shape {given[0]}")
+        return given[0][1:]
+
+
+@dataclass(frozen=True, eq=False)
+class Select(_Pooling):
+    """One token's: `token` 0 is the first, -1 the last."""
+
+    token: int
+
+
+@dataclass(frozen=True, eq=False)
+class Mean(_Pooling):
+    """The mean over the tokens from number `first` on."""
+
+    first: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Maximum(_Pooling):
+    """The largest over the tokens, for each element of the width."""
+
+
+@dataclass(frozen=True, eq=False)
+class Normalize(Operation):
+    """Scaled to Euclidean length 1 over the width."""
+
+
+@dataclass(frozen=True, eq=False)
+class Output(Operation):
+    """A result under its name."""
