@@ -20,7 +20,9 @@ from sta_hw.model.bert import BertModel
 from sta_hw.presets import PRESETS
 
 TEXT = "the hardware is for that and this"
-RUN = ("--backend", "reference", "--preset", "ci", "--text", TEXT, "--json")
+RUN_IMAGE = ("--backend", "reference", "--text", TEXT, "--json")
+"""With a compiled model, which has its own hardware."""
+RUN = (*RUN_IMAGE, "--preset", "ci")
 
 
 def pruned(model: Path, output: Path, *more: object, nm: str = "4:16") -> tuple[Path, str]:
@@ -31,7 +33,7 @@ def pruned(model: Path, output: Path, *more: object, nm: str = "4:16") -> tuple[
 
 
 def embedding(*arguments: object) -> tuple[np.ndarray, dict[str, Any], str]:
-    result = run("run", *arguments, *RUN)
+    result = run("run", *arguments, *(RUN_IMAGE if str(arguments[0]).endswith(".npz") else RUN))
     figures = json.loads(result.stdout)
     return np.array(figures["embedding"]), figures, result.stderr
 
@@ -85,10 +87,10 @@ def test_images_run_with_their_own_checkpoint(tmp_path: Path) -> None:
     run("compile", "--model", first, "--text", TEXT, "--preset", "ci", "-o", image, "--json")
     assert embedding(image, "--model", first)[1]["compared_with"] == str(first)
     for other, what in ((second, "other weights ("), (third, "other tokenizer (")):
-        refused = run("run", image, "--model", other, *RUN, status=2).stderr
+        refused = run("run", image, "--model", other, *RUN_IMAGE, status=2).stderr
         assert str(first) in refused and str(other) in refused and what in refused
-    assert str(first) in run("run", image, *RUN, status=2).stderr  # all-MiniLM-L6-v2
-    assert "--nm is not used" in run("run", image, "--nm", "2:4", "--model", first, *RUN, status=2).stderr
+    assert str(first) in run("run", image, *RUN_IMAGE, status=2).stderr  # all-MiniLM-L6-v2
+    assert "--nm is not used" in run("run", image, "--nm", "2:4", "--model", first, *RUN_IMAGE, status=2).stderr
     moved = tmp_path / "moved"
     shutil.move(first, moved)
     assert embedding(image, "--model", moved)[1]["compared_with"] == str(moved)  # the content counts
@@ -138,7 +140,7 @@ def test_prune_knows_what_it_made(tmp_path: Path) -> None:
     other, said = pruned(make_checkpoint(tmp_path / "b" / "model", 1), output)
     assert other != folder and not said and {p.name: p.read_bytes() for p in folder.iterdir()} == whole
     assert pruned(model, output, "--seed", 1)[0] != folder
-    assert pruned(model, output, "--rate", 1e-3)[0] != folder
+    assert pruned(model, output, "--steps", 1, "--rate", 1e-3)[0] != folder
     # The model's content counts: weights, then the tokenizer.
     make_checkpoint(model, 7)
     again, said = pruned(model, output)
