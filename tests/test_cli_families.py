@@ -72,6 +72,17 @@ def test_a_text(text: Path) -> None:
     assert found["tokens"] == 7 and len(found["logits"]) == 3 and found["cosine_with_dense_fp32"] > 0.99
 
 
+def test_a_model_of_few_positions(tmp_path: Path) -> None:
+    """Fewer than the sentences for calibration and pruning have tokens."""
+    saved(
+        tmp_path, "BertModel", TEXT | {"num_hidden_layers": 1, "vocab_size": len(WORDS), "max_position_embeddings": 8}
+    )
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+    given = ("--model", tmp_path, "--text", "the hardware skips", "--preset", "ci", "--backend", "reference", "--json")
+    assert json.loads(run("run", *given, "--nm", "dense").stdout)["cosine_with_dense_fp32"] > 0.99
+    assert json.loads(run("run", *given, "--nm", "2:4").stdout)["tokens"] == 6
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "problem"),
     [

@@ -223,10 +223,15 @@ class Embedder:
         if self.tokenizer is not None:
             if file is not None:
                 raise InputError("texts are calibrated with the bundled sentences; leave --calibration out.")
-            return [self.part.embed("ids", self.token_ids(s)) for s in calibration_sentences()]
+            return [self.part.embed("ids", ids) for ids in self._cut(calibration_sentences())]
         graph = self.network.graph
         arrays = read_arrays(file, graph) if file is not None else noise(graph)
         return [self.part.embed(given(graph), array) for array in arrays]
+
+    def _cut(self, sentences: list[str]) -> list[list[int]]:
+        """Token ids of bundled sentences, as many as the model has positions for."""
+        assert self.tokenizer is not None
+        return [self.tokenizer.token_ids(s)[: self.network.graph.most_tokens] for s in sentences]
 
     def require_text_embedding(self) -> None:
         """Check that the model gives texts' embeddings by the mean or the first token, which is what is tuned and kept.
@@ -255,11 +260,7 @@ class Embedder:
         as they are. Raises what `prune_model` and `calibration` do.
         """
         seen: list[list[int]] | list[NDArray[np.float32]]
-        if self.tokenizer is None:
-            seen = self.calibration(calibration)
-        else:
-            most = len(self.model.tensors["embeddings.position_embeddings.weight"])
-            seen = [self.tokenizer.token_ids(s)[:most] for s in pruning_sentences()]
+        seen = self.calibration(calibration) if self.tokenizer is None else self._cut(pruning_sentences())
         model = prune_model_once(self.model, patterns, seen, method=method, report=report)
         return replace(self, model=model, origin=self.source, pruner=method)
 
