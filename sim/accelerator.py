@@ -142,6 +142,8 @@ class AcceleratorModel:
         lib.accelerator_run.restype = ctypes.c_int64
         lib.accelerator_cycle.argtypes = [pointer]
         lib.accelerator_cycle.restype = ctypes.c_int64
+        lib.accelerator_under_way.argtypes = [pointer]
+        lib.accelerator_under_way.restype = ctypes.c_int64
         if trace:
             lib.accelerator_trace.argtypes = [pointer, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64]
         self._handle = lib.accelerator_open()
@@ -190,6 +192,45 @@ class AcceleratorModel:
         if answer:
             raise CheckError(f"writing register {name}: the bus answers {answer}")
 
+    def start(
+        self,
+        image: NDArray[np.uint8],
+        program_address: int,
+        *,
+        memory: MemoryModel | None = None,
+        base: int = 0x8000_0000,
+        limit: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """Start a program, interrupt enabled, and return at once with the copy of `image` it works on; as `run`."""
+        memory = memory or MemoryModel()
+        data = np.ascontiguousarray(image).copy()
+        low, high = memory.error or (0, 0)
+        self._memory = _Memory(
+            data.ctypes.data, base, len(data), memory.latency, round(memory.beats_per_cycle * 256), int(memory.shared),
+            round(memory.stall * 256), low, high, memory.seed,
+        )  # fmt: skip
+        self._image = data  # kept: the hardware may still read it when nobody else does
+        self.write("image_address", base)
+        self.write("image_size", len(data) if limit is None else limit)
+        self.write("program_address", program_address)
+        self.write("control", 0b101)
+        return data
+
+    def advance(self, cycles: int) -> int:
+        """Run so many cycles, or to the interrupt; returns how many it were."""
+        return self._library.accelerator_run(self._handle, ctypes.byref(self._memory), None, cycles, cycles)
+
+    @property
+    def under_way(self) -> int:
+        """Bursts that the accelerator began and the memory has not completed."""
+        return self._library.accelerator_under_way(self._handle)
+
+    @property
+    def transfers(self) -> tuple[int, int, int]:
+        """Since the last start: beats read, beats written, breaches of the protocol."""
+        state = self._memory
+        return state.reads_done, state.writes_done, state.protocol_errors
+
     def run(
         self,
         image: NDArray[np.uint8],
@@ -221,23 +262,14 @@ class AcceleratorModel:
         CheckError
             When the simulation makes no progress (with the streams that wait), or breaks the protocol.
         """
-        memory = memory or MemoryModel()
-        data = np.ascontiguousarray(image).copy()
-        low, high = memory.error or (0, 0)
-        self._memory = state = _Memory(
-            data.ctypes.data, base, len(data), memory.latency, round(memory.beats_per_cycle * 256), int(memory.shared),
-            round(memory.stall * 256), low, high, memory.seed,
-        )  # fmt: skip
+        data = self.start(image, program_address, memory=memory, base=base, limit=limit)
+        state = self._memory
         capacity = 1 << 16
         samples = np.zeros((capacity, _EVENT_BITS), np.uint16)
         events = np.zeros((1 << 20, 2), np.int64)
         timeline = _Timeline(
             samples.ctypes.data, capacity, period, _EVENT_BITS, 0, events.ctypes.data, len(events), 0, _EVENT_BITS
         )
-        self.write("image_address", base)
-        self.write("image_size", len(data) if limit is None else limit)
-        self.write("program_address", program_address)
-        self.write("control", 0b101)
         total = 0
         while True:
             slice_cycles = min(_SLICE, most - total)

@@ -45,6 +45,27 @@ struct Burst {
     int64_t ready;  // the cycle from which it may be answered
 };
 
+// What the accelerator offers on a channel must stay until it is taken.
+struct Offer {
+    bool waits = false;
+    uint64_t content = 0;
+    bool broken(bool valid, bool ready, uint64_t now) {
+        const bool bad = waits && (!valid || now != content);
+        waits = valid && !ready;
+        content = now;
+        return bad;
+    }
+};
+
+template <typename T>
+uint64_t digest(const T& port) {
+    uint8_t bytes[BUS_BYTES];
+    uint64_t value = 0;
+    from_port(port, bytes);
+    for (uint8_t byte : bytes) value = (value ^ byte) * 0x100000001B3ull;
+    return value;
+}
+
 }  // namespace
 
 extern "C" {
@@ -61,7 +82,7 @@ struct Memory {
     uint64_t error_low;      // bursts that touch [error_low, error_high) are answered with an error
     uint64_t error_high;
     uint64_t seed;
-    int64_t protocol_errors;  // out: bursts outside the memory, or data without an address
+    int64_t protocol_errors;  // out: bursts outside the memory, data without an address, offers changed or withdrawn
     int64_t reads_done, writes_done;
 };
 
@@ -87,6 +108,7 @@ struct Handle {
     int64_t read_credit = 0, write_credit = 0;
     bool prefer_write = false;
     bool r_valid = false, b_valid = false;
+    Offer ar, aw, w;
 #if TRACE
     Waveform* trace = nullptr;
     int64_t trace_from = 0, trace_to = 0;
@@ -160,6 +182,11 @@ static void tick(Handle* handle, Memory* memory) {
 
     m.clk = 0;
     m.eval();
+    const uint64_t ar = uint64_t(m.m_axi_araddr) << 8 | m.m_axi_arlen, aw = uint64_t(m.m_axi_awaddr) << 8 | m.m_axi_awlen;
+    const uint64_t w = digest(m.m_axi_wdata) + m.m_axi_wlast;
+    memory->protocol_errors += handle->ar.broken(m.m_axi_arvalid, m.m_axi_arready, ar) +
+                               handle->aw.broken(m.m_axi_awvalid, m.m_axi_awready, aw) +
+                               handle->w.broken(m.m_axi_wvalid, m.m_axi_wready, w);
     if (m.m_axi_arvalid && m.m_axi_arready)
         handle->reads.push_back({m.m_axi_araddr, uint32_t(m.m_axi_arlen) + 1, now + memory->latency});
     if (m.m_axi_rvalid && m.m_axi_rready) {
@@ -219,6 +246,7 @@ void accelerator_reset(Handle* handle, Memory* memory) {
     handle->writes.clear();
     handle->answers.clear();
     handle->r_valid = handle->b_valid = false;
+    handle->ar = handle->aw = handle->w = Offer{};
     handle->random.state = memory->seed * 0x9E3779B97F4A7C15ull + 0x1234567;
     m.rst = 1;
     for (int i = 0; i < 4; i++) {
@@ -268,6 +296,12 @@ uint64_t accelerator_read(Handle* handle, Memory* memory, uint32_t offset) {
         if (r) return answer;
     }
     return 99ull << 32;
+}
+
+// Bursts that were begun and not completed.
+int64_t accelerator_under_way(Handle* handle) {
+    const Model& m = handle->model;
+    return handle->reads.size() + handle->writes.size() + handle->answers.size() + m.m_axi_arvalid + m.m_axi_awvalid;
 }
 
 // Run until the interrupt, `most` cycles, or `patience` cycles without a transfer on the bus and without
