@@ -333,7 +333,7 @@ def test_commands_refuse_nan(name: str, checkpoint: Path, tmp_path: Path) -> Non
         "compile": ("--model", tmp_path / "m", "--preset", "ci", "--tokens", 4, "-o", tmp_path / "o.npz"),
         "run": ("--model", tmp_path / "m", "--preset", "ci", "--text", "w1 w2"),
         "report": ("--model", tmp_path / "m", "--preset", "ci", "--text", "w1 w2", "-o", tmp_path / "o.html"),
-        "prune": ("--model", tmp_path / "m", "--preset", "ci", "--steps", 1, "-o", tmp_path / "o"),
+        "prune": ("--model", tmp_path / "m", "--steps", 1, "-o", tmp_path / "o"),
     }
     result = command(name, *options[name])
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
