@@ -54,7 +54,8 @@ _PYTHON = (
     ("transformers", "transformers", "tests: Hugging Face's own models", False, _SPARSITY),
     ("hypothesis", "hypothesis", "property tests", False, "pip install hypothesis"),
     ("cocotbext-axi", "cocotbext.axi", "tests: AXI masters and slaves", False, "pip install cocotbext-axi"),
-    ("z3-solver", "z3", "proofs in the tests", False, "pip install z3-solver"),
+    ("fusesoc", "fusesoc", "tests: generated cores", False, "pip install fusesoc"),
+    ("pywellen", "pywellen", "tests: waveforms", False, "pip install pywellen"),
 )
 _PROGRAMS = (
     ("make", "test benches", True, "apt-get install make"),
@@ -119,19 +120,13 @@ def _said_version(command: list[str]) -> str | None:
 
 
 def _compilers() -> list[Tool]:
-    """The C++ compiler, by compiling and linking a line; and headers that waveforms need, likewise."""
+    """The C++ compiler, by compiling and linking a line."""
     compiler = os.environ.get("CXX", "g++")
     problem = _compiles(compiler, '#include <thread>\n#include <cstdint>\nextern "C" int f() { return 1; }\n')
     found = None if problem else _said_version([compiler, "--version"])
     cure = "apt-get install g++, or name another with the variable CXX"
-    tools = [Tool(compiler, "compiles simulations: run, report, trace, demo, bench", True, found,
-                  f"{cure}. ({problem})" if problem else cure)]  # fmt: skip
-    for header, library, package in (("zlib.h", "z", "zlib1g-dev"), ("lz4.h", "lz4", "liblz4-dev")):
-        source = f'#include <{header}>\nextern "C" int f() {{ return 1; }}\n'
-        works = found is not None and _compiles(compiler, source, f"-l{library}") is None
-        name = f"lib{library} ({header})"
-        tools.append(Tool(name, "trace: waveforms", False, "there" if works else None, f"apt-get install {package}"))
-    return tools
+    return [Tool(compiler, "compiles simulations: run, report, trace, demo, bench", True, found,
+                 f"{cure}. ({problem})" if problem else cure)]  # fmt: skip
 
 
 def _compiles(compiler: str, source: str, *options: str) -> str | None:

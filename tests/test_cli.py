@@ -59,7 +59,7 @@ def test_generate_json(tmp_path: Path) -> None:
         (("run", "missing.npz"), "missing.npz is not a compiled model"),
         (("run", "--backend", "gpu"), "backend 'gpu' is unknown; it is reference, rtl"),
         (("estimate", "--hidden", "100", "--heads", "7"), "heads = 7 does not divide hidden = 100; the nearest is 1"),
-        (("compile", "--tokens", "0"), "tokens = 0; a text has at least one"),
+        (("compile", "--tokens", "0"), "tokens = 0 is out of range; it is from 1 to"),
         (("compile", "--model", "nowhere"), "model folder nowhere"),
         (("compile", "--nm-table", "none.json"), "N:M table none.json"),
         (("report", "-o", "/dev/null/x.html"), "cannot be written"),
