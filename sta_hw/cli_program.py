@@ -18,7 +18,7 @@ from .compiler.model import CompiledModel
 from .compiler.prune import METHODS
 from .compiler.quantize import SCALES
 from .errors import CheckError, InputError
-from .files import distinct, replacing, write_all
+from .files import distinct, replacing, require_room, write_all
 from .isa import disassemble_text
 from .model.bert import LINEAR_NAMES
 from .model.table import DEFAULT_NM
@@ -327,6 +327,7 @@ def trace(
                     raise
             end = hardware.model.cycle
             hardware.model.close()
+            require_room(partial)  # the writers of waveforms are silent about a full disk
             if end <= start:
                 raise InputError(f"--start {start}: the program ends after {end} cycles; the nearest is {end - 1}.")
         return min(cycles, end - start)

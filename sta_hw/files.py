@@ -20,6 +20,7 @@ __all__ = [
     "read_json",
     "replacing",
     "replacing_all",
+    "require_room",
     "working_folder",
     "write_all",
     "write_bytes",
@@ -95,6 +96,19 @@ def write_all(contents: Mapping[Path, bytes | str]) -> None:
     with replacing_all(*contents) as partials:
         for partial, content in zip(partials, contents.values(), strict=True):
             partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def require_room(path: Path) -> None:
+    """Raise OSError if nothing more can be written to a file, as when a disk became full under it.
+
+    For files that another library wrote without saying whether all of it was.
+    """
+    with path.open("ab") as file:
+        size = file.tell()
+        file.write(bytes(1 << 16))
+        file.flush()
+        os.fsync(file.fileno())
+        file.truncate(size)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from sta_hw.errors import InputError, ToolError
-from sta_hw.files import distinct, inside, replacing, replacing_all, working_folder, write_all, write_text
+from sta_hw.files import (
+    distinct,
+    inside,
+    replacing,
+    replacing_all,
+    require_room,
+    working_folder,
+    write_all,
+    write_text,
+)
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
@@ -142,3 +151,12 @@ def test_a_working_folder_gives_all_or_the_logs(tmp_path: Path) -> None:
     with pytest.raises(ToolError, match="No space"), working_folder(out):
         raise OSError(28, "No space left on device")
     assert {p.name: p.read_text() for p in out.iterdir()} == {"top.bit": "1", "yosys.log": "why"}
+
+
+def test_a_file_that_cannot_grow_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "trace.vcd"
+    path.write_text("$end\n")
+    require_room(path)
+    assert path.read_text() == "$end\n"
+    with pytest.raises(OSError, match="No space left"):
+        require_room(Path("/dev/full"))
