@@ -9,6 +9,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Assert, Cat, Module, Signal
 from amaranth.lib import wiring
 
+from sta_hw.errors import ToolError
 from sta_hw.rtl.controller import Controller
 from sta_hw.rtl.emit import run_yosys
 
@@ -83,7 +84,7 @@ class Proof(wiring.Component):
 
 
 def prove(wrong: str | None, folder: Path) -> str:
-    """What Yosys prints; RuntimeError if it finds a counterexample, or no proof."""
+    """What Yosys prints; ToolError if it finds a counterexample, or no proof."""
     (folder / "proof.il").write_text(rtlil.convert(Proof(wrong), name="proof", emit_src=False))
     return run_yosys(_SCRIPT, folder, log=folder / "log")
 
@@ -94,5 +95,5 @@ def test_no_reset_is_lost_and_each_job_ends_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", ["a reset waits", "a start is always taken", "busy is a job"])
 def test_what_does_not_hold_is_not_proved(wrong: str, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="Yosys stopped"):
+    with pytest.raises(ToolError, match="proof did fail"):
         prove(wrong, tmp_path)

@@ -120,7 +120,7 @@ def emit_verilog(component: wiring.Component, name: str, *, hierarchy: bool = Fa
 
     Raises
     ------
-    RuntimeError
+    ToolError
         If Yosys fails.
     """
     text = rtlil.convert(component, name=name, emit_src=False)
