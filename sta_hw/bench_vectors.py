@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .compiler.encoder import compile_encoder
+from .compiler.image import Image
+from .compiler.limits import require_shape
 from .compiler.quantize import LinearParameters, shape_encoder
 from .config import Config
+from .errors import InputError
 from .formats import encode, prune
+from .isa import Instruction, Opcode, assemble
 from .model.bert import LINEAR_NAMES
 from .patterns import DENSE, Pattern
 from .reference.decoder import decoded_beats
@@ -134,12 +139,30 @@ def stream_vectors(top: str, config: Config) -> StreamVectors:
 
 
 def program_vectors(config: Config) -> ProgramVectors:
-    """One small encoder layer, its weights random whole numbers, for three tokens: every kind of instruction."""
+    """A program and its memory: one small encoder layer for three tokens, with every kind of instruction.
+
+    Where the hardware is too small for any such layer, a program that does nothing but end.
+    """
+    for hidden in (32, config.groups, 2 * config.groups):
+        for heads in (1, 2, 4, 8):
+            with suppress(InputError):
+                return _encoder_layer(config, hidden, heads)
+    program = np.frombuffer(assemble([Instruction(Opcode.HALT)], config), np.uint8)
+    image = Image(config)
+    address = image.add(program)
+    whole = image.finish()
+    return ProgramVectors(whole, run_program(whole, address, config), address)
+
+
+def _encoder_layer(config: Config, hidden: int, heads: int) -> ProgramVectors:
+    """One encoder layer, its weights random whole numbers; raises InputError if the hardware cannot hold it."""
     rng = np.random.default_rng(14)
     sparse = [p for p in config.patterns if p.m > 1]
     names = [(0, name) for name in LINEAR_NAMES]
     patterns = {key: sparse[i % len(sparse)] if sparse and i % 3 else DENSE for i, key in enumerate(names)}
-    shape = shape_encoder(32, 1, 1, 32, patterns)
+    require_shape(config, tokens=3, layers=1, hidden=hidden, heads=heads, intermediate=hidden,
+                  patterns={name: patterns[0, name] for name in LINEAR_NAMES})  # fmt: skip
+    shape = shape_encoder(hidden, heads, 1, hidden, patterns)
 
     def filled(linear: LinearParameters) -> LinearParameters:
         columns = len(linear.weights)
@@ -152,19 +175,19 @@ def program_vectors(config: Config) -> ProgramVectors:
 
     def norm(old):
         return dataclasses.replace(
-            old, scale=rng.integers(1 << 8, 1 << 12, 32), shift=rng.integers(-300, 300, 32),
-            multiplier=rng.integers(1 << 10, 1 << 14, 32),
+            old, scale=rng.integers(1 << 8, 1 << 12, hidden), shift=rng.integers(-300, 300, hidden),
+            multiplier=rng.integers(1 << 10, 1 << 14, hidden),
         )  # fmt: skip
 
     layer = shape.layers[0]
     layer = dataclasses.replace(
         layer, linear={name: filled(linear) for name, linear in layer.linear.items()},
-        score_multiplier=rng.integers(1 << 14, 1 << 15, 1), table=rng.integers(-128, 128, 256).astype(np.int16),
+        score_multiplier=rng.integers(1 << 14, 1 << 15, heads), table=rng.integers(-128, 128, 256).astype(np.int16),
         norm1=norm(layer.norm1), norm2=norm(layer.norm2),
     )  # fmt: skip
     quantized = dataclasses.replace(shape, layers=(layer,), embedding_norm=norm(shape.embedding_norm))
     program = compile_encoder(quantized, config, 3)
     image = program.image.copy()
-    size = 2 * 32 * config.rows
-    image[program.input_address :][:size] = rng.integers(-3000, 3000, 32 * config.rows).astype("<i2").view(np.uint8)
+    size = 2 * hidden * config.rows
+    image[program.input_address :][:size] = rng.integers(-3000, 3000, hidden * config.rows).astype("<i2").view(np.uint8)
     return ProgramVectors(image, run_program(image, program.program_address, config), program.program_address)

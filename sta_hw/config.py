@@ -285,6 +285,11 @@ class Config:
                 f"the accelerator needs rows at most groups x window = {self.groups * self.window} (a tile of keys "
                 f"is one window), and rows is {self.rows}; the nearest is {self.groups * self.window}."
             )
+        if self.groups * self.window < 8:
+            problems.append(
+                f"the accelerator reads positions in words of groups x window bits, whole bytes, and {self.groups} x "
+                f"{self.window} is {self.groups * self.window}; the nearest is groups = {8 // self.window}."
+            )
         if self.burst * self.bus_bytes > 4096:
             problems.append(
                 f"burst = {self.burst} beats of {self.bus_bytes} bytes exceed AXI's 4,096 bytes; the nearest is "

@@ -87,3 +87,10 @@ def test_hash_depends_on_every_parameter() -> None:
     assert set(changes) == {f.name for f in dataclasses.fields(Config)}
     hashes = {dataclasses.replace(base, **{k: v}).hash for k, v in changes.items()}
     assert len(hashes | {base.hash}) == len(changes) + 1
+
+
+def test_positions_come_in_whole_bytes() -> None:
+    """A word of positions of one group of four would be half a byte."""
+    with pytest.raises(ConfigError, match=r"1 x 4 is 4; the nearest is groups = 2\."):
+        Config(rows=4, groups=1, window=4, lanes=4, drain_lanes=2).require_accelerator()
+    Config(rows=4, groups=2, window=4, lanes=4, drain_lanes=2).require_accelerator()
