@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sta_hw.compiler.encoder import compile_encoder
-from sta_hw.compiler.lowering import tightest
+from sta_hw.compiler.lower.state import tightest
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import SCALES, quantize, shape_encoder
 from sta_hw.config import Config

@@ -9,7 +9,11 @@ from ..errors import InputError
 from ..isa import HEADER_BYTES, INSTRUCTION_BYTES, Result, assemble
 from ..model.bert import LINEAR_NAMES
 from .limits import require_program, require_shape
-from .lowering import WIDE, Lowering
+from .lower.attention import attention
+from .lower.linear import linear
+from .lower.norm import interleave_norms, norm, projected
+from .lower.pool import pool
+from .lower.state import WIDE, Lowering
 from .model import CompiledModel
 from .quantize import LinearParameters, QuantizedEncoder
 from .schedule import schedule
@@ -37,9 +41,9 @@ def lower(low: Lowering) -> None:
     within = position % config.groups * (size // config.groups) + position // config.groups
     order = np.concatenate([head * size + within for head in range(encoder.heads)])
     if encoder.projection:
-        low.projected(encoder.embedding_norm, encoder.projection)
+        projected(low, encoder.embedding_norm, encoder.projection)
     else:
-        low.norm("embeddings", encoder.embedding_norm, "x", needs="", gives="x0")
+        norm(low, "embeddings", encoder.embedding_norm, "x", needs="", gives="x0")
     query, key, value, projection, first, second = LINEAR_NAMES
     # A sum that goes on as the residual stream lies where the next one is written; the LayerNorm between has read it.
     streams = ("sum", "sum") if encoder.norm_first else ("x16", "y16")
@@ -50,29 +54,29 @@ def lower(low: Lowering) -> None:
             k.weights[order], k.pattern, k.bias[order], k.multiplier[order], k.shift[order], k.second[order]
         )
         x, y = f"x{number}", f"y{number}"
-        low.linear(f"{number}.{key}", permuted, "x8", Result.TRANSPOSE, "k", needs=x, gives=f"k{number}")
-        low.linear(f"{number}.{value}", p.linear[value], "x8", Result.STORE8, "v", needs=x, gives=f"v{number}")
-        low.linear(f"{number}.{query}", p.linear[query], "x8", Result.STORE8, "q", needs=x, gives=f"q{number}")
-        low.attention(number, p)
-        for label, parameters, source, residual, norm, target, needs, gives in (
+        linear(low, f"{number}.{key}", permuted, "x8", Result.TRANSPOSE, "k", needs=x, gives=f"k{number}")
+        linear(low, f"{number}.{value}", p.linear[value], "x8", Result.STORE8, "v", needs=x, gives=f"v{number}")
+        linear(low, f"{number}.{query}", p.linear[query], "x8", Result.STORE8, "q", needs=x, gives=f"q{number}")
+        attention(low, number, p)
+        for label, parameters, source, residual, scales, target, needs, gives in (
             (projection, p.linear[projection], "c", streams[0], p.norm1, "y", f"c{number}", y),
             (second, p.linear[second], "f", streams[1], p.norm2, "x", f"f{number}", f"x{number + 1}"),
         ):
             if label == second:
-                low.linear(
+                linear(low,
                     f"{number}.{first}", p.linear[first], "y8", Result.ACTIVATE, "f", needs=y, gives=f"f{number}",
                     table=p.table,
                 )  # fmt: skip
             before = len(low.steps)
-            low.linear(
+            linear(low,
                 f"{number}.{label}", parameters, source, Result.RESIDUAL, "sum", needs=needs,
                 gives=f"sum {label} {number}", residual=residual,
             )  # fmt: skip
             count = len(low.steps) - before
-            low.norm(f"layer {number} norm", norm, target, needs=f"sum {label} {number}", gives=gives)
-            low.interleave_norms(count)
+            norm(low, f"layer {number} norm", scales, target, needs=f"sum {label} {number}", gives=gives)
+            interleave_norms(low, count)
     low.weight = 1.0
-    low.pool("x8", needs=f"x{len(encoder.layers)}")
+    pool(low, "x8", needs=f"x{len(encoder.layers)}")
 
 
 def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> CompiledModel:

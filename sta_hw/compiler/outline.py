@@ -22,7 +22,7 @@ from ..isa import INSTRUCTION_BYTES, Instruction, Opcode, layout_of
 from ..patterns import Pattern
 from .encoder import check_shape, lower
 from .image import Image
-from .lowering import Lowering
+from .lower.state import Lowering
 from .quantize import LinearParameters, QuantizedEncoder, shape_encoder
 from .schedule import Scheduled, order
 

@@ -1,0 +1,1 @@
+"""Operations become steps and loads: a module for each kind of operation."""

@@ -1,0 +1,157 @@
+"""Linear layers: tiles, chunks, N:M and encoding of every product."""
+
+from __future__ import annotations
+
+import math
+from itertools import zip_longest
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ...formats.nm import bits_per_weight
+from ...isa import Opcode, Result, Target
+from ...patterns import DENSE, Pattern
+from ...runtime.products import best_depth
+from ..image import parameter_words
+from ..quantize import LinearParameters
+from ..schedule import RING_SHARE, Load, Step
+from .state import Lowering
+
+__all__ = ["linear"]
+
+
+def linear(
+    low: Lowering, label: str, p: LinearParameters, source: str, result: Result, target: str, *,
+    needs: str, gives: str, residual: str = "", table: NDArray | None = None,
+) -> None:  # fmt: skip
+    """All products of one linear layer: chunk of columns after chunk, tile after tile."""
+    cfg = low.config
+    pattern, encoding = supported(low, label, p.pattern)
+    found = low.found(p, pattern)
+    why_not = (
+        ""
+        if str(pattern) == str(found)
+        else (f"found {found}, but the table says {p.pattern}" if pattern.density > found.density else "")
+    )
+    columns, reduction = p.weights.shape
+    depth = best_depth(cfg, reduction, pattern)
+    passes = math.ceil(reduction / (cfg.groups * depth))
+    values_each = passes * (depth // pattern.m * pattern.n)
+    # Columns' values that one word of positions goes with.
+    per_word = values_each / passes if encoding == "bitmap" else cfg.window // max(1, pattern.m.bit_length() - 1)
+    width = chunk_width(low, label, columns, values_each, passes, depth, per_word if encoding != "dense" else math.inf)
+    order = low.groups
+    tiles = low.repeat(low.tiles, 1)
+    for chunk, chunk_weight in low.repeat(math.ceil(columns / width), len(tiles)):
+        first = chunk * width
+        part = slice(first, min(first + width, columns))
+        count = part.stop - part.start
+        value_words, positions_there = low.words(p, part, pattern, depth, encoding)
+        names = {n: low.name(n) for n in ("values", "positions", "parameters")}
+        words = parameter_words(p.bias[part], p.multiplier[part], p.shift[part], p.second[part])
+        loads = pieces(low, Target.PARAMETERS, words, names["parameters"], 1)
+        # In pieces that alternate: those that find room go ahead of the last ones, which may have to wait.
+        values = pieces(low, Target.VALUES, value_words, names["values"], 4)
+        positions = []
+        if len(positions_there):
+            positions = pieces(low, Target.POSITIONS, positions_there, names["positions"], 4)
+        loads += [p for pair in zip_longest(positions, values) for p in pair if p is not None]
+        if table is not None and first == 0:
+            address = low.image.add(table.astype("<i2"))
+            loads.append(Load(Target.TABLE, 256, address, low.beats(512)))
+        order.append(loads)
+        for tile, weight in tiles:
+            fields = {
+                "window_address": low.tile_address(source, tile),
+                "window_beats": low.beats(passes * cfg.groups * depth * cfg.rows),
+                "encoding": {"dense": 0, "index": 1, "bitmap": 2}[encoding], "n": pattern.n,
+                "m_log2": pattern.m.bit_length() - 1, "depth": depth, "columns": count, "passes": passes,
+                "wide": int(result in (Result.STORE16, Result.RESIDUAL)),
+                "count0": len(value_words), "stride0": 1, "count1": 1, "count2": 1, "count3": 1,
+                "positions_count": len(positions_there), "parameters_step": 1,
+                "result": int(result), "result_address": low.tile_address(target, tile, first),
+            }  # fmt: skip
+            bases = {"values_base": (names["values"], 0), "parameters_base": (names["parameters"], 0)}
+            if len(positions_there):
+                bases["positions_base"] = (names["positions"], 0)
+            if residual:
+                fields["residual_address"] = low.tile_address(residual, tile, first)
+            last = part.stop == columns
+            low.steps.append(
+                Step(
+                    Opcode.PRODUCT, fields, len(order) - 1, bases, ((needs, tile),),
+                    ((gives, tile),) if last else (), label, weight=low.weight * chunk_weight * weight,
+                )
+            )  # fmt: skip
+    low.layers.append(
+        {
+            "layer": label, "columns": columns, "reduction": reduction, "nm": str(found), "eligible": str(found),
+            "used": str(pattern), "why_not": why_not,
+            "encoding": encoding, "depth": depth, "passes": passes, "chunk": width,
+            "work": low.tokens * columns * reduction * pattern.density,
+            "bytes": math.ceil(columns * reduction * bits_per_weight(pattern, encoding, cfg.window) / 8),
+        }
+    )  # fmt: skip
+
+
+def supported(low: Lowering, label: str, pattern: Pattern) -> tuple[Pattern, str]:
+    """The pattern the hardware runs a layer with (dense if N = M), and the smaller of its encodings."""
+    if pattern.dense:
+        return DENSE, "dense"
+    try:
+        low.config.require(pattern)
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from None
+    return pattern, min(low.config.encodings, key=lambda e: bits_per_weight(pattern, e, low.config.window))
+
+
+def chunk_width(
+    low: Lowering, label: str, columns: int, values_each: int, passes: int, depth: int, values_per_position: float
+) -> int:
+    """Columns whose weights are on chip at a time: a multiple of `groups`, as equal as possible."""
+    cfg = low.config
+    # Half of the ring leaves the other half to the next chunk. More is worth a wait where loading the windows
+    # of a pass would otherwise take longer than computing it; and it costs nothing where all columns fit
+    # beside the chunk before, but spares the bus a second reading of the windows.
+    beats = values_each // passes
+    load = cfg.groups * depth * cfg.rows // cfg.lanes
+    limit = min(int(cfg.parameter_words * 0.5), cfg.columns if passes > 1 else columns)
+
+    def room(share: float) -> int:
+        values = min(cfg.weight_words * share, cfg.position_words * share * values_per_position)
+        return min(int(values) // values_each, limit)
+
+    most = room(0.5)
+    words = columns * values_each
+    fits = columns <= room(RING_SHARE) and words <= cfg.weight_words - low.words_before
+    if fits and columns / math.ceil(columns / max(most, 1)) * beats < 2 * load:
+        most = columns
+    elif most * beats < 1.25 * load:
+        most = room(RING_SHARE)
+    most = most // cfg.groups * cfg.groups
+    if most == 0:
+        share = RING_SHARE * min(1.0, cfg.position_words * values_per_position / cfg.weight_words)
+        wanted = 1 << (math.ceil(cfg.groups * values_each / share) - 1).bit_length()
+        raise InputError(
+            f"{label}: {cfg.groups} columns of weights take {cfg.groups * values_each} words, more than fits "
+            f"beside the next ones in weight_words = {cfg.weight_words}; {wanted} would do."
+        )
+    width = math.ceil(columns / math.ceil(columns / most) / cfg.groups) * cfg.groups
+    low.words_before = width * values_each
+    return width
+
+
+def pieces(low: Lowering, target: Target, words: NDArray[np.uint8], base: str, count: int) -> list[Load]:
+    """LOADs of consecutive words, several so that the first may go before all room is free."""
+    cfg = low.config
+    width = words.shape[1]
+    unit = max(1, cfg.bus_bytes // width)  # words in a bus word
+    total = math.ceil(len(words) / unit) * unit
+    address = low.image.add(words, total * width)
+    step = math.ceil(total / count / unit) * unit
+    loads = []
+    for start in range(0, total, step):
+        size = min(step, total - start)
+        loads.append(Load(target, size, address + start * width, low.beats(size * width), base=None if start else base))
+    return loads

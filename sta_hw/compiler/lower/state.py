@@ -1,0 +1,117 @@
+"""What all of a compilation's operations are lowered into: steps, loads, the image and its buffers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...config import Config
+from ...errors import InputError
+from ...formats.nm import encode
+from ...patterns import DENSE, Pattern
+from ..image import Image, position_words
+from ..quantize import LinearParameters, QuantizedEncoder
+from ..schedule import Load, Step
+
+__all__ = ["WIDE", "Lowering", "tightest"]
+
+WIDE = ("sum", "x16", "y16", "out", "embedded", "e16")
+"""Buffers of 16-bit values."""
+
+
+class Lowering:
+    """Everything of one compilation."""
+
+    def __init__(self, encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
+        self.encoder, self.config, self.tokens = encoder, config, tokens
+        self.tiles = math.ceil(tokens / config.rows)
+        self.image = self.new_image()
+        self.steps: list[Step] = []
+        self.groups: list[list[Load]] = []
+        self.layers: list[dict[str, Any]] = []
+        self._names = 0
+        self.words_before = 0  # on-chip words of the chunk before
+        # How many steps one stands for (an outline's; 1 in a program), now and in each layer.
+        self.weight = 1.0
+        self.layer_weights = [1.0] * len(encoder.layers)
+        rows, hidden = config.rows, encoder.hidden
+        # Windows of the last tile may be read up to a whole pass beyond its end.
+        slack = config.groups * config.window * rows
+        byte = self.tiles * rows
+        self.buffers = {
+            name: self.image.reserve(byte * width * size + slack)
+            for name, width, size in (
+                ("sum", hidden, 2), ("x16", hidden, 2), ("x8", hidden, 1), ("y16", hidden, 2), ("y8", hidden, 1),
+                ("q", hidden, 1), ("k", hidden, 1), ("v", hidden, 1), ("c", hidden, 1),
+                ("f", encoder.intermediate, 1), ("out", hidden, 2),
+            )
+        }  # fmt: skip
+        self.widths = {"f": encoder.intermediate}
+
+    def new_image(self) -> Image:
+        """Where all is laid out."""
+        return Image(self.config)
+
+    def repeat(self, count: int, inner: int, attention: bool = False) -> list[tuple[int, float]]:
+        """Numbers of a loop's iterations, of `inner` products each, and how many each stands for."""
+        return [(i, 1.0) for i in range(count)]
+
+    def refuse(self, problem: str) -> None:
+        """What cannot be compiled, for its number of tokens."""
+        raise InputError(problem)
+
+    def within(self, start: int, stop: int) -> list[int]:
+        """Row tiles from `start` to `stop`."""
+        return list(range(start, stop))
+
+    def words(
+        self, p: LinearParameters, part: slice, pattern: Pattern, depth: int, encoding: str
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Values and position words of some columns, as they lie in memory."""
+        cfg = self.config
+        encoded = encode(p.weights[part], pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding)
+        positions = position_words(encoded) if len(encoded.positions) else np.zeros((0, 1), np.uint8)
+        return encoded.values.view(np.uint8), positions
+
+    def found(self, p: LinearParameters, pattern: Pattern) -> Pattern:
+        """The sparsest pattern that a layer's weights have."""
+        return tightest(p.weights, self.config)
+
+    def tile_address(self, buffer: str, tile: int, column: int = 0) -> int:
+        """Address of a tile's column."""
+        size = 2 if buffer in WIDE else 1
+        width = self.widths.get(buffer, self.encoder.hidden)
+        return self.buffers[buffer] + (tile * width + column) * self.config.rows * size
+
+    def name(self, what: str) -> str:
+        """A name for a load's base."""
+        self._names += 1
+        return f"{what}{self._names}"
+
+    def beats(self, count: int) -> int:
+        """Bus words of so many bytes."""
+        return math.ceil(count / self.config.bus_bytes)
+
+    def key_blocks(self) -> tuple[int, int]:
+        """Window depth of a block of keys, and blocks."""
+        cfg = self.config
+        halves = cfg.rows // cfg.groups
+        depth = min(cfg.window, math.ceil(self.tokens / (cfg.groups * halves)) * halves)
+        return depth, math.ceil(self.tokens / (cfg.groups * depth))
+
+
+def tightest(weights: NDArray[np.int8], config: Config) -> Pattern:
+    """The sparsest pattern the hardware has that holds for `weights`; dense if none does."""
+    best = DENSE
+    for m in sorted({p.m for p in config.patterns if p.m > 1}):
+        columns, reduction = weights.shape
+        padded = np.zeros((columns, math.ceil(reduction / m) * m), bool)
+        padded[:, :reduction] = weights != 0
+        n = max(1, int(padded.reshape(columns, -1, m).sum(-1).max()))
+        pattern = Pattern(n, m)
+        if n < m and pattern in config.patterns and pattern.density < best.density:
+            best = pattern
+    return best
