@@ -1,5 +1,6 @@
 """Boards: what is on them, the configuration that fills each, and their top levels."""
 
-from .registry import BOARDS, Board, board
+from .description import Board
+from .registry import BOARDS, board
 
 __all__ = ["BOARDS", "Board", "board"]

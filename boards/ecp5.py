@@ -10,11 +10,11 @@ from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import In
 
-from sta_hw.config import Config
 from sta_hw.errors import InputError
-from sta_hw.rtl.axi import master_ports
+from sta_hw.rtl.bus.axi import master_ports
+from sta_hw.spec.config import Config
 
-from .registry import Board
+from .description import Board
 
 __all__ = ["Ecp5Top", "Pll", "pll"]
 

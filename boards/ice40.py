@@ -9,7 +9,7 @@ from amaranth.lib import io
 
 from sta_hw.errors import InputError
 
-from .registry import Board
+from .description import Board
 
 __all__ = ["Ice40Top"]
 

@@ -20,15 +20,15 @@ from rich.console import Console
 
 from boards import BOARDS, board
 from sta_hw.bench import Figure, Report
-from sta_hw.cli import show_report
-from sta_hw.config import Config
+from sta_hw.cli.main import show_report
 from sta_hw.files import write_text
 from sta_hw.fpga.build import prepare_board
 from sta_hw.fpga.fit import ESTIMATE_ERROR, LOGIC, estimate, logic_counts
 from sta_hw.fpga.flow import synthesize_top
 from sta_hw.fpga.parts import PARTS, Part
 from sta_hw.fpga.synthesis import synthesize
-from sta_hw.presets import preset
+from sta_hw.spec.config import Config
+from sta_hw.spec.presets import preset
 
 RESULTS = Path(__file__).parent / "results"
 OUTPUT = RESULTS / "fpga-fit.json"

@@ -22,14 +22,14 @@ from rich.table import Table
 from boards import BOARDS, board
 from sta_hw.bench import tool_versions
 from sta_hw.bench.engine import fraction_of_ideal
-from sta_hw.config import Config
 from sta_hw.errors import CheckError
 from sta_hw.files import replacing, write_text
 from sta_hw.fpga.build import build_board
 from sta_hw.fpga.flow import synthesize_top
 from sta_hw.fpga.parts import PARTS
-from sta_hw.patterns import parse_nm
-from sta_hw.presets import preset
+from sta_hw.spec.config import Config
+from sta_hw.spec.patterns import parse_nm
+from sta_hw.spec.presets import preset
 
 HISTORY = Path(__file__).parent / "results" / "fpga-history.json"
 PICTURE = Path(__file__).parent.parent / "docs" / "fpga-history.png"

@@ -23,9 +23,6 @@ from rich.table import Table
 
 from sta_hw.bench import tool_versions
 from sta_hw.files import write_text
-from sta_hw.model.embedder import Embedder
-from sta_hw.patterns import Pattern, parse_nm
-from sta_hw.presets import PRESETS
 from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.finetune import Tuning, fine_tune
 from sta_hw.sparsity.idp import idp, levels_down, steps_by_level
@@ -33,6 +30,9 @@ from sta_hw.sparsity.methods import domino_patterns
 from sta_hw.sparsity.methods import prune as work_through
 from sta_hw.sparsity.pruners import PRUNERS
 from sta_hw.sparsity.workbench import Workbench
+from sta_hw.spec.patterns import Pattern, parse_nm
+from sta_hw.spec.presets import PRESETS
+from sta_hw.tasks.embedder import Embedder
 
 RESULTS = Path(__file__).parent / "results" / "sparsity.json"
 CONFIG = PRESETS["reference"]

@@ -18,10 +18,10 @@ import typer
 from rich.console import Console
 
 from sta_hw.bench import Figure, Report
-from sta_hw.cli import show_report
-from sta_hw.config import Config
+from sta_hw.cli.main import show_report
 from sta_hw.files import write_text
-from sta_hw.presets import PRESETS
+from sta_hw.spec.config import Config
+from sta_hw.spec.presets import PRESETS
 
 SIZES = ((8, 4), (16, 8), (32, 16), (64, 32))
 
@@ -38,7 +38,7 @@ def emit_only(size: str) -> None:
     """The measured process: times the emission and prints what it took."""
     import time
 
-    from sta_hw.generate import component
+    from sta_hw.generate.generator import component
     from sta_hw.rtl.emit import emit_verilog
 
     rows, groups = map(int, size.split("x"))

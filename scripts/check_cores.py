@@ -17,8 +17,8 @@ from pathlib import Path
 
 from sim import verilator
 from sta_hw.errors import ConfigError
-from sta_hw.generate import TOPS, generate
-from sta_hw.presets import BOARD_PRESETS, PRESETS
+from sta_hw.generate.generator import TOPS, generate
+from sta_hw.spec.presets import BOARD_PRESETS, PRESETS
 
 
 def main() -> int:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sta_hw.config import Config
 from sta_hw.errors import CheckError
-from sta_hw.isa import Error
-from sta_hw.registers import COUNTERS, register
+from sta_hw.spec.config import Config
+from sta_hw.spec.isa import Error
+from sta_hw.spec.registers import COUNTERS, register
 
 from .native import BLOCK_MEMORY, PRIMITIVES, compile_library
 from .verilog import module_verilog

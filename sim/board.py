@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-from sta_hw.config import Config
 from sta_hw.fpga.litedram import Sdram, generate_controller
-from sta_hw.rtl.board_core import BoardCore
+from sta_hw.rtl.board.board_core import BoardCore
+from sta_hw.rtl.board.engine_board import EngineBoard
 from sta_hw.rtl.emit import emit_verilog
-from sta_hw.rtl.engine_board import EngineBoard
+from sta_hw.spec.config import Config
 
 from .native import PRIMITIVES, compile_library
 

@@ -1,6 +1,6 @@
 """The cocotb bench of the accelerator's buses: cocotbext-axi drives AXI4-Lite and answers AXI4.
 
-It runs inside the simulator; tests/test_axi.py writes the cases and reads what came out.
+It runs inside the simulator; tests/rtl/bus/test_axi.py writes the cases and reads what came out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import First, RisingEdge, Timer
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiResp, AxiSlave, MemoryRegion
 
-from sta_hw.registers import register
+from sta_hw.spec.registers import register
 
 
 class _Region(MemoryRegion):

@@ -26,7 +26,7 @@ __all__ = ["Case", "run_cocotb"]
 
 @dataclass(frozen=True)
 class Case:
-    """Beats for the inputs (as `sta_hw.runtime.beats` makes them), and how many each output gives."""
+    """Beats for the inputs (as `sta_hw.host.beats` makes them), and how many each output gives."""
 
     inputs: Mapping[str, NDArray[np.uint32]]
     expected: Mapping[str, int]

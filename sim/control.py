@@ -1,6 +1,6 @@
 """Registers and controller in RTL against their model, cycle by cycle, under random writes, reads and core behaviour.
 
-``python -m sim.control --cycles 10000000`` runs as long as one likes; tests/test_control.py a million cycles.
+``python -m sim.control --cycles 10000000`` runs as long as one likes; tests/sim/test_control.py a million cycles.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sta_hw.config import Config
 from sta_hw.errors import CheckError
-from sta_hw.presets import PRESETS, preset
-from sta_hw.registers import COUNTERS, REGISTERS, capabilities, register
-from sta_hw.rtl.control import Registers
+from sta_hw.rtl.control.registers import Registers
 from sta_hw.rtl.emit import emit_verilog
+from sta_hw.spec.config import Config
+from sta_hw.spec.presets import PRESETS, preset
+from sta_hw.spec.registers import COUNTERS, REGISTERS, capabilities, register
 
 from .control_model import ControlModel, Seen
 from .native import compile_library

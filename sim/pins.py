@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from boards import Board
-from sta_hw.config import Config
 from sta_hw.fpga.build import prepare_board
 from sta_hw.rtl.emit import run_yosys
+from sta_hw.spec.config import Config
 
 from .board import SimulatedPort
 from .native import PRIMITIVES

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import sta_hw
 from sta_hw.cache import cache_folder, keep, kept
-from sta_hw.config import Config
 from sta_hw.rtl.emit import emit_verilog
 from sta_hw.rtl.tops import component
+from sta_hw.spec.config import Config
 
 __all__ = ["generator_sources", "module_verilog"]
 

@@ -27,10 +27,10 @@ MORE = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark them."""
     here = Path(__file__).parent
-    if gone := [module for module in sorted(QUICK) if not (here / f"test_{module}.py").exists()]:
+    if gone := [module for module in sorted(QUICK) if not any(here.rglob(f"test_{module}.py"))]:
         raise pytest.UsageError(f"tests/conftest.py: there is no test of {', '.join(gone)}")
     for item in items:
-        name = item.nodeid.removeprefix("tests/")
+        name = item.nodeid.partition("[")[0].rpartition("/")[2]
         module = name.split(".py")[0].removeprefix("test_")
         chosen = module in QUICK and not any(name.startswith(test) for test in SLOWER)
         if chosen or any(name.startswith(test) for test in MORE):

@@ -9,10 +9,10 @@ from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from sta_hw.config import Config
 from sta_hw.formats import encode, prune
-from sta_hw.patterns import Pattern
-from sta_hw.runtime.products import Product, Requantization
+from sta_hw.host.products import Product, Requantization
+from sta_hw.spec.config import Config
+from sta_hw.spec.patterns import Pattern
 
 
 def random_product(

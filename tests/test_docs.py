@@ -24,13 +24,13 @@ import typer
 from boards import BOARDS
 from sim import verilator
 from sta_hw.bench import BENCHES
-from sta_hw.cli_app import app
-from sta_hw.config import Config
+from sta_hw.cli.app import app
 from sta_hw.formats import bits_per_weight
 from sta_hw.fpga.parts import PARTS
-from sta_hw.patterns import parse_nm
-from sta_hw.presets import BOARD_PRESETS, PRESETS
-from sta_hw.rtl.array import multiplier_latency
+from sta_hw.rtl.engine.array import multiplier_latency
+from sta_hw.spec.config import Config
+from sta_hw.spec.patterns import parse_nm
+from sta_hw.spec.presets import BOARD_PRESETS, PRESETS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
@@ -54,10 +54,10 @@ SLOW = {
 """Beginnings of commands that `make docs-commands` runs."""
 NEVER = {
     "make": "sets up or tests all of the project, this file among it; `make -n` knows the target",
-    "litex_server": "does not end; tests/test_terminal.py runs it",
-    "fusesoc": "builds simulations; tests/test_fusesoc.py runs every target",
-    "verilator": "NAME stands for one's own; tests/test_generate.py lints so",
-    "iverilog": "the same; tests/test_fusesoc.py runs the benches",
+    "litex_server": "does not end; tests/sim/test_terminal.py runs it",
+    "fusesoc": "builds simulations; tests/generate/test_fusesoc.py runs every target",
+    "verilator": "NAME stands for one's own; tests/generate/test_generate.py lints so",
+    "iverilog": "the same; tests/generate/test_fusesoc.py runs the benches",
 }
 WITHOUT_A_BOARD = {
     "sta-hw flash": "there is no bitstream, or nothing to write it to",
@@ -141,8 +141,7 @@ def known_values(words: list[str]) -> Iterator[tuple[str, bool]]:
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c.place} {c.text}")
 def test_a_command_is_one(command: Command) -> None:
     """Program, command, options and names are there; their values convert."""
-    import sta_hw.cli  # noqa: F401  the commands
-    from sta_hw import cli_cache, cli_demo, cli_fpga, cli_program, cli_sparsity  # noqa: F401
+    from sta_hw.cli import cache, demo, fpga, main, program, sparsity  # noqa: F401  the commands
 
     program, *rest = command.words
     assert program in PROGRAMS
@@ -309,7 +308,7 @@ def test_the_latencies_of_the_multipliers() -> None:
 
 def test_every_command_has_json() -> None:
     """As the README says."""
-    from sta_hw import cli, cli_cache, cli_demo, cli_fpga, cli_program, cli_sparsity  # noqa: F401
+    from sta_hw.cli import cache, demo, fpga, main, program, sparsity  # noqa: F401
 
     group = typer.main.get_command(app)
     for name, command in group.commands.items():  # type: ignore[attr-defined]

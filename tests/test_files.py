@@ -10,16 +10,7 @@ from pathlib import Path
 import pytest
 
 from sta_hw.errors import InputError, ToolError
-from sta_hw.files import (
-    distinct,
-    inside,
-    replacing,
-    replacing_all,
-    require_room,
-    working_folder,
-    write_all,
-    write_text,
-)
+from sta_hw.files import distinct, inside, replacing, replacing_all, require_room, working_folder, write_all, write_text
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..compiler.encoder import compile_encoder
-from ..model.embedder import Embedder, read_patterns
-from ..presets import PRESETS
-from ..runtime.backends import ReferenceBackend
+from ..run.backends import ReferenceBackend
+from ..spec.presets import PRESETS
+from ..tasks.embedder import Embedder, read_patterns
 from .report import Figure, Report
 
 __all__ = ["run"]

@@ -8,9 +8,10 @@ from typing import Any
 from ..compiler.encoder import compile_encoder
 from ..compiler.quantize import quantize
 from ..errors import InputError
-from ..patterns import Pattern
-from ..presets import PRESETS
-from ..runtime.backends import ReferenceBackend, RtlBackend, compare
+from ..run.backends import ReferenceBackend, RtlBackend
+from ..run.outcome import compare
+from ..spec.patterns import Pattern
+from ..spec.presets import PRESETS
 from .report import Figure, Report
 
 __all__ = ["run"]

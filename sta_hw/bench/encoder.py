@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..model.embedder import Embedder, read_patterns
-from ..presets import PRESETS
-from ..runtime.backends import ReferenceBackend, RtlBackend, compare
+from ..run.backends import ReferenceBackend, RtlBackend
+from ..run.outcome import compare
+from ..spec.presets import PRESETS
+from ..tasks.embedder import Embedder, read_patterns
 from .report import Figure, Report
 
 __all__ = ["run"]

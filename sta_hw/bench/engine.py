@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..config import Config
 from ..formats import prune
-from ..patterns import Pattern, parse_nm
-from ..presets import PRESETS
-from ..runtime.products import Product, Requantization, tile_batch, tile_linear
-from ..runtime.rtl import EngineModel
+from ..host.products import Product, Requantization, tile_batch, tile_linear
+from ..run.rtl import EngineModel
+from ..spec.config import Config
+from ..spec.patterns import Pattern, parse_nm
+from ..spec.presets import PRESETS
 from .report import Figure, Report
 
 __all__ = ["fraction_of_ideal", "run"]

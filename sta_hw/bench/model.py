@@ -8,13 +8,13 @@ from typing import Any
 
 from ..compiler.encoder import compile_encoder
 from ..compiler.quantize import shape_encoder
-from ..config import Config
-from ..isa import Error
+from ..cycles.machine import estimate_cycles
+from ..cycles.timing import MachineTiming
 from ..model.bert import LINEAR_NAMES
-from ..patterns import parse_nm
-from ..perf.model import estimate_cycles
-from ..perf.timing import MachineTiming
-from ..presets import PRESETS, preset
+from ..spec.config import Config
+from ..spec.isa import Error
+from ..spec.patterns import parse_nm
+from ..spec.presets import PRESETS, preset
 from .report import Figure, Report
 
 __all__ = ["BAR", "CONFIGURATIONS", "MEMORIES", "SHAPES", "Shape", "compare", "run"]

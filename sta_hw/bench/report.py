@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..config import Config
+from ..spec.config import Config
 
 __all__ = ["Figure", "Report", "tool_versions"]
 

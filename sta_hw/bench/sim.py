@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..model.embedder import Embedder, read_patterns
-from ..patterns import Pattern
-from ..presets import PRESETS
-from ..runtime.backends import RtlBackend
-from ..runtime.products import Requantization, tile_linear
-from ..runtime.rtl import EngineModel
+from ..host.products import Requantization, tile_linear
+from ..run.backends import RtlBackend
+from ..run.rtl import EngineModel
+from ..spec.patterns import Pattern
+from ..spec.presets import PRESETS
+from ..tasks.embedder import Embedder, read_patterns
 from .report import Figure, Report
 
 __all__ = ["run"]

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config
-from ..presets import PRESETS
 from ..reference.softmax import SoftmaxRow
-from ..runtime.rtl import SoftmaxModel
+from ..run.rtl import SoftmaxModel
+from ..spec.config import Config
+from ..spec.presets import PRESETS
 from .report import Figure, Report
 
 __all__ = ["distributions", "normalised", "run"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..config import Config
 from ..errors import ConfigError
-from ..isa import HEADER_BYTES
-from ..patterns import parse_nm
-from ..provenance import Provenance
+from ..formats.provenance import Provenance
+from ..spec.config import Config
+from ..spec.isa import HEADER_BYTES
+from ..spec.patterns import parse_nm
 
 __all__ = ["FORMAT", "check_places", "configuration", "described_fields"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..config import Config
 from ..errors import InputError
-from ..isa import HEADER_BYTES, INSTRUCTION_BYTES, Result, assemble
 from ..model.bert import LINEAR_NAMES
+from ..spec.config import Config
+from ..spec.isa import HEADER_BYTES, INSTRUCTION_BYTES, Result, assemble
 from .limits import require_program, require_shape
 from .lower.attention import attention
 from .lower.linear import linear

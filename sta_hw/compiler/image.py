@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config
 from ..formats.nm import EncodedMatrix
+from ..spec.config import Config
 from .quantize import NormParameters
 
 __all__ = ["Image", "norm_words", "parameter_words", "position_words"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from ..config import Config
 from ..errors import InputError
-from ..isa import COMMON
-from ..patterns import Pattern
+from ..spec.config import Config
+from ..spec.isa import COMMON
+from ..spec.patterns import Pattern
 from .schedule import RING_SHARE
 
 __all__ = ["most", "require_program", "require_shape", "shape_problems"]

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config
 from ..errors import InputError
 from ..files import write_bytes
-from ..isa import Instruction, disassemble
-from ..provenance import GENERATOR, Provenance, bytes_digest
+from ..formats.provenance import GENERATOR, Provenance, bytes_digest
+from ..spec.config import Config
+from ..spec.isa import Instruction, disassemble
 from .description import FORMAT, check_places, configuration, described_fields
 from .embedded import quantize_embedded
 from .quantize import POOL_FACTOR

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config
 from ..formats.nm import stream_lengths
-from ..isa import INSTRUCTION_BYTES, Instruction, Opcode, layout_of
-from ..patterns import Pattern
+from ..spec.config import Config
+from ..spec.isa import INSTRUCTION_BYTES, Instruction, Opcode, layout_of
+from ..spec.patterns import Pattern
 from .encoder import check_shape, lower
 from .image import Image
 from .lower.state import Lowering

@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..formats.nm import keep_mask, prune, satisfies
 from ..model.bert import BertModel, Product
 from ..model.finite import require_finite
-from ..patterns import Pattern
+from ..spec.patterns import Pattern
 
 __all__ = [
     "DAMPING",

@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..formats.nm import keep_mask
 from ..model.bert import LINEAR_NAMES, PROJECTION, BertModel
 from ..model.finite import require_finite
-from ..patterns import DENSE, Pattern
+from ..spec.patterns import DENSE, Pattern
 from .calibration import Calibration, require_normalizable
 from .scales import (
     LARGEST_BIAS,
@@ -37,7 +37,7 @@ from .scales import (
     linear_steps,
     score_factor,
     wide_scale,
-)  # fmt: skip
+)
 
 __all__ = [
     "SCALES",

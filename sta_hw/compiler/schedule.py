@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from ..config import Config
 from ..errors import InputError
-from ..isa import Instruction, Opcode, Target
+from ..spec.config import Config
+from ..spec.isa import Instruction, Opcode, Target
 
 __all__ = ["RING_SHARE", "Load", "Scheduled", "Step", "order", "schedule"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ENCODINGS, SUPPORTED_WINDOWS
 from ..errors import InputError
-from ..patterns import Pattern
+from ..spec.config import ENCODINGS, SUPPORTED_WINDOWS
+from ..spec.patterns import Pattern
 
 __all__ = [
     "EncodedMatrix",

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import Config
 from ..errors import CheckError, InputError
 from ..files import working_folder
-from ..presets import BOARD_PRESETS, PRESETS
+from ..rtl.board.uart_bridge import SERIAL_TIMEOUT
 from ..rtl.emit import emit_verilog
-from ..rtl.uart_bridge import SERIAL_TIMEOUT
+from ..spec.config import Config
+from ..spec.presets import BOARD_PRESETS, PRESETS
 from .fit import refusal, require_fit
 from .litedram import generate_controller
 from .synthesis import Routed, pack, place_and_route, synthesize
@@ -40,29 +40,22 @@ def prepare_board(board: Any, config: Config, folder: Path) -> list[str]:
     sources = []
     timeout = round(board.frequency * SERIAL_TIMEOUT)
     if board.top == "accelerator":
-        from boards.ecp5 import Ecp5Top
-
-        from ..rtl.board_core import BoardCore
+        from ..rtl.board.board_core import BoardCore
 
         controller = generate_controller(board.sdram, board.frequency, config.bus_bytes)
         core = BoardCore(config, controller.start_up, board.divisor, timeout)
         (folder / "board_core.v").write_text(emit_verilog(core, "board_core"))
         (folder / "litedram_core.v").write_text(controller.verilog)
         sources += ["board_core.v", "litedram_core.v"]
-        top: Any = Ecp5Top(board, config)
     else:
-        from boards.ecp5 import Ecp5Top
-        from boards.ice40 import Ice40Top
-
-        from ..rtl.engine_board import EngineBoard
+        from ..rtl.board.engine_board import EngineBoard
 
         core = EngineBoard(config, board.divisor, timeout)
         (folder / "board_core.v").write_text(emit_verilog(core, "board_core"))
         sources += ["board_core.v"]
-        top = Ice40Top(board) if board.chip.family == "ice40" else Ecp5Top(board, config)
     for tool in ("YOSYS", "NEXTPNR_ECP5", "ECPPACK", "NEXTPNR_ICE40", "ICEPACK"):
         os.environ.setdefault(tool, tool.lower())  # Amaranth wants them named; they are run from here
-    plan = platform.prepare(top, "top")
+    plan = platform.prepare(board.make_top(board, config), "top")
     for name, text in plan.files.items():
         if name in ("top.il", "top.lpf", "top.pcf"):
             (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())

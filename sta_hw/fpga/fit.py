@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import Config
 from ..errors import InputError
+from ..spec.config import Config
 from .parts import Part, choose_multiplier, vector_multipliers
 
 __all__ = [

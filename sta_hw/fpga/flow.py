@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
 from ..files import working_folder
 from ..rtl.emit import emit_verilog
 from ..rtl.tops import component
+from ..spec.config import Config
 from .parts import Part
 from .synthesis import place_and_route, synthesize
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from ..config import Config
 from ..errors import InputError
+from ..spec.config import Config
 
 __all__ = ["PARTS", "Part", "choose_multiplier", "part", "vector_multipliers"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..patterns import Pattern
+from ..spec.patterns import Pattern
 from .bert import LINEAR_NAMES, BertModel
 
 __all__ = ["mixed_patterns", "random_ids", "random_model"]

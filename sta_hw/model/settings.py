@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..patterns import listed
+from ..spec.patterns import listed
 
 __all__ = ["Settings"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..patterns import Pattern
+from ..spec.patterns import Pattern
 
 __all__ = ["decoded_beats"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config
 from ..errors import CheckError
-from ..isa import BODIES, Error, Instruction, Opcode, Result, Target, disassemble
+from ..spec.config import Config
+from ..spec.isa import BODIES, Error, Instruction, Opcode, Result, Target, disassemble
 from .engine import matrix_sums
 from .requantizer import requantize
 from .softmax import SoftmaxRows
@@ -56,7 +56,7 @@ class ProgramRun:
     image : uint8 array
     saturated : dict of int
         How many groups of values, as the hardware computes them side by side, had one at an end of its range: the
-        counters of the same names (sta_hw/registers.py).
+        counters of the same names (sta_hw/spec/registers.py).
     """
 
     image: NDArray[np.uint8]

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config
 from ..errors import CheckError
+from ..spec.config import Config
 
 __all__ = ["WeightsError", "command_problem", "dense_weights", "positions_problem", "stream_faults"]
 

@@ -6,17 +6,17 @@ from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, M
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from ..config import Config
-from ..registers import COUNTERS
-from .axi import lite_ports, master_ports
-from .control import Registers
+from ..spec.config import Config
+from ..spec.registers import COUNTERS
+from .bus.axi import lite_ports, master_ports
+from .control.registers import Registers
 from .core import COMPLETED_BITS, EVENTS, Core
 
 __all__ = ["Accelerator"]
 
 
 class Accelerator(wiring.Component):
-    """Runs programs from memory (sta_hw/isa.py); sta_hw/registers.py lists its registers.
+    """Runs programs from memory (sta_hw/spec/isa.py); sta_hw/spec/registers.py lists its registers.
 
     Parameters
     ----------

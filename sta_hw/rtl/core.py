@@ -6,20 +6,20 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
-from ..config import Config
-from ..isa import Error, Target
-from .attention import AttentionSoftmax
-from .dispatch import dispatch
-from .dma import ReadMaster, WriteMaster
-from .engine import Engine
-from .feeds import ParameterFeed, WindowFeed
-from .fetch import Fetch
-from .layouts import COUNT_BITS, Encoding
-from .loader import Loader
-from .norm import Norm
-from .queue import Queue
-from .results import ResultPath
-from .sequencer import StreamedMemory
+from ..spec.config import Config
+from ..spec.isa import Error, Target
+from .bus.dma import ReadMaster, WriteMaster
+from .control.dispatch import dispatch
+from .control.fetch import Fetch
+from .engine.engine import Engine
+from .primitives.layouts import COUNT_BITS, Encoding
+from .primitives.queue import Queue
+from .primitives.sequencer import StreamedMemory
+from .units.attention import AttentionSoftmax
+from .units.feeds import ParameterFeed, WindowFeed
+from .units.loader import Loader
+from .units.norm import Norm
+from .units.results import ResultPath
 
 __all__ = ["READ_CLIENTS", "WRITE_CLIENTS", "Core"]
 

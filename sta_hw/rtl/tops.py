@@ -6,12 +6,12 @@ from typing import Any
 
 from amaranth.lib import wiring
 
-from ..config import Config
 from ..errors import InputError
+from ..spec.config import Config
 from .accelerator import Accelerator
-from .decoder import Decoder
-from .engine import Engine
-from .softmax import Softmax
+from .engine.decoder import Decoder
+from .engine.engine import Engine
+from .units.softmax import Softmax
 
 __all__ = ["TOPS", "component"]
 

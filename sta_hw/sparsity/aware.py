@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..compiler.quantize import quantize
-from ..config import Config
 from ..model.minilm import calibration_sentences
-from ..patterns import Pattern
+from ..spec.config import Config
+from ..spec.patterns import Pattern
 from .encoder import Encoder, pad
 from .finetune import Distillation, FineTuned, Tuning, fine_tune, sparse_masks
 from .hardware import HardwareEncoder

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..formats.nm import best_encoding, bits_per_weight
-from ..patterns import Pattern
+from ..spec.patterns import Pattern
 
 __all__ = ["Compression", "compression"]
 

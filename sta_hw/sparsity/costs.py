@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..config import Config
+from ..compiler.shape import estimate_encoder
 from ..errors import InputError
 from ..model.bert import LINEAR_NAMES, BertModel
-from ..patterns import Pattern
-from ..perf.shape import estimate_encoder
+from ..spec.config import Config
+from ..spec.patterns import Pattern
 
 __all__ = ["BUDGETS", "cycles_of", "layer_costs"]
 

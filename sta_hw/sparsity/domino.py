@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..patterns import Pattern
+from ..spec.patterns import Pattern
 from .masks import nm_mask
 from .pruners import Batch
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ..config import Config
 from ..errors import InputError
 from ..files import replacing
+from ..formats.provenance import Source
 from ..model.bert import BertModel
-from ..model.embedder import Embedder
-from ..provenance import Source
+from ..spec.config import Config
+from ..tasks.embedder import Embedder
 from .compression import Compression, compression
 from .costs import cycles_of
 from .encoder import Encoder

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from ..errors import InputError
-from ..patterns import Pattern
+from ..spec.patterns import Pattern
 from .encoder import pad
 from .masks import divergence, nm_mask
 from .state import load_state, save_state

@@ -18,14 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..compiler.embedded import quantize_embedded
-from ..compiler.quantize import (
-    LayerParameters,
-    LinearParameters,
-    NormParameters,
-    QuantizedEncoder,
-    norm_factor,
-)
-from ..config import Config
+from ..compiler.quantize import LayerParameters, LinearParameters, NormParameters, QuantizedEncoder, norm_factor
 from ..errors import InputError
 from ..formats.nm import satisfies
 from ..model.bert import LINEAR_NAMES
@@ -33,6 +26,7 @@ from ..reference.engine import matrix_sums
 from ..reference.requantizer import requantize
 from ..reference.softmax import COARSE_BITS, FRACTION_BITS, SoftmaxRows
 from ..reference.vector import activate, add_residual, layer_norm
+from ..spec.config import Config
 from .encoder import Encoder
 
 __all__ = ["HardwareEncoder"]

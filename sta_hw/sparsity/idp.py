@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..patterns import Pattern
+from ..spec.patterns import Pattern
 from .finetune import FineTuned, Task, Tuning, fine_tune, new_optimizer
 
 __all__ = ["Level", "idp", "levels_down", "steps_by_level"]

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import Config
 from ..errors import InputError
 from ..files import write_text
-from ..model.embedder import Embedder
-from ..patterns import Pattern
-from ..provenance import GENERATOR, bytes_digest, digest, patterns_digest, text_table
+from ..formats.provenance import GENERATOR, bytes_digest, digest, patterns_digest, text_table
+from ..spec.config import Config
+from ..spec.patterns import Pattern
+from ..tasks.embedder import Embedder
 from .finetune import Tuning
 from .state import is_whole
 from .store import Stored, load_pruned

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..patterns import Pattern
+from ..spec.patterns import Pattern
 
 __all__ = ["Key", "divergence", "nm_mask"]
 

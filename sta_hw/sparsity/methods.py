@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import nn
 
-from ..config import Config
 from ..errors import InputError
-from ..patterns import Pattern
+from ..spec.config import Config
+from ..spec.patterns import Pattern
 from .costs import cycles_of, layer_costs
 from .domino import domino_search, sensitivities
 from .encoder import Encoder

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..compiler.prune import DAMPING, RIDGE, InputStatistics, prune_weights, toward_dense
 from ..errors import InputError
-from ..patterns import Pattern
+from ..spec.patterns import Pattern
 from .masks import nm_mask
 
 __all__ = [

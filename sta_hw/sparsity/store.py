@@ -9,10 +9,10 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import write_all, write_text
+from ..formats.provenance import GENERATOR, Source, bytes_digest, digest, patterns_digest, text_table, weights_digest
 from ..model.bert import BertModel
-from ..model.embedder import OWN_TABLE, read_patterns
-from ..patterns import Pattern
-from ..provenance import GENERATOR, Source, bytes_digest, digest, patterns_digest, text_table, weights_digest
+from ..spec.patterns import Pattern
+from ..tasks.embedder import OWN_TABLE, read_patterns
 
 __all__ = ["DESCRIPTION", "PRUNED", "Stored", "compared_with", "dense_source", "load_pruned", "save_pruned"]
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..compiler.quantize import quantize
-from ..config import Config
 from ..model.bert import BertModel
-from ..model.embedder import Embedder
 from ..model.minilm import calibration_sentences
-from ..patterns import Pattern
+from ..spec.config import Config
+from ..spec.patterns import Pattern
+from ..tasks.embedder import Embedder
 from .encoder import Encoder, pad
 from .finetune import Distillation
 from .hardware import HardwareEncoder

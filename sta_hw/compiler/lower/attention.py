@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from ...errors import InputError
-from ...isa import Opcode, Result, Target
+from ...spec.isa import Opcode, Result, Target
 from ..image import parameter_words
 from ..quantize import LayerParameters
 from ..schedule import RING_SHARE, Load, Step

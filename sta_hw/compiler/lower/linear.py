@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...formats.nm import bits_per_weight
-from ...isa import Opcode, Result, Target
-from ...patterns import DENSE, Pattern
-from ...runtime.products import best_depth
+from ...formats.tiling import best_depth
+from ...spec.isa import Opcode, Result, Target
+from ...spec.patterns import DENSE, Pattern
 from ..image import parameter_words
 from ..quantize import LinearParameters
 from ..schedule import RING_SHARE, Load, Step

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...isa import Opcode, Result
 from ...model.bert import PROJECTION
+from ...spec.isa import Opcode, Result
 from ..image import norm_words
 from ..quantize import LinearParameters, NormParameters
 from ..schedule import Step

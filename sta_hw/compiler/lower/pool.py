@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...isa import Opcode, Result, Target
 from ...reference.requantizer import quantize_factor
+from ...spec.isa import Opcode, Result, Target
 from ..image import parameter_words
 from ..quantize import POOL_FACTOR
 from ..schedule import RING_SHARE, Load, Step

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...config import Config
 from ...errors import InputError
 from ...formats.nm import encode
-from ...patterns import DENSE, Pattern
+from ...spec.config import Config
+from ...spec.patterns import DENSE, Pattern
 from ..image import Image, position_words
 from ..quantize import LinearParameters, QuantizedEncoder
 from ..schedule import Load, Step

@@ -1,0 +1,207 @@
+"""The command line: generate, bench, doctor; the modules beside add the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from ..errors import CheckError, ConfigError, InputError
+from ..files import distinct
+from ..spec.config import Config
+from ..spec.presets import PRESETS
+from .app import Unused, app, end
+from .configuration import changed, manifest_file, read_configuration
+from .paths import folder_problem
+from .terminal import JsonOption, print_json, print_table, say, watched
+
+__all__ = ["main", "show_report"]
+
+
+def main() -> None:
+    """Entry point: every error becomes one message on stderr and an exit status; see `sta_hw.cli.app`."""
+
+    def run() -> int | None:
+        from . import cache, demo, fpga, program, sparsity  # noqa: F401  add their commands
+
+        return app(standalone_mode=False)
+
+    sys.exit(end(run))
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"sta-hw {__version__}")
+        raise typer.Exit
+
+
+def _configure(preset_name: str, options: dict[str, Any], problems: list[str]) -> Config | None:
+    """The preset with the options that were given; what is wrong is added to `problems`."""
+    base = PRESETS["reference"]
+    try:
+        base = read_configuration(preset_name)
+    except ConfigError as error:
+        problems.extend(error.problems)
+    try:
+        return changed(base, {name: value for name, value in options.items() if value is not None})
+    except ConfigError as error:
+        problems.extend(error.problems)
+        return None
+
+
+_SOFTMAX = ("softmax_lanes", "softmax_block")
+_ACCELERATOR = ("weight_words", "parameter_words", "norm_columns")
+_ARRAY = ("rows", "lanes", "drain_lanes", "multiplier", "window_memory")
+_WEIGHTS = ("groups", "window", "nm", "encodings", "columns")
+_MOST_MACS = 8192
+"""Of a generated array: Yosys takes a minute and half a gigabyte for each 1,500 or so."""
+
+
+@app.command(
+    epilog="Example: sta-hw generate --rows 16 --groups 8 --nm 2:4,1:4,dense --top engine -o build/engine",
+    unused=[
+        Unused(_SOFTMAX, lambda o: o["top"] in ("engine", "accelerator", "decoder"), "but by --top softmax"),
+        Unused(_ACCELERATOR, lambda o: o["top"] in ("engine", "softmax", "decoder"), "but by --top accelerator"),
+        Unused(_ARRAY, lambda o: o["top"] in ("softmax", "decoder"), "by --top softmax or decoder"),
+        Unused(_WEIGHTS, lambda o: o["top"] == "softmax", "by --top softmax"),
+    ],
+)
+def generate(
+    rows: Annotated[int | None, typer.Option(help="Rows of the array (tokens).")] = None,
+    groups: Annotated[int | None, typer.Option(help="Groups of the array (windows).")] = None,
+    window: Annotated[int | None, typer.Option(help="Activations per window: 4, 8, 16 or 32.")] = None,
+    nm: Annotated[str | None, typer.Option(help="any, or a list such as 2:4,1:4,dense.")] = None,
+    encodings: Annotated[str | None, typer.Option(help="index, bitmap or index,bitmap.")] = None,
+    lanes: Annotated[int | None, typer.Option(help="Rows loaded per cycle.")] = None,
+    drain_lanes: Annotated[int | None, typer.Option(help="Results drained per cycle.")] = None,
+    columns: Annotated[int | None, typer.Option(help="Accumulator depth, a power of two.")] = None,
+    multiplier: Annotated[
+        str | None, typer.Option(help="auto, dsp, lut, or for two rows pair, dsp-pair, mac16.")
+    ] = None,
+    window_memory: Annotated[str | None, typer.Option(help="block or distributed.")] = None,
+    softmax_lanes: Annotated[int | None, typer.Option(help="Softmax elements per cycle.")] = None,
+    softmax_block: Annotated[int | None, typer.Option(help="Softmax elements that share an exponent.")] = None,
+    weight_words: Annotated[int | None, typer.Option(help="Accelerator: words of weights on chip.")] = None,
+    parameter_words: Annotated[int | None, typer.Option(help="Accelerator: columns' parameters on chip.")] = None,
+    norm_columns: Annotated[int | None, typer.Option(help="Accelerator: LayerNorm columns on chip.")] = None,
+    top: Annotated[str, typer.Option(help="accelerator, engine, softmax or decoder.")] = "engine",
+    preset: Annotated[str, typer.Option(help=f"Start from: {', '.join(PRESETS)}, or a manifest.")] = "reference",
+    name: Annotated[str | None, typer.Option(help="Of module, core and files; the top level's if not given.")] = None,
+    hierarchy: Annotated[bool, typer.Option("--hierarchy", help="One module for each block, not one in all.")] = False,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.")] = Path("build"),
+    as_json: JsonOption = False,
+) -> None:
+    """Write Verilog and what goes with it.
+
+    A JSON manifest, a FuseSoC core and an instantiation example.
+    """
+    from ..generate.generator import TOPS
+    from ..generate.generator import generate as write
+    from ..rtl.names import check_name
+
+    problems: list[str] = []
+    sizes = {"weight_words": weight_words, "parameter_words": parameter_words, "norm_columns": norm_columns}
+    split = {"nm": nm, "encodings": encodings}
+    options = {
+        "rows": rows, "groups": groups, "window": window, "lanes": lanes, "drain_lanes": drain_lanes,
+        "columns": columns, **sizes,
+        "multiplier": multiplier, "window_memory": window_memory, "softmax_lanes": softmax_lanes,
+        "softmax_block": softmax_block,
+        **{k: tuple(w.strip() for w in v.split(",") if w.strip()) for k, v in split.items() if v is not None},
+    }  # fmt: skip
+    config = _configure(preset, options, problems)
+    if top == "accelerator" and config is not None:
+        try:
+            config.require_accelerator()
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if config is not None and top in ("engine", "accelerator") and config.macs > _MOST_MACS:
+        problems.append(
+            f"rows x groups = {config.macs:,} multiply-accumulates would take {config.macs // 2800} minutes and "
+            f"{config.macs // 2000} GB to emit; at most {_MOST_MACS:,} are generated, such as 128 x 64."
+        )
+    if top not in TOPS:
+        problems.append(f"top {top!r} is unknown; it is {', '.join(TOPS)}.")
+    if name is not None:
+        try:
+            check_name(name)
+        except InputError as error:
+            problems.append(str(error))
+    if problem := folder_problem(output):
+        problems.append(problem)
+    if problems or config is None:
+        raise ConfigError(problems)
+    if config != read_configuration(preset):
+        # A manifest may be written anew from itself, but not be lost to another configuration.
+        distinct({f"-o, {name or top}.json": output / f"{name or top}.json"}, {"--preset": manifest_file(preset)})
+    files = write(top, config, output, name=name, hierarchy=hierarchy)
+    if as_json:
+        print_json(json.loads(files[1].read_text(encoding="utf-8")) | {"files": [str(f) for f in files]})
+        return
+    say(f"{name or top}: {config.rows} x {config.groups}, window {config.window}, hash {config.hash}")
+    for file in files:
+        say(f"{file}: {file.stat().st_size:,} bytes")
+
+
+@app.command(epilog="Example: sta-hw bench engine --json")
+def bench(
+    name: Annotated[str, typer.Argument(help="engine, softmax, encoder, accuracy, model, sim or digits.")] = "engine",
+    as_json: JsonOption = False,
+) -> None:
+    """Run a benchmark; exit status 1 when a figure misses its bar."""
+    from ..bench import BENCHES
+
+    if name not in BENCHES:
+        near = get_close_matches(name, BENCHES, n=1, cutoff=0)[0]
+        raise InputError(f"benchmark {name!r} is unknown; it is {', '.join(BENCHES)}, the nearest is {near}.")
+    report = watched(f"bench {name}", "", lambda watch: BENCHES[name](watch.step))
+    show_report(report, as_json)
+    if not report.ok:
+        missed = ", ".join(f.name for f in report.figures if not f.ok)
+        raise CheckError(f"below the bar: {missed}")
+
+
+def show_report(report: Any, as_json: bool) -> None:
+    """Print a benchmark's report as JSON, or as tables of its rows and figures."""
+    if as_json:
+        print_json(report.as_dict())
+        return
+    names = list(dict.fromkeys(key for row in report.rows for key in row))
+    if names:
+        rows = [[_shown(row.get(column, "")) for column in names] for row in report.rows]
+        print_table(f"{report.bench}: rows", [n.replace("_", " ") for n in names], rows)
+    figures = [(f.name, _shown(f.value), f.unit, f.bar, "yes" if f.ok else "NO") for f in report.figures]
+    print_table(f"{report.bench}: figures", ("figure", "value", "unit", "bar", "ok"), figures)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+@app.command(epilog="Example: sta-hw doctor --json")
+def doctor(as_json: JsonOption = False) -> None:
+    """Say which tools are there, and how to get the others."""
+    from .doctor import examine
+
+    tools = examine()
+    missing = [t.name for t in tools if t.required and t.version is None]
+    if as_json:
+        print_json({"tools": [dataclasses.asdict(t) for t in tools], "missing": missing})
+    else:
+        rows = []
+        for tool in tools:
+            needed = "missing" if tool.required else "missing (optional)"
+            rows.append((tool.name, tool.purpose, tool.version or needed))
+        print_table("tools", ("tool", "for", "version"), rows, left=3)
+        for tool in tools:
+            if not tool.version:
+                say(f"{tool.name} is missing. {tool.remedy}")
+    if missing:
+        raise CheckError(f"missing: {', '.join(missing)}")

@@ -1,0 +1,130 @@
+"""Which model a command means: a compiled file with its checkpoint, or a checkpoint to compile."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+
+from numpy.typing import NDArray
+
+from ..compiler.model import CompiledModel
+from ..compiler.prune import METHODS
+from ..errors import InputError
+from ..files import read_json
+from ..formats.provenance import Source
+from ..sparsity.store import dense_source
+from ..spec.patterns import Pattern, parse_nm
+from ..tasks.embedder import Embedder
+from ..tasks.table import choose_patterns
+from .configuration import read_configuration
+from .terminal import Watch, complain
+
+__all__ = ["compared", "look_at", "patterns_for", "prepare"]
+
+
+def patterns_for(embedder: Embedder, nm: str | None, nm_table: Path | None) -> dict[tuple[int, str], Pattern]:
+    """The N:M to compile with; on stderr, where it is from if the user did not say."""
+    chosen = choose_patterns(embedder, nm, nm_table)
+    for note in chosen.notes:
+        complain(note)
+    return chosen.patterns
+
+
+def look_at(
+    file: Path | None, text: str | None, nm: str | None, nm_table: Path | None, preset_name: str, pruner: str
+) -> None:
+    """Refuse at once what `prepare` would refuse after the model is loaded; no `text` where another input is given."""
+    if text is not None and not text.strip():
+        raise InputError("the text is empty; give a sentence with --text.")
+    if file is not None:
+        CompiledModel.load(file)
+        return
+    read_configuration(preset_name, top="accelerator").require_accelerator()
+    if nm is not None:
+        parse_nm(nm)
+    if pruner not in METHODS:
+        near = get_close_matches(pruner, METHODS, n=1, cutoff=0)[0]
+        raise InputError(f"pruner {pruner!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
+    if nm_table is not None:
+        read_json(nm_table, "N:M table")
+
+
+def load(model: Path | None, calibration: Path | None) -> Embedder:
+    """The network; on stderr, what of it is not used, and what it is calibrated with if the user did not say."""
+    embedder = Embedder.load(model)
+    for sentence in embedder.network.unused_tensors if model else ():
+        complain(f"not used: {sentence}.")
+    if embedder.tokenizer is None and calibration is None:
+        complain("calibrated with noise; --calibration FILE.npy with inputs of its kind makes a better model.")
+    return embedder
+
+
+def prepare(
+    file: Path | None, text: str, given: Path | None, nm: str | None, nm_table: Path | None, pruner: str,
+    model: Path | None, preset_name: str, watch: Watch, calibration: Path | None = None,
+) -> tuple[CompiledModel, Embedder, NDArray]:  # fmt: skip
+    """The compiled model, what embeds text (an image, a spectrogram) for it, and that embedded: (tokens, width)."""
+    compiled = CompiledModel.load(file) if file is not None else None
+    embedder = load(model, calibration if file is None else file)
+    if compiled is not None:
+        _require_own(file, compiled, embedder)
+    embedded = embedder.read(text, given)
+    cut = embedder.network.limits.most_tokens
+    if cut is not None and len(embedded) > cut:
+        complain(f"sentence-transformers cuts this model's texts at {cut} tokens; all {len(embedded)} are taken here.")
+    if compiled is None:
+        config = read_configuration(preset_name, top="accelerator")
+        patterns = patterns_for(embedder, nm, nm_table)
+        embedder.require(patterns, config, len(embedded))
+        sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
+        compiled = sparse.compile(patterns, config, len(embedded), calibration=calibration)
+    assert compiled is not None
+    if compiled.tokens != len(embedded):
+        raise InputError(
+            f"{file} was compiled for {compiled.tokens} tokens, and the text has {len(embedded)}; compile it with "
+            f"--tokens {len(embedded)}."
+        )
+    return compiled, embedder, embedded
+
+
+def _require_own(file: Path | None, compiled: CompiledModel, embedder: Embedder) -> None:
+    """Refuse embeddings of another checkpoint than the image was compiled from: both are named."""
+    if compiled.provenance is None:
+        raise InputError(f"{file} does not say which checkpoint it was compiled from; compile it again.")
+    wanted, given = compiled.provenance.source, embedder.source
+    if other := wanted.difference(given):
+        remedy = "compile it again, or put the checkpoint back"
+        if wanted.folder != given.folder:
+            name = f"--model {wanted.folder}" if wanted.folder else "no --model"
+            remedy = f"run it with {name}, or compile it for {given.place}"
+        raise InputError(
+            f"{file} was compiled from {wanted.place} ({_digests(wanted)}), and {given.place} has other {other} "
+            f"({_digests(given)}): its embeddings would be another's; {remedy}."
+        )
+
+
+def _digests(source: Source) -> str:
+    return f"weights {source.weights[:12]}, tokenizer {source.tokenizer[:12]}"
+
+
+def compared(embedder: Embedder, text: str, given: Path | None) -> tuple[str, str, NDArray]:
+    """What a result is compared with: the figure's name, whose fp32 it is, and that fp32 result.
+
+    It is the dense network's: for a pruned checkpoint the one it was pruned from, where that is still as it was.
+    """
+    if not embedder.source.pruned:
+        return "cosine_with_dense_fp32", embedder.source.place, embedder.exact(embedder.read(text, given))
+    source, why = None, "it does not say what dense network it was pruned from"
+    try:
+        source = dense_source(embedder.folder)
+    except InputError as error:
+        why = str(error).rstrip(".")
+    if source is not None:
+        why = f"{source.place}, which it was pruned from, is not there as it was"
+        with suppress(InputError):
+            dense = Embedder.load(source.path)
+            if source.difference(dense.source) is None and dense.source.tokenizer == embedder.source.tokenizer:
+                return "cosine_with_dense_fp32", source.place, dense.exact(dense.read(text, given))
+    complain(f"the cosine is with the pruned checkpoint's own fp32: {why}.")
+    return "cosine_with_pruned_fp32", embedder.source.place, embedder.exact(embedder.read(text, given))

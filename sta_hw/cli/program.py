@@ -1,0 +1,394 @@
+"""Commands that compile and run models: compile, run, trace, report, estimate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ..compiler.limits import require_shape
+from ..compiler.model import CompiledModel
+from ..compiler.prune import METHODS
+from ..compiler.quantize import SCALES
+from ..compiler.shape import Estimate, estimate_encoder
+from ..cycles.timing import MachineTiming
+from ..errors import CheckError, InputError
+from ..files import distinct, replacing, require_room, write_all
+from ..host.saturation import compare_saturations, saturation_sentences
+from ..model.bert import LINEAR_NAMES
+from ..report.page import html_page
+from ..report.tables import by_layer
+from ..report.timeline import chrome_trace
+from ..run.backends import BACKENDS, ReferenceBackend, RtlBackend, backend
+from ..run.outcome import compare
+from ..spec.isa import disassemble_text
+from ..spec.patterns import parse_nm
+from ..tasks.table import DEFAULT_NM
+from .app import Unused, app
+from .configuration import manifest_file, read_configuration
+from .model import compared, load, look_at, patterns_for, prepare
+from .paths import require_writable
+from .terminal import JsonOption, Watch, print_json, print_table, say, watched
+
+DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"
+TextOption = Annotated[str, typer.Option(help="The sentence.")]
+PatternOption = Annotated[str, typer.Option(help="N:M of all linear layers, or dense.")]
+OwnPatternOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"N:M of all linear layers, or dense; if not given, a pruned checkpoint's own table, or {DEFAULT_NM}."
+    ),
+]
+TableOption = Annotated[Path | None, typer.Option(help="JSON: N:M of single layers, such as 0.output.dense.")]
+PresetOption = Annotated[str, typer.Option("--preset", help="Hardware: a preset, or a manifest of sta-hw generate.")]
+PrunerOption = Annotated[str, typer.Option("--pruner", help=f"What prunes dense weights: {' or '.join(METHODS)}.")]
+ModelOption = Annotated[Path | None, typer.Option(help="Checkpoint folder; all-MiniLM-L6-v2 if not given.")]
+InputOption = Annotated[
+    Path | None, typer.Option("--input", help="For images and spectrograms, in place of a text: a .npy file.")
+]
+CalibrationOption = Annotated[
+    Path | None, typer.Option(help="Images or spectrograms to quantize for: a .npy file; noise if not given.")
+]
+
+
+def run_figures(model: CompiledModel, run: Any) -> dict[str, Any]:
+    """Figures of a run on hardware, as JSON types."""
+    ideal = model.info["ideal_cycles"]
+    return {"cycles": run.cycles, "ideal_cycles": ideal, "fraction_of_ideal": ideal / run.cycles, **run.counters}
+
+
+def print_layers(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print what `by_layer` tells, as a table."""
+    cells = []
+    for row in rows:
+        ideal = (f"{row['ideal']:,.0f}", f"{row['fraction']:.3f}") if row["ideal"] else ("", "")
+        cells.append((row["layer"], row["shape"], row["used"], row["encoding"], f"{row['cycles']:,}", *ideal))
+    print_table(title, ("layer", "shape", "N:M", "encoding", "cycles", "ideal", "fraction"), cells, left=4)
+
+
+_NOTHING_PRUNED = Unused(
+    ("pruner",), lambda o: o["nm"] == "dense" and not o.get("nm_table"), "with --nm dense, where nothing is pruned"
+)
+_WITH_FILE = "with a compiled model, which has its own"
+_WITH_INPUT = Unused(("text",), lambda o: o["given"] is not None, "with --input, which is what is run")
+
+
+@app.command(
+    name="compile", epilog="Example: sta-hw compile --nm 2:4 --tokens 16 -o build/minilm.npz",
+    unused=[_NOTHING_PRUNED, Unused(("text",), lambda o: o["tokens"] is not None, "with --tokens, their number")],
+)  # fmt: skip
+def compile_model(
+    nm: OwnPatternOption = None,
+    nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
+    tokens: Annotated[int | None, typer.Option(help="Tokens of the texts it will run.")] = None,
+    text: Annotated[str, typer.Option(help="Or a text with so many tokens.")] = DEFAULT_TEXT,
+    model: ModelOption = None,
+    preset_name: PresetOption = "reference",
+    calibration: CalibrationOption = None,
+    scales: Annotated[str, typer.Option(help="Of 8-bit tensors: squared-error or percentile.")] = "squared-error",
+    listing: Annotated[bool, typer.Option("--listing", help="Write the program as text too.")] = False,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The compiled model.")] = Path("build/model.npz"),
+    as_json: JsonOption = False,
+) -> None:
+    """Quantize, prune and compile an encoder: image and program."""
+    if scales not in SCALES:
+        raise InputError(f"scales {scales!r} are unknown; they are {' or '.join(SCALES)}.")
+    look_at(None, text, nm, nm_table, preset_name, pruner)
+    config = read_configuration(preset_name, top="accelerator")
+    listing_file = output.with_suffix(".txt") if listing else None
+    require_writable(files=[output, *([listing_file] if listing_file else [])])
+    inputs = {"--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+    distinct({"-o": output, "the listing": listing_file}, inputs)
+
+    def work(watch: Watch) -> tuple[CompiledModel, int]:
+        watch.step("loading the model")
+        embedder = load(model, calibration)
+        count = tokens if tokens is not None else embedder.part.tokens or len(embedder.token_ids(text))
+        patterns = patterns_for(embedder, nm, nm_table)
+        embedder.require(patterns, config, count)
+        sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
+        watch.step("quantizing, compiling")
+        return sparse.compile(patterns, config, count, scales, calibration), count
+
+    compiled, count = watched("compile", "", work)
+    files: dict[Path, bytes | str] = {output: compiled.to_bytes()}
+    if listing_file:
+        files[listing_file] = disassemble_text(compiled.instructions)
+    write_all(files)
+    rows = compiled.info["layers"]
+    about = {
+        "file": str(output), "tokens": count, "image_bytes": len(compiled.image), "hash": config.hash,
+        "instructions": len(compiled.instructions), "ideal_cycles": compiled.info["ideal_cycles"],
+    }  # fmt: skip
+    if as_json:
+        print_json(about | {"layers": rows})
+        return
+    cells = [
+        (row["layer"], row["used"], row["encoding"], str(row["columns"]), str(row["reduction"]), str(row["passes"]),
+         str(row["chunk"]), f"{row['bytes']:,}")
+        for row in rows
+    ]  # fmt: skip
+    title = f"{output}: {count} tokens, {len(compiled.image):,} bytes, {len(compiled.instructions)} instructions"
+    names = ("layer", "N:M", "encoding", "columns", "reduction", "passes", "columns on chip", "bytes")
+    print_table(title, names, cells, left=3)
+
+
+FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; compiled on the fly if not given.")]
+
+
+@app.command(
+    epilog='Example: sta-hw run --text "Hardware that skips zeros." --backend rtl --json',
+    unused=[
+        _NOTHING_PRUNED,
+        _WITH_INPUT,
+        Unused(("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: o["file"] is not None, _WITH_FILE),
+        Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
+        Unused(("preset_name",), lambda o: o["backend_name"] == "board" and o["file"] is None,
+               "with --backend board, which has its own"),
+        Unused(("check",), lambda o: o["backend_name"] == "reference", "with --backend reference: it is compared with"),
+    ],
+)  # fmt: skip
+def run(
+    file: FileArgument = None,
+    text: TextOption = DEFAULT_TEXT,
+    given: InputOption = None,
+    backend_name: Annotated[str, typer.Option("--backend", help=f"{' or '.join(BACKENDS)}.")] = "rtl",
+    nm: OwnPatternOption = None,
+    nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
+    model: ModelOption = None,
+    calibration: CalibrationOption = None,
+    preset_name: PresetOption = "reference",
+    check: Annotated[bool, typer.Option(help="Compare memory with the reference afterwards.")] = True,
+    board: Annotated[str, typer.Option(help="For --backend board; its preset is taken.")] = "ulx3s-85f",
+    port: Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")] = "sim",
+    as_json: JsonOption = False,
+) -> None:
+    """Run a text (an image, a spectrogram) through the accelerator; print its embedding or classes."""
+    if backend_name not in BACKENDS:
+        raise InputError(f"backend {backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
+    target = None
+    if backend_name == "board":
+        from boards import board as find
+
+        target = find(board)
+        preset_name = target.preset
+    look_at(file, text if given is None else None, nm, nm_table, preset_name, pruner)
+
+    def work(watch: Watch) -> Any:
+        watch.step("loading, compiling the model")
+        compiled, embedder, embedded = prepare(
+            file, text, given, nm, nm_table, pruner, model, preset_name, watch, calibration
+        )
+        cosine, whose, exact = compared(embedder, text, given)
+        watch.step("preparing the backend")
+        hardware = backend(backend_name, compiled.config, target, port)
+        watch.step(f"running ({backend_name})")
+        outcome = hardware.run(compiled, embedded, watch)
+        if check and backend_name != "reference":
+            watch.step("running the reference")
+            expected = ReferenceBackend(compiled.config).run(compiled, embedded, watch)
+            compare(compiled, outcome.image, expected.image)
+            compare_saturations(outcome.saturated, expected.saturated)
+        return compiled, outcome, embedder, embedder.result(compiled, outcome.image), (cosine, whose, exact)
+
+    compiled, outcome, embedder, (name, result), (cosine, whose, exact) = watched("run", "", work)
+    length = max(float(np.linalg.norm(result)) * float(np.linalg.norm(exact)), 1e-30)
+    figures: dict[str, Any] = {
+        "text": text if given is None else None, "input": str(given) if given else None, "tokens": compiled.tokens,
+        "backend": backend_name, "hash": compiled.config.hash, cosine: float((result * exact).sum()) / length,
+        "compared_with": whose, **outcome.saturated,
+    }  # fmt: skip
+    if name == "logits" and embedder.network.labels:
+        chosen = np.take(embedder.network.labels, result.argmax(-1)).tolist()
+        figures["label"] = chosen
+    if outcome.run is not None:
+        figures |= run_figures(compiled, outcome.run) | {"equal_to_reference": True if check else None}
+    if as_json:
+        print_json(figures | {name: np.round(result, 6).tolist()})
+        return
+    if outcome.run is not None:
+        if backend_name == "rtl":
+            print_layers(f"{compiled.tokens} tokens on {backend_name}", by_layer(compiled, outcome.run))
+        say(f"{outcome.run.cycles:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal.")
+    for sentence in saturation_sentences(outcome.saturated):
+        say(sentence)
+    say(f"{outcome.saturated['saturated_results']:,} groups of 8-bit results are at the ends of their range.")
+    if "label" in figures:
+        labels = figures["label"]
+        say(f"Label: {labels if isinstance(labels, str) else ', '.join(labels)}")
+    what = cosine.replace("_", " ").capitalize()
+    say(f"{what} of {whose}: {figures[cosine]:.4f}; {name}: {result.reshape(-1)[:6]} ...")
+
+
+@app.command(
+    epilog="Example: sta-hw report --nm 2:4 -o build/report.html",
+    unused=[
+        _NOTHING_PRUNED,
+        _WITH_INPUT,
+        Unused(("nm", "nm_table", "pruner", "preset_name"), lambda o: o["file"] is not None, _WITH_FILE),
+    ],
+)
+def report(
+    file: FileArgument = None,
+    text: TextOption = DEFAULT_TEXT,
+    given: InputOption = None,
+    nm: OwnPatternOption = None,
+    nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
+    model: ModelOption = None,
+    preset_name: PresetOption = "reference",
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("build/report.html"),
+    as_json: JsonOption = False,
+) -> None:
+    """Run on RTL; write an HTML page, and a timeline for Perfetto.
+
+    The page stands alone; the timeline lies beside it.
+    """
+    look_at(file, text if given is None else None, nm, nm_table, preset_name, pruner)
+    timeline = output.with_suffix(".json")
+    require_writable(files=[output, timeline])
+    inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+    distinct({"-o": output, "the timeline": timeline}, inputs)
+
+    def work(watch: Watch) -> Any:
+        watch.step("loading, compiling the model")
+        compiled, _, embedded = prepare(file, text, given, nm, nm_table, pruner, model, preset_name, watch)
+        watch.step("compiling the RTL")
+        hardware = RtlBackend(compiled.config)
+        watch.step("running the RTL")
+        return compiled, hardware.run(compiled, embedded, watch)
+
+    compiled, outcome = watched("report", "", work)
+    write_all(
+        {output: html_page(compiled, outcome.run, f"STA-HW: {text}"), timeline: chrome_trace(compiled, outcome.run)}
+    )
+    figures = run_figures(compiled, outcome.run) | {"page": str(output), "timeline": str(timeline)}
+    if as_json:
+        print_json(figures | {"layers": by_layer(compiled, outcome.run)})
+        return
+    say(f"{figures['fraction_of_ideal']:.3f} of ideal in {outcome.run.cycles:,} cycles.")
+    say(f"Page: {output}")
+    say(f"Timeline for Perfetto: {timeline}")
+
+
+@app.command(
+    epilog="Example: sta-hw trace --start 0 --cycles 5000 -o build/trace.fst",
+    unused=[
+        _NOTHING_PRUNED,
+        _WITH_INPUT,
+        Unused(("nm", "nm_table", "pruner", "preset_name"), lambda o: o["file"] is not None, _WITH_FILE),
+    ],
+)
+def trace(
+    file: FileArgument = None,
+    text: TextOption = "Short.",
+    given: InputOption = None,
+    nm: OwnPatternOption = None,
+    nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
+    model: ModelOption = None,
+    preset_name: PresetOption = "reference",
+    start: Annotated[int, typer.Option(help="First clock cycle.", min=0, max=10**12)] = 0,
+    cycles: Annotated[int, typer.Option(help="Clock cycles.", min=1, max=10**9)] = 5000,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The waveform: .fst, or .vcd.")] = Path(
+        "build/trace.fst"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Write a window of clock cycles as a waveform (GTKWave, Surfer), with modules and signals of the source.
+
+    Cycle 0 is the first after reset, before the registers are written. A cycle is two units of the waveform's time.
+    """
+    look_at(file, text if given is None else None, nm, nm_table, preset_name, pruner)
+    require_writable(files=[output])
+    inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+    distinct({"-o": output}, inputs)
+    if output.suffix not in (".fst", ".vcd"):
+        raise InputError(
+            f"output file {output} is no waveform by its name; it ends in .fst or .vcd, the nearest is "
+            f"{output.with_name(output.name + '.fst')}."
+        )
+
+    def work(watch: Watch) -> int:
+        watch.step("loading, compiling the model")
+        compiled, _, embedded = prepare(file, text, given, nm, nm_table, pruner, model, preset_name, watch)
+        watch.step("compiling the RTL with waveforms (kept for the next time)")
+        hardware = RtlBackend(compiled.config, trace=output.suffix[1:])
+        with replacing(output) as partial:
+            hardware.model.trace(partial, start, start + cycles)
+            watch.step("running")
+            try:
+                hardware.model.run(compiled.with_input(embedded), compiled.program_address, most=start + cycles)
+            except CheckError as error:
+                if "did not end within" not in str(error):
+                    raise
+            end = hardware.model.cycle
+            hardware.model.close()
+            require_room(partial)  # the writers of waveforms are silent about a full disk
+            if end <= start:
+                raise InputError(f"--start {start}: the program ends after {end} cycles; the nearest is {end - 1}.")
+        return min(cycles, end - start)
+
+    count = watched("trace", "", work)
+    if as_json:
+        print_json({"file": str(output), "start": start, "cycles": count, "bytes": output.stat().st_size})
+        return
+    say(f"{output}: {output.stat().st_size:,} bytes, clock cycles {start} to {start + count}")
+
+
+@app.command(epilog="Example: sta-hw estimate --hidden 768 --heads 12 --layers 12 --tokens 128 --nm 2:4")
+def estimate(
+    hidden: Annotated[int, typer.Option(help="Hidden size.")] = 384,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 12,
+    layers: Annotated[int, typer.Option(help="Encoder layers.")] = 6,
+    intermediate: Annotated[int | None, typer.Option(help="Feed-forward size; 4 x hidden if not given.")] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens.")] = 128,
+    nm: PatternOption = "2:4",
+    preset_name: PresetOption = "reference",
+    latency: Annotated[int, typer.Option(help="Memory latency in cycles.", min=0, max=1_000_000)] = 50,
+    bandwidth: Annotated[float, typer.Option(help="Bus beats per cycle.", min=0.01, max=1.0)] = 1.0,
+    shared: Annotated[bool, typer.Option("--shared", help="Reads and writes share the bandwidth, as in DRAM.")] = False,
+    megahertz: Annotated[float, typer.Option(help="Clock, for the time.", min=0.001, max=1e6)] = 80.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Cycles of a model of a shape, without simulation.
+
+    The cycle model follows its program. Any number of tokens: where the program could not be compiled, it says why.
+    """
+    config = read_configuration(preset_name, top="accelerator")
+    pattern = parse_nm(nm)
+    wide = intermediate if intermediate is not None else 4 * hidden
+    require_shape(
+        config, tokens=tokens, layers=layers, hidden=hidden, heads=heads, intermediate=wide,
+        patterns=dict.fromkeys(LINEAR_NAMES, pattern),
+    )  # fmt: skip
+    if not pattern.dense:
+        config.require(pattern)
+
+    patterns = dict.fromkeys(((0, name) for name in LINEAR_NAMES), pattern)
+    timing = MachineTiming(latency, bandwidth, shared)
+
+    def work(watch: Watch) -> Estimate:
+        watch.step("following the program")
+        return estimate_encoder(hidden, heads, layers, wide, patterns, config, tokens, timing, alike=True)
+
+    found = watched("estimate", "", work)
+    cycles = found.cycles
+    figures = {
+        "cycles": round(cycles), "ideal_cycles": found.ideal_cycles, "fraction_of_ideal": found.ideal_cycles / cycles,
+        "milliseconds": cycles / megahertz / 1000, "megahertz": megahertz, "hash": config.hash, "nm": nm,
+        "problems": list(found.problems),
+    }  # fmt: skip
+    if as_json:
+        print_json(figures)
+        return
+    say(
+        f"{figures['cycles']:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal; "
+        f"{figures['milliseconds']:,.2f} ms at {megahertz:g} MHz"
+    )
+    for problem in found.problems:
+        say(f"It could not be compiled as it is: {problem}")

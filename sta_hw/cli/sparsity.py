@@ -1,0 +1,346 @@
+"""Commands that make models sparse: prune, evaluate, import."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from difflib import get_close_matches
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError, ToolError
+from ..files import distinct, read_json, write_all
+from ..sparsity.costs import BUDGETS
+from ..sparsity.names import METHODS
+from ..sparsity.store import DESCRIPTION, compared_with
+from ..spec.patterns import listed, parse_nm
+from ..tasks.embedder import OWN_TABLE, Embedder, read_patterns
+from .app import Unused, app
+from .configuration import read_configuration
+from .paths import require_writable
+from .program import ModelOption, PresetOption, TableOption
+from .terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
+
+if TYPE_CHECKING:
+    from ..sparsity.store import Stored
+
+__all__: list[str] = []
+
+OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Folder of pruned networks, one folder each.")]
+
+
+_PICTURES = (".png", ".svg", ".pdf")
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise ToolError(
+            "PyTorch is not installed; make sparsity, or pip install -r requirements-sparsity.txt, brings it."
+        ) from None
+
+
+def _tunes(options: Mapping[str, Any]) -> bool:
+    return bool(options["steps"] or options["aware_steps"])
+
+
+def _counts_cycles(options: Mapping[str, Any]) -> bool:
+    return options["method"] == "domino" and options["budget"] == "cycles"
+
+
+@app.command(
+    epilog="Example: sta-hw prune --nm 8:16 --steps 200",
+    unused=[
+        Unused(("rate", "batch"), lambda o: not _tunes(o), "without --steps or --aware-steps"),
+        Unused(("budget",), lambda o: o["method"] != "domino", "but by --method domino"),
+        Unused(("nm_table",), lambda o: o["method"] in ("domino", "idp"),
+               "by --method domino or idp, which choose N:M themselves"),
+        Unused(("preset_name",), lambda o: not _counts_cycles(o) and not o["aware_steps"],
+               "but for a budget of cycles or with --aware-steps"),
+    ],
+)  # fmt: skip
+def prune(
+    method: Annotated[
+        str,
+        typer.Option(
+            help="magnitude, wanda, sparsegpt, sparsegpt-asymmetric, sr-ste, idp (a series down to N:M) or domino."
+        ),
+    ] = "sparsegpt-asymmetric",
+    nm: Annotated[str, typer.Option(help="N:M; for domino the uniform one whose cost is the budget.")] = "8:16",
+    nm_table: TableOption = None,
+    steps: Annotated[
+        int, typer.Option(help="Of fine-tuning by distillation, at each level of a series.", min=0, max=10**7)
+    ] = 0,
+    batch: Annotated[int, typer.Option(help="Sentences of a step.", min=1, max=4096)] = 8,
+    rate: Annotated[float, typer.Option(help="Largest learning rate.", max=1.0)] = 4e-4,
+    aware_steps: Annotated[
+        int, typer.Option(help="Of quantization-aware fine-tuning after it, at a tenth of the rate.", min=0, max=10**7)
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of sentences and batches.", min=0, max=2**31 - 1)] = 0,
+    calibration: Annotated[int, typer.Option(help="Sentences that one-shot pruners look at.", min=1, max=16384)] = 256,
+    budget: Annotated[str, typer.Option(help="Of domino: parameters, macs or cycles.")] = "cycles",
+    model: ModelOption = None,
+    preset_name: PresetOption = "reference",
+    output: OutputOption = Path("build/pruned"),
+    as_json: JsonOption = False,
+) -> None:
+    """Prune a text encoder to N:M, fine-tune it.
+
+    It is tuned on the fp32 embeddings, and kept for compile and evaluate.
+
+    What is finished is not made again, and fine-tuning goes on where it was interrupted.
+    """
+    if method not in METHODS:
+        near = get_close_matches(method, METHODS, n=1, cutoff=0)[0]
+        raise InputError(f"method {method!r} is unknown; it is {', '.join(METHODS)}, the nearest is {near}.")
+    if budget not in BUDGETS:
+        raise InputError(f"budget {budget!r} is unknown; it is {', '.join(BUDGETS)}.")
+    if method == "sr-ste" and not steps:
+        raise InputError("method sr-ste prunes while it fine-tunes, and --steps is 0; 200 is a short run.")
+    if not math.isfinite(rate) or rate <= 0:
+        raise InputError(f"--rate {rate} is out of range; it is above 0, such as 4e-4.")
+    config, pattern = read_configuration(preset_name, top="accelerator"), parse_nm(nm)
+    if pattern.dense and nm_table is None:
+        raise InputError("there is nothing to prune at N = M; 8:16 is a mild choice.")
+    if nm_table is not None:
+        read_json(nm_table, "N:M table")
+    require_writable(folders=[output])
+    _require_torch()
+    from ..sparsity.aware import tune_quantized
+    from ..sparsity.finetune import Tuning
+    from ..sparsity.jobs import Job
+    from ..sparsity.methods import prune as work_through
+    from ..sparsity.store import save_pruned
+    from ..sparsity.workbench import Workbench
+
+    tuning = Tuning(steps, batch, rate, seed)
+    embedder = Embedder.load(model)
+    embedder.require_text_embedding()
+    if embedder.source.pruned:
+        complain(f"{model} is pruned already: what comes of it is compared with it, not with a dense network.")
+    patterns = read_patterns(nm, nm_table, embedder.model.layers) if nm_table else None
+    job = Job(
+        method, pattern, tuning, aware_steps, calibration, budget, patterns, config, preset_name, embedder, output
+    )  # fmt: skip
+    if nm_table:
+        distinct({"a pruned network's table": job.folder(str(pattern)) / OWN_TABLE}, {"--nm-table": nm_table})
+    found, problem = job.finished()
+    if found:
+        complain(f"{job.name} is there already.")
+        _show_pruned(found, as_json)
+        return
+    if problem:
+        complain(f"{job.name} is made again: {problem}.")
+
+    assert embedder.tokenizer is not None
+    tokenizer = embedder.tokenizer.text
+
+    def work(watch: Watch) -> list[Stored]:
+        bench = Workbench(
+            embedder, sentences=max(calibration, min(16384, (steps + aware_steps) * batch)), calibration=calibration,
+            seed=seed, report=watch.step,
+        )  # fmt: skip
+
+        def progress(what: str, step: int, total: int, loss: float) -> None:
+            if step == 1:
+                watch.step(what)
+            watch(step, total)
+            watch.describe(f"{what}, loss {loss:.4f}")
+
+        states = job.clean_states()
+        found = []
+        for pruned in work_through(
+            bench, method, pattern, tuning, config, patterns=patterns, budget=budget, states=states, progress=progress
+        ):
+            if aware_steps:
+                tune_quantized(
+                    bench, pruned.encoder, pruned.patterns, replace(tuning, steps=aware_steps, rate=rate / 10), config,
+                    state=states / f"aware-{pruned.name.replace(':', 'of')}.safetensors",
+                    report=lambda step, total, loss: progress("quantization-aware", step, total, loss),
+                )  # fmt: skip
+            settings = job.settings | {"nm": pruned.name, "total_steps": pruned.steps}
+            found.append(
+                save_pruned(
+                    job.folder(pruned.name), pruned.encoder.to_model(), pruned.patterns,
+                    tokenizer, settings=settings, source=embedder.source, key=job.key,
+                    measured={"fp32": bench.scores(pruned.encoder)},
+                )
+            )  # fmt: skip
+        job.finish(found)
+        return found
+
+    _show_pruned(watched("prune", "steps", work), as_json)
+
+
+def _show_pruned(found: list[Stored], as_json: bool) -> None:
+    if as_json:
+        others = [{"compared_with": compared_with(s.source), "dense": not s.source.pruned} for s in found]
+        figures = ({"folder": str(s.folder), **s.settings, **s.measured} for s in found)
+        print_json([f | o for f, o in zip(figures, others, strict=True)])
+        return
+    rows = []
+    for s in found:
+        scores = s.measured["fp32"]
+        rows.append(
+            (str(s.folder), s.settings["method"], s.settings["nm"], str(s.settings["total_steps"]),
+             f"{scores['cosine']:.4f}", f"{scores['spearman']:.4f}")
+        )  # fmt: skip
+    title = (
+        f"pruned: fp32 against {'' if found[0].source.pruned else 'dense '}fp32 of {compared_with(found[0].source)}, "
+    )
+    title += "120 sentences"
+    print_table(title, ("folder", "method", "N:M", "steps", "cosine", "Spearman"), rows, left=3)
+    last = found[-1]
+    say(f"Next: sta-hw compile --model {quote(str(last.folder))}")
+
+
+@app.command(epilog="Example: sta-hw evaluate build/pruned --layers")
+def evaluate(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Pruned networks, or folders of them; build/pruned if not given.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Of the texts whose cycles are estimated.", min=1, max=4096)] = 128,
+    layers: Annotated[bool, typer.Option("--layers", help="Bits per weight of every layer too.")] = False,
+    preset_name: PresetOption = "reference",
+    picture: Annotated[Path, typer.Option(help="Accuracy against density, cycles and memory.")] = Path(
+        "build/evaluation.png"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Accuracy, cycles and memory of pruned networks.
+
+    In fp32 and in the accelerator's integers; a table and a picture.
+    """
+    config = read_configuration(preset_name, top="accelerator")
+    config.require_accelerator()
+    require_writable(files=[picture])
+    if picture.suffix not in _PICTURES:
+        raise InputError(
+            f"--picture {picture}: {picture.suffix or 'no ending'} is no picture; {listed(_PICTURES)} are."
+        )
+    _require_torch()
+    from ..sparsity.evaluation import draw, measure
+    from ..sparsity.store import load_pruned
+
+    places = [p for folder in folders or [Path("build/pruned")] for p in sorted([folder, *folder.glob("*")])]
+    stored = [load_pruned(p) for p in places if (p / "pruned.json").exists()]
+    empty = [f for f in folders or () if not any(s.folder == f or s.folder.parent == f for s in stored)]
+    if empty:
+        raise InputError(f"there is no pruned network in {', '.join(map(str, empty))}; sta-hw prune makes one.")
+    if not stored:
+        raise InputError("there is no pruned network in build/pruned; sta-hw prune makes one.")
+    distinct({"--picture": picture}, {f"the network {s.folder.name}": s.folder for s in stored})
+    rows = watched("evaluate", "", lambda watch: [measure(s, config, tokens, watch.step) for s in stored])
+    draw(rows, picture)
+    if as_json:
+        print_json([asdict(r) for r in rows])
+        return
+    cells = []
+    for r in rows:
+        whole = r.compression[-1]
+        cells.append(
+            (r.name, f"{r.density:.3f}", f"{r.fp32['cosine']:.4f}", f"{r.int8['cosine']:.4f}",
+             f"{r.int8['spearman']:.4f}", f"{r.cycles:,.0f}", f"{whole.bytes / 1024:,.0f}", f"{whole.index:.2f}",
+             f"{whole.bitmap:.2f}", f"{whole.limit:.2f}")
+        )  # fmt: skip
+    columns = ("network", "density", "fp32 cosine", "INT8 cosine", "INT8 Spearman", "cycles", "KiB of weights",
+               "index", "bitmap", "limit")  # fmt: skip
+    note = "index, bitmap, limit: bits per weight of the two encodings, and the fewest possible. Compared with fp32 of "
+    note += f"{', '.join(sorted({r.compared_with for r in rows}))}."
+    print_table(f"{len(rows)} networks, {tokens} tokens, {preset_name}", columns, cells, note=note)
+    if layers:
+        for r in rows:
+            _print_compression(r.name, r.compression)
+    say(f"Picture: {picture}")
+
+
+def _print_compression(name: str, rows: list[Any]) -> None:
+    cells = [
+        (r.layer, r.pattern, f"{r.weights:,}", f"{r.index:.3f}", f"{r.bitmap:.3f}", f"{r.limit:.3f}", f"{r.bytes:,}")
+        for r in rows
+    ]
+    columns = ("layer", "N:M", "weights", "index", "bitmap", "limit", "bytes")
+    print_table(f"{name}: bits per weight, values and positions", columns, cells, left=2)
+
+
+def _tokenizer(file: Path) -> bytes:
+    """The content of a tokenizer.json, which is one."""
+    from tokenizers import Tokenizer
+
+    try:
+        data = file.read_bytes()
+        Tokenizer.from_buffer(data)
+    except OSError as error:
+        raise InputError(f"tokenizer {file}: {error.strerror}.") from error
+    except Exception as error:
+        raise InputError(f"tokenizer {file} is none: {error}.") from error
+    return data
+
+
+@app.command(name="import", epilog="Example: sta-hw import model.onnx -o build/imported")
+def import_model(
+    file: Annotated[Path, typer.Argument(help="An encoder's ONNX graph, or a checkpoint's folder.")],
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json to put beside it.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the checkpoint.")] = Path("build/imported"),
+    as_json: JsonOption = False,
+) -> None:
+    """Read an encoder (ONNX: of the BERT or ViT family, checked against onnxruntime) and write a checkpoint of it.
+
+    Of a folder, everything is read and checked, what is not used is listed, and its files are copied as they are.
+    """
+    from ..model.encoder_shape import encoder_part
+    from ..model.families import FAMILIES, load_network
+
+    require_writable(folders=[output])
+    names = ("config.json", "model.safetensors", "tokenizer.json", OWN_TABLE, DESCRIPTION)
+    distinct({f"-o, {n}": output / n for n in names}, {"FILE": file, "--tokenizer": tokenizer})
+    about: dict[str, Any] = {"file": str(file), "output": str(output)}
+    files: dict[str, bytes | str]
+    if file.is_dir():
+        encoder_part(load_network(file).graph)
+        files = {str(p.relative_to(file)): p.read_bytes() for p in _checkpoint_files(file)}
+    else:
+        from ..model.onnx_import import import_onnx
+
+        imported = import_onnx(file)
+        about |= {"left_out": imported.left_out, "difference_from_onnxruntime": imported.difference}
+        files = imported.model.files()
+    if tokenizer:
+        files["tokenizer.json"] = _tokenizer(tokenizer)
+    notes = (OWN_TABLE, DESCRIPTION)
+    stale = {str(p.relative_to(output)) for p in _checkpoint_files(output)} - files.keys() - {"tokenizer.json", *notes}
+    if stale:
+        raise InputError(f"{output} holds {min(stale)} of another checkpoint; choose another folder, or empty it.")
+    write_all({output / name: content for name, content in files.items()})
+    for name in notes:
+        if name not in files and (output / name).exists():
+            (output / name).unlink()
+            complain(f"{output / name} is deleted: it was another checkpoint's.")
+    if "tokenizer.json" not in files and (output / "tokenizer.json").exists():
+        complain(f"{output / 'tokenizer.json'} stays as it was; --tokenizer puts another there.")
+    if file.is_dir() and OWN_TABLE in files:
+        about["table"] = str(output / OWN_TABLE)
+    network = load_network(output)
+    encoder = encoder_part(network.graph).model
+    about |= {
+        "family": FAMILIES[network.graph.name], "layers": encoder.layers, "hidden": encoder.hidden,
+        "heads": encoder.heads, "intermediate": encoder.intermediate,
+        "activation": encoder.activation, "labels": len(network.labels),
+        "unused_tensors": list(network.unused_tensors), "unused_keys": list(network.unused_keys),
+    }  # fmt: skip
+    if as_json:
+        print_json(about)
+        return
+    for name, value in about.items():
+        say(f"{name.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _checkpoint_files(folder: Path) -> list[Path]:
+    """What `load_network` and the tokenizer read of a folder, or of folders that ``modules.json`` names."""
+    places = [folder, *(p for p in folder.iterdir() if p.is_dir())] if folder.exists() else []
+    return sorted(p for place in places for n in ("*.json", "*.safetensors", "vocab.txt") for p in place.glob(n))

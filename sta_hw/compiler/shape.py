@@ -1,0 +1,54 @@
+"""Cycles of an encoder of a shape: its program in outline, followed by the cycle model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..cycles.machine import estimate_cycles
+from ..cycles.timing import MachineTiming
+from ..spec.config import Config
+from ..spec.patterns import Pattern
+from .outline import outline_encoder
+
+__all__ = ["Estimate", "estimate_encoder"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cycles of a shape.
+
+    Attributes
+    ----------
+    cycles, ideal_cycles : float
+        Of the cycle model; of multiply-accumulates that N:M leaves over multipliers.
+    problems : tuple of str
+        Why no program of this shape can be compiled today, a sentence each; empty if one can.
+    """
+
+    cycles: float
+    ideal_cycles: float
+    problems: tuple[str, ...] = ()
+
+
+def estimate_encoder(
+    hidden: int, heads: int, layers: int, intermediate: int, patterns: Mapping[tuple[int, str], Pattern],
+    config: Config, tokens: int, timing: MachineTiming | None = None, *, alike: bool = False,
+) -> Estimate:  # fmt: skip
+    """Estimate an encoder of a shape; its size, and that of the program, do not matter for the time this takes.
+
+    Parameters
+    ----------
+    patterns : mapping of (layer, name) to Pattern
+        Layers that are not in it are dense.
+    alike : bool
+        All layers have the patterns of the first one.
+
+    Raises
+    ------
+    InputError
+        For what no number of tokens would make fit.
+    """
+    outline = outline_encoder(hidden, heads, layers, intermediate, patterns, config, tokens, alike=alike)
+    cycles = estimate_cycles(outline.instructions, config, timing, outline.weights)
+    return Estimate(cycles, outline.ideal_cycles, outline.problems)

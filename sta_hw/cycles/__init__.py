@@ -1,0 +1,1 @@
+"""The cycle model: how many cycles a program takes, from its instructions."""

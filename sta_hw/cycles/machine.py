@@ -1,0 +1,345 @@
+"""A cycle model of the accelerator: follows a program's instructions, not its data.
+
+Each unit is a small state machine; transfers are flows whose rates change only at events (`flows`). Every constant is
+a latency or a depth of the RTL (`timing`); docs/cycles.md says what is modelled and how near it comes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+
+from ..rtl.engine.accumulator import HAZARD_CYCLES
+from ..rtl.units.loader import PARAMETER_BYTES
+from ..spec.config import Config
+from ..spec.isa import Instruction, Opcode, Result, Target
+from .flows import Flows
+from .state import EPSILON, Flow, Pass, Product
+from .timing import MachineTiming
+
+__all__ = ["estimate_cycles"]
+
+_AHEAD = 17
+"""Instructions a unit's queue holds (rtl/dispatch.py): 16, and one in its output register."""
+_PRODUCTS_AHEAD = 6
+"""Products of the window feed and of the engine (rtl/feeds.py, rtl/engine.py): 4 in a queue, one in its output
+register, one in work."""
+_BETWEEN = {0: 2, 1: 3, 2: 5}
+"""Cycles between products at the decoder, by encoding (rtl/decoder.py): CLOSE and IDLE; the first word of positions;
+and for bitmaps the comparison that is still in its registers."""
+_NEXT_WINDOW = 1
+"""Cycles between the windows of two products (rtl/feeds.py, rtl/windows.py)."""
+_SHORT_PASS = HAZARD_CYCLES
+"""Cycles a pass of fewer columns than that waits for its sums (rtl/engine.py)."""
+
+
+class _Machine(Flows):
+    def step_dispatch(self) -> bool:
+        """Give instructions on chip to their units' queues, in order."""
+        beats = self.latencies.instruction_beats
+        moved = False
+        while self.program and self.fetched >= beats - EPSILON and self.reached(self.next_dispatch):
+            i, weight = self.program[0]
+            at = self.now + self.latencies.dispatched
+            if i.opcode == Opcode.LOAD:
+                if len(self.loads) >= _AHEAD:
+                    break
+                self.loads.append((i, at))
+            elif i.opcode == Opcode.NORM:
+                if len(self.norms) >= _AHEAD:
+                    break
+                self.norms.append((i, at, weight))
+            elif i.opcode == Opcode.HALT:
+                self.halted = self.now + 1
+            else:
+                if max(len(self.windows), len(self.orders), self.results_queued) >= _AHEAD:
+                    break
+                product = self.product(i, at, weight)
+                self.windows.append(product)
+                self.orders.append(product)
+                self.results_queued += not i["unfinished"]
+            self.program.popleft()
+            self.fetched -= beats
+            self.next_dispatch = self.now + beats + 1
+            moved = True
+        return moved
+
+    def product(self, i: Instruction, queued: float, weight: float) -> Product:
+        """A product's passes."""
+        passes, columns = i["passes"], i["columns"]
+        steps = i["depth"] // (1 << i["m_log2"]) * i["n"]
+        product = Product(i, columns, queued, weight, i.opcode != Opcode.CONTEXT)
+        for number in range(passes):
+            last = number == passes - 1
+            cycles = columns * steps + (_SHORT_PASS if columns < _SHORT_PASS and not last else 0)
+            product.passes.append(Pass(product, i["window_beats"] / passes, cycles, last and not i["unfinished"]))
+        return product
+
+    def step_loader(self) -> bool:
+        known = self.latencies
+        if self.load is None and self.loads and self.reached(self.load_free) and self.reached(self.loads[0][1]):
+            i = self.loads[0][0]
+            if self.clear(i, "matrix", "products", "norms"):
+                width = {
+                    Target.VALUES: self.config.groups, Target.POSITIONS: self.config.groups * self.config.window // 8,
+                    Target.PARAMETERS: PARAMETER_BYTES, Target.TABLE: 2,
+                }[Target(i["target"])]  # fmt: skip
+                peak = min(1.0, width / self.config.bus_bytes)
+                if i["rows"] > 1:
+                    peak = min(peak, known.run_rate(i["beats"]))
+                self.load = Flow(i["beats"] * i["rows"], 1 + self.first_beat(known.run), peak, asked=self.now)
+                self.load_wide = width > self.config.bus_bytes
+                self.loads.popleft()
+                return True
+        if self.load is not None and self.load.left <= EPSILON and self.reached(self.load.start):
+            # Words wider than the bus are complete a cycle after their last beat.
+            self.load, self.load_free = None, self.now + 1 + self.load_wide
+            self.events.append((self.now + 3 + self.load_wide, "loads"))
+            return True
+        return False
+
+    def step_windows(self) -> bool:
+        moved = False
+        if self.windows and self.window_products < _PRODUCTS_AHEAD:
+            product = self.windows[0]
+            if (
+                self.reached(product.queued)
+                and self.reached(self.windows_free)
+                and self.clear(product.instruction, "products", "norms")
+            ):
+                self.windows.popleft()
+                self.windows_free = self.now + 2
+                self.window_products += 1
+                product.window_clear = product.window_asked = self.now
+                if product.from_memory:
+                    product.window_clear = self.first_beat(self.latencies.run)
+                    self.feed.extend(product.passes)
+                self.fill.extend(product.passes)
+                moved = True
+        while self.feed and self.feed[0].arrived >= self.feed[0].beats - EPSILON:
+            self.feed.popleft()
+            moved = True
+        if self.fill and self.fill[0].accepted >= self.fill[0].beats - EPSILON:
+            done = self.fill.popleft()
+            product = done.product
+            self.banks += 1
+            done.ready = self.now + self.latencies.window
+            self.ready.append(done)
+            if done is product.passes[-1]:
+                self.window_products -= 1
+                self.fill_free = self.now + _NEXT_WINDOW
+            if not product.from_memory:
+                self.streaming = math.inf
+                self.softmax_free = self.now + self.latencies.recovery
+                product.totals = self.now + self.latencies.totals
+            moved = True
+        return moved
+
+    def step_softmax(self) -> bool:
+        if self.scored and self.streaming == math.inf:
+            begin = max(self.scored[0], self.softmax_free)
+            if self.reached(begin - self.latencies.accepted):
+                self.scored.popleft()
+                self.streaming = begin
+                return True
+        if self.streaming != math.inf:
+            self.reached(self.streaming)
+        return False
+
+    def step_engine(self) -> bool:
+        moved = False
+        if self.orders and len(self.matrix) < _PRODUCTS_AHEAD:
+            product = self.orders[0]
+            if self.reached(product.queued) and self.clear(product.instruction, "loads"):
+                self.orders.popleft()
+                sparse = product.instruction["encoding"] != 0
+                product.first_beat = self.now + self.latencies.engine + sparse
+                self.matrix.append(product)
+                moved = True
+        if self.computing is not None and self.now >= self.compute_end - EPSILON:
+            if self.computing.final and self.undrained() > self.config.columns + EPSILON:
+                return moved  # the ring is full
+            done, self.computing = self.computing, None
+            product = done.product
+            self.banks -= 1
+            self.engine_free = self.now
+            if done is product.passes[-1]:
+                product.computed = self.now
+                encoding = product.instruction["encoding"]
+                self.matrix.popleft()
+                self.events.append((self.now + (2 if encoding == 2 else 0), "matrix"))
+                self.engine_free += _BETWEEN[encoding]
+                self.finished(product.weight)
+            moved = True
+        if self.computing is None and self.ready and self.matrix and self.ready[0].product is self.matrix[0]:
+            head = self.ready[0]
+            product = head.product
+            start = self.engine_free
+            if head is product.passes[0]:
+                start = max(start, product.first_beat)
+                if product.instruction["continues"]:
+                    start += self.latencies.rescale
+            if self.reached(max(start, head.ready)):
+                self.ready.popleft()
+                self.computing = head
+                self.compute_end = self.now + head.cycles
+                if head.final:
+                    self.waiting_columns += product.columns
+                    per_column = head.cycles / product.columns
+                    first = max(self.now + per_column + self.latencies.result, product.totals)
+                    most = product.columns * self.latencies.parts / head.cycles
+                    self.drain.append((product, first, most))
+                moved = True
+        return moved
+
+    def finished(self, weight: float) -> None:
+        """Count the time since the last instruction's end for those that this one stands for."""
+        self.extra += (self.now - self.last_end) * (weight - 1)
+        self.last_end = self.now
+
+    def step_results(self) -> bool:
+        known = self.latencies
+        if self.drained is None and self.drain and self.reached(self.drain[0][1]) and self.reached(self.results_free):
+            product = self.drain[0][0]
+            i = product.instruction
+            if i.opcode == Opcode.SCORES and self.scored:
+                return False  # the block before is not accepted
+            self.results_queued -= 1
+            peak = known.transposing if i.opcode == Opcode.PRODUCT and i["result"] == Result.TRANSPOSE else 1.0
+            self.drained = Flow(product.columns * known.parts, self.now, peak)
+            if i.opcode != Opcode.SCORES:
+                each = self.store_beats(i)
+                rate = each * min(peak, self.drain[0][2])
+                self.stores.begin(product.columns * known.parts * each, self.config.burst, known.path * rate)
+            if i.opcode == Opcode.PRODUCT and i["result"] == Result.RESIDUAL:
+                beats = product.columns * self.config.rows * 2 / self.config.bus_bytes
+                self.residual, self.residual_held = Flow(beats, self.first_beat(known.run), asked=self.now), 0.0
+                self.drained.start = self.residual.start
+            return True
+        if self.drained is not None and self.drained.left <= EPSILON:
+            product = self.drain[0][0]
+            if not self.reached(product.computed + known.result + known.parts - 1):
+                return False
+            i = product.instruction
+            self.drain.popleft()
+            self.drained = self.residual = None
+            self.results_free = self.now + 1
+            self.waiting_columns -= product.columns
+            if i.opcode == Opcode.SCORES:
+                self.scored.append(self.now + known.scored)
+                self.events.append((self.now + 1, "products"))
+            else:
+                transposed = i.opcode == Opcode.PRODUCT and i["result"] == Result.TRANSPOSE
+                path = known.path + (self.config.groups * self.config.rows // self.config.bus_bytes + 1) * transposed
+                self.stores.end(self.now + path, [1])
+            return True
+        return False
+
+    def step_norm(self) -> bool:
+        cfg, known = self.config, self.latencies
+        moved = False
+        if (
+            self.sums is None and self.sums_for is None and self.norms and not self.again
+            and self.reached(self.norm_free) and self.reached(self.norms[0][1])
+            and self.clear(self.norms[0][0], "products", "norms")
+        ):  # fmt: skip
+            i, _, weight = self.norms.popleft()
+            self.sums_for = i
+            self.norm_weight = weight
+            beats = i["width"] * cfg.rows * 2 / cfg.bus_bytes
+            self.sums = Flow(beats, 1 + self.first_beat(known.run), asked=self.now)
+            self.sums_ready = math.inf
+            moved = True
+        if self.sums is not None and self.sums.left <= EPSILON:
+            self.sums = None
+            self.sums_ready = self.now + known.statistics
+            moved = True
+        if self.sums_for is not None and self.normalizing is None and self.reached(self.sums_ready):
+            i = self.sums_for
+            steps = i["width"] * cfg.rows * 2 / cfg.bus_bytes
+            begin = self.first_beat(known.normalizing)
+            self.parameters = Flow(max(1, i["width"] * 8 / cfg.bus_bytes), begin, asked=self.now)
+            if i["width"] > cfg.norm_columns:
+                self.again, self.again_held = Flow(steps, begin, asked=self.now), 0.0
+            self.normalizing = Flow(steps, begin, known.norm_rate)
+            for queue, share in ((self.wide, 1.0), (self.narrow, 0.5)):
+                queue.begin(steps * share, cfg.burst, share * known.norm_rate * known.normalized)
+            self.norm_free = self.now + 1
+            self.sums_ready, self.sums_for = math.inf, None
+            moved = True
+        if self.parameters is not None and self.parameters.left <= EPSILON:
+            self.parameters = None
+            moved = True
+        if self.normalizing is not None and self.normalizing.left <= EPSILON:
+            self.normalizing = self.again = None
+            both = [2]
+            for queue in (self.wide, self.narrow):
+                queue.end(self.now + known.normalized, both)
+            self.norm_free = max(self.norm_free, self.now + 1)
+            moved = True
+        return moved
+
+    def step_events(self) -> bool:
+        moved = False
+        stored = self.latencies.stored
+        for queue, counter, delay in (
+            (self.stores, "products", stored), (self.wide, "norms", stored + 1), (self.narrow, "norms", stored + 1)
+        ):  # fmt: skip
+            while queue.releases and self.reached(queue.releases[0][0]):
+                _, beats, halves = queue.releases.popleft()
+                queue.put += beats
+                queue.marks.append((queue.put, halves))
+                moved = True
+            while queue.marks and queue.sent >= queue.marks[0][0] - EPSILON:
+                _, halves = queue.marks.popleft()
+                halves[0] -= 1
+                if not halves[0]:
+                    self.events.append((self.now + delay, counter))
+                moved = True
+        due = [e for e in self.events if e[0] <= self.now + EPSILON]
+        for event in due:
+            self.events.remove(event)
+            self.done[event[1]] += 1
+            if event[1] == "norms" and not self.done["matrix"]:
+                self.finished(self.norm_weight)
+            moved = True
+        return moved
+
+    def run(self) -> float:
+        steps = (
+            self.step_events, self.step_dispatch, self.step_loader, self.step_windows, self.step_softmax,
+            self.step_engine, self.step_results, self.step_norm,
+        )  # fmt: skip
+        while True:
+            moved = True
+            while moved:
+                self.soon = math.inf
+                moved = False
+                for step in steps:
+                    moved = step() or moved
+            busy = self.program or self.loads or self.load or self.orders or self.matrix or self.drain or self.events
+            if not (
+                busy or self.norms or self.sums_for or self.normalizing
+                or any(q.marks or q.releases for q in (self.stores, self.wide, self.narrow))
+            ):  # fmt: skip
+                return max(self.now, self.halted) + self.extra
+            self.advance(*self.rates())
+
+
+def estimate_cycles(
+    program: Sequence[Instruction], config: Config, timing: MachineTiming | None = None,
+    weights: Iterable[float] | None = None,
+) -> float:  # fmt: skip
+    """Cycles from start to the end of a program.
+
+    Parameters
+    ----------
+    program : sequence of Instruction
+        Only shapes and dependencies are looked at.
+    weights : floats, optional
+        How many instructions each of them stands for, in a program whose loops were cut short.
+    """
+    return _Machine(
+        program, repeat(1.0, len(program)) if weights is None else weights, config, timing or MachineTiming()
+    ).run()

@@ -1,0 +1,185 @@
+"""What the cycle model knows of time: the memory, and the latencies of the RTL, each read off its source.
+
+Times are cycles of the clock. `arrives` at t means: to be seen in cycle t.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..rtl.engine.accumulator import HAZARD_CYCLES
+from ..rtl.engine.array import ProcessingArray
+from ..rtl.engine.decoder import Decoder
+from ..rtl.engine.engine import Engine
+from ..rtl.primitives.multiplier import Multiplier
+from ..spec.config import Config
+from ..spec.isa import INSTRUCTION_BYTES
+
+__all__ = ["SAVED_BEATS", "Latencies", "MachineTiming"]
+
+SAVED_BEATS = 4
+"""Beats that a memory of less than one a cycle has ready when it was not asked for a while (sim/memory_harness.cpp)."""
+
+_QUEUE = 2
+"""rtl/queue.py: from in to out."""
+_DEEP_QUEUE = 3
+"""rtl/queue.py: from in to out where the memory is block RAM, as in all queues of the DMA."""
+_CUT = 5
+"""rtl/dma.py, a client's next burst: LENGTH, LEFT, FINAL, and in REQUEST a cycle to ask and one to be granted."""
+_CHOSEN = 1
+"""rtl/dma.py: the burst that goes next waits in a register."""
+_ISSUED = 1
+"""rtl/dma.py: the address channel's register."""
+_RECEIVED = 1
+"""rtl/dma.py: the register behind the read channel."""
+_SLICE = 1
+"""rtl/queue.py: a register slice."""
+_COMPLETION = 3
+"""A pulse of completion goes through a register into its counter, which is compared a cycle later."""
+_RESULT_LATENCY = 5 + Multiplier.latency
+"""rtl/results.py: table, second multiplication, addition."""
+_SOFTMAX_LATENCY = 7
+"""rtl/attention.py: pipeline and output queue."""
+_NORM_LATENCY = 9 + 3 * Multiplier.latency
+"""rtl/norm.py: from a step to its results."""
+_NORM_QUEUE = 16
+"""rtl/norm.py: steps under way at most."""
+_ROOT = 13
+"""rtl/norm_statistics.py: cycles that the last row's variance is shifted for, 16 at most; 13 if it is zero."""
+
+
+@dataclass(frozen=True)
+class MachineTiming:
+    """The memory, as `sim.accelerator.MemoryModel` has it.
+
+    Attributes
+    ----------
+    latency : int
+        Cycles from a read address to its first beat, and from the last beat written to the answer.
+    beats_per_cycle : float
+        Bandwidth in bus beats per cycle of each direction.
+    shared : bool
+        The bandwidth is that of both directions together.
+    """
+
+    latency: int = 50
+    beats_per_cycle: float = 1.0
+    shared: bool = False
+
+
+class Latencies:
+    """Latencies and rates of one configuration with one memory.
+
+    Attributes
+    ----------
+    memory : int
+        The memory's latency; a simulated one answers in the cycle after the address at the earliest.
+    run : int
+        From a run's acceptance by the read master to its first beat at the client.
+    refill : int
+        From room in a client's queue to the beats that fill it.
+    program : int
+        From the start to the program's first beat: the header is read and judged before.
+    instruction_beats : int
+        Bus beats of an instruction. Passing it on takes a cycle more.
+    dispatched : int
+        From an instruction's last beat to its acceptance by a unit that is free: looked at and given, through the
+        unit's queue, what it waits for compared.
+    engine : int
+        From a product's acceptance to its first beat at the array's gate: the order's queue, the counters and memory
+        of the weights with their queue, the decoder.
+    window : int
+        From a window's last beat to the array's gate: a register slice, the write register and the bank's flag.
+    result : int
+        From a column's last beat at the gate to its first result through the result path's entry.
+    parts : int
+        Beats of results in a column.
+    stored : int
+        From the last beat of a run on the write channel to the completion's count being seen.
+    path : int
+        From a result at the result path to its first beat on the write channel, if nothing waits.
+    scored : int
+        From a block's last score to its first probability (rtl/attention.py).
+    recovery : int
+        From a block's last probability to the next one's first, if its scores are there: the rows' totals lie between.
+    accepted : int
+        By how much a block's acceptance by the exponentials, which lets the next block's scores in, precedes its
+        first probability.
+    totals : int
+        From a row's last probability to the first result that is divided by the row's sum.
+    rescale : int
+        From a continuing product's first beat at the gate to its passing: what is under way is stored first.
+        Each place by which a sum shifts, which only the data know, would cost ``columns + 20`` more.
+    statistics : int
+        From the last beat of a tile's sums to the hand-over of its statistics (rtl/norm.py, rtl/norm_statistics.py).
+    normalizing : int
+        From the hand-over to the first step: the tile's parameters are read.
+    normalized : int
+        From LayerNorm's last step to the end of its narrow results on their way to the write channel.
+    norm_rate : float
+        LayerNorm's steps a cycle: the places of its result queues over the cycles until a place is free again.
+    read_rate, client_rate : float
+        Beats a cycle that the read bursts under way allow, and that one client's queue and cutter allow.
+    most_under_way : int
+        Beats of all read bursts under way at most.
+    answered : int
+        From a beat on the bus to the client.
+    depth, fetch_depth : int
+        Beats that a client's queue holds (rtl/core.py).
+    transposing : float
+        Share of the time in which the transposer takes: it gives a block before it takes the next.
+    """
+
+    def __init__(self, config: Config, timing: MachineTiming) -> None:
+        array = ProcessingArray(config)
+        engine = Engine(config)
+        array._MustUse__silence = engine._MustUse__silence = True  # asked for their latencies alone
+        bus, rows = config.bus_bytes, config.rows
+        self.memory = memory = max(1, timing.latency)
+        self.run = _CUT + _CHOSEN + _ISSUED + memory + _RECEIVED + _DEEP_QUEUE
+        self.refill = 2 + _CHOSEN + _ISSUED + memory + _RECEIVED + _DEEP_QUEUE
+        self.instruction_beats = INSTRUCTION_BYTES // bus
+        asked, collected, judged = 1, 1, 1
+        self.program = asked + self.run + self.instruction_beats + collected + judged + self.run - 1
+        self.dispatched = 1 + _QUEUE + 1
+        memory_of_weights = 1 + 2
+        self.engine = _QUEUE + memory_of_weights + _QUEUE + Decoder.latency
+        self.window = _SLICE + 1
+        self.result = engine.latency - Decoder.latency - 1
+        self.parts = rows // config.drain_lanes
+        self.stored = memory + _COMPLETION
+        packed = 1
+        self.path = _RESULT_LATENCY + _QUEUE + packed + _QUEUE + _DEEP_QUEUE + 1
+        words = rows // config.lanes
+        self.scored = words + 14
+        self.accepted = _SOFTMAX_LATENCY
+        self.recovery = rows + words + _SOFTMAX_LATENCY + 1
+        self.totals = rows + 13 + engine.latency - Decoder.latency - 1 - array.latency - 2
+        self.rescale = array.latency + 2 * HAZARD_CYCLES + 2
+        self.statistics = 9 + 32 * rows + _ROOT + 3
+        self.normalizing = 2 + self.run
+        self.normalized = _NORM_LATENCY + _QUEUE + 1 + _DEEP_QUEUE
+        self.norm_rate = min(1.0, _NORM_QUEUE / (_NORM_LATENCY + _QUEUE + 2))
+        self.depth = max(2 * config.burst, 512)
+        self.fetch_depth = max(2 * config.burst, 128) + self.instruction_beats
+        self._burst, self._under_way = config.burst, config.outstanding + 1
+        self.read_rate = self.burst_rate(config.burst)
+        self.most_under_way = self._under_way * config.burst
+        self.answered = _RECEIVED + _DEEP_QUEUE
+        self.client_rate = min(1.0, config.burst / _CUT)
+        taken, given = config.groups * rows // config.drain_lanes, config.groups * rows // bus + 1
+        self.transposing = taken / (taken + given)
+
+    def issued(self, cycles: float) -> float:
+        """Beats of the bursts that a client has under way so many cycles after it asked."""
+        return self._burst * (1 + cycles / _CUT)
+
+    def burst_rate(self, beats: float) -> float:
+        """Most beats a cycle of bursts of so many: one waits behind the queue of those under way."""
+        return min(1.0, self._under_way * beats / (self.memory + beats + 2))
+
+    def run_rate(self, beats: int) -> float:
+        """Most beats a cycle of runs of so many: each is cut into bursts, and then the next run is taken."""
+        bursts = math.ceil(beats / self._burst)
+        return min(beats / (_CUT * bursts + 1), self.burst_rate(beats / bursts))

@@ -1,0 +1,193 @@
+"""What the benches of generated cores send, and what must come by the numpy reference: small, of whole numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.encoder import compile_encoder
+from ..compiler.image import Image
+from ..compiler.limits import require_shape
+from ..compiler.quantize import LinearParameters, shape_encoder
+from ..errors import InputError
+from ..formats import encode, prune
+from ..host import beats
+from ..host.products import Product, Requantization
+from ..model.bert import LINEAR_NAMES
+from ..reference.decoder import decoded_beats
+from ..reference.program import run_program
+from ..reference.softmax import softmax_row
+from ..run.rtl import reference_results
+from ..spec.config import Config
+from ..spec.isa import Instruction, Opcode, assemble
+from ..spec.patterns import DENSE, Pattern
+
+__all__ = ["ProgramVectors", "StreamVectors", "program_vectors", "stream_vectors"]
+
+Words = NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class StreamVectors:
+    """Beats to send, and to expect, by stream: uint32 arrays of shape (beats, words)."""
+
+    inputs: dict[str, Words]
+    outputs: dict[str, Words]
+
+
+@dataclass(frozen=True)
+class ProgramVectors:
+    """A memory image with a program, uint8, and the image after the program has run."""
+
+    image: NDArray[np.uint8]
+    expected: NDArray[np.uint8]
+    program_address: int
+
+
+def _cases(config: Config) -> list[tuple[Pattern, str]]:
+    """Dense, and the first and the last sparse pattern with each encoding."""
+    sparse = [p for p in config.patterns if p.m > 1]
+    ends = sparse[:1] + sparse[1:][-1:]
+    return [(DENSE, "dense"), *((p, e) for p in ends for e in config.encodings)]
+
+
+def _products(config: Config) -> list[Product]:
+    rng = np.random.default_rng(14)
+    found = []
+    for pattern, encoding in _cases(config):
+        depth = pattern.m * max(1, config.window // pattern.m // 2)
+        taps, columns = config.window // depth, 3
+        reduction = config.groups * depth + 1
+        weights = prune(rng.integers(-128, 128, (columns, reduction)).astype(np.int8), pattern)
+        encoded = encode(weights, pattern, groups=config.groups, window=config.window, depth=depth, encoding=encoding)
+        parameters = Requantization(
+            rng.integers(-5000, 5000, columns), rng.integers(0, 1 << 16, columns), rng.integers(0, 3, columns)
+        )
+        found.append(Product(rng.integers(-128, 128, (taps * config.rows, reduction)), encoded, taps, parameters))
+    return found
+
+
+def _engine(config: Config) -> StreamVectors:
+    products = _products(config)
+    sent = [p.streams(config) for p in products]
+    results, last = [], []
+    for product in products:
+        values = reference_results(product, config).reshape(-1, config.drain_lanes)
+        results.append(values)
+        last += [0] * (len(values) - 1) + [1]
+    return StreamVectors(
+        {name: np.concatenate([s[name] for s in sent]) for name in sent[0]},
+        {
+            "results": beats.join([(np.concatenate(results), 16), (last, 1)]),
+            "status": np.zeros((len(products), 1), np.uint32),
+        },
+    )
+
+
+def _decoder(config: Config) -> StreamVectors:
+    products = _products(config)
+    sent = [p.streams(config) for p in products]
+    from ..formats import decode
+
+    parts = [
+        decoded_beats(decode(p.weights), p.weights.pattern, config.groups, p.weights.depth, p.taps) for p in products
+    ]
+    values, addresses, flags = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return StreamVectors(
+        {name: np.concatenate([s[name] for s in sent]) for name in ("command", "values", "positions")},
+        {
+            "beats": beats.join([(values, 8), (addresses, config.address_width), (flags, 1)]),
+            "faults": np.zeros((len(products), 1), np.uint32),
+        },
+    )
+
+
+def _softmax(config: Config) -> StreamVectors:
+    rng = np.random.default_rng(14)
+    lanes, block = config.softmax_lanes, config.softmax_block
+    inputs, probabilities, totals = [], [], []
+    for number, length in enumerate((1, lanes + 1, block, 2 * block + 1)):
+        wide = number % 2 == 0
+        count = -(-length // lanes)
+        logits, keep = np.zeros(count * lanes, np.int64), np.arange(count * lanes) < length
+        logits[:length] = rng.integers(-32768, 32768, length) >> int(rng.integers(0, 6))
+        row = softmax_row(logits, keep, block=block, lanes=lanes, wide=wide)
+        inputs.append(beats.logit_beats(logits[:length], None, config, wide=wide))
+        probabilities.append(
+            beats.join(
+                [
+                    (row.probabilities.reshape(count, lanes), 16),
+                    (row.exponents.reshape(count, lanes)[:, 0], 11),
+                    (np.arange(count) == count - 1, 1),
+                ]
+            )
+        )
+        totals.append(beats.join([([row.sum], 32), ([row.exponent], 11), ([row.multiplier], 16), ([row.shift], 3)]))
+    return StreamVectors(
+        {"logits": np.concatenate(inputs)},
+        {"probabilities": np.concatenate(probabilities), "totals": np.concatenate(totals)},
+    )
+
+
+def stream_vectors(top: str, config: Config) -> StreamVectors:
+    """Vectors of the engine, the softmax or the decoder: the same for the same configuration."""
+    return {"engine": _engine, "softmax": _softmax, "decoder": _decoder}[top](config)
+
+
+def program_vectors(config: Config) -> ProgramVectors:
+    """A program and its memory: one small encoder layer for three tokens, with every kind of instruction.
+
+    Where the hardware is too small for any such layer, a program that does nothing but end.
+    """
+    for hidden in (32, config.groups, 2 * config.groups):
+        for heads in (1, 2, 4, 8):
+            with suppress(InputError):
+                return _encoder_layer(config, hidden, heads)
+    program = np.frombuffer(assemble([Instruction(Opcode.HALT)], config), np.uint8)
+    image = Image(config)
+    address = image.add(program)
+    whole = image.finish()
+    return ProgramVectors(whole, run_program(whole, address, config), address)
+
+
+def _encoder_layer(config: Config, hidden: int, heads: int) -> ProgramVectors:
+    """One encoder layer, its weights random whole numbers; raises InputError if the hardware cannot hold it."""
+    rng = np.random.default_rng(14)
+    sparse = [p for p in config.patterns if p.m > 1]
+    names = [(0, name) for name in LINEAR_NAMES]
+    patterns = {key: sparse[i % len(sparse)] if sparse and i % 3 else DENSE for i, key in enumerate(names)}
+    require_shape(config, tokens=3, layers=1, hidden=hidden, heads=heads, intermediate=hidden,
+                  patterns={name: patterns[0, name] for name in LINEAR_NAMES})  # fmt: skip
+    shape = shape_encoder(hidden, heads, 1, hidden, patterns)
+
+    def filled(linear: LinearParameters) -> LinearParameters:
+        columns = len(linear.weights)
+        weights = prune(rng.integers(-128, 128, linear.weights.shape).astype(np.int8), linear.pattern)
+        return dataclasses.replace(
+            linear, weights=weights, bias=rng.integers(-5000, 5000, columns),
+            multiplier=rng.integers(1 << 14, 1 << 16, columns), shift=rng.integers(0, 2, columns),
+            second=rng.integers(1 << 14, 1 << 16, columns),
+        )  # fmt: skip
+
+    def norm(old):
+        return dataclasses.replace(
+            old, scale=rng.integers(1 << 8, 1 << 12, hidden), shift=rng.integers(-300, 300, hidden),
+            multiplier=rng.integers(1 << 10, 1 << 14, hidden),
+        )  # fmt: skip
+
+    layer = shape.layers[0]
+    layer = dataclasses.replace(
+        layer, linear={name: filled(linear) for name, linear in layer.linear.items()},
+        score_multiplier=rng.integers(1 << 14, 1 << 15, heads), table=rng.integers(-128, 128, 256).astype(np.int16),
+        norm1=norm(layer.norm1), norm2=norm(layer.norm2),
+    )  # fmt: skip
+    quantized = dataclasses.replace(shape, layers=(layer,), embedding_norm=norm(shape.embedding_norm))
+    program = compile_encoder(quantized, config, 3)
+    image = program.image.copy()
+    size = 2 * hidden * config.rows
+    image[program.input_address :][:size] = rng.integers(-3000, 3000, hidden * config.rows).astype("<i2").view(np.uint8)
+    return ProgramVectors(image, run_program(image, program.program_address, config), program.program_address)

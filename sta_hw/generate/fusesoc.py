@@ -1,0 +1,84 @@
+"""The FuseSoC core file of a generated module: lint and simulation in FuseSoC's flow API (CAPI2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import __version__
+
+__all__ = ["CoreFiles", "core_file"]
+
+
+@dataclass(frozen=True)
+class CoreFiles:
+    """Names of the files of a core; None where there is none.
+
+    Attributes
+    ----------
+    verilog : str
+        The module.
+    waivers : str
+        Verilator's warnings that are waived, and why.
+    primitives : str or None
+        Models of vendor cells, for simulation and lint alone: a synthesis tool has its own.
+    bench : str or None
+        The module ``NAME_bench``, which checks itself.
+    """
+
+    verilog: str
+    waivers: str
+    primitives: str | None = None
+    bench: str | None = None
+
+
+def core_file(name: str, description: str, files: CoreFiles) -> str:
+    """The text of ``NAME.core``.
+
+    Its targets are ``default`` (the module for other cores and for synthesis), ``lint`` (Verilator, with every warning
+    on), and where there is a bench ``sim`` (Verilator) and ``sim_icarus``; both end with an error unless all is right.
+    """
+    filesets = {"rtl": (files.verilog, "verilogSource"), "waivers": (files.waivers, "vlt")}
+    if files.primitives:
+        filesets["primitives"] = (files.primitives, "verilogSource")
+    if files.bench:
+        filesets["bench"] = (files.bench, "verilogSource")
+    lines = [
+        "CAPI=2:",
+        "",
+        f"name: sta-hw:generated:{name}:{__version__}",
+        f"description: {description}",
+        "",
+        "filesets:",
+    ]
+    for fileset, (file, kind) in filesets.items():
+        lines += [f"  {fileset}:", "    files:", f"      - {file}", f"    file_type: {kind}"]
+    models = ["primitives"] if files.primitives else []
+    lines += ["", "targets:"]
+    # A synthesis tool has cells of its own: models of them come for whoever sets the flag, in a target that simulates.
+    always = ["rtl", "waivers", *(['"models? (primitives)"'] if models else [])]
+    lines += ["  default:", f"    filesets: [{', '.join(always)}]", f"    toplevel: {name}"]
+    lines += [
+        "  lint:",
+        "    description: Verilator with every warning on; what is waived is in the .vlt file, each with its reason",
+        "    flow: lint",
+        "    flow_options:",
+        "      tool: verilator",
+        "      verilator_options: [-Wall]",
+        f"    filesets: [{', '.join(['rtl', 'waivers', *models])}]",
+        f"    toplevel: {name}",
+    ]
+    if files.bench:
+        for target, options in (
+            ("sim", ["tool: verilator", "mode: binary", "verilator_options: [--timing, -CFLAGS, -std=c++20]"]),
+            ("sim_icarus", ["tool: icarus"]),
+        ):
+            lines += [
+                f"  {target}:",
+                f"    description: a bench that checks itself, in {options[0].split()[1].capitalize()}",
+                "    flow: sim",
+                "    flow_options:",
+                *(f"      {option}" for option in options),
+                f"    filesets: [{', '.join(['rtl', 'waivers', *models, 'bench'])}]",
+                f"    toplevel: {name}_bench",
+            ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,145 @@
+"""`sta-hw generate`: a configuration becomes Verilog, and the files that others need to use it."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..files import write_all
+from ..rtl.emit import emit_verilog, ports_of, streams_of
+from ..rtl.engine.decoder import Decoder
+from ..rtl.engine.engine import Engine
+from ..rtl.names import PRIMITIVES, check_name
+from ..rtl.tops import TOPS, component
+from ..rtl.units.softmax import Softmax
+from ..rtl.waivers import PRIMITIVES_WAIVERS, waiver_file, waivers_of
+from ..spec.config import Config
+from ..spec.registers import c_header
+from .bench_vectors import program_vectors, stream_vectors
+from .fusesoc import CoreFiles, core_file
+from .verilog_bench import accelerator_bench, stream_bench
+
+__all__ = ["PRIMITIVES_FILE", "TOPS", "component", "generate", "manifest"]
+
+PRIMITIVES_FILE = "sta_hw_primitives.v"
+"""Name of the models of vendor cells beside a module that instantiates them."""
+
+
+def manifest(top: str, config: Config, name: str | None = None) -> dict[str, Any]:
+    """Everything a program needs to know about the generated module, as JSON types, but what its text tells."""
+    hardware = component(top, config)
+    hardware._MustUse__silence = True  # asked for its ports alone
+    latencies: dict[str, int] = {}
+    if isinstance(hardware, Engine):
+        latencies["weight_to_result"] = hardware.latency
+    elif isinstance(hardware, Softmax):
+        latencies["block_end_to_probabilities"] = hardware.latency
+    elif isinstance(hardware, Decoder):
+        latencies["value_to_beat"] = Decoder.latency
+    return {
+        "generator": f"sta-hw {__version__}",
+        "name": name or top,
+        "top": top,
+        "configuration": config.as_dict(),
+        "hash": config.hash,
+        "patterns": [str(p) for p in config.patterns],
+        "multiply_accumulates_per_cycle": config.macs,
+        "clock": "clk",
+        "reset": {"name": "rst", "active": "high", "kind": "synchronous"},
+        "ports": [vars(p) for p in ports_of(hardware)],
+        "streams": [vars(s) for s in streams_of(hardware)],
+        "latency_cycles": latencies,
+    }
+
+
+def generate(
+    top: str,
+    config: Config,
+    folder: Path,
+    verilog: str | None = None,
+    *,
+    name: str | None = None,
+    hierarchy: bool = False,
+) -> list[Path]:
+    """Write the files of one top level; return their paths, the Verilog and its manifest first.
+
+    Parameters
+    ----------
+    verilog : str or None
+        The module's text, where it was emitted already.
+    name : str or None
+        Of the module, of its files and of its FuseSoC core; `top` if not given.
+    hierarchy : bool
+        One module for each block, instead of one in all.
+
+    Raises
+    ------
+    InputError
+        If there is no such top level, or the name cannot be one.
+    ToolError
+        If the folder cannot be written; what was there is as it was.
+    """
+    name = name if name is not None else top
+    check_name(name)
+    description = manifest(top, config, name)
+    verilog = verilog or emit_verilog(component(top, config), name, hierarchy=hierarchy)
+    cells = [cell for cell in PRIMITIVES if re.search(rf"^ *{cell} ", verilog, re.M)]
+    files = CoreFiles(f"{name}.v", f"{name}.vlt", PRIMITIVES_FILE if cells else None, f"{name}_bench.v")
+    waivers = {files.verilog: waivers_of(hierarchy=hierarchy, cells=cells)}
+    if files.primitives:
+        waivers[files.primitives] = PRIMITIVES_WAIVERS
+    texts = {
+        files.verilog: verilog,
+        f"{name}.json": "",
+        f"{name}.core": core_file(
+            name,
+            f"STA-HW {top}, {config.rows} rows x {config.groups} groups, window {config.window}, hash {config.hash}",
+            files,
+        ),
+        f"{name}_example.v": _example(name, description),
+        files.waivers: waiver_file(waivers),
+        f"{name}_bench.v": _bench(name, top, config),
+    }
+    if files.primitives:
+        texts[files.primitives] = (resources.files("sim") / "primitives.v").read_text(encoding="utf-8")
+    if top == "accelerator":
+        texts["sta_hw_registers.h"] = c_header()
+    description |= {
+        "hierarchy": hierarchy,
+        "files": list(texts),
+        "primitives": [{"cell": c, "family": PRIMITIVES[c], "simulation_model": PRIMITIVES_FILE} for c in cells],
+        "waivers": waivers,
+    }
+    texts[f"{name}.json"] = json.dumps(description, indent=2) + "\n"
+    write_all({folder / file: text for file, text in texts.items()})
+    return [folder / file for file in texts]
+
+
+def _bench(name: str, top: str, config: Config) -> str:
+    """The module that checks the top level in simulation."""
+    hardware = component(top, config)
+    hardware._MustUse__silence = True  # asked for its ports alone
+    if top == "accelerator":
+        return accelerator_bench(name, config, ports_of(hardware), program_vectors(config))
+    return stream_bench(name, ports_of(hardware), streams_of(hardware), stream_vectors(top, config))
+
+
+def _example(name: str, description: dict[str, Any]) -> str:
+    """A module that instantiates the top level with every port by name."""
+    declarations, connections = [], []
+    for port in description["ports"]:
+        width = f"[{port['width'] - 1}:0] " if port["width"] > 1 else ""
+        declarations.append(f"    {port['direction']:<6} wire {width}{port['name']}")
+        connections.append(f"        .{port['name']}({port['name']})")
+    return (
+        f"// How to instantiate {name}: every port by name. A beat moves when valid and ready are both high.\n"
+        f"module {name}_example (\n"
+        + ",\n".join(declarations)
+        + f"\n);\n    {name} u_{name} (\n"
+        + ",\n".join(connections)
+        + "\n    );\nendmodule\n"
+    )

@@ -1,0 +1,161 @@
+"""A board behind a serial line: LiteX's uartbone protocol, checked."""
+
+from __future__ import annotations
+
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CheckError, InputError, ToolError
+from ..rtl.board.board_core import BOARD_REGISTERS, REGISTERS
+from ..rtl.board.uart_bridge import SERIAL_TIMEOUT
+from ..spec.registers import register
+
+__all__ = ["BoardLink", "Port", "open_port"]
+
+_WRITE, _READ = 1, 2
+_BURST = 255
+"""Words of the longest command."""
+_TRIES = 5
+
+
+class Port(Protocol):
+    """What is used of a pyserial port."""
+
+    def write(self, data: bytes, /) -> Any:
+        """Send."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; fewer after a time without any."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until all is sent."""
+
+    def reset_input_buffer(self) -> None:
+        """Forget what has come."""
+
+
+def open_port(name: str, baud: int) -> Port:
+    """Open a serial port.
+
+    Raises
+    ------
+    InputError
+        If there is no such port.
+    ToolError
+        If pyserial is missing, or the port may not be opened.
+    """
+    try:
+        import serial
+    except ImportError as error:
+        raise ToolError("the serial port needs pyserial: pip install pyserial.") from error
+    try:
+        return serial.Serial(name, baud, timeout=1.0)
+    except PermissionError as error:
+        raise ToolError(f"no permission for {name}; add yourself to the group dialout.") from error
+    except (serial.SerialException, OSError, ValueError) as error:
+        if "Permission" in str(error):
+            raise ToolError(f"no permission for {name}; add yourself to the group dialout.") from error
+        raise InputError(f"cannot open {name}: {error}.") from error
+
+
+class BoardLink:
+    """Memory and registers of a board.
+
+    Every burst written is checked by the board's own CRC, and sent again when it arrived damaged or not at all.
+
+    Parameters
+    ----------
+    port : Port
+    settle : function
+        Waits until the board has forgotten an unfinished command.
+    """
+
+    def __init__(self, port: Port, settle: Callable[[], None] | None = None) -> None:
+        self.port = port
+        self.settle = settle or (lambda: time.sleep(2 * SERIAL_TIMEOUT))
+        self.retries = 0
+
+    def _command(self, kind: int, address: int, words: int) -> bytes:
+        return struct.pack(">BBI", kind, words, address >> 2)
+
+    def _read_once(self, address: int, words: int) -> NDArray[np.uint32] | None:
+        self.port.reset_input_buffer()
+        self.port.write(self._command(_READ, address, words))
+        answer = self.port.read(4 * words)
+        return np.frombuffer(answer, ">u4").astype(np.uint32) if len(answer) == 4 * words else None
+
+    def _recover(self) -> None:
+        self.retries += 1
+        self.port.flush()
+        self.settle()
+        self.port.reset_input_buffer()
+
+    def read(self, address: int, words: int) -> NDArray[np.uint32]:
+        """Read 32-bit words from a byte address.
+
+        Raises
+        ------
+        CheckError
+            If the board does not answer.
+        """
+        found = []
+        for start in range(0, words, _BURST):
+            count = min(_BURST, words - start)
+            for _ in range(_TRIES):
+                part = self._read_once(address + 4 * start, count)
+                if part is not None:
+                    break
+                self._recover()
+            else:
+                raise CheckError(f"the board does not answer (reading 0x{address + 4 * start:08x})")
+            found.append(part)
+        return np.concatenate(found) if found else np.zeros(0, np.uint32)
+
+    def write(self, address: int, words: NDArray[np.uint32], progress: Callable[[int], None] | None = None) -> None:
+        """Write 32-bit words from a byte address, checked burst by burst.
+
+        Raises
+        ------
+        CheckError
+            If a burst does not arrive intact after several tries.
+        """
+        words = np.asarray(words, np.uint32)
+        before = self.retries
+        for start in range(0, len(words), _BURST):
+            part = words[start : start + _BURST]
+            self._burst(address + 4 * start, part)
+            if progress:
+                progress(start + len(part))
+        # A byte lost in a command's address may have sent its data elsewhere.
+        while self.retries > before and len(words) > 1:
+            before = self.retries
+            wrong = np.unique(np.flatnonzero(self.read(address, len(words)) != words) // _BURST)
+            for number in wrong:
+                start = int(number) * _BURST
+                self._burst(address + 4 * start, words[start : start + _BURST])
+
+    def _burst(self, address: int, words: NDArray[np.uint32]) -> None:
+        payload = words.astype(">u4").tobytes()
+        for _ in range(_TRIES):
+            self.port.write(self._command(_WRITE, BOARD_REGISTERS + 4, 1) + bytes(4))
+            self.port.write(self._command(_WRITE, address, len(words)) + payload)
+            checksum = self._read_once(BOARD_REGISTERS + 4, 1)
+            if checksum is not None and int(checksum[0]) == zlib.crc32(payload):
+                return
+            self._recover()
+        raise CheckError(f"a burst to 0x{address:08x} does not arrive intact")
+
+    def register(self, name: str) -> int:
+        """Read one of the accelerator's registers."""
+        return int(self.read(REGISTERS + register(name).offset, 1)[0])
+
+    def set_register(self, name: str, value: int) -> None:
+        """Write one of the accelerator's registers."""
+        self._burst(REGISTERS + register(name).offset, np.array([value], np.uint32))

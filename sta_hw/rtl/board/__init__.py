@@ -1,0 +1,1 @@
+"""The serial bridge and top levels of FPGA boards."""

@@ -1,0 +1,1 @@
+"""AXI and the DMA."""

@@ -1,0 +1,1 @@
+"""Registers, controller, instruction fetch and dispatch, counters."""

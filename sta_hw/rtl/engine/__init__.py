@@ -1,0 +1,1 @@
+"""The matrix engine: windows, index decoder, array, accumulator, requantizer, drain."""

@@ -1,0 +1,1 @@
+"""What stands around the engine: loader, feeds, softmax, results, LayerNorm."""

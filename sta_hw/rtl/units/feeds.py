@@ -1,0 +1,171 @@
+"""Feeds of the engine's streams: windows from memory or from the softmax, requantization parameters."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ...spec.config import Config
+from ..bus.axi import ADDRESS_BITS
+from ..bus.dma import run_layout
+from ..primitives.layouts import COUNT_BITS, parameter_layout, row_parameter_layout
+from ..primitives.queue import Queue, RegisterSlice
+from .loader import PARAMETER_BYTES
+
+__all__ = ["ParameterFeed", "WindowFeed", "parameter_order_layout", "window_order_layout"]
+
+_AHEAD = 4
+
+
+def window_order_layout() -> data.StructLayout:
+    """The windows of one product: from memory, or probabilities."""
+    return data.StructLayout(
+        {
+            "probabilities": unsigned(1), "address": unsigned(ADDRESS_BITS), "beats": unsigned(20),
+            "instruction": unsigned(COUNT_BITS),
+        }
+    )  # fmt: skip
+
+
+class WindowFeed(wiring.Component):
+    """Windows in the order of products; reads from memory run up to 4 products ahead.
+
+    Members
+    -------
+    order : In(stream of window_order_layout)
+    run : Out(stream of run_layout), words : In(stream of bus words)
+    probabilities, activations : In, Out(streams of lanes x 8 bits)
+    waits_for_softmax : Out(1)
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        beat = stream.Signature(data.ArrayLayout(unsigned(8), config.lanes))
+        super().__init__(
+            {
+                "order": In(stream.Signature(window_order_layout())),
+                "run": Out(stream.Signature(run_layout())),
+                "words": In(stream.Signature(unsigned(8 * config.bus_bytes))),
+                "probabilities": In(beat),
+                "activations": Out(beat),
+                "waits_for_softmax": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        queue = m.submodules.queue = Queue(width=21, depth=_AHEAD)
+        new = self.order.payload
+        m.d.comb += [
+            self.run.payload.address.eq(new.address),
+            self.run.payload.beats.eq(new.beats),
+            self.run.payload.instruction.eq(new.instruction),
+            self.run.valid.eq(self.order.valid & ~new.probabilities & queue.w_rdy),
+            self.order.ready.eq(queue.w_rdy & (new.probabilities | self.run.ready)),
+            queue.w_en.eq(self.order.valid & self.order.ready),
+            queue.w_data.eq(new.beats << 1 | new.probabilities),
+        ]
+        left = Signal(20)
+        last = Signal()  # one is left
+        active = Signal()
+        probabilities = Signal()
+        output = m.submodules.output = RegisterSlice(8 * self.config.lanes)
+        move = output.w_en & output.w_rdy
+        m.d.comb += [
+            queue.r_en.eq(~active),
+            output.w_data.eq(Mux(probabilities, self.probabilities.payload.as_value(), self.words.payload)),
+            output.w_en.eq(active & Mux(probabilities, self.probabilities.valid, self.words.valid)),
+            self.words.ready.eq(active & ~probabilities & output.w_rdy),
+            self.probabilities.ready.eq(active & probabilities & output.w_rdy),
+            self.activations.payload.eq(output.r_data),
+            self.activations.valid.eq(output.r_rdy),
+            output.r_en.eq(self.activations.ready),
+            self.waits_for_softmax.eq(active & probabilities & ~self.probabilities.valid),
+        ]
+        beats = queue.r_data[1:]
+        with m.If(~active & queue.r_rdy):
+            m.d.sync += [left.eq(beats), probabilities.eq(queue.r_data[0]), last.eq(beats == 1), active.eq(beats != 0)]
+        with m.If(move):
+            m.d.sync += [left.eq(left - 1), last.eq(left == 2), active.eq(~last)]
+        return m
+
+
+def parameter_order_layout() -> data.StructLayout:
+    """Where a product's requantization comes from, and whether its second multipliers are wanted."""
+    return data.StructLayout({"totals": unsigned(1), "seconds": unsigned(1)})
+
+
+class ParameterFeed(wiring.Component):
+    """Requantization parameters in the order of products: from memory words, or the softmax's row totals.
+
+    Members
+    -------
+    order : In(stream of parameter_order_layout)
+    words : In(stream of {word, last})
+        Columns' parameters as they lie in memory.
+    totals : In(stream of row_parameter_layout)
+        ``rows`` per product.
+    parameters : Out(stream of parameter_layout)
+    seconds : Out(stream of unsigned(16))
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        word = data.StructLayout({"word": unsigned(8 * PARAMETER_BYTES), "last": unsigned(1)})
+        super().__init__(
+            {
+                "order": In(stream.Signature(parameter_order_layout())),
+                "words": In(stream.Signature(word)),
+                "totals": In(stream.Signature(row_parameter_layout())),
+                "parameters": Out(stream.Signature(parameter_layout())),
+                "seconds": Out(stream.Signature(unsigned(16))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        orders = m.submodules.orders = Queue(width=2, depth=16)
+        # Columns between the drain's entry and the result path.
+        seconds = m.submodules.seconds_queue = Queue(width=16, depth=64)
+        order = data.View(parameter_order_layout(), orders.r_data)
+        row = Signal(range(max(2, self.config.rows)))
+        word = self.words.payload.word
+        wanted = orders.r_rdy & (~order.seconds | seconds.w_rdy)
+        output = m.submodules.output = RegisterSlice(parameter_layout().size)
+        m.d.comb += [
+            orders.w_data.eq(self.order.payload),
+            orders.w_en.eq(self.order.valid),
+            self.order.ready.eq(orders.w_rdy),
+            self.seconds.payload.eq(seconds.r_data),
+            self.seconds.valid.eq(seconds.r_rdy),
+            seconds.r_en.eq(self.seconds.ready),
+            seconds.w_data.eq(word[64:80]),
+        ]
+        given = data.View(parameter_layout(), output.w_data)
+        m.d.comb += [
+            self.parameters.payload.eq(output.r_data),
+            self.parameters.valid.eq(output.r_rdy),
+            output.r_en.eq(self.parameters.ready),
+        ]
+        with m.If(order.totals):
+            m.d.comb += [
+                given.multiplier.eq(self.totals.payload.multiplier),
+                given.shift.eq(self.totals.payload.shift),
+                output.w_en.eq(orders.r_rdy & self.totals.valid),
+                self.totals.ready.eq(orders.r_rdy & output.w_rdy),
+            ]
+        with m.Else():
+            m.d.comb += [
+                given.bias.eq(word[:32]),
+                given.multiplier.eq(word[32:48]),
+                given.shift.eq(word[48:51]),
+                output.w_en.eq(wanted & self.words.valid),
+                self.words.ready.eq(wanted & output.w_rdy),
+                seconds.w_en.eq(self.words.valid & self.words.ready & order.seconds),
+            ]
+        moved = output.w_en & output.w_rdy
+        with m.If(moved & order.totals):
+            m.d.sync += row.eq(Mux(row == self.config.rows - 1, 0, row + 1))
+        m.d.comb += orders.r_en.eq(moved & Mux(order.totals, row == self.config.rows - 1, self.words.payload.last))
+        return m

@@ -1,0 +1,148 @@
+"""The loader: runs of memory words into the on-chip memories."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ...spec.config import Config
+from ...spec.isa import Target
+from ..bus.axi import ADDRESS_BITS
+from ..bus.dma import run_layout
+from ..primitives.layouts import COUNT_BITS
+from ..primitives.sequencer import Gearbox
+
+__all__ = ["PARAMETER_BYTES", "Loader", "load_order_layout"]
+
+PARAMETER_BYTES = 16
+"""Bytes of a column's parameters in memory: bias 4, multiplier 2, shift 1, unused 1, second multiplier 2, unused 6."""
+
+
+def load_order_layout() -> data.StructLayout:
+    """One LOAD."""
+    return data.StructLayout(
+        {
+            "target": unsigned(2), "destination": unsigned(16), "address": unsigned(ADDRESS_BITS),
+            "beats": unsigned(20), "rows": unsigned(16), "stride": unsigned(32), "instruction": unsigned(COUNT_BITS),
+        }
+    )  # fmt: skip
+
+
+class Loader(wiring.Component):
+    """One LOAD after the other; the runs of one follow each other without a gap.
+
+    Members
+    -------
+    order : In(stream of load_order_layout)
+    run : Out(stream of run_layout), words : In(stream of bus words)
+    enable : Out(4)
+        Which memory (isa.Target) is written in this cycle.
+    address : Out(16)
+    values, positions, parameters, entry : Out
+        The word for each memory.
+    done : Out(1)
+    busy : Out(1)
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.widths = {
+            Target.VALUES: 8 * config.groups,
+            Target.POSITIONS: config.groups * config.window,
+            Target.PARAMETERS: 8 * PARAMETER_BYTES,
+            Target.TABLE: 16,
+        }
+        super().__init__(
+            {
+                "order": In(stream.Signature(load_order_layout())),
+                "run": Out(stream.Signature(run_layout())),
+                "words": In(stream.Signature(unsigned(8 * config.bus_bytes))),
+                "enable": Out(len(self.widths)),
+                "address": Out(16),
+                "values": Out(self.widths[Target.VALUES]),
+                "positions": Out(self.widths[Target.POSITIONS]),
+                "parameters": Out(self.widths[Target.PARAMETERS]),
+                "entry": Out(self.widths[Target.TABLE]),
+                "done": Out(1),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        cfg = self.config
+        m = Module()
+        order = Signal(load_order_layout(), reset_less=True)
+        asked = Signal(16)  # runs still to ask for
+        next_address = Signal(ADDRESS_BITS, reset_less=True)
+        runs_left = Signal(16)
+        beats_left = Signal(20)
+        step = Signal()
+        m.d.comb += [
+            self.run.payload.address.eq(next_address),
+            self.run.payload.beats.eq(order.beats),
+            self.run.payload.instruction.eq(order.instruction),
+        ]
+        taken = Signal()
+        finished = Signal()
+        empty = Signal()
+        with m.FSM(name="loader") as fsm:
+            with m.State("IDLE"):
+                m.d.comb += self.order.ready.eq(1)
+                new = self.order.payload
+                m.d.sync += [
+                    order.eq(new),
+                    asked.eq(new.rows),
+                    next_address.eq(new.address),
+                    runs_left.eq(new.rows),
+                    beats_left.eq(new.beats),
+                    self.address.eq(new.destination),
+                ]
+                with m.If(self.order.valid):
+                    m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += [self.run.valid.eq(asked != 0), taken.eq(1)]
+                with m.If(self.run.valid & self.run.ready):
+                    m.d.sync += [asked.eq(asked - 1), next_address.eq(next_address + order.stride)]
+                with m.If(step):
+                    m.d.sync += beats_left.eq(beats_left - 1)
+                    with m.If(beats_left == 1):
+                        m.d.sync += [beats_left.eq(order.beats), runs_left.eq(runs_left - 1)]
+                        with m.If(runs_left == 1):
+                            m.next = "FLUSH"
+                with m.If((order.rows == 0) | (order.beats == 0)):
+                    m.next = "FLUSH"
+            with m.State("FLUSH"), m.If(empty):  # the last words leave the gearbox
+                m.d.comb += finished.eq(1)
+                m.next = "IDLE"
+        m.d.comb += [self.busy.eq(~fsm.ongoing("IDLE")), self.done.eq(finished)]
+
+        outputs = {
+            Target.VALUES: self.values,
+            Target.POSITIONS: self.positions,
+            Target.PARAMETERS: self.parameters,
+            Target.TABLE: self.entry,
+        }
+        readies, given = [], []
+        for target, width in self.widths.items():
+            gear = m.submodules[f"gear_{target.name.lower()}"] = Gearbox(8 * cfg.bus_bytes, width)
+            chosen = order.target == target
+            m.d.comb += [
+                gear.source.payload.eq(self.words.payload),
+                gear.source.valid.eq(self.words.valid & taken & chosen),
+                gear.target.ready.eq(1),
+                gear.flush.eq(fsm.ongoing("IDLE")),
+                outputs[target].eq(gear.target.payload),
+                self.enable[target].eq(gear.target.valid),
+            ]
+            readies.append(chosen & gear.source.ready)
+            given.append(gear.target.valid)
+        ready = readies[0] | readies[1] | readies[2] | readies[3]
+        m.d.comb += [
+            self.words.ready.eq(taken & ready),
+            step.eq(self.words.valid & taken & ready),
+            empty.eq(~(given[0] | given[1] | given[2] | given[3])),
+        ]
+        with m.If(self.enable.any()):
+            m.d.sync += self.address.eq(self.address + 1)
+        return m

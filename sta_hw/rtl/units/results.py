@@ -1,0 +1,300 @@
+"""The result path: what becomes of the drain's columns on their way to memory or to the softmax.
+
+Per product: stored as they are; through the activation table and a second per-column requantization;
+added to the residual stream; transposed, to become weights; or handed to the softmax.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ...spec.config import Config
+from ...spec.isa import Result
+from ..bus.axi import ADDRESS_BITS
+from ..bus.dma import run_layout
+from ..primitives.arithmetic import at_limit, saturated
+from ..primitives.layouts import COUNT_BITS, result_layout
+from ..primitives.multiplier import Multiplier
+from ..primitives.queue import Queue, credits
+from ..primitives.sequencer import Gearbox
+from .attention import block_layout
+from .transposer import Transposer
+
+__all__ = ["ResultPath", "result_order_layout"]
+
+_QUEUE_DEPTH = 16
+_LATENCY = 5 + Multiplier.latency
+
+
+def result_order_layout() -> data.StructLayout:
+    """What to do with one product's results."""
+    return data.StructLayout(
+        {
+            "mode": unsigned(3),  # isa.Result
+            "scores": unsigned(1),  # to the softmax instead
+            "seconds": unsigned(1),  # columns come with second multipliers
+            "columns": unsigned(16),
+            "address": unsigned(ADDRESS_BITS),
+            "residual_address": unsigned(ADDRESS_BITS),
+            "block": block_layout(),
+            "instruction": unsigned(COUNT_BITS),
+        }
+    )
+
+
+class ResultPath(wiring.Component):
+    """Product after product, `drain_lanes` results a cycle.
+
+    Members
+    -------
+    order : In(stream of result_order_layout)
+        One per product with results, in order.
+    results : In(stream of result_layout)
+        The engine's.
+    seconds : In(stream of unsigned(16))
+        One second multiplier per column of the products that have them.
+    table_enable, table_address, table_data : In
+        Write port of the activation table: 256 entries of 16 bits, index 0 first (as unsigned).
+    residual_run : Out(stream of run_layout), residual : In(stream of bus words)
+        The residual stream is read like the results are stored.
+    store_run : Out(stream of run_layout), store : Out(stream of bus words), stored : In(1)
+        To memory; `stored` when a run is there.
+    block, scores : Out(streams)
+        To the softmax.
+    done : Out(2)
+        Products finished in this cycle.
+    saturated : Out(2)
+        Results on their way to memory, one at least of which is an end of its range: 16 bits, 8 bits.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        word = stream.Signature(unsigned(8 * config.bus_bytes))
+        super().__init__(
+            {
+                "order": In(stream.Signature(result_order_layout())),
+                "results": In(stream.Signature(result_layout(config))),
+                "seconds": In(stream.Signature(unsigned(16))),
+                "table_enable": In(1),
+                "table_address": In(8),
+                "table_data": In(16),
+                "residual_run": Out(stream.Signature(run_layout())),
+                "residual": In(word),
+                "store_run": Out(stream.Signature(run_layout())),
+                "store": Out(word),
+                "stored": In(1),
+                "block": Out(stream.Signature(block_layout())),
+                "scores": Out(stream.Signature(data.ArrayLayout(signed(16), config.drain_lanes))),
+                "done": Out(2),
+                "saturated": Out(2),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        cfg = self.config
+        m = Module()
+        order = Signal(result_order_layout(), reset_less=True)
+        active = Signal()
+        residual_wanted = Signal()
+        store_wanted = Signal()
+        block_wanted = Signal()
+        # The mode, decoded once.
+        activate, adding, wide, transpose = (
+            Signal(name=n, reset_less=True) for n in ("activate", "adding", "wide", "transpose")
+        )
+        words_per_column = cfg.rows // cfg.bus_bytes
+
+        # An order is looked at when its first result is there: what it reads has then been waited for.
+        m.d.comb += self.order.ready.eq(~active & self.results.valid)
+        with m.If(self.order.valid & self.order.ready):
+            new = self.order.payload
+            m.d.sync += [
+                order.eq(new),
+                active.eq(1),
+                block_wanted.eq(new.scores),
+                store_wanted.eq(~new.scores),
+                residual_wanted.eq(~new.scores & (new.mode == Result.RESIDUAL)),
+                activate.eq(new.mode == Result.ACTIVATE),
+                adding.eq(new.mode == Result.RESIDUAL),
+                wide.eq((new.mode == Result.STORE16) | (new.mode == Result.RESIDUAL)),
+                transpose.eq(new.mode == Result.TRANSPOSE),
+            ]
+        m.d.comb += [
+            self.block.payload.eq(order.block),
+            self.block.valid.eq(block_wanted),
+            self.store_run.payload.address.eq(order.address),
+            self.store_run.payload.beats.eq((order.columns * words_per_column) << wide),
+            self.store_run.payload.instruction.eq(order.instruction),
+            self.store_run.valid.eq(store_wanted),
+            self.residual_run.payload.address.eq(order.residual_address),
+            self.residual_run.payload.beats.eq((order.columns * words_per_column) << 1),
+            self.residual_run.payload.instruction.eq(order.instruction),
+            self.residual_run.valid.eq(residual_wanted),
+        ]
+        for run, wanted in (
+            (self.store_run, store_wanted),
+            (self.residual_run, residual_wanted),
+            (self.block, block_wanted),
+        ):
+            with m.If(wanted & run.ready):
+                m.d.sync += wanted.eq(0)
+
+        beat = self.results.payload
+        computes = Signal()
+        m.d.comb += computes.eq(active & ~order.scores)
+        go = self._arithmetic(m, order, computes, Cat(activate, adding, wide, transpose))
+        to_scores = active & order.scores & ~block_wanted
+        m.d.comb += [
+            *(self.scores.payload[i].eq(beat.values[i]) for i in range(cfg.drain_lanes)),
+            self.scores.valid.eq(to_scores & self.results.valid),
+            self.results.ready.eq(Mux(to_scores, self.scores.ready, go)),
+        ]
+        scored = Signal()
+        m.d.comb += scored.eq(to_scores & self.results.valid & self.scores.ready & beat.last)
+        with m.If((self.results.valid & self.results.ready & beat.last) & ~store_wanted & ~residual_wanted):
+            m.d.sync += active.eq(0)
+        m.d.comb += self.done.eq(scored + self.stored)
+        return m
+
+    def _arithmetic(self, m: Module, order: data.View, active: Value, mode: Value) -> Signal:
+        """Table, second multiplication, addition, packing. Returns the condition that takes a result beat."""
+        cfg = self.config
+        lanes = cfg.drain_lanes
+        parts = cfg.rows // lanes
+        beat = self.results.payload
+        adding = mode[1]
+
+        # `lanes` elements of the residual stream at a time.
+        unpack = m.submodules.unpack = Gearbox(8 * cfg.bus_bytes, 16 * lanes)
+        m.d.comb += [
+            unpack.source.payload.eq(self.residual.payload),
+            unpack.source.valid.eq(self.residual.valid),
+            self.residual.ready.eq(unpack.source.ready),
+        ]
+        queue = m.submodules.queue = Queue(width=16 * lanes + 2, depth=_QUEUE_DEPTH)
+        part = Signal(range(parts))
+        go = Signal()
+        room = credits(m, "room", _QUEUE_DEPTH, go, queue.r_rdy & queue.r_en)
+        # The last beat waits until the runs of this product are with the masters.
+        runs_out = ~(self.store_run.valid | self.residual_run.valid)
+        m.d.comb += [
+            go.eq(
+                active
+                & self.results.valid
+                & room
+                & (~order.seconds | self.seconds.valid)
+                & (~adding | unpack.target.valid)
+                & (~beat.last | runs_out)
+            ),
+            unpack.target.ready.eq(go & adding),
+            self.seconds.ready.eq(go & order.seconds & (part == parts - 1)),
+        ]
+        with m.If(go):
+            m.d.sync += part.eq(Mux(part == parts - 1, 0, part + 1))
+
+        flags = [Cat(go, mode)]
+        for i in range(_LATENCY):
+            stage = Signal(5, name=f"flags_{i + 1}")
+            m.d.sync += stage.eq(flags[-1])
+            flags.append(stage)
+        seconds = [self.seconds.payload]
+        for i in range(2):
+            second = Signal(16, name=f"second_{i + 1}", reset_less=True)
+            m.d.sync += second.eq(seconds[-1])
+            seconds.append(second)
+
+        results = []
+        for i in range(lanes):
+            table = m.submodules[f"table_{i}"] = memory.Memory(
+                shape=signed(16), depth=256, init=[], attrs={"no_rw_check": 1, "ram_style": "block"}
+            )
+            write, read = table.write_port(), table.read_port()
+            found = Signal(signed(16), name=f"found_{i}", reset_less=True)
+            m.d.comb += [
+                write.addr.eq(self.table_address),
+                write.data.eq(self.table_data),
+                write.en.eq(self.table_enable),
+                read.addr.eq(beat.values[i][:8]),
+                read.en.eq(1),
+            ]
+            m.d.sync += found.eq(read.data)
+            own = [beat.values[i]]
+            for k in range(_LATENCY - 1):
+                stage = Signal(signed(16), name=f"own_{i}_{k + 1}", reset_less=True)
+                m.d.sync += stage.eq(own[-1])
+                own.append(stage)
+            residual = [unpack.target.payload[16 * i :][:16].as_signed()]
+            for k in range(2):
+                stage = Signal(signed(16), name=f"residual_{i}_{k + 1}", reset_less=True)
+                m.d.sync += stage.eq(residual[-1])
+                residual.append(stage)
+            multiplier = m.submodules[f"multiplier_{i}"] = Multiplier(16, 17, cfg.vector_multiplier)
+            m.d.comb += [
+                multiplier.a.eq(Mux(flags[2][2], residual[2], found)),
+                multiplier.b.eq(seconds[2]),
+            ]
+            scaled = Signal(signed(17), name=f"scaled_{i}", reset_less=True)
+            m.d.sync += scaled.eq((multiplier.p + (1 << 15)) >> 16)
+            at = 3 + Multiplier.latency
+            total = Signal(signed(18), name=f"total_{i}", reset_less=True)
+            is_activated, is_added = flags[at][1], flags[at][2]
+            m.d.sync += total.eq(Mux(is_activated, 0, own[at]) + Mux(is_activated | is_added, scaled, 0))
+            result = Signal(signed(16), name=f"result_{i}", reset_less=True)
+            m.d.sync += result.eq(Mux(flags[at + 1][1], saturated(total, 8), saturated(total, 16)))
+            results.append(result)
+        taken, is_wide = flags[_LATENCY][0], flags[_LATENCY][3]
+        m.d.sync += self.saturated.eq(
+            Cat(
+                taken & is_wide & Cat(at_limit(r, 16) for r in results).any(),
+                taken & ~is_wide & Cat(at_limit(r, 8) for r in results).any(),
+            )
+        )
+        m.d.comb += [queue.w_en.eq(flags[_LATENCY][0]), queue.w_data.eq(Cat(*results, flags[_LATENCY][3:5]))]
+        self._pack(m, queue)
+        return go
+
+    def _pack(self, m: Module, queue: Queue) -> None:
+        """Bus words of 16-bit or 8-bit elements; transposed or not."""
+        cfg = self.config
+        lanes = cfg.drain_lanes
+        words = [queue.r_data[16 * i :][:16] for i in range(lanes)]
+        is_wide, is_transposed = queue.r_data[16 * lanes], queue.r_data[16 * lanes + 1]
+        wide = m.submodules.pack_wide = Gearbox(16 * lanes, 8 * cfg.bus_bytes)
+        narrow = m.submodules.pack_narrow = Gearbox(8 * lanes, 8 * cfg.bus_bytes)
+        transposer = m.submodules.transposer = Transposer(cfg)
+        gate = m.submodules.output = Queue(width=8 * cfg.bus_bytes, depth=2)
+        # A product's words leave before the next product's, of another kind, may enter.
+        under_way = Signal(16)
+        kind = Signal(2)
+        same = kind == Cat(is_wide, is_transposed)
+        entering = queue.r_rdy & same
+        m.d.comb += [
+            wide.source.payload.eq(Cat(*words)),
+            wide.source.valid.eq(entering & is_wide),
+            narrow.source.payload.eq(Cat(w[:8] for w in words)),
+            narrow.source.valid.eq(entering & ~is_wide),
+            queue.r_en.eq(same & Mux(is_wide, wide.source.ready, narrow.source.ready)),
+            transposer.source.payload.eq(narrow.target.payload),
+            transposer.source.valid.eq(narrow.target.valid & kind[1]),
+            narrow.target.ready.eq(Mux(kind[1], transposer.source.ready, gate.w_rdy & ~kind[0])),
+            wide.target.ready.eq(gate.w_rdy & kind[0]),
+            transposer.target.ready.eq(gate.w_rdy & kind[1]),
+        ]
+        moved_in = queue.r_rdy & queue.r_en
+        with m.If(kind[0]):
+            m.d.comb += [gate.w_data.eq(wide.target.payload), gate.w_en.eq(wide.target.valid)]
+        with m.Elif(kind[1]):
+            m.d.comb += [gate.w_data.eq(transposer.target.payload), gate.w_en.eq(transposer.target.valid)]
+        with m.Else():
+            m.d.comb += [gate.w_data.eq(narrow.target.payload), gate.w_en.eq(narrow.target.valid)]
+        with m.If(queue.r_rdy & (under_way == 0)):
+            m.d.sync += kind.eq(Cat(is_wide, is_transposed))
+        steps = Mux(kind[0], cfg.bus_bytes // (2 * lanes), cfg.bus_bytes // lanes)
+        m.d.sync += under_way.eq(under_way + moved_in - Mux(gate.w_en & gate.w_rdy, steps, 0))
+        m.d.comb += [
+            self.store.payload.eq(gate.r_data),
+            self.store.valid.eq(gate.r_rdy),
+            gate.r_en.eq(self.store.ready),
+        ]

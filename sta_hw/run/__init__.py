@@ -1,0 +1,1 @@
+"""Runs compiled programs and products: on the reference, on simulated RTL, on a board."""

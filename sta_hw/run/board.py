@@ -1,0 +1,117 @@
+"""Runs compiled models on a board behind a serial line, real or simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.model import CompiledModel
+from ..errors import CheckError, InputError
+from ..host.board import BoardLink, open_port
+from ..host.saturation import counted
+from ..rtl.board.board_core import BOARD_REGISTERS, IDENTITY, MEMORY
+from ..rtl.board.uart_bridge import SERIAL_TIMEOUT
+from ..spec.config import Config
+from ..spec.isa import Error
+from ..spec.registers import COUNTERS, capabilities
+from .outcome import Outcome
+
+__all__ = ["BoardBackend", "BoardRun", "connect"]
+
+
+@dataclass(frozen=True)
+class BoardRun:
+    """What a board tells of a run: cycles from start to end, and the accelerator's counters."""
+
+    cycles: int
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+def connect(board: Any, port_name: str) -> BoardLink:
+    """The link to a board at a serial port; ``sim`` simulates the board from its pins in, with its memory chip.
+
+    Raises
+    ------
+    InputError
+        If the port cannot be opened.
+    """
+    if port_name != "sim":
+        return BoardLink(open_port(port_name, board.baud))
+    from sim.pins import PinsPort
+
+    simulated = PinsPort(board)
+    simulated.pause(60_000)  # the memory starts
+    return BoardLink(simulated, lambda: simulated.pause(round(2 * SERIAL_TIMEOUT * board.frequency)))
+
+
+class BoardBackend:
+    """Runs compiled models on a board.
+
+    Parameters
+    ----------
+    config : Config
+    link : BoardLink
+
+    Raises
+    ------
+    CheckError
+        If what answers is no such board, or its accelerator has another configuration.
+    """
+
+    def __init__(self, config: Config, link: BoardLink) -> None:
+        self.config, self.link = config, link
+        identity = int(link.read(BOARD_REGISTERS, 1)[0])
+        if identity != IDENTITY:
+            raise CheckError(f"this is no board with STA-HW: its identity reads 0x{identity:08x}")
+        for name, value in capabilities(config).items():
+            if link.register(name) != value:
+                raise CheckError(
+                    f"the board's accelerator is another one than {config.hash}: register {name} differs; "
+                    "build and flash it again, or name its preset."
+                )
+        self._loaded: NDArray[np.uint32] | None = None
+
+    def run(
+        self, model: CompiledModel, embedded: NDArray, progress: Callable[[int, int], None] | None = None
+    ) -> Outcome:
+        """Load what changed of image and program, run, and read the whole image back.
+
+        Raises
+        ------
+        InputError
+            If the model was compiled for another configuration.
+        CheckError
+            If the accelerator stops with an error, does not end, or the line fails.
+        """
+        if model.config.hash != self.config.hash:
+            raise InputError(f"the model was compiled for hardware {model.config.hash}; compile it for this board.")
+        words = model.with_input(embedded).view("<u4")
+        total = 2 * len(words)
+        link = self.link
+        link.set_register("control", 0b10)
+        link.write(MEMORY, words, (lambda done: progress(done, total)) if progress else None)
+        link.set_register("image_address", 0)
+        link.set_register("image_size", 4 * len(words))
+        link.set_register("program_address", model.program_address)
+        link.set_register("control", 0b001)
+        for _ in range(100_000):
+            status = link.register("status")
+            if not status & 1:
+                break
+        else:
+            raise CheckError("the board's program does not end")
+        error, instruction = Error(status >> 8 & 0xFF), link.register("error_instruction")
+        if error != Error.NONE:
+            raise CheckError(
+                f"the accelerator stopped: {error.name} at instruction {instruction} ({model.labels[instruction]})"
+            )
+        counters = {c.name: link.register(f"counter_{c.name}") for c in COUNTERS}
+        image = link.read(MEMORY, len(words)).astype("<u4").view(np.uint8)
+        if progress:
+            progress(total, total)
+        run = BoardRun(counters["cycles"], counters)
+        return Outcome(image, model.output(image), run, counted(counters, model, embedded))

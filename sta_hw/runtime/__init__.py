@@ -1,1 +1,0 @@
-"""Runs products on hardware, simulated or real."""

@@ -1,0 +1,1 @@
+"""The contract between hardware and software as plain data: configurations, patterns, instructions, registers."""

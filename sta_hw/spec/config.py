@@ -1,0 +1,315 @@
+"""The parameters of a generated accelerator: one frozen, validated object."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from ..errors import ConfigError
+from .patterns import DENSE, SUPPORTED_M, Pattern, listed, parse_nm
+
+__all__ = ["ENCODINGS", "MULTIPLIERS", "SUPPORTED_WINDOWS", "WINDOW_MEMORIES", "Config"]
+
+SUPPORTED_WINDOWS = (4, 8, 16, 32)
+"""Activations held by one processing element (window lengths)."""
+MULTIPLIERS = ("auto", "dsp", "lut", "pair", "dsp-pair", "mac16")
+_VECTOR_MULTIPLIERS = {"pair": "auto", "dsp-pair": "dsp", "mac16": "lut"}
+WINDOW_MEMORIES = ("block", "distributed")
+ENCODINGS = ("index", "bitmap")
+
+_LIMITS = {
+    "rows": 256, "groups": 128, "columns": 4096, "softmax_lanes": 64, "softmax_block": 4096,
+    "weight_words": 65536, "parameter_words": 65536, "norm_columns": 4096, "burst": 256, "outstanding": 64,
+    "array_multipliers": 65536,
+}  # fmt: skip
+_POWERS_OF_TWO = ("columns", "weight_words", "parameter_words", "norm_columns", "burst")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that shapes the hardware.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of the array: tokens computed at the same time.
+    groups : int
+        Groups of the array: windows (slices of the reduction dimension) computed at the same time.
+    window : int
+        Activations one processing element holds per bank: 4, 8, 16 or 32. Every M divides it.
+    nm : tuple of str
+        ``("any",)`` or the patterns to support, such as ``("2:4", "1:4", "dense")``. Dense is
+        always there (attention needs it). Fewer patterns give smaller decoders.
+    encodings : tuple of str
+        The encodings of sparse weights the decoders understand: ``index``, ``bitmap`` or both.
+    lanes : int
+        Rows loaded per cycle into the windows; divides `rows`. 0 chooses the largest divisor of
+        `rows` up to 8. The accelerator's memory bus has so many bytes.
+    drain_lanes : int
+        Results requantized per cycle, and elements per cycle of the vector unit behind; divides
+        `rows`. 0 chooses `lanes`.
+    columns : int
+        Depth of each accumulator bank: output columns of one tile, and results waiting to drain.
+    multiplier : str
+        ``auto`` (inferred by the synthesis tool), ``dsp`` (ECP5 MULT18X18D with its registers), ``lut``
+        (adders only); or one multiplier for two rows of the array: ``pair`` (inferred), ``dsp-pair``
+        (MULT18X18D) or ``mac16`` (iCE40 SB_MAC16; all else in adders).
+    array_multipliers : int
+        Hard multipliers the array may take; what is left is made of adders. 0 is no limit.
+    window_memory : str
+        Memory of the windows: ``block`` or ``distributed`` (LUT RAM). Block RAM saves 30 logic cells
+        per multiply-accumulate on ECP5; distributed is for parts short of block RAM.
+    softmax_lanes : int
+        Elements per cycle of the softmax.
+    softmax_block : int
+        Elements of a row that share one exponent; a multiple of `softmax_lanes`. 0 means `softmax_lanes`.
+    weight_words : int
+        Accelerator: words of `groups` weight values held on chip, for use by one row tile after the
+        other; a power of two.
+    parameter_words : int
+        Accelerator: columns whose requantization is held on chip; a power of two.
+    norm_columns : int
+        Accelerator: columns of a row tile that LayerNorm keeps on chip between its two passes; wider ones
+        are read twice. A power of two.
+    burst : int
+        Accelerator: beats of the longest bus burst; a power of two.
+    outstanding : int
+        Accelerator: read bursts under way at a time.
+
+    Raises
+    ------
+    ConfigError
+        With one sentence for *each* parameter that is not valid.
+    """
+
+    rows: int = 16
+    groups: int = 8
+    window: int = 16
+    nm: tuple[str, ...] = ("any",)
+    encodings: tuple[str, ...] = ENCODINGS
+    lanes: int = 0
+    columns: int = 512
+    multiplier: str = "auto"
+    window_memory: str = "block"
+    softmax_lanes: int = 8
+    softmax_block: int = 0
+    drain_lanes: int = 0
+    weight_words: int = 8192
+    parameter_words: int = 2048
+    norm_columns: int = 512
+    burst: int = 16
+    outstanding: int = 8
+    array_multipliers: int = 0
+
+    def __post_init__(self) -> None:
+        problems: list[str] = []
+        object.__setattr__(self, "nm", tuple(self.nm))
+        object.__setattr__(self, "encodings", tuple(self.encodings))
+        sizes_ok = self._check_sizes(problems)
+        self._check_patterns(problems)
+        for name, value, known in (
+            ("multiplier", self.multiplier, MULTIPLIERS),
+            ("window_memory", self.window_memory, WINDOW_MEMORIES),
+            *(("encoding", e, ENCODINGS) for e in self.encodings),
+        ):
+            if value not in known:
+                near = get_close_matches(str(value), known, n=1, cutoff=0) or [known[0]]
+                problems.append(f"{name} {value!r} is unknown; it is {listed(known)}, the nearest is {near[0]}.")
+        if not self.encodings:
+            problems.append("encodings is empty; name index, bitmap or both.")
+        if sizes_ok:
+            divisors = [d for d in range(1, self.rows + 1) if self.rows % d == 0]
+            if self.lanes == 0:
+                object.__setattr__(self, "lanes", max(d for d in divisors if d <= 8))
+            if self.drain_lanes == 0:
+                object.__setattr__(self, "drain_lanes", self.lanes)
+            for name in ("lanes", "drain_lanes"):
+                value = getattr(self, name)
+                if self.rows % value and (name == "lanes" or value != self.lanes):
+                    nearest = min(divisors, key=lambda d: abs(d - value))
+                    problems.append(f"{name} = {value} does not divide rows = {self.rows}; the nearest is {nearest}.")
+            if self.softmax_block == 0:
+                object.__setattr__(self, "softmax_block", self.softmax_lanes)
+            elif self.softmax_block % self.softmax_lanes:
+                nearest = max(1, round(self.softmax_block / self.softmax_lanes)) * self.softmax_lanes
+                problems.append(
+                    f"softmax_block = {self.softmax_block} is not a multiple of softmax_lanes = "
+                    f"{self.softmax_lanes}; the nearest is {nearest}."
+                )
+        if problems:
+            raise ConfigError(problems)
+
+    def _check_sizes(self, problems: list[str]) -> bool:
+        before = len(problems)
+        for name, high in _LIMITS.items():
+            value = getattr(self, name)
+            low = 0 if name in ("softmax_block", "array_multipliers") else 1
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                nearest = low if not isinstance(value, int) or value < low else high
+                problems.append(
+                    f"{name} = {value} is out of range; it is a whole number from {low} to {high}, "
+                    f"the nearest is {nearest}."
+                )
+        for name in _POWERS_OF_TWO if len(problems) == before else ():
+            value = getattr(self, name)
+            if value & (value - 1):
+                lower = 1 << (value.bit_length() - 1)
+                nearest = min((lower, lower * 2), key=lambda c: abs(c - value))
+                problems.append(f"{name} = {value} is not a power of two; the nearest is {nearest}.")
+        if self.columns in (1, 2) and len(problems) == before:
+            problems.append(f"columns = {self.columns} is too few to pipeline; the nearest is 4.")
+        for name in ("lanes", "drain_lanes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                problems.append(f"{name} = {value} is out of range; it divides rows, or is 0 to choose.")
+        if self.window not in SUPPORTED_WINDOWS:
+            number = self.window if isinstance(self.window, int) else 16
+            nearest = min(SUPPORTED_WINDOWS, key=lambda c: (abs(c - number), c))
+            problems.append(
+                f"window = {self.window} is not supported; it is {listed(SUPPORTED_WINDOWS)}, the nearest is {nearest}."
+            )
+        return len(problems) == before
+
+    def _check_patterns(self, problems: list[str]) -> None:
+        if not self.nm:
+            problems.append("nm is empty; write any, or a list such as 2:4,1:4,dense.")
+        if "any" in self.nm:
+            if len(self.nm) > 1:
+                problems.append(
+                    f"nm = {','.join(self.nm)} mixes any with patterns; write any alone, or the list alone."
+                )
+            return
+        for word in self.nm:
+            try:
+                pattern = parse_nm(word)
+            except ConfigError as error:
+                problems.extend(error.problems)
+                continue
+            if self.window in SUPPORTED_WINDOWS and self.window % pattern.m:
+                problems.append(
+                    f"N:M pattern {word} needs a window that M = {pattern.m} divides, and window is {self.window}; "
+                    f"choose window {pattern.m} or M at most {self.window}."
+                )
+
+    # -- derived -----------------------------------------------------------------------------------
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """All patterns the hardware runs, dense first."""
+        if "any" in self.nm:
+            sparse = [Pattern(n, m) for m in SUPPORTED_M if self.window % m == 0 for n in range(1, m + 1)]
+        else:
+            sparse = sorted({p for p in map(parse_nm, self.nm) if p.m > 1}, key=lambda p: (p.m, p.n))
+        return (DENSE, *sparse)
+
+    @property
+    def index_widths(self) -> tuple[int, ...]:
+        """Widths in bits of an index, log2 M, that the decoders unpack."""
+        return tuple(sorted({p.m.bit_length() - 1 for p in self.patterns if p.m > 1}))
+
+    @property
+    def sparse(self) -> bool:
+        """True when any pattern but dense is supported."""
+        return len(self.patterns) > 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per cycle."""
+        return self.rows * self.groups
+
+    @property
+    def vector_multiplier(self) -> str:
+        """Kind of the multipliers outside the array."""
+        return _VECTOR_MULTIPLIERS.get(self.multiplier, self.multiplier)
+
+    @property
+    def hard_multipliers(self) -> int:
+        """Multipliers of the array that are not made of adders; the others are."""
+        if self.multiplier == "lut":
+            return 0
+        paired = self.multiplier in ("pair", "dsp-pair", "mac16")
+        whole = (self.rows + 1) // 2 * self.groups if paired else self.macs
+        return min(whole, self.array_multipliers) if self.array_multipliers else whole
+
+    @property
+    def instantiates_primitives(self) -> bool:
+        """True when the Verilog instantiates cells of one vendor."""
+        return self.multiplier in ("dsp", "dsp-pair", "mac16")
+
+    @property
+    def address_width(self) -> int:
+        """Bits of an address within a window."""
+        return self.window.bit_length() - 1
+
+    @property
+    def position_words(self) -> int:
+        """Words of index metadata held on chip: enough for `weight_words` values of any pattern."""
+        return self.weight_words // (4 if self.window >= 16 else 2)
+
+    @property
+    def bus_bytes(self) -> int:
+        """Bytes of one beat of the accelerator's memory bus."""
+        return self.lanes
+
+    def require_accelerator(self) -> None:
+        """Raise ConfigError, one sentence for each reason why no whole accelerator has this shape."""
+        problems = []
+        for name in ("rows", "groups", "lanes", "drain_lanes"):
+            value = getattr(self, name)
+            if value & (value - 1):
+                lower = 1 << (value.bit_length() - 1)
+                problems.append(
+                    f"the accelerator needs {name} a power of two, and {name} = {value}; the nearest is {lower}."
+                )
+        if self.lanes not in (4, 8, 16, 32, 64):
+            problems.append(
+                f"the accelerator's bus has lanes = {self.lanes} bytes; it is 4, 8, 16, 32 or 64 (and rows at least "
+                f"as many), the nearest is {min((4, 8, 16, 32, 64), key=lambda b: abs(b - self.lanes))}."
+            )
+        if 2 * self.drain_lanes > self.lanes:
+            problems.append(
+                f"the accelerator needs 2 x drain_lanes at most lanes = {self.lanes}, and drain_lanes is "
+                f"{self.drain_lanes}; the nearest is {max(1, self.lanes // 2)}."
+            )
+        if self.groups > self.rows:
+            problems.append(
+                f"the accelerator needs groups at most rows = {self.rows} (keys of one row tile are weights of one "
+                f"beat), and groups is {self.groups}; the nearest is {self.rows}."
+            )
+        elif self.rows > self.groups * self.window:
+            problems.append(
+                f"the accelerator needs rows at most groups x window = {self.groups * self.window} (a tile of keys "
+                f"is one window), and rows is {self.rows}; the nearest is {self.groups * self.window}."
+            )
+        if self.groups * self.window < 8:
+            problems.append(
+                f"the accelerator reads positions in words of groups x window bits, whole bytes, and {self.groups} x "
+                f"{self.window} is {self.groups * self.window}; the nearest is groups = {8 // self.window}."
+            )
+        if self.burst * self.bus_bytes > 4096:
+            problems.append(
+                f"burst = {self.burst} beats of {self.bus_bytes} bytes exceed AXI's 4,096 bytes; the nearest is "
+                f"{4096 // self.bus_bytes}."
+            )
+        if problems:
+            raise ConfigError(problems)
+
+    def require(self, pattern: Pattern) -> None:
+        """Raise ConfigError unless the hardware runs `pattern`."""
+        if pattern not in self.patterns:
+            built = ", ".join(map(str, self.patterns))
+            raise ConfigError([f"N:M pattern {pattern} is not built into this hardware; it runs {built}."])
+
+    def as_dict(self) -> dict[str, Any]:
+        """All parameters as plain JSON types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @property
+    def hash(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of the parameters."""
+        text = json.dumps(self.as_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

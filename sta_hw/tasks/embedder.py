@@ -1,0 +1,362 @@
+"""From texts, images and spectrograms to what the accelerator takes, and the fp32 answer to compare with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.encoder import compile_encoder
+from ..compiler.limits import require_program, require_shape
+from ..compiler.model import CompiledModel
+from ..compiler.prune import prune_model_once, pruning_sentences
+from ..compiler.quantize import QuantizedEncoder, quantize
+from ..errors import ConfigError, InputError
+from ..files import read_json
+from ..formats.provenance import (
+    Provenance,
+    Source,
+    bytes_digest,
+    digest,
+    lines_digest,
+    patterns_digest,
+    tokenizer_digest,
+    weights_digest,
+)
+from ..model.arrays import described, given, noise, read_arrays
+from ..model.bert import LINEAR_NAMES, BertModel
+from ..model.encoder_shape import EncoderPart, encoder_part
+from ..model.families import Network, load_network
+from ..model.finite import require_rows
+from ..model.graph import Graph
+from ..model.minilm import calibration_sentences, installed_folder
+from ..model.operations import Embed, Normalize, Output
+from ..model.tokenizer import TextTokenizer
+from ..spec.config import Config
+from ..spec.patterns import Pattern, parse_nm
+
+__all__ = ["OWN_TABLE", "Embedder", "own_patterns", "read_patterns"]
+
+OWN_TABLE = "nm.json"
+"""The N:M table that a pruned checkpoint has beside its weights."""
+
+
+def own_patterns(folder: Path | None, layers: int) -> dict[tuple[int, str], Pattern]:
+    """N:M of every linear layer, to which a checkpoint was pruned; none for one that brings no table.
+
+    Raises
+    ------
+    InputError
+        As `read_patterns`.
+    """
+    table = folder / OWN_TABLE if folder else None
+    return read_patterns("dense", table, layers) if table and table.exists() else {}
+
+
+def read_patterns(
+    text: str, table: Path | None, layers: int, *, listed_only: bool = False
+) -> dict[tuple[int, str], Pattern]:
+    """N:M of every linear layer: `text` for all, and what a JSON table says of single ones.
+
+    The table maps ``LAYER.NAME`` (such as ``0.attention.self.query``), or ``NAME`` for all layers, to N:M. With
+    `listed_only`, what it does not name is left out.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or an entry is not valid; all such entries are named.
+    """
+    patterns = {(layer, name): parse_nm(text) for layer in range(layers) for name in LINEAR_NAMES}
+    if table is None:
+        return patterns
+    entries = read_json(table, "N:M table")
+    problems = []
+    listed: dict[tuple[int, str], Pattern] = {}
+    for key, value in entries.items():
+        if not isinstance(value, str):
+            problems.append(f'N:M table {table}, {key}: {str(value)[:80]} is no pattern; write for example "2:4".')
+            continue
+        first, _, rest = key.partition(".")
+        numbered = first.isascii() and first.isdecimal() and len(first) < 9
+        chosen = [(int(first), rest)] if numbered else [(layer, key) for layer in range(layers)]
+        if any(c not in patterns for c in chosen):
+            problems.append(f"N:M table {table}: there is no linear layer {key!r}; there is 0.{LINEAR_NAMES[0]}, ...")
+            continue
+        try:
+            listed.update(dict.fromkeys(chosen, parse_nm(value)))
+        except ConfigError as error:
+            problems += [f"N:M table {table}, {key}: {p}" for p in error.problems]
+    if problems:
+        raise InputError("\n".join(problems))
+    return listed if listed_only else patterns | listed
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A network with what makes its input: texts by its tokenizer; images and spectrograms are given as arrays.
+
+    Attributes
+    ----------
+    model : BertModel
+        The accelerator's part; pruned, it differs from what the network's graph says.
+    network : Network
+    part : EncoderPart
+        Where in the graph the accelerator's part lies.
+    tokenizer : TextTokenizer or None
+        None where the input is no text.
+    folder : Path or None
+        Where it was loaded from; None for the installed model.
+    name : str
+        What messages call it.
+    origin : Source or None
+        The checkpoint that this one was pruned from, in memory.
+    pruner : str
+        What prunes, or pruned, the weights.
+    """
+
+    model: BertModel
+    network: Network
+    part: EncoderPart
+    tokenizer: TextTokenizer | None
+    folder: Path | None
+    name: str
+    origin: Source | None = None
+    pruner: str = "magnitude"
+
+    @staticmethod
+    def load(folder: Path | None = None) -> Embedder:
+        """all-MiniLM-L6-v2 as installed, or another checkpoint from `folder`.
+
+        Raises
+        ------
+        InputError
+            If it cannot be loaded, or the accelerator cannot run it; the message says why.
+        """
+        place = installed_folder() if folder is None else folder
+        network = load_network(place)
+        part = encoder_part(network.graph)
+        tokenizer = None
+        if "ids" in network.graph.by_name:
+            beside = network.folder if (network.folder / "tokenizer.json").exists() else place
+            tokenizer = TextTokenizer.load(beside, lower=network.limits.lower)
+        if folder is None:
+            return Embedder(part.model, network, part, tokenizer, None, "all-MiniLM-L6-v2")
+        place = place.resolve()
+        return Embedder(part.model, network, part, tokenizer, place, place.name)
+
+    @cached_property
+    def source(self) -> Source:
+        """Digests of weights (those of the host's operations too) and tokenizer, which what is made keeps."""
+        if self.origin is not None:
+            return self.origin
+        own = own_patterns(self.folder, self.model.layers)
+        weights = weights_digest(self.model)
+        if not self.plain:
+            weights = digest([weights, _values_digest(self.network.graph)])
+        words = "" if self.tokenizer is None else tokenizer_digest(self.tokenizer.tokenizer)
+        if self.tokenizer is not None and self.tokenizer.lower:
+            words = digest([words, "lower"])
+        folder = str(self.folder) if self.folder else None
+        return Source(self.name, folder, weights, words, any(not p.dense for p in own.values()))
+
+    @property
+    def plain(self) -> bool:
+        """Whether the model is a text encoder whose embedding is the mean or the first token's output, and no more."""
+        behind = self.network.graph.takers(self.part.ends)
+        bare = all(isinstance(o, Normalize | Output) for o in behind) and "embedding" in self.network.graph.by_name
+        return self.tokenizer is not None and self.part.pooled and bare
+
+    def token_ids(self, text: str) -> list[int]:
+        """Token ids of a text.
+
+        Raises
+        ------
+        InputError
+            If it is empty, longer than the model's positions, or has a token that the model has no embedding of; or if
+            the model takes no texts.
+        """
+        if self.tokenizer is None:
+            raise InputError(f"this model takes no texts; give {described(self.network.graph)} with --input.")
+        if not text.strip():
+            raise InputError("the text is empty; give a sentence with --text.")
+        ids = self.tokenizer.token_ids(text)
+        words, positions = (len(self.model.tensors[f"embeddings.{n}_embeddings.weight"]) for n in ("word", "position"))
+        require_rows(ids, words, positions)
+        for o in self.network.graph.operations:
+            if isinstance(o, Embed) and o.padding is not None and o.padding in ids:
+                raise InputError(
+                    f"the text holds the padding token {self.tokenizer.token(o.padding)!r}, which this model does not "
+                    "count as a position; take it out."
+                )
+        return ids
+
+    def read(self, text: str, file: Path | None) -> NDArray[np.float32]:
+        """What the accelerator takes, (tokens, width), for a text; or for an image or spectrogram in a ``.npy`` file.
+
+        Raises
+        ------
+        InputError
+            If the model takes the other, or the file is none of its kind.
+        """
+        if file is None:
+            return self.part.embed("ids", self.token_ids(text))
+        if self.tokenizer is not None:
+            raise InputError("this model takes texts; give one with --text, and no --input.")
+        found = read_arrays(file, self.network.graph)
+        if len(found) != 1:
+            raise InputError(f"{file} holds {len(found)} inputs; one is run at a time.")
+        return self.part.embed(given(self.network.graph), found[0])
+
+    def calibration(self, file: Path | None = None) -> list[NDArray[np.float32]]:
+        """What quantization looks at: the bundled sentences, or what a file holds, or noise in place of images.
+
+        Raises
+        ------
+        InputError
+            If a file is given for a model of texts, or is none of the model's inputs.
+        """
+        if self.tokenizer is not None:
+            if file is not None:
+                raise InputError("texts are calibrated with the bundled sentences; leave --calibration out.")
+            return [self.part.embed("ids", ids) for ids in self._cut(calibration_sentences())]
+        graph = self.network.graph
+        arrays = read_arrays(file, graph) if file is not None else noise(graph)
+        return [self.part.embed(given(graph), array) for array in arrays]
+
+    def _cut(self, sentences: list[str]) -> list[list[int]]:
+        """Token ids of bundled sentences, as many as the model has positions for."""
+        assert self.tokenizer is not None
+        return [self.tokenizer.token_ids(s)[: self.network.graph.most_tokens] for s in sentences]
+
+    def require_text_embedding(self) -> None:
+        """Check that the model gives texts' embeddings by the mean or the first token, which is what is tuned and kept.
+
+        Raises
+        ------
+        InputError
+            If it does not, or has a head.
+        """
+        if not self.plain or self.model.projected or self.network.limits.lower:
+            raise InputError(
+                "this model is no text encoder whose embedding is the mean of the tokens' outputs or the first one's; "
+                "such alone can be pruned and tuned."
+            )
+
+    def pruned(
+        self,
+        patterns: dict[tuple[int, str], Pattern],
+        method: str = "sparsegpt",
+        report: Callable[[str], None] = lambda _: None,
+        calibration: Path | None = None,
+    ) -> Embedder:
+        """With its weights pruned in one shot, for the bundled text; `method` is one of `compiler.prune.METHODS`.
+
+        Models of images and spectrograms are pruned for `calibration`. Layers that satisfy their patterns already stay
+        as they are. Raises what `prune_model` and `calibration` do.
+        """
+        seen: list[list[int]] | list[NDArray[np.float32]]
+        seen = self.calibration(calibration) if self.tokenizer is None else self._cut(pruning_sentences())
+        model = prune_model_once(self.model, patterns, seen, method=method, report=report)
+        return replace(self, model=model, origin=self.source, pruner=method)
+
+    def quantize(
+        self, patterns: dict[tuple[int, str], Pattern], scales: str = "squared-error", calibration: Path | None = None
+    ) -> QuantizedEncoder:
+        """Quantized with `calibration`; what breaks its pattern is pruned by magnitude."""
+        return quantize(self.model, self.calibration(calibration), patterns, scales=scales)
+
+    def compile(
+        self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int, scales: str = "squared-error",
+        calibration: Path | None = None,
+    ) -> CompiledModel:  # fmt: skip
+        """Quantized, pruned and compiled for so many tokens.
+
+        Raises
+        ------
+        InputError
+            Among others, what `require` raises.
+        """
+        self.require(patterns, config, tokens)
+        compiled = compile_encoder(self.quantize(patterns, scales, calibration), config, tokens)
+        seen = lines_digest(calibration_sentences()) if self.tokenizer is not None else "noise"
+        if calibration is not None:
+            seen = bytes_digest(calibration.read_bytes())
+        origin = Provenance(self.source, seen, patterns_digest(patterns), self.pruner, scales)
+        return replace(compiled, provenance=origin, checksum=bytes_digest(compiled.image))
+
+    def require(self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int) -> None:
+        """Refuse, before any work, what cannot be compiled.
+
+        Raises
+        ------
+        InputError
+            If sizes do not fit the model or the hardware, or a pattern is not built in.
+        """
+        model, positions = self.model, self.network.graph.most_tokens
+        if self.part.tokens not in (None, tokens):
+            raise InputError(f"tokens = {tokens}; this model has {self.part.tokens}.")
+        if positions is not None and tokens > positions:
+            raise InputError(f"tokens = {tokens} exceeds the model's positions; the nearest is {positions}.")
+        widest = {name: pattern for (_, name), pattern in sorted(patterns.items(), key=lambda p: p[1].density)}
+        require_shape(
+            config, tokens=tokens, layers=model.layers, hidden=model.hidden, heads=model.heads,
+            intermediate=model.intermediate, patterns=widest,
+        )  # fmt: skip
+        require_program(
+            config, tokens=tokens, layers=model.layers, hidden=model.hidden, heads=model.heads,
+            intermediate=model.intermediate,
+        )  # fmt: skip
+        for pattern in patterns.values():
+            if not pattern.dense:
+                config.require(pattern)
+
+    def result(self, compiled: CompiledModel, image: NDArray[np.uint8]) -> tuple[str, NDArray[np.float64]]:
+        """The network's output and its name, from memory after a run: an ``embedding`` of length 1, or ``logits``."""
+        return self._finished(compiled.pooled(image) if self.part.pooled else compiled.outputs(image))
+
+    def _finished(self, value: NDArray) -> tuple[str, NDArray[np.float64]]:
+        name, found = self.part.result(value)
+        found = np.asarray(found, np.float64)
+        return name, found / max(float(np.linalg.norm(found)), 1e-30) if name == "embedding" else found
+
+    def exact(self, embedded: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The same in fp32.
+
+        Raises
+        ------
+        InputError
+            If it has none: the output overflows, or is zero.
+        """
+        with np.errstate(all="ignore"):
+            layers, pooled = self.model.forward(embedded)
+            found = self._finished(pooled if self.part.pooled else layers[-1]["output"])[1]
+        length = np.linalg.norm(found)
+        if not 0 < length < np.inf:
+            raise InputError(f"the fp32 model's output for this input has the length {length}, and so no direction.")
+        return found
+
+    def fp32(self, ids: list[int]) -> NDArray[np.float64]:
+        """The fp32 network's embedding of a text, of length 1; raises what `exact` does."""
+        return self.exact(self.part.embed("ids", ids))
+
+
+def _input(graph: Graph) -> tuple[str, tuple[int, ...]]:
+    """The input's name, and its shape with channels first, as transformers has it."""
+    name = "pixels" if "pixels" in graph.by_name else "features"
+    *sizes, channels = (int(s) for s in graph.shapes[name])
+    return name, (channels, *sizes)
+
+
+def _values_digest(graph: Graph) -> str:
+    """SHA-256 of all operations with their arrays' values."""
+    found = hashlib.sha256(str(graph).encode())
+    for operation in graph.operations:
+        for value in operation.attributes().values():
+            if isinstance(value, np.ndarray):
+                found.update(np.ascontiguousarray(value).data)
+    return found.hexdigest()

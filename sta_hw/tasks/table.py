@@ -1,0 +1,74 @@
+"""Which N:M a checkpoint is compiled with: what the user says, or the table that a pruned one brings along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import InputError
+from ..formats.nm import satisfies
+from ..spec.patterns import Pattern
+from .embedder import OWN_TABLE, Embedder, own_patterns, read_patterns
+
+__all__ = ["DEFAULT_NM", "Chosen", "choose_patterns"]
+
+DEFAULT_NM = "2:4"
+"""Of a checkpoint without a table, where the user names none."""
+
+Patterns = dict[tuple[int, str], Pattern]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The N:M of every linear layer, in words (``2:4``, ``nm.json``), and what the user should know of the choice."""
+
+    patterns: Patterns
+    words: str
+    notes: list[str] = field(default_factory=list)
+
+
+def _shown(keys: list[tuple[int, str]]) -> str:
+    first = f"{keys[0][0]}.{keys[0][1]}"
+    return first if len(keys) == 1 else f"{len(keys)} layers, such as {first}"
+
+
+def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None) -> Chosen:
+    """N:M for `embedder`'s layers.
+
+    Without `nm` and `table`, a pruned checkpoint's own table counts, otherwise `DEFAULT_NM`. A `table` of single layers
+    changes `nm`, or the checkpoint's own.
+
+    Raises
+    ------
+    InputError
+        If a file or pattern is not valid, or a checkpoint that was pruned would be pruned once more.
+    """
+    model, folder = embedder.model, embedder.folder
+    own = own_patterns(folder, model.layers)
+    if not own:
+        words = nm or DEFAULT_NM
+        return Chosen(read_patterns(words, table, model.layers), str(table) if table else words)
+    assert folder is not None
+    place = folder / OWN_TABLE
+    chosen = dict(own)
+    if nm is not None:
+        chosen = read_patterns(nm, table, model.layers)
+    elif table is not None:
+        chosen |= read_patterns("dense", table, model.layers, listed_only=True)
+    harmed = [k for k, p in chosen.items() if not p.dense and not satisfies(model.linear(*k)[0], p)]
+    if chosen == own:
+        notes = [f"N:M is that of {place}, to which the checkpoint was pruned."] if nm is None and table is None else []
+        if harmed:
+            notes.append(
+                f"the weights are not pruned as {place} says ({_shown(harmed)}); the smallest of what is too much are "
+                "left out."
+            )
+        return Chosen(chosen, OWN_TABLE, notes)
+    given = f"--nm {nm}" if table is None else f"--nm-table {table}"
+    if harmed:
+        was = ", ".join(sorted({str(p) for p in own.values()})[:4])
+        raise InputError(
+            f"{given} would prune {folder} once more ({_shown(harmed)}): it was pruned to {was} "
+            f"({place}). Leave {given.split()[0]} out to take that table, or prune it on purpose with sta-hw prune."
+        )
+    return Chosen(chosen, nm or str(table), [f"{given} is not the checkpoint's own N:M, {place}; no weight is lost."])

@@ -1,0 +1,137 @@
+"""The command line: exit statuses, messages, JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    code = "from sta_hw.cli.main import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd)
+
+
+def test_all_problems_in_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run(
+        "generate", "--rows", "0", "--window", "12", "--nm", "2:24,5:4", "--preset", "nope", "--top", "cpu",
+        "-o", str(tmp_path / "file"),
+    )  # fmt: skip
+    assert result.returncode == 2 and not result.stdout
+    lines = result.stderr.splitlines()
+    assert len(lines) == 7 and all(line.startswith("sta-hw: ") for line in lines)
+    for part in (
+        "preset 'nope' is unknown", "rows = 0", "window = 12", "M = 24", "N = 5", "top 'cpu'", "cannot be written",
+    ):  # fmt: skip
+        assert sum(part in line for line in lines) == 1, part
+
+
+def test_a_narrower_window_than_the_preset_is_told(tmp_path: Path) -> None:
+    result = run("generate", "--nm", "2:32", "-o", str(tmp_path))
+    assert result.returncode == 2 and "choose window 32" in result.stderr
+
+
+def test_generate_json(tmp_path: Path) -> None:
+    result = run(
+        "generate", "--preset", "ci", "--softmax-lanes", "3", "--top", "softmax",
+        "-o", str(tmp_path / "o"), "--json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert all(Path(f).exists() for f in found["files"])
+    assert found["configuration"]["rows"] == 4 and found["configuration"]["softmax_lanes"] == 3
+    assert found["configuration"]["softmax_block"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("bench", "nothing"), "benchmark 'nothing' is unknown; it is engine, softmax, encoder, accuracy, model,"),
+        (("demo", "--nm", "3:5"), "M = 5 (in 3:5) is not supported"),
+        (("demo", "--text", "word " * 600), "the model takes 512"),
+        (("demo", "--text", ""), "the text is empty"),
+        (("demo", "--preset", "nope"), "preset 'nope' is unknown"),
+        (("generate", "--top", "accelerator", "--rows", "12"), "needs rows a power of two, and rows = 12"),
+        (("run", "missing.npz"), "missing.npz is not a compiled model"),
+        (("run", "--backend", "gpu"), "backend 'gpu' is unknown; it is reference, rtl"),
+        (("estimate", "--hidden", "100", "--heads", "7"), "heads = 7 does not divide hidden = 100; the nearest is 1"),
+        (("compile", "--tokens", "0"), "tokens = 0 is out of range; it is from 1 to"),
+        (("compile", "--model", "nowhere"), "model folder nowhere"),
+        (("compile", "--nm-table", "none.json"), "N:M table none.json"),
+        (("report", "-o", "/dev/null/x.html"), "cannot be written"),
+        (("generate", "--rows", "many"), "Invalid value for '--rows'"),
+    ],
+)
+def test_bad_input_is_status_2(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_doctor() -> None:
+    result = run("doctor", "--json")
+    found = json.loads(result.stdout)
+    versions = {t["name"]: t["version"] for t in found["tools"]}
+    assert versions["amaranth"] == "0.5.10" and versions["g++"]
+    assert result.returncode == (1 if found["missing"] else 0)
+    assert all(t["remedy"] for t in found["tools"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate",
+        "demo",
+        "bench",
+        "doctor",
+        "compile",
+        "run",
+        "report",
+        "trace",
+        "estimate",
+        "prune",
+        "evaluate",
+        "import",
+    ],
+)
+def test_help_has_an_example(command: str) -> None:
+    result = run(command, "--help")
+    assert result.returncode == 0 and f"Example: sta-hw {command}" in " ".join(result.stdout.split())
+
+
+def test_compile_then_run_on_both_backends(tmp_path: Path) -> None:
+    """A real sentence on the smallest hardware, from the command line; equal to the reference."""
+    text = "Short."
+    made = run(
+        "compile", "--preset", "tiny", "--nm", "1:4", "--text", text, "-o", "m.npz", "--listing", "--json", cwd=tmp_path
+    )
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["tokens"] == 4
+    assert (tmp_path / "m.txt").read_text().startswith("load ")
+    found = []
+    for name in ("reference", "rtl"):
+        result = run("run", "m.npz", "--text", text, "--backend", name, "--json", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        found.append(json.loads(result.stdout))
+    assert found[0]["embedding"] == found[1]["embedding"]
+    assert found[1]["cycles"] > found[1]["ideal_cycles"] and found[1]["equal_to_reference"]
+    wrong = run("run", "m.npz", "--text", "A longer text than that.", cwd=tmp_path)
+    assert wrong.returncode == 2 and "was compiled for 4 tokens" in wrong.stderr
+    page = run("report", "m.npz", "--text", text, "-o", "r.html", "--json", cwd=tmp_path)
+    assert page.returncode == 0, page.stderr
+    html = (tmp_path / "r.html").read_text()
+    assert html.count("<svg") == 2 and "http" not in html.split("</style>")[1].split("<svg")[0]
+    events = json.loads((tmp_path / "r.json").read_text())["traceEvents"]
+    assert {e["ph"] for e in events} == {"M", "X", "C"}
+
+
+def test_estimate_scales_with_layers() -> None:
+    found = []
+    for layers in ("1", "2", "12"):
+        result = run("estimate", "--layers", layers, "--tokens", "32", "--json")
+        assert result.returncode == 0, result.stderr
+        found.append(json.loads(result.stdout)["cycles"])
+    assert found[2] == pytest.approx(found[1] + 10 * (found[1] - found[0]), rel=0.001)

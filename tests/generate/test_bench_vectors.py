@@ -1,0 +1,32 @@
+"""Programs of generated benches: for any accelerator, and nothing but an end where no layer fits."""
+
+from __future__ import annotations
+
+import pytest
+
+from sta_hw.generate.bench_vectors import program_vectors
+from sta_hw.spec.config import Config
+from sta_hw.spec.isa import Opcode, disassemble
+
+SMALL = {"rows": 4, "groups": 2, "lanes": 4, "drain_lanes": 2}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "layer"),
+    [
+        (SMALL, True),
+        (SMALL | {"columns": 16, "weight_words": 512}, True),
+        ({"rows": 64, "groups": 64, "lanes": 8, "drain_lanes": 4}, True),
+        (SMALL | {"weight_words": 1}, False),
+        ({"rows": 128, "groups": 128, "lanes": 8, "drain_lanes": 4, "columns": 4}, False),
+    ],
+)
+def test_a_program_for_any_accelerator(sizes: dict[str, int], layer: bool) -> None:
+    config = Config(**sizes)  # type: ignore[arg-type]
+    config.require_accelerator()
+    found = program_vectors(config)
+    instructions = disassemble(found.image[found.program_address :].tobytes(), config)
+    assert instructions[-1].opcode == Opcode.HALT
+    assert {i.opcode for i in instructions} == (set(Opcode) if layer else {Opcode.HALT})
+    assert (found.image != found.expected).any() == layer
+    assert len(found.image) % (config.burst * config.bus_bytes) == 0

@@ -1,0 +1,64 @@
+"""The counters against sums of their events: any pattern, cleared at any time, wrapping."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from sta_hw.rtl.control.counters import Counters
+
+LATENCY = 2
+"""Cycles from an event to the value that counts it."""
+
+
+@pytest.mark.parametrize(("count", "width"), [(15, 32), (16, 6), (3, 4), (2, 32), (19, 32), (34, 5)])
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_every_value_is_the_sum_of_events(count: int, width: int, share: float) -> None:
+    rng = np.random.default_rng(count)
+    cycles = 600
+    events = rng.random((cycles, count)) < share
+    clears = rng.random(cycles) < 0.01
+    clears[[1, 2, 3, 200, 200 + count]] = True
+    seen: list[tuple[int, int, int]] = []
+
+    async def bench(ctx) -> None:
+        select = 0
+        for cycle in range(cycles):
+            ctx.set(dut.events, int(events[cycle] @ (1 << np.arange(count))))
+            ctx.set(dut.clear, int(clears[cycle]))
+            ctx.set(dut.select, select)
+            if ctx.get(dut.ready):
+                seen.append((cycle, select, ctx.get(dut.value)))
+                select = int(rng.integers(count))
+            await ctx.tick()
+
+    dut = Counters(count=count, width=width)
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert len(seen) > cycles / (count + 1) - 1
+    for cycle, index, value in seen:
+        until = cycle - LATENCY + 1
+        cleared = max((c for c in np.flatnonzero(clears) if c < until), default=-1)
+        assert value == events[cleared + 1 : max(until, 0), index].sum() % (1 << width), (cycle, index)
+
+
+def test_a_selected_counter_comes_within_a_round() -> None:
+    dut = Counters(count=19)
+    waits: list[int] = []
+
+    async def bench(ctx) -> None:
+        for select in (14, 0, 18, 7, 15, 6):
+            ctx.set(dut.select, select)
+            waits.append(0)
+            while not ctx.get(dut.ready):
+                await ctx.tick()
+                waits[-1] += 1
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert max(waits) <= 15

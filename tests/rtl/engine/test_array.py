@@ -1,0 +1,69 @@
+"""The adder tree and the array of multipliers, cycle by cycle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.sim import Simulator
+
+from sta_hw.rtl.engine.array import AdderTree, ProcessingArray
+from sta_hw.spec.config import Config
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8, 13])
+def test_adder_tree(count: int) -> None:
+    m = Module()
+    m.submodules.dut = dut = AdderTree(count, 6)
+    rng = np.random.default_rng(count)
+    terms = rng.integers(-32, 32, (40, count))
+    terms[0], terms[1] = -32, 31
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        for cycle in range(len(terms) + dut.latency):
+            if cycle < len(terms):
+                for i in range(count):
+                    ctx.set(dut.terms[i], int(terms[cycle, i]))
+            if cycle >= dut.latency:
+                assert ctx.get(dut.sum) == terms[cycle - dut.latency].sum()
+            await ctx.tick()
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+@pytest.mark.parametrize(("rows", "groups"), [(1, 1), (2, 3), (3, 8)])
+def test_sums(rows: int, groups: int) -> None:
+    m = Module()
+    m.submodules.dut = dut = ProcessingArray(Config(rows=rows, groups=groups))
+    rng = np.random.default_rng(rows)
+    beats = 60
+    weights = rng.integers(-128, 128, (beats, groups))
+    operands = rng.integers(0, 256, (beats, groups, rows))
+    unsigned = rng.integers(0, 2, beats)
+    weights[:2], operands[:2] = -128, 255
+    operands[2:4], weights[2:4] = 128, -128
+    values = np.where(unsigned[:, None, None], operands, operands - (operands >= 128) * 256)
+    expected = (weights[:, :, None] * values).sum(1)
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        for cycle in range(beats + dut.latency):
+            if cycle < beats:
+                ctx.set(dut.unsigned, int(unsigned[cycle]))
+                for g in range(groups):
+                    ctx.set(dut.values[g], int(weights[cycle, g]))
+            if 1 <= cycle <= beats:
+                for g in range(groups):
+                    for r in range(rows):
+                        ctx.set(dut.operands[g][r], int(operands[cycle - 1, g, r]))
+            if cycle >= dut.latency:
+                got = [ctx.get(dut.sums[r]) for r in range(rows)]
+                assert got == expected[cycle - dut.latency].tolist()
+            await ctx.tick()
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()

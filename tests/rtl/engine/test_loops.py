@@ -1,0 +1,66 @@
+"""The loop counters against nested Python loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.sim import Simulator
+
+from sta_hw.rtl.engine.loops import Loops
+from sta_hw.spec.config import Config
+
+FLAGS = ("first", "column_end", "pass_end", "matrix_end", "first_pass", "final_pass", "widen", "base", "offset")
+
+
+def expected(n: int, m: int, depth: int, taps: int, columns: int, passes: int, widen_at: int) -> list[tuple[int, ...]]:
+    found = []
+    for step in range(passes):
+        for column in range(columns):
+            for group in range(depth // m):
+                for entry in range(n):
+                    column_end = group == depth // m - 1 and entry == n - 1
+                    pass_end = column_end and column == columns - 1
+                    found.append(
+                        (
+                            group == 0 and entry == 0, column_end, pass_end, pass_end and step == passes - 1,
+                            step == 0, step == passes - 1, widen_at > 0 and step == widen_at,
+                            column % taps * depth + group * m, group * m,
+                        )
+                    )  # fmt: skip
+    return [tuple(int(v) for v in row) for row in found]
+
+
+@pytest.mark.parametrize("window", [4, 16, 32])
+def test_loops(window: int) -> None:
+    top = Module()
+    top.submodules.dut = dut = Loops(Config(window=window))
+    rng = np.random.default_rng(window)
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        for _ in range(40):
+            m = 1 << int(rng.integers(0, window.bit_length()))
+            depth = m * int(rng.integers(1, window // m + 1))
+            case = {
+                "n": int(rng.integers(1, m + 1)), "depth": depth, "taps": int(rng.integers(1, window // depth + 1)),
+                "columns": int(rng.integers(1, 8)),
+                "passes": int(rng.integers(1, 4)), "widen_at": int(rng.integers(0, 3)),
+            }  # fmt: skip
+            for field, value in (case | {"m_log2": m.bit_length() - 1}).items():
+                ctx.set(dut.command[field], value)
+            ctx.set(dut.load, 1)
+            ctx.set(dut.step, 0)
+            await ctx.tick()
+            ctx.set(dut.load, 0)
+            for row in expected(m=m, **case):
+                while rng.random() < 0.3:  # stalls change nothing
+                    ctx.set(dut.step, 0)
+                    await ctx.tick()
+                ctx.set(dut.step, 1)
+                assert tuple(ctx.get(getattr(dut, flag)) for flag in FLAGS) == row, case
+                await ctx.tick()
+
+    simulator = Simulator(top)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()

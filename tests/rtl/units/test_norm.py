@@ -1,0 +1,88 @@
+"""LayerNorm in RTL against its reference: widths, extreme rows, stalls; and the reference against fp64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sim.native import NativeModel, build
+from sta_hw.host.beats import join
+from sta_hw.reference.vector import layer_norm
+from sta_hw.rtl.emit import emit_verilog, streams_of
+from sta_hw.rtl.units.norm import Norm
+from sta_hw.spec.config import Config
+
+CONFIGS = [
+    Config(rows=4, groups=2, lanes=4, drain_lanes=2, norm_columns=16),
+    Config(rows=16, groups=2, lanes=16, drain_lanes=2, norm_columns=64),
+    Config(rows=8, groups=2, lanes=8, drain_lanes=2, norm_columns=4096, multiplier="lut"),
+]
+
+
+def rows_of(kind: int, rows: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A tile: random, extreme, constant, nearly constant, or with one outlier."""
+    x = rng.integers(-32768, 32768, (rows, width))
+    if kind == 1:
+        x = rng.choice([-32768, 32767], (rows, width))
+    elif kind == 2:
+        x[:] = rng.integers(-32768, 32768, (rows, 1))
+    elif kind == 3:
+        x = rng.integers(-1, 2, (rows, width))
+    elif kind == 4:
+        x = rng.integers(-50, 50, (rows, width))
+        x[:, -1] = 32767
+    return x
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=["4 rows", "16 rows", "4,096 columns"])
+def test_equal_to_the_reference(config: Config) -> None:
+    rng = np.random.default_rng(config.rows)
+    block = Norm(config)
+    model = NativeModel(build(emit_verilog(block, "norm"), "norm", streams_of(block)), streams_of(block))
+    bus = config.bus_bytes
+    tiles = []
+    widths = [1, 2, 3, 16, 17, 63, 64, 65, 384] + ([4096] if config.norm_columns == 4096 else [])
+    for number, width in enumerate(widths):
+        scale = rng.integers(-(1 << 17), 1 << 17, width) if number % 2 else rng.integers(500, 3000, width)
+        shift, multiplier = rng.integers(-32767, 32768, width), rng.integers(0, 65536, width)
+        for kind in range(5):
+            tiles.append((rows_of(kind, config.rows, width, rng), scale, shift, multiplier))
+    streams: dict[str, list[np.ndarray]] = {n: [] for n in ("order", "input", "parameters")}
+    wides, narrows = [], []
+    for x, scale, shift, multiplier in tiles:
+        width = x.shape[1]
+        inverse = round(2**33 / width) & ((1 << 33) - 1)
+        fields = [(64, 32), (128, 32), (192, 32), (256, 32), (width, 14), (inverse, 33), (1, 20)]
+        streams["order"].append(join([([v], w) for v, w in fields]))
+        elements = join([(x.T.reshape(-1, bus // 2), 16)])
+        streams["input"] += [elements] * (1 if width <= config.norm_columns else 2)
+        words = scale & 0x3FFFF | (shift & 0xFFFF) << 18 | multiplier << 34
+        count = -(-8 * width // bus)
+        raw = np.zeros(count * bus, np.uint8)
+        raw[: 8 * width] = words.astype("<u8").view(np.uint8)
+        streams["parameters"].append(join([(raw.reshape(-1, bus), 8)]))
+        wide, narrow = layer_norm(x, scale, shift, multiplier, inverse)
+        wides.append(join([(wide.T.reshape(-1, bus // 2), 16)]))
+        narrows.append(join([(narrow.T.reshape(-1, bus), 8)]))
+    inputs = {n: np.concatenate(s) for n, s in streams.items()}
+    expected = {"wide": np.concatenate(wides), "narrow": np.concatenate(narrows)}
+    reads = sum(1 if x.shape[1] <= config.norm_columns else 2 for x, *_ in tiles)
+    counts = {n: len(e) for n, e in expected.items()} | {
+        "input_run": reads, "parameters_run": len(tiles), "wide_run": len(tiles), "narrow_run": len(tiles),
+    }  # fmt: skip
+    for stall in (0.0, 0.3):
+        outcome = model.run(inputs, counts, stall=stall, patience=30_000)
+        for name, words in expected.items():
+            np.testing.assert_array_equal(outcome.outputs[name], words)
+
+
+@pytest.mark.parametrize("width", [64, 384, 4096])
+def test_close_to_layer_norm_in_floating_point(width: int) -> None:
+    rng = np.random.default_rng(width)
+    x = rng.normal(300, 2000, (16, width)).round().astype(np.int64)
+    kappa = width / 2 ** int(np.log2(width))
+    step = 1e-3
+    scale = np.full(width, round(kappa * 16 / step))
+    wide, _ = layer_norm(x, scale, np.zeros(width, int), np.full(width, 256), round(2**33 / width))
+    exact = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+    assert np.abs(wide * step - exact).max() < 0.004

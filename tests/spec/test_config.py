@@ -1,0 +1,96 @@
+"""Configuration: presets, derived values, and one sentence for each problem."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from sta_hw.errors import ConfigError
+from sta_hw.spec.config import Config
+from sta_hw.spec.patterns import Pattern, parse_nm
+from sta_hw.spec.presets import PRESETS, preset
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"rows": 0}, "rows = 0 is out of range; it is a whole number from 1 to 256, the nearest is 1."),
+        ({"groups": 1000}, "groups = 1000 is out of range; it is a whole number from 1 to 128, the nearest is 128."),
+        ({"window": 12}, "window = 12 is not supported; it is 4, 8, 16 or 32, the nearest is 8."),
+        ({"columns": 300}, "columns = 300 is not a power of two; the nearest is 256."),
+        ({"columns": 2}, "columns = 2 is too few to pipeline; the nearest is 4."),
+        ({"lanes": 5}, "lanes = 5 does not divide rows = 16; the nearest is 4."),
+        ({"lanes": -1}, "lanes = -1 is out of range"),
+        ({"softmax_lanes": 0}, "softmax_lanes = 0 is out of range"),
+        ({"softmax_block": 12}, "softmax_block = 12 is not a multiple of softmax_lanes = 8; the nearest is 16."),
+        (
+            {"multiplier": "dps"},
+            "multiplier 'dps' is unknown; it is auto, dsp, lut, pair, dsp-pair or mac16, the nearest is dsp.",
+        ),
+        ({"window_memory": "flash"}, "window_memory 'flash' is unknown; it is block or distributed"),
+        ({"encodings": ("bitmask",)}, "encoding 'bitmask' is unknown; it is index or bitmap, the nearest is bitmap."),
+        ({"encodings": ()}, "encodings is empty; name index, bitmap or both."),
+        ({"nm": ()}, "nm is empty"),
+        ({"nm": ("any", "2:4")}, "mixes any with patterns"),
+        ({"nm": ("2:24",)}, "M = 24 (in 2:24) is not supported; M is one of 2, 4, 8, 16 or 32, the nearest is 16."),
+        ({"nm": ("5:4",)}, "N = 5 (in 5:4) is out of range; 1 <= N <= M, the nearest is 4:4."),
+        ({"nm": ("half",)}, "N:M pattern 'half' is not of the form N:M"),
+        ({"nm": ("2:32",)}, "needs a window that M = 32 divides, and window is 16"),
+    ],
+)
+def test_each_problem_has_its_sentence(change: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config(**change)
+    assert sentence in str(error.value)
+    assert len(error.value.problems) == 1
+
+
+def test_all_problems_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        Config(rows=0, window=12, nm=("2:24", "5:4"), multiplier="x")
+    assert len(error.value.problems) == 5
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(
+        ConfigError, match=r"preset 'refrence' is unknown; there are ci, tiny.*the nearest is reference"
+    ):
+        preset("refrence")
+    assert preset("huge").rows == 64 and preset("huge").groups == 32
+
+
+def test_lanes_and_block_are_chosen() -> None:
+    assert [Config(rows=r).lanes for r in (1, 3, 5, 12, 16, 22)] == [1, 3, 5, 6, 8, 2]
+    assert Config(softmax_lanes=4).softmax_block == 4
+
+
+def test_patterns_and_widths() -> None:
+    narrow = Config(nm=("2:4", "dense", "4:16"))
+    assert narrow.patterns == (Pattern(1, 1), Pattern(2, 4), Pattern(4, 16))
+    assert narrow.index_widths == (2, 4)
+    assert len(Config(window=4).patterns) == 1 + 2 + 4
+    assert not Config(nm=("dense",)).sparse
+    with pytest.raises(ConfigError, match="1:4 is not built into this hardware; it runs dense, 2:4, 4:16"):
+        narrow.require(parse_nm("1:4"))
+
+
+def test_hash_depends_on_every_parameter() -> None:
+    base = PRESETS["reference"]
+    changes = {
+        "rows": 32, "groups": 4, "window": 32, "nm": ("2:4",), "encodings": ("index",), "lanes": 4,
+        "drain_lanes": 2, "columns": 256, "weight_words": 4096,
+        "parameter_words": 512, "norm_columns": 64, "burst": 8, "outstanding": 4,
+        "multiplier": "lut", "window_memory": "distributed", "softmax_lanes": 4, "softmax_block": 64,
+        "array_multipliers": 8,
+    }  # fmt: skip
+    assert set(changes) == {f.name for f in dataclasses.fields(Config)}
+    hashes = {dataclasses.replace(base, **{k: v}).hash for k, v in changes.items()}
+    assert len(hashes | {base.hash}) == len(changes) + 1
+
+
+def test_positions_come_in_whole_bytes() -> None:
+    """A word of positions of one group of four would be half a byte."""
+    with pytest.raises(ConfigError, match=r"1 x 4 is 4; the nearest is groups = 2\."):
+        Config(rows=4, groups=1, window=4, lanes=4, drain_lanes=2).require_accelerator()
+    Config(rows=4, groups=2, window=4, lanes=4, drain_lanes=2).require_accelerator()
