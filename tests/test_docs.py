@@ -25,6 +25,7 @@ from boards import BOARDS
 from sim import verilator
 from sta_hw.bench import BENCHES
 from sta_hw.cli.app import app
+from sta_hw.cli.main import add_commands
 from sta_hw.formats import bits_per_weight
 from sta_hw.fpga.parts import PARTS
 from sta_hw.rtl.engine.array import multiplier_latency
@@ -141,8 +142,7 @@ def known_values(words: list[str]) -> Iterator[tuple[str, bool]]:
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c.place} {c.text}")
 def test_a_command_is_one(command: Command) -> None:
     """Program, command, options and names are there; their values convert."""
-    from sta_hw.cli import cache, demo, fpga, main, program, sparsity  # noqa: F401  the commands
-
+    add_commands()
     program, *rest = command.words
     assert program in PROGRAMS
     assert "[" not in command.text and "..." not in command.text.replace('..."', ""), "not as one would paste it"
@@ -308,8 +308,7 @@ def test_the_latencies_of_the_multipliers() -> None:
 
 def test_every_command_has_json() -> None:
     """As the README says."""
-    from sta_hw.cli import cache, demo, fpga, main, program, sparsity  # noqa: F401
-
+    add_commands()
     group = typer.main.get_command(app)
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         assert any("--json" in parameter.opts for parameter in command.params), name

@@ -21,18 +21,22 @@ from .configuration import changed, manifest_file, read_configuration
 from .paths import folder_problem
 from .terminal import JsonOption, print_json, print_table, say, watched
 
-__all__ = ["main", "show_report"]
+__all__ = ["add_commands", "main", "show_report"]
 
 
 def main() -> None:
     """Entry point: every error becomes one message on stderr and an exit status; see `sta_hw.cli.app`."""
 
     def run() -> int | None:
-        from . import cache, demo, fpga, program, sparsity  # noqa: F401  add their commands
-
+        add_commands()
         return app(standalone_mode=False)
 
     sys.exit(end(run))
+
+
+def add_commands() -> None:
+    """Every module of commands adds its own to `sta_hw.cli.app.app`."""
+    from . import cache, demo, fpga, program, sparsity  # noqa: F401
 
 
 @app.callback(invoke_without_command=True)
