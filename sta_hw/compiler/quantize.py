@@ -26,6 +26,7 @@ from ..model.bert import LINEAR_NAMES, PROJECTION, BertModel
 from ..model.finite import require_finite
 from ..spec.patterns import DENSE, Pattern
 from .calibration import Calibration, require_normalizable
+from .check import require_faithful
 from .scales import (
     LARGEST_BIAS,
     LARGEST_FACTOR,
@@ -213,7 +214,8 @@ def quantize(
     ------
     InputError
         If there is no calibration text, a pattern names a layer that does not exist, or `scales` is unknown; if a
-        number is not finite, overflows fp32, or is beyond what the integers hold: tensor, place, value, limit.
+        number is not finite, overflows fp32, or is beyond what the integers hold: tensor, place, value, limit; if the
+        integers' output for a calibration text is not fp32's (`require_faithful`).
     """
     if scales not in SCALES:
         raise InputError(f"scales {scales!r} are unknown; they are {', '.join(SCALES)}.")
@@ -227,7 +229,11 @@ def quantize(
     }
     model = model.replaced({key: np.where(mask, model.linear(*key)[0], 0) for key, mask in masks.items()})
     report("calibrating")
-    return _Quantizer(model, Calibration(model, calibration), patterns, equalize, SCALES[scales]).encoder(report)
+    seen = Calibration(model, calibration)
+    encoder = _Quantizer(model, seen, patterns, equalize, SCALES[scales]).encoder(report)
+    report("comparing with fp32")
+    require_faithful(model, seen, encoder)
+    return encoder
 
 
 class _Quantizer:

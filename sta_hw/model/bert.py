@@ -230,7 +230,11 @@ class BertModel:
             stream = at["sum2"] if self.norm_first else x
             if keep:
                 found.append(at)
-        return found, x[0] if self.pooling == "first" else x.mean(0)
+        return found, self.pool(x)
+
+    def pool(self, outputs: NDArray) -> NDArray:
+        """All tokens' outputs, (tokens, hidden), to one."""
+        return outputs[0] if self.pooling == "first" else outputs.mean(0)
 
     @property
     def norm_before(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,11 +27,13 @@ NO_EXPONENT = -512
 """Exponent of a row, or of its first blocks, without any unmasked element; times 8 where logits may be coarse."""
 
 
+@cache
 def fraction_table() -> NDArray[np.int64]:
     """``2**(f / 64)`` for f = 0..63, with 15 fraction bits."""
     return np.round(2.0 ** (np.arange(64) / 64) * 2**15).astype(np.int64)
 
 
+@cache
 def reciprocal_table() -> NDArray[np.int64]:
     """``2**16 / (1 + (i + 1/2) / 1024)`` for i = 0..1023."""
     return np.round(2.0**16 / (1 + (np.arange(1024) + 0.5) / 1024)).astype(np.int64)

@@ -47,9 +47,12 @@ def make(seed: int = 0, **kind: object) -> BertModel:
     return dataclasses.replace(random_model(seed, layers=2), **kind)  # type: ignore[arg-type]
 
 
-def outcome(model: BertModel, ids: list[int] = IDS, rtl: bool = False) -> float:
-    """Cosine with the model's own fp32 output; on RTL, which then equals the reference, if asked for."""
-    quantized = quantize(model, [random_ids(s, 24) for s in range(8)] + [ids])
+def outcome(model: BertModel, ids: list[int] = IDS, rtl: bool = False, others: int = 8) -> float:
+    """Cosine with the model's own fp32 output; on RTL, which then equals the reference, if asked for.
+
+    Calibrated with `others` texts and this one.
+    """
+    quantized = quantize(model, [random_ids(s, 24) for s in range(others)] + [ids])
     program = compile_encoder(quantized, CONFIG, len(ids))
     found = ReferenceBackend(CONFIG).run(program, model.embed(ids))
     if rtl:
@@ -191,7 +194,7 @@ def test_refused(name: str) -> None:
         outcome(changed(make(), change))
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", [*range(24), 1021, 1040, 1248, 1275, 1294, 2123])
 def test_any_of_them_together(seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = make(seed, norm_first=bool(rng.integers(2)), activation=["gelu", "relu"][rng.integers(2)])
@@ -224,7 +227,8 @@ def with_scores(sigma: float, query: float, seed: int = 0) -> BertModel:
 def test_scores_of_any_size_on_rtl(sigma: float, query: float, coarse: int) -> None:
     model = with_scores(sigma, query)
     assert quantize(model, [IDS]).layers[0].coarse.max() == coarse
-    assert outcome(model, rtl=True) >= 0.98
+    # Scores that large leave nearly all to one key: of other texts, whose best two are near, many are refused.
+    assert outcome(model, rtl=True, others=0) >= 0.98
 
 
 @pytest.mark.parametrize("seed", range(4))

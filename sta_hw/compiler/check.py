@@ -1,0 +1,82 @@
+"""Whether integers give what fp32 does: every calibration text runs in both before anything is compiled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..model.bert import BertModel
+from .calibration import Calibration
+from .stepwise import Integers
+
+if TYPE_CHECKING:
+    from .quantize import QuantizedEncoder
+
+__all__ = ["LEAST_COSINE", "require_faithful"]
+
+LEAST_COSINE = 0.98
+"""Of a text's output with fp32's. Eight bits cost all-MiniLM-L6-v2 0.005 at most, pruned to 2:16 0.01."""
+_MOST_TOKENS = 1024
+"""That are looked at: all 48 texts of the project's own calibration; a second or two for all-MiniLM-L6-v2."""
+
+
+def cosine(found: NDArray, exact: NDArray) -> float:
+    """Of all values together; 0 where nothing is left."""
+    found, exact = (a.astype(np.float64).reshape(-1) for a in (found, exact))
+    lengths = float(np.linalg.norm(found) * np.linalg.norm(exact))
+    return float(found @ exact) / lengths if lengths else 0.0
+
+
+def require_faithful(model: BertModel, calibration: Calibration, encoder: QuantizedEncoder) -> None:
+    """Check that the integers' outputs are fp32's, but for what eight bits cost: pooled, and of all tokens together.
+
+    Raises
+    ------
+    InputError
+        Names the worst text, its cosine and the limit; the step that costs most of it alone, where it is furthest
+        off, by token, channel and values; and the model's largest weight.
+    """
+    texts = _spread([run[0]["embedded"] for run in calibration.runs])
+    integers = Integers(model, encoder, [calibration.runs[t][0]["embedded"] for t in texts])
+    found = integers.run()
+    worst, least = 0, 1.0
+    for text, output in zip(texts, np.split(found[integers.last], integers.ends), strict=True):
+        exact = calibration.runs[text][-1]["output"]
+        each = min(cosine(model.pool(output), model.pool(exact)), cosine(output, exact))
+        worst, least = (text, each) if each < least else (worst, least)
+    if least < LEAST_COSINE:
+        why = _blame(Integers(model, encoder, [calibration.runs[worst][0]["embedded"]]))
+        raise InputError(
+            f"calibration text {worst}: the cosine of the integers' output with fp32's is {least:.4f}, and "
+            f"{LEAST_COSINE} is the limit; {why}{calibration.blame(model.layers, True)}."
+        )
+
+
+def _spread(texts: list[NDArray]) -> list[int]:
+    """Numbers of texts, evenly spread over all, of no more than `_MOST_TOKENS` together; at least one."""
+    count = len(texts)
+    while count > 1:
+        chosen = [int(i) for i in np.linspace(0, len(texts) - 1, count)]
+        if sum(len(texts[i]) for i in chosen) <= _MOST_TOKENS:
+            return chosen
+        count -= 1
+    return [0]
+
+
+def _blame(integers: Integers) -> str:
+    """The step of one text that costs most when it alone is computed in integers; where it is furthest off."""
+    exact = integers.run(frozenset())
+    output = integers.model.pool(exact[integers.last])
+    found = {step: integers.run({step}) for step in exact}
+    costs = {step: cosine(integers.model.pool(each[integers.last]), output) for step, each in found.items()}
+    step = min(costs, key=lambda name: costs[name])
+    alone, values = costs[step], found[step][step]
+    token, channel = (int(i) for i in np.unravel_index(np.abs(values - exact[step]).argmax(), values.shape))
+    much = "most of it is lost" if alone < LEAST_COSINE else "no step alone loses so much, the most is lost"
+    return (
+        f"{much} in {step}, alone {alone:.4f}: furthest off at token {token}, channel {channel}, which is "
+        f"{values[token, channel]:.4g}, and {exact[step][token, channel]:.4g} in fp32"
+    )
