@@ -17,9 +17,9 @@ from sta_hw.compiler.stepwise import Integers
 from sta_hw.errors import InputError
 from sta_hw.model.bert import LINEAR_NAMES, PROJECTION, BertModel
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
-from sta_hw.patterns import DENSE, Pattern
-from sta_hw.presets import PRESETS
-from sta_hw.runtime.backends import ReferenceBackend
+from sta_hw.run.backends import ReferenceBackend
+from sta_hw.spec.patterns import DENSE, Pattern
+from sta_hw.spec.presets import PRESETS
 
 CONFIG = PRESETS["small"]
 TEXTS = [random_ids(s, 24) for s in range(6)]
