@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..model.bert import BertModel
 from .calibration import Calibration
+from .parameters import QuantizedEncoder
 from .stepwise import Integers
-
-if TYPE_CHECKING:
-    from .quantize import QuantizedEncoder
 
 __all__ = ["LEAST_COSINE", "require_faithful"]
 

@@ -15,7 +15,7 @@ from .lower.norm import interleave_norms, norm, projected
 from .lower.pool import pool
 from .lower.state import WIDE, Lowering
 from .model import CompiledModel
-from .quantize import LinearParameters, QuantizedEncoder
+from .parameters import LinearParameters, QuantizedEncoder
 from .schedule import schedule
 
 __all__ = ["check_shape", "compile_encoder", "lower"]

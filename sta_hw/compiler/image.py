@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..formats.nm import EncodedMatrix
 from ..spec.config import Config
-from .quantize import NormParameters
+from .parameters import NormParameters
 
 __all__ = ["Image", "norm_words", "parameter_words", "position_words"]
 

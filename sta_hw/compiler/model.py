@@ -19,7 +19,7 @@ from ..spec.config import Config
 from ..spec.isa import Instruction, disassemble
 from .description import FORMAT, check_places, configuration, described_fields
 from .embedded import quantize_embedded
-from .quantize import POOL_FACTOR
+from .parameters import POOL_FACTOR
 
 __all__ = ["CompiledModel"]
 

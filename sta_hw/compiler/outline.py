@@ -23,7 +23,8 @@ from ..spec.patterns import Pattern
 from .encoder import check_shape, lower
 from .image import Image
 from .lower.state import Lowering
-from .quantize import LinearParameters, QuantizedEncoder, shape_encoder
+from .parameters import LinearParameters, QuantizedEncoder
+from .quantize import shape_encoder
 from .schedule import Scheduled, order
 
 __all__ = ["Outline", "outline_encoder"]

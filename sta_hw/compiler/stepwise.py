@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,7 @@ from ..reference.requantizer import BASE_SHIFT, SHIFT_STEP, requantize
 from ..reference.softmax import SoftmaxRows
 from ..reference.vector import activate, add_residual, layer_norm
 from .embedded import quantize_embedded
-
-if TYPE_CHECKING:
-    from .quantize import LayerParameters, LinearParameters, NormParameters, QuantizedEncoder
+from .parameters import LayerParameters, LinearParameters, NormParameters, QuantizedEncoder
 
 __all__ = ["ATTENTION", "Integers", "result_scale"]
 

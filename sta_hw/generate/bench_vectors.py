@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ..compiler.encoder import compile_encoder
 from ..compiler.image import Image
 from ..compiler.limits import require_shape
-from ..compiler.quantize import LinearParameters, shape_encoder
+from ..compiler.parameters import LinearParameters
+from ..compiler.quantize import shape_encoder
 from ..errors import InputError
 from ..formats import encode, prune
 from ..host import beats

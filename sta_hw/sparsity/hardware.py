@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..compiler.embedded import quantize_embedded
-from ..compiler.quantize import LayerParameters, LinearParameters, NormParameters, QuantizedEncoder, norm_factor
+from ..compiler.parameters import LayerParameters, LinearParameters, NormParameters, QuantizedEncoder
+from ..compiler.quantize import norm_factor
 from ..errors import InputError
 from ..formats.nm import satisfies
 from ..model.bert import LINEAR_NAMES

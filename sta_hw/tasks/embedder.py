@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ..compiler.encoder import compile_encoder
 from ..compiler.limits import require_program, require_shape
 from ..compiler.model import CompiledModel
+from ..compiler.parameters import QuantizedEncoder
 from ..compiler.prune import prune_model_once, pruning_sentences
-from ..compiler.quantize import QuantizedEncoder, quantize
+from ..compiler.quantize import quantize
 from ..errors import ConfigError, InputError
 from ..files import read_json
 from ..formats.provenance import (

@@ -11,7 +11,8 @@ import pytest
 from sta_hw.compiler.calibration import Calibration
 from sta_hw.compiler.check import require_faithful
 from sta_hw.compiler.encoder import compile_encoder
-from sta_hw.compiler.quantize import LinearParameters, NormParameters, QuantizedEncoder, quantize
+from sta_hw.compiler.parameters import LinearParameters, NormParameters, QuantizedEncoder
+from sta_hw.compiler.quantize import quantize
 from sta_hw.compiler.scales import head_scales, least_squares_scale
 from sta_hw.compiler.stepwise import Integers
 from sta_hw.errors import InputError

@@ -16,7 +16,7 @@ import pytest
 from sim.accelerator import AcceleratorModel
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
-from sta_hw.compiler.quantize import LayerParameters, LinearParameters, NormParameters, QuantizedEncoder
+from sta_hw.compiler.parameters import LayerParameters, LinearParameters, NormParameters, QuantizedEncoder
 from sta_hw.model.bert import LINEAR_NAMES
 from sta_hw.reference.program import run_program
 from sta_hw.run.outcome import compare

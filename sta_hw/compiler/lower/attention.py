@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import InputError
 from ...spec.isa import Opcode, Result, Target
 from ..image import parameter_words
-from ..quantize import LayerParameters
+from ..parameters import LayerParameters
 from ..schedule import RING_SHARE, Load, Step
 from .state import Lowering
 

@@ -14,7 +14,7 @@ from ...formats.tiling import best_depth
 from ...spec.isa import Opcode, Result, Target
 from ...spec.patterns import DENSE, Pattern
 from ..image import parameter_words
-from ..quantize import LinearParameters
+from ..parameters import LinearParameters
 from ..schedule import RING_SHARE, Load, Step
 from .state import Lowering
 

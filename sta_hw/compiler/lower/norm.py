@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...model.bert import PROJECTION
 from ...spec.isa import Opcode, Result
 from ..image import norm_words
-from ..quantize import LinearParameters, NormParameters
+from ..parameters import LinearParameters, NormParameters
 from ..schedule import Step
 from .linear import linear
 from .state import WIDE, Lowering

@@ -7,7 +7,7 @@ import numpy as np
 from ...reference.requantizer import quantize_factor
 from ...spec.isa import Opcode, Result, Target
 from ..image import parameter_words
-from ..quantize import POOL_FACTOR
+from ..parameters import POOL_FACTOR
 from ..schedule import RING_SHARE, Load, Step
 from .state import Lowering
 

@@ -13,7 +13,7 @@ from ...formats.nm import encode
 from ...spec.config import Config
 from ...spec.patterns import DENSE, Pattern
 from ..image import Image, position_words
-from ..quantize import LinearParameters, QuantizedEncoder
+from ..parameters import LinearParameters, QuantizedEncoder
 from ..schedule import Load, Step
 
 __all__ = ["WIDE", "Lowering", "tightest"]
