@@ -10,11 +10,12 @@ from ..formats.provenance import Provenance
 from ..spec.config import Config
 from ..spec.isa import HEADER_BYTES
 from ..spec.patterns import parse_nm
+from .packing import Place
 
 __all__ = ["FORMAT", "check_places", "configuration", "described_fields"]
 
-FORMAT = 2
-"""Version of the file; 1 had no checksum and no provenance."""
+FORMAT = 3
+"""Version of the file; 1 had no checksum and no provenance, 2 no batches."""
 
 _LAYER_TEXTS = ("layer", "nm", "used", "encoding")
 _LAYER_NUMBERS = ("columns", "reduction", "passes", "chunk", "bytes", "work")
@@ -84,11 +85,30 @@ def described_fields(described: dict[str, Any]) -> dict[str, Any]:
     for name, place in buffers.items():
         right = isinstance(place, list) and len(place) == 3 and all(_whole(v) for v in place)
         _need(right, f"buffer {name!r} is {place!r}, not address, width and size")
+    texts = _texts(described)
+    shares = info.get("pooled_shares")
+    right = isinstance(shares, list) and len(shares) == len(texts) and all(_number(v) and v > 0 for v in shares)
+    _need(right, f"pooled_shares are {str(shares)[:80]}, not a number above 0 for each of {len(texts)} texts")
     provenance = described.get("provenance")
     fields = ("tokens", "hidden", "program_address", "input_address", "output_address", "labels", "info")
     return {name: described[name] for name in fields} | {
-        "provenance": None if provenance is None else Provenance.read(provenance)
+        "texts": texts,
+        "provenance": None if provenance is None else Provenance.read(provenance),
     }
+
+
+def _texts(described: dict[str, Any]) -> tuple[Place, ...]:
+    """The texts' places: none overlap, and together they have the tokens that are said."""
+    found = described.get("texts")
+    pairs = isinstance(found, list) and found and all(isinstance(t, list) and len(t) == 2 for t in found)
+    _need(pairs, "texts are no list of first rows and lengths")
+    assert isinstance(found, list)
+    end = 0
+    for first, tokens in found:
+        _need(_whole(first, end) and _whole(tokens, 1), f"a text at row {first!r} of {tokens!r} tokens is no place")
+        end = first + tokens
+    _need(sum(t for _, t in found) == described["tokens"], f"the texts have other than {described['tokens']} tokens")
+    return tuple(Place(*t) for t in found)
 
 
 def _check_layers(layers: object) -> None:
@@ -115,8 +135,8 @@ def check_places(fields: dict[str, Any], config: Config, size: int) -> None:
     ValueError
         If one does not.
     """
-    tiles = math.ceil(fields["tokens"] / config.rows)
-    row = 2 * fields["hidden"] * config.rows
+    tiles = math.ceil(fields["texts"][-1].end / config.rows)
+    row = 2 * fields["hidden"] * config.rows * math.ceil(len(fields["texts"]) / config.rows)
     given = 2 * fields["info"]["input_width"] * config.rows
     for name, count in (("program", HEADER_BYTES), ("input", tiles * given), ("output", row)):
         address = fields[f"{name}_address"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..errors import InputError
@@ -15,6 +17,7 @@ from .lower.norm import interleave_norms, norm, projected
 from .lower.pool import pool
 from .lower.state import WIDE, Lowering
 from .model import CompiledModel
+from .packing import Packing
 from .parameters import LinearParameters, QuantizedEncoder
 from .schedule import schedule
 
@@ -79,20 +82,21 @@ def lower(low: Lowering) -> None:
     pool(low, "x8", needs=f"x{len(encoder.layers)}")
 
 
-def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> CompiledModel:
-    """Compile for `tokens` tokens.
+def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int | Sequence[int]) -> CompiledModel:
+    """Compile for a text of so many tokens, or for a batch of texts, whose weights are read once for all.
 
     Raises
     ------
     InputError
         For everything that does not fit, a sentence each, with what would.
     """
-    check_shape(encoder, config, tokens)
+    packing = Packing.aligned([tokens] if isinstance(tokens, int) else tokens, config.rows)
+    check_shape(encoder, config, packing.tokens)
     require_program(
-        config, tokens=tokens, layers=len(encoder.layers), hidden=encoder.hidden, heads=encoder.heads,
-        intermediate=encoder.intermediate,
+        config, tokens=packing.tiles * config.rows, layers=len(encoder.layers), hidden=encoder.hidden,
+        heads=encoder.heads, intermediate=encoder.intermediate,
     )  # fmt: skip
-    low = Lowering(encoder, config, tokens)
+    low = Lowering(encoder, config, packing)
     lower(low)
     instructions, labels = schedule(low.steps, low.groups, config)
     program_address = low.image.reserve(HEADER_BYTES + INSTRUCTION_BYTES * len(instructions))
@@ -103,7 +107,7 @@ def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> C
     work = sum(layer["work"] for layer in low.layers)
     given = "embedded" if encoder.projection else "sum"
     return CompiledModel(
-        config, tokens, encoder.hidden, image, program_address, low.buffers[given], low.buffers["out"],
+        config, packing.tokens, encoder.hidden, image, program_address, low.buffers[given], low.buffers["out"],
         instructions, labels,
         {
             "layers": low.layers,
@@ -114,5 +118,7 @@ def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int) -> C
             "ideal_cycles": work / config.macs,
             "embedded_scale": encoder.embedded_scale, "output_scale": encoder.output_scale,
             "outputs_scale": encoder.layers[-1].norm2.wide_scale,
+            "pooled_shares": [packing.share(t) if encoder.pooling == "mean" else 1.0 for t in packing.texts],
         },
+        texts=packing.texts,
     )  # fmt: skip

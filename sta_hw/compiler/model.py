@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,25 @@ from ..spec.config import Config
 from ..spec.isa import Instruction, disassemble
 from .description import FORMAT, check_places, configuration, described_fields
 from .embedded import quantize_embedded
+from .packing import Packing, Place
 from .parameters import POOL_FACTOR
 
-__all__ = ["CompiledModel"]
+__all__ = ["CompiledModel", "Embedded"]
+
+Embedded = NDArray | Sequence[NDArray]
+"""A text's sum of embeddings, fp32 of shape (tokens, hidden); of a batch, one for each text."""
 
 
 @dataclass(frozen=True)
 class CompiledModel:
-    """A program with everything it needs, for one configuration and one number of tokens.
+    """A program with everything it needs, for one configuration and texts of certain lengths.
 
     Attributes
     ----------
+    tokens : int
+        Of all texts.
+    texts : tuple of Place
+        Where each lies; what its length is.
     image : uint8 array
         The memory image; the input is written into it before a run.
     program_address, input_address, output_address : int
@@ -56,13 +64,20 @@ class CompiledModel:
     info: dict[str, Any] = field(default_factory=dict)
     provenance: Provenance | None = None
     checksum: str | None = None
+    texts: tuple[Place, ...] = ()
 
-    def input_saturations(self, embedded: NDArray) -> int:
-        """How many values of a sum of embeddings lie beyond the 16 bits that calibration gave them, and are clipped."""
-        return quantize_embedded(embedded, self.info["embedded_scale"])[1]
+    @property
+    def packing(self) -> Packing:
+        """Where the texts lie."""
+        return Packing(self.config.rows, self.texts or (Place(0, self.tokens),))
 
-    def with_input(self, embedded: NDArray) -> NDArray[np.uint8]:
-        """A copy of the image with the sum of embeddings, fp32 of shape (tokens, hidden), in place.
+    def input_saturations(self, embedded: Embedded) -> int:
+        """How many values of sums of embeddings lie beyond the 16 bits that calibration gave them, and are clipped."""
+        given = embedded if isinstance(embedded, Sequence) else [embedded]
+        return sum(quantize_embedded(e, self.info["embedded_scale"])[1] for e in given)
+
+    def with_input(self, embedded: Embedded) -> NDArray[np.uint8]:
+        """A copy of the image with a text's sum of embeddings, fp32 of shape (tokens, hidden), or a batch's, in place.
 
         Raises
         ------
@@ -71,36 +86,42 @@ class CompiledModel:
             image has changed (`verify`).
         """
         self.verify()
-        rows, width = self.config.rows, self.info["input_width"]
-        if embedded.shape != (self.tokens, width):
-            raise InputError(f"the program takes {self.tokens} tokens of {width}, not {embedded.shape}.")
-        tiles = math.ceil(self.tokens / rows)
-        found, _ = quantize_embedded(embedded, self.info["embedded_scale"])
-        # Rows that fill the last tile repeat its last token: they count as saturated where a real one does, only.
-        padded = found[np.minimum(np.arange(tiles * rows), self.tokens - 1)]
+        packing, width = self.packing, self.info["input_width"]
+        rows, tiles = packing.rows, packing.tiles
+        given = embedded if isinstance(embedded, Sequence) else [embedded]
+        if len(given) != len(packing.texts):
+            raise InputError(f"the program takes {len(packing.texts)} texts, not {len(given)}.")
+        found = np.zeros((tiles * rows, width), np.int64)
+        for text, one in zip(packing.texts, given, strict=True):
+            if one.shape != (text.tokens, width):
+                raise InputError(f"the program takes {text.tokens} tokens of {width}, not {one.shape}.")
+            found[text.first : text.end], _ = quantize_embedded(one, self.info["embedded_scale"])
+        # Rows between texts repeat the token before them: they count as saturated where a real one does, only.
+        padded = found[packing.filled]
         raw = padded.reshape(tiles, rows, width).transpose(0, 2, 1).astype("<i2")
         image = self.image.copy()
         data = np.ascontiguousarray(raw).view(np.uint8).reshape(-1)
         image[self.input_address : self.input_address + len(data)] = data
         return image
 
-    def pooled(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """The pooled output in an image after the run: shape (hidden,)."""
-        size = 2 * self.hidden * self.config.rows
-        raw = image[self.output_address : self.output_address + size].view("<i2").reshape(self.hidden, self.config.rows)
-        return raw[:, 0].astype(np.float64) * self.info["output_scale"] / POOL_FACTOR
+    def pooled(self, image: NDArray[np.uint8], text: int = 0) -> NDArray[np.float64]:
+        """A text's pooled output in an image after the run: shape (hidden,)."""
+        rows, size = self.config.rows, 2 * self.hidden * self.config.rows
+        address = self.output_address + text // rows * size
+        raw = image[address : address + size].view("<i2").reshape(self.hidden, rows)[:, text % rows]
+        return raw.astype(np.float64) * self.info["output_scale"] / POOL_FACTOR / self.info["pooled_shares"][text]
 
-    def outputs(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Every token's output in an image after the run, from its 16 bits: shape (tokens, hidden)."""
-        rows, (address, width, _) = self.config.rows, self.info["buffers"]["x16"]
-        tiles = math.ceil(self.tokens / rows)
+    def outputs(self, image: NDArray[np.uint8], text: int = 0) -> NDArray[np.float64]:
+        """The outputs of a text's tokens in an image after the run, from their 16 bits: shape (tokens, hidden)."""
+        packing, (address, width, _) = self.packing, self.info["buffers"]["x16"]
+        rows, tiles, place = packing.rows, packing.tiles, packing.texts[text]
         raw = image[address : address + 2 * tiles * rows * width].view("<i2").reshape(tiles, width, rows)
-        found = raw.transpose(0, 2, 1).reshape(tiles * rows, width)[: self.tokens]
+        found = raw.transpose(0, 2, 1).reshape(tiles * rows, width)[place.first : place.end]
         return found.astype(np.float64) * self.info["outputs_scale"]
 
-    def output(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """The pooled output with length 1, an embedding: shape (hidden,)."""
-        pooled = self.pooled(image)
+    def output(self, image: NDArray[np.uint8], text: int = 0) -> NDArray[np.float64]:
+        """A text's pooled output with length 1, an embedding: shape (hidden,)."""
+        pooled = self.pooled(image, text)
         return pooled / max(float(np.linalg.norm(pooled)), 1e-30)
 
     def verify(self) -> None:
@@ -126,7 +147,8 @@ class CompiledModel:
             "format": FORMAT, "generator": GENERATOR, "configuration": self.config.as_dict(), "hash": self.config.hash,
             "tokens": self.tokens, "hidden": self.hidden, "program_address": self.program_address,
             "input_address": self.input_address, "output_address": self.output_address, "labels": self.labels,
-            "info": self.info, "provenance": asdict(self.provenance) if self.provenance else None,
+            "texts": [[t.first, t.tokens] for t in self.packing.texts], "info": self.info,
+            "provenance": asdict(self.provenance) if self.provenance else None,
             "image_sha256": bytes_digest(self.image),
         }  # fmt: skip
         text = json.dumps(described)

@@ -23,6 +23,7 @@ from ..spec.patterns import Pattern
 from .encoder import check_shape, lower
 from .image import Image
 from .lower.state import Lowering
+from .packing import Packing
 from .parameters import LinearParameters, QuantizedEncoder
 from .quantize import shape_encoder
 from .schedule import Scheduled, order
@@ -84,7 +85,7 @@ class _Outlining(Lowering):
     def __init__(self, encoder: QuantizedEncoder, config: Config, tokens: int, whole: bool) -> None:
         self.whole = whole
         self.problems: list[str] = []
-        super().__init__(encoder, config, tokens)
+        super().__init__(encoder, config, Packing.aligned([tokens], config.rows))
         self.kept = [tile for tile, _ in self.repeat(self.tiles, 1)]
 
     def new_image(self) -> Image:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..compiler.model import CompiledModel
+from ..compiler.model import CompiledModel, Embedded
 from ..errors import CheckError
 from ..spec.registers import SATURATIONS
 
@@ -22,7 +19,7 @@ _WORDS = {
 }
 
 
-def counted(counters: Mapping[str, int], model: CompiledModel, embedded: NDArray[np.float32]) -> dict[str, int]:
+def counted(counters: Mapping[str, int], model: CompiledModel, embedded: Embedded) -> dict[str, int]:
     """The counters of values at an end of their range, and how many of the input were clipped by the host."""
     return {
         **{name: int(counters[name]) for name in SATURATIONS},

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
-from ..compiler.model import CompiledModel
+from ..compiler.model import CompiledModel, Embedded
 from ..errors import CheckError, InputError
 from ..host.saturation import counted
 from ..reference.program import run_counted
@@ -25,8 +23,8 @@ Progress = Callable[[int, int], None]
 class Backend(Protocol):
     """Runs compiled models."""
 
-    def run(self, model: CompiledModel, embedded: NDArray, progress: Progress | None = None) -> Outcome:
-        """Run for the sum of embeddings, fp32 of shape (tokens, hidden)."""
+    def run(self, model: CompiledModel, embedded: Embedded, progress: Progress | None = None) -> Outcome:
+        """Run for the sums of embeddings."""
         ...
 
 
@@ -36,7 +34,7 @@ class ReferenceBackend:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def run(self, model: CompiledModel, embedded: NDArray, progress: Progress | None = None) -> Outcome:
+    def run(self, model: CompiledModel, embedded: Embedded, progress: Progress | None = None) -> Outcome:
         """Run every instruction in numpy."""
         found = run_counted(model.with_input(embedded), model.program_address, self.config, progress)
         return Outcome(found.image, model.output(found.image), None, counted(found.saturated, model, embedded))
@@ -59,7 +57,7 @@ class RtlBackend:
         self.config, self.memory = config, memory
         self.model = AcceleratorModel(config, trace=trace)
 
-    def run(self, model: CompiledModel, embedded: NDArray, progress: Progress | None = None) -> Outcome:
+    def run(self, model: CompiledModel, embedded: Embedded, progress: Progress | None = None) -> Outcome:
         """Run on the RTL.
 
         Raises

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.model import CompiledModel
+from ..compiler.model import CompiledModel, Embedded
 from ..errors import CheckError, InputError
 from ..host.board import BoardLink, open_port
 from ..host.saturation import counted
@@ -76,7 +76,7 @@ class BoardBackend:
         self._loaded: NDArray[np.uint32] | None = None
 
     def run(
-        self, model: CompiledModel, embedded: NDArray, progress: Callable[[int, int], None] | None = None
+        self, model: CompiledModel, embedded: Embedded, progress: Callable[[int, int], None] | None = None
     ) -> Outcome:
         """Load what changed of image and program, run, and read the whole image back.
 

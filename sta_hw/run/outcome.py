@@ -23,7 +23,7 @@ class Outcome:
     image : uint8 array
         Memory after the run.
     embedding : float64 array, shape (hidden,)
-        Of length 1.
+        Of length 1; a batch's first text's.
     run : ProgramRun, BoardRun or None
         Cycles and counters where there is hardware; the timeline too where it is simulated.
     saturated : dict of int
@@ -52,7 +52,7 @@ def compare(model: CompiledModel, got: NDArray[np.uint8], expected: NDArray[np.u
     rows = model.config.rows
     for name, (address, width, size) in model.info["buffers"].items():
         offset = first - address
-        if 0 <= offset < -(-model.tokens // rows) * rows * width * size:
+        if 0 <= offset < model.packing.tiles * rows * width * size:
             column, row = offset // (rows * size) % width, offset // size % rows
             place = f"buffer {name}, tile {offset // (rows * size * width)}, row {row}, column {column}"
     raise CheckError(f"{place}: expected {expected[first]}, got {got[first]} ({len(wrong)} bytes differ)")

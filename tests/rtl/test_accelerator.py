@@ -102,6 +102,21 @@ def test_keys_and_values_that_do_not_fit_twice(name: str, hardware) -> None:
             compare(program, run.image, expected)
 
 
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_a_batch_of_texts(name: str, hardware) -> None:
+    """Of any lengths, among them more texts than a row tile has rows, and keys that do not fit the chip together."""
+    lengths = [5, 1, 16, 33, 4, 3, 2, 20, 7]
+    model = random_model(7, hidden=32, heads=2, intermediate=48)
+    patterns = mixed_patterns([parse_nm(p) for p in PATTERNS[name]])
+    program = compile_encoder(quantize(model, [random_ids(i, 12) for i in range(3)], patterns), CONFIGS[name], lengths)
+    image = program.with_input([model.embed(random_ids(i, n)) for i, n in enumerate(lengths)])
+    expected = run_program(image, program.program_address, program.config)
+    for memory in (MemoryModel(), MemoryModel(latency=90, beats_per_cycle=0.4, stall=0.5, seed=3, shared=True)):
+        run = hardware(name).run(image, program.program_address, memory=memory, patience=50_000)
+        assert run.error == Error.NONE
+        compare(program, run.image, expected)
+
+
 def test_parameters_stay_until_the_drain_has_read_them(hardware) -> None:
     """A slow bus keeps results of several products in the array's ring, their columns' parameters still to be read."""
     name = "ci, half the ring"

@@ -1,4 +1,4 @@
-"""Attention: scores, softmax and context of every head, over blocks of keys."""
+"""Attention: scores, softmax and context of every head and text, over blocks of keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from ...errors import InputError
 from ...spec.isa import Opcode, Result, Target
 from ..image import parameter_words
+from ..packing import Place
 from ..parameters import LayerParameters
 from ..schedule import RING_SHARE, Load, Step
 from .state import Lowering
@@ -17,97 +18,137 @@ __all__ = ["attention"]
 
 
 def attention(low: Lowering, layer: int, p: LayerParameters) -> None:
-    """Scores, softmax and context of every head; scores run one step ahead of contexts."""
+    """Scores, softmax and context of every head and text; scores run one step ahead of contexts."""
     cfg, encoder = low.config, low.encoder
     size = encoder.hidden // encoder.heads
-    halves = cfg.rows // cfg.groups
-    keys_depth, blocks = low.key_blocks()
-    block_tiles = keys_depth // halves
     tile_words = size * cfg.rows // cfg.groups
-    whole = 2 * low.tiles * tile_words <= int(cfg.weight_words * RING_SHARE)
     label = f"layer {layer} attention"
     none = np.zeros(encoder.heads, np.int64)
     scores_to = parameter_words(none, p.score_multiplier, p.score_shift, none)
-    context: Step | None = None
-    if 2 * block_tiles * tile_words > cfg.weight_words:
-        wanted = 1 << (2 * block_tiles * tile_words - 1).bit_length()
+    longest_block = max(low.key_blocks(t)[0] for t in low.packing.texts) // (cfg.rows // cfg.groups)
+    if 2 * longest_block * tile_words > cfg.weight_words:
+        wanted = 1 << (2 * longest_block * tile_words - 1).bit_length()
         raise InputError(
-            f"{label}: a block of keys and values takes {2 * block_tiles * tile_words} words, more than "
+            f"{label}: a block of keys and values takes {2 * longest_block * tile_words} words, more than "
             f"weight_words = {cfg.weight_words}; {wanted} would do."
         )
     scores_parameters = [low.image.add(words) for words in scores_to]
-    block_loop = low.repeat(blocks, 2, True)
-    tile_loop = low.repeat(low.tiles, 2 * len(block_loop), True)
-    # Tiles whose contexts each one's stands for.
-    starts = [tile for tile, _ in tile_loop]
-    followed = {a: low.within(a, b) for a, b in pairwise([*starts, low.tiles])}
-    for head, tile, block, weight in (
-        (head, tile, block, low.weight * by_head * by_tile * by_block)
-        for head, by_head in low.repeat(encoder.heads, 2 * len(block_loop) * len(tile_loop), True)
-        for tile, by_tile in tile_loop
-        for block, by_block in block_loop
-    ):
-        first = block * block_tiles
-        if not whole or (tile == 0 and block == 0):
-            names = {n: low.name(n) for n in ("keys", "values", "parameters")}
-            start, stop = (0, low.tiles) if whole else (first, min(first + block_tiles, low.tiles))
-            keys, values = (
-                Load(
-                    Target.VALUES, (stop - start) * tile_words,
-                    low.tile_address(buffer, start, head * size), low.beats(size * cfg.rows),
-                    stop - start, encoder.hidden * cfg.rows,
-                    tuple((f"{buffer}{layer}", t) for t in low.within(start, stop)), names[name],
-                )
-                for buffer, name in (("k", "keys"), ("v", "values"))
-            )  # fmt: skip
-            parameters = Load(Target.PARAMETERS, 1, scores_parameters[head], low.beats(16), base=names["parameters"])
-            # Scores run ahead: they may not wait for values that overwrite those of contexts after them.
-            loads = [keys, parameters, values]
-            low.groups.append(loads)
-        offset = first * tile_words if whole else 0
-        group = len(low.groups) - 1
-        last = block == blocks - 1
-        low.steps.append(
-            Step(
-                Opcode.SCORES,
-                {
-                    "window_address": low.tile_address("q", tile, head * size),
-                    "window_beats": low.beats(size * cfg.rows), "n": 1, "depth": size // cfg.groups,
-                    "columns": cfg.groups * keys_depth, "passes": 1, "wide": 1,
-                    "count0": size // cfg.groups, "stride0": cfg.rows, "count1": halves,
-                    "stride1": cfg.groups, "count2": block_tiles, "stride2": tile_words,
-                    "count3": cfg.groups, "stride3": 1,
-                    "keys": min(low.tokens - block * cfg.groups * keys_depth, cfg.groups * keys_depth),
-                    "row_first": int(block == 0), "row_last": int(last), "gain": p.gain[head],
-                    "coarse": p.coarse[head],
-                },
-                group,
-                {"values_base": (names["keys"], offset), "parameters_base": (names["parameters"], 0)},
-                ((f"q{layer}", tile),), (), label, (0, 2), weight,
-            )
-        )  # fmt: skip
-        if context is not None:
-            low.steps.append(context)
-        context = Step(
-            Opcode.CONTEXT,
-            {
-                "window_beats": low.beats(cfg.groups * keys_depth * cfg.rows), "n": 1,
-                "depth": keys_depth, "columns": size, "passes": 1,
-                "continues": int(block > 0), "unfinished": int(not last),
-                "count0": halves, "stride0": 1, "count1": block_tiles, "stride1": tile_words,
-                "count2": size, "stride2": halves, "count3": 1,
-                "result": int(Result.STORE8), "result_address": low.tile_address("c", tile, head * size),
-            },
-            group, {"values_base": (names["values"], offset)}, (),
-            tuple((f"c{layer}", t) for t in followed[tile]) if last and head == encoder.heads - 1 else (),
-            label, (2, 3), weight,
-        )  # fmt: skip
+    # Texts whose keys and values are on chip together.
+    most = int(cfg.weight_words * RING_SHARE) // (2 * tile_words)
+    runs = low.packing.together(most)
+    loops = {text: _loops(low, text) for text in low.packing.texts}
+    products = sum(2 * len(tile_loop) * len(block_loop) for tile_loop, block_loop, _ in loops.values())
+    context: Step | None = None
+    for head, by_head in low.repeat(encoder.heads, products, True):
+        last_head = head == encoder.heads - 1
+        for texts in runs:
+            tiles = range(texts[0].tiles(cfg.rows).start, texts[-1].tiles(cfg.rows).stop)
+            whole = len(tiles) <= most
+            if whole:
+                names = _load_keys(low, layer, head, tiles, scores_parameters[head])
+            for text in texts:
+                tile_loop, block_loop, followed = loops[text]
+                for tile, by_tile in tile_loop:
+                    for block, by_block in block_loop:
+                        keys_of = low.block_tiles(text, block)
+                        if not whole:
+                            names = _load_keys(low, layer, head, keys_of, scores_parameters[head])
+                        offset = (keys_of.start - tiles.start) * tile_words if whole else 0
+                        done = last_head and block == block_loop[-1][0]
+                        gives = tuple((f"c{layer}", t) for t in followed[tile]) if done else ()
+                        weight = low.weight * by_head * by_tile * by_block
+                        scores, after = _attention_block(
+                            low, layer, p, head, text, tile, block, names, offset, gives, label, weight
+                        )
+                        low.steps.append(scores)
+                        if context is not None:
+                            low.steps.append(context)
+                        context = after
     assert context is not None
     low.steps.append(context)
     low.layers.append(
         {
-            "layer": label, "columns": low.tokens, "reduction": size, "nm": "dense", "used": "dense",
-            "encoding": "dense", "depth": size // cfg.groups, "passes": blocks, "chunk": cfg.groups * keys_depth,
-            "work": 2.0 * low.tokens * low.tokens * encoder.hidden, "bytes": 0,
+            "layer": label, "columns": low.packing.longest, "reduction": size, "nm": "dense", "used": "dense",
+            "encoding": "dense", "depth": size // cfg.groups,
+            "passes": max(low.key_blocks(t)[1] for t in low.packing.texts),
+            "chunk": cfg.groups * max(low.key_blocks(t)[0] for t in low.packing.texts),
+            "work": 2.0 * sum(t.tokens**2 for t in low.packing.texts) * encoder.hidden, "bytes": 0,
         }
     )  # fmt: skip
+
+
+Loop = list[tuple[int, float]]
+
+
+def _loops(low: Lowering, text: Place) -> tuple[Loop, Loop, dict[int, list[int]]]:
+    """A text's row tiles and blocks of keys, each with how many it stands for; tiles whose contexts each tile's is."""
+    block_loop = low.repeat(low.key_blocks(text)[1], 2, True)
+    mine = text.tiles(low.config.rows)
+    tile_loop = [(mine.start + t, w) for t, w in low.repeat(len(mine), 2 * len(block_loop), True)]
+    starts = [tile for tile, _ in tile_loop]
+    return tile_loop, block_loop, {a: low.within(a, b) for a, b in pairwise([*starts, mine.stop])}
+
+
+def _load_keys(low: Lowering, layer: int, head: int, tiles: range, parameters_at: int) -> dict[str, str]:
+    """A group of LOADs: keys, values and the scores' parameters of a head; names of their bases."""
+    cfg, encoder = low.config, low.encoder
+    size = encoder.hidden // encoder.heads
+    names = {n: low.name(n) for n in ("keys", "values", "parameters")}
+    keys, values = (
+        Load(
+            Target.VALUES, len(tiles) * size * cfg.rows // cfg.groups,
+            low.tile_address(buffer, tiles.start, head * size), low.beats(size * cfg.rows),
+            len(tiles), encoder.hidden * cfg.rows,
+            tuple((f"{buffer}{layer}", t) for t in low.within(tiles.start, tiles.stop)), names[name],
+        )
+        for buffer, name in (("k", "keys"), ("v", "values"))
+    )  # fmt: skip
+    parameters = Load(Target.PARAMETERS, 1, parameters_at, low.beats(16), base=names["parameters"])
+    # Scores run ahead: they may not wait for values that overwrite those of contexts after them.
+    low.groups.append([keys, parameters, values])
+    return names
+
+
+def _attention_block(
+    low: Lowering, layer: int, p: LayerParameters, head: int, text: Place, tile: int, block: int, names: dict[str, str],
+    offset: int, gives: tuple[tuple[str, int], ...], label: str, weight: float,
+) -> tuple[Step, Step]:  # fmt: skip
+    """The scores and the context of a head, a row tile of a text and a block of its keys."""
+    cfg, encoder = low.config, low.encoder
+    size = encoder.hidden // encoder.heads
+    halves = cfg.rows // cfg.groups
+    keys_depth, blocks = low.key_blocks(text)
+    block_tiles = keys_depth // halves
+    tile_words = size * cfg.rows // cfg.groups
+    group = len(low.groups) - 1
+    last = block == blocks - 1
+    scores = Step(
+        Opcode.SCORES,
+        {
+            "window_address": low.tile_address("q", tile, head * size),
+            "window_beats": low.beats(size * cfg.rows), "n": 1, "depth": size // cfg.groups,
+            "columns": cfg.groups * keys_depth, "passes": 1, "wide": 1,
+            "count0": size // cfg.groups, "stride0": cfg.rows, "count1": halves,
+            "stride1": cfg.groups, "count2": block_tiles, "stride2": tile_words,
+            "count3": cfg.groups, "stride3": 1,
+            "keys": min(text.tokens - block * cfg.groups * keys_depth, cfg.groups * keys_depth),
+            "row_first": int(block == 0), "row_last": int(last), "gain": p.gain[head],
+            "coarse": p.coarse[head],
+        },
+        group,
+        {"values_base": (names["keys"], offset), "parameters_base": (names["parameters"], 0)},
+        ((f"q{layer}", tile),), (), label, (0, 2), weight,
+    )  # fmt: skip
+    context = Step(
+        Opcode.CONTEXT,
+        {
+            "window_beats": low.beats(cfg.groups * keys_depth * cfg.rows), "n": 1,
+            "depth": keys_depth, "columns": size, "passes": 1,
+            "continues": int(block > 0), "unfinished": int(not last),
+            "count0": halves, "stride0": 1, "count1": block_tiles, "stride1": tile_words,
+            "count2": size, "stride2": halves, "count3": 1,
+            "result": int(Result.STORE8), "result_address": low.tile_address("c", tile, head * size),
+        },
+        group, {"values_base": (names["values"], offset)}, (), gives, label, (2, 3), weight,
+    )  # fmt: skip
+    return scores, context

@@ -1,12 +1,16 @@
-"""Pooling: a product with ones and zeros."""
+"""Pooling: products whose windows choose each text's tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ...reference.requantizer import quantize_factor
 from ...spec.isa import Opcode, Result, Target
 from ..image import parameter_words
+from ..packing import Place
 from ..parameters import POOL_FACTOR
 from ..schedule import RING_SHARE, Load, Step
 from .state import Lowering
@@ -15,20 +19,42 @@ __all__ = ["pool"]
 
 
 def pool(low: Lowering, source: str, *, needs: str) -> None:
-    """Mean over the tokens, or the first one: a product with ones and zeros."""
-    cfg, hidden = low.config, low.encoder.hidden
-    halves = cfg.rows // cfg.groups
-    depth, blocks = low.key_blocks()
-    position = np.arange(cfg.groups * depth)
-    token = cfg.groups * (position % depth) + position // depth
-    token = token[None, :] + cfg.groups * depth * np.arange(blocks)[:, None]
-    pooled = low.tokens if low.encoder.pooling == "mean" else 1
-    ones = np.repeat((token < pooled).reshape(-1, 1).astype(np.uint8), cfg.rows, axis=1)
-    windows = low.image.add(ones)
-    multiplier, shift = quantize_factor(POOL_FACTOR / pooled)
+    """Each text's mean over its tokens, or its first one: products with windows that choose them, a text a row."""
+    mean = low.encoder.pooling == "mean"
+    runs = low.packing.pooled()
+    windows = [low.image.add(_pool_windows(low, texts, mean)) for texts in runs]
+    multiplier, shift = quantize_factor(POOL_FACTOR / (low.packing.longest if mean else 1))
     one = np.zeros(1, np.int64)
     parameters = low.image.add(parameter_words(one, one + int(multiplier), one + int(shift), one))
-    most = int(cfg.weight_words * RING_SHARE) // (low.tiles * halves)
+    for number, (texts, address) in enumerate(zip(runs, windows, strict=True)):
+        _pool_texts(low, number, texts, address, parameters, source, needs)
+
+
+def _pool_windows(low: Lowering, texts: Sequence[Place], mean: bool) -> NDArray[np.uint8]:
+    """What pooling multiplies tokens by, shape (positions, rows); rows without a text repeat the last one."""
+    cfg = low.config
+    start = texts[0].tiles(cfg.rows).start * cfg.rows
+    depth, blocks = low.blocks_of(texts[-1].end - start)
+    position = np.arange(cfg.groups * depth)
+    row = cfg.groups * (position % depth) + position // depth
+    row = (start + row[None, :] + cfg.groups * depth * np.arange(blocks)[:, None]).reshape(-1)
+    chosen = [
+        np.where((row >= t.first) & (row < (t.end if mean else t.first + 1)), low.packing.weight(t) if mean else 1, 0)
+        for t in texts
+    ]
+    chosen += chosen[-1:] * (cfg.rows - len(chosen))
+    return np.stack(chosen, axis=1).astype(np.uint8)
+
+
+def _pool_texts(
+    low: Lowering, number: int, texts: Sequence[Place], windows: int, parameters: int, source: str, needs: str
+) -> None:
+    """Pool as many texts as a row tile has rows into tile `number` of the results."""
+    cfg, hidden = low.config, low.encoder.hidden
+    halves = cfg.rows // cfg.groups
+    tiles = range(texts[0].tiles(cfg.rows).start, texts[-1].tiles(cfg.rows).stop)
+    depth, blocks = low.blocks_of(texts[-1].end - tiles.start * cfg.rows)
+    most = int(cfg.weight_words * RING_SHARE) // (len(tiles) * halves)
     if blocks > 1:
         most = min(most, cfg.columns)
     if most == 0:
@@ -43,19 +69,20 @@ def pool(low: Lowering, source: str, *, needs: str) -> None:
         low.groups.append(
             [
                 Load(
-                    Target.VALUES, low.tiles * count * halves, low.tile_address(source, 0, first),
-                    low.beats(count * cfg.rows), low.tiles, hidden * cfg.rows,
-                    tuple((needs, t) for t in low.within(0, low.tiles)), names["values"],
+                    Target.VALUES, len(tiles) * count * halves, low.tile_address(source, tiles.start, first),
+                    low.beats(count * cfg.rows), len(tiles), hidden * cfg.rows,
+                    tuple((needs, t) for t in low.within(tiles.start, tiles.stop)), names["values"],
                 ),
                 Load(Target.PARAMETERS, 1, parameters, low.beats(16), base=names["parameters"]),
             ]
         )  # fmt: skip
         fields = {
-            "window_address": windows, "window_beats": low.beats(ones.size), "n": 1, "depth": depth,
+            "window_address": windows, "window_beats": low.beats(blocks * cfg.groups * depth * cfg.rows),
+            "n": 1, "depth": depth,
             "columns": count, "passes": blocks, "wide": 1,
             "count0": halves, "stride0": 1, "count1": depth // halves, "stride1": count * halves,
             "count2": count, "stride2": halves, "count3": blocks, "stride3": depth // halves * count * halves,
-            "result": int(Result.STORE16), "result_address": low.tile_address("out", 0, first),
+            "result": int(Result.STORE16), "result_address": low.tile_address("out", number, first),
         }  # fmt: skip
         bases = {"values_base": (names["values"], 0), "parameters_base": (names["parameters"], 0)}
         low.steps.append(Step(Opcode.PRODUCT, fields, len(low.groups) - 1, bases, label="pooling"))

@@ -13,6 +13,7 @@ from ...formats.nm import encode
 from ...spec.config import Config
 from ...spec.patterns import DENSE, Pattern
 from ..image import Image, position_words
+from ..packing import Packing, Place
 from ..parameters import LinearParameters, QuantizedEncoder
 from ..schedule import Load, Step
 
@@ -25,9 +26,9 @@ WIDE = ("sum", "x16", "y16", "out", "embedded", "e16")
 class Lowering:
     """Everything of one compilation."""
 
-    def __init__(self, encoder: QuantizedEncoder, config: Config, tokens: int) -> None:
-        self.encoder, self.config, self.tokens = encoder, config, tokens
-        self.tiles = math.ceil(tokens / config.rows)
+    def __init__(self, encoder: QuantizedEncoder, config: Config, packing: Packing) -> None:
+        self.encoder, self.config, self.packing, self.tokens = encoder, config, packing, packing.tokens
+        self.tiles = packing.tiles
         self.image = self.new_image()
         self.steps: list[Step] = []
         self.groups: list[list[Load]] = []
@@ -95,12 +96,22 @@ class Lowering:
         """Bus words of so many bytes."""
         return math.ceil(count / self.config.bus_bytes)
 
-    def key_blocks(self) -> tuple[int, int]:
-        """Window depth of a block of keys, and blocks."""
+    def key_blocks(self, text: Place) -> tuple[int, int]:
+        """Window depth of a block of a text's keys, and blocks."""
+        return self.blocks_of(text.tokens)
+
+    def blocks_of(self, tokens: int) -> tuple[int, int]:
+        """Window depth of a block of so many tokens, and blocks."""
         cfg = self.config
         halves = cfg.rows // cfg.groups
-        depth = min(cfg.window, math.ceil(self.tokens / (cfg.groups * halves)) * halves)
-        return depth, math.ceil(self.tokens / (cfg.groups * depth))
+        depth = min(cfg.window, math.ceil(tokens / (cfg.groups * halves)) * halves)
+        return depth, math.ceil(tokens / (cfg.groups * depth))
+
+    def block_tiles(self, text: Place, block: int) -> range:
+        """The row tiles of a block of a text's keys."""
+        mine, each = text.tiles(self.config.rows), self.key_blocks(text)[0] * self.config.groups // self.config.rows
+        start = mine.start + block * each
+        return range(start, min(start + each, mine.stop))
 
 
 def tightest(weights: NDArray[np.int8], config: Config) -> Pattern:

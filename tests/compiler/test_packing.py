@@ -1,0 +1,99 @@
+"""Batches: each text's outputs are those of the text alone, to the bit; poolings to their rounding; what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sta_hw.compiler.encoder import compile_encoder
+from sta_hw.compiler.model import CompiledModel
+from sta_hw.compiler.packing import Packing, Place
+from sta_hw.compiler.parameters import QuantizedEncoder
+from sta_hw.compiler.quantize import quantize
+from sta_hw.errors import InputError
+from sta_hw.model.bert import BertModel
+from sta_hw.model.random import random_ids, random_model
+from sta_hw.run.backends import ReferenceBackend
+from sta_hw.spec.isa import Opcode
+from sta_hw.spec.presets import PRESETS
+
+LENGTHS = [5, 1, 16, 33, 70, 4, 2, 9, 140, 3, 3, 3]
+
+
+@pytest.fixture(scope="module")
+def network() -> tuple[BertModel, QuantizedEncoder]:
+    model = random_model(3, hidden=64, heads=4, layers=2, intermediate=128)
+    return model, quantize(model, [random_ids(i, 24) for i in range(6)])
+
+
+@pytest.mark.parametrize("size", ["ci", "tiny", "small", "reference"])
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_each_text_as_if_alone(size: str, pooling: str, network: tuple[BertModel, QuantizedEncoder]) -> None:
+    config, model = PRESETS[size], network[0]
+    encoder = dataclasses.replace(network[1], pooling=pooling)
+    embedded = [model.embed(random_ids(i, n)) for i, n in enumerate(LENGTHS)]
+    batch = compile_encoder(encoder, config, LENGTHS)
+    image = ReferenceBackend(config).run(batch, embedded).image
+    for number, (tokens, one) in enumerate(zip(LENGTHS, embedded, strict=True)):
+        program = compile_encoder(encoder, config, tokens)
+        alone = ReferenceBackend(config).run(program, one).image
+        assert np.array_equal(batch.outputs(image, number), program.outputs(alone))
+        exact = program.pooled(alone)
+        # Each is rounded once, in steps that a text of nearly twice the next shorter one's length makes largest.
+        step = program.info["output_scale"] / 15
+        assert np.abs(batch.pooled(image, number) - exact).max() <= step * (0 if pooling == "first" else 1.51)
+        assert batch.output(image, number) @ program.output(alone) > 0.99999
+
+
+def test_equal_lengths_pool_to_the_same_bits(network: tuple[BertModel, QuantizedEncoder]) -> None:
+    config, (model, encoder) = PRESETS["small"], network
+    embedded = [model.embed(random_ids(i, 11)) for i in range(19)]
+    batch, program = (compile_encoder(encoder, config, n) for n in ([11] * 19, 11))
+    image = ReferenceBackend(config).run(batch, embedded).image
+    for number, one in enumerate(embedded):
+        alone = ReferenceBackend(config).run(program, one)
+        assert np.array_equal(batch.pooled(image, number), program.pooled(alone.image))
+
+
+def test_weights_are_read_once(network: tuple[BertModel, QuantizedEncoder]) -> None:
+    """A batch loads as many beats of weights as one of its texts does alone; keys, values, poolings are its own."""
+    config, encoder = PRESETS["small"], network[1]
+
+    def weights(program: CompiledModel) -> int:
+        last = max(address for address, _, _ in program.info["buffers"].values())  # weights lie behind
+        loads = [i for i in program.instructions if i.opcode == Opcode.LOAD and i["address"] > last]
+        return sum(i["beats"] * i["rows"] for i in loads)
+
+    assert weights(compile_encoder(encoder, config, [8] * 8)) == weights(compile_encoder(encoder, config, 8))
+
+
+def test_a_batch_in_a_file(network: tuple[BertModel, QuantizedEncoder], tmp_path: Path) -> None:
+    config, (model, encoder) = PRESETS["ci"], network
+    lengths = [3, 9, 2]
+    batch = compile_encoder(encoder, config, lengths)
+    batch.save(tmp_path / "batch.npz")
+    again = CompiledModel.load(tmp_path / "batch.npz", config)
+    assert again.texts == batch.texts and again.tokens == 14
+    embedded = [model.embed(random_ids(i, n)) for i, n in enumerate(lengths)]
+    images = [ReferenceBackend(config).run(b, embedded).image for b in (batch, again)]
+    assert all(np.array_equal(batch.output(images[0], i), again.output(images[1], i)) for i in range(3))
+    with pytest.raises(InputError, match="takes 3 texts, not 2"):
+        again.with_input(embedded[:2])
+    with pytest.raises(InputError, match="takes 9 tokens of 64, not"):
+        again.with_input([embedded[0], embedded[2], embedded[1]])
+
+
+def test_places() -> None:
+    packing = Packing.aligned([5, 16, 1], 8)
+    assert packing.texts == (Place(0, 5), Place(8, 16), Place(24, 1))
+    assert (packing.tiles, packing.tokens, packing.longest) == (4, 22, 16)
+    assert packing.filled == [0, 1, 2, 3, 4, 4, 4, 4, *range(8, 24), *[24] * 8]
+    assert [len(t) for t in packing.together(2)] == [1, 1, 1]
+    assert [len(t) for t in packing.together(3)] == [2, 1]
+    with pytest.raises(InputError, match="no text"):
+        Packing.aligned([], 8)
+    with pytest.raises(InputError, match="0 tokens"):
+        Packing.aligned([3, 0], 8)
