@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,8 +34,9 @@ def require_faithful(model: BertModel, calibration: Calibration, encoder: Quanti
     Raises
     ------
     InputError
-        Names the worst text, its cosine and the limit; the step that costs most of it alone, where it is furthest
-        off, by token, channel and values; and the model's largest weight.
+        Names the worst text, its cosine and the limit; the step that costs most of it (alone in integers, or, where
+        none does alone, alone in real numbers), where it is furthest off, by token, channel and values; and the
+        model's largest weight.
     """
     texts = _spread([run[0]["embedded"] for run in calibration.runs])
     integers = Integers(model, encoder, [calibration.runs[t][0]["embedded"] for t in texts])
@@ -63,16 +66,24 @@ def _spread(texts: list[NDArray]) -> list[int]:
 
 
 def _blame(integers: Integers) -> str:
-    """The step of one text that costs most when it alone is computed in integers; where it is furthest off."""
-    exact = integers.run(frozenset())
-    output = integers.model.pool(exact[integers.last])
-    found = {step: integers.run({step}) for step in exact}
-    costs = {step: cosine(integers.model.pool(each[integers.last]), output) for step, each in found.items()}
-    step = min(costs, key=lambda name: costs[name])
-    alone, values = costs[step], found[step][step]
+    """The step of one text that costs most, and where it is furthest off."""
+    exact, whole = integers.run(()), integers.run()
+
+    def left(found: Mapping[str, NDArray]) -> float:
+        """What is left of the output."""
+        pooled = (integers.model.pool(each[integers.last]) for each in (found, exact))
+        return cosine(*pooled)
+
+    alone = {step: integers.run({step}) for step in exact}
+    step = min(exact, key=lambda name: left(alone[name]))
+    if left(alone[step]) < LEAST_COSINE:
+        values, why = alone[step][step], f"most is lost in {step}, in integers alone {left(alone[step]):.4f}"
+    else:
+        without = {step: left(integers.run(exact.keys() - {step})) for step in exact}
+        step = max(exact, key=lambda name: without[name])
+        values, why = whole[step], f"no step alone loses so much; with {step} in real numbers {without[step]:.4f}"
     token, channel = (int(i) for i in np.unravel_index(np.abs(values - exact[step]).argmax(), values.shape))
-    much = "most of it is lost" if alone < LEAST_COSINE else "no step alone loses so much, the most is lost"
     return (
-        f"{much} in {step}, alone {alone:.4f}: furthest off at token {token}, channel {channel}, which is "
-        f"{values[token, channel]:.4g}, and {exact[step][token, channel]:.4g} in fp32"
+        f"{why}: furthest off at token {token}, channel {channel}, which is {values[token, channel]:.4g}, and "
+        f"{exact[step][token, channel]:.4g} in fp32"
     )

@@ -106,7 +106,7 @@ def test_what_is_wrong_is_named(step: str, layer: int, norm_first: bool) -> None
     require_faithful(model, calibration, encoder)
     name = {"norm1": model.norm_between(layer), "norm2": model.norm_behind(layer)}.get(step)
     name = f"{name}.LayerNorm" if name else f"encoder.layer.{layer}.{step}"
-    wanted = rf"calibration text \d: .* is -?0\.\d+, and 0\.98 is the limit; .* in {re.escape(name)}, alone .*token \d"
+    wanted = rf"calibration text \d: .* is -?0\.\d+, and 0\.98 .* in {re.escape(name)}, in integers alone .*token \d"
     with pytest.raises(InputError, match=wanted):
         require_faithful(model, calibration, damaged(encoder, layer, step))
 

@@ -71,7 +71,7 @@ def right_or_refused(model: BertModel, *, rtl: bool = False) -> str:
         assert re.search(r"encoder\.layer\.\d|embeddings\.|layer \d", sentence), sentence  # tensor
         assert re.search(r"(row|token|head|channel) \d", sentence), sentence  # place
         assert re.search(r"\d\.?\d*e[+-]?\d+|nan|inf|\d\.\d", sentence), sentence  # value
-        assert re.search(r"limit|ends at|must be|fp32", sentence), sentence
+        assert re.search(r"limit|ends at|must be|up to a ratio of|resolve beyond|apart", sentence), sentence
         return sentence
     assert cosine >= 0.98
     return ""
