@@ -248,6 +248,10 @@ UNUSED = [
     ("synth --no-route --frequency 80", "--frequency is not used"),
     ("synth --no-route --minutes 5", "--minutes is not used"),
     ("synth --part ultrascale+ --seed 2", "--seed is not used for ultrascale+"),
+    ("synth --part liberty:cells.lib --seed 2", "--seed is not used with a library of standard cells"),
+    ("synth --part liberty:cells.lib --multiplier lut", "--multiplier is not used with a library"),
+    ("synth --part liberty:none.lib", "none.lib cannot be read"),
+    ("synth --part liberty:", "cannot be read"),
     ("synth --multiplier dsp --set multiplier=lut", "--multiplier is not used beside --set"),
     # options that take one value, given twice
     ("run --text a --text b", "--text is given 2 times"),

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import CheckError, InputError
 from ..files import distinct
+from ..fpga.parts import LIBERTY
 from ..spec.config import Config
 from ..spec.presets import BOARD_PRESETS, PRESETS
 from .app import Unused, app
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-PartOption = Annotated[str, typer.Option(help="lfe5u-12f, -25f, -45f, -85f, ice40up5k, ice40hx8k or ultrascale+.")]
+PartOption = Annotated[
+    str,
+    typer.Option(
+        help="lfe5u-12f, -25f, -45f, -85f, ice40up5k, ice40hx8k, ultrascale+; or liberty:FILE (standard cells)."
+    ),
+]
 BoardOption = Annotated[str, typer.Option(help="ulx3s-12f, -25f, -45f, -85f, -25f-engine, icesugar-pro or icebreaker.")]
 MinutesOption = Annotated[
     float, typer.Option(help="Give a seed up that has not routed by then.", min=0.01, max=100_000)
@@ -58,6 +64,8 @@ def _configuration(base: Config, top: str, part_name: str, multiplier: str) -> t
         Unused(("seed", "frequency", "minutes"), lambda o: not o["route"], "with --no-route"),
         Unused(("route", "seed", "frequency", "minutes"), lambda o: o["part"].lower() == "ultrascale+",
                "for ultrascale+, which is synthesized alone"),
+        Unused(("route", "seed", "frequency", "minutes", "multiplier"), lambda o: o["part"].startswith(LIBERTY),
+               "with a library of standard cells, to which synthesis alone maps"),
         Unused(("multiplier",), lambda o: _sets_multipliers(o["changes"]), "beside --set, which sets it too"),
     ],
 )  # fmt: skip
@@ -78,7 +86,8 @@ def synth(
 ) -> None:
     """Synthesize a top level for a part, place and route it.
 
-    Tells cells, and for each seed Fmax and the critical path.
+    Tells cells, and for each seed Fmax and the critical path; for standard cells area by block, in
+    NAND2 equivalents too, and the memories that macros would be.
     """
     from ..fpga.fit import require_room
     from ..fpga.flow import synthesize_top
@@ -87,7 +96,9 @@ def synth(
     if top not in TOPS:
         raise InputError(f"top {top!r} is unknown; it is {', '.join(TOPS)}.")
     _require_different(seed)
-
+    if part.startswith(LIBERTY):
+        _standard_cells(top, read_configuration(preset_name, changes), part, output, preset_name, as_json)
+        return
     if multiplier == "auto" and _sets_multipliers(changes):
         multiplier = "preset"
     config, chosen = _configuration(read_configuration(preset_name, changes), top, part, multiplier)
@@ -123,6 +134,43 @@ def synth(
     say(f"Logs, netlist and {result['picture']} in {output}")
     if seeds and not any(row["fmax"] for row in result["seeds"]):
         raise CheckError(f"no seed routed within {minutes:g} minutes; try another --seed or more --minutes.")
+
+
+def _standard_cells(top: str, config: Config, part: str, output: Path, preset_name: str, as_json: bool) -> None:
+    """`synth` for a library of standard cells."""
+    from ..fpga.liberty import library_of, map_to_cells
+
+    library = library_of(part)
+    # Cells of a vendor are in no library; a multiplier that Verilog describes is.
+    config = dataclasses.replace(config, multiplier="auto", array_multipliers=0)
+    names = (f"{top}.json", f"{top}.v", "stat.json")
+    distinct(
+        {f"-o, {name}": output / name for name in names}, {"--preset": manifest_file(preset_name), "--part": library}
+    )
+    if top == "accelerator":
+        config.require_accelerator()
+    require_writable(folders=[output])
+    result = watched("synth", "", lambda watch: map_to_cells(top, config, library, output, watch.step))
+    if as_json:
+        print_json(result)
+        return
+    total = result["area"]
+    rows = [
+        (b["block"], str(b["instances"]), f"{b['area']:,.0f}", f"{b['nand2']:,.0f}", f"{b['area'] / total:.1%}")
+        for b in result["blocks"]
+    ]
+    rows.append(("all", "", f"{total:,.0f}", f"{result['nand2']:,.0f}", "100.0%"))
+    columns = ("block", "number", "area", "NAND2", "share")
+    print_table(f"{top}, {config.rows} x {config.groups}: {library.name}", columns, rows)
+    memories = [
+        (m["block"], str(m["instances"]), f"{m['words']:,} x {m['width']}", f"{m['reads']} r, {m['writes']} w",
+         f"{m['instances'] * m['words'] * m['width']:,}")
+        for m in result["memories"]
+    ]  # fmt: skip
+    print_table("memories, not in the area", ("block", "number", "words x bits", "ports", "bits"), memories)
+    for kind, count in result["unmapped"].items():
+        say(f"{count} cells {kind} are not in the area: the library has nothing to map them to.")
+    say(f"Logs and netlist in {output}; area is in the library's unit, that of its NAND2 is {result['nand2_area']:g}.")
 
 
 @app.command(epilog="Example: sta-hw fit --part lfe5u-45f")

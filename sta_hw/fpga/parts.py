@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..spec.config import Config
 
-__all__ = ["PARTS", "Part", "choose_multiplier", "part", "vector_multipliers"]
+__all__ = ["LIBERTY", "PARTS", "Part", "choose_multiplier", "part", "vector_multipliers"]
+
+LIBERTY = "liberty:"
+"""How ``--part`` names a library of standard cells instead of an FPGA: ``liberty:FILE``."""
 
 
 @dataclass(frozen=True)
