@@ -54,6 +54,7 @@ SLOW = {
 }
 """Beginnings of commands that `make docs-commands` runs."""
 NEVER = {
+    "sta-hw run --model FOLDER": "FOLDER stands for one's own; tests/cli/test_cli_families.py runs some",
     "make": "sets up or tests all of the project, this file among it; `make -n` knows the target",
     "litex_server": "does not end; tests/sim/test_terminal.py runs it",
     "fusesoc": "builds simulations; tests/generate/test_fusesoc.py runs every target",
@@ -273,7 +274,7 @@ def test_every_file_that_is_named_is_there() -> None:
             if name.startswith("build/"):
                 continue
             assert any((base / name).exists() for base in (ROOT, ROOT / "sta_hw", document.parent)), (document, name)
-        for name, test in re.findall(r"`(tests/\w+\.py)::(\w+)`", document.read_text()):
+        for name, test in re.findall(r"`(tests/(?:\w+/)*\w+\.py)::(\w+)`", document.read_text()):
             assert f"def {test}(" in (ROOT / name).read_text(), (document, test)
 
 

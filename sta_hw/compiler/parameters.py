@@ -43,7 +43,7 @@ class LinearParameters:
 
 @dataclass(frozen=True)
 class NormParameters:
-    """One LayerNorm, as rtl/norm.py takes it; `wide_scale` is that of its 16-bit results."""
+    """One LayerNorm, as rtl/units/norm.py takes it; `wide_scale` is that of its 16-bit results."""
 
     scale: Ints
     shift: Ints

@@ -12,7 +12,7 @@ __all__ = ["Flows"]
 
 
 class Flows(State):
-    """Flows whose rates change only at events; the channels are shared as in rtl/dma.py."""
+    """Flows whose rates change only at events; the channels are shared as in rtl/bus/dma.py."""
 
     def wanted(self, flow: Flow | None) -> float:
         """What a flow asks of its channel now."""

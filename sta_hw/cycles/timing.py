@@ -22,31 +22,31 @@ SAVED_BEATS = 4
 """Beats that a memory of less than one a cycle has ready when it was not asked for a while (sim/memory_harness.cpp)."""
 
 _QUEUE = 2
-"""rtl/queue.py: from in to out."""
+"""rtl/primitives/queue.py: from in to out."""
 _DEEP_QUEUE = 3
-"""rtl/queue.py: from in to out where the memory is block RAM, as in all queues of the DMA."""
+"""rtl/primitives/queue.py: from in to out where the memory is block RAM, as in all queues of the DMA."""
 _CUT = 5
-"""rtl/dma.py, a client's next burst: LENGTH, LEFT, FINAL, and in REQUEST a cycle to ask and one to be granted."""
+"""rtl/bus/dma.py, a client's next burst: LENGTH, LEFT, FINAL, and in REQUEST a cycle to ask and one to be granted."""
 _CHOSEN = 1
-"""rtl/dma.py: the burst that goes next waits in a register."""
+"""rtl/bus/dma.py: the burst that goes next waits in a register."""
 _ISSUED = 1
-"""rtl/dma.py: the address channel's register."""
+"""rtl/bus/dma.py: the address channel's register."""
 _RECEIVED = 1
-"""rtl/dma.py: the register behind the read channel."""
+"""rtl/bus/dma.py: the register behind the read channel."""
 _SLICE = 1
-"""rtl/queue.py: a register slice."""
+"""rtl/primitives/queue.py: a register slice."""
 _COMPLETION = 3
 """A pulse of completion goes through a register into its counter, which is compared a cycle later."""
 _RESULT_LATENCY = 5 + Multiplier.latency
-"""rtl/results.py: table, second multiplication, addition."""
+"""rtl/units/results.py: table, second multiplication, addition."""
 _SOFTMAX_LATENCY = 7
-"""rtl/attention.py: pipeline and output queue."""
+"""rtl/units/attention.py: pipeline and output queue."""
 _NORM_LATENCY = 9 + 3 * Multiplier.latency
-"""rtl/norm.py: from a step to its results."""
+"""rtl/units/norm.py: from a step to its results."""
 _NORM_QUEUE = 16
-"""rtl/norm.py: steps under way at most."""
+"""rtl/units/norm.py: steps under way at most."""
 _ROOT = 13
-"""rtl/norm_statistics.py: cycles that the last row's variance is shifted for, 16 at most; 13 if it is zero."""
+"""rtl/units/norm_statistics.py: cycles that the last row's variance is shifted for, 16 at most; 13 if it is zero."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Latencies:
     path : int
         From a result at the result path to its first beat on the write channel, if nothing waits.
     scored : int
-        From a block's last score to its first probability (rtl/attention.py).
+        From a block's last score to its first probability (rtl/units/attention.py).
     recovery : int
         From a block's last probability to the next one's first, if its scores are there: the rows' totals lie between.
     accepted : int
@@ -112,7 +112,7 @@ class Latencies:
         From a continuing product's first beat at the gate to its passing: what is under way is stored first.
         Each place by which a sum shifts, which only the data know, would cost ``columns + 20`` more.
     statistics : int
-        From the last beat of a tile's sums to the hand-over of its statistics (rtl/norm.py, rtl/norm_statistics.py).
+        From the last beat of a tile's sums to the hand-over of its statistics (rtl/units/norm.py, rtl/units/norm_statistics.py).
     normalizing : int
         From the hand-over to the first step: the tile's parameters are read.
     normalized : int

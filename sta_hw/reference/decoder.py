@@ -1,4 +1,4 @@
-"""Reference of the index decoders (rtl/decoder.py): the dense matrix, walked in the order of the hardware."""
+"""Reference of the index decoders (rtl/engine/decoder.py): the dense matrix, walked in the order of the hardware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reference of the requantizer (rtl/requantizer.py)."""
+"""Reference of the requantizer (rtl/engine/requantizer.py)."""
 
 from __future__ import annotations
 

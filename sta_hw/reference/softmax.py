@@ -1,4 +1,4 @@
-"""Reference of the streaming softmax (rtl/softmax.py): base 2, integer, one pass."""
+"""Reference of the streaming softmax (rtl/units/softmax.py): base 2, integer, one pass."""
 
 from __future__ import annotations
 
