@@ -23,11 +23,11 @@ __all__ = ["estimate_cycles"]
 _AHEAD = 17
 """Instructions a unit's queue holds (rtl/control/dispatch.py): 16, and one in its output register."""
 _PRODUCTS_AHEAD = 6
-"""Products of the window feed and of the engine (rtl/units/feeds.py, rtl/engine/engine.py): 4 in a queue, one in its output
-register, one in work."""
+"""Products of the window feed and of the engine (rtl/units/feeds.py, rtl/engine/engine.py): 4 in a queue, one in its
+output register, one in work."""
 _BETWEEN = {0: 2, 1: 3, 2: 5}
-"""Cycles between products at the decoder, by encoding (rtl/engine/decoder.py): CLOSE and IDLE; the first word of positions;
-and for bitmaps the comparison that is still in its registers."""
+"""Cycles between products at the decoder, by encoding (rtl/engine/decoder.py): CLOSE and IDLE; the first word of
+positions; and for bitmaps the comparison that is still in its registers."""
 _NEXT_WINDOW = 1
 """Cycles between the windows of two products (rtl/units/feeds.py, rtl/engine/windows.py)."""
 _SHORT_PASS = HAZARD_CYCLES

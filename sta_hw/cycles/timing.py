@@ -112,7 +112,8 @@ class Latencies:
         From a continuing product's first beat at the gate to its passing: what is under way is stored first.
         Each place by which a sum shifts, which only the data know, would cost ``columns + 20`` more.
     statistics : int
-        From the last beat of a tile's sums to the hand-over of its statistics (rtl/units/norm.py, rtl/units/norm_statistics.py).
+        From the last beat of a tile's sums to the hand-over of its statistics (rtl/units/norm.py,
+        rtl/units/norm_statistics.py).
     normalizing : int
         From the hand-over to the first step: the tile's parameters are read.
     normalized : int

@@ -1,4 +1,4 @@
-"""Reference of the vector operations: activation, residual addition (rtl/units/results.py) and LayerNorm (rtl/units/norm.py)."""
+"""Reference of activation, residual addition (rtl/units/results.py) and LayerNorm (rtl/units/norm.py)."""
 
 from __future__ import annotations
 
