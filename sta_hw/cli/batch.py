@@ -80,7 +80,9 @@ def read_lines(file: Path) -> list[str]:
 def _refuse(problems: Sequence[str]) -> None:
     if problems:
         more = len(problems) - _MOST_SAID
-        raise InputError("\n".join([*problems[:_MOST_SAID], *([f"{more} more lines are refused."] if more > 0 else [])]))
+        raise InputError(
+            "\n".join([*problems[:_MOST_SAID], *([f"{more} more lines are refused."] if more > 0 else [])])
+        )
 
 
 def _embedded(embedder: Embedder, file: Path, truncate: bool) -> list[tuple[str, NDArray[np.float32]]]:
@@ -278,7 +280,9 @@ def classify(
         embedder = load(model, calibration)
         shape = embedder.network.graph.shapes.get("logits")
         if shape is None:
-            raise InputError(f"{embedder.name} gives an embedding, no classes; give one with a classifier with --model.")
+            raise InputError(
+                f"{embedder.name} gives an embedding, no classes; give one with a classifier with --model."
+            )
         if len(shape) != 1:
             raise InputError(f"{embedder.name} classifies every token; sta-hw run tells these classes.")
         if top > int(shape[0]):

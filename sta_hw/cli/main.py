@@ -156,7 +156,9 @@ def generate(
 
 @app.command(epilog="Example: sta-hw bench engine --json")
 def bench(
-    name: Annotated[str, typer.Argument(help="engine, softmax, encoder, batch, accuracy, model, sim or digits.")] = "engine",
+    name: Annotated[
+        str, typer.Argument(help="engine, softmax, encoder, batch, accuracy, model, sim or digits.")
+    ] = "engine",
     as_json: JsonOption = False,
 ) -> None:
     """Run a benchmark; exit status 1 when a figure misses its bar."""

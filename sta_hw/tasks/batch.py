@@ -58,7 +58,7 @@ def fill(lengths: Sequence[int], rows: int, most: int) -> list[list[int]]:
             taken.append(0)
         bins[place].append(number)
         taken[place] += tiles[number]
-    return bins
+    return [sorted(b) for b in bins]
 
 
 @dataclass
