@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARSITY := $(VENV)/.installed-sparsity
 
-.PHONY: setup sparsity demo lint test quick docs-commands bench clean
+.PHONY: setup sparsity demo lint test quick docs docs-commands bench clean
 
 setup: $(STAMP)
 
@@ -44,6 +44,10 @@ quick: sparsity
 # Every command line of README and docs, the slow ones too, as written: hours.
 docs-commands: sparsity
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -s tests/test_docs.py
+
+# The documentation as a site of files, in build/site; a broken link is an error.
+docs: sparsity
+	$(BIN)/mkdocs build --strict --quiet --config-file scripts/mkdocs.yml
 
 # Slow figures: place and route, emission. Their JSON is committed in scripts/results.
 bench: sparsity

@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from typer.core import TyperCommand
 from ..errors import CheckError, InputError, ToolError
 from .terminal import complain
 
-__all__ = ["Unused", "app", "end"]
+__all__ = ["Unused", "app", "end", "extra_of"]
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 """What Typer raises for all that is wrong with options and arguments; where the class lies differs between versions."""
@@ -179,6 +181,8 @@ def _explain(error: Exception) -> int:
             return _explain_file(error)
         case UnicodeError():
             return _said(f"text is not UTF-8: {error}.", 2)
+        case ModuleNotFoundError() if extra := extra_of(error.name or ""):
+            return _said(f"{error.name} is not installed; pip install 'sta-hw[{extra}]' brings it.", 3)
         case RecursionError():
             return _said("a file is nested too deeply to be read.", 2)
         case MemoryError():
@@ -188,6 +192,18 @@ def _explain(error: Exception) -> int:
         f"this is a mistake in sta-hw: {' '.join(what.split())}; please report it with the command. "
         "STA_HW_TRACEBACK=1 shows where it happened.", 3,
     )  # fmt: skip
+
+
+def extra_of(module: str) -> str:
+    """Which extra of the package brings a module; empty if none does."""
+    top = module.partition(".")[0]
+    wanted = {"serial": "pyserial", "sklearn": "scikit-learn"}.get(top, top).replace("_", "-")
+    for line in metadata.requires("sta-hw") or ():
+        name, _, marker = line.partition(";")
+        extra = re.search(r"extra == ['\"]([\w-]+)", marker)
+        if extra and extra[1] != "all" and re.match(r"[\w-]+", name)[0].replace("_", "-") == wanted:  # type: ignore[index]
+            return extra[1]
+    return ""
 
 
 def _said(message: str, status: int) -> int:

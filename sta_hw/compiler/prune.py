@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
 
 from ..cache import cache_folder, keep, kept
 from ..errors import InputError
@@ -222,6 +221,8 @@ def prune_model_once(
     The same are: this module's text, the model's shape and tensors, patterns, calibration, and numpy's version. What is
     kept is checked; a damaged file is made again.
     """
+    from safetensors.numpy import load, save
+
     if method != "sparsegpt" or all(p.m == 1 for p in patterns.values()):
         return prune_model(model, patterns, calibration, method=method, report=report)
     shape = dataclasses.replace(model, tensors={})
