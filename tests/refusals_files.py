@@ -47,6 +47,15 @@ INPUTS = [
     ("trace missing.npz", "missing.npz is not a compiled model"),
     ("trace text.npz", "is not a compiled model"),
     ("run 'name with spaces.npz'", "name with spaces.npz is not a compiled model"),
+    # texts, one a line
+    ("embed missing.txt", "missing.txt: No such file"),
+    ("embed folder", "folder: Is a directory"),
+    ("embed empty", "empty holds no text"),
+    ("embed -", "standard input holds no text"),
+    ("embed bits", "bits, line 1: it is not text in UTF-8"),
+    ("embed gaps.txt", "gaps.txt, line 2: it is empty"),
+    ("embed long.txt", "long.txt, line 2: the text has 602 tokens; the model takes 512; --truncate cuts it"),
+    ("classify lines.txt", "gives an embedding, no classes"),
     # model folders
     ("compile --model nowhere", "model folder nowhere"),
     ("compile --model empty", "model folder empty"),
@@ -124,6 +133,9 @@ INPUTS = [
 
 _LONG = "x" * 300
 OUTPUTS = [
+    ("embed lines.txt -o v.csv", "it ends in .npy or .json, the nearest is v.csv.npy"),
+    ("embed lines.txt -o folder", "it is a folder"),
+    ("embed table.json -o table.json", "is the same file as FILE"),
     ("compile -o folder", "it is a folder"),
     ("compile -o /dev/null", "a device or a pipe"),
     ("compile -o fifo", "a device or a pipe"),

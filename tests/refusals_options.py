@@ -26,6 +26,12 @@ NAMES = [
     ("cache --purge", "No such option"),
     ("flash --jsn", "No such option"),
     ("import", "Missing argument"),
+    ("embed", "Missing argument"),
+    ("classify", "Missing argument"),
+    ("embed lines.txt --tokens 0", "--tokens"),
+    ("embed lines.txt --backend gpu", "backend 'gpu' is unknown"),
+    ("embed lines.txt --nm 3:6", "M = 6"),
+    ("classify lines.txt --top 0", "--top"),
     # presets
     ("generate --preset nope", "preset 'nope' is unknown"),
     ("compile --preset refernce", "the nearest is reference"),
@@ -212,6 +218,12 @@ NUMBERS = [
 ]
 
 UNUSED = [
+    ("embed lines.txt --board ulx3s-25f", "--board is not used"),
+    ("embed lines.txt --port /dev/ttyUSB0", "--port is not used"),
+    ("embed lines.txt --no-check", "is not used with --backend reference"),
+    ("embed lines.txt --backend board --preset ci", "--preset is not used with --backend board"),
+    ("embed lines.txt --nm dense --pruner magnitude", "--pruner is not used with --nm dense"),
+    ("classify one.npy --truncate", "--truncate is not used with images"),
     ("run m.npz --nm 2:4", "--nm is not used with a compiled model"),
     ("run m.npz --nm-table table.json", "--nm-table is not used"),
     ("run m.npz --preset ci", "--preset is not used"),

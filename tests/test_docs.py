@@ -194,6 +194,7 @@ def workplace(folder: Path) -> dict[str, str]:
     tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()  # type: ignore[assignment]
     tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "sentences.txt").write_text("Hardware that skips zeros.\nRain in the mountains.\n")
     return verilator.environment() | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
 
 

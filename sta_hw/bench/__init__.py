@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import accuracy, digits, encoder, engine, model, sim, softmax
+from . import accuracy, batch, digits, encoder, engine, model, sim, softmax
 from .report import Figure, Report, tool_versions
 
 __all__ = ["BENCHES", "Figure", "Report", "tool_versions"]
@@ -13,6 +13,7 @@ BENCHES: dict[str, Callable[..., Report]] = {
     "engine": engine.run,
     "softmax": softmax.run,
     "encoder": encoder.run,
+    "batch": batch.run,
     "accuracy": accuracy.run,
     "model": model.run,
     "sim": sim.run,

@@ -36,7 +36,7 @@ def main() -> None:
 
 def add_commands() -> None:
     """Every module of commands adds its own to `sta_hw.cli.app.app`."""
-    from . import cache, demo, fpga, program, sparsity  # noqa: F401
+    from . import batch, cache, demo, fpga, program, sparsity  # noqa: F401
 
 
 @app.callback(invoke_without_command=True)
@@ -156,7 +156,9 @@ def generate(
 
 @app.command(epilog="Example: sta-hw bench engine --json")
 def bench(
-    name: Annotated[str, typer.Argument(help="engine, softmax, encoder, accuracy, model, sim or digits.")] = "engine",
+    name: Annotated[
+        str, typer.Argument(help="engine, softmax, encoder, batch, accuracy, model, sim or digits.")
+    ] = "engine",
     as_json: JsonOption = False,
 ) -> None:
     """Run a benchmark; exit status 1 when a figure misses its bar."""

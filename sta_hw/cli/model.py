@@ -20,7 +20,7 @@ from ..tasks.table import choose_patterns
 from .configuration import read_configuration
 from .terminal import Watch, complain
 
-__all__ = ["compared", "look_at", "patterns_for", "prepare"]
+__all__ = ["compared", "dense_network", "load", "look_at", "patterns_for", "prepare"]
 
 
 def patterns_for(embedder: Embedder, nm: str | None, nm_table: Path | None) -> dict[tuple[int, str], Pattern]:
@@ -109,12 +109,18 @@ def _digests(source: Source) -> str:
 
 
 def compared(embedder: Embedder, text: str, given: Path | None) -> tuple[str, str, NDArray]:
-    """What a result is compared with: the figure's name, whose fp32 it is, and that fp32 result.
+    """What a result is compared with: the figure's name, whose fp32 it is, and that fp32 result."""
+    figure, place, network = dense_network(embedder)
+    return figure, place, network.exact(network.read(text, given))
 
-    It is the dense network's: for a pruned checkpoint the one it was pruned from, where that is still as it was.
+
+def dense_network(embedder: Embedder) -> tuple[str, str, Embedder]:
+    """The network whose fp32 results are compared with: the figure's name, where it is from, and itself.
+
+    It is the dense one: for a pruned checkpoint the one it was pruned from, where that is still as it was.
     """
     if not embedder.source.pruned:
-        return "cosine_with_dense_fp32", embedder.source.place, embedder.exact(embedder.read(text, given))
+        return "cosine_with_dense_fp32", embedder.source.place, embedder
     source, why = None, "it does not say what dense network it was pruned from"
     try:
         source = dense_source(embedder.folder)
@@ -125,6 +131,6 @@ def compared(embedder: Embedder, text: str, given: Path | None) -> tuple[str, st
         with suppress(InputError):
             dense = Embedder.load(source.path)
             if source.difference(dense.source) is None and dense.source.tokenizer == embedder.source.tokenizer:
-                return "cosine_with_dense_fp32", source.place, dense.exact(dense.read(text, given))
+                return "cosine_with_dense_fp32", source.place, dense
     complain(f"the cosine is with the pruned checkpoint's own fp32: {why}.")
-    return "cosine_with_pruned_fp32", embedder.source.place, embedder.exact(embedder.read(text, given))
+    return "cosine_with_pruned_fp32", embedder.source.place, embedder

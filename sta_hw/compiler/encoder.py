@@ -15,7 +15,7 @@ from .lower.attention import attention
 from .lower.linear import linear
 from .lower.norm import interleave_norms, norm, projected
 from .lower.pool import pool
-from .lower.state import WIDE, Lowering
+from .lower.state import WIDE, EncodedWeights, Lowering
 from .model import CompiledModel
 from .packing import Packing
 from .parameters import LinearParameters, QuantizedEncoder
@@ -82,8 +82,12 @@ def lower(low: Lowering) -> None:
     pool(low, "x8", needs=f"x{len(encoder.layers)}")
 
 
-def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int | Sequence[int]) -> CompiledModel:
+def compile_encoder(
+    encoder: QuantizedEncoder, config: Config, tokens: int | Sequence[int], encoded: EncodedWeights | None = None
+) -> CompiledModel:
     """Compile for a text of so many tokens, or for a batch of texts, whose weights are read once for all.
+
+    `encoded` keeps the encoded weights for the next program of the same encoder.
 
     Raises
     ------
@@ -96,7 +100,7 @@ def compile_encoder(encoder: QuantizedEncoder, config: Config, tokens: int | Seq
         config, tokens=packing.tiles * config.rows, layers=len(encoder.layers), hidden=encoder.hidden,
         heads=encoder.heads, intermediate=encoder.intermediate,
     )  # fmt: skip
-    low = Lowering(encoder, config, packing)
+    low = Lowering(encoder, config, packing, encoded)
     lower(low)
     instructions, labels = schedule(low.steps, low.groups, config)
     program_address = low.image.reserve(HEADER_BYTES + INSTRUCTION_BYTES * len(instructions))

@@ -172,8 +172,8 @@ class Embedder:
         bare = all(isinstance(o, Normalize | Output) for o in behind) and "embedding" in self.network.graph.by_name
         return self.tokenizer is not None and self.part.pooled and bare
 
-    def token_ids(self, text: str) -> list[int]:
-        """Token ids of a text.
+    def token_ids(self, text: str, most: int | None = None) -> list[int]:
+        """Token ids of a text; cut to `most`, the mark at its end included.
 
         Raises
         ------
@@ -186,6 +186,8 @@ class Embedder:
         if not text.strip():
             raise InputError("the text is empty; give a sentence with --text.")
         ids = self.tokenizer.token_ids(text)
+        if most is not None and len(ids) > most:
+            ids = ids[: most - 1] + ids[-1:]
         words, positions = (len(self.model.tensors[f"embeddings.{n}_embeddings.weight"]) for n in ("word", "position"))
         require_rows(ids, words, positions)
         for o in self.network.graph.operations:
@@ -316,9 +318,14 @@ class Embedder:
             if not pattern.dense:
                 config.require(pattern)
 
-    def result(self, compiled: CompiledModel, image: NDArray[np.uint8]) -> tuple[str, NDArray[np.float64]]:
-        """The network's output and its name, from memory after a run: an ``embedding`` of length 1, or ``logits``."""
-        return self._finished(compiled.pooled(image) if self.part.pooled else compiled.outputs(image))
+    def result(
+        self, compiled: CompiledModel, image: NDArray[np.uint8], text: int = 0
+    ) -> tuple[str, NDArray[np.float64]]:
+        """The network's output and its name, from memory after a run: an ``embedding`` of length 1, or ``logits``.
+
+        Of a batch, `text` says which one's.
+        """
+        return self._finished(compiled.pooled(image, text) if self.part.pooled else compiled.outputs(image, text))
 
     def _finished(self, value: NDArray) -> tuple[str, NDArray[np.float64]]:
         name, found = self.part.result(value)

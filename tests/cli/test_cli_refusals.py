@@ -58,6 +58,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "m.npz").write_bytes(whole)
     (folder / "truncated.npz").write_bytes(whole[: len(whole) // 2])
     (folder / "text.npz").write_text("no model\n")
+    (folder / "lines.txt").write_text("One.\nTwo.\n")
+    (folder / "gaps.txt").write_text("One.\n \nThree.\n\n")
+    (folder / "long.txt").write_text("One.\n" + "word " * 600 + "\n")
     accelerator, engine = manifest("accelerator", preset("ci")), manifest("engine", preset("ci"))
     configuration = accelerator["configuration"]
     texts = {

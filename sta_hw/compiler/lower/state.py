@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -17,16 +18,56 @@ from ..packing import Packing, Place
 from ..parameters import LinearParameters, QuantizedEncoder
 from ..schedule import Load, Step
 
-__all__ = ["WIDE", "Lowering", "tightest"]
+__all__ = ["WIDE", "EncodedWeights", "Lowering", "tightest"]
 
 WIDE = ("sum", "x16", "y16", "out", "embedded", "e16")
 """Buffers of 16-bit values."""
 
 
+class EncodedWeights:
+    """Weights as they lie in memory, and their N:M: kept by content, for the next program of the same network.
+
+    Parameters
+    ----------
+    config : Config
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._words: dict[tuple[object, ...], tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
+        self._tightest: dict[tuple[object, ...], Pattern] = {}
+
+    @staticmethod
+    def _key(weights: NDArray[np.int8]) -> tuple[object, ...]:
+        return weights.shape, hashlib.sha256(weights.tobytes()).digest()
+
+    def words(
+        self, weights: NDArray[np.int8], pattern: Pattern, depth: int, encoding: str
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Values and position words of some columns."""
+        cfg = self.config
+        key = (*self._key(weights), pattern, depth, encoding)
+        if key not in self._words:
+            found = encode(weights, pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding)
+            positions = position_words(found) if len(found.positions) else np.zeros((0, 1), np.uint8)
+            self._words[key] = found.values.view(np.uint8), positions
+        return self._words[key]
+
+    def tightest(self, weights: NDArray[np.int8]) -> Pattern:
+        """As the function of this name."""
+        key = self._key(weights)
+        if key not in self._tightest:
+            self._tightest[key] = tightest(weights, self.config)
+        return self._tightest[key]
+
+
 class Lowering:
     """Everything of one compilation."""
 
-    def __init__(self, encoder: QuantizedEncoder, config: Config, packing: Packing) -> None:
+    def __init__(
+        self, encoder: QuantizedEncoder, config: Config, packing: Packing, encoded: EncodedWeights | None = None
+    ) -> None:
+        self.encoded = encoded or EncodedWeights(config)
         self.encoder, self.config, self.packing, self.tokens = encoder, config, packing, packing.tokens
         self.tiles = packing.tiles
         self.image = self.new_image()
@@ -72,14 +113,11 @@ class Lowering:
         self, p: LinearParameters, part: slice, pattern: Pattern, depth: int, encoding: str
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Values and position words of some columns, as they lie in memory."""
-        cfg = self.config
-        encoded = encode(p.weights[part], pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding)
-        positions = position_words(encoded) if len(encoded.positions) else np.zeros((0, 1), np.uint8)
-        return encoded.values.view(np.uint8), positions
+        return self.encoded.words(p.weights[part], pattern, depth, encoding)
 
     def found(self, p: LinearParameters, pattern: Pattern) -> Pattern:
         """The sparsest pattern that a layer's weights have."""
-        return tightest(p.weights, self.config)
+        return self.encoded.tightest(p.weights)
 
     def tile_address(self, buffer: str, tile: int, column: int = 0) -> int:
         """Address of a tile's column."""

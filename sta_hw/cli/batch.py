@@ -1,0 +1,314 @@
+"""Commands for many inputs at a time: embed, classify."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..files import distinct, write_all
+from ..host.saturation import saturation_sentences
+from ..model.arrays import given, read_arrays
+from ..run.backends import BACKENDS, backend
+from ..spec.config import Config
+from ..tasks.batch import MOST_TOKENS, Batcher, BatchRun
+from ..tasks.embedder import Embedder
+from .app import Unused, app
+from .configuration import manifest_file, read_configuration
+from .model import dense_network, load, look_at, patterns_for
+from .paths import require_writable
+from .program import CalibrationOption, ModelOption, OwnPatternOption, PresetOption, PrunerOption, TableOption
+from .terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
+
+__all__ = ["read_lines"]
+
+_MOST_SAID = 10
+"""Lines of a file that are named when they are refused."""
+
+BackendOption = Annotated[str, typer.Option("--backend", help=f"{', '.join(BACKENDS)}.")]
+TokensOption = Annotated[
+    int, typer.Option(help="Tokens that run through the same weights, at most.", min=1, max=1 << 16)
+]
+TruncateOption = Annotated[bool, typer.Option("--truncate", help="Cut texts that are longer than the model takes.")]
+CheckOption = Annotated[bool, typer.Option(help="Compare memory with the reference after every run.")]
+BoardOption = Annotated[str, typer.Option(help="For --backend board; its preset is taken.")]
+PortOption = Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")]
+
+_UNUSED = [
+    Unused(("pruner",), lambda o: o["nm"] == "dense" and not o.get("nm_table"),
+           "with --nm dense, where nothing is pruned"),
+    Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
+    Unused(("preset_name",), lambda o: o["backend_name"] == "board", "with --backend board, which has its own"),
+    Unused(("check",), lambda o: o["backend_name"] == "reference", "with --backend reference: it is compared with"),
+]  # fmt: skip
+
+
+def read_lines(file: Path) -> list[str]:
+    """The texts of a file, one a line; ``-`` is standard input.
+
+    Raises
+    ------
+    InputError
+        If there is none, or a line is empty or no UTF-8; lines are named by number.
+    """
+    name = "standard input" if str(file) == "-" else str(file)
+    raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    lines = raw.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+    if lines == [b""]:
+        raise InputError(f"{name} holds no text; write one a line.")
+    texts, problems = [], []
+    for number, line in enumerate(lines, 1):
+        try:
+            texts.append(line.decode().removesuffix("\r"))
+        except UnicodeDecodeError:
+            texts.append("?")
+            problems.append(f"{name}, line {number}: it is not text in UTF-8.")
+        if not texts[-1].strip():
+            problems.append(f"{name}, line {number}: it is empty; take it out, or write a text there.")
+    _refuse(problems)
+    return texts
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        more = len(problems) - _MOST_SAID
+        raise InputError(
+            "\n".join([*problems[:_MOST_SAID], *([f"{more} more lines are refused."] if more > 0 else [])])
+        )
+
+
+def _embedded(embedder: Embedder, file: Path, truncate: bool) -> list[tuple[str, NDArray[np.float32]]]:
+    """A name for each text or image of a file, and what the accelerator takes of it."""
+    if embedder.tokenizer is None:
+        graph = embedder.network.graph
+        arrays = read_arrays(file, graph)
+        return [(f"{file}, {number}", embedder.part.embed(given(graph), a)) for number, a in enumerate(arrays, 1)]
+    limits = [n for n in (embedder.network.limits.most_tokens, embedder.network.graph.most_tokens) if n is not None]
+    most = min(limits) if truncate and limits else None
+    found, problems, long = [], [], 0
+    for number, text in enumerate(read_lines(file), 1):
+        try:
+            ids = embedder.token_ids(text, most)
+        except InputError as error:
+            hint = "; --truncate cuts it" if "the model takes" in str(error) else ""
+            problems.append(f"{file}, line {number}: {str(error).rstrip('.')}{hint}.")
+            continue
+        long += bool(limits) and len(ids) > min(limits)
+        found.append((text, embedder.part.embed("ids", ids)))
+    _refuse(problems)
+    if long:
+        complain(
+            f"sentence-transformers cuts this model's texts at {min(limits)} tokens; of {file} {long} "
+            f"{'is' if long == 1 else 'are'} longer, and all is taken here; --truncate cuts."
+        )
+    return found
+
+
+def _hardware(backend_name: str, board: str, preset_name: str) -> tuple[Any, str]:
+    """The board, where that is the back end, and the preset."""
+    if backend_name not in BACKENDS:
+        raise InputError(f"backend {backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
+    if backend_name != "board":
+        return None, preset_name
+    from boards import board as find
+
+    target = find(board)
+    return target, target.preset
+
+
+def _run(
+    embedder: Embedder, inputs: Sequence[NDArray[np.float32]], config: Config, watch: Watch, *, nm: str | None,
+    nm_table: Path | None, pruner: str, calibration: Path | None, tokens: int, backend_name: str, target: Any,
+    port: str, check: bool,
+) -> BatchRun:  # fmt: skip
+    """Prune, quantize and run."""
+    patterns = patterns_for(embedder, nm, nm_table)
+    embedder.require(patterns, config, max(map(len, inputs)))
+    sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
+    watch.step("quantizing")
+    batcher = Batcher(sparse, patterns, config, tokens, calibration)
+    watch.step("preparing the backend")
+    hardware = backend(backend_name, config, target, port)
+    described: list[str] = []
+
+    def progress(name: str, done: int, total: int) -> None:
+        if described != [name]:
+            described[:] = [name]
+            watch.step(f"running ({backend_name}), {name}")
+        watch(done, total)
+
+    watch.step(f"running ({backend_name})")
+    return batcher.run(inputs, hardware, check=check and backend_name != "reference", progress=progress)
+
+
+def _figures(
+    run: BatchRun, embedder: Embedder, inputs: Sequence[NDArray[np.float32]], config: Config, backend_name: str,
+    check: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Figures as JSON types; the cosines are with the dense network's fp32 results."""
+    figure, whose, dense = dense_network(embedder)
+    cosines = []
+    for value, one in zip(run.values, inputs, strict=True):
+        exact = dense.exact(one)
+        length = max(float(np.linalg.norm(value)) * float(np.linalg.norm(exact)), 1e-30)
+        cosines.append(float((value * exact).sum()) / length)
+    found: dict[str, Any] = {
+        "inputs": len(inputs), "tokens": run.tokens, "programs": run.programs, "backend": backend_name,
+        "hash": config.hash, figure: float(np.mean(cosines)), f"least_{figure}": min(cosines), "compared_with": whose,
+        "ideal_cycles": run.ideal_cycles, **run.saturated,
+    }  # fmt: skip
+    if run.cycles is not None:
+        found |= {
+            "cycles": run.cycles, "fraction_of_ideal": run.fraction, "equal_to_reference": True if check else None
+        }  # fmt: skip
+    return found
+
+
+def _say_figures(figures: dict[str, Any], run: BatchRun) -> None:
+    if run.cycles is not None:
+        say(f"{run.cycles:,} cycles, {run.fraction:.3f} of ideal, counted in the inputs' own tokens.")
+    for sentence in saturation_sentences(run.saturated):
+        say(sentence)
+    figure = next(k for k in figures if k.startswith("cosine"))
+    say(
+        f"{figure.replace('_', ' ').capitalize()} of {figures['compared_with']}: mean {figures[figure]:.4f}, least "
+        f"{figures[f'least_{figure}']:.4f}."
+    )
+
+
+@app.command(epilog="Example: sta-hw embed sentences.txt --nm 8:16 -o build/vectors.npy", unused=_UNUSED)
+def embed(
+    file: Annotated[Path, typer.Argument(help="Texts, one a line, in UTF-8; - for standard input. Or images: .npy.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The vectors: .npy, or .json with the texts.")] = Path(
+        "build/vectors.npy"
+    ),
+    backend_name: BackendOption = "reference",
+    nm: OwnPatternOption = None,
+    nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
+    model: ModelOption = None,
+    calibration: CalibrationOption = None,
+    preset_name: PresetOption = "reference",
+    tokens: TokensOption = MOST_TOKENS,
+    truncate: TruncateOption = False,
+    check: CheckOption = True,
+    board: BoardOption = "ulx3s-85f",
+    port: PortOption = "sim",
+    as_json: JsonOption = False,
+) -> None:
+    """Embed many texts: batches run through the same weights, each read once a batch.
+
+    The vectors, of length 1, are in the order of the texts.
+    """
+    target, preset_name = _hardware(backend_name, board, preset_name)
+    look_at(None, None, nm, nm_table, preset_name, pruner)
+    require_writable(files=[output])
+    inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+    distinct({"-o": output}, inputs)
+    if output.suffix not in (".npy", ".json"):
+        raise InputError(
+            f"output file {output} holds no vectors by its name; it ends in .npy or .json, the nearest is "
+            f"{output.with_name(output.name + '.npy')}."
+        )
+    config = read_configuration(preset_name, top="accelerator")
+
+    def work(watch: Watch) -> tuple[BatchRun, list[str], dict[str, Any]]:
+        watch.step("loading the model")
+        embedder = load(model, calibration)
+        if "logits" in embedder.network.graph.by_name:
+            raise InputError(f"{embedder.name} gives classes, no embedding; take sta-hw classify.")
+        names, embedded = zip(*_embedded(embedder, file, truncate), strict=True)
+        found = _run(
+            embedder, embedded, config, watch, nm=nm, nm_table=nm_table, pruner=pruner, calibration=calibration,
+            tokens=tokens, backend_name=backend_name, target=target, port=port, check=check,
+        )  # fmt: skip
+        watch.step("comparing with fp32")
+        return found, list(names), _figures(found, embedder, embedded, config, backend_name, check)
+
+    found, names, figures = watched("embed", "", work)
+    vectors = np.stack(found.values).astype(np.float32)
+    if output.suffix == ".npy":
+        content = io.BytesIO()
+        np.save(content, vectors)
+        write_all({output: content.getvalue()})
+    else:
+        rows = [{"input": n, "embedding": [round(float(x), 6) for x in v]} for n, v in zip(names, vectors, strict=True)]
+        write_all({output: json.dumps(rows, indent=1) + "\n"})
+    if as_json:
+        print_json({"file": str(output), "width": vectors.shape[1]} | figures)
+        return
+    say(f"{output}: {len(vectors):,} vectors of {vectors.shape[1]}; {found.tokens:,} tokens, {found.programs} runs.")
+    _say_figures(figures, found)
+
+
+@app.command(
+    epilog="Example: sta-hw classify reviews.txt --model checkpoint --nm dense --top 2",
+    unused=[*_UNUSED, Unused(("truncate",), lambda o: all(f.suffix == ".npy" for f in o["files"]), "with images")],
+)
+def classify(
+    files: Annotated[list[Path], typer.Argument(help="Texts, one a line (- for standard input); or images: .npy.")],
+    top: Annotated[int, typer.Option(help="Classes to tell of each.", min=1, max=100_000)] = 1,
+    backend_name: BackendOption = "reference",
+    nm: OwnPatternOption = None,
+    nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
+    model: ModelOption = None,
+    calibration: CalibrationOption = None,
+    preset_name: PresetOption = "reference",
+    tokens: TokensOption = MOST_TOKENS,
+    truncate: TruncateOption = False,
+    check: CheckOption = True,
+    board: BoardOption = "ulx3s-85f",
+    port: PortOption = "sim",
+    as_json: JsonOption = False,
+) -> None:
+    """Classify many texts or images with a model that has a classifier; its configuration names the classes."""
+    target, preset_name = _hardware(backend_name, board, preset_name)
+    look_at(None, None, nm, nm_table, preset_name, pruner)
+    config = read_configuration(preset_name, top="accelerator")
+
+    def work(watch: Watch) -> tuple[BatchRun, list[str], dict[str, Any], tuple[str, ...]]:
+        watch.step("loading the model")
+        embedder = load(model, calibration)
+        shape = embedder.network.graph.shapes.get("logits")
+        if shape is None:
+            raise InputError(
+                f"{embedder.name} gives an embedding, no classes; give one with a classifier with --model."
+            )
+        if len(shape) != 1:
+            raise InputError(f"{embedder.name} classifies every token; sta-hw run tells these classes.")
+        if top > int(shape[0]):
+            raise InputError(f"--top {top}: {embedder.name} has {shape[0]} classes; the nearest is {shape[0]}.")
+        names, embedded = zip(*(pair for f in files for pair in _embedded(embedder, f, truncate)), strict=True)
+        found = _run(
+            embedder, embedded, config, watch, nm=nm, nm_table=nm_table, pruner=pruner, calibration=calibration,
+            tokens=tokens, backend_name=backend_name, target=target, port=port, check=check,
+        )  # fmt: skip
+        watch.step("comparing with fp32")
+        labels = embedder.network.labels or tuple(f"LABEL_{i}" for i in range(int(shape[0])))
+        return found, list(names), _figures(found, embedder, embedded, config, backend_name, check), labels
+
+    found, names, figures, labels = watched("classify", "", work)
+    answers = []
+    for name, logits in zip(names, found.values, strict=True):
+        shares = np.exp(logits - logits.max())
+        shares /= shares.sum()
+        best = [int(i) for i in np.argsort(-logits, kind="stable")[:top]]
+        answers.append({"input": name, "classes": [{"label": labels[i], "share": float(shares[i])} for i in best]})
+    if as_json:
+        print_json(figures | {"answers": answers})
+        return
+    rows = [
+        (answer["input"] if not place else "", c["label"], f"{c['share']:.3f}")
+        for answer in answers for place, c in enumerate(answer["classes"])
+    ]  # fmt: skip
+    print_table("", ("input", "class", "share"), rows, left=2)
+    _say_figures(figures, found)

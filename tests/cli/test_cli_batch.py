@@ -1,0 +1,113 @@
+"""`embed` and `classify`: files of texts and images, every output format, standard input, truncation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cli_families import WORDS
+from test_cli_sparsity import run
+from test_families import IMAGE, TEXT, saved
+
+ON = ("--preset", "ci", "--nm", "dense", "--json")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small models: a text encoder, classifiers of texts and images; inputs beside them."""
+    here = tmp_path_factory.mktemp("batch")
+    text = TEXT | {"num_hidden_layers": 1, "vocab_size": len(WORDS), "pad_token_id": 0}
+    saved(here / "encoder", "BertModel", text | {"max_position_embeddings": 12})
+    saved(here / "classes", "RobertaForSequenceClassification", text | {"num_labels": 3})
+    saved(here / "images", "ViTForImageClassification", IMAGE | {"num_labels": 4, "num_hidden_layers": 1})
+    for name in ("encoder", "classes"):
+        (here / name / "vocab.txt").write_text("\n".join(WORDS))
+    (here / "texts.txt").write_text("the hardware skips zeros\nzeros\r\nthe hard the hard the hardware\n")
+    (here / "long.txt").write_text("zeros\n" + "zeros " * 20 + "\n")
+    arrays = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype(np.float32)
+    np.save(here / "images.npy", arrays)
+    np.save(here / "one.npy", arrays[1])
+    return here
+
+
+def alone_with(model: Path) -> Any:
+    """What `run` says of one word."""
+    return json.loads(run("run", *ON, "--backend", "reference", "--model", model, "--text", "zeros").stdout)
+
+
+def test_embed(folder: Path, tmp_path: Path) -> None:
+    given = ("embed", folder / "texts.txt", *ON, "--model", folder / "encoder")
+    about = json.loads(run(*given, "-o", tmp_path / "v.npy").stdout)
+    vectors = np.load(tmp_path / "v.npy")
+    assert vectors.shape == (3, 32) and vectors.dtype == np.float32 and about["inputs"] == 3
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert about["least_cosine_with_dense_fp32"] > 0.99 and about["programs"] == 1
+    assert about["tokens"] == 7 + 3 + 9 and "cycles" not in about
+    json.loads(run(*given, "-o", tmp_path / "v.json", "--tokens", 4).stdout)
+    rows = json.loads((tmp_path / "v.json").read_text())
+    assert [r["input"] for r in rows][:2] == ["the hardware skips zeros", "zeros"]
+    assert np.abs(np.array([r["embedding"] for r in rows]) - vectors).max() < 0.02  # poolings round otherwise
+    alone = json.loads(
+        run("run", *ON, "--backend", "reference", "--model", folder / "encoder", "--text", "zeros").stdout
+    )
+    assert np.allclose(rows[1]["embedding"], alone["embedding"], atol=2e-6)
+
+
+def test_embed_on_rtl(folder: Path, tmp_path: Path) -> None:
+    given = ("embed", folder / "texts.txt", *ON, "--model", folder / "encoder", "--backend", "rtl")
+    about = json.loads(run(*given, "-o", tmp_path / "v.npy").stdout)
+    assert about["equal_to_reference"] is True and 0 < about["fraction_of_ideal"] < 1
+    run("embed", folder / "texts.txt", *ON, "--model", folder / "encoder", "-o", tmp_path / "w.npy")
+    assert np.array_equal(np.load(tmp_path / "v.npy"), np.load(tmp_path / "w.npy"))
+
+
+def test_standard_input(folder: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", "from sta_hw.cli.main import main; main()", "embed", "-", *ON]
+    words += ["--model", str(folder / "encoder"), "-o", str(tmp_path / "v.npy")]
+    subprocess.run(words, input="zeros\nthe zeros", text=True, check=True, capture_output=True)
+    assert np.load(tmp_path / "v.npy").shape == (2, 32)
+
+
+def test_long_texts(folder: Path, tmp_path: Path) -> None:
+    given = ("embed", folder / "long.txt", *ON, "--model", folder / "encoder", "-o", tmp_path / "v.npy")
+    refused = run(*given, status=2)
+    assert "long.txt, line 2: the text has 22 tokens; the model takes 12; --truncate cuts it." in refused.stderr
+    assert not (tmp_path / "v.npy").exists()
+    assert json.loads(run(*given, "--truncate").stdout)["tokens"] == 3 + 12
+
+
+def test_classify(folder: Path) -> None:
+    given = ("classify", folder / "texts.txt", *ON, "--model", folder / "classes", "--top", 2)
+    about = json.loads(run(*given).stdout)
+    alone = json.loads(
+        run("run", *ON, "--backend", "reference", "--model", folder / "classes", "--text", "zeros").stdout
+    )
+    answer = about["answers"][1]
+    assert [a["input"] for a in about["answers"]][1] == "zeros" and len(answer["classes"]) == 2
+    assert answer["classes"][0]["label"] == alone["label"]
+    shares = np.exp(alone["logits"]) / np.exp(alone["logits"]).sum()
+    assert answer["classes"][0]["share"] == pytest.approx(shares.max(), abs=1e-3)
+    table = run("classify", folder / "texts.txt", *ON[:-1], "--model", folder / "classes").stdout
+    assert "the hardware skips zeros" in table and "LABEL_" in table
+    assert "has 3 classes; the nearest is 3" in run(*given[:-1], 4, status=2).stderr
+
+
+def test_classify_images(folder: Path) -> None:
+    given = ("classify", folder / "images.npy", folder / "one.npy", *ON, "--model", folder / "images")
+    answers = json.loads(run(*given, "--calibration", folder / "images.npy").stdout)["answers"]
+    assert [a["input"] for a in answers] == [f"{folder / 'images.npy'}, {i}" for i in (1, 2, 3)] + [
+        f"{folder / 'one.npy'}, 1"
+    ]
+    assert answers[1]["classes"] == answers[3]["classes"] != answers[0]["classes"]
+
+
+def test_the_other_command(folder: Path, tmp_path: Path) -> None:
+    texts = folder / "texts.txt"
+    refused = run("embed", texts, *ON, "--model", folder / "classes", "-o", tmp_path / "v.npy", status=2)
+    assert "take sta-hw classify" in refused.stderr
+    assert "no classes" in run("classify", texts, *ON, "--model", folder / "encoder", status=2).stderr
