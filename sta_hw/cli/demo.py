@@ -69,7 +69,7 @@ def demo(
     config = read_configuration(preset_name, top="accelerator")
     look_at(None, text, nm, nm_table, preset_name, pruner)
     require_writable(folders=[output])
-    names = [f"accelerator{end}" for end in (".v", ".json", ".core", "_example.v")]
+    names = [f"accelerator{end}" for end in (".v", ".json", ".core", "_example.v", "_bench.v", ".vlt", ".h", ".rdl")]
     names += ["sta_hw_registers.h", "report.html"]
     inputs = {"--nm-table": nm_table, "--preset": manifest_file(preset_name)}
     distinct({f"-o, {name}": output / name for name in names}, inputs)

@@ -17,8 +17,9 @@ from ..rtl.names import PRIMITIVES, check_name
 from ..rtl.tops import TOPS, component
 from ..rtl.units.softmax import Softmax
 from ..rtl.waivers import PRIMITIVES_WAIVERS, waiver_file, waivers_of
+from ..spec.c_header import configuration_header, registers_header
 from ..spec.config import Config
-from ..spec.registers import c_header
+from ..spec.rdl import system_rdl
 from .bench_vectors import program_vectors, stream_vectors
 from .fusesoc import CoreFiles, core_file
 from .verilog_bench import accelerator_bench, stream_bench
@@ -107,7 +108,9 @@ def generate(
     if files.primitives:
         texts[files.primitives] = (resources.files("sim") / "primitives.v").read_text(encoding="utf-8")
     if top == "accelerator":
-        texts["sta_hw_registers.h"] = c_header()
+        texts["sta_hw_registers.h"] = registers_header()
+        texts[f"{name}.h"] = configuration_header(config, name)
+        texts[f"{name}.rdl"] = system_rdl(config, name)
     description |= {
         "hierarchy": hierarchy,
         "files": list(texts),
