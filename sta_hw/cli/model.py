@@ -20,7 +20,7 @@ from ..tasks.table import choose_patterns
 from .configuration import read_configuration
 from .terminal import Watch, complain
 
-__all__ = ["compared", "dense_network", "load", "look_at", "patterns_for", "prepare"]
+__all__ = ["compared", "dense_network", "load", "look_at", "patterns_for", "prepare", "require_own"]
 
 
 def patterns_for(embedder: Embedder, nm: str | None, nm_table: Path | None) -> dict[tuple[int, str], Pattern]:
@@ -68,7 +68,7 @@ def prepare(
     compiled = CompiledModel.load(file) if file is not None else None
     embedder = load(model, calibration if file is None else file)
     if compiled is not None:
-        _require_own(file, compiled, embedder)
+        require_own(file, compiled, embedder)
     embedded = embedder.read(text, given)
     cut = embedder.network.limits.most_tokens
     if cut is not None and len(embedded) > cut:
@@ -88,7 +88,7 @@ def prepare(
     return compiled, embedder, embedded
 
 
-def _require_own(file: Path | None, compiled: CompiledModel, embedder: Embedder) -> None:
+def require_own(file: Path | None, compiled: CompiledModel, embedder: Embedder) -> None:
     """Refuse embeddings of another checkpoint than the image was compiled from: both are named."""
     if compiled.provenance is None:
         raise InputError(f"{file} does not say which checkpoint it was compiled from; compile it again.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from ..compiler.contract import Host, contract_paths, inputs_file, raw_files
 from ..compiler.limits import require_shape
 from ..compiler.model import CompiledModel
 from ..compiler.prune import METHODS
@@ -15,7 +16,7 @@ from ..compiler.quantize import SCALES
 from ..compiler.shape import Estimate, estimate_encoder
 from ..cycles.timing import MachineTiming
 from ..errors import CheckError, InputError
-from ..files import distinct, replacing, require_room, write_all
+from ..files import distinct, read_lines, replacing, require_room, write_all
 from ..host.saturation import compare_saturations, saturation_sentences
 from ..model.bert import LINEAR_NAMES
 from ..report.page import html_page
@@ -28,7 +29,7 @@ from ..spec.patterns import parse_nm
 from ..tasks.table import DEFAULT_NM
 from .app import Unused, app
 from .configuration import manifest_file, read_configuration
-from .model import compared, load, look_at, patterns_for, prepare
+from .model import compared, load, look_at, patterns_for, prepare, require_own
 from .paths import require_writable
 from .terminal import JsonOption, Watch, print_json, print_table, say, watched
 
@@ -90,6 +91,9 @@ def compile_model(
     calibration: CalibrationOption = None,
     scales: Annotated[str, typer.Option(help="Of 8-bit tensors: squared-error or percentile.")] = "squared-error",
     listing: Annotated[bool, typer.Option("--listing", help="Write the program as text too.")] = False,
+    raw: Annotated[
+        bool, typer.Option(help="Write the image as raw bytes too, with JSON and a C header that say what lies where.")
+    ] = True,
     output: Annotated[Path, typer.Option("-o", "--output", help="The compiled model.")] = Path("build/model.npz"),
     as_json: JsonOption = False,
 ) -> None:
@@ -99,11 +103,14 @@ def compile_model(
     look_at(None, text, nm, nm_table, preset_name, pruner)
     config = read_configuration(preset_name, top="accelerator")
     listing_file = output.with_suffix(".txt") if listing else None
-    require_writable(files=[output, *([listing_file] if listing_file else [])])
-    inputs = {"--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
-    distinct({"-o": output, "the listing": listing_file}, inputs)
+    beside = contract_paths(output) if raw else {}
+    inputs = {
+        "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name), "--calibration": calibration
+    }  # fmt: skip
+    distinct({"-o": output, "the listing": listing_file, **beside}, inputs)
+    require_writable(files=[output, *([listing_file] if listing_file else []), *beside.values()])
 
-    def work(watch: Watch) -> tuple[CompiledModel, int]:
+    def work(watch: Watch) -> tuple[CompiledModel, int, Host]:
         watch.step("loading the model")
         embedder = load(model, calibration)
         count = tokens if tokens is not None else embedder.part.tokens or len(embedder.token_ids(text))
@@ -111,16 +118,19 @@ def compile_model(
         embedder.require(patterns, config, count)
         sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
         watch.step("quantizing, compiling")
-        return sparse.compile(patterns, config, count, scales, calibration), count
+        return sparse.compile(patterns, config, count, scales, calibration), count, embedder.host
 
-    compiled, count = watched("compile", "", work)
+    compiled, count, host = watched("compile", "", work)
     files: dict[Path, bytes | str] = {output: compiled.to_bytes()}
+    if raw:
+        files |= raw_files(compiled, output, host)
     if listing_file:
         files[listing_file] = disassemble_text(compiled.instructions)
     write_all(files)
     rows = compiled.info["layers"]
-    about = {
-        "file": str(output), "tokens": count, "image_bytes": len(compiled.image), "hash": config.hash,
+    about: dict[str, Any] = {
+        "file": str(output), "raw": [str(p) for p in beside.values()], "tokens": count,
+        "image_bytes": len(compiled.image), "hash": config.hash,
         "instructions": len(compiled.instructions), "ideal_cycles": compiled.info["ideal_cycles"],
     }  # fmt: skip
     if as_json:
@@ -137,6 +147,55 @@ def compile_model(
 
 
 FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; compiled on the fly if not given.")]
+
+
+@app.command(
+    name="input", epilog="Example: sta-hw input build/minilm.npz --texts sentences.txt -o build/minilm.inputs",
+    unused=[Unused(("text", "texts"), lambda o: o["given"] is not None, "with --input, which is what is written")],
+)  # fmt: skip
+def write_inputs(
+    file: Annotated[Path, typer.Argument(help="The compiled model.")],
+    text: Annotated[list[str] | None, typer.Option(help="A sentence; may be given several times.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="A file with a sentence in each line.")] = None,
+    given: InputOption = None,
+    model: ModelOption = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file; FILE.inputs if not given.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what a program of your own copies into the image before each run: tokenized, embedded, quantized."""
+    compiled = CompiledModel.load(file)
+    target = output or file.with_suffix(".inputs")
+    distinct({"-o": target}, {"FILE": file, "--texts": texts, "--input": given, "--model": model})
+    require_writable(files=[target])
+    sentences = [*(text or []), *(read_lines(texts, "file of sentences") if texts else [])]
+    if given is None and not sentences:
+        raise InputError("there is nothing to write; give sentences with --text or --texts, an image with --input.")
+
+    def work(watch: Watch) -> bytes:
+        watch.step("loading the model")
+        embedder = load(model, file)
+        require_own(file, compiled, embedder)
+        watch.step("embedding")
+        found = [embedder.read(s, given) for s in sentences or [""]]
+        places = compiled.packing.texts
+        if len(found) % len(places):
+            raise InputError(f"{file} runs {len(places)} texts at a time, and there are {len(found)}.")
+        for number, embedded in enumerate(found):
+            if len(embedded) != (tokens := places[number % len(places)].tokens):
+                what = repr(sentences[number][:60]) if sentences else str(given)
+                raise InputError(
+                    f"{file} was compiled for {tokens} tokens, and {what} has {len(embedded)}; "
+                    f"compile it with --tokens {len(embedded)}."
+                )
+        return inputs_file(compiled, [found[i : i + len(places)] for i in range(0, len(found), len(places))])
+
+    data = watched("input", "", work)
+    write_all({target: data})
+    count = max(1, len(sentences))
+    if as_json:
+        print_json({"file": str(target), "inputs": count, "bytes": len(data)})
+        return
+    say(f"{target}: {count} input{'s' if count > 1 else ''}, {len(data):,} bytes")
 
 
 @app.command(

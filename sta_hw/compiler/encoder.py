@@ -103,8 +103,8 @@ def compile_encoder(
     low = Lowering(encoder, config, packing, encoded)
     lower(low)
     instructions, labels = schedule(low.steps, low.groups, config)
-    program_address = low.image.reserve(HEADER_BYTES + INSTRUCTION_BYTES * len(instructions))
-    low.image.reserve(64)
+    program_address = low.image.reserve(HEADER_BYTES + INSTRUCTION_BYTES * len(instructions), "program")
+    low.image.reserve(64, "unused")
     image = low.image.finish()
     program = np.frombuffer(assemble(instructions, config), np.uint8)
     image[program_address : program_address + len(program)] = program
@@ -119,6 +119,7 @@ def compile_encoder(
                 n: (a, low.widths.get(n, encoder.hidden), 2 if n in WIDE else 1) for n, a in low.buffers.items()
             },
             "input_width": low.widths.get(given, encoder.hidden),
+            "places": low.image.places,
             "ideal_cycles": work / config.macs,
             "embedded_scale": encoder.embedded_scale, "output_scale": encoder.output_scale,
             "outputs_scale": encoder.layers[-1].norm2.wide_scale,

@@ -20,18 +20,21 @@ class Image:
     def __init__(self, config: Config) -> None:
         self.align = max(64, config.burst * config.bus_bytes)
         self.pieces: list[tuple[int, NDArray[np.uint8]]] = []
+        self.places: list[tuple[str, int, int]] = []
+        """What lies where: name, address, bytes."""
         self.size = 0
 
-    def reserve(self, count: int) -> int:
+    def reserve(self, count: int, name: str = "") -> int:
         """Address of `count` bytes of zeros."""
         address = self.size
+        self.places.append((name, address, count))
         self.size += math.ceil(count / self.align) * self.align
         return address
 
-    def add(self, data: NDArray, count: int = 0) -> int:
+    def add(self, data: NDArray, count: int = 0, name: str = "") -> int:
         """Address of a copy of `data`, in as many bytes as it has, or `count`, if that is more."""
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
-        address = self.reserve(max(count, len(raw)))
+        address = self.reserve(max(count, len(raw)), name)
         self.pieces.append((address, raw))
         return address
 

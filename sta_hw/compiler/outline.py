@@ -75,8 +75,8 @@ class Outline:
 class _EmptyImage(Image):
     """An image's layout without its bytes."""
 
-    def add(self, data: NDArray, count: int = 0) -> int:
-        return self.reserve(max(count, data.nbytes))
+    def add(self, data: NDArray, count: int = 0, name: str = "") -> int:
+        return self.reserve(max(count, data.nbytes), name)
 
 
 class _Outlining(Lowering):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiler.contract import Host
 from ..compiler.encoder import compile_encoder
 from ..compiler.limits import require_program, require_shape
 from ..compiler.model import CompiledModel
@@ -331,6 +332,24 @@ class Embedder:
         name, found = self.part.result(value)
         found = np.asarray(found, np.float64)
         return name, found / max(float(np.linalg.norm(found)), 1e-30) if name == "embedding" else found
+
+    @property
+    def host(self) -> Host:
+        """What the accelerator leaves to the host, as the files beside an image say it."""
+        graph, part = self.network.graph, self.part
+        lines = dict(zip((o.name for o in graph.operations), str(graph).splitlines()[1:], strict=True))
+        before, after = {part.begins}, {part.ends}
+        for o in reversed(graph.operations):
+            before |= set(o.inputs) if o.name in before else set()
+        for o in graph.operations:
+            after |= {o.name} if after.intersection(o.inputs) else set()
+        (output,) = [o.inputs[0] for o in graph.operations if isinstance(o, Output)][:1]
+        result = "logits" if "logits" in graph.by_name else "embedding"
+        return Host(
+            [line.strip() for name, line in lines.items() if name in before],
+            [line.strip() for name, line in lines.items() if name in after - {part.ends}],
+            "pooled" if part.pooled else "outputs", result if result in graph.by_name else output,
+        )  # fmt: skip
 
     def exact(self, embedded: NDArray[np.float32]) -> NDArray[np.float64]:
         """The same in fp32.

@@ -32,7 +32,9 @@ def attention(low: Lowering, layer: int, p: LayerParameters) -> None:
             f"{label}: a block of keys and values takes {2 * longest_block * tile_words} words, more than "
             f"weight_words = {cfg.weight_words}; {wanted} would do."
         )
-    scores_parameters = [low.image.add(words) for words in scores_to]
+    scores_parameters = [
+        low.image.add(words, name=f"{label}, head {head}: parameters") for head, words in enumerate(scores_to)
+    ]
     # Texts whose keys and values are on chip together.
     most = int(cfg.weight_words * RING_SHARE) // (2 * tile_words)
     runs = low.packing.together(most)

@@ -47,18 +47,19 @@ def linear(
         first = chunk * width
         part = slice(first, min(first + width, columns))
         count = part.stop - part.start
+        of = f"{label}, columns {first} to {part.stop - 1}"
         value_words, positions_there = low.words(p, part, pattern, depth, encoding)
         names = {n: low.name(n) for n in ("values", "positions", "parameters")}
         words = parameter_words(p.bias[part], p.multiplier[part], p.shift[part], p.second[part])
-        loads = pieces(low, Target.PARAMETERS, words, names["parameters"], 1)
+        loads = pieces(low, Target.PARAMETERS, words, names["parameters"], 1, of)
         # In pieces that alternate: those that find room go ahead of the last ones, which may have to wait.
-        values = pieces(low, Target.VALUES, value_words, names["values"], 4)
+        values = pieces(low, Target.VALUES, value_words, names["values"], 4, of)
         positions = []
         if len(positions_there):
-            positions = pieces(low, Target.POSITIONS, positions_there, names["positions"], 4)
+            positions = pieces(low, Target.POSITIONS, positions_there, names["positions"], 4, of)
         loads += [p for pair in zip_longest(positions, values) for p in pair if p is not None]
         if table is not None and first == 0:
-            address = low.image.add(table.astype("<i2"))
+            address = low.image.add(table.astype("<i2"), name=f"{label}: table")
             loads.append(Load(Target.TABLE, 256, address, low.beats(512)))
         order.append(loads)
         for tile, weight in tiles:
@@ -142,13 +143,13 @@ def chunk_width(
     return width
 
 
-def pieces(low: Lowering, target: Target, words: NDArray[np.uint8], base: str, count: int) -> list[Load]:
+def pieces(low: Lowering, target: Target, words: NDArray[np.uint8], base: str, count: int, of: str) -> list[Load]:
     """LOADs of consecutive words, several so that the first may go before all room is free."""
     cfg = low.config
     width = words.shape[1]
     unit = max(1, cfg.bus_bytes // width)  # words in a bus word
     total = math.ceil(len(words) / unit) * unit
-    address = low.image.add(words, total * width)
+    address = low.image.add(words, total * width, f"{of}: {target.name.lower()}")
     step = math.ceil(total / count / unit) * unit
     loads = []
     for start in range(0, total, step):

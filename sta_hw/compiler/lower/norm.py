@@ -17,7 +17,7 @@ def norm(
     low: Lowering, label: str, p: NormParameters, target: str, *, needs: str, gives: str, source: str = "sum"
 ) -> None:  # fmt: skip
     """LayerNorm of all tiles."""
-    parameters, width = low.image.add(norm_words(p)), len(p.scale)
+    parameters, width = low.image.add(norm_words(p), name=f"{label}: LayerNorm"), len(p.scale)
     inverse = round(2**33 / width)
     for tile, weight in low.repeat(low.tiles, 1):
         fields = {
@@ -55,7 +55,7 @@ def projected(low: Lowering, scales: NormParameters, products: tuple[LinearParam
     slack = low.config.groups * low.config.window * low.config.rows
     for name in ("embedded", "e16", "e8"):
         low.widths[name] = width
-        low.buffers[name] = low.image.reserve(byte * (2 if name in WIDE else 1) + slack)
+        low.buffers[name] = low.image.reserve(byte * (2 if name in WIDE else 1) + slack, f"buffer {name}")
     norm(low, "embeddings", scales, "e", needs="", gives="e", source="embedded")
     for product, result, target, gives in zip(
         products, (Result.STORE8, Result.STORE16), ("x8", "x16"), ("x8", "x0"), strict=True

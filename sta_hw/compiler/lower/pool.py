@@ -22,10 +22,12 @@ def pool(low: Lowering, source: str, *, needs: str) -> None:
     """Each text's mean over its tokens, or its first one: products with windows that choose them, a text a row."""
     mean = low.encoder.pooling == "mean"
     runs = low.packing.pooled()
-    windows = [low.image.add(_pool_windows(low, texts, mean)) for texts in runs]
+    windows = [low.image.add(_pool_windows(low, texts, mean), name="pooling: windows") for texts in runs]
     multiplier, shift = quantize_factor(POOL_FACTOR / (low.packing.longest if mean else 1))
     one = np.zeros(1, np.int64)
-    parameters = low.image.add(parameter_words(one, one + int(multiplier), one + int(shift), one))
+    parameters = low.image.add(
+        parameter_words(one, one + int(multiplier), one + int(shift), one), name="pooling: parameters"
+    )
     for number, (texts, address) in enumerate(zip(runs, windows, strict=True)):
         _pool_texts(low, number, texts, address, parameters, source, needs)
 

@@ -84,7 +84,7 @@ class Lowering:
         slack = config.groups * config.window * rows
         byte = self.tiles * rows
         self.buffers = {
-            name: self.image.reserve(byte * width * size + slack)
+            name: self.image.reserve(byte * width * size + slack, f"buffer {name}")
             for name, width, size in (
                 ("sum", hidden, 2), ("x16", hidden, 2), ("x8", hidden, 1), ("y16", hidden, 2), ("y8", hidden, 1),
                 ("q", hidden, 1), ("k", hidden, 1), ("v", hidden, 1), ("c", hidden, 1),
