@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +12,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sta_hw.errors import CheckError
+from sta_hw.errors import CheckError, InputError, ToolError
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Error
+from sta_hw.spec.presets import preset
 from sta_hw.spec.registers import COUNTERS, register
 
 from .native import BLOCK_MEMORY, PRIMITIVES, compile_library
 from .verilog import module_verilog
 
-__all__ = ["AcceleratorModel", "MemoryModel", "ProgramRun"]
+__all__ = ["MEMORY_BYTES", "AcceleratorModel", "MemoryModel", "ProgramRun", "accelerator_library"]
 
 _FORMATS = ("", "fst", "vcd")
 _EVENT_BITS = len(COUNTERS) - 1
@@ -63,6 +66,10 @@ class _Memory(ctypes.Structure):
     )  # fmt: skip
 
 
+MEMORY_BYTES = ctypes.sizeof(_Memory)
+"""Of the harness's description of a memory, which the C driver has, too."""
+
+
 class _Timeline(ctypes.Structure):
     _fields_ = (
         ("samples", ctypes.c_void_p), ("capacity", ctypes.c_int64), ("period", ctypes.c_int64),
@@ -100,6 +107,22 @@ class ProgramRun:
     completed: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
+def accelerator_library(config: Config, *, trace: str = "", netlist: str | None = None) -> Path:
+    """The shared library that `AcceleratorModel` and the C driver's tests load, compiled or found in the cache."""
+    name = "accelerator"
+    header = (
+        f'#pragma once\n#define TRACE {_FORMATS.index(trace)}\n#include "V{name}.h"\nusing Model = V{name};\n'
+        f"constexpr int BUS_BYTES = {config.bus_bytes};\n"
+    )
+    extra = [PRIMITIVES] if config.instantiates_primitives else []
+    if netlist is not None:
+        extra = [PRIMITIVES, BLOCK_MEMORY]
+    return compile_library(
+        netlist or module_verilog(name, config, hierarchy=bool(trace)), name, header,
+        Path(__file__).with_name("memory_harness.cpp"), extra=extra, trace=trace, fast=netlist is None,
+    )  # fmt: skip
+
+
 class AcceleratorModel:
     """The accelerator's RTL in this process.
 
@@ -115,18 +138,7 @@ class AcceleratorModel:
 
     def __init__(self, config: Config, *, trace: str = "", netlist: str | None = None) -> None:
         self.config = config
-        name = "accelerator"
-        header = (
-            f'#pragma once\n#define TRACE {_FORMATS.index(trace)}\n#include "V{name}.h"\nusing Model = V{name};\n'
-            f"constexpr int BUS_BYTES = {config.bus_bytes};\n"
-        )
-        extra = [PRIMITIVES] if config.instantiates_primitives else []
-        if netlist is not None:
-            extra = [PRIMITIVES, BLOCK_MEMORY]
-        library = compile_library(
-            netlist or module_verilog(name, config, hierarchy=bool(trace)), name, header,
-            Path(__file__).with_name("memory_harness.cpp"), extra=extra, trace=trace, fast=netlist is None,
-        )  # fmt: skip
+        library = accelerator_library(config, trace=trace, netlist=netlist)
         lib = self._library = ctypes.CDLL(str(library))
         pointer, memory = ctypes.c_void_p, ctypes.POINTER(_Memory)
         lib.accelerator_open.restype = pointer
@@ -312,3 +324,19 @@ class AcceleratorModel:
         word = self.read("stalled")
         names = [f.text for f in register("stalled").fields if word >> f.low & 1]
         return ", ".join(names) or "no stream offers a beat"
+
+
+def main() -> int:
+    """Print where the library is that the C driver loads; it is compiled if need be."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--preset", default="reference", help="the hardware")
+    try:
+        print(accelerator_library(preset(parser.parse_args().preset)))
+    except (InputError, ToolError) as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

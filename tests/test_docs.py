@@ -51,6 +51,7 @@ SLOW = {
     "sta-hw build": "the same",
     "sta-hw selftest --board ulx3s-25f": "builds a whole board with its SDRAM",
     "python scripts/": "minutes to hours each",
+    "python -m sim.accelerator": "builds the reference accelerator: a minute",
 }
 """Beginnings of commands that `make docs-commands` runs."""
 NEVER = {
