@@ -18,7 +18,6 @@ __all__ = [
     "distinct",
     "inside",
     "read_json",
-    "read_lines",
     "replacing",
     "replacing_all",
     "require_room",
@@ -222,28 +221,6 @@ def inside(folder: Path, name: str, what: str) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{what} names {name!r}, which is outside {folder}; it is not read.")
     return path
-
-
-def read_lines(path: Path, what: str) -> list[str]:
-    """The lines of a text file that a user named, without empty ones; `what` it is, for messages.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, is not text in UTF-8, or has no line.
-    """
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"{what} {path} cannot be read: it is a folder, a device or a pipe, and no file.")
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{what} {path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{what} {path} is not text in UTF-8 (byte {error.start}).") from error
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if not lines:
-        raise InputError(f"{what} {path} has no line with text in it.")
-    return lines
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

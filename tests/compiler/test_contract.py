@@ -154,7 +154,7 @@ def test_what_compile_writes(tmp_path: Path) -> None:
         assert word in names, word
     # Inputs.
     sentences = tmp_path / "sentences.txt"
-    sentences.write_text(f"{TEXT}\n\n{TEXT}\n")
+    sentences.write_text(f"{TEXT}\n{TEXT}\n")
     run("input", file, "--model", checkpoint, "--texts", sentences, "--text", TEXT, "-o", tmp_path / "in")
     words = np.frombuffer((tmp_path / "in").read_bytes(), "<u4")
     size = about["input"]["bytes"]
@@ -197,8 +197,8 @@ def test_inputs_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
     for arguments, words in (
         ((), "there is nothing to write"), (("--text", "the"), "'the' has 1"), (("--text", " "), "the text is empty"),
-        (("--texts", "none.txt"), "none.txt cannot be read"), (("--texts", "empty.txt"), "has no line"),
-        (("--texts", "bytes.txt"), "not text in UTF-8"), (("--texts", "model"), "it is a folder"),
+        (("--texts", "none.txt"), "none.txt"), (("--texts", "empty.txt"), "line 1: it is empty"),
+        (("--texts", "bytes.txt"), "not text in UTF-8"), (("--texts", "model"), "Is a directory"),
         (("--text", TEXT, "-o", "m.npz"), "the same file as FILE"),
         (("--text", TEXT, "--model", "other"), "has other weights"),
         (("--input", "x.npy", "--text", TEXT), "--text is not used"), (("--input", "x.npy"), "takes texts"),
