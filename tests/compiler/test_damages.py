@@ -1,6 +1,7 @@
 """Models damaged at random, in several ways at once: the answer is right, or refused with tensor, place, value, limit.
 
-`python tests/compiler/test_damages.py 0 1000` tries seeds 0 to 999 and lists what is neither; a tenth of a second each.
+`PYTHONPATH=tests python tests/compiler/test_damages.py 0 1000` tries seeds 0 to 999 and lists what is neither; a
+tenth of a second each.
 """
 
 from __future__ import annotations
