@@ -286,49 +286,63 @@ def _tokenizer(file: Path) -> bytes:
 def import_model(
     file: Annotated[Path, typer.Argument(help="An encoder's ONNX graph, or a checkpoint's folder.")],
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json to put beside it.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the checkpoint.")] = Path("build/imported"),
+    output: Annotated[
+        str | None, typer.Option("--output", help="Which output of an ONNX graph.", show_default="the usual one")
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="For an ONNX graph's output of all tokens: mean, first, max, last.",
+                                 show_default="mean; first for images"),
+    ] = None,
+    folder: Annotated[Path, typer.Option("-o", "--folder", help="Where to write.")] = Path("build/imported"),
     as_json: JsonOption = False,
-) -> None:
-    """Read an encoder (ONNX: of the BERT or ViT family, checked against onnxruntime) and write a checkpoint of it.
+) -> None:  # fmt: skip
+    """Read an encoder (an ONNX graph is checked against onnxruntime) and write a folder that every command takes.
 
     Of a folder, everything is read and checked, what is not used is listed, and its files are copied as they are.
     """
     from ..model.encoder_shape import encoder_part
     from ..model.families import FAMILIES, load_network
 
-    require_writable(folders=[output])
+    require_writable(folders=[folder])
     names = ("config.json", "model.safetensors", "tokenizer.json", OWN_TABLE, DESCRIPTION)
-    distinct({f"-o, {n}": output / n for n in names}, {"FILE": file, "--tokenizer": tokenizer})
-    about: dict[str, Any] = {"file": str(file), "output": str(output)}
+    distinct({f"-o, {n}": folder / n for n in names}, {"FILE": file, "--tokenizer": tokenizer})
+    about: dict[str, Any] = {"file": str(file), "output": str(folder)}
     files: dict[str, bytes | str]
     if file.is_dir():
+        if output or pooling:
+            raise InputError("--output and --pooling are an ONNX graph's; a folder says itself what its result is.")
         encoder_part(load_network(file).graph)
         files = {str(p.relative_to(file)): p.read_bytes() for p in _checkpoint_files(file)}
     else:
-        from ..model.onnx_import import import_onnx
+        from ..model.onnx.importer import import_onnx
+        from ..model.stored import graph_files
 
-        imported = import_onnx(file)
-        about |= {"left_out": imported.left_out, "difference_from_onnxruntime": imported.difference}
-        files = imported.model.files()
+        imported = import_onnx(file, output, pooling)
+        encoder_part(imported.graph)
+        about |= {
+            "of_output": imported.output, "left_out": list(imported.left_out), "assumed": list(imported.assumed),
+            "pooling": imported.pooling, "difference_from_onnxruntime": imported.difference,
+        }  # fmt: skip
+        files = graph_files(imported.graph, imported.labels)
     if tokenizer:
         files["tokenizer.json"] = _tokenizer(tokenizer)
     notes = (OWN_TABLE, DESCRIPTION)
-    stale = {str(p.relative_to(output)) for p in _checkpoint_files(output)} - files.keys() - {"tokenizer.json", *notes}
+    stale = {str(p.relative_to(folder)) for p in _checkpoint_files(folder)} - files.keys() - {"tokenizer.json", *notes}
     if stale:
-        raise InputError(f"{output} holds {min(stale)} of another checkpoint; choose another folder, or empty it.")
-    write_all({output / name: content for name, content in files.items()})
+        raise InputError(f"{folder} holds {min(stale)} of another checkpoint; choose another folder, or empty it.")
+    write_all({folder / name: content for name, content in files.items()})
     for name in notes:
-        if name not in files and (output / name).exists():
-            (output / name).unlink()
-            complain(f"{output / name} is deleted: it was another checkpoint's.")
-    if "tokenizer.json" not in files and (output / "tokenizer.json").exists():
-        complain(f"{output / 'tokenizer.json'} stays as it was; --tokenizer puts another there.")
+        if name not in files and (folder / name).exists():
+            (folder / name).unlink()
+            complain(f"{folder / name} is deleted: it was another checkpoint's.")
+    if "tokenizer.json" not in files and (folder / "tokenizer.json").exists():
+        complain(f"{folder / 'tokenizer.json'} stays as it was; --tokenizer puts another there.")
     if file.is_dir() and OWN_TABLE in files:
-        about["table"] = str(output / OWN_TABLE)
-    network = load_network(output)
+        about["table"] = str(folder / OWN_TABLE)
+    network = load_network(folder)
     encoder = encoder_part(network.graph).model
     about |= {
-        "family": FAMILIES[network.graph.name], "layers": encoder.layers, "hidden": encoder.hidden,
+        "family": FAMILIES.get(network.graph.name, "ONNX"), "layers": encoder.layers, "hidden": encoder.hidden,
         "heads": encoder.heads, "intermediate": encoder.intermediate,
         "activation": encoder.activation, "labels": len(network.labels),
         "unused_tensors": list(network.unused_tensors), "unused_keys": list(network.unused_keys),

@@ -10,6 +10,7 @@ from ...files import read_json
 from ..graph import Graph
 from ..operations import Mean, Output
 from ..settings import Settings
+from ..stored import MODEL_TYPE, stored_graph
 from ..tensors import Tensors, read_tensors
 from . import bert, clip, vit, whisper
 from .sentences import Limits, modules, pool
@@ -86,6 +87,11 @@ def load_network(folder: Path) -> Network:
         raise InputError(f"model folder {place}: there is no config.json.")
     settings = Settings(read_json(path, "configuration"), path)
     family = str(settings.found.get("model_type"))
+    if family == MODEL_TYPE:
+        tensors = read_tensors(place)
+        graph, labels = stored_graph(settings, tensors)
+        keys, unused = settings.finish(), tensors.finish()
+        return Network(graph, place, tuple(unused), tuple(keys), tuple(labels), Limits(folder))
     if family not in FAMILIES:
         raise InputError(f"{path}: model_type {family!r} is not supported; it is one of {', '.join(FAMILIES)}.")
     tensors = read_tensors(place)

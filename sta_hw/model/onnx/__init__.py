@@ -1,0 +1,1 @@
+"""Encoders from ONNX graphs."""

@@ -1,0 +1,173 @@
+"""Encoders from ONNX graphs, however they were exported or optimized, checked against onnxruntime."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import CheckError, InputError
+from ...files import read_json
+from ...patterns import listed
+from ..families.layers import Builder
+from ..families.sentences import pool
+from ..finite import require_finite
+from ..fp32 import evaluate
+from ..graph import Graph
+from ..operations import Embed
+from ..settings import Settings
+from ..tensors import Tensors
+from .canonical import canonical, pooled
+from .naming import named
+from .reader import Reader
+from .session import Session
+from .values import NotUnderstoodError, Term
+
+__all__ = ["POOLINGS", "TOLERANCE", "Imported", "import_onnx"]
+
+TOLERANCE = 1e-4
+"""Of the imported graph's fp32 output against onnxruntime's, relative to the largest."""
+_HALF_TOLERANCE = 1e-2
+"""The same where onnxruntime computes in float16: some twenty roundings in a row, of 5e-4 each."""
+
+POOLINGS = ("mean", "first", "max", "last")
+
+_OUTPUTS = (
+    "logits", "sentence_embedding", "image_embeds", "text_embeds", "last_hidden_state", "token_embeddings",
+)  # fmt: skip
+"""Outputs by the names that exporters give them, the first that there is is taken."""
+_ASSUMED = {"mask": "ones", "types": "zeros", "positions": "0, 1, ..."}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An imported graph.
+
+    Attributes
+    ----------
+    graph : Graph
+    output : str
+        The ONNX graph's output that its result is of.
+    pooling : str
+        How all tokens' outputs become one embedding: one of `POOLINGS`, ``modules.json``, or ``the graph's own``.
+    left_out : names of the other outputs
+    assumed : tuple of str
+        What inputs beside the text are taken to be.
+    labels : names of the classes, where it has a classifier
+    difference : float
+        Largest difference from onnxruntime on two samples, relative to the largest value.
+    """
+
+    graph: Graph
+    output: str
+    pooling: str
+    left_out: tuple[str, ...]
+    assumed: tuple[str, ...]
+    labels: tuple[str, ...]
+    difference: float
+
+
+def import_onnx(path: Path, output: str | None = None, pooling: str | None = None) -> Imported:
+    """Import an encoder's ONNX graph.
+
+    Parameters
+    ----------
+    output : str or None
+        Which of its outputs; the usual one if None.
+    pooling : str or None
+        One of `POOLINGS`, for an output of all tokens. By default what a ``modules.json`` beside the file, or in the
+        folder above, says; else the mean of texts and spectrograms, and the class token of images.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or run, there is no such output, or something on the way to it is not understood: it
+        is named with its node and operator. Or if a weight is not finite.
+    CheckError
+        If the imported graph's output differs from onnxruntime's by more than `TOLERANCE`.
+    """
+    if pooling is not None and pooling not in POOLINGS:
+        raise InputError(f"pooling {pooling!r} is not supported; it is {listed(POOLINGS)}.")
+    session = Session(path)
+    chosen = _chosen(session, output)
+    reader = Reader(session)
+    found = reader.read(chosen)
+    kind = "logits" if "logits" in chosen else "embedding"
+    try:
+        term = canonical(reader.settle(found))
+        bare = named(term, kind).verify()
+        graph, used = _pooled(path, bare, term, kind, pooling, image="pixels" in session.roles.values())
+    except NotUnderstoodError as problem:
+        raise InputError(f"{path}, output {chosen!r}, is no encoder that is supported: {problem}.") from None
+    for operation in graph.operations:
+        arrays = {f"{operation.name}, {n}": v for n, v in operation.attributes().items() if isinstance(v, np.ndarray)}
+        require_finite(arrays, str(path))
+    difference = _difference(session, bare, chosen)
+    if not difference < (_HALF_TOLERANCE if session.half else TOLERANCE):
+        raise CheckError(
+            f"{path}: the imported graph differs from onnxruntime by {difference:.2e} of the largest value."
+        )
+    assumed = tuple(f"{n}: {_ASSUMED[role]}" for n, role in session.roles.items() if role in _ASSUMED)
+    left_out = tuple(n for n in session.outputs if n != chosen)
+    labels = _labels(path, int(graph.shapes[kind][-1])) if kind == "logits" else ()
+    return Imported(graph, chosen, used, left_out, assumed, labels, difference)
+
+
+def _pooled(path: Path, bare: Graph, term: Term, kind: str, pooling: str | None, *, image: bool) -> tuple[Graph, str]:
+    """The graph with the pooling that its output lacks, and which that is."""
+    if len(bare.shapes[kind]) == 1 or kind == "logits":
+        if pooling is not None:
+            raise InputError(
+                f"{path}: this output is pooled already, or has every token's classes; leave --pooling out."
+            )
+        return bare, "the graph's own"
+    folder = next((f for f in (path.parent, path.parent.parent) if (f / "modules.json").exists()), None)
+    if pooling is None and folder is not None:
+        builder = Builder(Tensors({}, path), list(bare.operations[:-1]), int(bare.shapes[kind][-1]))
+        pool(builder, bare.operations[-1].inputs[0], folder, builder.width)
+        return builder.graph(bare.name).verify(), str(folder / "modules.json")
+    chosen = pooling or ("first" if image else "mean")
+    return named(canonical(pooled(term, chosen)), kind).verify(), chosen
+
+
+def _labels(path: Path, count: int) -> tuple[str, ...]:
+    """Names of the classes: those of a ``config.json`` beside the file, as Optimum writes it, if it has as many."""
+    beside = path.parent / "config.json"
+    if beside.exists():
+        labels = Settings(read_json(beside, "configuration"), beside).labels
+        if len(labels) == count:
+            return tuple(labels)
+    return tuple(f"LABEL_{i}" for i in range(count))
+
+
+def _chosen(session: Session, output: str | None) -> str:
+    names = session.outputs
+    if output is not None:
+        if output not in names:
+            raise InputError(f"{session.path} has no output {output!r}; it has {', '.join(names)}.")
+        return output
+    if len(names) == 1:
+        return names[0]
+    for name in _OUTPUTS:
+        if name in names:
+            return name
+    raise InputError(f"{session.path} has outputs {', '.join(names)}; choose one with --output.")
+
+
+def _difference(session: Session, graph: Graph, chosen: str) -> float:
+    """From onnxruntime, on two samples of different lengths; the second holds what the first has not."""
+    name, role = next((n, r) for n, r in session.roles.items() if r in ("ids", "pixels", "features"))
+    padding = next((o.padding for o in graph.operations if isinstance(o, Embed) and o.padding is not None), None)
+    worst = 0.0
+    for _, sample in zip(range(2), session.samples(padding), strict=False):
+        wanted = session.run([chosen], sample)[0].astype(np.float32).reshape(-1)
+        given: NDArray = sample[name][0] if sample[name].ndim > 1 else sample[name]
+        values = evaluate(graph, {role: given if role == "ids" else np.moveaxis(given, 0, -1).astype(np.float32)})
+        found = values[graph.operations[-1].name].reshape(-1)
+        if found.shape != wanted.shape:
+            return math.inf
+        worst = max(worst, float(np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-30)))
+    return worst

@@ -1,0 +1,308 @@
+"""An ONNX file in onnxruntime: what its inputs are for, samples for them, and the values that need no understanding."""
+
+from __future__ import annotations
+
+import graphlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ...files import inside
+
+__all__ = ["Session", "called"]
+
+TOKENS = 7, 11
+"""Of the two samples, where the number of tokens is free."""
+_VOCABULARY = 20
+_FEW = 16
+"""Rows of a table of token types, at most; a table of positions has more."""
+_PASSING = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Flatten", "Expand")
+_NAMES = {
+    "ids": ("input_ids", "ids", "tokens"), "mask": ("attention_mask", "input_mask", "mask"),
+    "types": ("token_type_ids", "segment_ids", "segments"), "positions": ("position_ids", "positions"),
+}  # fmt: skip
+_FUSED = {"EmbedLayerNormalization": {0: "ids", 1: "types", 7: "mask", 8: "positions"}, "Attention": {3: "mask"}}
+"""Operators of onnxruntime's whose inputs say what they are for."""
+
+
+def called(node: Any) -> str:
+    """A node, for messages."""
+    domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
+    return f"operator {domain}{node.op_type} of node {node.name or next(iter(node.output), '?')!r}"
+
+
+class Session:
+    """A graph that can be run.
+
+    Attributes
+    ----------
+    nodes : list
+        In an order in which each comes after those whose values it takes.
+    roles : dict
+        What each input is for: ``ids``, ``mask``, ``types``, ``positions``, ``pixels``, ``features``.
+    outputs : names, in the file's order
+    half : bool
+        Some of its weights are in float16, and so it computes in it.
+    fixed : bool
+        Its inputs have one size alone.
+
+    Raises
+    ------
+    InputError
+        If onnx is not installed, the file cannot be read or run, or an input is not one of an encoder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnx
+            import onnx.inliner
+            import onnxruntime
+        except ImportError:
+            raise InputError("onnx is not installed; pip install 'sta-hw[onnx]' brings it and onnxruntime.") from None
+        self.onnx, self.runtime, self.path = onnx, onnxruntime, path
+        try:
+            model = onnx.load(str(path), load_external_data=False)
+            for place in _external_files(model):
+                inside(path.parent, place, f"{path}")
+            onnx.load_external_data_for_model(model, str(path.parent))
+            self.model = onnx.inliner.inline_local_functions(model) if model.functions else model
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{path} is not an ONNX model: {(str(error).splitlines() or ['?'])[0]}") from error
+        graph = self.model.graph
+        if not graph.node or not graph.output:
+            raise InputError(f"{path} is not an ONNX model: it has no nodes or no outputs.")
+        self.initial = {i.name: i for i in graph.initializer}
+        self.half = any(i.data_type == onnx.TensorProto.FLOAT16 for i in graph.initializer)
+        self.outputs = [o.name for o in graph.output]
+        self.nodes = _sorted(list(graph.node), path)
+        self._giver = {name: node for node in self.nodes for name in node.output}
+        given = [i for i in graph.input if i.name not in self.initial]
+        self._shapes = {i.name: [d.dim_value or None for d in i.type.tensor_type.shape.dim] for i in given}
+        self._kinds = {i.name: onnx.helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in given}
+        self._sessions: dict[tuple[str, ...], Any] = {}
+        self.roles = self._roles()
+        if wrong := next((n for n, s in self._shapes.items() if s and (s[0] or 1) != 1), None):
+            raise InputError(
+                f"{path}: input {wrong!r} is a batch of {self._shapes[wrong][0]}; export it for one, or any number."
+            )
+        self.sizes = self._sizes()
+        lengths = [s[1] for n, s in self._shapes.items() if self.roles[n] in _NAMES and len(s) > 1 and s[1]]
+        self._tokens = lengths[0] if lengths else None
+        self.fixed = "ids" not in self.roles.values() or self._tokens is not None
+
+    def _table_rows(self, name: str) -> int:
+        """Rows of the largest table whose rows an input chooses; 0 if none."""
+        reached, found = {name}, 0
+        for node in self.nodes:
+            if node.op_type in _PASSING and node.input[0] in reached:
+                reached.update(node.output)
+            elif node.op_type == "Gather" and node.input[1] in reached:
+                shape = self._shape_of(node.input[0])
+                found = max(found, shape[0] if len(shape) == 2 else 0)
+        return found
+
+    def _shape_of(self, name: str) -> tuple[int, ...]:
+        """A constant's shape, behind casts too; empty if it is none."""
+        while name not in self.initial and name in self._giver:
+            node = self._giver[name]
+            if node.op_type == "Constant":
+                value = next((a.t for a in node.attribute if a.name == "value"), None)
+                return tuple(value.dims) if value is not None else ()
+            if node.op_type not in ("Cast", "Identity"):
+                return ()
+            name = node.input[0]
+        return tuple(self.initial[name].dims) if name in self.initial else ()
+
+    def _roles(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name, shape in self._shapes.items():
+            whole = np.issubdtype(self._kinds[name], np.integer) or self._kinds[name] == np.bool_
+            fused = [
+                role for node in self.nodes for place, role in _FUSED.get(node.op_type, {}).items()
+                if len(node.input) > place and node.input[place] == name
+            ]  # fmt: skip
+            known = [role for role, names in _NAMES.items() if name.partition(":")[0].lower() in names]
+            rows = self._table_rows(name)
+            if len(shape) > 2 and not whole:
+                found[name] = {3: "features", 4: "pixels"}.get(len(shape), "?")
+            elif len(shape) > 2 or not shape:
+                found[name] = "?"
+            elif known or fused:
+                found[name] = (known or fused)[0]
+            elif rows > _FEW:
+                # The largest table is that of words.
+                others = [self._table_rows(n) for n in self._shapes if n != name]
+                found[name] = "ids" if rows >= max(others, default=0) else "positions"
+            else:
+                found[name] = "types" if rows else "mask"
+        unknown = [n for n, role in found.items() if role == "?"]
+        kinds = [role for role in found.values() if role in ("ids", "pixels", "features")]
+        if unknown or len(kinds) != 1:
+            listed = ", ".join(f"{n!r} of shape {tuple(s)}" for n, s in self._shapes.items())
+            raise InputError(
+                f"{self.path} has graph input {listed}; an encoder takes token ids with masks and token types, or an "
+                "image (1, channels, height, width), or a spectrogram (1, bins, frames)."
+            )
+        return found
+
+    def _sizes(self) -> tuple[int, ...]:
+        """The image's or spectrogram's shape; sizes that the file leaves free follow from the table of positions.
+
+        Raises
+        ------
+        InputError
+            If they do not.
+        """
+        name = next((n for n, role in self.roles.items() if role in ("pixels", "features")), None)
+        if name is None:
+            return ()
+        shape = self._shapes[name][1:]
+        if all(shape):
+            return tuple(s for s in shape if s)
+        stride, wide, channels = 1, 0, 0
+        for node in self.nodes:
+            if node.op_type == "Conv" and len(kernel := self._shape_of(node.input[1])) == len(shape) + 1:
+                stride *= next((a.ints[0] for a in node.attribute if a.name == "strides"), 1)
+                wide, channels = kernel[0], channels or kernel[1]
+        constants = [a.t for n in self.nodes if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
+        tables = [t.dims for t in [*self.initial.values(), *constants] if len(t.dims) in (2, 3) and t.dims[-1] == wide]
+        for count in (t[-2] for t in tables):
+            for special in (1, 2, 0) if len(shape) == 3 else (0,):
+                side = math.isqrt(max(count - special, 0)) if len(shape) == 3 else count
+                if not side or (len(shape) == 3 and side * side != count - special):
+                    continue
+                sizes = (channels, *(s or side * stride for s in shape[1:]))
+                try:
+                    self.run(self.outputs[:1], {name: np.zeros((1, *sizes), self._kinds[name])})
+                except InputError:
+                    continue
+                return sizes
+        raise InputError(
+            f"{self.path}: the size of input {name!r} is free, and no table of positions tells it; export it for the "
+            "size that it is trained for."
+        )
+
+    def samples(self, padding: int | None = None) -> Iterator[dict[str, NDArray]]:
+        """Inputs without padding: a text of different tokens, then a longer one of any (where it may be); or noise.
+
+        Parameters
+        ----------
+        padding : int or None
+            A token that the second text holds.
+        """
+        rng = np.random.default_rng(0)
+        name = next((n for n, role in self.roles.items() if role == "ids"), None)
+        if name is None:
+            while True:
+                name = next(iter(self._shapes))
+                yield {name: rng.normal(size=(1, *self.sizes)).astype(self._kinds[name])}
+        words = self._table_rows(name) or _VOCABULARY
+        for turn in range(2):
+            tokens = self._tokens or TOKENS[turn]
+            ids = rng.choice(words, tokens, replace=turn == 1 or tokens > words)
+            if turn and padding is not None:
+                ids[tokens // 2] = padding
+            fill = {"ids": ids, "mask": np.ones(tokens), "types": np.zeros(tokens), "positions": np.arange(tokens)}
+            yield {
+                n: fill[role].reshape((1, tokens) if len(self._shapes[n]) == 2 else tokens).astype(self._kinds[n])
+                for n, role in self.roles.items()
+            }
+
+    def run(self, names: Sequence[str], inputs: Mapping[str, NDArray]) -> list[NDArray]:
+        """Values of some tensors, or their shapes (where a name begins with ``shape of``).
+
+        Raises
+        ------
+        InputError
+            If onnxruntime cannot run the graph.
+        """
+        key = tuple(names)
+        try:
+            if key not in self._sessions:
+                model = self.onnx.ModelProto()
+                model.CopyFrom(self.model)
+                del model.graph.output[:]
+                for name in key:
+                    model.graph.output.append(self.onnx.helper.make_empty_tensor_value_info(name))
+                    if name.startswith("shape of "):
+                        model.graph.node.append(self.onnx.helper.make_node("Shape", [name[9:]], [name]))
+                self._sessions[key] = self._session(model)
+            found: list[NDArray] = self._sessions[key].run(list(key), dict(inputs))
+            return found
+        except Exception as error:
+            raise InputError(f"{self.path}: onnxruntime cannot run it: {str(error).splitlines()[0]}") from error
+
+    def _session(self, model: Any) -> Any:
+        options = self.runtime.SessionOptions()
+        options.graph_optimization_level = self.runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        return self.runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def apply(self, node: Any, arrays: Sequence[NDArray | None]) -> list[NDArray]:
+        """What a node alone makes of arrays: integers, or float32."""
+        helper = self.onnx.helper
+        names = [f"i{i}" if a is not None else "" for i, a in enumerate(arrays)]
+        given = {n: a for n, a in zip(names, arrays, strict=True) if a is not None}
+        outputs = [f"o{i}" for i in range(len(node.output))]
+        alone = helper.make_node(node.op_type, names, outputs, domain=node.domain)
+        alone.attribute.extend(node.attribute)
+        infos = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+            for n, a in given.items()
+        ]
+        graph = helper.make_graph([alone], "node", infos, [helper.make_empty_tensor_value_info(o) for o in outputs])
+        model = helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
+        found: list[NDArray] = self._session(model).run(outputs, given)
+        return found
+
+    def attributes(self, node: Any) -> dict[str, Any]:
+        """A node's."""
+        return {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+    @property
+    def opset(self) -> int:
+        """The version of ONNX's own operators."""
+        return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+    def array(self, name: str) -> NDArray:
+        """An initializer's."""
+        found: NDArray = self.onnx.numpy_helper.to_array(self.initial[name])
+        return found
+
+
+def _external_files(message: Any) -> Iterator[str]:
+    """Names of the files in which tensors of a model lie, wherever in it a tensor stands."""
+    for field, value in message.ListFields():
+        if field.name == "external_data":
+            yield from (entry.value for entry in value if entry.key == "location")
+        elif field.message_type is not None:
+            parts = value if hasattr(value, "__len__") else [value]  # repeated, or one
+            for part in parts:
+                yield from _external_files(part)
+
+
+def taken(node: Any) -> set[str]:
+    """Names of what a node takes, those that graphs within it take too."""
+    names = {n for n in node.input if n}
+    for attribute in node.attribute:
+        for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") or attribute.graphs else []:
+            names |= {n for inner in graph.node for n in taken(inner)}
+    return names
+
+
+def _sorted(nodes: list[Any], path: Path) -> list[Any]:
+    giver = {name: i for i, node in enumerate(nodes) for name in node.output if name}
+    order: graphlib.TopologicalSorter[int] = graphlib.TopologicalSorter(
+        {i: {giver[n] for n in taken(node) if n in giver} for i, node in enumerate(nodes)}
+    )
+    try:
+        return [nodes[i] for i in order.static_order()]
+    except graphlib.CycleError as error:
+        raise InputError(f"{path} is not an ONNX model: its nodes wait for each other.") from error
