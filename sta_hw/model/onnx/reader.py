@@ -123,8 +123,8 @@ class Reader(Context):
         elif node.domain in ("", "ai.onnx", *FUSED_DOMAIN):
             found = self._operator(node, given)
         else:
-            raise NotUnderstoodError("it is an operator of another set")
-        self.values.update(zip(node.output, found + [None] * (len(node.output) - len(found)), strict=True))
+            raise NotUnderstoodError(f"it is of a set of operators, {node.domain}, for one machine or tool alone")
+        self.values.update(zip(node.output, found + [None] * len(node.output), strict=False))
 
     def _rows(self, node: Any, given: Sequence[Value | None]) -> Data | None:
         """Rows of a table, chosen by token ids, positions or token types."""

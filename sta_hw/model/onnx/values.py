@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..fp32 import FUNCTIONS
-from ..operations import Activate, Linear, Norm, Operation, Select
+from ..operations import Activate, Add, Linear, Norm, Operation, Select
 
 __all__ = ["ARGUMENTS", "Data", "Known", "NotUnderstoodError", "Term", "elements", "factor", "settled", "whole"]
 
@@ -203,12 +203,21 @@ def _part(term: Term, rows: NDArray, channels: NDArray) -> Term:
     raise NotUnderstoodError(f"some tokens of {term.called}")
 
 
+def _scaled(term: Term, number: np.float32) -> Term | None:
+    """A linear layer, or a sum of some, times a number."""
+    if term.kind is Linear:
+        return replace(term, attributes={n: term.attributes[n] * number for n in ("weight", "bias")})
+    if term.kind is not Add:
+        return None
+    parts = [_scaled(t, number) for t in term.inputs]
+    return replace(term, inputs=tuple(p for p in parts if p)) if all(parts) else None
+
+
 def _applied(term: Term, data: Data, half: bool) -> Term:
     if data.plain:
         return term
-    if (number := factor(data.function, half)) is not None and term.kind is Linear:
-        arrays = {n: term.attributes[n] * np.float32(number) for n in ("weight", "bias")}
-        return replace(term, attributes=arrays)
+    if (number := factor(data.function, half)) is not None and (scaled := _scaled(term, np.float32(number))):
+        return scaled
     differences = {
         name: float(np.abs(function(ARGUMENTS) - data.function).max()) for name, function in FUNCTIONS.items()
     }
