@@ -183,7 +183,7 @@ def test_the_lists_are_those_of_the_documents() -> None:
 
 def workplace(folder: Path) -> dict[str, str]:
     """A copy of the project with the inputs that the documents name; the environment to run commands in."""
-    from test_onnx_import import export_text
+    from onnx_export import export_text
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace

@@ -26,6 +26,7 @@ from .program import ModelOption, PresetOption, TableOption
 from .terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
 
 if TYPE_CHECKING:
+    from ..model.onnx.importer import Imported
     from ..sparsity.store import Stored
 
 __all__: list[str] = []
@@ -306,6 +307,8 @@ def import_model(
     require_writable(folders=[folder])
     names = ("config.json", "model.safetensors", "tokenizer.json", OWN_TABLE, DESCRIPTION)
     distinct({f"-o, {n}": folder / n for n in names}, {"FILE": file, "--tokenizer": tokenizer})
+    if folder.resolve() == file.parent.resolve() and (folder / "config.json").exists() and not file.is_dir():
+        raise InputError(f"-o {folder} is the graph's own folder, whose config.json it would replace; choose another.")
     about: dict[str, Any] = {"file": str(file), "output": str(folder)}
     files: dict[str, bytes | str]
     if file.is_dir():
@@ -323,9 +326,13 @@ def import_model(
             "of_output": imported.output, "left_out": list(imported.left_out), "assumed": list(imported.assumed),
             "pooling": imported.pooling, "difference_from_onnxruntime": imported.difference,
         }  # fmt: skip
-        files = graph_files(imported.graph, imported.labels)
+        files = graph_files(imported.graph, imported.labels) | _beside(imported)
+        beside = file.parent / "tokenizer.json"
+        if tokenizer is None and "ids" in imported.graph.by_name and beside.exists():
+            tokenizer = beside
     if tokenizer:
         files["tokenizer.json"] = _tokenizer(tokenizer)
+        about["tokenizer"] = str(tokenizer)
     notes = (OWN_TABLE, DESCRIPTION)
     stale = {str(p.relative_to(folder)) for p in _checkpoint_files(folder)} - files.keys() - {"tokenizer.json", *notes}
     if stale:
@@ -352,6 +359,14 @@ def import_model(
         return
     for name, value in about.items():
         say(f"{name.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _beside(imported: Imported) -> dict[str, bytes | str]:
+    """What sentence-transformers says of texts, where its ``modules.json`` says the pooling."""
+    names = ("sentence_bert_config.json", "config_sentence_transformers.json")
+    folder = Path(imported.pooling).parent
+    kept = [folder / n for n in names if imported.pooling.endswith("modules.json") and (folder / n).exists()]
+    return {p.name: p.read_bytes() for p in kept}
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:

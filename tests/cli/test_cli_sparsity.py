@@ -12,7 +12,12 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from test_onnx_import import export_image, export_text
+import torch
+from onnx_export import CASES, export, export_text
+from test_families import IMAGE, saved
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from sta_hw.cli.main import main
 from sta_hw.errors import InputError
@@ -130,17 +135,56 @@ def test_bad_input(folder: Path, tmp_path: Path) -> None:
 
 
 def test_import(tmp_path: Path) -> None:
-    export_text(tmp_path / "text.onnx")
+    """What is imported from ONNX runs as what is imported from the checkpoint does."""
+    model = export_text(tmp_path / "text.onnx", vocab_size=len(WORDS), num_hidden_layers=1)
+    words = WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]")
+    tokenizer = Tokenizer(words)
+    tokenizer.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
     about = json.loads(run("import", tmp_path / "text.onnx", "-o", tmp_path / "text", "--json").stdout)
-    assert (about["family"], about["layers"], about["left_out"]) == ("BERT", 2, ["pooler_output"])
-    model = BertModel.load(tmp_path / "text")
-    assert np.isfinite(model.forward([1, 2, 3])[1]).all()
-    export_image(tmp_path / "image.onnx", "vit")
-    assert "ViT" in run("import", tmp_path / "image.onnx", "-o", tmp_path / "image").stdout
-    assert "ViT" in run("import", tmp_path / "image", "-o", tmp_path / "again").stdout
-    export_text(tmp_path / "other.onnx", hidden_act="silu")
+    assert (about["family"], about["layers"], about["left_out"]) == ("ONNX", 1, ["pooler_output"])
+    assert about["tokenizer"] == str(tmp_path / "tokenizer.json") and about["pooling"] == "mean"
+    given = ("--text", "the words of this", "--preset", "ci", "--nm", "dense", "--backend", "reference", "--json")
+    found = np.array(json.loads(run("run", "--model", tmp_path / "text", *given).stdout)["embedding"])
+    with torch.no_grad():
+        tokens = model(input_ids=torch.tensor([tokenizer.encode("the words of this").ids])).last_hidden_state[0]
+    wanted = tokens.mean(0).numpy()
+    assert found @ wanted / np.linalg.norm(wanted) > 0.99
+    pooled = json.loads(
+        run("import", tmp_path / "text.onnx", "--pooling", "max", "-o", tmp_path / "max", "--json").stdout
+    )
+    assert pooled["pooling"] == "max"
+    other = run("import", tmp_path / "text.onnx", "--output", "pooler_output", "-o", tmp_path / "pooler", "--json")
+    assert json.loads(other.stdout)["of_output"] == "pooler_output"
+    assert (
+        "has no output" in run("import", tmp_path / "text.onnx", "--output", "x", "-o", tmp_path / "x", status=2).stderr
+    )
+    assert "a folder says itself" in run("import", tmp_path / "text", "--pooling", "max", status=2).stderr
+    (tmp_path / "config.json").write_text("{}")
+    assert "own folder" in run("import", tmp_path / "text.onnx", "-o", tmp_path, status=2).stderr
+    export_text(tmp_path / "other.onnx", hidden_act="mish")
     refused = run("import", tmp_path / "other.onnx", "-o", tmp_path / "other", status=2)
-    assert "is not supported" in refused.stderr and not (tmp_path / "other").exists()
+    assert "is not supported" in refused.stderr or "is no encoder" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_import_of_images(tmp_path: Path) -> None:
+    model = saved(tmp_path / "theirs", "ViTForImageClassification", IMAGE | {"num_labels": 4, "num_hidden_layers": 1})
+    export(model, tmp_path / "image.onnx", CASES["deit"])
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {str(i): name for i, name in enumerate("abcd")}}))
+    assert "ONNX" in run("import", tmp_path / "image.onnx", "-o", tmp_path / "image").stdout
+    assert "ONNX" in run("import", tmp_path / "image", "-o", tmp_path / "again").stdout
+    arrays = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "one.npy", arrays[0])
+    np.save(tmp_path / "many.npy", arrays)
+    found = json.loads(run("run", "--model", tmp_path / "again", "--input", tmp_path / "one.npy", "--calibration",
+                           tmp_path / "many.npy", "--preset", "ci", "--nm", "dense", "--backend", "reference",
+                           "--json").stdout)  # fmt: skip
+    with torch.no_grad():
+        wanted = model(pixel_values=torch.from_numpy(arrays[:1])).logits[0].numpy()
+    logits = np.array(found["logits"])
+    assert logits @ wanted / np.linalg.norm(logits) / np.linalg.norm(wanted) > 0.99
+    assert found["label"] == "abcd"[int(wanted.argmax())]
 
 
 def test_patterns_of_a_table(folder: Path, tmp_path: Path) -> None:

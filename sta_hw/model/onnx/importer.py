@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import CheckError, InputError
 from ...files import read_json
-from ...patterns import listed
+from ...spec.patterns import listed
 from ..families.layers import Builder
 from ..families.sentences import pool
 from ..finite import require_finite

@@ -99,7 +99,7 @@ def _quotient(r: Context, node: Any, a: Data, b: Data, *, inverse: bool) -> Valu
     if b.term.kind == "squared length" and r.settle(a) is b.term.inputs[0]:
         if b.term.inputs[0].rows > 1:
             raise NotUnderstoodError("every token's output scaled to length 1")
-        return whole(Term(Normalize, b.term.inputs, a.term.shape, called(node)), a.index.shape)
+        return whole(Term(Normalize, b.term.inputs, b.term.inputs[0].shape, called(node)), a.index.shape)
     if b.term.kind == "variance" and a.term.kind == "centred" and a.term.inputs[0] is b.term.inputs[0]:
         about = {"epsilon": float(f"{begin:.6g}")}
         return whole(Term("normalized", b.term.inputs, a.term.shape, called(node), about), a.index.shape)
