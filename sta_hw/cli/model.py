@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..compiler.model import CompiledModel
 from ..compiler.prune import METHODS
+from ..compiler.shorter import shortened
 from ..errors import InputError
 from ..files import read_json
 from ..formats.provenance import Source
@@ -80,12 +81,12 @@ def prepare(
         sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
         compiled = sparse.compile(patterns, config, len(embedded), calibration=calibration)
     assert compiled is not None
-    if compiled.tokens != len(embedded):
+    if compiled.tokens < len(embedded):
         raise InputError(
-            f"{file} was compiled for {compiled.tokens} tokens, and the text has {len(embedded)}; compile it with "
-            f"--tokens {len(embedded)}."
+            f"{file} was compiled for up to {compiled.tokens} tokens, and the text has {len(embedded)}; compile it "
+            f"with --tokens {len(embedded)}."
         )
-    return compiled, embedder, embedded
+    return shortened(compiled, len(embedded)), embedder, embedded
 
 
 def require_own(file: Path | None, compiled: CompiledModel, embedder: Embedder) -> None:

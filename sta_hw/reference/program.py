@@ -66,7 +66,7 @@ class ProgramRun:
 def _at_limit(values: NDArray, limit: int, side_by_side: int) -> int:
     """Groups of rows of a column, `values` of shape (columns, rows), with a value of magnitude `limit`."""
     wide = np.abs(values.astype(np.int64)) == limit
-    return int(wide.reshape(len(values), -1, side_by_side).any(-1).sum())
+    return int(wide.reshape(-1, side_by_side).any(-1).sum())
 
 
 class _Machine:

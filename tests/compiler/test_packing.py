@@ -13,9 +13,11 @@ from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.packing import Packing, Place
 from sta_hw.compiler.parameters import QuantizedEncoder
 from sta_hw.compiler.quantize import quantize
+from sta_hw.compiler.shorter import shortened
 from sta_hw.errors import InputError
 from sta_hw.model.bert import BertModel
 from sta_hw.model.random import random_ids, random_model
+from sta_hw.reference.program import run_program
 from sta_hw.run.backends import ReferenceBackend
 from sta_hw.spec.isa import Opcode
 from sta_hw.spec.presets import PRESETS
@@ -97,3 +99,47 @@ def test_places() -> None:
         Packing.aligned([], 8)
     with pytest.raises(InputError, match="0 tokens"):
         Packing.aligned([3, 0], 8)
+
+
+@pytest.mark.parametrize(("size", "pooling"), [("ci", "first"), ("ci", "mean"), ("reference", "mean")])
+def test_one_program_for_shorter_texts(size: str, pooling: str, network: tuple[BertModel, QuantizedEncoder]) -> None:
+    """The same bits whatever the padding holds; and as the program of the text's own length to its rounding."""
+    config, model = PRESETS[size], network[0]
+    encoder = dataclasses.replace(network[1], pooling=pooling)
+    program = compile_encoder(encoder, config, 140)
+    for tokens in (1, 16, 33, 129):
+        one = model.embed(random_ids(tokens, tokens))
+        padded, own = shortened(program, tokens), compile_encoder(encoder, config, tokens)
+        image = padded.with_input(one)
+        outputs, pooled = [], []
+        for seed in (None, 0):
+            if seed is not None:
+                # Rows behind the text, which lie in each tile's channels.
+                rows, width = config.rows, padded.info["input_width"]
+                place = image[program.input_address :][: 2 * program.packing.tiles * rows * width].view("<i2")
+                padding = place.reshape(-1, width, rows).transpose(0, 2, 1)
+                noise = np.random.default_rng(seed).integers(-32768, 32768, padding.shape).reshape(-1, width)
+                for row in range(tokens, padding.shape[0] * rows):
+                    padding[row // rows, row % rows] = noise[row]
+            after = run_program(image, padded.program_address, config)
+            outputs.append(padded.outputs(after))
+            pooled.append(padded.pooled(after))
+        assert all(np.array_equal(a, outputs[0]) for a in outputs)
+        assert all(np.array_equal(a, pooled[0]) for a in pooled)
+        wanted = ReferenceBackend(config).run(own, one)
+        assert padded.info["ideal_cycles"] == pytest.approx(own.info["ideal_cycles"])
+        cosine = (outputs[0] * own.outputs(wanted.image)).sum(1)
+        cosine /= np.linalg.norm(outputs[0], axis=1) * np.linalg.norm(own.outputs(wanted.image), axis=1)
+        assert cosine.min() > 0.9999
+        assert pooled[0] @ wanted.embedding / np.linalg.norm(pooled[0]) > 0.9999
+
+
+def test_what_cannot_be_shortened(network: tuple[BertModel, QuantizedEncoder]) -> None:
+    config, encoder = PRESETS["small"], network[1]
+    program = compile_encoder(encoder, config, 9)
+    assert shortened(program, 9) is program
+    for tokens in (0, 10):
+        with pytest.raises(InputError, match=f"up to 9 tokens, not {tokens}"):
+            shortened(program, tokens)
+    with pytest.raises(InputError, match="a batch of 2 texts"):
+        shortened(compile_encoder(encoder, config, [3, 4]), 3)

@@ -11,6 +11,7 @@ from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
+from sta_hw.compiler.shorter import shortened
 from sta_hw.errors import CheckError, ConfigError, InputError
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.reference.program import ProgramError, run_program
@@ -115,6 +116,20 @@ def test_a_batch_of_texts(name: str, hardware) -> None:
         run = hardware(name).run(image, program.program_address, memory=memory, patience=50_000)
         assert run.error == Error.NONE
         compare(program, run.image, expected)
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_a_shorter_text(name: str, hardware) -> None:
+    """In a program of 128 tokens: some blocks have no key that is valid."""
+    model = random_model(2, hidden=32, heads=2, intermediate=48)
+    patterns = mixed_patterns([parse_nm(p) for p in PATTERNS[name]])
+    program = compile_encoder(quantize(model, [random_ids(i, 12) for i in range(3)], patterns), CONFIGS[name], 128)
+    for tokens in (3, 70):
+        shorter = shortened(program, tokens)
+        image = shorter.with_input(model.embed(random_ids(tokens, tokens)))
+        run = hardware(name).run(image, program.program_address, memory=MemoryModel(latency=20, stall=0.3, seed=1))
+        assert run.error == Error.NONE
+        compare(program, run.image, run_program(image, program.program_address, program.config))
 
 
 def test_parameters_stay_until_the_drain_has_read_them(hardware) -> None:
