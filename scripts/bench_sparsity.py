@@ -23,12 +23,12 @@ from rich.table import Table
 
 from sta_hw.bench import tool_versions
 from sta_hw.files import write_text
-from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.finetune import Tuning, fine_tune
 from sta_hw.sparsity.idp import idp, levels_down, steps_by_level
 from sta_hw.sparsity.methods import domino_patterns
 from sta_hw.sparsity.methods import prune as work_through
 from sta_hw.sparsity.pruners import PRUNERS
+from sta_hw.sparsity.torch_graph import TorchGraph
 from sta_hw.sparsity.workbench import Workbench
 from sta_hw.spec.patterns import Pattern, parse_nm
 from sta_hw.spec.presets import PRESETS
@@ -59,7 +59,7 @@ def one_shot(method: str, nm: str, calibration: int, report: Report) -> Entry:
 def dense_int8(report: Report) -> Entry:
     """Nothing pruned, every stored tensor quantized."""
     bench = Workbench(Embedder.load(), sentences=1, calibration=1, report=report)
-    return bench.int8_scores(bench.embedder.model, {}, CONFIG)
+    return bench.int8_scores(bench.graph, {}, CONFIG)
 
 
 def tuned(nm: str, steps: int, batch: int, rate: float, report: Report) -> Entry:
@@ -70,7 +70,7 @@ def tuned(nm: str, steps: int, batch: int, rate: float, report: Report) -> Entry
     targets = time.process_time()
     task = bench.task  # the teacher's outputs are computed here
     targets = time.process_time() - targets
-    encoder = Encoder(bench.embedder.model)
+    encoder = TorchGraph(bench.graph)
     patterns = dict.fromkeys(encoder.linears, parse_nm(nm))
     pruning = time.process_time()
     masks = PRUNERS["sparsegpt-asymmetric"]().prune(encoder, encoder.linears, patterns, bench.calibration, report)
@@ -82,9 +82,9 @@ def tuned(nm: str, steps: int, batch: int, rate: float, report: Report) -> Entry
         report=lambda done, total, loss: report(f"{nm}: step {done} of {total}, loss {loss:.4f}"),
     )  # fmt: skip
     seconds = time.process_time() - started
-    model = encoder.to_model()
+    graph = encoder.to_graph()
     return bench.scores(encoder) | {
-        "before": before["cosine"], "int8_cosine": bench.int8_scores(model, patterns, CONFIG)["cosine"],
+        "before": before["cosine"], "int8_cosine": bench.int8_scores(graph, patterns, CONFIG)["cosine"],
         "steps": steps, "batch": batch, "rate": rate, "cpu_seconds": round(seconds + targets),
         "teacher_cpu_seconds": round(targets), "pruning_cpu_seconds": round(pruning),
         "last_loss": float(np.mean(found.losses[-50:])),
@@ -97,7 +97,7 @@ def series(seed: int, report: Report) -> Entry:
     bench = Workbench(Embedder.load(), sentences=4096, calibration=1, seed=seed, report=report)
     counts = steps_by_level(levels, SERIES_STEPS)
     tuning = Tuning(SERIES_STEPS, 8, SERIES_RATE, 100 * seed)
-    dense = Encoder(bench.embedder.model)
+    dense = TorchGraph(bench.graph)
     idp_scores: dict[str, float] = {}
     for level in idp(
         dense, lambda network: network.linears, levels, bench.task, tuning,
@@ -107,7 +107,7 @@ def series(seed: int, report: Report) -> Entry:
             idp_scores[str(level.pattern)] = bench.scores(level.network)["cosine"]
     single: dict[str, float] = {}
     for pattern in SERIES:
-        encoder = Encoder(bench.embedder.model)
+        encoder = TorchGraph(bench.graph)
         patterns = dict.fromkeys(encoder.linears, pattern)
         masks = PRUNERS["magnitude"]().prune(encoder, encoder.linears, patterns)
         steps = sum(counts[: levels.index(pattern) + 1])
@@ -128,11 +128,11 @@ def layer_wise(seed: int, report: Report, nm: str = "8:16") -> Entry:
     chosen, cycles, limit = domino_patterns(bench, pattern, CONFIG)
     scores = {}
     for name, patterns in (("domino", chosen), ("uniform", dict.fromkeys(chosen, pattern))):
-        encoder = Encoder(bench.embedder.model)
+        encoder = TorchGraph(bench.graph)
         PRUNERS["sparsegpt"]().prune(encoder, encoder.linears, patterns, bench.calibration, report)
         scores[name] = bench.scores(encoder)["cosine"]
     return {"cosine": scores["domino"], "cosine_uniform": scores["uniform"], "cycles": cycles, "cycles_uniform": limit,
-            "n": {f"{k[0]}.{k[1]}": p.n for k, p in chosen.items()}}  # fmt: skip
+            "n": {name: p.n for name, p in chosen.items()}}  # fmt: skip
 
 
 _DOMINO_BARS = {"cosine": "> cosine_uniform", "cycles": "<= cycles_uniform"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ from amaranth.lib.wiring import In, Out
 
 from sta_hw.formats import encode, prune
 from sta_hw.host.products import Product, Requantization
+from sta_hw.model.graph import Graph
+from sta_hw.model.operations import Activate, Attention, Embed
+from sta_hw.model.part import accelerator_part
 from sta_hw.spec.config import Config
 from sta_hw.spec.patterns import Pattern
 
@@ -59,6 +64,41 @@ def covering_products(config: Config, seed: int, *, limit: int | None = None) ->
     products = [random_product(config, rng, *choices[i]) for i in order]
     products += [random_product(config, rng, *choices[i], extreme=True) for i in order[:8]]
     return products
+
+
+def embed(model: Graph, ids: list[int]) -> np.ndarray:
+    """What the accelerator takes for token ids: (tokens, width)."""
+    return accelerator_part(model).embed("ids", ids)
+
+
+def inner(model: Graph) -> Graph:
+    """The accelerator's part of a network."""
+    return accelerator_part(model).inner
+
+
+def in_fp32(model: Graph, ids: list[int]) -> np.ndarray:
+    """What the accelerator's part of a network gives for token ids in fp32."""
+    part = accelerator_part(model)
+    return part.run(part.embed("ids", ids))
+
+
+def save_bert(model: Graph, folder: Path) -> None:
+    """A random model as Hugging Face's BERT keeps one; its pooling is not kept."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    first, tables = next(iter(model.linears)), [o for o in model.operations if isinstance(o, Embed)]
+    attention = next(o for o in model.operations if isinstance(o, Attention))
+    function = next(o.function for o in model.operations if isinstance(o, Activate))
+    described = {
+        "model_type": "bert", "architectures": ["BertModel"], "hidden_size": model.linears[first].weight.shape[1],
+        "num_attention_heads": attention.heads, "num_hidden_layers": model.layers, "hidden_act": function,
+        "intermediate_size": len(model.linears["0.intermediate.dense"].weight), "layer_norm_eps": 1e-12,
+        **dict(zip(("vocab_size", "max_position_embeddings", "type_vocab_size"), (len(t.table) for t in tables),
+                   strict=True)),
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(described))
+    save_file({name: np.ascontiguousarray(t) for name, t in model.tensors.items()}, folder / "model.safetensors")
 
 
 class Streamed(wiring.Component):

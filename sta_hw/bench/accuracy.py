@@ -32,14 +32,14 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
     rows: list[dict[str, Any]] = []
     figures = []
     for nm, (count, bar) in CASES.items():
-        patterns = read_patterns(nm, None, embedder.model.layers)
+        patterns = read_patterns(nm, None, embedder.linears)
         quantized = embedder.pruned(patterns, report=report).quantize(patterns)
         found, exact = [], []
         for number, sentence in enumerate(sentences[:count]):
             report(f"{nm}, sentence {number + 1} of {count}")
             ids = embedder.token_ids(sentence)
             model = compile_encoder(quantized, config, len(ids))
-            found.append(reference.run(model, embedder.model.embed(ids)).embedding)
+            found.append(reference.run(model, embedder.part.embed("ids", ids)).embedding)
             exact.append(embedder.fp32(ids))
         upper = np.triu_indices(count, 1)
         cosines = [float(f @ e) for f, e in zip(found, exact, strict=True)]

@@ -43,7 +43,7 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
     config = PRESETS["reference"]
     report("loading the model")
     embedder = Embedder.load()
-    patterns = read_patterns("2:4", None, embedder.model.layers)
+    patterns = read_patterns("2:4", None, embedder.linears)
     batcher = Batcher(embedder, patterns, config)
     report("compiling the RTL")
     hardware = RtlBackend(config, MemoryModel(latency=50, beats_per_cycle=1.0))

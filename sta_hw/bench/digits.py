@@ -8,6 +8,7 @@ from typing import Any
 from ..compiler.encoder import compile_encoder
 from ..compiler.quantize import quantize
 from ..errors import InputError
+from ..model.part import accelerator_part
 from ..run.backends import ReferenceBackend, RtlBackend
 from ..run.outcome import compare
 from ..spec.patterns import Pattern
@@ -27,9 +28,10 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
         import torch
     except ImportError:
         raise InputError("PyTorch is not installed; pip install 'sta-hw[sparsity]' brings it.") from None
-    from ..sparsity.digits import Taught, VisionNetwork, accuracy, digits, train_digits
+    from ..sparsity.digits import Taught, accuracy, digits, train_digits
     from ..sparsity.finetune import Tuning, fine_tune
     from ..sparsity.pruners import AsymmetricSparseGpt
+    from ..sparsity.torch_graph import TorchGraph
 
     config = PRESETS["reference"]
     data = digits()
@@ -38,7 +40,7 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
         return lambda done, total, loss: report(f"{what}: step {done} of {total}, loss {loss:.3f}")
 
     dense = train_digits(data, report=watch("training"))
-    network = VisionNetwork(dense.to_model())
+    network = TorchGraph(dense.to_graph())
     patterns = dict.fromkeys(network.linears, PATTERN)
     batches = [(torch.from_numpy(data.train_images[i : i + 128]),) for i in range(0, 1280, 128)]
     masks = AsymmetricSparseGpt().prune(network, network.linears, patterns, batches, report)
@@ -46,17 +48,20 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
     task = Taught(data.train_images, data.train_labels, dense)
     tuning = Tuning(2500, 64, 2e-3, 0, weight_decay=0.01)
     fine_tune(network, network.linears, patterns, task, tuning, masks=masks, report=watch("fine-tuning at 4:16"))
-    model = network.to_model()
-    quantized = quantize(model.encoder, list(model.embed(data.train_images[:256])), patterns, report=report)
-    program = compile_encoder(quantized, config, model.tokens)
+    part = accelerator_part(network.to_graph())
+    assert part.tokens is not None
+    seen = [part.embed("pixels", image) for image in data.train_images[:256]]
+    quantized = quantize(part.graph, seen, patterns, report=report)
+    program = compile_encoder(quantized, config, part.tokens)
     report("compiling the RTL")
     hardware, reference = RtlBackend(config), ReferenceBackend(config)
     right, cycles = 0, 0
-    for number, embedded in enumerate(model.embed(data.test_images)):
+    for number, image in enumerate(data.test_images):
+        embedded = part.embed("pixels", image)
         report(f"image {number + 1} of {len(data.test_images)} on RTL")
         outcome = hardware.run(program, embedded)
         compare(program, outcome.image, reference.run(program, embedded).image)
-        right += int(model.logits(program.pooled(outcome.image)).argmax() == data.test_labels[number])
+        right += int(part.result(program.pooled(outcome.image))[1].argmax() == data.test_labels[number])
         cycles = outcome.run.cycles
     exact, found = accuracy(dense, data.test_images, data.test_labels), right / len(data.test_labels)
     rows: list[dict[str, Any]] = [

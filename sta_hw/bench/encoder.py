@@ -29,7 +29,7 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
     report("loading the model")
     embedder = Embedder.load()
     ids = embedder.token_ids(TEXT)[:TOKENS]
-    embedded = embedder.model.embed(ids)
+    embedded = embedder.part.embed("ids", ids)
     report("compiling the RTL")
     hardware = RtlBackend(config)
     reference = ReferenceBackend(config)
@@ -37,7 +37,7 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
     cycles = {}
     for name, bar in BARS.items():
         report(f"{name}: compiling")
-        model = embedder.compile(read_patterns(name, None, embedder.model.layers), config, TOKENS)
+        model = embedder.compile(read_patterns(name, None, embedder.linears), config, TOKENS)
         expected = reference.run(model, embedded).image
         for shared in (False, True):
             report(f"{name}: running on RTL{', one bandwidth for both directions' if shared else ''}")

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..compiler.encoder import compile_encoder
-from ..compiler.quantize import shape_encoder
+from ..compiler.shapes import shape_graph
 from ..cycles.machine import estimate_cycles
 from ..cycles.timing import MachineTiming
-from ..model.bert import LINEAR_NAMES
+from ..model.families.layers import LINEAR
 from ..spec.config import Config
 from ..spec.isa import Error
 from ..spec.patterns import parse_nm
@@ -69,8 +69,8 @@ def compare(
     from sim.accelerator import MemoryModel
 
     hidden, heads, intermediate, layers, tokens, nm = shape
-    patterns = {(layer, name): parse_nm(nm) for layer in range(layers) for name in LINEAR_NAMES}
-    program = compile_encoder(shape_encoder(hidden, heads, layers, intermediate, patterns), config, tokens)
+    patterns = {f"{layer}.{name}": parse_nm(nm) for layer in range(layers) for name in LINEAR.values()}
+    program = compile_encoder(shape_graph(hidden, heads, layers, intermediate, patterns), config, tokens)
     rows = []
     for name, memory in memories.items():
         run = hardware.run(program.image, program.program_address, memory=MemoryModel(**memory))

@@ -26,12 +26,12 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
     report("loading the model")
     embedder = Embedder.load()
     ids = embedder.token_ids("A sparse network skips every second weight and still knows what is meant")
-    model = embedder.compile(read_patterns("2:4", None, embedder.model.layers), config, len(ids))
+    model = embedder.compile(read_patterns("2:4", None, embedder.linears), config, len(ids))
     report("compiling the RTL")
     hardware, engine = RtlBackend(config), EngineModel(config)
     report("running the accelerator")
     start = time.perf_counter()
-    cycles = hardware.run(model, embedder.model.embed(ids)).run.cycles
+    cycles = hardware.run(model, embedder.part.embed("ids", ids)).run.cycles
     whole = cycles / (time.perf_counter() - start)
     report("running the engine")
     rng = np.random.default_rng(1)

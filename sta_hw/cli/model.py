@@ -24,7 +24,7 @@ from .terminal import Watch, complain
 __all__ = ["compared", "dense_network", "load", "look_at", "patterns_for", "prepare", "require_own"]
 
 
-def patterns_for(embedder: Embedder, nm: str | None, nm_table: Path | None) -> dict[tuple[int, str], Pattern]:
+def patterns_for(embedder: Embedder, nm: str | None, nm_table: Path | None) -> dict[str, Pattern]:
     """The N:M to compile with; on stderr, where it is from if the user did not say."""
     chosen = choose_patterns(embedder, nm, nm_table)
     for note in chosen.notes:

@@ -11,6 +11,7 @@ import typer
 from ..compiler.contract import Host, contract_paths, raw_files
 from ..compiler.limits import require_shape
 from ..compiler.model import CompiledModel
+from ..compiler.passes import PASSES
 from ..compiler.prune import METHODS
 from ..compiler.quantize import SCALES
 from ..compiler.shape import Estimate, estimate_encoder
@@ -18,7 +19,7 @@ from ..cycles.timing import MachineTiming
 from ..errors import CheckError, InputError
 from ..files import distinct, replacing, require_room, write_all
 from ..host.saturation import compare_saturations, saturation_sentences
-from ..model.bert import LINEAR_NAMES
+from ..model.families.layers import LINEAR
 from ..report.page import html_page
 from ..report.tables import by_layer
 from ..report.timeline import chrome_trace
@@ -90,6 +91,7 @@ def compile_model(
     preset_name: PresetOption = "reference",
     calibration: CalibrationOption = None,
     scales: Annotated[str, typer.Option(help="Of 8-bit tensors: squared-error or percentile.")] = "squared-error",
+    dump_after: Annotated[str | None, typer.Option(help=f"Print what a pass gives: {', '.join(PASSES)}.")] = None,
     listing: Annotated[bool, typer.Option("--listing", help="Write the program as text too.")] = False,
     raw: Annotated[
         bool, typer.Option(help="Write the image as raw bytes too, with JSON and a C header that say what lies where.")
@@ -100,6 +102,8 @@ def compile_model(
     """Quantize, prune and compile an encoder: image and program."""
     if scales not in SCALES:
         raise InputError(f"scales {scales!r} are unknown; they are {' or '.join(SCALES)}.")
+    if dump_after is not None and dump_after not in PASSES:
+        raise InputError(f"pass {dump_after!r} is unknown; it is one of {', '.join(PASSES)}.")
     look_at(None, text, nm, nm_table, preset_name, pruner)
     config = read_configuration(preset_name, top="accelerator")
     listing_file = output.with_suffix(".txt") if listing else None
@@ -110,6 +114,12 @@ def compile_model(
     distinct({"-o": output, "the listing": listing_file, **beside}, inputs)
     require_writable(files=[output, *([listing_file] if listing_file else []), *beside.values()])
 
+    dumped: dict[str, str] = {}
+
+    def after(name: str, result: object) -> None:
+        if name == dump_after:
+            dumped[name] = str(result)
+
     def work(watch: Watch) -> tuple[CompiledModel, int, Host]:
         watch.step("loading the model")
         embedder = load(model, calibration)
@@ -118,7 +128,7 @@ def compile_model(
         embedder.require(patterns, config, count)
         sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
         watch.step("quantizing, compiling")
-        return sparse.compile(patterns, config, count, scales, calibration), count, embedder.host
+        return sparse.compile(patterns, config, count, scales, calibration, after=after), count, embedder.host
 
     compiled, count, host = watched("compile", "", work)
     files: dict[Path, bytes | str] = {output: compiled.to_bytes()}
@@ -134,8 +144,10 @@ def compile_model(
         "instructions": len(compiled.instructions), "ideal_cycles": compiled.info["ideal_cycles"],
     }  # fmt: skip
     if as_json:
-        print_json(about | {"layers": rows})
+        print_json(about | {"layers": rows} | ({"dump": dumped[dump_after]} if dump_after else {}))
         return
+    if dump_after:
+        say(dumped[dump_after].rstrip())
     cells = [
         (row["layer"], row["used"], row["encoding"], str(row["columns"]), str(row["reduction"]), str(row["passes"]),
          str(row["chunk"]), f"{row['bytes']:,}")
@@ -374,12 +386,12 @@ def estimate(
     wide = intermediate if intermediate is not None else 4 * hidden
     require_shape(
         config, tokens=tokens, layers=layers, hidden=hidden, heads=heads, intermediate=wide,
-        patterns=dict.fromkeys(LINEAR_NAMES, pattern),
+        patterns=dict.fromkeys(LINEAR.values(), pattern),
     )  # fmt: skip
     if not pattern.dense:
         config.require(pattern)
 
-    patterns = dict.fromkeys(((0, name) for name in LINEAR_NAMES), pattern)
+    patterns = dict.fromkeys((f"0.{name}" for name in LINEAR.values()), pattern)
     timing = MachineTiming(latency, bandwidth, shared)
 
     def work(watch: Watch) -> Estimate:

@@ -124,7 +124,7 @@ def prune(
     embedder.require_text_embedding()
     if embedder.source.pruned:
         complain(f"{model} is pruned already: what comes of it is compared with it, not with a dense network.")
-    patterns = read_patterns(nm, nm_table, embedder.model.layers) if nm_table else None
+    patterns = read_patterns(nm, nm_table, embedder.linears) if nm_table else None
     job = Job(
         method, pattern, tuning, aware_steps, calibration, budget, patterns, config, preset_name, embedder, output
     )  # fmt: skip
@@ -165,10 +165,11 @@ def prune(
                     report=lambda step, total, loss: progress("quantization-aware", step, total, loss),
                 )  # fmt: skip
             settings = job.settings | {"nm": pruned.name, "total_steps": pruned.steps}
+            graph = embedder.part.with_inner(pruned.encoder.to_graph()).graph
             found.append(
                 save_pruned(
-                    job.folder(pruned.name), pruned.encoder.to_model(), pruned.patterns,
-                    tokenizer, settings=settings, source=embedder.source, key=job.key,
+                    job.folder(pruned.name), embedder.network, graph, pruned.patterns, tokenizer,
+                    settings=settings, source=embedder.source, key=job.key,
                     measured={"fp32": bench.scores(pruned.encoder)},
                 )
             )  # fmt: skip
@@ -301,8 +302,10 @@ def import_model(
 
     Of a folder, everything is read and checked, what is not used is listed, and its files are copied as they are.
     """
-    from ..model.encoder_shape import encoder_part
+    from ..compiler.limits import sizes_of
     from ..model.families import FAMILIES, load_network
+    from ..model.operations import Activate
+    from ..model.part import accelerator_part
 
     require_writable(folders=[folder])
     names = ("config.json", "model.safetensors", "tokenizer.json", OWN_TABLE, DESCRIPTION)
@@ -314,14 +317,14 @@ def import_model(
     if file.is_dir():
         if output or pooling:
             raise InputError("--output and --pooling are an ONNX graph's; a folder says itself what its result is.")
-        encoder_part(load_network(file).graph)
+        accelerator_part(load_network(file).graph)
         files = {str(p.relative_to(file)): p.read_bytes() for p in _checkpoint_files(file)}
     else:
         from ..model.onnx.importer import import_onnx
         from ..model.stored import graph_files
 
         imported = import_onnx(file, output, pooling)
-        encoder_part(imported.graph)
+        accelerator_part(imported.graph)
         about |= {
             "of_output": imported.output, "left_out": list(imported.left_out), "assumed": list(imported.assumed),
             "pooling": imported.pooling, "difference_from_onnxruntime": imported.difference,
@@ -347,11 +350,11 @@ def import_model(
     if file.is_dir() and OWN_TABLE in files:
         about["table"] = str(folder / OWN_TABLE)
     network = load_network(folder)
-    encoder = encoder_part(network.graph).model
+    inner = accelerator_part(network.graph).inner
+    functions = dict.fromkeys(o.function for o in inner.operations if isinstance(o, Activate))
     about |= {
-        "family": FAMILIES.get(network.graph.name, "ONNX"), "layers": encoder.layers, "hidden": encoder.hidden,
-        "heads": encoder.heads, "intermediate": encoder.intermediate,
-        "activation": encoder.activation, "labels": len(network.labels),
+        "family": FAMILIES.get(network.graph.name, "ONNX"), **sizes_of(inner),
+        "activation": ", ".join(functions), "labels": len(network.labels),
         "unused_tensors": list(network.unused_tensors), "unused_keys": list(network.unused_keys),
     }  # fmt: skip
     if as_json:

@@ -1,4 +1,4 @@
-"""What calibration sees: every tensor of an encoder for some texts in fp32, and whether integers can hold it."""
+"""What calibration sees: every value of a graph for some texts in fp32, and whether integers can hold it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..model.bert import BertModel
 from ..model.finite import LARGEST, axes_of, require_finite
-from ..model.minilm import EPSILON
+from ..model.fp32 import EPSILON, evaluate
+from ..model.operations import Attention, Norm
+from ..model.part import Part
 from .scales import MARGIN
 
 __all__ = ["Calibration", "require_normalizable"]
@@ -78,75 +79,93 @@ def require_normalizable(
 
 
 class Calibration:
-    """All texts' tensors.
+    """All texts' values of the accelerator's part of a graph.
 
     Parameters
     ----------
-    model : BertModel
-    texts : token ids, or sums of embeddings
+    part : Part
+    texts : token ids, or values that the part begins with (sums of embeddings)
 
     Raises
     ------
     InputError
-        If there is no text, a sum of embeddings is not finite, or a tensor overflows fp32: tensor, place, value.
+        If there is no text, a sum of embeddings is not finite, or a value overflows fp32: value, place, number.
     """
 
-    def __init__(self, model: BertModel, texts: Sequence[list[int] | NDArray[np.float32]]) -> None:
+    def __init__(self, part: Part, texts: Sequence[list[int] | NDArray[np.float32]]) -> None:
         if not len(texts):
             raise InputError("there is no calibration sentence; give at least one.")
-        self.model = model
-        self.runs: list[list[dict[str, NDArray]]] = []
+        self.part = part
+        self.runs: list[dict[str, NDArray]] = []
+        graph = part.inner
+        last = next(o for o in reversed(graph.operations) if isinstance(o, Norm))
         for number, text in enumerate(texts):
             where = f"calibration text {number}"
             if isinstance(text, np.ndarray):
                 require_finite({"its sum of embeddings": text}, where, ("token", "channel"))
             with np.errstate(all="ignore"):
-                run, pooled = model.forward(text)
+                embedded = text if isinstance(text, np.ndarray) else part.embed("ids", text)
+                run = evaluate(graph, {part.begins: embedded})
             self._require_fp32(run, where)
-            if not pooled.any():
+            result = run["result"]
+            if not (result if result.ndim == 1 else result[0]).any():
                 raise InputError(
                     f"{where}: the model's output is zero, which has no direction; "
-                    f"see {model.norm_behind(model.layers - 1)}.LayerNorm.weight and its bias."
+                    f"see {' and '.join(graph.arrays(last))}."
                 )
             self.runs.append(run)
 
-    def seen(self, layer: int, name: str) -> NDArray:
-        """A tensor of all texts: shape (tokens, channels)."""
-        return np.concatenate([run[layer][name] for run in self.runs])
+    def __str__(self) -> str:
+        """One line for each value: tokens of all texts, channels, smallest, largest, deviation."""
+        lines = [f"calibration {self.part.graph.name}, {len(self.runs)} texts"]
+        for name, value in self.runs[0].items():
+            if value.ndim == 2:
+                values = self.seen(name)
+                shape = ", ".join(map(str, values.shape))
+                lines.append(f"  {name} ({shape}) from {values.min():.6g} to {values.max():.6g}, {values.std():.6g}")
+        return "\n".join(lines) + "\n"
 
-    def largest_scores(self, layer: int, common: NDArray) -> NDArray[np.float64]:
+    def seen(self, name: str) -> NDArray:
+        """A value of all texts: shape (tokens, channels)."""
+        return np.concatenate([run[name] for run in self.runs])
+
+    def largest_scores(self, attention: Attention, common: NDArray) -> NDArray[np.float64]:
         """The largest magnitude of each head's scores, natural units, with `common` taken from all keys."""
-        heads = self.model.heads
+        heads, (query_name, key_name, _) = attention.heads, attention.inputs
         found = np.zeros(heads)
         for run in self.runs:
-            query, key = run[layer]["query"].astype(np.float64), run[layer]["key"] - common
+            query, key = run[query_name].astype(np.float64), run[key_name] - common
             q, k = (t.reshape(len(t), heads, -1).transpose(1, 0, 2) for t in (query, key))
             found = np.maximum(found, np.abs(q @ k.transpose(0, 2, 1)).max((1, 2)) / math.sqrt(q.shape[-1]))
         return found
 
-    def blame(self, layer: int, large: bool) -> str:
-        """The tensor up to a layer whose values are the largest, or are nowhere large: tensor, place and value."""
-        later = tuple(f"encoder.layer.{i}." for i in range(layer + 1, self.model.layers))
+    def blame(self, name: str, large: bool) -> str:
+        """The tensor up to a value that is the largest, or that is nowhere large: tensor, place and value."""
+        graph = self.part.graph
+        place_of = {o.name: i for i, o in enumerate(graph.operations)}
         found = {
-            n: np.abs(t) for n, t in self.model.tensors.items()
-            if t.size and t.any() and not n.startswith(later) and np.issubdtype(t.dtype, np.floating)
-        }  # fmt: skip
+            n: np.abs(t)
+            for o in graph.operations[: place_of[name] + 1]
+            for n, t in graph.arrays(o).items()
+            if t.size and t.any()
+        }
+        if not found:
+            return ""
         peaks = {n: float(t.max()) for n, t in found.items()}
-        name = max(peaks, key=lambda n: peaks[n]) if large else min(peaks, key=lambda n: peaks[n])
-        place = [int(i) for i in np.unravel_index(int(found[name].argmax()), found[name].shape)]
-        where = ", ".join(f"{axis} {i}" for axis, i in zip(axes_of(found[name]), place, strict=True))
+        tensor = max(peaks, key=lambda n: peaks[n]) if large else min(peaks, key=lambda n: peaks[n])
+        place = [int(i) for i in np.unravel_index(int(found[tensor].argmax()), found[tensor].shape)]
+        where = ", ".join(f"{axis} {i}" for axis, i in zip(axes_of(found[tensor]), place, strict=True))
         if large:
-            return f"; the largest weight up to here is {name}, {where}: {peaks[name]:.3g}"
-        return f"; of the tensors up to here {name} has the smallest values: {peaks[name]:.3g} at most, in {where}"
+            return f"; the largest weight up to here is {tensor}, {where}: {peaks[tensor]:.3g}"
+        return f"; of the tensors up to here {tensor} has the smallest values: {peaks[tensor]:.3g} at most, in {where}"
 
-    def _require_fp32(self, run: list[dict[str, NDArray]], where: str) -> None:
-        """Raise where the first tensor overflows, in the order they are computed."""
-        for layer, tensors in enumerate(run):
-            for name, values in tensors.items():
-                if np.isfinite(values).all():
-                    continue
-                token, channel = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
-                raise InputError(
-                    f"{where}: layer {layer}, {name}, token {token}, channel {channel}, is {values[token, channel]}: "
-                    f"fp32 ends at {LARGEST:.3g}{self.blame(layer, True)}."
-                )
+    def _require_fp32(self, run: dict[str, NDArray], where: str) -> None:
+        """Raise where the first value overflows, in the order they are computed."""
+        for name, values in run.items():
+            if values.ndim != 2 or np.isfinite(values).all():
+                continue
+            token, channel = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
+            raise InputError(
+                f"{where}: {name}, token {token}, channel {channel}, is {values[token, channel]}: "
+                f"fp32 ends at {LARGEST:.3g}{self.blame(name, True)}."
+            )

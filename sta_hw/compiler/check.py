@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..model.bert import BertModel
+from ..model.fp32 import value_of
+from ..model.graph import Graph
 from .calibration import Calibration
-from .parameters import QuantizedEncoder
 from .stepwise import Integers
 
 __all__ = ["LEAST_COSINE", "require_faithful"]
@@ -28,29 +28,36 @@ def cosine(found: NDArray, exact: NDArray) -> float:
     return float(found @ exact) / lengths if lengths else 0.0
 
 
-def require_faithful(model: BertModel, calibration: Calibration, encoder: QuantizedEncoder) -> None:
+def _pool(graph: Graph, outputs: NDArray) -> NDArray:
+    """All tokens' outputs, (tokens, width), to one, as the graph's end says; the first, if it does not pool."""
+    last = graph.by_name[graph.operations[-1].inputs[0]]
+    return outputs[0] if len(graph.shapes[last.name]) == 2 else value_of(last, outputs)
+
+
+def require_faithful(calibration: Calibration, quantized: Graph) -> None:
     """Check that the integers' outputs are fp32's, but for what eight bits cost: pooled, and of all tokens together.
 
     Raises
     ------
     InputError
-        Names the worst text, its cosine and the limit; the step that costs most of it (alone in integers, or, where
-        none does alone, alone in real numbers), where it is furthest off, by token, channel and values; and the
+        Names the worst text, its cosine and the limit; the operation that costs most of it (alone in integers, or,
+        where none does alone, alone in real numbers), where it is furthest off, by token, channel and values; and the
         model's largest weight.
     """
-    texts = _spread([run[0]["embedded"] for run in calibration.runs])
-    integers = Integers(model, encoder, [calibration.runs[t][0]["embedded"] for t in texts])
+    graph, begins = calibration.part.inner, calibration.part.begins
+    texts = _spread([run[begins] for run in calibration.runs])
+    integers = Integers(graph, quantized, [calibration.runs[t][begins] for t in texts])
     found = integers.run()
     worst, least = 0, 1.0
     for text, output in zip(texts, np.split(found[integers.last], integers.ends), strict=True):
-        exact = calibration.runs[text][-1]["output"]
-        each = min(cosine(model.pool(output), model.pool(exact)), cosine(output, exact))
+        exact = calibration.runs[text][integers.last]
+        each = min(cosine(_pool(graph, output), _pool(graph, exact)), cosine(output, exact))
         worst, least = (text, each) if each < least else (worst, least)
     if least < LEAST_COSINE:
-        why = _blame(Integers(model, encoder, [calibration.runs[worst][0]["embedded"]]))
+        why = _blame(Integers(graph, quantized, [calibration.runs[worst][begins]]))
         raise InputError(
             f"calibration text {worst}: the cosine of the integers' output with fp32's is {least:.4f}, and "
-            f"{LEAST_COSINE} is the limit; {why}{calibration.blame(model.layers, True)}."
+            f"{LEAST_COSINE} is the limit; {why}{calibration.blame(integers.last, True)}."
         )
 
 
@@ -71,7 +78,7 @@ def _blame(integers: Integers) -> str:
 
     def left(found: Mapping[str, NDArray]) -> float:
         """What is left of the output."""
-        pooled = (integers.model.pool(each[integers.last]) for each in (found, exact))
+        pooled = (_pool(integers.graph, each[integers.last]) for each in (found, exact))
         return cosine(*pooled)
 
     alone = {step: integers.run({step}) for step in exact}

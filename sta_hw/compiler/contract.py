@@ -80,7 +80,7 @@ def _tensors(model: CompiledModel) -> dict[str, Tensor]:
     rows = model.config.rows
     lines = model.packing.tiles * rows
     texts = math.ceil(len(model.packing.texts) / rows) * rows
-    address, width, _ = model.info["buffers"]["x16"]
+    address, width, _ = model.info["buffers"][model.info["outputs"]]
     return {
         "input": Tensor(model.input_address, lines, model.info["input_width"], rows),
         "pooled": Tensor(model.output_address, texts, model.hidden, rows),

@@ -18,7 +18,7 @@ def quantize_embedded(embedded: NDArray, scale: float) -> tuple[NDArray[np.int64
     ----------
     embedded : float, shape (tokens, hidden)
     scale : float
-        `QuantizedEncoder.embedded_scale`. 0: only a LayerNorm reads them, which sees neither a token's mean nor
+        `IntegerInput.scale`. 0: only a LayerNorm reads them, which sees neither a token's mean nor
         its scale, so each is centred and fills the 16 bits whatever it holds.
 
     Raises

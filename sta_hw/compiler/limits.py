@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import TypedDict
 
 from ..errors import InputError
+from ..model.graph import Graph
+from ..model.operations import Activate, Attention
 from ..spec.config import Config
 from ..spec.isa import COMMON
 from ..spec.patterns import Pattern
 from .schedule import RING_SHARE
 
-__all__ = ["most", "require_program", "require_shape", "shape_problems"]
+__all__ = ["Sizes", "most", "require_program", "require_shape", "shape_problems", "sizes_of"]
 
 _LAYERS, _TOKENS = 10_000, 1 << 20
 """Sizes of a model beyond which a question is a mistake."""
@@ -19,6 +22,23 @@ _IMAGE = 1 << 32
 """Bytes that an address of the instruction set reaches."""
 _COUNT = 1 << dict(COMMON)["wait_products"]
 """Products that an instruction can wait for; LOADs and LayerNorms likewise."""
+
+
+class Sizes(TypedDict):
+    """A network's sizes, as these functions take them."""
+
+    layers: int
+    hidden: int
+    heads: int
+    intermediate: int
+
+
+def sizes_of(graph: Graph) -> Sizes:
+    """A graph's sizes: of its attention, and of what its activations take."""
+    attentions = [o for o in graph.operations if isinstance(o, Attention)]
+    hidden = int(graph.shapes[attentions[0].name][-1])
+    inner = [int(graph.shapes[o.name][-1]) for o in graph.operations if isinstance(o, Activate)]
+    return Sizes(layers=graph.layers, hidden=hidden, heads=attentions[0].heads, intermediate=max(inner, default=hidden))
 
 
 def shape_problems(
@@ -54,7 +74,7 @@ def shape_problems(
             lower = max(1, round(width / config.groups)) * config.groups
             problems.append(f"{label} {width} is no multiple of groups = {config.groups}; the nearest is {lower}.")
     for name, pattern in (patterns or {}).items():
-        reduction = intermediate if name == "output.dense" else hidden
+        reduction = intermediate if name.endswith("output.dense") and "attention" not in name else hidden
         words = config.groups * math.ceil(reduction / config.groups) * pattern.density
         if words > config.weight_words * RING_SHARE:
             wanted = 1 << (math.ceil(words / RING_SHARE) - 1).bit_length()

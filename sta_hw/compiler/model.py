@@ -113,7 +113,7 @@ class CompiledModel:
 
     def outputs(self, image: NDArray[np.uint8], text: int = 0) -> NDArray[np.float64]:
         """The outputs of a text's tokens in an image after the run, from their 16 bits: shape (tokens, hidden)."""
-        packing, (address, width, _) = self.packing, self.info["buffers"]["x16"]
+        packing, (address, width, _) = self.packing, self.info["buffers"][self.info["outputs"]]
         rows, tiles, place = packing.rows, packing.tiles, packing.texts[text]
         raw = image[address : address + 2 * tiles * rows * width].view("<i2").reshape(tiles, width, rows)
         found = raw.transpose(0, 2, 1).reshape(tiles * rows, width)[place.first : place.end]

@@ -17,16 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..formats.nm import stream_lengths
+from ..model.graph import Graph, layer_of
 from ..spec.config import Config
 from ..spec.isa import INSTRUCTION_BYTES, Instruction, Opcode, layout_of
 from ..spec.patterns import Pattern
-from .encoder import check_shape, lower
+from .encoder import check_shape
 from .image import Image
+from .lower import lower
 from .lower.state import Lowering
 from .packing import Packing
-from .parameters import LinearParameters, QuantizedEncoder
-from .quantize import shape_encoder
+from .parameters import LinearParameters
 from .schedule import Scheduled, order
+from .shapes import shape_graph
 
 __all__ = ["Outline", "outline_encoder"]
 
@@ -82,10 +84,10 @@ class _EmptyImage(Image):
 class _Outlining(Lowering):
     """A lowering that cuts loops short, notes what does not fit and lays out no contents."""
 
-    def __init__(self, encoder: QuantizedEncoder, config: Config, tokens: int, whole: bool) -> None:
+    def __init__(self, graph: Graph, config: Config, tokens: int, whole: bool) -> None:
         self.whole = whole
         self.problems: list[str] = []
-        super().__init__(encoder, config, Packing.aligned([tokens], config.rows))
+        super().__init__(graph, config, Packing.aligned([tokens], config.rows))
         self.kept = [tile for tile, _ in self.repeat(self.tiles, 1)]
 
     def new_image(self) -> Image:
@@ -129,7 +131,7 @@ def outline_encoder(
     heads: int,
     layers: int,
     intermediate: int,
-    patterns: Mapping[tuple[int, str], Pattern],
+    patterns: Mapping[str, Pattern],
     config: Config,
     tokens: int,
     *,
@@ -140,8 +142,8 @@ def outline_encoder(
 
     Parameters
     ----------
-    patterns : mapping of (layer, name) to Pattern
-        Layers that are not in it are dense.
+    patterns : mapping of linear operations' names to Pattern
+        Those that are not in it are dense.
     alike : bool
         All layers have the patterns of the first one; then two are kept, and the second stands for all but the first.
     whole : bool
@@ -154,10 +156,11 @@ def outline_encoder(
     """
     kept = min(layers, 2) if alike and not whole else layers
     if alike:
-        patterns = {(i, name): p for (layer, name), p in patterns.items() if layer == 0 for i in range(kept)}
-    encoder = shape_encoder(hidden, heads, kept, intermediate, patterns)
-    check_shape(encoder, config, tokens)
-    low = _Outlining(encoder, config, tokens, whole)
+        first = {n.partition(".")[2]: p for n, p in patterns.items() if layer_of(n) == 0}
+        patterns = {f"{i}.{name}": p for name, p in first.items() for i in range(kept)}
+    graph = shape_graph(hidden, heads, kept, intermediate, patterns)
+    check_shape(graph, config, tokens)
+    low = _Outlining(graph, config, tokens, whole)
     if kept < layers:
         low.layer_weights = [1.0, layers - 1.0]
     buffers = low.image.size

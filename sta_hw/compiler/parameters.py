@@ -1,8 +1,7 @@
-"""What quantization gives: integer parameters of linear layers, LayerNorms, layers and a whole encoder."""
+"""What quantization gives: integer parameters of linear operations and LayerNorms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..spec.patterns import Pattern
 
-__all__ = ["POOL_FACTOR", "Ints", "LayerParameters", "LinearParameters", "NormParameters", "QuantizedEncoder"]
+__all__ = ["POOL_FACTOR", "Ints", "LinearParameters", "NormParameters"]
 
 POOL_FACTOR = 15.0
 """Pooled results are in units of the last 8-bit scale over this."""
@@ -49,60 +48,3 @@ class NormParameters:
     shift: Ints
     multiplier: Ints
     wide_scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class LayerParameters:
-    """One encoder layer.
-
-    Attributes
-    ----------
-    score_multiplier, score_shift : int64 arrays, shape (heads,)
-        Requantization of the products of queries and keys.
-    coarse : int64 array, shape (heads,)
-        1 where scores have 3 fraction bits instead of 6.
-    gain : int64 array, shape (heads,)
-        The context's scale is the value's over ``2**gain``.
-    """
-
-    linear: Mapping[str, LinearParameters]
-    score_multiplier: Ints
-    score_shift: Ints
-    coarse: Ints
-    gain: Ints
-    table: NDArray[np.int16]
-    norm1: NormParameters
-    norm2: NormParameters
-
-
-@dataclass(frozen=True)
-class QuantizedEncoder:
-    """A whole encoder in integers.
-
-    Attributes
-    ----------
-    embedded_scale : float
-        Of the 16-bit sum of embeddings that the host stores; 0 if each token has its own (sta_hw/compiler/embedded.py).
-    output_scale : float
-        Of the pooled output before division by `POOL_FACTOR`.
-    embedding_norm : NormParameters
-        Of the LayerNorm before the first products; a layer's `norm1` and `norm2` lie between its attention and
-        feed-forward products, and behind its last sum.
-    norm_first : bool
-        The residual stream is the sums, as in ViT; else the LayerNorms' results, as in BERT.
-    projection : two LinearParameters or None
-        Of ELECTRA's linear layer between the embeddings' LayerNorm and the first layer, to 8 and to 16 bits.
-    pooling : str
-        ``mean`` or ``first``.
-    """
-
-    layers: tuple[LayerParameters, ...]
-    embedding_norm: NormParameters
-    embedded_scale: float
-    output_scale: float
-    hidden: int
-    heads: int
-    intermediate: int
-    norm_first: bool = False
-    pooling: str = "mean"
-    projection: tuple[LinearParameters, LinearParameters] | None = None

@@ -1,4 +1,4 @@
-"""One-shot pruning of an encoder to N:M that keeps what it computes, in numpy: SparseGPT towards the dense network.
+"""One-shot pruning of a graph to N:M that keeps what it computes, in numpy: SparseGPT towards the dense network.
 
 Weights (columns, reduction) are pruned layer after layer, each for the inputs that the pruned layers before it give
 (Frantar and Alistarh, arXiv 2301.00774, section 3.3, algorithm 1; N:M: section 3.4). Calibration is asymmetric, as in
@@ -8,10 +8,9 @@ inputs.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -21,8 +20,11 @@ from numpy.typing import NDArray
 from ..cache import cache_folder, keep, kept
 from ..errors import InputError
 from ..formats.nm import keep_mask, prune, satisfies
-from ..model.bert import BertModel, Product
 from ..model.finite import require_finite
+from ..model.fp32 import value_of
+from ..model.graph import Graph
+from ..model.operations import Linear
+from ..model.part import Part, accelerator_part
 from ..spec.patterns import Pattern
 
 __all__ = [
@@ -129,21 +131,21 @@ def toward_dense(weights: Floats, inputs: InputStatistics, ridge: float = RIDGE)
 
 
 def prune_model(
-    model: BertModel,
-    patterns: Mapping[tuple[int, str], Pattern],
+    graph: Graph,
+    patterns: Mapping[str, Pattern],
     calibration: Sequence[list[int] | NDArray[np.float32]],
     *,
     method: str = "sparsegpt",
     report: Callable[[str], None] = lambda _: None,
-) -> BertModel:
-    """Prune the linear layers that have a pattern with M above 1; biases take the mean that is left.
+) -> Graph:
+    """Prune the linear operations that have a pattern with M above 1; biases take the mean that is left.
 
-    Layers whose weights satisfy their pattern already stay as they are. A matrix of 384 x 1,536 takes about half
+    Those whose weights satisfy their pattern already stay as they are. A matrix of 384 x 1,536 takes about half
     a second; all of all-MiniLM-L6-v2 with 384 sentences a quarter of a minute.
 
     Parameters
     ----------
-    patterns : N:M by (layer, name)
+    patterns : N:M by name
     calibration : token ids of texts, or sums of embeddings
         Not looked at by ``magnitude``.
     method : str
@@ -152,94 +154,107 @@ def prune_model(
     Raises
     ------
     InputError
-        If the method is unknown, there is no calibration text, a weight is not finite, or inputs are beyond 1e15.
+        If the method is unknown, there is no calibration text, a weight is not finite, or inputs are beyond 1e15; and
+        what `accelerator_part` raises.
     """
     if method not in METHODS:
         raise InputError(f"pruning method {method!r} is unknown; it is {' or '.join(METHODS)}.")
-    require_finite(model.tensors, "the model")
+    require_finite(graph.tensors, "the model")
     wanted = {
-        key: pattern
-        for key, pattern in patterns.items()
-        if pattern.m > 1 and not satisfies(model.linear(*key)[0], pattern)
+        name: pattern
+        for name, pattern in patterns.items()
+        if pattern.m > 1 and not satisfies(graph.linears[name].weight, pattern)
     }
     if method == "magnitude" or not wanted:
-        return model.replaced({key: prune(model.linear(*key)[0], pattern) for key, pattern in wanted.items()})
+        return graph.with_weights({name: prune(graph.linears[name].weight, p) for name, p in wanted.items()})
     if not calibration:
         raise InputError("there is no calibration text; SparseGPT needs at least one.")
     with np.errstate(all="ignore"):  # what overflows is refused by name
-        return model.with_tensors(_pruned_tensors(model, wanted, calibration, report))
+        return graph.replaced(_pruned(accelerator_part(graph), wanted, calibration, report))
 
 
-def _pruned_tensors(
-    model: BertModel, wanted: Mapping[tuple[int, str], Pattern], calibration: Sequence[list[int] | NDArray[np.float32]],
+def _pruned(
+    part: Part, wanted: Mapping[str, Pattern], calibration: Sequence[list[int] | NDArray[np.float32]],
     report: Callable[[str], None],
-) -> dict[str, NDArray]:  # fmt: skip
-    """All tensors, layer after layer pruned with SparseGPT."""
-    tensors = dict(model.tensors)
-    runs, dense_runs = ([model.products(ids, keep=False) for ids in calibration] for _ in range(2))
-    stops, dense_stops = ([next(run) for run in started] for started in (runs, dense_runs))
-    bounds = np.cumsum([len(stop.value) for stop in stops])[:-1]
-    while stops:
-        layer, names = stops[0].layer, stops[0].names
-        report(f"pruning layer {layer}: {names[0]}")
-        value, dense_value = (np.concatenate([stop.value for stop in at]) for at in (stops, dense_stops))
-        for values in (value, dense_value):
-            largest = float(np.abs(values).max())
-            if not largest < _LARGEST_INPUT:
-                raise InputError(
-                    f"pruning encoder.layer.{layer}.{names[0]}: its inputs reach {largest:.3g}, and their squares are "
-                    f"summed in fp32; {_LARGEST_INPUT:g} is the limit. Magnitudes alone need no inputs."
-                )
-        inputs: InputStatistics | None = None
-        results, dense_results = [], []
-        for name in names:
-            weight, bias = model.linear(layer, name)
-            dense_results.append(dense_value @ weight.T + bias)
-            if pattern := wanted.get((layer, name)):
+) -> dict[str, Linear]:  # fmt: skip
+    """Linear operations pruned with SparseGPT, one after the other; all texts go through the graph in step."""
+    graph = part.inner
+    embedded = [given if isinstance(given, np.ndarray) else part.embed("ids", given) for given in calibration]
+    bounds = np.cumsum([len(e) for e in embedded])[:-1]
+    # Every text's values, in the pruned network and in the dense one.
+    values, dense_values = ({part.begins: list(embedded)} for _ in range(2))
+    left = {name: sum(o.inputs.count(name) for o in graph.operations) for name in graph.by_name}
+    found: dict[str, Linear] = {}
+    source, inputs = "", None
+    for o in graph.operations[1:]:
+        if isinstance(o, Linear) and o.name in graph.linears:
+            value, dense_value = (np.concatenate(v[o.inputs[0]]) for v in (values, dense_values))
+            if o.inputs[0] != source:  # Query, key and value share theirs.
+                source, inputs = o.inputs[0], None
+                report(f"pruning {o.name}")
+                _require_squares(next(iter(graph.arrays(o))), value, dense_value)
+            pruned = o
+            if pattern := wanted.get(o.name):
                 inputs = inputs or InputStatistics.of(value, dense_value)
-                dense = weight.astype(np.float64)
-                found, _ = prune_weights(toward_dense(dense, inputs), inputs.gram, pattern)
-                moved = bias + dense @ inputs.dense_mean - found @ inputs.mean
-                weight, bias = found.astype(np.float32), moved.astype(np.float32)
-                prefix = f"encoder.layer.{layer}.{name}"
-                tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"] = weight, bias
-            results.append(value @ weight.T + bias)
-        stops, dense_stops = _advanced(runs, results, bounds), _advanced(dense_runs, dense_results, bounds)
-    return tensors
+                dense = o.weight.astype(np.float64)
+                weight, _ = prune_weights(toward_dense(dense, inputs), inputs.gram, pattern)
+                bias = o.bias + dense @ inputs.dense_mean - weight @ inputs.mean
+                pruned = replace(o, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+                found[o.name] = pruned
+            values[o.name] = np.split(value_of(pruned, value), bounds)
+            dense_values[o.name] = np.split(value_of(o, dense_value), bounds)
+        else:
+            for own in (values, dense_values):
+                own[o.name] = [value_of(o, *given) for given in zip(*(own[i] for i in o.inputs), strict=True)]
+        for name in o.inputs:  # Of many texts, values that nothing takes any more are let go.
+            left[name] -= 1
+            if not left[name]:
+                del values[name], dense_values[name]
+    return found
+
+
+def _require_squares(tensor: str, *inputs: NDArray) -> None:
+    """Inputs whose squares fp32 can sum."""
+    for values in inputs:
+        largest = float(np.abs(values).max())
+        if not largest < _LARGEST_INPUT:
+            raise InputError(
+                f"pruning {tensor}: its inputs reach {largest:.3g}, and their squares are summed in fp32; "
+                f"{_LARGEST_INPUT:g} is the limit. Magnitudes alone need no inputs."
+            )
 
 
 def prune_model_once(
-    model: BertModel,
-    patterns: Mapping[tuple[int, str], Pattern],
+    graph: Graph,
+    patterns: Mapping[str, Pattern],
     calibration: Sequence[list[int] | NDArray[np.float32]],
     *,
     method: str = "sparsegpt",
     report: Callable[[str], None] = lambda _: None,
-) -> BertModel:
+) -> Graph:
     """What `prune_model` gives, from the cache folder if the same was pruned before.
 
-    The same are: this module's text, the model's shape and tensors, patterns, calibration, and numpy's version. What is
+    The same are: this module's text, the graph with its arrays, patterns, calibration, and numpy's version. What is
     kept is checked; a damaged file is made again.
     """
     from safetensors.numpy import load, save
 
     if method != "sparsegpt" or all(p.m == 1 for p in patterns.values()):
-        return prune_model(model, patterns, calibration, method=method, report=report)
-    shape = dataclasses.replace(model, tensors={})
+        return prune_model(graph, patterns, calibration, method=method, report=report)
     described = [
-        Path(__file__).read_text(encoding="utf-8"), np.__version__, repr(shape),
+        Path(__file__).read_text(encoding="utf-8"), np.__version__, str(graph),
         sorted((k, str(p)) for k, p in patterns.items()),
         [_named(given) for given in calibration],
     ]  # fmt: skip
-    key = _digest(model.tensors, repr(described))
+    key = _digest(graph.tensors, repr(described))
     path = cache_folder() / f"pruned-{key[:24]}.safetensors"
     data = kept(path)
     if data is None:
-        pruned = prune_model(model, patterns, calibration, method=method, report=report).tensors
-        changed = {name: np.ascontiguousarray(t) for name, t in pruned.items() if t is not model.tensors[name]}
+        pruned = prune_model(graph, patterns, calibration, method=method, report=report).tensors
+        changed = {name: np.ascontiguousarray(t) for name, t in pruned.items() if t is not graph.tensors[name]}
         data = save(changed)
         keep(path, data)
-    return model.with_tensors(model.tensors | load(data))
+    return graph.with_tensors(load(data))
 
 
 def _named(given: list[int] | NDArray[np.float32]) -> object:
@@ -251,14 +266,3 @@ def _digest(tensors: Mapping[str, NDArray], text: str) -> str:
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode() + np.ascontiguousarray(tensor).tobytes())
     return digest.hexdigest()
-
-
-def _advanced(
-    runs: Sequence[Generator[Product, list[NDArray], object]], results: Sequence[NDArray], bounds: NDArray
-) -> list[Product]:
-    """The next stop of every text after the linear layers' results, of all texts in a row; none behind the last."""
-    parts = zip(*(np.split(result, bounds) for result in results), strict=True)
-    try:
-        return [run.send(list(part)) for run, part in zip(runs, parts, strict=True)]
-    except StopIteration:
-        return []

@@ -32,15 +32,15 @@ class Estimate:
 
 
 def estimate_encoder(
-    hidden: int, heads: int, layers: int, intermediate: int, patterns: Mapping[tuple[int, str], Pattern],
+    hidden: int, heads: int, layers: int, intermediate: int, patterns: Mapping[str, Pattern],
     config: Config, tokens: int, timing: MachineTiming | None = None, *, alike: bool = False,
 ) -> Estimate:  # fmt: skip
     """Estimate an encoder of a shape; its size, and that of the program, do not matter for the time this takes.
 
     Parameters
     ----------
-    patterns : mapping of (layer, name) to Pattern
-        Layers that are not in it are dense.
+    patterns : mapping of linear operations' names to Pattern
+        Those that are not in it are dense.
     alike : bool
         All layers have the patterns of the first one.
 

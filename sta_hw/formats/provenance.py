@@ -52,12 +52,11 @@ def lines_digest(lines: Iterable[str]) -> str:
     return digest(list(lines))
 
 
-def weights_digest(model: Any) -> str:
-    """SHA-256 of a model: its tensors by name, type, shape and value, and every other field of its dataclass."""
-    others = {f.name: repr(getattr(model, f.name)) for f in dataclasses.fields(model) if f.name != "tensors"}
-    found = hashlib.sha256(digest(others).encode())
-    for name in sorted(model.tensors):
-        tensor = np.ascontiguousarray(model.tensors[name])
+def weights_digest(graph: Any) -> str:
+    """SHA-256 of a graph: its operations in words, and its tensors by name, type, shape and value."""
+    found = hashlib.sha256(str(graph).encode())
+    for name in sorted(graph.tensors):
+        tensor = np.ascontiguousarray(graph.tensors[name])
         found.update(f"{name}\0{tensor.dtype.str}{tensor.shape}\0".encode())
         found.update(tensor.reshape(-1).view(np.uint8).data)
     return found.hexdigest()
@@ -70,12 +69,12 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return digest({k: v for k, v in described.items() if k not in ("padding", "truncation")})
 
 
-def text_table(patterns: Mapping[tuple[int, str], Pattern]) -> dict[str, str]:
+def text_table(patterns: Mapping[str, Pattern]) -> dict[str, str]:
     """N:M by ``LAYER.NAME``, as tables on disk have it."""
-    return {f"{layer}.{name}": str(pattern) for (layer, name), pattern in patterns.items()}
+    return {name: str(pattern) for name, pattern in patterns.items()}
 
 
-def patterns_digest(patterns: Mapping[tuple[int, str], Pattern]) -> str:
+def patterns_digest(patterns: Mapping[str, Pattern]) -> str:
     """SHA-256 of the N:M of every layer."""
     return digest(text_table(patterns))
 

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from ..compiler.encoder import compile_encoder
 from ..compiler.image import Image
+from ..compiler.integers import IntegerActivate, IntegerAttention, IntegerLinear, IntegerNorm
 from ..compiler.limits import require_shape
-from ..compiler.parameters import LinearParameters
-from ..compiler.quantize import shape_encoder
+from ..compiler.shapes import shape_graph
 from ..errors import InputError
 from ..formats import encode, prune
 from ..host import beats
 from ..host.products import Product, Requantization
-from ..model.bert import LINEAR_NAMES
+from ..model.families.layers import LINEAR
+from ..model.operations import Operation
 from ..reference.decoder import decoded_beats
 from ..reference.program import run_program
 from ..reference.softmax import softmax_row
@@ -159,34 +160,38 @@ def _encoder_layer(config: Config, hidden: int, heads: int) -> ProgramVectors:
     """One encoder layer, its weights random whole numbers; raises InputError if the hardware cannot hold it."""
     rng = np.random.default_rng(14)
     sparse = [p for p in config.patterns if p.m > 1]
-    names = [(0, name) for name in LINEAR_NAMES]
-    patterns = {key: sparse[i % len(sparse)] if sparse and i % 3 else DENSE for i, key in enumerate(names)}
-    require_shape(config, tokens=3, layers=1, hidden=hidden, heads=heads, intermediate=hidden,
-                  patterns={name: patterns[0, name] for name in LINEAR_NAMES})  # fmt: skip
-    shape = shape_encoder(hidden, heads, 1, hidden, patterns)
+    names = list(LINEAR.values())
+    patterns = {n: sparse[i % len(sparse)] if sparse and i % 3 else DENSE for i, n in enumerate(names)}
+    require_shape(config, tokens=3, layers=1, hidden=hidden, heads=heads, intermediate=hidden, patterns=patterns)
+    shape = shape_graph(hidden, heads, 1, hidden, {f"0.{name}": p for name, p in patterns.items()})
 
-    def filled(linear: LinearParameters) -> LinearParameters:
-        columns = len(linear.weights)
-        weights = prune(rng.integers(-128, 128, linear.weights.shape).astype(np.int8), linear.pattern)
-        return dataclasses.replace(
-            linear, weights=weights, bias=rng.integers(-5000, 5000, columns),
+    def linear(o: IntegerLinear) -> IntegerLinear:
+        p, columns = o.parameters, len(o.weight)
+        weights = prune(rng.integers(-128, 128, p.weights.shape).astype(np.int8), p.pattern)
+        return IntegerLinear.of(o, dataclasses.replace(
+            p, weights=weights, bias=rng.integers(-5000, 5000, columns),
             multiplier=rng.integers(1 << 14, 1 << 16, columns), shift=rng.integers(0, 2, columns),
             second=rng.integers(1 << 14, 1 << 16, columns),
-        )  # fmt: skip
+        ))  # fmt: skip
 
-    def norm(old):
-        return dataclasses.replace(
-            old, scale=rng.integers(1 << 8, 1 << 12, hidden), shift=rng.integers(-300, 300, hidden),
+    def norm(o: IntegerNorm) -> IntegerNorm:
+        return IntegerNorm.of(o, dataclasses.replace(
+            o.parameters, scale=rng.integers(1 << 8, 1 << 12, hidden), shift=rng.integers(-300, 300, hidden),
             multiplier=rng.integers(1 << 10, 1 << 14, hidden),
-        )  # fmt: skip
+        ))  # fmt: skip
 
-    layer = shape.layers[0]
-    layer = dataclasses.replace(
-        layer, linear={name: filled(linear) for name, linear in layer.linear.items()},
-        score_multiplier=rng.integers(1 << 14, 1 << 15, heads), table=rng.integers(-128, 128, 256).astype(np.int16),
-        norm1=norm(layer.norm1), norm2=norm(layer.norm2),
-    )  # fmt: skip
-    quantized = dataclasses.replace(shape, layers=(layer,), embedding_norm=norm(shape.embedding_norm))
+    def filled(o: Operation) -> Operation:
+        if isinstance(o, IntegerLinear):
+            return linear(o)
+        if isinstance(o, IntegerNorm):
+            return norm(o)
+        if isinstance(o, IntegerAttention):
+            return dataclasses.replace(o, score_multiplier=rng.integers(1 << 14, 1 << 15, heads))
+        if isinstance(o, IntegerActivate):
+            return dataclasses.replace(o, table=rng.integers(-128, 128, 256).astype(np.int16))
+        return o
+
+    quantized = shape.replaced({o.name: filled(o) for o in shape.operations})
     program = compile_encoder(quantized, config, 3)
     image = program.image.copy()
     size = 2 * hidden * config.rows

@@ -56,8 +56,8 @@ def require_finite(tensors: Mapping[str, NDArray], where: str, axes: Sequence[st
         raise InputError("\n".join(problems))
 
 
-def require_rows(ids: Sequence[int], words: int, positions: int) -> None:
-    """Check that every token has an embedding.
+def require_rows(ids: Sequence[int], table: str, words: int, positions: int | None) -> None:
+    """Check that every token has an embedding, in the `table` of that name with so many rows.
 
     Raises
     ------
@@ -66,11 +66,11 @@ def require_rows(ids: Sequence[int], words: int, positions: int) -> None:
     """
     if not len(ids):
         raise InputError("the text has no tokens; there must be at least one.")
-    if len(ids) > positions:
+    if positions is not None and len(ids) > positions:
         raise InputError(f"the text has {len(ids)} tokens; the model takes {positions}.")
     for place, token in enumerate(ids):
         if not 0 <= token < words:
             raise InputError(
-                f"token {place} of the text has the id {token}, but embeddings.word_embeddings.weight has {words} "
+                f"token {place} of the text has the id {token}, but {table} has {words} "
                 f"rows, 0 to {words - 1}; the tokenizer is another model's, or was extended without resizing the table."
             )

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .operations import Embed, Operation, Output, Shape, ShapeError
+from .operations import Array, Embed, Linear, Operation, Output, Shape, ShapeError
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "layer_of"]
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a value belongs to, which its name begins with (``3.context``); None outside the layers."""
+    first, _, rest = name.partition(".")
+    return int(first) if rest and first.isascii() and first.isdecimal() else None
 
 
 def _text(value: object) -> str:
@@ -30,10 +37,14 @@ class Graph:
     ----------
     name : str
     operations : tuple of Operation, in program order
+    sources : dict
+        What the checkpoint calls an array, by operation and field (``0.context.weight``); where it is not in here,
+        it has that name itself.
     """
 
     name: str
     operations: tuple[Operation, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[str, Operation]:
@@ -86,13 +97,66 @@ class Graph:
             raise InputError("\n".join(f"{self.name}: {p}" for p in problems))
         return self
 
+    @cached_property
+    def _takers(self) -> dict[str, list[Operation]]:
+        found: dict[str, list[Operation]] = {}
+        for o in self.operations:
+            for name in dict.fromkeys(o.inputs):
+                found.setdefault(name, []).append(o)
+        return found
+
     def takers(self, name: str) -> list[Operation]:
         """The operations that take a value."""
-        return [o for o in self.operations if name in o.inputs]
+        return self._takers.get(name, [])
 
     def replaced(self, changed: Mapping[str, Operation]) -> Graph:
         """The same graph with some operations in others' place, by name."""
-        return Graph(self.name, tuple(changed.get(o.name, o) for o in self.operations))
+        return replace(self, operations=tuple(changed.get(o.name, o) for o in self.operations))
+
+    @cached_property
+    def layers(self) -> int:
+        """The number of layers."""
+        return 1 + max((n for o in self.operations if (n := layer_of(o.name)) is not None), default=-1)
+
+    @cached_property
+    def linears(self) -> dict[str, Linear]:
+        """The layers' linear operations, which N:M tables name."""
+        return {o.name: o for o in self.operations if isinstance(o, Linear) and layer_of(o.name) is not None}
+
+    def linear(self, name: str) -> Linear:
+        """The linear operation of a name."""
+        found = self.by_name[name]
+        assert isinstance(found, Linear)
+        return found
+
+    def arrays(self, operation: Operation) -> dict[str, Array]:
+        """An operation's arrays, by the checkpoint's names."""
+        found = {f"{operation.name}.{k}": v for k, v in operation.attributes().items() if isinstance(v, np.ndarray)}
+        return {self.sources.get(name, name): array for name, array in found.items()}
+
+    @cached_property
+    def tensors(self) -> dict[str, Array]:
+        """All arrays, by the checkpoint's names."""
+        return {name: array for o in self.operations for name, array in self.arrays(o).items()}
+
+    def with_tensors(self, tensors: Mapping[str, Array]) -> Graph:
+        """The same operations with other arrays, named as `tensors` has them; what is not given stays."""
+        changed: dict[str, Operation] = {}
+        for o in self.operations:
+            fields: dict[str, Any] = {
+                k: tensors[name] for k, v in o.attributes().items()
+                if isinstance(v, np.ndarray)
+                and tensors.get(name := self.sources.get(f"{o.name}.{k}", f"{o.name}.{k}"), v) is not v
+            }  # fmt: skip
+            if fields:
+                changed[o.name] = replace(o, **fields)
+        return self.replaced(changed)
+
+    def with_weights(self, weights: Mapping[str, np.ndarray]) -> Graph:
+        """The same with other weights of linear operations, by name."""
+        return self.replaced(
+            {n: replace(self.linears[n], weight=np.asarray(w, np.float32)) for n, w in weights.items()}
+        )
 
     @property
     def most_tokens(self) -> int | None:

@@ -35,11 +35,14 @@ class Tensors:
         For messages.
     left : dict
         Pattern of names: why tensors of such names are not needed.
+    prefixed : dict
+        By name: what the file has, where that is another.
     """
 
     found: dict[str, Array]
     path: Path
     left: dict[str, str] = field(default_factory=dict)
+    prefixed: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _taken: set[str] = field(default_factory=set)
 
@@ -75,6 +78,7 @@ class Tensors:
             where = f"holds {' and '.join(sorted(places))}" if places else f"holds no {anchor}"
             raise InputError(f"{self.path} {where}; one network of the family config.json says is expected.")
         prefix = places[0].removesuffix(anchor)
+        self.prefixed = {n.removeprefix(prefix): n for n in self.found if prefix and n.startswith(prefix)}
         self.found = {n.removeprefix(prefix): array for n, array in self.found.items()}
 
     def leave(self, reasons: dict[str, str]) -> None:

@@ -42,7 +42,7 @@ def compare(model: CompiledModel, got: NDArray[np.uint8], expected: NDArray[np.u
     Raises
     ------
     CheckError
-        At the first byte that differs: buffer, tile, column, row, expected, got.
+        At the first byte that differs: the value that was stored there last, buffer, tile, column, row, expected, got.
     """
     wrong = np.flatnonzero(got != expected)
     if not len(wrong):
@@ -54,5 +54,7 @@ def compare(model: CompiledModel, got: NDArray[np.uint8], expected: NDArray[np.u
         offset = first - address
         if 0 <= offset < model.packing.tiles * rows * width * size:
             column, row = offset // (rows * size) % width, offset // size % rows
-            place = f"buffer {name}, tile {offset // (rows * size * width)}, row {row}, column {column}"
+            held = [v["value"] for v in model.info.get("values", {}).values() if name in v["buffers"]]
+            what = f"{held[-1]} (buffer {name})" if held else f"buffer {name}"
+            place = f"{what}, tile {offset // (rows * size * width)}, row {row}, column {column}"
     raise CheckError(f"{place}: expected {expected[first]}, got {got[first]} ({len(wrong)} bytes differ)")

@@ -14,6 +14,7 @@ from ..formats import encode, prune
 from ..host.board import BoardLink
 from ..host.engine_board import EngineLink
 from ..host.products import Product, Requantization
+from ..model.part import accelerator_part
 from ..model.random import mixed_patterns, random_ids, random_model
 from ..reference.program import run_program
 from ..spec.config import Config
@@ -65,7 +66,7 @@ def _test_encoder(config: Config, link: BoardLink) -> dict[str, int]:
     model = random_model(1, hidden=hidden, heads=heads, intermediate=2 * hidden)
     sparse = mixed_patterns([Pattern(2, 4), DENSE])
     program = compile_encoder(quantize(model, [random_ids(0, 12)], sparse), config, _TOKENS)
-    embedded = model.embed(random_ids(1, _TOKENS))
+    embedded = accelerator_part(model).embed("ids", random_ids(1, _TOKENS))
     expected = run_program(program.with_input(embedded), program.program_address, config)
     outcome = BoardBackend(config, link).run(program, embedded)
     compare(program, outcome.image, expected)

@@ -15,9 +15,9 @@ from ..compiler.quantize import quantize
 from ..model.minilm import calibration_sentences
 from ..spec.config import Config
 from ..spec.patterns import Pattern
-from .encoder import Encoder, pad
 from .finetune import Distillation, FineTuned, Tuning, fine_tune, sparse_masks
-from .hardware import HardwareEncoder
+from .integer_graph import IntegerGraph
+from .torch_graph import TorchGraph, pad
 from .workbench import Workbench
 
 __all__ = ["PooledDistillation", "tune_quantized"]
@@ -42,7 +42,7 @@ class PooledDistillation:
 
 
 def tune_quantized(
-    bench: Workbench, encoder: Encoder, patterns: Mapping[tuple[int, str], Pattern], tuning: Tuning, config: Config, *,
+    bench: Workbench, encoder: TorchGraph, patterns: Mapping[str, Pattern], tuning: Tuning, config: Config, *,
     state: Path | None = None, report: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> FineTuned:  # fmt: skip
     """Fine-tune `encoder` in place so that the accelerator's integers give the dense fp32 embeddings; masks stay.
@@ -51,7 +51,7 @@ def tune_quantized(
 
     Parameters
     ----------
-    encoder : Encoder
+    encoder : TorchGraph
         Pruned to `patterns`.
     config : Config
         The accelerator, whose softmax has an order of keys.
@@ -63,11 +63,11 @@ def tune_quantized(
     InputError
         If `state` is another run's.
     """
-    calibration = [bench.embedder.token_ids(s) for s in calibration_sentences()]
-    quantized = quantize(encoder.to_model(), calibration, dict(patterns))
+    calibration = [bench.embed(s) for s in calibration_sentences()]
+    quantized = quantize(encoder.to_graph(), calibration, dict(patterns))
     with torch.no_grad():
         masks = sparse_masks(encoder.linears, patterns)
     return fine_tune(
-        HardwareEncoder(encoder, quantized, config), encoder.linears, patterns, PooledDistillation(bench.task), tuning,
+        IntegerGraph(encoder, quantized, config), encoder.linears, patterns, PooledDistillation(bench.task), tuning,
         masks=masks, state=state, report=report,
     )  # fmt: skip

@@ -33,13 +33,13 @@ class Compression:
 
 
 def compression(
-    shapes: Mapping[tuple[int, str], tuple[int, int]], patterns: Mapping[tuple[int, str], Pattern], window: int = 16
+    shapes: Mapping[str, tuple[int, ...]], patterns: Mapping[str, Pattern], window: int = 16
 ) -> list[Compression]:
     """Every linear layer, and as the last one the whole.
 
     Parameters
     ----------
-    shapes : (columns, reduction) of linear layers, by (layer, name)
+    shapes : (columns, reduction) of linear layers, by name
     patterns : their N:M; dense if not there
     window : int
         Bits of a position word.
@@ -51,7 +51,7 @@ def compression(
         bits = {e: bits_per_weight(pattern, e, window) for e in ("index", "bitmap", "limit")}
         count = columns * reduction
         size = round(count * bits_per_weight(pattern, best_encoding(pattern, window), window) / 8)
-        rows.append(Compression(f"{key[0]}.{key[1]}", str(pattern), count, **bits, bytes=size))
+        rows.append(Compression(key, str(pattern), count, **bits, bytes=size))
     count = sum(r.weights for r in rows)
 
     def mean(name: str) -> float:

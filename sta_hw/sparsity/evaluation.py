@@ -10,13 +10,14 @@ from pathlib import Path
 from ..errors import InputError
 from ..files import replacing
 from ..formats.provenance import Source
-from ..model.bert import BertModel
+from ..model.families import load_network
+from ..model.part import accelerator_part
 from ..spec.config import Config
 from ..tasks.embedder import Embedder
 from .compression import Compression, compression
 from .costs import cycles_of
-from .encoder import Encoder
 from .store import PRUNED, Stored, compared_with
+from .torch_graph import TorchGraph
 from .workbench import Workbench
 
 __all__ = ["Evaluation", "draw", "measure"]
@@ -78,24 +79,25 @@ def measure(stored: Stored, config: Config, tokens: int, report: Callable[[str],
     """
     name = stored.folder.name
     report(name)
-    model, patterns = BertModel.load(stored.folder), stored.patterns
-    key, content = f"int8 {config.hash}", stored.content(model, patterns)
+    graph, patterns = load_network(stored.folder).graph, stored.patterns
+    inner = accelerator_part(graph).inner
+    key, content = f"int8 {config.hash}", stored.content(graph, patterns)
     if content != stored.measured_of:
         stored.measured, stored.measured_of = {}, content  # of what was there before
     if "fp32" not in stored.measured or key not in stored.measured:
         bench = _bench(stored.source)
         bench.report = lambda text: report(f"{name}: {text}")
-        stored.measured["fp32"] = bench.scores(Encoder(model))
-        stored.measured[key] = bench.int8_scores(model, patterns, config)
+        stored.measured["fp32"] = bench.scores(TorchGraph(inner))
+        stored.measured[key] = bench.int8_scores(inner, patterns, config)
         stored.save()
-    shapes = {k: model.linear(*k)[0].shape for k in patterns}
+    shapes = {n: graph.linears[n].weight.shape for n in patterns}
     size = sum(a * b for a, b in shapes.values())
     density = sum(shapes[k][0] * shapes[k][1] * p.density for k, p in patterns.items()) / size
     report(f"{name}: cycles")
     method = stored.settings["method"] + (", quantization-aware" if stored.settings.get("aware_steps") else "")
     return Evaluation(
         name, method, density, compared_with(stored.source), stored.measured["fp32"], stored.measured[key],
-        cycles_of(model, patterns, config, tokens), compression(shapes, patterns, config.window),
+        cycles_of(graph, patterns, config, tokens), compression(shapes, patterns, config.window),
     )  # fmt: skip
 
 

@@ -17,9 +17,9 @@ from torch.nn.utils import parametrize
 
 from ..errors import InputError
 from ..spec.patterns import Pattern
-from .encoder import pad
 from .masks import divergence, nm_mask
 from .state import load_state, save_state
+from .torch_graph import pad
 
 __all__ = [
     "Classification",

@@ -61,7 +61,7 @@ class Job:
     aware_steps: int
     calibration: int
     budget: str
-    patterns: Mapping[tuple[int, str], Pattern] | None
+    patterns: Mapping[str, Pattern] | None
     config: Config
     preset: str
     embedder: Embedder

@@ -13,11 +13,11 @@ from ..spec.config import Config
 from ..spec.patterns import Pattern
 from .costs import cycles_of, layer_costs
 from .domino import domino_search, sensitivities
-from .encoder import Encoder
 from .finetune import Tuning, fine_tune
 from .idp import idp, levels_down
 from .names import METHODS, ONE_SHOT
 from .pruners import PRUNERS
+from .torch_graph import TorchGraph
 from .workbench import Workbench
 
 __all__ = ["METHODS", "Pruned", "domino_patterns", "prune"]
@@ -26,7 +26,7 @@ assert tuple(PRUNERS) == ONE_SHOT
 _TOKENS = 128
 """Of the texts whose cycles DominoSearch's budget counts."""
 
-Patterns = dict[tuple[int, str], Pattern]
+Patterns = dict[str, Pattern]
 Progress = Callable[[str, int, int, float], None]
 """Told what is being done, steps done, steps in all, and the loss."""
 
@@ -40,8 +40,8 @@ class Pruned:
     method, seed
     name : str
         The N:M, or for DominoSearch the uniform one whose budget it keeps.
-    patterns : N:M by (layer, name)
-    encoder : Encoder
+    patterns : N:M by name
+    encoder : TorchGraph
     steps : int
         Of fine-tuning, all levels of a series together.
     """
@@ -50,7 +50,7 @@ class Pruned:
     name: str
     seed: int
     patterns: Patterns
-    encoder: Encoder
+    encoder: TorchGraph
     steps: int
 
 
@@ -61,21 +61,21 @@ def domino_patterns(
 
     Costs in cycles are verified with the cycle model for the whole encoder, and the budget lowered until it holds.
     """
-    model, m = bench.embedder.model, pattern.m
-    encoder = Encoder(model)
+    graph, m = bench.graph, pattern.m
+    encoder = TorchGraph(graph)
     bench.report("sensitivities")
     errors = sensitivities(encoder, encoder.linears, bench.calibration, bench.loss, m)
-    costs = layer_costs(model, budget, m, config, _TOKENS, bench.report)
+    costs = layer_costs(graph, budget, m, config, _TOKENS, bench.report)
     uniform = dict.fromkeys(encoder.linears, pattern)
     limit = sum(costs[key][pattern.n] for key in uniform)
     allowed = limit
     if budget != "cycles":
         found = domino_search(errors, costs, allowed, m)
         return found, sum(costs[k][p.n] for k, p in found.items()), limit
-    wanted = cycles_of(model, uniform, config, _TOKENS)
+    wanted = cycles_of(graph, uniform, config, _TOKENS)
     while True:
         found = domino_search(errors, costs, allowed, m)
-        cycles = cycles_of(model, found, config, _TOKENS)
+        cycles = cycles_of(graph, found, config, _TOKENS)
         if cycles <= wanted:
             return found, cycles, wanted
         allowed -= max(cycles - wanted, 1e-3 * wanted)
@@ -83,7 +83,7 @@ def domino_patterns(
 
 def prune(
     bench: Workbench, method: str, pattern: Pattern, tuning: Tuning, config: Config, *,
-    patterns: Mapping[tuple[int, str], Pattern] | None = None, budget: str = "cycles", pruner: str = "sparsegpt",
+    patterns: Mapping[str, Pattern] | None = None, budget: str = "cycles", pruner: str = "sparsegpt",
     states: Path | None = None, progress: Progress = lambda what, done, total, loss: None,
 ) -> Iterator[Pruned]:  # fmt: skip
     """Prune, and fine-tune by distillation for `tuning.steps` steps (of each level, in a series).
@@ -110,15 +110,15 @@ def prune(
         raise InputError(f"method {method!r} is unknown; it is {', '.join(METHODS)}.")
     if pattern.dense and not patterns:
         raise InputError("there is nothing to prune at N = M; 8:16 is a mild choice.")
-    encoder = Encoder(bench.embedder.model)
+    encoder = TorchGraph(bench.graph)
     chosen = dict(patterns or dict.fromkeys(encoder.linears, pattern))
     if method == "idp":
         if patterns:
             raise InputError("a series (idp) has one N:M for all layers; leave the table out.")
         total = 0
 
-        def linears(network: nn.Module) -> dict[tuple[int, str], nn.Linear]:
-            assert isinstance(network, Encoder)
+        def linears(network: nn.Module) -> dict[str, nn.Linear]:
+            assert isinstance(network, TorchGraph)
             return network.linears
 
         for level in idp(
@@ -126,7 +126,7 @@ def prune(
             report=lambda at, done, steps, loss: progress(f"idp {at}", done, steps, loss),
         ):  # fmt: skip
             total += len(level.tuned.losses)
-            assert isinstance(level.network, Encoder)
+            assert isinstance(level.network, TorchGraph)
             level_patterns = dict.fromkeys(encoder.linears, level.pattern)
             yield Pruned(method, str(level.pattern), tuning.seed, level_patterns, level.network, total)
         return

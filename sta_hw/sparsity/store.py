@@ -10,7 +10,8 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_all, write_text
 from ..formats.provenance import GENERATOR, Source, bytes_digest, digest, patterns_digest, text_table, weights_digest
-from ..model.bert import BertModel
+from ..model.families import Network, load_network
+from ..model.graph import Graph
 from ..spec.patterns import Pattern
 from ..tasks.embedder import OWN_TABLE, read_patterns
 
@@ -53,15 +54,15 @@ class Stored:
         return self.folder / OWN_TABLE
 
     @property
-    def patterns(self) -> dict[tuple[int, str], Pattern]:
-        """N:M by (layer, name)."""
-        layers = BertModel.load(self.folder).layers
-        return read_patterns("dense", self.table, layers, listed_only=True)
+    def patterns(self) -> dict[str, Pattern]:
+        """N:M by name."""
+        linears = load_network(self.folder).graph.linears
+        return read_patterns("dense", self.table, linears, listed_only=True)
 
-    def content(self, model: BertModel, patterns: dict[tuple[int, str], Pattern]) -> str:
+    def content(self, graph: Graph, patterns: dict[str, Pattern]) -> str:
         """Digest of all that measured figures depend on, but the hardware."""
         return digest(
-            [weights_digest(model), patterns_digest(patterns), self.source.weights, self.source.tokenizer, GENERATOR]
+            [weights_digest(graph), patterns_digest(patterns), self.source.weights, self.source.tokenizer, GENERATOR]
         )
 
     def whole(self) -> bool:
@@ -83,10 +84,12 @@ class Stored:
 
 
 def save_pruned(
-    folder: Path, model: BertModel, patterns: dict[tuple[int, str], Pattern], tokenizer: str, *,
+    folder: Path, network: Network, graph: Graph, patterns: dict[str, Pattern], tokenizer: str, *,
     settings: dict[str, Any], source: Source, key: str = "", measured: dict[str, Any] | None = None,
 ) -> Stored:  # fmt: skip
-    """Write a checkpoint with its tokenizer (its JSON text) and N:M table: all of it, or nothing; then its description.
+    """Write a checkpoint: that of `network` with the arrays of `graph`, its tokenizer (its JSON text) and N:M table.
+
+    All of it is written, or nothing; then its description.
 
     Raises
     ------
@@ -94,10 +97,10 @@ def save_pruned(
         If it cannot be written; what was there is as it was.
     """
     table = json.dumps(text_table(patterns), indent=1) + "\n"
-    contents = {**model.files(), "tokenizer.json": tokenizer, OWN_TABLE: table}
+    contents = {**network.files(graph), "tokenizer.json": tokenizer, OWN_TABLE: table}
     files = {name: content if isinstance(content, bytes) else content.encode() for name, content in contents.items()}
     write_all({folder / name: content for name, content in files.items()})
-    loaded = BertModel.load(folder)  # as it will be when it is measured again
+    loaded = load_network(folder).graph  # as it will be when it is measured again
     stored = Stored(
         folder, settings, source, key, {n: bytes_digest(c) for n, c in files.items()}, measured or {}
     )  # fmt: skip

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..compiler.quantize import quantize
-from ..model.bert import BertModel
+from ..model.graph import Graph
 from ..model.minilm import calibration_sentences
 from ..spec.config import Config
 from ..spec.patterns import Pattern
 from ..tasks.embedder import Embedder
-from .encoder import Encoder, pad
 from .finetune import Distillation
-from .hardware import HardwareEncoder
+from .integer_graph import IntegerGraph
 from .text import CORPUS, corpus_sentences, evaluation_sentences
+from .torch_graph import TorchGraph, pad
 
 __all__ = ["Workbench"]
 
@@ -53,11 +53,20 @@ class Workbench:
         report("reading the corpus")
         texts = corpus_sentences(max(sentences, calibration), seed=seed, packages=packages)
         self._calibration = calibration
-        self.corpus = [embedder.model.embed(embedder.token_ids(t)[:MOST_TOKENS]) for t in texts]
-        self.evaluated = [embedder.model.embed(embedder.token_ids(t)) for t in evaluation_sentences()]
-        self.teacher = Encoder(embedder.model).eval()
+        self.corpus = [self.embed(t, MOST_TOKENS) for t in texts]
+        self.evaluated = [self.embed(t) for t in evaluation_sentences()]
+        self.teacher = TorchGraph(self.graph).eval()
 
-    def _outputs(self, encoder: Encoder, embedded: Sequence[NDArray]) -> list[NDArray]:
+    @property
+    def graph(self) -> Graph:
+        """The accelerator's part of the dense model: from sums of embeddings to pooled outputs."""
+        return self.embedder.part.inner
+
+    def embed(self, text: str, most: int | None = None) -> NDArray[np.float32]:
+        """A text's sum of embeddings, of its first `most` tokens."""
+        return self.embedder.part.embed("ids", self.embedder.token_ids(text)[:most])
+
+    def _outputs(self, encoder: TorchGraph, embedded: Sequence[NDArray]) -> list[NDArray]:
         """Every layer's outputs for every text, (tokens, layers, hidden) each, in half precision to save memory."""
         order = np.argsort([len(e) for e in embedded], kind="stable")
         found: list[NDArray] = [np.zeros(0)] * len(embedded)
@@ -98,18 +107,15 @@ class Workbench:
         noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(number))
         return (output * noise / wanted.norm(dim=-1, keepdim=True)).sum()
 
-    def scores(self, encoder: Encoder) -> dict[str, float]:
+    def scores(self, encoder: TorchGraph) -> dict[str, float]:
         """Cosine and Spearman correlation with dense fp32, in fp32."""
         with torch.no_grad():
             return self._scores(encoder(*pad(self.evaluated)).numpy())
 
-    def int8_scores(
-        self, model: BertModel, patterns: Mapping[tuple[int, str], Pattern], config: Config
-    ) -> dict[str, float]:
+    def int8_scores(self, graph: Graph, patterns: Mapping[str, Pattern], config: Config) -> dict[str, float]:
         """The same in the accelerator's integers, as the compiler quantizes."""
-        calibration = [self.embedder.token_ids(s) for s in calibration_sentences()]
-        quantized = quantize(model, calibration, dict(patterns))
-        hardware = HardwareEncoder(Encoder(_pruned(model, patterns)), quantized, config)
+        quantized = quantize(graph, [self.embed(s) for s in calibration_sentences()], dict(patterns))
+        hardware = IntegerGraph(TorchGraph(_pruned(graph, patterns)), quantized, config)
         found = []
         with torch.no_grad():
             for start in range(0, len(self.evaluated), _BATCH):
@@ -128,8 +134,8 @@ class Workbench:
         }
 
 
-def _pruned(model: BertModel, patterns: Mapping[tuple[int, str], Pattern]) -> BertModel:
+def _pruned(graph: Graph, patterns: Mapping[str, Pattern]) -> Graph:
     """With what the compiler prunes: nothing of weights that satisfy their patterns."""
     from ..formats.nm import prune
 
-    return model.replaced({k: prune(model.linear(*k)[0], p) for k, p in patterns.items() if not p.dense})
+    return graph.with_weights({n: prune(graph.linears[n].weight, p) for n, p in patterns.items() if not p.dense})

@@ -111,13 +111,13 @@ class Batcher:
     Examples
     --------
     >>> embedder = Embedder.load()
-    >>> patterns = read_patterns("2:4", None, embedder.model.layers)
+    >>> patterns = read_patterns("2:4", None, embedder.linears)
     >>> batcher = Batcher(embedder.pruned(patterns), patterns, PRESETS["reference"])
     >>> run = batcher.run([embedder.read(t, None) for t in texts], ReferenceBackend(batcher.config))
     """
 
     def __init__(
-        self, embedder: Embedder, patterns: dict[tuple[int, str], Pattern], config: Config, most: int = MOST_TOKENS,
+        self, embedder: Embedder, patterns: dict[str, Pattern], config: Config, most: int = MOST_TOKENS,
         calibration: Path | None = None,
     ) -> None:  # fmt: skip
         if most < 1:

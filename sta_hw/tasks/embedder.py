@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 from ..compiler.contract import Host
 from ..compiler.encoder import compile_encoder
-from ..compiler.limits import require_program, require_shape
+from ..compiler.limits import require_program, require_shape, sizes_of
 from ..compiler.model import CompiledModel
-from ..compiler.parameters import QuantizedEncoder
+from ..compiler.passes import After, nothing
 from ..compiler.prune import prune_model_once, pruning_sentences
 from ..compiler.quantize import quantize
 from ..errors import ConfigError, InputError
@@ -31,13 +30,12 @@ from ..formats.provenance import (
     weights_digest,
 )
 from ..model.arrays import described, given, noise, read_arrays
-from ..model.bert import LINEAR_NAMES, BertModel
-from ..model.encoder_shape import EncoderPart, encoder_part
 from ..model.families import Network, load_network
 from ..model.finite import require_rows
-from ..model.graph import Graph
+from ..model.graph import Graph, layer_of
 from ..model.minilm import calibration_sentences, installed_folder
 from ..model.operations import Embed, Normalize, Output
+from ..model.part import Part, accelerator_part
 from ..model.tokenizer import TextTokenizer
 from ..spec.config import Config
 from ..spec.patterns import Pattern, parse_nm
@@ -48,8 +46,8 @@ OWN_TABLE = "nm.json"
 """The N:M table that a pruned checkpoint has beside its weights."""
 
 
-def own_patterns(folder: Path | None, layers: int) -> dict[tuple[int, str], Pattern]:
-    """N:M of every linear layer, to which a checkpoint was pruned; none for one that brings no table.
+def own_patterns(folder: Path | None, linears: Iterable[str]) -> dict[str, Pattern]:
+    """N:M of every linear operation, to which a checkpoint was pruned; none for one that brings no table.
 
     Raises
     ------
@@ -57,13 +55,13 @@ def own_patterns(folder: Path | None, layers: int) -> dict[tuple[int, str], Patt
         As `read_patterns`.
     """
     table = folder / OWN_TABLE if folder else None
-    return read_patterns("dense", table, layers) if table and table.exists() else {}
+    return read_patterns("dense", table, linears) if table and table.exists() else {}
 
 
 def read_patterns(
-    text: str, table: Path | None, layers: int, *, listed_only: bool = False
-) -> dict[tuple[int, str], Pattern]:
-    """N:M of every linear layer: `text` for all, and what a JSON table says of single ones.
+    text: str, table: Path | None, linears: Iterable[str], *, listed_only: bool = False
+) -> dict[str, Pattern]:
+    """N:M of every linear operation: `text` for all, and what a JSON table says of single ones.
 
     The table maps ``LAYER.NAME`` (such as ``0.attention.self.query``), or ``NAME`` for all layers, to N:M. With
     `listed_only`, what it does not name is left out.
@@ -73,21 +71,21 @@ def read_patterns(
     InputError
         If the file cannot be read, or an entry is not valid; all such entries are named.
     """
-    patterns = {(layer, name): parse_nm(text) for layer in range(layers) for name in LINEAR_NAMES}
+    patterns = dict.fromkeys(linears, parse_nm(text))
     if table is None:
         return patterns
     entries = read_json(table, "N:M table")
     problems = []
-    listed: dict[tuple[int, str], Pattern] = {}
+    listed: dict[str, Pattern] = {}
     for key, value in entries.items():
         if not isinstance(value, str):
             problems.append(f'N:M table {table}, {key}: {str(value)[:80]} is no pattern; write for example "2:4".')
             continue
-        first, _, rest = key.partition(".")
-        numbered = first.isascii() and first.isdecimal() and len(first) < 9
-        chosen = [(int(first), rest)] if numbered else [(layer, key) for layer in range(layers)]
-        if any(c not in patterns for c in chosen):
-            problems.append(f"N:M table {table}: there is no linear layer {key!r}; there is 0.{LINEAR_NAMES[0]}, ...")
+        numbered = layer_of(key) is not None
+        chosen = [n for n in patterns if n == key or (not numbered and n.partition(".")[2] == key)]
+        if not chosen:
+            first = next(iter(patterns), "none")
+            problems.append(f"N:M table {table}: there is no linear layer {key!r}; there is {first}, ...")
             continue
         try:
             listed.update(dict.fromkeys(chosen, parse_nm(value)))
@@ -104,11 +102,9 @@ class Embedder:
 
     Attributes
     ----------
-    model : BertModel
-        The accelerator's part; pruned, it differs from what the network's graph says.
     network : Network
-    part : EncoderPart
-        Where in the graph the accelerator's part lies.
+    part : Part
+        The accelerator's part of the network's graph; pruned, its weights are others than the checkpoint's.
     tokenizer : TextTokenizer or None
         None where the input is no text.
     folder : Path or None
@@ -121,9 +117,8 @@ class Embedder:
         What prunes, or pruned, the weights.
     """
 
-    model: BertModel
     network: Network
-    part: EncoderPart
+    part: Part
     tokenizer: TextTokenizer | None
     folder: Path | None
     name: str
@@ -141,25 +136,33 @@ class Embedder:
         """
         place = installed_folder() if folder is None else folder
         network = load_network(place)
-        part = encoder_part(network.graph)
+        part = accelerator_part(network.graph)
         tokenizer = None
         if "ids" in network.graph.by_name:
             beside = network.folder if (network.folder / "tokenizer.json").exists() else place
             tokenizer = TextTokenizer.load(beside, lower=network.limits.lower)
         if folder is None:
-            return Embedder(part.model, network, part, tokenizer, None, "all-MiniLM-L6-v2")
+            return Embedder(network, part, tokenizer, None, "all-MiniLM-L6-v2")
         place = place.resolve()
-        return Embedder(part.model, network, part, tokenizer, place, place.name)
+        return Embedder(network, part, tokenizer, place, place.name)
+
+    @property
+    def graph(self) -> Graph:
+        """The network, with the weights that it has now."""
+        return self.part.graph
+
+    @property
+    def linears(self) -> list[str]:
+        """The linear operations that N:M tables name."""
+        return list(self.graph.linears)
 
     @cached_property
     def source(self) -> Source:
         """Digests of weights (those of the host's operations too) and tokenizer, which what is made keeps."""
         if self.origin is not None:
             return self.origin
-        own = own_patterns(self.folder, self.model.layers)
-        weights = weights_digest(self.model)
-        if not self.plain:
-            weights = digest([weights, _values_digest(self.network.graph)])
+        own = own_patterns(self.folder, self.linears)
+        weights = weights_digest(self.graph)
         words = "" if self.tokenizer is None else tokenizer_digest(self.tokenizer.tokenizer)
         if self.tokenizer is not None and self.tokenizer.lower:
             words = digest([words, "lower"])
@@ -189,8 +192,9 @@ class Embedder:
         ids = self.tokenizer.token_ids(text)
         if most is not None and len(ids) > most:
             ids = ids[: most - 1] + ids[-1:]
-        words, positions = (len(self.model.tensors[f"embeddings.{n}_embeddings.weight"]) for n in ("word", "position"))
-        require_rows(ids, words, positions)
+        words = next(o for o in self.graph.operations if isinstance(o, Embed) and o.rows == "token")
+        (name,) = self.graph.arrays(words)
+        require_rows(ids, name, len(words.table), self.graph.most_tokens)
         for o in self.network.graph.operations:
             if isinstance(o, Embed) and o.padding is not None and o.padding in ids:
                 raise InputError(
@@ -245,7 +249,7 @@ class Embedder:
         InputError
             If it does not, or has a head.
         """
-        if not self.plain or self.model.projected or self.network.limits.lower:
+        if not self.plain or self.network.limits.lower:
             raise InputError(
                 "this model is no text encoder whose embedding is the mean of the tokens' outputs or the first one's; "
                 "such alone can be pruned and tuned."
@@ -253,7 +257,7 @@ class Embedder:
 
     def pruned(
         self,
-        patterns: dict[tuple[int, str], Pattern],
+        patterns: dict[str, Pattern],
         method: str = "sparsegpt",
         report: Callable[[str], None] = lambda _: None,
         calibration: Path | None = None,
@@ -265,20 +269,21 @@ class Embedder:
         """
         seen: list[list[int]] | list[NDArray[np.float32]]
         seen = self.calibration(calibration) if self.tokenizer is None else self._cut(pruning_sentences())
-        model = prune_model_once(self.model, patterns, seen, method=method, report=report)
-        return replace(self, model=model, origin=self.source, pruner=method)
+        graph = prune_model_once(self.graph, patterns, seen, method=method, report=report)
+        return replace(self, part=self.part.with_graph(graph), origin=self.source, pruner=method)
 
     def quantize(
-        self, patterns: dict[tuple[int, str], Pattern], scales: str = "squared-error", calibration: Path | None = None
-    ) -> QuantizedEncoder:
+        self, patterns: dict[str, Pattern], scales: str = "squared-error", calibration: Path | None = None, *,
+        after: After = nothing,
+    ) -> Graph:  # fmt: skip
         """Quantized with `calibration`; what breaks its pattern is pruned by magnitude."""
-        return quantize(self.model, self.calibration(calibration), patterns, scales=scales)
+        return quantize(self.graph, self.calibration(calibration), patterns, scales=scales, after=after)
 
     def compile(
-        self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int, scales: str = "squared-error",
-        calibration: Path | None = None,
+        self, patterns: dict[str, Pattern], config: Config, tokens: int, scales: str = "squared-error",
+        calibration: Path | None = None, *, after: After = nothing,
     ) -> CompiledModel:  # fmt: skip
-        """Quantized, pruned and compiled for so many tokens.
+        """Quantized, pruned and compiled for so many tokens; `after` is called behind each pass.
 
         Raises
         ------
@@ -286,14 +291,16 @@ class Embedder:
             Among others, what `require` raises.
         """
         self.require(patterns, config, tokens)
-        compiled = compile_encoder(self.quantize(patterns, scales, calibration), config, tokens)
+        compiled = compile_encoder(
+            self.quantize(patterns, scales, calibration, after=after), config, tokens, after=after
+        )
         seen = lines_digest(calibration_sentences()) if self.tokenizer is not None else "noise"
         if calibration is not None:
             seen = bytes_digest(calibration.read_bytes())
         origin = Provenance(self.source, seen, patterns_digest(patterns), self.pruner, scales)
         return replace(compiled, provenance=origin, checksum=bytes_digest(compiled.image))
 
-    def require(self, patterns: dict[tuple[int, str], Pattern], config: Config, tokens: int) -> None:
+    def require(self, patterns: dict[str, Pattern], config: Config, tokens: int) -> None:
         """Refuse, before any work, what cannot be compiled.
 
         Raises
@@ -301,20 +308,16 @@ class Embedder:
         InputError
             If sizes do not fit the model or the hardware, or a pattern is not built in.
         """
-        model, positions = self.model, self.network.graph.most_tokens
+        positions = self.graph.most_tokens
         if self.part.tokens not in (None, tokens):
             raise InputError(f"tokens = {tokens}; this model has {self.part.tokens}.")
         if positions is not None and tokens > positions:
             raise InputError(f"tokens = {tokens} exceeds the model's positions; the nearest is {positions}.")
-        widest = {name: pattern for (_, name), pattern in sorted(patterns.items(), key=lambda p: p[1].density)}
-        require_shape(
-            config, tokens=tokens, layers=model.layers, hidden=model.hidden, heads=model.heads,
-            intermediate=model.intermediate, patterns=widest,
-        )  # fmt: skip
-        require_program(
-            config, tokens=tokens, layers=model.layers, hidden=model.hidden, heads=model.heads,
-            intermediate=model.intermediate,
-        )  # fmt: skip
+        # Of all layers' operations of a name, that with the most weights.
+        widest = {n.partition(".")[2]: p for n, p in sorted(patterns.items(), key=lambda p: p[1].density)}
+        sizes = sizes_of(self.part.inner)
+        require_shape(config, tokens=tokens, patterns=widest, **sizes)
+        require_program(config, tokens=tokens, **sizes)
         for pattern in patterns.values():
             if not pattern.dense:
                 config.require(pattern)
@@ -360,8 +363,7 @@ class Embedder:
             If it has none: the output overflows, or is zero.
         """
         with np.errstate(all="ignore"):
-            layers, pooled = self.model.forward(embedded)
-            found = self._finished(pooled if self.part.pooled else layers[-1]["output"])[1]
+            found = self._finished(self.part.run(embedded))[1]
         length = np.linalg.norm(found)
         if not 0 < length < np.inf:
             raise InputError(f"the fp32 model's output for this input has the length {length}, and so no direction.")
@@ -370,20 +372,3 @@ class Embedder:
     def fp32(self, ids: list[int]) -> NDArray[np.float64]:
         """The fp32 network's embedding of a text, of length 1; raises what `exact` does."""
         return self.exact(self.part.embed("ids", ids))
-
-
-def _input(graph: Graph) -> tuple[str, tuple[int, ...]]:
-    """The input's name, and its shape with channels first, as transformers has it."""
-    name = "pixels" if "pixels" in graph.by_name else "features"
-    *sizes, channels = (int(s) for s in graph.shapes[name])
-    return name, (channels, *sizes)
-
-
-def _values_digest(graph: Graph) -> str:
-    """SHA-256 of all operations with their arrays' values."""
-    found = hashlib.sha256(str(graph).encode())
-    for operation in graph.operations:
-        for value in operation.attributes().values():
-            if isinstance(value, np.ndarray):
-                found.update(np.ascontiguousarray(value).data)
-    return found.hexdigest()

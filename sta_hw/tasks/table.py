@@ -15,7 +15,7 @@ __all__ = ["DEFAULT_NM", "Chosen", "choose_patterns"]
 DEFAULT_NM = "2:4"
 """Of a checkpoint without a table, where the user names none."""
 
-Patterns = dict[tuple[int, str], Pattern]
+Patterns = dict[str, Pattern]
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,8 @@ class Chosen:
     notes: list[str] = field(default_factory=list)
 
 
-def _shown(keys: list[tuple[int, str]]) -> str:
-    first = f"{keys[0][0]}.{keys[0][1]}"
-    return first if len(keys) == 1 else f"{len(keys)} layers, such as {first}"
+def _shown(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} layers, such as {names[0]}"
 
 
 def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None) -> Chosen:
@@ -43,19 +42,19 @@ def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None) -> C
     InputError
         If a file or pattern is not valid, or a checkpoint that was pruned would be pruned once more.
     """
-    model, folder = embedder.model, embedder.folder
-    own = own_patterns(folder, model.layers)
+    linears, folder = embedder.graph.linears, embedder.folder
+    own = own_patterns(folder, linears)
     if not own:
         words = nm or DEFAULT_NM
-        return Chosen(read_patterns(words, table, model.layers), str(table) if table else words)
+        return Chosen(read_patterns(words, table, linears), str(table) if table else words)
     assert folder is not None
     place = folder / OWN_TABLE
     chosen = dict(own)
     if nm is not None:
-        chosen = read_patterns(nm, table, model.layers)
+        chosen = read_patterns(nm, table, linears)
     elif table is not None:
-        chosen |= read_patterns("dense", table, model.layers, listed_only=True)
-    harmed = [k for k, p in chosen.items() if not p.dense and not satisfies(model.linear(*k)[0], p)]
+        chosen |= read_patterns("dense", table, linears, listed_only=True)
+    harmed = [k for k, p in chosen.items() if not p.dense and not satisfies(linears[k].weight, p)]
     if chosen == own:
         notes = [f"N:M is that of {place}, to which the checkpoint was pruned."] if nm is None and table is None else []
         if harmed:

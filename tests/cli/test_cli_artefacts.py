@@ -16,7 +16,7 @@ from test_cli_sparsity import run
 from test_provenance import WORDS, make_checkpoint
 
 from sta_hw.compiler.model import CompiledModel
-from sta_hw.model.bert import BertModel
+from sta_hw.model.families import load_network
 from sta_hw.spec.presets import PRESETS
 
 TEXT = "the hardware is for that and this"
@@ -145,7 +145,7 @@ def test_prune_knows_what_it_made(tmp_path: Path) -> None:
     make_checkpoint(model, 7)
     again, said = pruned(model, output)
     name = "encoder.layer.0.output.dense.weight"
-    found, wanted = (BertModel.load(f).tensors[name] for f in (again, model))
+    found, wanted = (load_network(f).graph.tensors[name] for f in (again, model))
     assert again == folder and "are not those it was made with" in said
     assert np.array_equal(found[found != 0], wanted[found != 0])
     make_checkpoint(model, 7, [WORDS[0], *WORDS[:0:-1]])
@@ -164,9 +164,11 @@ def test_evaluate_measures_what_is_there(tmp_path: Path) -> None:
 
     first = evaluated()
     assert first == evaluated() and first["compared_with"] == "model"
-    network = BertModel.load(folder)
+    network = load_network(folder)
     name = "encoder.layer.0.output.dense.weight"
-    network.with_tensors(network.tensors | {name: -network.tensors[name]}).save(folder)
+    files = network.files(network.graph.with_tensors({name: -network.graph.tensors[name]}))
+    assert isinstance(files["model.safetensors"], bytes)
+    (folder / "model.safetensors").write_bytes(files["model.safetensors"])
     second = evaluated()
     assert second["fp32"] != first["fp32"] and second["int8"] != first["int8"]
     described = json.loads((folder / "pruned.json").read_text())

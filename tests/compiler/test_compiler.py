@@ -10,21 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import embed, in_fp32
 
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.lower.state import tightest
 from sta_hw.compiler.model import CompiledModel
-from sta_hw.compiler.quantize import SCALES, quantize, shape_encoder
+from sta_hw.compiler.quantize import SCALES, quantize
+from sta_hw.compiler.shapes import shape_graph
 from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.errors import CheckError, ConfigError, InputError
-from sta_hw.model.bert import LINEAR_NAMES
+from sta_hw.model.families.layers import LINEAR
 from sta_hw.model.minilm import calibration_sentences
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.reference.program import run_program
 from sta_hw.run.backends import ReferenceBackend, backend
 from sta_hw.run.outcome import compare
-from sta_hw.sparsity.encoder import Encoder
-from sta_hw.sparsity.hardware import HardwareEncoder
+from sta_hw.sparsity.integer_graph import IntegerGraph
+from sta_hw.sparsity.torch_graph import TorchGraph
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Instruction, Opcode, assemble
 from sta_hw.spec.patterns import DENSE, Pattern, parse_nm
@@ -40,8 +42,8 @@ def test_embedding_is_close_to_fp32(size: str, tokens: int) -> None:
     config = PRESETS[size]
     program = compile_encoder(quantize(model, [random_ids(i, 24) for i in range(6)]), config, tokens)
     ids = random_ids(9, tokens)
-    found = ReferenceBackend(config).run(program, model.embed(ids)).embedding
-    exact = model.forward(ids)[1]
+    found = ReferenceBackend(config).run(program, embed(model, ids)).embedding
+    exact = in_fp32(model, ids)
     assert found @ exact / np.linalg.norm(exact) > 0.98
 
 
@@ -50,7 +52,7 @@ def test_minilm_is_close_to_fp32() -> None:
     config = PRESETS["reference"]
     ids = embedder.token_ids("A sparse network skips every second weight and still knows what is meant")
     program = embedder.compile({}, config, len(ids))
-    found = ReferenceBackend(config).run(program, embedder.model.embed(ids)).embedding
+    found = ReferenceBackend(config).run(program, embedder.part.embed("ids", ids)).embedding
     assert found @ embedder.fp32(ids) > 0.99
 
 
@@ -60,11 +62,11 @@ def test_equalization_helps() -> None:
     calibration = [embedder.token_ids(s) for s in calibration_sentences()]
     means = []
     for equalize in (False, True):
-        quantized = quantize(embedder.model, calibration, equalize=equalize)
-        hardware = HardwareEncoder(Encoder(embedder.model), quantized, PRESETS["reference"])
+        quantized = quantize(embedder.graph, calibration, equalize=equalize)
+        hardware = IntegerGraph(TorchGraph(embedder.part.inner), quantized, PRESETS["reference"])
         chosen = calibration[::6]
         with torch.no_grad():
-            found = hardware([embedder.model.embed(ids) for ids in chosen]).numpy()
+            found = hardware([embedder.part.embed("ids", ids) for ids in chosen]).numpy()
         exact = np.stack([embedder.fp32(ids) for ids in chosen])
         means.append(((found * exact).sum(1) / np.linalg.norm(found, axis=1)).mean())
     assert means[1] > means[0] and means[1] > 0.99, means
@@ -82,8 +84,8 @@ def test_scales_are_where_the_values_are(scales: str) -> None:
     config = PRESETS["small"]
     quantized = quantize(model, [random_ids(i, 12) for i in range(4)], scales=scales)
     program = compile_encoder(quantized, config, 12)
-    found = ReferenceBackend(config).run(program, model.embed(random_ids(1, 12))).embedding
-    exact = model.forward(random_ids(1, 12))[1]
+    found = ReferenceBackend(config).run(program, embed(model, random_ids(1, 12))).embedding
+    exact = in_fp32(model, random_ids(1, 12))
     assert found @ exact / np.linalg.norm(exact) > 0.98
 
 
@@ -154,7 +156,7 @@ def test_no_instruction_waits_for_a_later_one(name: str) -> None:
         if hidden // heads > config.groups * config.window:
             continue
         for tokens in (1, 33, 64, 130, 200):
-            follow(compile_encoder(shape_encoder(hidden, heads, 2, hidden, {}), config, tokens))
+            follow(compile_encoder(shape_graph(hidden, heads, 2, hidden, {}), config, tokens))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -177,8 +179,8 @@ def test_programs_of_random_shapes_on_random_hardware(seed: int) -> None:
                 norm_columns=one_of(16, 512), encodings=encodings,
             )  # fmt: skip
             config.require_accelerator()
-            patterns = {(0, n): config.patterns[rng.integers(len(config.patterns))] for n in LINEAR_NAMES}
-            shape = shape_encoder(heads * size, heads, 1, heads * size * one_of(1, 2, 4), patterns)
+            patterns = {f"0.{n}": config.patterns[rng.integers(len(config.patterns))] for n in LINEAR.values()}
+            shape = shape_graph(heads * size, heads, 1, heads * size * one_of(1, 2, 4), patterns)
             program = compile_encoder(shape, config, one_of(1, 2, 7, 16, 33, 65, 100))
         except (ConfigError, InputError):
             continue
@@ -190,32 +192,35 @@ def test_positions_that_take_as_many_words_as_values() -> None:
     """A bitmap of 1:16 has a word for each value, and the chip holds fewer of them."""
     config = dataclasses.replace(preset("tiny"), encodings=("bitmap",), columns=64, weight_words=512)
     assert config.position_words < config.weight_words
-    shape = shape_encoder(128, 4, 1, 256, {(0, "output.dense"): parse_nm("1:16")})
+    shape = shape_graph(128, 4, 1, 256, {"0.output.dense": parse_nm("1:16")})
     follow(compile_encoder(shape, config, 1))
 
 
 def test_a_difference_is_reported_with_its_place() -> None:
     program = compile_encoder(quantize(random_model(0), [random_ids(0, 9)]), PRESETS["ci"], 9)
     changed = program.image.copy()
-    address, width, _ = program.info["buffers"]["q"]
+    address, width, _ = program.info["buffers"]["linear0"]
     rows = program.config.rows
     changed[address + (1 * width + 5) * rows + 2] ^= 1
-    with pytest.raises(CheckError, match="buffer q, tile 1, row 2, column 5: expected 0, got 1"):
+    with pytest.raises(
+        CheckError, match=r"0.attention.self.query \(buffer linear0\), tile 1, row 2, column 5: expected 0, got 1"
+    ):
         compare(program, changed, program.image)
 
 
 def test_nm_tables(tmp_path: Path) -> None:
+    linears = random_model(0, layers=2).linears
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"output.dense": "1:4", "1.output.dense": "dense"}))
-    patterns = read_patterns("2:4", table, 2)
-    assert patterns[(0, "output.dense")] == Pattern(1, 4) and patterns[(1, "output.dense")] == DENSE
-    assert patterns[(0, "intermediate.dense")] == Pattern(2, 4)
+    patterns = read_patterns("2:4", table, linears)
+    assert patterns["0.output.dense"] == Pattern(1, 4) and patterns["1.output.dense"] == DENSE
+    assert patterns["0.intermediate.dense"] == Pattern(2, 4)
     table.write_text(json.dumps({"7.output.dense": "1:4", "output.dense": "9:3"}))
     with pytest.raises(InputError, match=r"no linear layer '7.output.dense'(.|\n)*output.dense: M = 3"):
-        read_patterns("2:4", table, 2)
+        read_patterns("2:4", table, linears)
     table.write_text("[1]")
     with pytest.raises(InputError, match="no JSON object"):
-        read_patterns("2:4", table, 2)
+        read_patterns("2:4", table, linears)
 
 
 def test_the_tightest_pattern_is_found() -> None:

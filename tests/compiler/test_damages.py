@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from test_numbers import IDS, make, right_or_refused
 
-from sta_hw.model.bert import BertModel
+from sta_hw.model.graph import Graph
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 Tensors = dict[str, np.ndarray]
@@ -98,7 +98,7 @@ class Damages:
         t = self.pick("weight", dimensions=2)
         t[:] = t[self.rng.integers(len(t))]
 
-    def damaged(self) -> BertModel:
+    def damaged(self) -> Graph:
         kinds = [getattr(self, n) for n in vars(Damages) if n not in ("__init__", "pick", "some", "factor", "damaged")
                  and n[0] != "_"]  # fmt: skip
         with np.errstate(all="ignore"):

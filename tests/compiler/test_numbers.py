@@ -10,20 +10,28 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from support import embed, in_fp32, save_bert
 
 from sta_hw.compiler.encoder import compile_encoder
+from sta_hw.compiler.integers import IntegerAttention, IntegerLinear, IntegerNorm, linear_of
 from sta_hw.compiler.prune import prune_model
 from sta_hw.compiler.quantize import quantize
 from sta_hw.errors import InputError
 from sta_hw.host.saturation import saturation_sentences
-from sta_hw.model.bert import BertModel
+from sta_hw.model.arrays import read_arrays
+from sta_hw.model.families import load_network
+from sta_hw.model.fp32 import evaluate
+from sta_hw.model.graph import Graph
+from sta_hw.model.operations import Operation
+from sta_hw.model.part import accelerator_part
 from sta_hw.model.random import random_ids, random_model
-from sta_hw.model.vision import VisionModel
 from sta_hw.run.backends import ReferenceBackend, RtlBackend
 from sta_hw.run.outcome import compare
+from sta_hw.sparsity.digits import new_vision_graph
 from sta_hw.spec.config import Config
 from sta_hw.spec.patterns import Pattern
 from sta_hw.spec.presets import PRESETS
@@ -36,39 +44,39 @@ LAYER = "encoder.layer.0."
 Change = Callable[[dict[str, np.ndarray]], None]
 
 
-def changed(model: BertModel, change: Change) -> BertModel:
+def changed(model: Graph, change: Change) -> Graph:
     tensors = {k: v.copy() for k, v in model.tensors.items()}
     with np.errstate(all="ignore"):
         change(tensors)
     return model.with_tensors(tensors)
 
 
-def make(seed: int = 0, **kind: object) -> BertModel:
-    return dataclasses.replace(random_model(seed, layers=2), **kind)  # type: ignore[arg-type]
+def make(seed: int = 0, **kind: Any) -> Graph:
+    return random_model(seed, layers=2, **kind)
 
 
-def outcome(model: BertModel, ids: list[int] = IDS, rtl: bool = False, others: int = 8) -> float:
+def outcome(model: Graph, ids: list[int] = IDS, rtl: bool = False, others: int = 8) -> float:
     """Cosine with the model's own fp32 output; on RTL, which then equals the reference, if asked for.
 
     Calibrated with `others` texts and this one.
     """
     quantized = quantize(model, [random_ids(s, 24) for s in range(others)] + [ids])
     program = compile_encoder(quantized, CONFIG, len(ids))
-    found = ReferenceBackend(CONFIG).run(program, model.embed(ids))
+    found = ReferenceBackend(CONFIG).run(program, embed(model, ids))
     if rtl:
-        hardware = RtlBackend(CONFIG).run(program, model.embed(ids))
+        hardware = RtlBackend(CONFIG).run(program, embed(model, ids))
         compare(program, hardware.image, found.image)
-    exact = model.forward(ids)[1].astype(np.float64)
+    exact = in_fp32(model, ids).astype(np.float64)
     return float(found.embedding @ exact / np.linalg.norm(exact))
 
 
-def right_or_refused(model: BertModel, *, rtl: bool = False) -> str:
+def right_or_refused(model: Graph, *, rtl: bool = False) -> str:
     """The sentence of a refusal; else nothing, and the answer was right."""
     try:
         cosine = outcome(model, rtl=rtl)
     except InputError as error:
         sentence = str(error)
-        assert re.search(r"encoder\.layer\.\d|embeddings\.|layer \d", sentence), sentence  # tensor
+        assert re.search(r"encoder\.layer\.\d|embeddings\.|\b\d\.[a-z]", sentence), sentence  # tensor
         assert re.search(r"(row|token|head|channel) \d", sentence), sentence  # place
         assert re.search(r"\d\.?\d*e[+-]?\d+|nan|inf|\d\.\d", sentence), sentence  # value
         assert re.search(r"limit|ends at|must be|up to a ratio of|resolve beyond|apart", sentence), sentence
@@ -204,7 +212,7 @@ def test_any_of_them_together(seed: int) -> None:
     right_or_refused(changed(model, scaled(name, 10.0 ** rng.integers(-30, 3), int(rng.integers(16)))))
 
 
-def with_scores(sigma: float, query: float, seed: int = 0) -> BertModel:
+def with_scores(sigma: float, query: float, seed: int = 0) -> Graph:
     """A model whose scores in the first head of its first layer have about this deviation."""
     prefix = LAYER + "attention.self."
 
@@ -214,8 +222,8 @@ def with_scores(sigma: float, query: float, seed: int = 0) -> BertModel:
         t[prefix + "key.bias"][:] = 0
 
     model = changed(random_model(seed), one_sided)
-    at = model.forward(IDS)[0][0]
-    q, k = (at[n].reshape(len(IDS), 2, 16) for n in ("query", "key"))
+    at = evaluate(model, {"ids": IDS}, until="0.context")
+    q, k = (at[f"0.attention.self.{n}"].reshape(len(IDS), 2, 16) for n in ("query", "key"))
     factor = sigma / np.std(np.einsum("thd,shd->hts", q, k)[:, 0] / 4)
     return changed(model, scaled("attention.self.key.weight", factor))
 
@@ -226,7 +234,8 @@ def with_scores(sigma: float, query: float, seed: int = 0) -> BertModel:
 )
 def test_scores_of_any_size_on_rtl(sigma: float, query: float, coarse: int) -> None:
     model = with_scores(sigma, query)
-    assert quantize(model, [IDS]).layers[0].coarse.max() == coarse
+    attention = quantize(model, [IDS]).by_name["0.context"]
+    assert isinstance(attention, IntegerAttention) and attention.coarse.max() == coarse
     # Scores that large leave nearly all to one key: of other texts, whose best two are near, many are refused.
     assert outcome(model, rtl=True, others=0) >= 0.98
 
@@ -244,9 +253,9 @@ def test_on_rtl(seed: int) -> None:
 def test_what_calibration_did_not_see_is_counted_alike(config: Config) -> None:
     model = make(3, norm_first=True)
     # Calibrated with small inputs, then run with large ones, which saturate everywhere.
-    small = [0.05 * model.embed(random_ids(s, 24)) for s in range(4)]
+    small = [0.05 * embed(model, random_ids(s, 24)) for s in range(4)]
     program = compile_encoder(quantize(model, small), config, 13)
-    embedded = 5 * model.embed(random_ids(9, 13))
+    embedded = 5 * embed(model, random_ids(9, 13))
     reference = ReferenceBackend(config).run(program, embedded)
     hardware = RtlBackend(config).run(program, embedded)
     compare(program, hardware.image, reference.image)
@@ -263,18 +272,21 @@ def test_all_that_saturates_is_counted_alike(tokens: int) -> None:
     model = make(5)
     quantized = quantize(model, [random_ids(s, 24) for s in range(4)])
     # Everything is made to leave its range by hand.
-    first, second = quantized.layers
-    down = first.linear["output.dense"]
-    linear = {
-        **first.linear,
-        "output.dense": dataclasses.replace(down, multiplier=np.full(32, 65535), shift=down.shift - 1),
+    down, norm = linear_of(quantized, "0.output.dense"), quantized.by_name["0.normed"]
+    attention = quantized.by_name["0.context"]
+    assert isinstance(norm, IntegerNorm) and isinstance(attention, IntegerAttention)
+    p = down.parameters
+    grown: dict[str, Operation] = {
+        down.name: IntegerLinear.of(down, dataclasses.replace(p, multiplier=np.full(32, 65535), shift=p.shift - 1)),
+        norm.name: IntegerNorm.of(
+            norm, dataclasses.replace(norm.parameters, scale=np.full(32, 131071), shift=np.full(32, 30000))
+        ),
+        attention.name: dataclasses.replace(
+            attention, score_multiplier=np.full(2, 65535), score_shift=np.zeros(2, np.int64)
+        ),
     }
-    grown = dataclasses.replace(
-        first, linear=linear, score_multiplier=np.full(2, 65535), score_shift=np.zeros(2, np.int64),
-        norm1=dataclasses.replace(first.norm1, scale=np.full(32, 131071), shift=np.full(32, 30000)),
-    )  # fmt: skip
-    program = compile_encoder(dataclasses.replace(quantized, layers=(grown, second)), CONFIG, tokens)
-    embedded = model.embed(random_ids(7, tokens))
+    program = compile_encoder(quantized.replaced(grown), CONFIG, tokens)
+    embedded = embed(model, random_ids(7, tokens))
     reference = ReferenceBackend(CONFIG).run(program, embedded)
     hardware = RtlBackend(CONFIG).run(program, embedded)
     compare(program, hardware.image, reference.image)
@@ -286,7 +298,7 @@ def test_all_that_saturates_is_counted_alike(tokens: int) -> None:
 def test_inputs() -> None:
     model = make()
     program = compile_encoder(quantize(model, [IDS]), CONFIG, 12)
-    embedded = model.embed(IDS)
+    embedded = embed(model, IDS)
     found = ReferenceBackend(CONFIG).run(program, 1e6 * embedded)
     # Only a LayerNorm sees them: whatever their size.
     np.testing.assert_array_equal(found.image, ReferenceBackend(CONFIG).run(program, embedded).image)
@@ -295,12 +307,12 @@ def test_inputs() -> None:
         wrong[4, 7] = value
         with pytest.raises(InputError, match=f"token 4, channel 7, is {value}"):
             program.with_input(wrong)
-    with pytest.raises(InputError, match=r"token 1 of the text has the id 50, but .* has 50 rows, 0 to 49"):
-        model.embed([0, 50])
-    with pytest.raises(InputError, match="id -1"):
-        model.embed([-1])
-    with pytest.raises(InputError, match="5000 tokens; the model takes 4096"):
-        model.embed([0] * 5000)
+    with pytest.raises(InputError, match=r"word has rows 0 to 49, and row 50 is wanted"):
+        embed(model, [0, 50])
+    with pytest.raises(InputError, match="row -1 is wanted"):
+        embed(model, [-1])
+    with pytest.raises(InputError, match="position has rows 0 to 4095, and row 4096"):
+        embed(model, [0] * 5000)
     with pytest.raises(InputError, match=r"calibration text 1: its sum of embeddings, token 0, channel 3, is nan"):
         quantize(model, [embedded, np.where(np.arange(32) == 3, np.nan, embedded)])
 
@@ -311,7 +323,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     folder = tmp_path_factory.mktemp("model")
-    make().save(folder)
+    save_bert(make(), folder)
     words = {f"w{i}": i for i in range(51)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -356,33 +368,31 @@ def test_run_refuses_a_token_without_embedding_and_tells_what_saturated(checkpoi
     assert all(found[name] >= 0 for name in (*SATURATIONS, "saturated_inputs"))
 
 
-def test_vision() -> None:
-    encoder = make(norm_first=True)
-    values = np.random.default_rng(0).normal(size=(32 * 16 + 32 * 9,)).astype(np.float32)
-    model = VisionModel(
-        encoder, values[:512].reshape(32, 1, 4, 4), values[:32], values[:32].reshape(1, 32),
-        values[512:672].reshape(5, 32), values[:64].reshape(2, 32), values[:2],
-    )  # fmt: skip
-    images = np.zeros((2, 1, 8, 8))
-    assert model.embed(images).shape == (2, 5, 32)
+def test_images(tmp_path: Path) -> None:
+    graph = new_vision_graph(0)
+    images = np.zeros((2, 1, 8, 8), np.float32)
+    np.save(tmp_path / "a.npy", images)
+    assert accelerator_part(graph).embed("pixels", read_arrays(tmp_path / "a.npy", graph)[1]).shape == (17, 64)
     images[1, 0, 2, 3] = np.nan
-    with pytest.raises(InputError, match="pixel, image 1, channel 0, row 2, column 3, is nan"):
-        model.embed(images)
+    np.save(tmp_path / "a.npy", images)
+    with pytest.raises(InputError, match="is nan"):
+        read_arrays(tmp_path / "a.npy", graph)
 
 
-@pytest.mark.parametrize("name", ["patch", "positions", "classifier"])
+@pytest.mark.parametrize("name", ["embeddings.patch_embeddings.projection.weight", "embeddings.position_embeddings",
+                                  "classifier.weight"])  # fmt: skip
 def test_vision_checkpoints(name: str, tmp_path: Path) -> None:
-    values = np.ones(1024, np.float32)
-    wrong = {"patch": values[:512].reshape(32, 1, 4, 4).copy(), "positions": values[:160].reshape(5, 32).copy(),
-             "classifier": values[:64].reshape(2, 32).copy()}  # fmt: skip
-    wrong[name].reshape(-1)[7] = np.inf
-    model = VisionModel(
-        make(norm_first=True), wrong["patch"], values[:32], values[:32].reshape(1, 32), wrong["positions"],
-        wrong["classifier"], values[:2],
-    )  # fmt: skip
-    model.save(tmp_path)
-    with pytest.raises(InputError, match=f"{name[:6]}.*, is inf; values must be finite"):
-        VisionModel.load(tmp_path)
+    import torch
+    import transformers as hf
+
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 64,
+             "image_size": 8, "patch_size": 2, "num_channels": 1}  # fmt: skip
+    model = hf.ViTForImageClassification(hf.ViTConfig(**sizes))
+    with torch.no_grad():
+        dict(model.named_parameters())[("" if name.startswith("classifier") else "vit.") + name].view(-1)[7] = torch.inf
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"{name}.*, is inf; values must be finite"):
+        load_network(tmp_path)
 
 
 PRUNED: dict[str, Change] = {
@@ -397,7 +407,7 @@ PRUNED: dict[str, Change] = {
 @pytest.mark.parametrize("name", PRUNED)
 def test_pruned(name: str) -> None:
     model = changed(make(), PRUNED[name])
-    patterns = {(layer, linear): Pattern(2, 4) for layer in range(2) for linear in LINEAR}
+    patterns = {f"{layer}.{linear}": Pattern(2, 4) for layer in range(2) for linear in LINEAR}
     try:
         pruned = prune_model(model, patterns, [random_ids(s, 24) for s in range(4)])
     except InputError as error:

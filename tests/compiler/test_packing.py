@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support import embed
 
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.packing import Packing, Place
-from sta_hw.compiler.parameters import QuantizedEncoder
 from sta_hw.compiler.quantize import quantize
 from sta_hw.compiler.shorter import shortened
 from sta_hw.errors import InputError
-from sta_hw.model.bert import BertModel
+from sta_hw.model.graph import Graph
+from sta_hw.model.operations import Select
 from sta_hw.model.random import random_ids, random_model
 from sta_hw.reference.program import run_program
 from sta_hw.run.backends import ReferenceBackend
@@ -26,17 +26,19 @@ LENGTHS = [5, 1, 16, 33, 70, 4, 2, 9, 140, 3, 3, 3]
 
 
 @pytest.fixture(scope="module")
-def network() -> tuple[BertModel, QuantizedEncoder]:
+def network() -> tuple[Graph, Graph]:
     model = random_model(3, hidden=64, heads=4, layers=2, intermediate=128)
     return model, quantize(model, [random_ids(i, 24) for i in range(6)])
 
 
 @pytest.mark.parametrize("size", ["ci", "tiny", "small", "reference"])
 @pytest.mark.parametrize("pooling", ["mean", "first"])
-def test_each_text_as_if_alone(size: str, pooling: str, network: tuple[BertModel, QuantizedEncoder]) -> None:
+def test_each_text_as_if_alone(size: str, pooling: str, network: tuple[Graph, Graph]) -> None:
     config, model = PRESETS[size], network[0]
-    encoder = dataclasses.replace(network[1], pooling=pooling)
-    embedded = [model.embed(random_ids(i, n)) for i, n in enumerate(LENGTHS)]
+    encoder = network[1]
+    if pooling == "first":
+        encoder = encoder.replaced({"mean": Select("mean", ("1.output",), 0)})
+    embedded = [embed(model, random_ids(i, n)) for i, n in enumerate(LENGTHS)]
     batch = compile_encoder(encoder, config, LENGTHS)
     image = ReferenceBackend(config).run(batch, embedded).image
     for number, (tokens, one) in enumerate(zip(LENGTHS, embedded, strict=True)):
@@ -50,9 +52,9 @@ def test_each_text_as_if_alone(size: str, pooling: str, network: tuple[BertModel
         assert batch.output(image, number) @ program.output(alone) > 0.99999
 
 
-def test_equal_lengths_pool_to_the_same_bits(network: tuple[BertModel, QuantizedEncoder]) -> None:
+def test_equal_lengths_pool_to_the_same_bits(network: tuple[Graph, Graph]) -> None:
     config, (model, encoder) = PRESETS["small"], network
-    embedded = [model.embed(random_ids(i, 11)) for i in range(19)]
+    embedded = [embed(model, random_ids(i, 11)) for i in range(19)]
     batch, program = (compile_encoder(encoder, config, n) for n in ([11] * 19, 11))
     image = ReferenceBackend(config).run(batch, embedded).image
     for number, one in enumerate(embedded):
@@ -60,7 +62,7 @@ def test_equal_lengths_pool_to_the_same_bits(network: tuple[BertModel, Quantized
         assert np.array_equal(batch.pooled(image, number), program.pooled(alone.image))
 
 
-def test_weights_are_read_once(network: tuple[BertModel, QuantizedEncoder]) -> None:
+def test_weights_are_read_once(network: tuple[Graph, Graph]) -> None:
     """A batch loads as many beats of weights as one of its texts does alone; keys, values, poolings are its own."""
     config, encoder = PRESETS["small"], network[1]
 
@@ -72,14 +74,14 @@ def test_weights_are_read_once(network: tuple[BertModel, QuantizedEncoder]) -> N
     assert weights(compile_encoder(encoder, config, [8] * 8)) == weights(compile_encoder(encoder, config, 8))
 
 
-def test_a_batch_in_a_file(network: tuple[BertModel, QuantizedEncoder], tmp_path: Path) -> None:
+def test_a_batch_in_a_file(network: tuple[Graph, Graph], tmp_path: Path) -> None:
     config, (model, encoder) = PRESETS["ci"], network
     lengths = [3, 9, 2]
     batch = compile_encoder(encoder, config, lengths)
     batch.save(tmp_path / "batch.npz")
     again = CompiledModel.load(tmp_path / "batch.npz", config)
     assert again.texts == batch.texts and again.tokens == 14
-    embedded = [model.embed(random_ids(i, n)) for i, n in enumerate(lengths)]
+    embedded = [embed(model, random_ids(i, n)) for i, n in enumerate(lengths)]
     images = [ReferenceBackend(config).run(b, embedded).image for b in (batch, again)]
     assert all(np.array_equal(batch.output(images[0], i), again.output(images[1], i)) for i in range(3))
     with pytest.raises(InputError, match="takes 3 texts, not 2"):
@@ -102,13 +104,15 @@ def test_places() -> None:
 
 
 @pytest.mark.parametrize(("size", "pooling"), [("ci", "first"), ("ci", "mean"), ("reference", "mean")])
-def test_one_program_for_shorter_texts(size: str, pooling: str, network: tuple[BertModel, QuantizedEncoder]) -> None:
+def test_one_program_for_shorter_texts(size: str, pooling: str, network: tuple[Graph, Graph]) -> None:
     """The same bits whatever the padding holds; and as the program of the text's own length to its rounding."""
     config, model = PRESETS[size], network[0]
-    encoder = dataclasses.replace(network[1], pooling=pooling)
+    encoder = network[1]
+    if pooling == "first":
+        encoder = encoder.replaced({"mean": Select("mean", ("1.output",), 0)})
     program = compile_encoder(encoder, config, 140)
     for tokens in (1, 16, 33, 129):
-        one = model.embed(random_ids(tokens, tokens))
+        one = embed(model, random_ids(tokens, tokens))
         padded, own = shortened(program, tokens), compile_encoder(encoder, config, tokens)
         image = padded.with_input(one)
         outputs, pooled = [], []
@@ -134,7 +138,7 @@ def test_one_program_for_shorter_texts(size: str, pooling: str, network: tuple[B
         assert pooled[0] @ wanted.embedding / np.linalg.norm(pooled[0]) > 0.9999
 
 
-def test_what_cannot_be_shortened(network: tuple[BertModel, QuantizedEncoder]) -> None:
+def test_what_cannot_be_shortened(network: tuple[Graph, Graph]) -> None:
     config, encoder = PRESETS["small"], network[1]
     program = compile_encoder(encoder, config, 9)
     assert shortened(program, 9) is program

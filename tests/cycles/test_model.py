@@ -11,11 +11,11 @@ from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.bench.model import BAR, CONFIGURATIONS, SHAPES, compare
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.outline import outline_encoder
-from sta_hw.compiler.quantize import shape_encoder
+from sta_hw.compiler.shapes import shape_graph
 from sta_hw.cycles.flows import shares
 from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
-from sta_hw.model.bert import LINEAR_NAMES
+from sta_hw.model.families.layers import LINEAR
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Error, Instruction, Opcode, Target, assemble
 from sta_hw.spec.patterns import parse_nm
@@ -117,9 +117,9 @@ SHAPES_IN_OUTLINE = [
 def test_a_whole_outline_is_the_compiled_program(
     name: str, hidden: int, heads: int, intermediate: int, layers: int, tokens: int, nm: str
 ) -> None:
-    patterns = {(layer, linear): parse_nm(nm) for layer in range(layers) for linear in LINEAR_NAMES}
+    patterns = {f"{layer}.{linear}": parse_nm(nm) for layer in range(layers) for linear in LINEAR.values()}
     config = preset(name)
-    compiled = compile_encoder(shape_encoder(hidden, heads, layers, intermediate, patterns), config, tokens)
+    compiled = compile_encoder(shape_graph(hidden, heads, layers, intermediate, patterns), config, tokens)
     outline = outline_encoder(hidden, heads, layers, intermediate, patterns, config, tokens, whole=True)
     assert [(i.opcode, i.fields) for i in outline.instructions] == [(i.opcode, i.fields) for i in compiled.instructions]
     assert set(outline.weights) == {1.0} and not outline.problems
@@ -138,7 +138,7 @@ def test_a_whole_outline_is_the_compiled_program(
 def test_outlines_take_as_long_as_whole_programs(
     name: str, hidden: int, heads: int, intermediate: int, layers: int, tokens: int, nm: str, memory: MachineTiming
 ) -> None:
-    patterns = {(0, linear): parse_nm(nm) for linear in LINEAR_NAMES}
+    patterns = {f"0.{linear}": parse_nm(nm) for linear in LINEAR.values()}
     config = preset(name)
     cycles, kept, totals = [], [], []
     for whole in (False, True):
@@ -153,7 +153,7 @@ def test_outlines_take_as_long_as_whole_programs(
 
 
 def test_outlines_say_what_could_not_be_compiled() -> None:
-    patterns = {(0, linear): parse_nm("2:4") for linear in LINEAR_NAMES}
+    patterns = {f"0.{linear}": parse_nm("2:4") for linear in LINEAR.values()}
     outline = outline_encoder(384, 12, 6, 1536, patterns, preset("reference"), 100_000, alike=True)
     problems = "\n".join(outline.problems)
     assert "pooling 100000 tokens" in problems and "LOADs, and the hardware counts up to 1,048,575" in problems

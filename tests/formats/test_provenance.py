@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from support import save_bert
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -19,6 +20,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.errors import InputError
 from sta_hw.formats.provenance import Provenance, Source, bytes_digest, tokenizer_digest, weights_digest
+from sta_hw.model.operations import Attention
 from sta_hw.model.random import random_model
 from sta_hw.run.backends import ReferenceBackend, RtlBackend
 from sta_hw.run.board import BoardBackend
@@ -31,7 +33,7 @@ WORDS = ["[UNK]", "the", "a", "of", "to", "and", "in", "is", "for", "that", "wit
 
 
 def make_checkpoint(place: Path, seed: int = 0, words: list[str] = WORDS) -> Path:
-    random_model(seed, hidden=32, heads=2, layers=1, intermediate=64).save(place)
+    save_bert(random_model(seed, hidden=32, heads=2, layers=1, intermediate=64), place)
     tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(place / "tokenizer.json"))
@@ -54,10 +56,13 @@ def test_digests_are_of_content(embedder: Embedder, tmp_path: Path) -> None:
     other = random_model(1, hidden=32, heads=2, layers=1, intermediate=64)
     assert weights_digest(other) != embedder.source.weights
     name = "encoder.layer.0.output.dense.weight"
-    nearly = embedder.model.tensors[name].copy()
+    nearly = embedder.graph.tensors[name].copy()
     nearly[3, 5] = np.nextafter(nearly[3, 5], np.float32(9))
-    assert weights_digest(embedder.model.with_tensors(embedder.model.tensors | {name: nearly})) != again.source.weights
-    assert weights_digest(dataclasses.replace(embedder.model, heads=4)) != again.source.weights
+    assert weights_digest(embedder.graph.with_tensors(embedder.graph.tensors | {name: nearly})) != again.source.weights
+    attention = embedder.graph.by_name["0.context"]
+    assert isinstance(attention, Attention)
+    other = embedder.graph.replaced({attention.name: dataclasses.replace(attention, heads=4)})
+    assert weights_digest(other) != again.source.weights
     turned = Embedder.load(make_checkpoint(tmp_path / "turned", words=[WORDS[0], *WORDS[:0:-1]]))
     assert turned.source.difference(embedder.source) == "tokenizer"
     # Padding and truncation do not change what is embedded here: both are off.
@@ -73,9 +78,9 @@ def test_an_image_carries_its_origin(compiled: CompiledModel, embedder: Embedder
     again = CompiledModel.load(path, CONFIG)
     assert again.provenance == compiled.provenance and again.provenance is not None
     assert again.provenance.source == embedder.source and again.checksum == bytes_digest(compiled.image)
-    embedded = embedder.model.embed([1, 2, 3, 4])
+    embedded = embedder.part.embed("ids", [1, 2, 3, 4])
     assert np.array_equal(again.with_input(embedded), compiled.with_input(embedded))
-    half = embedder.compile({(0, "output.dense"): Pattern(2, 4)}, CONFIG, 4)
+    half = embedder.compile({"0.output.dense": Pattern(2, 4)}, CONFIG, 4)
     assert half.provenance is not None and half.provenance.patterns != again.provenance.patterns
 
 
@@ -191,7 +196,7 @@ def test_damaged_files(compiled: CompiledModel, tmp_path: Path) -> None:
 
 def test_every_backend_checks_the_image(compiled: CompiledModel, embedder: Embedder) -> None:
     """One changed byte: of the program, of weights, of where the input goes."""
-    embedded = embedder.model.embed([1, 2, 3, 4])
+    embedded = embedder.part.embed("ids", [1, 2, 3, 4])
     hardware = object.__new__(RtlBackend)
     hardware.config, hardware.memory, hardware.model = CONFIG, None, Mock()
     board = object.__new__(BoardBackend)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import covering_products
+from support import covering_products, embed
 from test_softmax import mixed_rows
 
 from sim.accelerator import AcceleratorModel, MemoryModel
@@ -66,7 +66,7 @@ def test_accelerator(tmp_path: Path) -> None:
     model = random_model(0, hidden=16, heads=2, layers=1, intermediate=32)
     quantized = quantize(model, [random_ids(0, 12)], mixed_patterns([parse_nm("2:4"), parse_nm("dense")]))
     program = compile_encoder(quantized, config, 5)
-    image = program.with_input(model.embed(random_ids(1, 5)))
+    image = program.with_input(embed(model, random_ids(1, 5)))
     expected = run_program(image, program.program_address, config)
     netlist = netlist_verilog(component("accelerator", config), "accelerator", tmp_path)
     cycles = []

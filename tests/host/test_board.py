@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from support import embed
 
 from sim.board import SimulatedPort
 from sta_hw.compiler.encoder import compile_encoder
@@ -44,8 +45,8 @@ def link(port: SimulatedPort) -> BoardLink:
 @pytest.fixture(scope="module")
 def compiled() -> tuple[CompiledModel, np.ndarray]:
     model = random_model(1, hidden=16, heads=2, layers=1, intermediate=32)
-    quantized = quantize(model, [random_ids(0, 12)], {(0, "output.dense"): Pattern(2, 4)})
-    return compile_encoder(quantized, CONFIG, 6), model.embed(random_ids(1, 6))
+    quantized = quantize(model, [random_ids(0, 12)], {"0.output.dense": Pattern(2, 4)})
+    return compile_encoder(quantized, CONFIG, 6), embed(model, random_ids(1, 6))
 
 
 def test_self_test_over_the_serial_line(port: SimulatedPort, link: BoardLink, compiled) -> None:

@@ -1,4 +1,4 @@
-"""Vision transformers: Hugging Face's own outputs, round trip, refusals; and one on RTL."""
+"""Vision transformers: Hugging Face's own outputs, what is kept, refusals; and one on RTL."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ import torch
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.quantize import quantize
 from sta_hw.errors import InputError
-from sta_hw.model.vision import VisionModel
+from sta_hw.model.families import load_network
+from sta_hw.model.fp32 import evaluate
+from sta_hw.model.graph import Graph
+from sta_hw.model.part import accelerator_part
 from sta_hw.run.backends import ReferenceBackend, RtlBackend
 from sta_hw.run.outcome import compare
-from sta_hw.sparsity.digits import VisionNetwork, new_vision_model
+from sta_hw.sparsity.digits import new_vision_graph
+from sta_hw.sparsity.torch_graph import TorchGraph
 from sta_hw.spec.patterns import Pattern
 from sta_hw.spec.presets import PRESETS
 
@@ -25,8 +29,9 @@ SHAPE = {
 }  # fmt: skip
 
 
-def logits(model: VisionModel, images: np.ndarray) -> np.ndarray:
-    return np.stack([model.logits(model.encoder.forward(e)[1]) for e in model.embed(images)])
+def logits(graph: Graph, images: np.ndarray) -> np.ndarray:
+    """Of images with channels last."""
+    return np.stack([evaluate(graph, {"pixels": image})["logits"] for image in images])
 
 
 @pytest.fixture(params=["vit", "deit"])
@@ -44,64 +49,64 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path: Path):
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)
-    theirs.save_pretrained(tmp_path)
-    return tmp_path, theirs
+    theirs.save_pretrained(tmp_path / "model")
+    return tmp_path / "model", theirs
 
 
 def test_hugging_faces_outputs(checkpoint, tmp_path: Path) -> None:
     folder, theirs = checkpoint
-    model = VisionModel.load(folder)
-    images = np.random.default_rng(0).normal(size=(3, 1, 8, 8)).astype(np.float32)
+    network = load_network(folder)
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
     with torch.no_grad():
-        wanted = theirs(torch.from_numpy(images)).logits.numpy()
-    np.testing.assert_allclose(logits(model, images), wanted, rtol=1e-4, atol=1e-4)
-    assert model.tokens == 16 + len(model.class_tokens)
-    model.save(tmp_path / "again")
-    again = VisionModel.load(tmp_path / "again")
-    np.testing.assert_array_equal(logits(model, images), logits(again, images))
+        wanted = theirs(torch.from_numpy(images).movedim(-1, 1)).logits.numpy()
+    np.testing.assert_allclose(logits(network.graph, images), wanted, rtol=1e-4, atol=1e-4)
+    # With other weights, in a folder of its own.
+    tuned = TorchGraph(network.graph)
+    with torch.no_grad():
+        tuned.linears["1.output.dense"].weight *= -1
+    folder = tmp_path / "again"
+    folder.mkdir()
+    for name, content in network.files(tuned.to_graph()).items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    again = load_network(folder).graph
+    np.testing.assert_array_equal(logits(tuned.to_graph(), images), logits(again, images))
+    assert not np.allclose(logits(again, images), wanted, rtol=1e-2, atol=1e-2)
 
 
 def test_missing_and_left_over_tensors_are_named(checkpoint) -> None:
     from safetensors.numpy import load_file, save_file
 
     folder, _ = checkpoint
-    model = VisionModel.load(folder)
-    model.save(folder)
     file = folder / "model.safetensors"
     tensors = load_file(file)
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     name = f"{kind}.encoder.layer.1.layernorm_before.weight"
     save_file({k: v for k, v in tensors.items() if k != name}, file)
     with pytest.raises(InputError, match=r"lacks encoder\.layer\.1\.layernorm_before\.weight of shape"):
-        VisionModel.load(folder)
+        load_network(folder)
     save_file(tensors | {"gate.weight": np.zeros(3, np.float32)}, file)
     with pytest.raises(InputError, match=r"has 1 tensors that have no place in the model: gate\.weight"):
-        VisionModel.load(folder)
+        load_network(folder)
 
 
-def test_refusals(tmp_path: Path) -> None:
-    model = new_vision_model(0)
-    with pytest.raises(InputError, match="the model takes"):
-        model.embed(np.zeros((1, 1, 9, 8), np.float32))
-    with pytest.raises(InputError, match=r"there is no config.json"):
-        VisionModel.load(tmp_path)
-    model.save(tmp_path)
+def test_refusals(checkpoint) -> None:
+    folder, _ = checkpoint
+    with pytest.raises(InputError, match=r"pixels has shape \(8, 8, 1\), and what is given"):
+        accelerator_part(load_network(folder).graph).embed("pixels", np.zeros((9, 8, 1), np.float32))
     for key, value, text in (("model_type", "swin", "vit, deit"), ("hidden_act", "mish", "it is gelu")):
-        described = json.loads((tmp_path / "config.json").read_text())
-        (tmp_path / "config.json").write_text(json.dumps(described | {key: value}))
+        described = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(described | {key: value}))
         with pytest.raises(InputError, match=text):
-            VisionModel.load(tmp_path)
-        (tmp_path / "config.json").write_text(json.dumps(described))
+            load_network(folder)
+        (folder / "config.json").write_text(json.dumps(described))
 
 
 def test_torch_and_numpy_agree() -> None:
-    model = new_vision_model(3)
-    images = np.random.default_rng(1).normal(size=(4, 1, 8, 8)).astype(np.float32)
+    graph = new_vision_graph(3)
+    images = np.random.default_rng(1).normal(size=(4, 8, 8, 1)).astype(np.float32)
     with torch.no_grad():
-        found = VisionNetwork(model)(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(found, logits(model, images), rtol=1e-4, atol=1e-5)
-    again = VisionNetwork(model).to_model()
-    np.testing.assert_array_equal(logits(again, images), logits(model, images))
+        found = TorchGraph(graph)(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(found, logits(graph, images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.xdist_group("ci-accelerator")
@@ -109,15 +114,14 @@ def test_torch_and_numpy_agree() -> None:
 def test_on_rtl(tokens_pattern: Pattern) -> None:
     """LayerNorms first and the first token pooled: every byte as the reference has it."""
     config = PRESETS["ci"]
-    model = new_vision_model(0, hidden=32, heads=2, layers=2, intermediate=64)
-    images = np.random.default_rng(2).normal(size=(6, 1, 8, 8)).astype(np.float32)
-    embedded = list(model.embed(images))
-    keys = [(layer, name) for layer in range(2) for name in ("attention.self.key", "output.dense")]
-    quantized = quantize(model.encoder, embedded, dict.fromkeys(keys, tokens_pattern))
-    program = compile_encoder(quantized, config, model.tokens)
+    part = accelerator_part(new_vision_graph(0, hidden=32, heads=2, layers=2, intermediate=64))
+    images = np.random.default_rng(2).normal(size=(6, 8, 8, 1)).astype(np.float32)
+    embedded = [part.embed("pixels", image) for image in images]
+    names = [f"{layer}.{name}" for layer in range(2) for name in ("attention.self.key", "output.dense")]
+    quantized = quantize(part.graph, embedded, dict.fromkeys(names, tokens_pattern))
+    program = compile_encoder(quantized, config, len(embedded[0]))
     found = RtlBackend(config).run(program, embedded[0])
     compare(program, found.image, ReferenceBackend(config).run(program, embedded[0]).image)
-    pooled = program.pooled(found.image)
-    exact = model.encoder.forward(embedded[0])[1]
+    pooled, exact = program.pooled(found.image), part.run(embedded[0])
     if tokens_pattern.dense:
         assert pooled @ exact / np.linalg.norm(pooled) / np.linalg.norm(exact) > 0.999

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support import embed
 
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.compiler.encoder import compile_encoder
@@ -72,7 +73,7 @@ def compiled(name: str, tokens: int, seed: int = 0, **shape: int) -> tuple[Compi
     patterns = mixed_patterns([parse_nm(p) for p in PATTERNS[name]])
     quantized = quantize(model, [random_ids(i, 12) for i in range(3)], patterns)
     program = compile_encoder(quantized, CONFIGS[name], tokens)
-    return program, program.with_input(model.embed(random_ids(seed, tokens)))
+    return program, program.with_input(embed(model, random_ids(seed, tokens)))
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if "ring" not in name])
@@ -110,7 +111,7 @@ def test_a_batch_of_texts(name: str, hardware) -> None:
     model = random_model(7, hidden=32, heads=2, intermediate=48)
     patterns = mixed_patterns([parse_nm(p) for p in PATTERNS[name]])
     program = compile_encoder(quantize(model, [random_ids(i, 12) for i in range(3)], patterns), CONFIGS[name], lengths)
-    image = program.with_input([model.embed(random_ids(i, n)) for i, n in enumerate(lengths)])
+    image = program.with_input([embed(model, random_ids(i, n)) for i, n in enumerate(lengths)])
     expected = run_program(image, program.program_address, program.config)
     for memory in (MemoryModel(), MemoryModel(latency=90, beats_per_cycle=0.4, stall=0.5, seed=3, shared=True)):
         run = hardware(name).run(image, program.program_address, memory=memory, patience=50_000)
@@ -126,7 +127,7 @@ def test_a_shorter_text(name: str, hardware) -> None:
     program = compile_encoder(quantize(model, [random_ids(i, 12) for i in range(3)], patterns), CONFIGS[name], 128)
     for tokens in (3, 70):
         shorter = shortened(program, tokens)
-        image = shorter.with_input(model.embed(random_ids(tokens, tokens)))
+        image = shorter.with_input(embed(model, random_ids(tokens, tokens)))
         run = hardware(name).run(image, program.program_address, memory=MemoryModel(latency=20, stall=0.3, seed=1))
         assert run.error == Error.NONE
         compare(program, run.image, run_program(image, program.program_address, program.config))
@@ -336,7 +337,7 @@ def test_attention_of_4096_tokens() -> None:
     config = PRESETS["reference"]
     model = random_model(3, hidden=8, heads=1, intermediate=8)
     program = compile_encoder(quantize(model, [random_ids(i, 40) for i in range(3)]), config, 4096)
-    image = program.with_input(model.embed(random_ids(1, 4096)))
+    image = program.with_input(embed(model, random_ids(1, 4096)))
     run = AcceleratorModel(config).run(image, program.program_address)
     assert run.error == Error.NONE and run.counters["engine_wait_rescale"] > 0
     compare(program, run.image, run_program(image, program.program_address, config))

@@ -11,7 +11,7 @@ from sta_hw.formats.nm import encode, prune
 from sta_hw.sparsity.compression import compression
 from sta_hw.spec.patterns import Pattern
 
-SHAPES = {(0, "intermediate.dense"): (256, 128), (0, "output.dense"): (128, 256)}
+SHAPES = {"0.intermediate.dense": (256, 128), "0.output.dense": (128, 256)}
 
 
 @pytest.mark.parametrize("pattern", [Pattern(1, 4), Pattern(2, 4), Pattern(4, 16), Pattern(12, 16)], ids=str)
@@ -30,7 +30,7 @@ def test_against_encoded_matrices(pattern: Pattern) -> None:
 
 
 def test_mixed_and_dense() -> None:
-    first, second, whole = compression(SHAPES, {(0, "output.dense"): Pattern(2, 16)})
+    first, second, whole = compression(SHAPES, {"0.output.dense": Pattern(2, 16)})
     assert (first.pattern, second.pattern, whole.pattern) == ("dense", "2:16", "mixed")
     assert first.index == first.limit == 8.0
     assert whole.bytes == first.bytes + second.bytes and whole.weights == 2 * 256 * 128

@@ -10,14 +10,14 @@ from sta_hw.sparsity.digits import (
     HELD_OUT,
     Shifted,
     Taught,
-    VisionNetwork,
     accuracy,
     digits,
-    new_vision_model,
+    new_vision_graph,
     train_digits,
 )
 from sta_hw.sparsity.finetune import Tuning, fine_tune
 from sta_hw.sparsity.pruners import SparseGpt
+from sta_hw.sparsity.torch_graph import TorchGraph
 from sta_hw.spec.patterns import Pattern
 
 
@@ -39,13 +39,13 @@ def test_images_move_by_a_pixel_at_most() -> None:
     chosen = rng.choice(len(data.train_labels), 32, replace=False)
     np.testing.assert_array_equal(labels.numpy(), data.train_labels[chosen])
     for image, found in zip(data.train_images[chosen], moved.numpy(), strict=True):
-        edged = np.pad(image[0], 1, constant_values=-1)
-        assert any(np.array_equal(found[0], edged[y : y + 8, x : x + 8]) for y in range(3) for x in range(3))
+        edged = np.pad(image[..., 0], 1, constant_values=-1)
+        assert any(np.array_equal(found[..., 0], edged[y : y + 8, x : x + 8]) for y in range(3) for x in range(3))
 
 
 def test_a_teachers_own_scores_cost_nothing() -> None:
     data = digits()
-    teacher = VisionNetwork(new_vision_model(0)).eval()
+    teacher = TorchGraph(new_vision_graph(0)).eval()
     task = Taught(data.train_images, data.train_labels, teacher)
     (images,), scores = task.batch(np.random.default_rng(0), 16)
     assert abs(task.loss(teacher(images), scores).item()) < 1e-6
@@ -61,7 +61,7 @@ def test_training_pruning_tuning() -> None:
     dense = train_digits(data, steps=150)
     before = accuracy(dense, data.test_images, data.test_labels)
     assert before > 0.6
-    network = VisionNetwork(dense.to_model())
+    network = TorchGraph(dense.to_graph())
     patterns = dict.fromkeys(network.linears, Pattern(4, 16))
     batches = [(torch.from_numpy(data.train_images[:128]),)]
     masks = SparseGpt().prune(network, network.linears, patterns, batches)

@@ -7,12 +7,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from support import embed, inner
 
 from sta_hw.errors import InputError
 from sta_hw.model.random import random_ids, random_model
 from sta_hw.sparsity.costs import cycles_of, layer_costs
 from sta_hw.sparsity.domino import domino_search, sensitivities
-from sta_hw.sparsity.encoder import Encoder, pad
+from sta_hw.sparsity.torch_graph import TorchGraph, pad
 from sta_hw.spec.patterns import Pattern
 from sta_hw.spec.presets import PRESETS
 
@@ -53,8 +54,8 @@ def test_enough_for_all_is_dense_and_too_little_is_refused() -> None:
 def test_sensitivities() -> None:
     """They fall with N, end at zero, and follow the loss that pruning one layer really causes."""
     model = random_model(1, layers=1)
-    network = Encoder(model)
-    batches = [pad([model.embed(random_ids(10 * b + i, 8)) for i in range(8)]) for b in range(12)]
+    network = TorchGraph(inner(model))
+    batches = [pad([embed(model, random_ids(10 * b + i, 8)) for i in range(8)]) for b in range(12)]
     wanted = [network(*b).detach() for b in batches]
 
     def loss(output: torch.Tensor, number: int) -> torch.Tensor:
@@ -65,7 +66,7 @@ def test_sensitivities() -> None:
     real = {}
     for key, falls in found.items():
         assert len(falls) == 9 and falls[8] == 0 and all(a >= b for a, b in itertools.pairwise(falls))
-        pruned = Encoder(model)
+        pruned = TorchGraph(inner(model))
         linear = pruned.linears[key]
         from sta_hw.sparsity.masks import nm_mask
 
@@ -85,7 +86,7 @@ def test_costs_in_every_unit() -> None:
     macs = layer_costs(model, "macs", 16, config, 12)
     cycles = layer_costs(model, "cycles", 16, config, 12)
     for key in parameters:
-        assert parameters[key][8] == model.linear(*key)[0].size / 2
+        assert parameters[key][8] == model.linear(key).weight.size / 2
         assert macs[key] == [12 * c for c in parameters[key]]
         assert cycles[key][16] > cycles[key][1]
     dense = cycles_of(model, {}, config, 12)

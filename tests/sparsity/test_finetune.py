@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import embed, inner
 from torch import nn
 
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import satisfies
 from sta_hw.model.random import random_ids, random_model
-from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.finetune import Classification, Distillation, FineTuned, SrSte, Tuning, fine_tune
 from sta_hw.sparsity.pruners import Magnitude
+from sta_hw.sparsity.torch_graph import TorchGraph
 from sta_hw.spec.patterns import Pattern
 
 
@@ -30,18 +31,20 @@ class Harm:
         return Path.touch, (self.path,)
 
 
-def task_and_teacher() -> tuple[Distillation, Encoder]:
+def task_and_teacher() -> tuple[Distillation, TorchGraph]:
     model = random_model(0, layers=1)
-    teacher = Encoder(model)
-    embedded = [model.embed(random_ids(i, 3 + i % 7)) for i in range(40)]
+    teacher = TorchGraph(inner(model))
+    embedded = [embed(model, random_ids(i, 3 + i % 7)) for i in range(40)]
     with torch.no_grad():
         targets = [teacher(torch.from_numpy(e)[None], None, False)[0].numpy() for e in embedded]
     return Distillation(embedded, targets, teacher.pool), teacher
 
 
-def tune(tuning: Tuning, pattern: Pattern, state: Path | None = None, report: Any = None) -> tuple[Encoder, FineTuned]:
+def tune(
+    tuning: Tuning, pattern: Pattern, state: Path | None = None, report: Any = None
+) -> tuple[TorchGraph, FineTuned]:
     task, teacher = task_and_teacher()
-    network = Encoder(teacher.model)
+    network = TorchGraph(teacher.graph)
     patterns = dict.fromkeys(network.linears, pattern)
     masks = None if tuning.dynamic else Magnitude().prune(network, network.linears, patterns)
     extra = {"report": report} if report else {}

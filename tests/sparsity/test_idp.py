@@ -12,9 +12,9 @@ from test_finetune import task_and_teacher
 
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import keep_mask, satisfies
-from sta_hw.sparsity.encoder import Encoder
 from sta_hw.sparsity.finetune import FineTuned, Tuning, fine_tune
 from sta_hw.sparsity.idp import Level, idp, levels_down, steps_by_level
+from sta_hw.sparsity.torch_graph import TorchGraph
 from sta_hw.spec.patterns import Pattern
 
 
@@ -33,7 +33,7 @@ def test_series(tmp_path: Path) -> None:
     found = list(idp(teacher, lambda n: n.linears, levels, task, Tuning(10, 8, 3e-3), states=tmp_path))
     assert [f.pattern for f in found] == levels
     for level in found:
-        assert isinstance(level.network, Encoder)
+        assert isinstance(level.network, TorchGraph)
         for linear in level.network.linears.values():
             assert satisfies(linear.weight.detach().numpy(), level.pattern)
     assert all(torch.equal(before[n], v) for n, v in teacher.state_dict().items())
@@ -86,7 +86,7 @@ def test_levels_behind_the_first_prune_by_saliency(monkeypatch: pytest.MonkeyPat
     """Weight times the root of its mean squared gradient, of which the first level knows nothing."""
     seen = []
 
-    def look(network: Encoder, linears: dict, patterns: dict, *arguments: Any, **options: Any) -> FineTuned:
+    def look(network: TorchGraph, linears: dict, patterns: dict, *arguments: Any, **options: Any) -> FineTuned:
         before = {key: linear.weight.detach().clone() for key, linear in linears.items()}
         seen.append((before, patterns, dict(options["scales"])))
         return fine_tune(network, linears, patterns, *arguments, **options)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import in_fp32
 
 from sta_hw.compiler import prune as pruning
 from sta_hw.compiler.prune import (
@@ -19,7 +20,8 @@ from sta_hw.compiler.prune import (
 )
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import satisfies
-from sta_hw.model.bert import LINEAR_NAMES, BertModel
+from sta_hw.model.families.layers import LINEAR
+from sta_hw.model.graph import Graph
 from sta_hw.model.random import random_ids, random_model
 from sta_hw.sparsity.text import evaluation_sentences
 from sta_hw.spec.patterns import Pattern, parse_nm
@@ -73,54 +75,36 @@ def test_regression_makes_up_for_changed_inputs() -> None:
     np.testing.assert_allclose(pruned @ moved.T, dense @ weights.T, rtol=1e-4, atol=1e-4)
 
 
-def mean_cosine(model: BertModel, other: BertModel) -> float:
+def mean_cosine(model: Graph, other: Graph) -> float:
     found = []
     for seed in range(100, 130):
-        a, b = (m.forward(random_ids(seed, 14))[1].astype(float) for m in (model, other))
+        a, b = (in_fp32(m, random_ids(seed, 14)).astype(float) for m in (model, other))
         found.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
     return float(np.mean(found))
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_an_encoder_keeps_more_than_by_magnitude(norm_first: bool) -> None:
-    import dataclasses
-
-    model = dataclasses.replace(random_model(0, layers=2), norm_first=norm_first)
-    patterns = {(layer, name): parse_nm("2:4") for layer in range(2) for name in LINEAR_NAMES}
-    patterns[0, "output.dense"] = parse_nm("dense")
+    model = random_model(0, layers=2, norm_first=norm_first)
+    patterns = {f"{layer}.{name}": parse_nm("2:4") for layer in range(2) for name in LINEAR.values()}
+    patterns["0.output.dense"] = parse_nm("dense")
     steps: list[str] = []
     found = prune_model(model, patterns, CALIBRATION, report=steps.append)
     assert len(steps) == 8
     for key, pattern in patterns.items():
-        weight = found.linear(*key)[0]
+        weight = found.linear(key).weight
         assert weight.dtype == np.float32 and (pattern.m == 1 or satisfies(weight, pattern))
-    np.testing.assert_array_equal(found.linear(0, "output.dense")[0], model.linear(0, "output.dense")[0])
+    np.testing.assert_array_equal(found.linear("0.output.dense").weight, model.linear("0.output.dense").weight)
     by_magnitude = prune_model(model, patterns, [], method="magnitude")
     assert mean_cosine(model, found) > mean_cosine(model, by_magnitude) + 0.02
     again = prune_model(found, patterns, CALIBRATION)
     assert all(again.tensors[name] is tensor for name, tensor in found.tensors.items())
 
 
-def test_the_forward_pass_is_what_its_products_make() -> None:
-    """Two texts in step give what each gives alone, with results of the caller's making."""
-    model = random_model(1, layers=2)
-    alone, pooled = model.forward(CALIBRATION[0])
-    steps = model.products(CALIBRATION[0])
-    product = next(steps)
-    seen = []
-    with pytest.raises(StopIteration) as end:
-        while True:
-            seen.append((product.layer, product.names))
-            product = steps.send([model.apply(product.layer, n, product.value) for n in product.names])
-    assert [name for _, names in seen for name in names] == [*LINEAR_NAMES] * 2
-    np.testing.assert_array_equal(end.value.value[1], pooled)
-    np.testing.assert_array_equal(end.value.value[0][1]["sum2"], alone[1]["sum2"])
-
-
 def test_kept_by_everything_that_shapes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STA_HW_CACHE", str(tmp_path))
     model = random_model(0)
-    patterns = {(0, "intermediate.dense"): parse_nm("2:4")}
+    patterns = {"0.intermediate.dense": parse_nm("2:4")}
     found = prune_model_once(model, patterns, CALIBRATION)
     (path,) = tmp_path.iterdir()
     with monkeypatch.context() as patch:
@@ -131,7 +115,7 @@ def test_kept_by_everything_that_shapes_it(tmp_path: Path, monkeypatch: pytest.M
     changed = model.with_tensors(model.tensors | {"embeddings.LayerNorm.bias": np.ones(32, np.float32)})
     for other in (
         (changed, patterns, CALIBRATION),
-        (model, {(0, "intermediate.dense"): parse_nm("1:4")}, CALIBRATION),
+        (model, {"0.intermediate.dense": parse_nm("1:4")}, CALIBRATION),
         (model, patterns, CALIBRATION[1:]),
     ):
         before = len(list(tmp_path.iterdir()))
@@ -151,7 +135,7 @@ def test_sentences_are_not_evaluated() -> None:
 
 
 def test_refusals() -> None:
-    patterns = {(0, "output.dense"): parse_nm("2:4")}
+    patterns = {"0.output.dense": parse_nm("2:4")}
     with pytest.raises(InputError, match="'wanda' is unknown; it is sparsegpt or magnitude"):
         prune_model(random_model(0), patterns, CALIBRATION, method="wanda")
     with pytest.raises(InputError, match="at least one"):

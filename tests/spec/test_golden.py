@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,13 @@ import pytest
 
 from sim.accelerator import AcceleratorModel
 from sta_hw.compiler.encoder import compile_encoder
+from sta_hw.compiler.integers import IntegerActivate, IntegerAttention, IntegerLinear, IntegerNorm
 from sta_hw.compiler.model import CompiledModel
-from sta_hw.compiler.parameters import LayerParameters, LinearParameters, NormParameters, QuantizedEncoder
-from sta_hw.model.bert import LINEAR_NAMES
+from sta_hw.compiler.parameters import LinearParameters, NormParameters
+from sta_hw.compiler.shapes import shape_graph
+from sta_hw.model.families.layers import LINEAR
+from sta_hw.model.graph import Graph
+from sta_hw.model.operations import Operation
 from sta_hw.reference.program import run_program
 from sta_hw.run.outcome import compare
 from sta_hw.spec.isa import Instruction, Opcode, Target, assemble, layout_of
@@ -87,7 +92,7 @@ def test_a_programs_header() -> None:
     assert data[64] == 6 and data[128] == 1 and len(data) == 192
 
 
-def small_encoder() -> QuantizedEncoder:
+def small_encoder() -> Graph:
     """One layer of 8 dimensions in integers alone: no rounding of anyone's arithmetic is in its bytes."""
     column = np.arange(8)
     cycle = column[:, None] * 5 + column[None, :] * 3
@@ -105,18 +110,23 @@ def small_encoder() -> QuantizedEncoder:
     def norm(number: int) -> NormParameters:
         return NormParameters(1000 * number + column - 3, 7 * column - 20, 0x1122 * number + column)
 
+    graph = shape_graph(8, 1, 1, 8)
     patterns = ("2:4", "dense", "1:8", "2:4", "dense", "2:4")
-    linears = {name: linear(i, nm) for i, (name, nm) in enumerate(zip(LINEAR_NAMES, patterns, strict=True))}
-    table = np.arange(256, dtype=np.int16) * 101 - 12345
+    attention, activate = graph.by_name["0.context"], graph.by_name["0.activated"]
+    assert isinstance(attention, IntegerAttention) and isinstance(activate, IntegerActivate)
     heads = {"score_multiplier": 0x4321, "score_shift": 2, "coarse": 0, "gain": 1}
-    layer = LayerParameters(
-        linears,
-        **{n: np.array([v]) for n, v in heads.items()},
-        table=table.astype(np.int16),
-        norm1=norm(1),
-        norm2=norm(2),
-    )
-    return QuantizedEncoder((layer,), norm(3), 1.0, 1.0, 8, 1, 8)
+    table = np.arange(256, dtype=np.int16) * 101 - 12345
+    changed: dict[str, Operation] = {
+        attention.name: replace(attention, **{n: np.array([v]) for n, v in heads.items()}),
+        activate.name: replace(activate, table=table.astype(np.int16)),
+    }
+    for number, (name, nm) in enumerate(zip(graph.linears, patterns, strict=True)):
+        changed[name] = IntegerLinear.of(graph.linear(name), linear(number, nm))
+    for name, number in (("embeddings", 3), ("0.normed", 1), ("0.output", 2)):
+        o = graph.by_name[name]
+        assert isinstance(o, IntegerNorm)
+        changed[name] = IntegerNorm.of(o, norm(number))
+    return graph.replaced(changed)
 
 
 def dump(image: np.ndarray) -> str:
@@ -136,9 +146,8 @@ def loaded(program: CompiledModel, target: Target, layer: str) -> np.ndarray:
 def test_a_small_image() -> None:
     """All its bytes, and some of them spelled out."""
     config = PRESETS["ci"]
-    encoder = small_encoder()
-    program = compile_encoder(encoder, config, 3)
-    query, key, *_ = LINEAR_NAMES
+    program = compile_encoder(small_encoder(), config, 3)
+    query, key, *_ = LINEAR.values()
     # The key's parameters: bias -5, multiplier 0x1234, shift 0, second multiplier 0xc0de; then those of column 4, bias
     # -1: its columns are in the order 0, 4, 1, ..., since blocks of `groups` dimensions are stored transposed.
     assert loaded(program, Target.PARAMETERS, key)[:32].tobytes() == bytes.fromhex(

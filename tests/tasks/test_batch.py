@@ -33,7 +33,7 @@ def test_fill_of_little() -> None:
 def test_minilm_in_batches() -> None:
     """Vectors are those of the texts alone but for the poolings' rounding, whatever runs beside them; fp32's nearly."""
     embedder = Embedder.load()
-    patterns = read_patterns("dense", None, embedder.model.layers)
+    patterns = read_patterns("dense", None, embedder.linears)
     batcher = Batcher(embedder, patterns, PRESETS["reference"], 48)
     texts = [
         "Rain.",
@@ -63,7 +63,7 @@ def test_minilm_in_batches() -> None:
 
 def test_a_difference_is_seen() -> None:
     embedder = Embedder.load()
-    batcher = Batcher(embedder, read_patterns("dense", None, embedder.model.layers), PRESETS["reference"])
+    batcher = Batcher(embedder, read_patterns("dense", None, embedder.linears), PRESETS["reference"])
 
     class Wrong(ReferenceBackend):
         def run(self, model, embedded, progress=None):

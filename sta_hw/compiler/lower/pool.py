@@ -18,9 +18,8 @@ from .state import Lowering
 __all__ = ["pool"]
 
 
-def pool(low: Lowering, source: str, *, needs: str) -> None:
+def pool(low: Lowering, label: str, source: str, target: str, *, mean: bool, needs: str) -> None:
     """Each text's mean over its tokens, or its first one: products with windows that choose them, a text a row."""
-    mean = low.encoder.pooling == "mean"
     runs = low.packing.pooled()
     windows = [low.image.add(_pool_windows(low, texts, mean), name="pooling: windows") for texts in runs]
     multiplier, shift = quantize_factor(POOL_FACTOR / (low.packing.longest if mean else 1))
@@ -29,7 +28,7 @@ def pool(low: Lowering, source: str, *, needs: str) -> None:
         parameter_words(one, one + int(multiplier), one + int(shift), one), name="pooling: parameters"
     )
     for number, (texts, address) in enumerate(zip(runs, windows, strict=True)):
-        _pool_texts(low, number, texts, address, parameters, source, needs)
+        _pool_texts(low, label, number, texts, address, parameters, source, target, needs)
 
 
 def _pool_windows(low: Lowering, texts: Sequence[Place], mean: bool) -> NDArray[np.uint8]:
@@ -49,10 +48,11 @@ def _pool_windows(low: Lowering, texts: Sequence[Place], mean: bool) -> NDArray[
 
 
 def _pool_texts(
-    low: Lowering, number: int, texts: Sequence[Place], windows: int, parameters: int, source: str, needs: str
-) -> None:
+    low: Lowering, label: str, number: int, texts: Sequence[Place], windows: int, parameters: int, source: str,
+    target: str, needs: str,
+) -> None:  # fmt: skip
     """Pool as many texts as a row tile has rows into tile `number` of the results."""
-    cfg, hidden = low.config, low.encoder.hidden
+    cfg, hidden = low.config, low.places[source].width
     halves = cfg.rows // cfg.groups
     tiles = range(texts[0].tiles(cfg.rows).start, texts[-1].tiles(cfg.rows).stop)
     depth, blocks = low.blocks_of(texts[-1].end - tiles.start * cfg.rows)
@@ -84,7 +84,7 @@ def _pool_texts(
             "columns": count, "passes": blocks, "wide": 1,
             "count0": halves, "stride0": 1, "count1": depth // halves, "stride1": count * halves,
             "count2": count, "stride2": halves, "count3": blocks, "stride3": depth // halves * count * halves,
-            "result": int(Result.STORE16), "result_address": low.tile_address("out", number, first),
+            "result": int(Result.STORE16), "result_address": low.tile_address(target, number, first),
         }  # fmt: skip
         bases = {"values_base": (names["values"], 0), "parameters_base": (names["parameters"], 0)}
-        low.steps.append(Step(Opcode.PRODUCT, fields, len(low.groups) - 1, bases, label="pooling"))
+        low.steps.append(Step(Opcode.PRODUCT, fields, len(low.groups) - 1, bases, label=label))

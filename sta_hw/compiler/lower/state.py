@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...formats.nm import encode
+from ...model.graph import Graph, layer_of
+from ...model.operations import Input, Operation
 from ...spec.config import Config
 from ...spec.patterns import DENSE, Pattern
+from ..buffers import plan_buffers
 from ..image import Image, position_words
 from ..packing import Packing, Place
-from ..parameters import LinearParameters, QuantizedEncoder
+from ..parameters import LinearParameters
 from ..schedule import Load, Step
 
-__all__ = ["WIDE", "EncodedWeights", "Lowering", "tightest"]
-
-WIDE = ("sum", "x16", "y16", "out", "embedded", "e16")
-"""Buffers of 16-bit values."""
+__all__ = ["EncodedWeights", "Lowering", "tightest"]
 
 
 class EncodedWeights:
@@ -64,34 +64,51 @@ class EncodedWeights:
 class Lowering:
     """Everything of one compilation."""
 
-    def __init__(
-        self, encoder: QuantizedEncoder, config: Config, packing: Packing, encoded: EncodedWeights | None = None
-    ) -> None:
+    def __init__(self, graph: Graph, config: Config, packing: Packing, encoded: EncodedWeights | None = None) -> None:
         self.encoded = encoded or EncodedWeights(config)
-        self.encoder, self.config, self.packing, self.tokens = encoder, config, packing, packing.tokens
+        self.graph, self.config, self.packing, self.tokens = graph, config, packing, packing.tokens
         self.tiles = packing.tiles
         self.image = self.new_image()
         self.steps: list[Step] = []
         self.groups: list[list[Load]] = []
         self.layers: list[dict[str, Any]] = []
+        self.values: dict[str, dict[str, Any]] = {}
+        self.latest, self.given = "", 0  # the last operation that gave steps, and how many
         self._names = 0
         self.words_before = 0  # on-chip words of the chunk before
         # How many steps one stands for (an outline's; 1 in a program), now and in each layer.
         self.weight = 1.0
-        self.layer_weights = [1.0] * len(encoder.layers)
-        rows, hidden = config.rows, encoder.hidden
+        self.layer_weights = [1.0] * graph.layers
         # Windows of the last tile may be read up to a whole pass beyond its end.
-        slack = config.groups * config.window * rows
-        byte = self.tiles * rows
+        slack = config.groups * config.window * config.rows
+        plan = plan_buffers(graph)
+        self.wide, self.narrow = plan.wide, plan.narrow
+        self.places = {b.name: b for b in plan.buffers}
         self.buffers = {
-            name: self.image.reserve(byte * width * size + slack, f"buffer {name}")
-            for name, width, size in (
-                ("sum", hidden, 2), ("x16", hidden, 2), ("x8", hidden, 1), ("y16", hidden, 2), ("y8", hidden, 1),
-                ("q", hidden, 1), ("k", hidden, 1), ("v", hidden, 1), ("c", hidden, 1),
-                ("f", encoder.intermediate, 1), ("out", hidden, 2),
-            )
+            b.name: self.image.reserve(self.tiles * config.rows * b.width * b.size + slack, f"buffer {b.name}")
+            for b in plan.buffers
+        }
+
+    def __str__(self) -> str:
+        """Buffers with the values that lie in them one after the other; steps, with what they wait for and give."""
+        lines = [f"lowered {self.graph.name}, {self.tokens} tokens"]
+        for b in self.places.values():
+            lines.append(f"  buffer {b.name} {b.width} x {8 * b.size} bits: {', '.join(b.values)}")
+        for step in self.steps:
+            given, needed = (", ".join(map(str, events)) for events in (step.gives, step.needs))
+            lines.append(f"  {step.opcode.name.lower()} {step.label}: {needed or 'nothing'} -> {given or 'nothing'}")
+        return "\n".join(lines) + "\n"
+
+    def event(self, value: str) -> str:
+        """What a step that takes a value waits for; nothing for what the host stores."""
+        return "" if isinstance(self.graph.by_name[value], Input) else value
+
+    def note(self, label: str, o: Operation, value: str, *buffers: str) -> None:
+        """Which operation and layer instructions of a label belong to, and the value that they write where."""
+        self.values[label] = {
+            "operation": type(o).__name__.removeprefix("Integer").lower(), "layer": layer_of(o.name), "value": value,
+            "buffers": list(buffers),
         }  # fmt: skip
-        self.widths = {"f": encoder.intermediate}
 
     def new_image(self) -> Image:
         """Where all is laid out."""
@@ -121,9 +138,8 @@ class Lowering:
 
     def tile_address(self, buffer: str, tile: int, column: int = 0) -> int:
         """Address of a tile's column."""
-        size = 2 if buffer in WIDE else 1
-        width = self.widths.get(buffer, self.encoder.hidden)
-        return self.buffers[buffer] + (tile * width + column) * self.config.rows * size
+        place = self.places[buffer]
+        return self.buffers[buffer] + (tile * place.width + column) * self.config.rows * place.size
 
     def name(self, what: str) -> str:
         """A name for a load's base."""

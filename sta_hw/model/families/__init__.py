@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from ...errors import InputError
 from ...files import read_json
@@ -35,8 +38,12 @@ class Network:
     ----------
     graph : Graph
         Verified; its output is called ``embedding`` or ``logits``.
+    root : Path
+        What was imported.
     folder : Path
-        Of the configuration and tensors.
+        Of the configuration and tensors: the same, or inside it.
+    tensors : Tensors
+        All of the checkpoint's.
     unused_tensors : tuple of sentences
         Tensors that are not used, and why not.
     unused_keys : tuple of str
@@ -48,11 +55,43 @@ class Network:
     """
 
     graph: Graph
+    root: Path
     folder: Path
+    tensors: Tensors
     unused_tensors: tuple[str, ...]
     unused_keys: tuple[str, ...]
     labels: tuple[str, ...]
     limits: Limits
+
+    def files(self, graph: Graph) -> dict[str, bytes | str]:
+        """The checkpoint with the arrays of `graph`: what `load_network`, and its family's other libraries, read.
+
+        Raises
+        ------
+        InputError
+            If an array of `graph` is another, and the checkpoint has no tensor for it; or a file cannot be read.
+        """
+        from safetensors.numpy import save
+
+        found = dict(self.tensors.found)
+        for name, array in graph.tensors.items():
+            if np.array_equal(array, self.graph.tensors[name]):
+                continue
+            if name not in found or found[name].size != array.size:
+                raise InputError(
+                    f"{name} was changed, and {self.tensors.path} has no tensor of that name to keep it in."
+                )
+            found[name] = array.reshape(found[name].shape)
+        tensors = {self.tensors.prefixed.get(n, n): np.ascontiguousarray(t) for n, t in found.items()}
+        kept = [self.folder / "config.json", self.root / "modules.json"]
+        kept += [self.root / n for n in ("sentence_bert_config.json", "config_sentence_transformers.json")]
+        for _, place in (modules(self.root) or [])[1:]:
+            kept += [p for ending in ("json", "safetensors") for p in sorted(place.glob(f"*.{ending}"))]
+        files: dict[str, bytes | str] = {
+            os.path.relpath(p, self.root): p.read_bytes() for p in dict.fromkeys(kept) if p.exists()
+        }
+        files[os.path.relpath(self.folder / "model.safetensors", self.root)] = save(tensors)
+        return files
 
 
 def _text(settings: Settings, tensors: Tensors, family: str, folder: Path) -> Graph:
@@ -91,7 +130,7 @@ def load_network(folder: Path) -> Network:
         tensors = read_tensors(place)
         graph, labels = stored_graph(settings, tensors)
         keys, unused = settings.finish(), tensors.finish()
-        return Network(graph, place, tuple(unused), tuple(keys), tuple(labels), Limits(folder))
+        return Network(graph, folder, place, tensors, tuple(unused), tuple(keys), tuple(labels), Limits(folder))
     if family not in FAMILIES:
         raise InputError(f"{path}: model_type {family!r} is not supported; it is one of {', '.join(FAMILIES)}.")
     tensors = read_tensors(place)
@@ -102,4 +141,4 @@ def load_network(folder: Path) -> Network:
     keys = settings.finish()
     unused = tensors.finish()
     labels = settings.labels if "logits" in graph.verify().shapes else []
-    return Network(graph, place, tuple(unused), tuple(keys), tuple(labels), Limits(folder))
+    return Network(graph, folder, place, tensors, tuple(unused), tuple(keys), tuple(labels), Limits(folder))

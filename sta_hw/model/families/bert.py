@@ -67,8 +67,8 @@ def build(settings: Settings, tensors: Tensors, family: str) -> tuple[Builder, s
     b.add(Input("ids", (), (TOKENS,)))
 
     def table(name: str, rows: str, count: int, padding: int | None = None) -> str:
-        return b.add(Embed(name, ("ids",), tensors.take(f"embeddings.{name}_embeddings.weight", count, width), rows,
-                           padding=padding))  # fmt: skip
+        array = b.take(f"{name}.table", f"embeddings.{name}_embeddings.weight", count, width)
+        return b.add(Embed(name, ("ids",), array, rows, padding=padding))
 
     padding = settings.size("pad_token_id", 1, 0) if family in _ROBERTA else None
     total = table("word", "token", settings.size("vocab_size", 50265 if family in _ROBERTA else 30522))

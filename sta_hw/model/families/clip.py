@@ -42,8 +42,8 @@ def build(settings: Settings, tensors: Tensors, family: str) -> Graph:
     b = Builder(tensors)
     channels = settings.size("num_channels", 3)
     x = b.patches("embeddings.patch_embedding", (size, size), (patch, patch), channels, width, bias=False)
-    x = b.add(Prepend("tokens", (x,), tensors.take("embeddings.class_embedding", width)[None]))
-    positions = tensors.take("embeddings.position_embedding.weight", (size // patch) ** 2 + 1, width)
+    x = b.add(Prepend("tokens", (x,), b.take("tokens.rows", "embeddings.class_embedding", width)[None]))
+    positions = b.take("positions.table", "embeddings.position_embedding.weight", (size // patch) ** 2 + 1, width)
     x = b.norm("embeddings", b.embedded(x, positions), "pre_layrnorm", width, epsilon)
     for number in tensors.layers(settings.size("num_hidden_layers", 12)):
         x = b.pre_norm(number, x, f"encoder.layers.{number}.", of)

@@ -55,34 +55,42 @@ class Builder:
     ----------
     width : int
         Of the encoder's values.
+    sources : dict
+        What the checkpoint calls the operations' arrays; see `Graph`.
     """
 
     tensors: Tensors
     operations: list[Operation] = field(default_factory=list)
     width: int = 0
+    sources: dict[str, str] = field(default_factory=dict)
 
     def add(self, operation: Operation) -> str:
         """Any operation."""
         self.operations.append(operation)
         return operation.name
 
+    def take(self, place: str, tensor: str, *shape: int) -> Array:
+        """A tensor that becomes an operation's array: `place` is the operation's name and the field's."""
+        self.sources[place] = tensor
+        return self.tensors.take(tensor, *shape)
+
     def linear(self, name: str, source: str, tensor: str, out: int, into: int, *, bias: bool = True) -> str:
         """A linear layer with the tensors ``tensor.weight`` and, if it has one, ``tensor.bias``."""
-        weight = self.tensors.take(f"{tensor}.weight", out, into)
-        shift = self.tensors.take(f"{tensor}.bias", out) if bias else np.zeros(out, np.float32)
+        weight = self.take(f"{name}.weight", f"{tensor}.weight", out, into)
+        shift = self.take(f"{name}.bias", f"{tensor}.bias", out) if bias else np.zeros(out, np.float32)
         return self.add(Linear(name, (source,), weight, shift))
 
     def norm(self, name: str, source: str, tensor: str, width: int, epsilon: float) -> str:
         """A LayerNorm."""
-        weight, bias = (self.tensors.take(f"{tensor}.{p}", width) for p in ("weight", "bias"))
+        weight, bias = (self.take(f"{name}.{p}", f"{tensor}.{p}", width) for p in ("weight", "bias"))
         return self.add(Norm(name, (source,), weight, bias, epsilon))
 
     def patches(self, tensor: str, image: tuple[int, int], patch: tuple[int, int], channels: int, width: int, *,
                 bias: bool = True) -> str:  # fmt: skip
         """The image, and its patches as tokens."""
         self.add(Input("pixels", (), (*image, channels)))
-        weight = self.tensors.take(f"{tensor}.weight", width, channels, *patch)
-        shift = self.tensors.take(f"{tensor}.bias", width) if bias else np.zeros(width, np.float32)
+        weight = self.take("patches.weight", f"{tensor}.weight", width, channels, *patch)
+        shift = self.take("patches.bias", f"{tensor}.bias", width) if bias else np.zeros(width, np.float32)
         return self.add(Convolution("patches", ("pixels",), weight, shift, patch, (0, 0)))
 
     def _role(self, number: int, role: str, source: str, prefix: str, of: Layer) -> str:
@@ -125,4 +133,4 @@ class Builder:
 
     def graph(self, name: str) -> Graph:
         """What was built."""
-        return Graph(name, tuple(self.operations))
+        return Graph(name, tuple(self.operations), self.sources)

@@ -42,7 +42,9 @@ def build(settings: Settings, tensors: Tensors, family: str) -> Graph:
     rows = [tensors.take(f"embeddings.{n}", 1, 1, width)[0] for n in special]
     x = b.add(Prepend("tokens", (x,), np.concatenate(rows)))
     count = (image[0] // patch[0]) * (image[1] // patch[1]) + len(special)
-    x = b.embedded(x, tensors.take("embeddings.position_embeddings", 1, count, width)[0])
+    if len(special) == 1:
+        b.sources["tokens.rows"] = "embeddings.cls_token"
+    x = b.embedded(x, b.take("positions.table", "embeddings.position_embeddings", 1, count, width)[0])
     for number in tensors.layers(settings.size("num_hidden_layers", 12)):
         x = b.pre_norm(number, x, f"encoder.layer.{number}.", of)
     x = b.norm("layernorm", x, "layernorm", width, epsilon)

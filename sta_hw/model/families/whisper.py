@@ -41,10 +41,11 @@ def build(settings: Settings, tensors: Tensors, family: str) -> Graph:
     b = Builder(tensors)
     x = b.add(Input("features", (), (2 * tokens, bins)))
     for name, channels, stride in (("conv1", bins, 1), ("conv2", width, 2)):
-        kernel, bias = tensors.take(f"{name}.weight", width, channels, 3), tensors.take(f"{name}.bias", width)
+        kernel = b.take(f"{name}.weight", f"{name}.weight", width, channels, 3)
+        bias = b.take(f"{name}.bias", f"{name}.bias", width)
         x = b.add(Convolution(name, (x,), kernel, bias, (stride,), (1,)))
         x = b.add(Activate(f"{name}.gelu", (x,), "gelu"))
-    x = b.embedded(x, tensors.take("embed_positions.weight", tokens, width))
+    x = b.embedded(x, b.take("positions.table", "embed_positions.weight", tokens, width))
     for number in tensors.layers(settings.size("encoder_layers", 4)):
         x = b.pre_norm(number, x, f"layers.{number}.", of)
     pooled = b.add(Mean("mean", (b.norm("layernorm", x, "layer_norm", width, _EPSILON),)))

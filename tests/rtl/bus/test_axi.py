@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 from cocotb_tools.runner import get_runner
+from support import embed
 
 from sim import verilator
 from sta_hw.compiler.encoder import compile_encoder
@@ -29,7 +30,7 @@ CONFIG = Config(
 def test_programs_over_axi(tmp_path: Path) -> None:
     model = random_model(5, hidden=8, heads=2, intermediate=8)
     program = compile_encoder(quantize(model, [random_ids(i, 6) for i in range(3)]), CONFIG, 6)
-    image = program.with_input(model.embed(random_ids(1, 6)))
+    image = program.with_input(embed(model, random_ids(1, 6)))
     expected = run_program(image, program.program_address, CONFIG)
     image.tofile(tmp_path / "image.bin")
     product = next(i for i in program.instructions if i.opcode == Opcode.PRODUCT)

@@ -1,4 +1,4 @@
-"""Quantization-aware fine-tuning: an encoder whose forward pass is the accelerator's own integers.
+"""Quantization-aware fine-tuning: a graph whose forward pass is the accelerator's own integers.
 
 Every stored tensor takes the values the accelerator would store, from the reference of its LayerNorm, softmax,
 activation table and requantization; gradients go straight through the rounding (Bengio et al., arXiv 1308.3432,
@@ -18,19 +18,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..compiler.embedded import quantize_embedded
-from ..compiler.parameters import LayerParameters, LinearParameters, NormParameters, QuantizedEncoder
+from ..compiler.integers import (
+    IntegerActivate,
+    IntegerAttention,
+    IntegerInput,
+    IntegerLinear,
+    IntegerNorm,
+    IntegerOutput,
+    linear_of,
+)
+from ..compiler.parameters import LinearParameters, NormParameters
 from ..compiler.quantize import norm_factor
 from ..errors import InputError
 from ..formats.nm import satisfies
-from ..model.bert import LINEAR_NAMES
+from ..model.graph import Graph
+from ..model.operations import Add, Mean, Operation, Select
+from ..model.part import addends
 from ..reference.engine import matrix_sums
 from ..reference.requantizer import requantize
 from ..reference.softmax import COARSE_BITS, FRACTION_BITS, SoftmaxRows
 from ..reference.vector import activate, add_residual, layer_norm
 from ..spec.config import Config
-from .encoder import Encoder
+from .torch_graph import TorchGraph
 
-__all__ = ["HardwareEncoder"]
+__all__ = ["IntegerGraph"]
 
 
 def _straight(value: Tensor, exact: NDArray) -> Tensor:
@@ -42,64 +53,78 @@ def _ints(value: Tensor) -> NDArray[np.int64]:
     return value.detach().numpy().round().astype(np.int64)
 
 
-class HardwareEncoder(nn.Module):
-    """An encoder in the accelerator's integers, trainable.
+class IntegerGraph(nn.Module):
+    """A graph in the accelerator's integers, trainable.
 
     Parameters
     ----------
-    encoder : Encoder
-        Its parameters are shared, not copied.
-    quantized : QuantizedEncoder
-        Scales, multipliers and activation tables, which stay; weights, biases and LayerNorm parameters follow
-        `encoder`.
+    network : TorchGraph
+        Of the accelerator's part; its parameters are shared, not copied.
+    quantized : Graph
+        The same quantized: scales, multipliers and activation tables stay; weights, biases and LayerNorm parameters
+        follow `network`.
     config : Config
         The order of keys in the softmax, whose error diffusion follows it, depends on it.
     """
 
-    def __init__(self, encoder: Encoder, quantized: QuantizedEncoder, config: Config) -> None:
+    def __init__(self, network: TorchGraph, quantized: Graph, config: Config) -> None:
         super().__init__()
-        self.encoder, self.quantized, self.config = encoder, quantized, config
+        self.network, self.quantized, self.config = network, quantized, config
+
+    @property
+    def scale(self) -> float:
+        """Of the 8 bits that are pooled."""
+        result = self.quantized.operations[-1]
+        assert isinstance(result, IntegerOutput)
+        return result.scale
 
     def forward(self, embedded: Sequence[NDArray[np.float32]]) -> Tensor:
-        """Embedding sums, each (tokens, hidden), to pooled outputs (texts, hidden), in the scale of the fp32 ones.
+        """Embedding sums, each (tokens, width), to pooled outputs (texts, width), in the scale of the fp32 ones.
 
         Raises
         ------
         InputError
             If a text has more tokens than one block of the softmax.
         """
-        q = self.quantized
         counts = [len(e) for e in embedded]
         most = self.config.groups * self.config.window
         if max(counts) > most:
             raise InputError(f"a text has {max(counts)} tokens; quantization-aware tuning takes {most} at most.")
-        stream = torch.from_numpy(quantize_embedded(np.concatenate(embedded), q.embedded_scale)[0].astype(np.float32))
-        norms = self._norms()
-        wide, narrow = self.norm(stream, norms[0], q.embedding_norm)
-        if not q.norm_first:
-            stream = wide
-        for number, p in enumerate(q.layers):
-            between, behind = norms[2 * number + 1 : 2 * number + 3]
-            products = self.encoder.blocks[number].products
-            query, key, value, projection, up, down = (
-                (linear, p.linear[name]) for name, linear in zip(LINEAR_NAMES, products, strict=True)
-            )
-            context = self.attention(
-                self.linear(narrow, *query), self.linear(narrow, *key), self.linear(narrow, *value), p, counts
-            )
-            stream = self.added(self.linear(context, *projection, wide=True), stream, projection[1])
-            wide, narrow = self.norm(stream, between, p.norm1)
-            if not q.norm_first:
-                stream = wide
-            hidden = self.activation(self.linear(narrow, *up), p, up[1])
-            stream = self.added(self.linear(hidden, *down, wide=True), stream, down[1])
-            wide, narrow = self.norm(stream, behind, p.norm2)
-            if not q.norm_first:
-                stream = wide
-        scaled = narrow * q.output_scale
-        if q.pooling == "first":
-            return torch.stack([part[0] for part in scaled.split(counts)])
-        return torch.stack([part.mean(0) for part in scaled.split(counts)])
+        graph = self.quantized
+        wide: dict[str, Tensor] = {}
+        narrow: dict[str, Tensor] = {}
+        for o in graph.operations:
+            if isinstance(o, IntegerInput):
+                stream = quantize_embedded(np.concatenate(embedded), o.scale)[0]
+                wide[o.name] = torch.from_numpy(stream.astype(np.float32))
+            elif isinstance(o, IntegerNorm):
+                norm = self.network.norm(o.name)
+                wide[o.name], narrow[o.name] = self.norm(wide[o.inputs[0]], norm, o.parameters)
+            elif isinstance(o, IntegerLinear):
+                if o.wide is not None:
+                    x, linear = narrow[o.inputs[0]], self.network.linear(o.name)
+                    narrow[o.name] = self.linear(x, linear, o.parameters)
+                    wide[o.name] = self.linear(x, linear, o.wide, wide=True)
+            elif isinstance(o, IntegerAttention):
+                query, key, value = (self._product(i, narrow) for i in o.inputs)
+                narrow[o.name] = self.attention(query, key, value, o, counts)
+            elif isinstance(o, IntegerActivate):
+                before = linear_of(graph, o.inputs[0]).parameters
+                narrow[o.name] = self.activation(self._product(o.inputs[0], narrow), o, before)
+            elif isinstance(o, Add):
+                product, residual = addends(graph, o)
+                results = self._product(product.name, narrow, wide=True)
+                wide[o.name] = self.added(results, wide[residual], linear_of(graph, product.name).parameters)
+            elif isinstance(o, Mean):
+                narrow[o.name] = torch.stack([part.mean(0) for part in narrow[o.inputs[0]].split(counts)])
+            elif isinstance(o, Select):
+                narrow[o.name] = torch.stack([part[0] for part in narrow[o.inputs[0]].split(counts)])
+        return narrow[graph.operations[-1].inputs[0]] * self.scale
+
+    def _product(self, name: str, narrow: dict[str, Tensor], *, wide: bool = False) -> Tensor:
+        """A linear operation's results."""
+        o = linear_of(self.quantized, name)
+        return self.linear(narrow[o.inputs[0]], self.network.linear(name), o.parameters, wide=wide)
 
     def linear(self, x: Tensor, linear: nn.Linear, p: LinearParameters, *, wide: bool = False) -> Tensor:
         """Product and requantization: 8-bit (or 16-bit) results."""
@@ -131,7 +156,7 @@ class HardwareEncoder(nn.Module):
         multiplier = torch.from_numpy((p.multiplier / 65536).astype(np.float32))
         return _straight(value, wide), _straight(value * multiplier, narrow)
 
-    def activation(self, x: Tensor, p: LayerParameters, linear: LinearParameters) -> Tensor:
+    def activation(self, x: Tensor, p: IntegerActivate, linear: LinearParameters) -> Tensor:
         """The activation's table and the second requantization; its slope is the table's."""
         table = p.table.astype(np.float32)
         index = _ints(x)
@@ -140,9 +165,9 @@ class HardwareEncoder(nn.Module):
         value = x * torch.from_numpy(slope * second)
         return _straight(value, activate(index, p.table, linear.second))
 
-    def attention(self, query: Tensor, key: Tensor, value: Tensor, p: LayerParameters, counts: list[int]) -> Tensor:
+    def attention(self, query: Tensor, key: Tensor, value: Tensor, p: IntegerAttention, counts: list[int]) -> Tensor:
         """Scores, softmax and context of every text and head."""
-        heads = self.quantized.heads
+        heads = p.heads
         size = query.shape[1] // heads
         multipliers, shifts, gains = (a.reshape(heads, 1, 1) for a in (p.score_multiplier, p.score_shift, p.gain))
         natural = math.log(2) / 2.0 ** (FRACTION_BITS - COARSE_BITS * p.coarse.reshape(heads, 1, 1))
@@ -170,39 +195,30 @@ class HardwareEncoder(nn.Module):
             found.append(_straight(real, exact).transpose(0, 1).flatten(1))
         return torch.cat(found)
 
-    def to_quantized(self) -> QuantizedEncoder:
+    def to_quantized(self) -> Graph:
         """What the compiler takes, with this module's weights.
 
         Raises
         ------
         InputError
-            If a layer's weights do not satisfy its N:M.
+            If an operation's weights do not satisfy its N:M.
         """
-        layers = []
-        for number, p in enumerate(self.quantized.layers):
-            linears = {}
-            for name, linear in zip(LINEAR_NAMES, self.encoder.blocks[number].products, strict=True):
-                old = p.linear[name]
-                weights = _weights(linear, old)
-                if not old.pattern.dense and not satisfies(weights, old.pattern):
-                    raise InputError(f"layer {number} {name}: the weights do not satisfy {old.pattern}.")
-                linears[name] = dataclasses.replace(old, weights=weights.astype(np.int8), bias=_bias(linear, old))
-            layers.append(dataclasses.replace(p, linear=linears))
-        norms = self._norms()
-        for number in range(len(layers)):
-            layers[number] = dataclasses.replace(
-                layers[number],
-                norm1=_norm(norms[2 * number + 1], layers[number].norm1),
-                norm2=_norm(norms[2 * number + 2], layers[number].norm2),
-            )
-        return dataclasses.replace(
-            self.quantized, layers=tuple(layers), embedding_norm=_norm(norms[0], self.quantized.embedding_norm)
-        )
+        changed: dict[str, Operation] = {}
+        for o in self.quantized.operations:
+            if isinstance(o, IntegerNorm):
+                changed[o.name] = IntegerNorm.of(o, _norm(self.network.norm(o.name), o.parameters))
+            elif isinstance(o, IntegerLinear):
+                linear, pattern = self.network.linear(o.name), o.parameters.pattern
+                found = _fresh(linear, o.parameters)
+                if not pattern.dense and not satisfies(found.weights, pattern):
+                    raise InputError(f"{o.name}: the weights do not satisfy {pattern}.")
+                changed[o.name] = IntegerLinear.of(o, found, _fresh(linear, o.wide) if o.wide else None)
+        return self.quantized.replaced(changed)
 
-    def _norms(self) -> list[nn.LayerNorm]:
-        """All LayerNorms, in the order they run."""
-        inner = [norm for block in self.encoder.blocks for norm in block.both_norms]
-        return [*inner, self.encoder.norm] if self.quantized.norm_first else [self.encoder.norm, *inner]
+
+def _fresh(linear: nn.Linear, p: LinearParameters) -> LinearParameters:
+    """Parameters with a module's weights and bias."""
+    return dataclasses.replace(p, weights=_weights(linear, p).astype(np.int8), bias=_bias(linear, p))
 
 
 def _weights(linear: nn.Linear, p: LinearParameters) -> NDArray[np.int64]:
