@@ -14,8 +14,8 @@ from .packing import Place
 
 __all__ = ["FORMAT", "check_places", "configuration", "described_fields"]
 
-FORMAT = 3
-"""Version of the file; 1 had no checksum and no provenance, 2 no batches."""
+FORMAT = 4
+"""Version of the file; 1 had no checksum and no provenance, 2 no batches, 3 no values."""
 
 _LAYER_TEXTS = ("layer", "nm", "used", "encoding")
 _LAYER_NUMBERS = ("columns", "reduction", "passes", "chunk", "bytes", "work")
@@ -85,6 +85,8 @@ def described_fields(described: dict[str, Any]) -> dict[str, Any]:
     for name, place in buffers.items():
         right = isinstance(place, list) and len(place) == 3 and all(_whole(v) for v in place)
         _need(right, f"buffer {name!r} is {place!r}, not address, width and size")
+    _need(info.get("outputs") in buffers, f"outputs are in {info.get('outputs')!r}, which is no buffer")
+    _check_values(info.get("values"), buffers)
     texts = _texts(described)
     shares = info.get("pooled_shares")
     right = isinstance(shares, list) and len(shares) == len(texts) and all(_number(v) and v > 0 for v in shares)
@@ -95,6 +97,17 @@ def described_fields(described: dict[str, Any]) -> dict[str, Any]:
         "texts": texts,
         "provenance": None if provenance is None else Provenance.read(provenance),
     }
+
+
+def _check_values(values: object, buffers: dict[str, Any]) -> None:
+    """Of each label: an operation, its layer, the value that its instructions write, and the buffers of that."""
+    _need(isinstance(values, dict), "it has no values")
+    assert isinstance(values, dict)
+    for label, about in values.items():
+        right = isinstance(about, dict) and all(isinstance(about.get(k), str) for k in ("operation", "value"))
+        right = right and (about.get("layer") is None or _whole(about["layer"]))
+        right = right and isinstance(about.get("buffers"), list) and all(b in buffers for b in about["buffers"])
+        _need(right, f"values of {label!r} are {str(about)[:80]}, not operation, layer, value and buffers")
 
 
 def _texts(described: dict[str, Any]) -> tuple[Place, ...]:

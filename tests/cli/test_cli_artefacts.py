@@ -153,6 +153,17 @@ def test_prune_knows_what_it_made(tmp_path: Path) -> None:
     assert "is there already" in pruned(model, output)[1]
 
 
+def test_what_a_pass_gives(tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "model")
+    common = ("compile", "--model", model, "--preset", "ci", "--tokens", 4, "--no-raw", "-o", tmp_path / "m.npz")
+    text = run(*common, "--nm", "2:4", "--dump-after", "quantize").stdout
+    assert "0.output.dense (tokens, 32) = integerlinear 0.activated" in text and "pattern=2:4" in text
+    found = json.loads(run(*common, "--nm", "dense", "--dump-after", "lower", "--json").stdout)
+    assert "buffer stream0 32 x 16 bits: embedded, 0.sum1, 0.sum2" in found["dump"]
+    refused = run(*common, "--dump-after", "link", status=2).stderr
+    assert "'link' is unknown; it is one of prune, calibrate, quantize, lower, schedule" in refused
+
+
 def test_evaluate_measures_what_is_there(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model")
     folder, _ = pruned(model, tmp_path / "out")

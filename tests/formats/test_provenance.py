@@ -105,7 +105,7 @@ EDITS: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
       ("format", "configuration", "hash", "tokens", "hidden", "program_address", "input_address", "output_address",
        "labels", "info", "image_sha256")),
     *((f"info without {k}", lambda d, k=k: d["info"].pop(k)) for k in
-      ("layers", "buffers", "ideal_cycles", "embedded_scale", "output_scale")),
+      ("layers", "buffers", "values", "outputs", "ideal_cycles", "embedded_scale", "output_scale")),
     *((f"layers without {k}", lambda d, k=k: d["info"]["layers"][0].pop(k)) for k in
       ("layer", "nm", "used", "columns", "work", "bytes")),
     ("format 1", lambda d: d.update(format=1)),
@@ -140,6 +140,10 @@ EDITS: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
     ("layers numbers", lambda d: d["info"].update(layers=[1])),
     ("no N:M", lambda d: d["info"]["layers"][0].update(used="2:5")),
     ("N:M number", lambda d: d["info"]["layers"][0].update(nm=24)),
+    ("outputs elsewhere", lambda d: d["info"].update(outputs="x")),
+    ("values of numbers", lambda d: d["info"]["values"].update(x=1)),
+    ("values in no buffer", lambda d: d["info"]["values"]["0.context"].update(buffers=["x"])),
+    ("values of no layer", lambda d: d["info"]["values"]["0.context"].update(layer="0")),
     ("buffers short", lambda d: d["info"]["buffers"].update(x=[1])),
     ("hash of another", lambda d: d.update(hash="0123456789abcdef")),
     ("configuration of another", lambda d: d["configuration"].update(rows=8)),
