@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import transformers as hf
 from onnx_export import CASES, IDS, MASK, TYPES, Case, export, export_text
 from test_families import IMAGE, TEXT, check, saved
 from torch import nn
@@ -18,6 +19,7 @@ from sta_hw.errors import CheckError, InputError
 from sta_hw.model.families import load_network
 from sta_hw.model.fp32 import FUNCTIONS, evaluate
 from sta_hw.model.graph import Graph
+from sta_hw.model.minilm import installed_folder
 from sta_hw.model.onnx.importer import TOLERANCE, import_onnx
 
 SENTENCE = [9, 7, 3, 11, 49, 2, 7, 30, 2]
@@ -85,6 +87,16 @@ def test_against_torch(tmp_path: Path) -> None:
     check(evaluate(found.graph, {"ids": SENTENCE})["embedding"], wanted)
     assert found.left_out == ("pooler_output",) and found.pooling == "mean"
     assert found.assumed == ("attention_mask: ones", "token_type_ids: zeros")
+
+
+def test_real_weights(tmp_path: Path) -> None:
+    """all-MiniLM-L6-v2, whose folder says besides that the embedding has length 1."""
+    model = hf.BertModel.from_pretrained(installed_folder()).eval()
+    export(model, tmp_path / "model.onnx", Case("BertModel", {}, (IDS, MASK, TYPES)))
+    found = lines(import_onnx(tmp_path / "model.onnx").graph)
+    wanted = load_network(installed_folder()).graph
+    assert set(found) - set(lines(wanted)) == {"  embedding (384) = output mean"}
+    assert len(found) == len(wanted.operations) - 1
 
 
 def test_outputs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +60,8 @@ class Reader(Context):
                 self.values[name] = Known(floats(self.session.array(name)))
         for name, role in self.session.roles.items():
             self.values[name] = self._input(name, role)
+        waiting = Counter(name for node in nodes for name in taken(node))
+        waiting[output] += 1
         for node in nodes:
             try:
                 self._node(node)
@@ -68,6 +71,10 @@ class Reader(Context):
                     f"{self.session.path}: {called(node)} (on {given}) is not supported here: {problem}. An encoder is "
                     "made of embeddings or convolutions, linear layers, LayerNorm, attention, activation functions."
                 ) from None
+            for name in taken(node):  # What no later node takes is let go.
+                waiting[name] -= 1
+                if not waiting[name]:
+                    self.values.pop(name, None)
         found = self.values[output]
         if not isinstance(found, Data):
             raise InputError(f"{self.session.path}: output {output!r} does not depend on what is given.")

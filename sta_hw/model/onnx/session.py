@@ -86,7 +86,7 @@ class Session:
         given = [i for i in graph.input if i.name not in self.initial]
         self._shapes = {i.name: [d.dim_value or None for d in i.type.tensor_type.shape.dim] for i in given}
         self._kinds = {i.name: onnx.helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in given}
-        self._sessions: dict[tuple[str, ...], Any] = {}
+        self._ran: tuple[tuple[str, ...], Any] | None = None
         self.roles = self._roles()
         if wrong := next((n for n, s in self._shapes.items() if s and (s[0] or 1) != 1), None):
             raise InputError(
@@ -225,25 +225,32 @@ class Session:
         """
         key = tuple(names)
         try:
-            if key not in self._sessions:
-                model = self.onnx.ModelProto()
-                model.CopyFrom(self.model)
-                del model.graph.output[:]
-                for name in key:
-                    model.graph.output.append(self.onnx.helper.make_empty_tensor_value_info(name))
-                    if name.startswith("shape of "):
-                        model.graph.node.append(self.onnx.helper.make_node("Shape", [name[9:]], [name]))
-                self._sessions[key] = self._session(model)
-            found: list[NDArray] = self._sessions[key].run(list(key), dict(inputs))
+            if self._ran is None or self._ran[0] != key:
+                self._ran = None  # Its weights are let go before others are made.
+                self._ran = key, self._session(self._with_outputs(key))
+            found: list[NDArray] = self._ran[1].run(list(key), dict(inputs))
             return found
         except Exception as error:
             raise InputError(f"{self.path}: onnxruntime cannot run it: {str(error).splitlines()[0]}") from error
 
-    def _session(self, model: Any) -> Any:
+    def _with_outputs(self, names: Sequence[str]) -> bytes:
+        """The file with other outputs; a model may be large, and so it is changed and not copied."""
+        graph, helper = self.model.graph, self.onnx.helper
+        count = len(graph.node)
+        del graph.output[:]
+        for name in names:
+            graph.output.append(helper.make_empty_tensor_value_info(name))
+            if name.startswith("shape of "):
+                graph.node.append(helper.make_node("Shape", [name[9:]], [name]))
+        written: bytes = self.model.SerializeToString()
+        del graph.node[count:]
+        return written
+
+    def _session(self, model: bytes) -> Any:
         options = self.runtime.SessionOptions()
         options.graph_optimization_level = self.runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
-        return self.runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return self.runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def apply(self, node: Any, arrays: Sequence[NDArray | None]) -> list[NDArray]:
         """What a node alone makes of arrays: integers, or float32."""
@@ -259,7 +266,7 @@ class Session:
         ]
         graph = helper.make_graph([alone], "node", infos, [helper.make_empty_tensor_value_info(o) for o in outputs])
         model = helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
-        found: list[NDArray] = self._session(model).run(outputs, given)
+        found: list[NDArray] = self._session(model.SerializeToString()).run(outputs, given)
         return found
 
     def attributes(self, node: Any) -> dict[str, Any]:
