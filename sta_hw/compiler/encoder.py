@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
 from ..errors import InputError
 from ..model.graph import Graph
-from ..model.operations import Mean
+from ..model.operations import Activate, Attention, Mean
 from ..spec.config import Config
 from ..spec.isa import HEADER_BYTES, INSTRUCTION_BYTES, assemble, disassemble_text
 from .integers import IntegerInput, IntegerOutput
@@ -25,7 +26,15 @@ __all__ = ["check_shape", "compile_encoder"]
 
 def check_shape(graph: Graph, config: Config, tokens: int) -> None:
     """Raise InputError, one sentence for each size that no accelerator of `config` has room for."""
-    require_shape(config, tokens=tokens, **sizes_of(graph))
+    sizes = sizes_of(graph)
+    # Layers need not be alike.
+    heads = dict.fromkeys(o.heads for o in graph.operations if isinstance(o, Attention))
+    inner = [int(graph.shapes[o.name][-1]) for o in graph.operations if isinstance(o, Activate)]
+    for of_heads, intermediate in product(heads, dict.fromkeys(inner) or [sizes["hidden"]]):
+        require_shape(
+            config, tokens=tokens, layers=sizes["layers"], hidden=sizes["hidden"], heads=of_heads,
+            intermediate=intermediate,
+        )  # fmt: skip
     width = graph.shapes[graph.operations[0].name][-1]
     if int(width) % config.groups:
         raise InputError(f"embedding size {width} is no multiple of groups = {config.groups}.")

@@ -126,15 +126,20 @@ def accelerator_part(graph: Graph) -> Part:
     attentions = [o for o in graph.operations if isinstance(o, Attention)]
     if not attentions:
         raise InputError(f"{graph.name}: there is no attention, which the accelerator's programs are built around.")
-    first = by_name[by_name[attentions[0].inputs[0]].inputs[0]]
-    if isinstance(first, Linear):
-        first = by_name[first.inputs[0]]
+    first: Operation = attentions[0]
+    for _ in range(3):  # A query's product, and perhaps the projection of embeddings, lie between.
+        if isinstance(first, Attention | Linear):
+            first = by_name[first.inputs[0]]
     if not isinstance(first, Norm):
         raise InputError(
-            f"{graph.name}: {first.name}, which the first layer takes, is no LayerNorm's result, which the accelerator "
-            "cannot do."
+            f"{graph.name}: {first.name}, which {attentions[0].name} follows from, is no LayerNorm's result, which the "
+            "accelerator cannot do."
         )
-    last = [o for o in graph.operations if isinstance(o, Add) and len(graph.shapes[o.name]) == 2][-1]
+    behind_it = graph.operations[graph.operations.index(attentions[0]) :]
+    sums = [o for o in behind_it if isinstance(o, Add) and len(graph.shapes[o.name]) == 2]
+    if not sums:
+        raise InputError(f"{graph.name}: no residual sum follows {attentions[0].name}, as the accelerator needs.")
+    last = sums[-1]
     behind = [o for o in graph.takers(last.name) if isinstance(o, Norm)]
     problems = []
     if len(behind) != 1:

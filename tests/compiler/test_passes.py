@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
+from support import embed, in_fp32
 
 from sta_hw.compiler.buffers import plan_buffers
 from sta_hw.compiler.encoder import compile_encoder
@@ -14,8 +18,9 @@ from sta_hw.compiler.passes import PASSES
 from sta_hw.compiler.quantize import quantize
 from sta_hw.compiler.shapes import shape_graph
 from sta_hw.errors import InputError
-from sta_hw.model.operations import Linear, Maximum
+from sta_hw.model.operations import Attention, Linear, Maximum
 from sta_hw.model.random import random_ids, random_model
+from sta_hw.run.backends import ReferenceBackend
 from sta_hw.spec.isa import Opcode
 from sta_hw.spec.patterns import Pattern
 from sta_hw.spec.presets import PRESETS
@@ -101,3 +106,20 @@ def test_shapes_take_no_memory() -> None:
     graph = shape_graph(12288, 96, 96, 49152)
     assert sum(a.size for a in graph.tensors.values()) > 1e11
     assert all(not any(a.strides) or a.size == 1 for a in graph.tensors.values())
+
+
+def test_layers_need_not_be_alike() -> None:
+    """Heads and widths of every layer are looked at; where they fit, the program is right."""
+    graph = random_model(0, layers=2, hidden=32, heads=2)
+    attention = graph.by_name["1.context"]
+    assert isinstance(attention, Attention)
+    other = graph.replaced({"1.context": dataclasses.replace(attention, heads=4)})
+    texts = [random_ids(i, 9) for i in range(4)]
+    program = compile_encoder(quantize(other, texts), CONFIG, 9)
+    embedded = embed(other, texts[0])
+    found = ReferenceBackend(CONFIG).run(program, embedded).embedding
+    exact = in_fp32(other, texts[0])
+    assert found @ exact / np.linalg.norm(exact) > 0.98
+    odd = graph.replaced({"1.context": dataclasses.replace(attention, heads=32)})
+    with pytest.raises(InputError, match="head dimension 1 does not fit"):
+        compile_encoder(quantize(odd, texts), CONFIG, 9)

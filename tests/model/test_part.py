@@ -65,6 +65,12 @@ REFUSED = {
     "an activation alone": (changed(Activate("0.activated", ("0.normed",), "relu")), "0.activated is not behind"),
     "a product of a product": (changed(square("0.output.dense", "0.attention.output.dense")), "0.attention.output"),
     "a tap": (changed(behind=(Mean("tap", ("0.sum1",)), Output("other", ("tap",)))), "takes 0.sum1 from between"),
+    "no LayerNorm first": (
+        changed(*(square(n, "embedded") for n in (Q, K, V))), "embedded, which 0.context follows from, is no LayerNorm"
+    ),
+    "no residual sums": (
+        changed(square("0.sum1", "0.context"), square("0.sum2", "0.activated")), "no residual sum follows 0.context"
+    ),
     "no attention": (changed(Maximum("0.context", (V,))), "no attention"),
 }  # fmt: skip
 
