@@ -21,13 +21,13 @@ from sta_hw.spec.registers import COUNTERS, register
 from .native import BLOCK_MEMORY, PRIMITIVES, compile_library
 from .verilog import module_verilog
 
-__all__ = ["MEMORY_BYTES", "AcceleratorModel", "MemoryModel", "ProgramRun", "accelerator_library"]
+__all__ = ["MEMORY_BYTES", "AcceleratorModel", "MemoryModel", "ProgramRun", "Recording", "accelerator_library"]
 
 _FORMATS = ("", "fst", "vcd")
 _EVENT_BITS = len(COUNTERS) - 1
 _SLICE = 200_000
-_COMPLETED = (("loads", 1, 0), ("matrix", 1, 1), ("products", 3, 2), ("norms", 1, 4))
-"""Completion pulses: name, mask, first bit."""
+_COMPLETED = {"loads": 0, "matrix": 1, "scores": 2, "stores": 3, "norms": 4}
+"""Completion pulses, and the bit of each."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class MemoryModel:
         Share of cycles in which a channel rests.
     error : tuple of int, or None
         Addresses (low, high) that answer with an error.
+    flip : tuple of int, or None
+        A fault: the beat written, counted from 0 since the start, that is stored with a bit flipped, and which bit.
     """
 
     latency: int = 50
@@ -54,6 +56,7 @@ class MemoryModel:
     stall: float = 0.0
     seed: int = 1
     error: tuple[int, int] | None = None
+    flip: tuple[int, int] | None = None
 
 
 class _Memory(ctypes.Structure):
@@ -63,6 +66,8 @@ class _Memory(ctypes.Structure):
         ("stall", ctypes.c_uint32),
         ("error_low", ctypes.c_uint64), ("error_high", ctypes.c_uint64), ("seed", ctypes.c_uint64),
         ("protocol_errors", ctypes.c_int64), ("reads_done", ctypes.c_int64), ("writes_done", ctypes.c_int64),
+        ("flipped_beat", ctypes.c_int64), ("flipped_bit", ctypes.c_int64), ("stores", ctypes.c_void_p),
+        ("stored", ctypes.c_void_p), ("store_capacity", ctypes.c_int64), ("store_count", ctypes.c_int64),
     )  # fmt: skip
 
 
@@ -76,6 +81,45 @@ class _Timeline(ctypes.Structure):
         ("bits", ctypes.c_int32), ("count", ctypes.c_int64), ("events", ctypes.c_void_p),
         ("event_capacity", ctypes.c_int64), ("event_count", ctypes.c_int64), ("event_shift", ctypes.c_int32),
     )  # fmt: skip
+
+
+@dataclass
+class Recording:
+    """What an accelerator wrote, beat after beat, and when its instructions were done.
+
+    Attributes
+    ----------
+    cycles : list of int64 arrays
+        The clock cycle of each beat, counted as `AcceleratorModel.trace` counts.
+    offsets : list of uint64 arrays
+        Where in the image its first byte lies.
+    strobes : list of uint64 arrays
+        Bit i: its byte i was written.
+    data : list of uint8 arrays, shape (beats, bytes of the bus)
+        What memory held there afterwards.
+    completed : dict of int64 arrays
+        The clock cycle of each completion: loads, matrix (products through the array), scores (in the softmax),
+        stores (products' results in memory), norms.
+    started : int
+        The clock cycle in which the program was under way.
+    """
+
+    cycles: list[NDArray[np.int64]] = field(default_factory=list)
+    offsets: list[NDArray[np.uint64]] = field(default_factory=list)
+    strobes: list[NDArray[np.uint64]] = field(default_factory=list)
+    data: list[NDArray[np.uint8]] = field(default_factory=list)
+    completed: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    started: int = 0
+
+    def take(self, stores: NDArray, data: NDArray[np.uint8]) -> None:
+        """Keep beats: a copy of (cycle, offset, strobe) records and what they left."""
+        self.cycles.append(stores["cycle"].copy())
+        self.offsets.append(stores["offset"].copy())
+        self.strobes.append(stores["strobe"].copy())
+        self.data.append(data.copy())
+
+
+_STORE = np.dtype([("cycle", np.int64), ("offset", np.uint64), ("strobe", np.uint64)])
 
 
 @dataclass
@@ -94,7 +138,8 @@ class ProgramRun:
     samples : uint16 array, shape (samples, events)
         How many of each `period` cycles each unit was active.
     completed : dict of int64 arrays
-        The cycle of each completion: loads, matrix, products, norms.
+        The cycle of each completion: loads, matrix (products through the array), scores (in the softmax), stores
+        (products' results in memory), norms.
     """
 
     image: NDArray[np.uint8]
@@ -221,6 +266,7 @@ class AcceleratorModel:
             data.ctypes.data, base, len(data), memory.latency, round(memory.beats_per_cycle * 256), int(memory.shared),
             round(memory.stall * 256), low, high, memory.seed,
         )  # fmt: skip
+        self._memory.flipped_beat, self._memory.flipped_bit = memory.flip or (-1, 0)
         self._image = data  # kept: the hardware may still read it when nobody else does
         self.write("image_address", base)
         self.write("image_size", len(data) if limit is None else limit)
@@ -255,6 +301,7 @@ class AcceleratorModel:
         most: int = 2_000_000_000,
         patience: int = 3_000_000,
         progress: Callable[[int], None] | None = None,
+        record: Recording | None = None,
     ) -> ProgramRun:
         """Run a program to its end, or to the error that stops it.
 
@@ -268,6 +315,8 @@ class AcceleratorModel:
             Image size told to the hardware; the image's own by default.
         progress : function
             Called now and then with the cycles so far.
+        record : Recording
+            Is given every beat written and every completion, those before an error that is raised too.
 
         Raises
         ------
@@ -282,7 +331,37 @@ class AcceleratorModel:
         timeline = _Timeline(
             samples.ctypes.data, capacity, period, _EVENT_BITS, 0, events.ctypes.data, len(events), 0, _EVENT_BITS
         )
-        total = 0
+        stores = np.zeros(_SLICE if record else 0, _STORE)
+        stored = np.zeros((len(stores), self.config.bus_bytes), np.uint8)
+        state.stores, state.stored, state.store_capacity = stores.ctypes.data, stored.ctypes.data, len(stores)
+        started = self.cycle
+        try:
+            self._until_done(timeline, events, most, patience, progress, record, stores, stored)
+        finally:
+            state.store_capacity = 0
+            found = events[: timeline.event_count]
+            completed = {name: found[found[:, 1] >> bit & 1 == 1, 0] for name, bit in _COMPLETED.items()}
+            if record:
+                record.started = started
+                # An event is counted when its cycle has gone by.
+                record.completed = {name: cycles + started - 1 for name, cycles in completed.items()}
+        if state.protocol_errors:
+            raise CheckError(f"{state.protocol_errors} transfers outside the memory or against the protocol")
+        status = self.read("status")
+        counters = {c.name: self.read(f"counter_{c.name}") for c in COUNTERS}
+        instruction = self.read("error_instruction")
+        self.write("interrupt_clear", 1)
+        return ProgramRun(
+            data, counters["cycles"], counters, Error(status >> 8 & 0xFF), instruction, period,
+            samples[: timeline.count].copy(), completed,
+        )  # fmt: skip
+
+    def _until_done(
+        self, timeline: _Timeline, events: NDArray[np.int64], most: int, patience: int,
+        progress: Callable[[int], None] | None, record: Recording | None, stores: NDArray, stored: NDArray[np.uint8],
+    ) -> None:  # fmt: skip
+        """Run in slices to the end of the program; the events' cycles count from here on."""
+        state, total = self._memory, 0
         while True:
             slice_cycles = min(_SLICE, most - total)
             begin = timeline.event_count
@@ -290,9 +369,12 @@ class AcceleratorModel:
                 self._handle, ctypes.byref(state), ctypes.byref(timeline), slice_cycles, patience
             )
             events[begin : timeline.event_count, 0] += total
+            if record:
+                record.take(stores[: state.store_count], stored[: state.store_count])
+                state.store_count = 0
             if gone < 0:
                 finished = {
-                    name: int((events[: timeline.event_count, 1] >> bit & mask).sum()) for name, mask, bit in _COMPLETED
+                    name: int((events[: timeline.event_count, 1] >> bit & 1).sum()) for name, bit in _COMPLETED.items()
                 }
                 raise CheckError(
                     f"no progress after {total - gone} cycles; waiting: {self.stalled()}; finished: {finished}"
@@ -301,23 +383,9 @@ class AcceleratorModel:
             if progress:
                 progress(total)
             if gone < slice_cycles:
-                break
+                return
             if total >= most:
                 raise CheckError(f"the program did not end within {most} cycles; waiting: {self.stalled()}")
-        if state.protocol_errors:
-            raise CheckError(f"{state.protocol_errors} transfers outside the memory or against the protocol")
-        status = self.read("status")
-        counters = {c.name: self.read(f"counter_{c.name}") for c in COUNTERS}
-        instruction = self.read("error_instruction")
-        self.write("interrupt_clear", 1)
-        found = events[: timeline.event_count]
-        completed = {}
-        for name, mask, low_bit in _COMPLETED:
-            completed[name] = np.repeat(found[:, 0], found[:, 1] >> low_bit & mask)
-        return ProgramRun(
-            data, counters["cycles"], counters, Error(status >> 8 & 0xFF), instruction, period,
-            samples[: timeline.count].copy(), completed,
-        )  # fmt: skip
 
     def stalled(self) -> str:
         """Names of the streams that offer a beat nobody takes."""

@@ -70,6 +70,13 @@ uint64_t digest(const T& port) {
 
 extern "C" {
 
+// A beat written: the clock cycle, its first byte's offset, and the bytes that were enabled.
+struct Store {
+    int64_t cycle;
+    uint64_t offset;
+    uint64_t strobe;
+};
+
 // How the memory behaves, and what a run gave. Rates are chances in 256 per cycle.
 struct Memory {
     uint8_t* bytes;
@@ -84,6 +91,12 @@ struct Memory {
     uint64_t seed;
     int64_t protocol_errors;  // out: bursts outside the memory, data without an address, offers changed or withdrawn
     int64_t reads_done, writes_done;
+    int64_t flipped_beat;     // of the beats written, the one that is stored with a bit flipped; negative for none
+    int64_t flipped_bit;
+    Store* stores;            // what memory holds after each beat written, and where; null for no record
+    uint8_t* stored;          // BUS_BYTES each
+    int64_t store_capacity;
+    int64_t store_count;      // out
 };
 
 // Activity of the units, one sample in every `period` cycles: how often each bit was set since.
@@ -208,6 +221,13 @@ static void tick(Handle* handle, Memory* memory) {
             from_port(m.m_axi_wdata, data);
             for (int i = 0; i < BUS_BYTES; i++)
                 if ((uint64_t(m.m_axi_wstrb) >> i) & 1) memory->bytes[offset + i] = data[i];
+            if (memory->writes_done == memory->flipped_beat)
+                memory->bytes[offset + memory->flipped_bit / 8] ^= 1 << (memory->flipped_bit % 8);
+            if (memory->store_count < memory->store_capacity) {
+                memory->stores[memory->store_count] = {now, offset, uint64_t(m.m_axi_wstrb)};
+                std::memcpy(memory->stored + memory->store_count * BUS_BYTES, memory->bytes + offset, BUS_BYTES);
+                memory->store_count++;
+            }
         }
         if (!inside || bad) burst.ready = 1;
         burst.address += BUS_BYTES;

@@ -104,7 +104,7 @@ def demo(
             rtl = hardware.result()
         watch.step("running the RTL")
         outcome = rtl.run(model, embedded, watch)
-        compare(model, outcome.image, expected.image)
+        compare(model, outcome.image, expected.image, expected.trail)
         near = sorted(zip((float(o @ outcome.embedding) for o in others), SENTENCES, strict=True), reverse=True)
         write_text(output / "report.html", html_page(model, outcome.run, f"STA-HW: {text}"))
         return model, outcome, near, embedder.fp32(ids), sparse.fp32(ids)

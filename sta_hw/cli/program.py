@@ -17,18 +17,22 @@ from ..compiler.quantize import SCALES
 from ..compiler.shape import Estimate, estimate_encoder
 from ..cycles.timing import MachineTiming
 from ..errors import CheckError, InputError
-from ..files import distinct, replacing, require_room, write_all
+from ..files import distinct, write_all
 from ..host.saturation import compare_saturations, saturation_sentences
 from ..model.families.layers import LINEAR
+from ..report.accuracy import cosines
 from ..report.page import html_page
+from ..report.summary import summary
 from ..report.tables import by_layer
 from ..report.timeline import chrome_trace
 from ..run.backends import BACKENDS, ReferenceBackend, RtlBackend, backend
 from ..run.outcome import compare
+from ..run.search import Search, write_window
 from ..spec.isa import disassemble_text
 from ..spec.patterns import parse_nm
 from ..tasks.table import DEFAULT_NM
 from .app import Unused, app
+from .bisect import WAVEFORM, find_wrong, search_figures, waveform_format
 from .configuration import manifest_file, read_configuration
 from .model import compared, load, look_at, patterns_for, prepare
 from .paths import require_writable
@@ -171,6 +175,9 @@ FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; com
         Unused(("preset_name",), lambda o: o["backend_name"] == "board" and o["file"] is None,
                "with --backend board, which has its own"),
         Unused(("check",), lambda o: o["backend_name"] == "reference", "with --backend reference: it is compared with"),
+        Unused(("check",), lambda o: o["bisect"], "with --bisect, which compares every write"),
+        Unused(("bisect",), lambda o: o["backend_name"] != "rtl", "but with --backend rtl, whose every write is seen"),
+        Unused(("waveform",), lambda o: not o["bisect"], "but with --bisect"),
     ],
 )  # fmt: skip
 def run(
@@ -187,9 +194,18 @@ def run(
     check: Annotated[bool, typer.Option(help="Compare memory with the reference afterwards.")] = True,
     board: Annotated[str, typer.Option(help="For --backend board; its preset is taken.")] = "ulx3s-85f",
     port: Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")] = "sim",
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Find the first instruction whose result on the RTL differs.")
+    ] = False,
+    waveform: Annotated[Path, typer.Option(help="For --bisect: where a waveform of it goes, .fst or .vcd.")] = WAVEFORM,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a text (an image, a spectrogram) through the accelerator; print its embedding or classes."""
+    """Run a text (an image, a spectrogram) through the accelerator; print its embedding or classes.
+
+    With --bisect every write of the RTL is compared with the reference's, instruction by instruction. Where one
+    differs, the first such instruction is named, with layer, value, token, channel and cycles, and a waveform of it is
+    written.
+    """
     if backend_name not in BACKENDS:
         raise InputError(f"backend {backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
     target = None
@@ -199,12 +215,27 @@ def run(
         target = find(board)
         preset_name = target.preset
     look_at(file, text if given is None else None, nm, nm_table, preset_name, pruner)
+    if bisect:
+        waveform_format(waveform)
+        require_writable(files=[waveform])
+        inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+        distinct({"--waveform": waveform}, inputs | {"--input": given, "--calibration": calibration})
+
+    def ready(watch: Watch) -> Any:
+        watch.step("loading, compiling the model")
+        return prepare(file, text, given, nm, nm_table, pruner, model, preset_name, watch, calibration)
+
+    def searched(watch: Watch) -> tuple[CompiledModel, Search, Any]:
+        compiled, _, embedded = ready(watch)
+        return compiled, *find_wrong(compiled, embedded, waveform, watch)
+
+    if bisect:
+        compiled, found, cycles = watched("run", "", searched)
+        _tell_wrong(compiled, found, cycles, waveform, as_json)
+        return
 
     def work(watch: Watch) -> Any:
-        watch.step("loading, compiling the model")
-        compiled, embedder, embedded = prepare(
-            file, text, given, nm, nm_table, pruner, model, preset_name, watch, calibration
-        )
+        compiled, embedder, embedded = ready(watch)
         cosine, whose, exact = compared(embedder, text, given)
         watch.step("preparing the backend")
         hardware = backend(backend_name, compiled.config, target, port)
@@ -213,7 +244,7 @@ def run(
         if check and backend_name != "reference":
             watch.step("running the reference")
             expected = ReferenceBackend(compiled.config).run(compiled, embedded, watch)
-            compare(compiled, outcome.image, expected.image)
+            compare(compiled, outcome.image, expected.image, expected.trail)
             compare_saturations(outcome.saturated, expected.saturated)
         return compiled, outcome, embedder, embedder.result(compiled, outcome.image), (cosine, whose, exact)
 
@@ -246,6 +277,23 @@ def run(
     say(f"{what} of {whose}: {figures[cosine]:.4f}; {name}: {result.reshape(-1)[:6]} ...")
 
 
+def _tell_wrong(compiled: CompiledModel, found: Search, cycles: Any, waveform: Path, as_json: bool) -> None:
+    """Print what a search found.
+
+    Raises
+    ------
+    CheckError
+        If a write differs, or the RTL did not end as it should.
+    """
+    if as_json:
+        print_json(search_figures(found, waveform, cycles) | {"tokens": compiled.tokens, "hash": compiled.config.hash})
+    said = found.text()
+    if not found.equal:
+        raise CheckError(said + (f"\nWaveform of cycles {cycles[0]} to {cycles[1]}: {waveform}" if cycles else ""))
+    if not as_json:
+        say(said[0].upper() + said[1:])
+
+
 @app.command(
     epilog="Example: sta-hw report --nm 2:4 -o build/report.html",
     unused=[
@@ -263,12 +311,14 @@ def report(
     pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
     preset_name: PresetOption = "reference",
+    megahertz: Annotated[float, typer.Option(help="Clock, for the time.", min=0.001, max=1e6)] = 80.0,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("build/report.html"),
     as_json: JsonOption = False,
 ) -> None:
     """Run on RTL; write an HTML page, and a timeline for Perfetto.
 
-    The page stands alone; the timeline lies beside it.
+    The page stands alone; the timeline lies beside it. It begins with the model, its N:M, the speed-up over dense
+    weights (whose cycles are the cycle model's), milliseconds, bytes, and the cosine of the result with dense fp32.
     """
     look_at(file, text if given is None else None, nm, nm_table, preset_name, pruner)
     timeline = output.with_suffix(".json")
@@ -278,21 +328,41 @@ def report(
 
     def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
-        compiled, _, embedded = prepare(file, text, given, nm, nm_table, pruner, model, preset_name, watch)
+        compiled, embedder, embedded = prepare(file, text, given, nm, nm_table, pruner, model, preset_name, watch)
+        _, whose, exact = compared(embedder, text, given)
         watch.step("compiling the RTL")
         hardware = RtlBackend(compiled.config)
         watch.step("running the RTL")
-        return compiled, hardware.run(compiled, embedded, watch)
+        outcome = hardware.run(compiled, embedded, watch)
+        watch.step("following the dense program")
+        m = embedder.model
+        dense = estimate_encoder(
+            m.hidden, m.heads, m.layers, m.intermediate, {}, compiled.config, compiled.tokens, alike=True
+        )
+        result = embedder.result(compiled, outcome.image)[1].reshape(1, -1)
+        cosine = float(cosines(result, exact.reshape(1, -1))[0])
+        told = summary(
+            compiled, outcome.run, megahertz=megahertz, dense_cycles=dense.cycles, name=embedder.source.place,
+            cosine=cosine, whose=whose,
+        )  # fmt: skip
+        return compiled, outcome, told
 
-    compiled, outcome = watched("report", "", work)
-    write_all(
-        {output: html_page(compiled, outcome.run, f"STA-HW: {text}"), timeline: chrome_trace(compiled, outcome.run)}
-    )
-    figures = run_figures(compiled, outcome.run) | {"page": str(output), "timeline": str(timeline)}
+    compiled, outcome, told = watched("report", "", work)
+    title = f"STA-HW: {text if given is None else given}"
+    write_all({output: html_page(compiled, outcome.run, title, told), timeline: chrome_trace(compiled, outcome.run)})
+    figures = run_figures(compiled, outcome.run) | told | {"page": str(output), "timeline": str(timeline)}
     if as_json:
         print_json(figures | {"layers": by_layer(compiled, outcome.run)})
         return
-    say(f"{figures['fraction_of_ideal']:.3f} of ideal in {outcome.run.cycles:,} cycles.")
+    say(
+        f"{told['model']}, {told['nm']}, {told['tokens']} tokens: {told['cycles']:,} cycles, "
+        f"{told['fraction_of_ideal']:.3f} of ideal, {told['speedup_over_dense']:.2f} times as fast as dense; "
+        f"{told['milliseconds']:,.2f} ms at {megahertz:g} MHz."
+    )
+    say(
+        f"{told['image_bytes']:,} bytes of memory; {told['bytes_read']:,} read, {told['bytes_written']:,} written. "
+        f"Cosine with {told['compared_with']} fp32: {told['cosine']:.4f}."
+    )
     say(f"Page: {output}")
     say(f"Timeline for Perfetto: {timeline}")
 
@@ -329,30 +399,16 @@ def trace(
     require_writable(files=[output])
     inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
     distinct({"-o": output}, inputs)
-    if output.suffix not in (".fst", ".vcd"):
-        raise InputError(
-            f"output file {output} is no waveform by its name; it ends in .fst or .vcd, the nearest is "
-            f"{output.with_name(output.name + '.fst')}."
-        )
+    waveform_format(output)
 
     def work(watch: Watch) -> int:
         watch.step("loading, compiling the model")
         compiled, _, embedded = prepare(file, text, given, nm, nm_table, pruner, model, preset_name, watch)
         watch.step("compiling the RTL with waveforms (kept for the next time)")
         hardware = RtlBackend(compiled.config, trace=output.suffix[1:])
-        with replacing(output) as partial:
-            hardware.model.trace(partial, start, start + cycles)
-            watch.step("running")
-            try:
-                hardware.model.run(compiled.with_input(embedded), compiled.program_address, most=start + cycles)
-            except CheckError as error:
-                if "did not end within" not in str(error):
-                    raise
-            end = hardware.model.cycle
-            hardware.model.close()
-            require_room(partial)  # the writers of waveforms are silent about a full disk
-            if end <= start:
-                raise InputError(f"--start {start}: the program ends after {end} cycles; the nearest is {end - 1}.")
+        watch.step("running")
+        image = compiled.with_input(embedded)
+        end = write_window(compiled, image, hardware.model, output, start, start + cycles)
         return min(cycles, end - start)
 
     count = watched("trace", "", work)

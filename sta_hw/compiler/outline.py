@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..formats.nm import stream_lengths
 from ..model.graph import Graph, layer_of
 from ..spec.config import Config
-from ..spec.isa import INSTRUCTION_BYTES, Instruction, Opcode, layout_of
+from ..spec.isa import HEADER_BYTES, INSTRUCTION_BYTES, Instruction, Opcode, layout_of
 from ..spec.patterns import Pattern
 from .encoder import check_shape
 from .image import Image
@@ -66,16 +66,27 @@ class Outline:
         Multiply-accumulates that N:M leaves over multipliers.
     problems : tuple of str
         Why this program could not be compiled for one run, a sentence each: what exceeds the format or the memory.
+    image_bytes : float
+        Of the memory image, program and buffers included.
     """
 
     instructions: list[Instruction]
     weights: list[float]
     ideal_cycles: float
     problems: tuple[str, ...]
+    image_bytes: float
 
 
 class _EmptyImage(Image):
-    """An image's layout without its bytes."""
+    """An image's layout without its bytes; `whole` counts the pieces that those laid out stand for."""
+
+    def __init__(self, low: Lowering) -> None:
+        super().__init__(low.config)
+        self.low, self.whole = low, 0.0
+
+    def reserve(self, count: int) -> int:
+        self.whole += math.ceil(count / self.align) * self.align * self.low.weight * self.low.chunk_weight
+        return super().reserve(count)
 
     def add(self, data: NDArray, count: int = 0, name: str = "") -> int:
         return self.reserve(max(count, data.nbytes), name)
@@ -91,7 +102,7 @@ class _Outlining(Lowering):
         self.kept = [tile for tile, _ in self.repeat(self.tiles, 1)]
 
     def new_image(self) -> Image:
-        return _EmptyImage(self.config)
+        return _EmptyImage(self)
 
     def repeat(self, count: int, inner: int, attention: bool = False) -> list[tuple[int, float]]:
         settled = _FIRST_OF_ATTENTION if attention else _FIRST
@@ -163,22 +174,21 @@ def outline_encoder(
     low = _Outlining(graph, config, tokens, whole)
     if kept < layers:
         low.layer_weights = [1.0, layers - 1.0]
-    buffers = low.image.size
     lower(low)
     found = order(low.steps, low.groups, config, check=False)
     work = sum(layer["work"] for layer in low.layers) / kept * layers
-    image = buffers + (low.image.size - buffers) / kept * layers
+    assert isinstance(low.image, _EmptyImage)
+    low.image.reserve(HEADER_BYTES + round(sum(i.weight for i in found)) * INSTRUCTION_BYTES)
+    low.image.reserve(64)  # as behind a program
     return Outline(
         [_Draft(i.opcode, i.fields) for i in found], [i.weight for i in found], work / config.macs,
-        tuple(low.problems + _limits(found, image)),
+        tuple(low.problems + _limits(found, low.image.whole)), low.image.whole,
     )  # fmt: skip
 
 
-def _limits(program: list[Scheduled], image: float) -> list[str]:
+def _limits(program: list[Scheduled], size: float) -> list[str]:
     """What of a program exceeds the instruction format or the address space."""
     problems = []
-    total = sum(i.weight for i in program)
-    size = image + total * INSTRUCTION_BYTES
     for name, opcodes in _COUNTERS.items():
         count = sum(i.weight for i in program if i.opcode in opcodes)
         most = (1 << dict(layout_of(Opcode.LOAD))[f"wait_{name}"]) - 1

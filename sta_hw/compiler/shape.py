@@ -24,11 +24,14 @@ class Estimate:
         Of the cycle model; of multiply-accumulates that N:M leaves over multipliers.
     problems : tuple of str
         Why no program of this shape can be compiled today, a sentence each; empty if one can.
+    image_bytes : float
+        Of its memory image: weights, parameters, activations, program.
     """
 
     cycles: float
     ideal_cycles: float
     problems: tuple[str, ...] = ()
+    image_bytes: float = 0.0
 
 
 def estimate_encoder(
@@ -51,4 +54,4 @@ def estimate_encoder(
     """
     outline = outline_encoder(hidden, heads, layers, intermediate, patterns, config, tokens, alike=alike)
     cycles = estimate_cycles(outline.instructions, config, timing, outline.weights)
-    return Estimate(cycles, outline.ideal_cycles, outline.problems)
+    return Estimate(cycles, outline.ideal_cycles, outline.problems, outline.image_bytes)

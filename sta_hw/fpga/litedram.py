@@ -14,7 +14,14 @@ from pathlib import Path
 from ..errors import ToolError
 from ..process import failure
 
-__all__ = ["MemoryController", "Sdram", "generate_controller"]
+__all__ = ["SDRAM_LATENCY", "SDRAM_SHARE", "MemoryController", "Sdram", "generate_controller"]
+
+
+SDRAM_LATENCY = 15
+"""Cycles from an address to its first beat, controller and chip. Where bandwidth is short it hardly matters."""
+SDRAM_SHARE = 0.65
+"""Of its peak, what an SDR SDRAM gives the accelerator: between reads, writes and rows lie cycles without data.
+Measured from the pins in, ``scripts/bench_board_memory.py``."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,11 @@ class Sdram:
     module: str = "MT48LC16M16"
     byte_lanes: int = 2
     size: int = 1 << 25
+
+    @property
+    def bytes_per_cycle(self) -> float:
+        """Read and written together, where the accelerator waits for it; a word of the chip a cycle is the peak."""
+        return SDRAM_SHARE * self.byte_lanes
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from .softmax import SoftmaxRows
 from .vector import activate, add_residual, layer_norm
 from .weights import WeightsError, dense_weights
 
-__all__ = ["ProgramError", "ProgramRun", "run_counted", "run_program"]
+__all__ = ["Executed", "Observe", "ProgramError", "ProgramRun", "run_counted", "run_program"]
 
 _PARAMETER_BYTES = 16
 
@@ -45,6 +45,36 @@ class ProgramError(CheckError):
 
 class _AddressError(CheckError):
     """Bytes that are not in the image, or not aligned."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """An instruction that was run, and what it left in memory.
+
+    Attributes
+    ----------
+    number : int
+        In the order in which instructions are dispatched.
+    place : int
+        Its number in the program.
+    instruction : Instruction
+    stores : tuple of (address, uint8 array)
+        What it wrote to memory.
+    sources : tuple of int
+        Numbers of the instructions whose results it found on chip: LOADs, products with unfinished sums, SCORES.
+    waits : tuple of int
+        Numbers of the instructions that were to be finished before it: the last of each kind.
+    """
+
+    number: int
+    place: int
+    instruction: Instruction
+    stores: tuple[tuple[int, NDArray[np.uint8]], ...]
+    sources: tuple[int, ...]
+    waits: tuple[int, ...]
+
+
+Observe = Callable[[Executed], None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +114,28 @@ class _Machine:
         self.saturated = dict.fromkeys(
             ("saturated_scores", "saturated_sums", "saturated_norms", "saturated_results"), 0
         )
-        self.probabilities: list[tuple[NDArray, NDArray, NDArray | None]] = []
+        self.probabilities: list[tuple[NDArray, NDArray, NDArray | None, int]] = []
+        # Which instructions what is on chip comes from: of each word the LOAD's number, or -1.
+        self.number = -1
+        self.filled = {target: np.full(len(memory), -1) for target, memory in self.chip.items()}
+        self.sums_from = self.scores_from = -1
+        self.sources: set[int] = set()
+        self.stores: list[tuple[int, NDArray[np.uint8]]] = []
+
+    def begin(self, number: int) -> None:
+        """The instruction of this number comes next."""
+        self.number, self.sources, self.stores = number, set(), []
+
+    def words(self, target: Target, at: NDArray) -> NDArray[np.uint8]:
+        """Words of an on-chip memory."""
+        self.sources.update(np.unique(self.filled[target][at]).tolist())
+        return self.chip[target][at]
+
+    def write(self, address: int, data: NDArray) -> None:
+        """To memory."""
+        raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
+        self.bytes_at(address, len(raw))[:] = raw
+        self.stores.append((address, raw))
 
     def bytes_at(self, address: int, count: int) -> NDArray[np.uint8]:
         """Bytes of the image.
@@ -109,6 +160,7 @@ class _Machine:
         words = np.concatenate(parts).reshape(-1, width)
         at = (i["destination"] + np.arange(len(words))) % len(memory)
         memory[at] = words
+        self.filled[Target(i["target"])][at] = self.number
 
     def weights(self, i: Instruction) -> NDArray[np.int8]:
         """The product's weight matrix, dense: shape (columns, passes * groups * depth)."""
@@ -117,7 +169,7 @@ class _Machine:
         for level in range(4):
             steps = np.arange(i[f"count{level}"]) * i[f"stride{level}"]
             at = (at[None, :] + steps[:, None]).reshape(-1) if level else at + steps
-        values = self.chip[Target.VALUES][at % cfg.weight_words].view(np.int8)
+        values = self.words(Target.VALUES, at % cfg.weight_words).view(np.int8)
         command = {name: i[name] for name, _ in BODIES[i.opcode]}
         return dense_weights(command, values, self.positions(i), cfg)
 
@@ -125,14 +177,14 @@ class _Machine:
         """The product's position words: shape (words, groups)."""
         cfg = self.config
         count = i["positions_count"] if i["encoding"] else 0
-        words = self.chip[Target.POSITIONS][(i["positions_base"] + np.arange(count)) % cfg.position_words]
+        words = self.words(Target.POSITIONS, (i["positions_base"] + np.arange(count)) % cfg.position_words)
         bits = np.unpackbits(words, axis=1, bitorder="little").reshape(count, cfg.groups, cfg.window)
         return (bits.astype(np.uint32) << np.arange(cfg.window, dtype=np.uint32)).sum(-1, dtype=np.uint32)
 
     def parameters(self, i: Instruction) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         """Bias, multiplier, shift and second multiplier of the product's columns."""
         at = (i["parameters_base"] + np.arange(i["columns"]) * i["parameters_step"]) % self.config.parameter_words
-        words = np.ascontiguousarray(self.chip[Target.PARAMETERS][at])
+        words = np.ascontiguousarray(self.words(Target.PARAMETERS, at))
         bias = words[:, :4].copy().view("<i4")[:, 0].astype(np.int64)
         multiplier = words[:, 4:6].copy().view("<u2")[:, 0].astype(np.int64)
         second = words[:, 8:10].copy().view("<u2")[:, 0].astype(np.int64)
@@ -161,8 +213,9 @@ class _Machine:
         sums = self.sums_of(self.windows(i), self.weights(i))
         if i["continues"]:
             sums = sums + self.sums
+            self.sources.add(self.sums_from)
         if i["unfinished"]:
-            self.sums = sums
+            self.sums, self.sums_from = sums, self.number
             return
         bias, multiplier, shift, second = self.parameters(i)
         results = requantize(sums, bias[:, None], multiplier[:, None], shift[:, None], wide=bool(i["wide"]))
@@ -178,7 +231,7 @@ class _Machine:
         wide = mode in (Result.STORE16, Result.RESIDUAL)
         data: NDArray
         if mode == Result.ACTIVATE:
-            table = np.ascontiguousarray(self.chip[Target.TABLE]).view("<i2")[:, 0]
+            table = np.ascontiguousarray(self.words(Target.TABLE, np.arange(256))).view("<i2")[:, 0]
             data = activate(results, table, second[:, None])
         elif mode == Result.RESIDUAL:
             raw = self.bytes_at(i["residual_address"], 2 * results.size)
@@ -191,8 +244,7 @@ class _Machine:
         self.saturated[name] += _at_limit(data, limit, self.config.drain_lanes)
         if mode == Result.TRANSPOSE:
             data = data.reshape(-1, self.config.groups, rows).transpose(0, 2, 1)
-        raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
-        self.bytes_at(i["result_address"], len(raw))[:] = raw
+        self.write(i["result_address"], data)
 
     def scores(self, results: NDArray[np.int16], i: Instruction) -> None:
         """The softmax of one block of keys."""
@@ -203,18 +255,23 @@ class _Machine:
         self.saturated["saturated_scores"] += _at_limit(results[key < i["keys"]], 32767, self.config.drain_lanes)
         if i["row_first"]:
             self.rows = SoftmaxRows(self.config.rows, wide=False, coarse=i["coarse"])
+        else:
+            self.sources.add(self.scores_from)
+        self.scores_from = self.number
         probabilities = self.rows.block(results.T.astype(np.int64), key < i["keys"])
         totals = np.stack(self.rows.reciprocals(i["gain"])) if i["row_last"] else None
-        self.probabilities.append((probabilities, self.rows.growth.clip(max=31), totals))
+        self.probabilities.append((probabilities, self.rows.growth.clip(max=31), totals, self.number))
 
     def context(self, i: Instruction) -> None:
         """CONTEXT: one block of P x V."""
-        probabilities, growth, totals = self.probabilities.pop(0)
+        probabilities, growth, totals, scores = self.probabilities.pop(0)
+        self.sources.add(scores)
         sums = self.sums_of(probabilities, self.weights(i))
         if i["continues"]:
             sums = sums + (self.sums >> growth)
+            self.sources.add(self.sums_from)
         if i["unfinished"]:
-            self.sums = sums
+            self.sums, self.sums_from = sums, self.number
             return
         assert totals is not None
         results = requantize(sums, 0, totals[0], totals[1], wide=bool(i["wide"]))
@@ -230,8 +287,8 @@ class _Machine:
         multiplier = np.array([int(w) >> 34 & 0xFFFF for w in words])
         wide, narrow = layer_norm(x, scale, shift, multiplier, i["inverse"])
         self.saturated["saturated_norms"] += _at_limit(wide.T, 32767, self.config.lanes // 2)
-        self.bytes_at(i["wide_address"], 2 * x.size)[:] = np.ascontiguousarray(wide.T).view(np.uint8).reshape(-1)
-        self.bytes_at(i["narrow_address"], x.size)[:] = np.ascontiguousarray(narrow.T).view(np.uint8).reshape(-1)
+        self.write(i["wide_address"], wide.T)
+        self.write(i["narrow_address"], narrow.T)
 
 
 def run_program(
@@ -249,6 +306,7 @@ def run_counted(
     program_address: int,
     config: Config,
     progress: Callable[[int, int], None] | None = None,
+    observe: Observe | None = None,
 ) -> ProgramRun:
     """The image after the program at `program_address` has run, and what saturated; `image` itself is not changed.
 
@@ -257,6 +315,8 @@ def run_counted(
     image : uint8, shape (bytes,)
     progress : function
         Called with the number of instructions done, and of all.
+    observe : function
+        Called with each instruction after it has run; a LOAD may have been overtaken by what comes after it.
 
     Raises
     ------
@@ -283,12 +343,14 @@ def run_counted(
         Opcode.NORM: machine.norm,
     }
     done = {"loads": 0, "matrix": 0, "products": 0, "norms": 0}
+    ended: dict[str, list[int]] = {counter: [] for counter in done}
     pending: deque[tuple[int, Instruction]] = deque()
 
     def ready(instruction: Instruction) -> bool:
         return all(done[c] >= instruction[f"wait_{c}"] for c in done)
 
     def run(number: int, instruction: Instruction) -> None:
+        machine.begin(number)
         try:
             actions[instruction.opcode](instruction)
         except CheckError as error:
@@ -298,12 +360,20 @@ def run_counted(
                     raise ProgramError(code, number, problem) from None
             raise CheckError(problem) from None
         if instruction.opcode == Opcode.LOAD:
-            done["loads"] += 1
+            counters = ["loads"]
         elif instruction.opcode == Opcode.NORM:
-            done["norms"] += 1
+            counters = ["norms"]
         else:
-            done["matrix"] += 1
-            done["products"] += not instruction["unfinished"]
+            counters = ["matrix"] if instruction["unfinished"] else ["matrix", "products"]
+        for counter in counters:
+            done[counter] += 1
+            ended[counter].append(number)
+        if observe:
+            sources = tuple(sorted(machine.sources - {-1}))
+            waits = tuple(
+                numbers[instruction[f"wait_{c}"] - 1] for c, numbers in ended.items() if instruction[f"wait_{c}"]
+            )
+            observe(Executed(number, number, instruction, tuple(machine.stores), sources, waits))
 
     for number, instruction in enumerate(instructions):
         if instruction.opcode == Opcode.HALT:

@@ -14,12 +14,13 @@ from ..spec.registers import COUNTERS
 from .tables import by_layer, counters_table
 from .timeline import chrome_trace
 
-__all__ = ["html_page", "roofline_svg", "timeline_svg"]
+__all__ = ["html_page", "page", "roofline_svg", "svg", "table", "timeline_svg"]
 
 _UNITS = ("engine_busy", "softmax_busy", "norm_busy", "load_busy", "read_beats", "write_beats")
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """A figure of matplotlib's as an element of a page."""
     text = io.StringIO()
     figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
     drawn = text.getvalue()
@@ -50,7 +51,7 @@ def roofline_svg(model: CompiledModel, rows: list[dict[str, Any]], beats_per_cyc
     axes.set_xlabel("multiply-accumulates per byte of weights")
     axes.set_ylabel("multiply-accumulates per cycle")
     axes.legend(fontsize=7)
-    return _svg(canvas)
+    return svg(canvas)
 
 
 def timeline_svg(run: Any) -> str:
@@ -69,10 +70,12 @@ def timeline_svg(run: Any) -> str:
         axes.set_yticks([])
         axes.set_ylabel(unit.replace("_", " "), rotation=0, ha="right", fontsize=8)
     rows[-1].set_xlabel("cycle")
-    return _svg(canvas)
+    return svg(canvas)
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of the same keys as a table; numbers to the right."""
+
     def cell(value: Any) -> str:
         if isinstance(value, float):
             return f"<td class=n>{value:,.4g}</td>" if value < 100 else f"<td class=n>{value:,.0f}</td>"
@@ -82,27 +85,50 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return f"<table><tr>{heads}</tr>" + "".join(f"<tr>{''.join(map(cell, r.values()))}</tr>" for r in rows) + "</table>"
 
 
-def html_page(model: CompiledModel, run: Any, title: str) -> str:
-    """The page's text; it loads nothing from anywhere, and shows what the title and the model say as it is."""
+def page(title: str, body: str) -> str:
+    """A page that loads nothing from anywhere.
+
+    Parameters
+    ----------
+    title : str
+        Shown as it is.
+    body : str
+        HTML.
+    """
     title = escape(title)
-    rows = by_layer(model, run)
-    trace = base64.b64encode(chrome_trace(model, run).encode()).decode()
-    ideal = model.info["ideal_cycles"]
-    parameters = [{"parameter": k, "value": str(v)} for k, v in model.config.as_dict().items()]
     return f"""<!doctype html>
 <html lang=en><meta charset=utf-8><title>{title}</title>
 <style>body{{font:14px sans-serif;margin:2em;max-width:75em}}table{{border-collapse:collapse;margin:1em 0}}
 td,th{{border:1px solid #ccc;padding:2px 8px;text-align:left}}td.n{{text-align:right}}
 svg{{max-width:100%;height:auto}}</style>
 <h1>{title}</h1>
-<p>{model.tokens} tokens, {run.cycles:,} cycles counted in RTL, ideal {ideal:,.0f}:
+{body}
+</html>
+"""
+
+
+def html_page(model: CompiledModel, run: Any, title: str, figures: dict[str, Any] | None = None) -> str:
+    """The page of a run; it shows what the title, the figures and the model say as it is.
+
+    Parameters
+    ----------
+    figures : dict
+        Of the run as a whole (`summary`), for the top of the page.
+    """
+    rows = by_layer(model, run)
+    trace = base64.b64encode(chrome_trace(model, run).encode()).decode()
+    ideal = model.info["ideal_cycles"]
+    parameters = [{"parameter": k, "value": str(v)} for k, v in model.config.as_dict().items()]
+    named = [{"figure": k.replace("_", " "), "value": v} for k, v in (figures or {}).items()]
+    return page(
+        title,
+        f"""<p>{model.tokens} tokens, {run.cycles:,} cycles counted in RTL, ideal {ideal:,.0f}:
 <b>{ideal / run.cycles:.3f}</b> of ideal. Hardware {model.config.hash}.</p>
-<h2>Layers</h2>{_table(rows)}
+{table(named) if named else ""}<h2>Layers</h2>{table(rows)}
 <h2>Units over time</h2>{timeline_svg(run)}
 <p><a download="timeline.json" href="data:application/json;base64,{trace}">timeline.json</a> opens in Perfetto
 (ui.perfetto.dev); a microsecond there is a cycle.</p>
 <h2>Roofline</h2>{roofline_svg(model, rows)}
-<h2>Counters</h2>{_table(counters_table(run))}
-<h2>Configuration</h2>{_table(parameters)}
-</html>
-"""
+<h2>Counters</h2>{table(counters_table(run))}
+<h2>Configuration</h2>{table(parameters)}""",
+    )

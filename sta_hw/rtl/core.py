@@ -50,8 +50,10 @@ class Core(wiring.Component):
         Finish what the bus has under way and do no more.
     idle : Out(1)
         Stopped, and the bus is quiet.
-    stalled : Out(7), events : Out(18), completed : Out(5)
+    stalled : Out(7), events : Out(18)
         For the registers, and for a logic analyser.
+    completed : Out(5)
+        Likewise: a LOAD, a product through the array, scores in the softmax, a product's results in memory, a NORM.
     reads, writes
         The channels of `ReadMaster` and `WriteMaster`, prefixed ``ar``, ``r``, ``aw``, ``w``, ``b``.
     """
@@ -227,7 +229,7 @@ class Core(wiring.Component):
         m.d.sync += clear.eq(head.valid & ~waits & ~go)
         m.d.comb += [
             self._loads_wait.eq(head.valid & waits),
-            self.completed.eq(Cat(loader.done, engine.status.valid, results.done, norm.done)),
+            self.completed.eq(Cat(loader.done, engine.status.valid, results.scored, results.stored, norm.done)),
             go.eq(
                 head.valid & clear & numbers.w_rdy
                 & Cat(target.ready | ~Value.cast(used) for target, _, used in targets).all()

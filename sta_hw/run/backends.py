@@ -13,6 +13,7 @@ from ..spec.config import Config
 from ..spec.isa import Error
 from .board import BoardBackend, connect
 from .outcome import Outcome
+from .trail import Trail
 
 __all__ = ["BACKENDS", "Backend", "ReferenceBackend", "RtlBackend", "backend"]
 
@@ -36,8 +37,10 @@ class ReferenceBackend:
 
     def run(self, model: CompiledModel, embedded: Embedded, progress: Progress | None = None) -> Outcome:
         """Run every instruction in numpy."""
-        found = run_counted(model.with_input(embedded), model.program_address, self.config, progress)
-        return Outcome(found.image, model.output(found.image), None, counted(found.saturated, model, embedded))
+        trail = Trail(model)
+        found = run_counted(model.with_input(embedded), model.program_address, self.config, progress, trail)
+        saturated = counted(found.saturated, model, embedded)
+        return Outcome(found.image, model.output(found.image), None, saturated, trail)
 
 
 class RtlBackend:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..compiler.model import CompiledModel
 from ..errors import CheckError
+from .trail import Trail, element_at, value_at
 
 __all__ = ["Outcome", "compare"]
 
@@ -28,33 +29,45 @@ class Outcome:
         Cycles and counters where there is hardware; the timeline too where it is simulated.
     saturated : dict of int
         How often values were at an end of their range (`sta_hw.host.saturation.counted`).
+    trail : Trail or None
+        Of the reference: what each instruction wrote.
     """
 
     image: NDArray[np.uint8]
     embedding: NDArray[np.float64]
     run: Any = None
     saturated: dict[str, int] = field(default_factory=dict)
+    trail: Trail | None = None
 
 
-def compare(model: CompiledModel, got: NDArray[np.uint8], expected: NDArray[np.uint8]) -> None:
+def compare(
+    model: CompiledModel, got: NDArray[np.uint8], expected: NDArray[np.uint8], trail: Trail | None = None
+) -> None:
     """Check two images for equality.
+
+    Parameters
+    ----------
+    trail : Trail or None
+        The reference's. Buffers are shared by all layers: with it, the difference that is named is of the first
+        instruction, in the order of the program, whose bytes are still there and wrong; without, of the lowest address.
 
     Raises
     ------
     CheckError
-        At the first byte that differs: the value that was stored there last, buffer, tile, column, row, expected, got.
+        Layer, value, token and channel, expected, got.
     """
     wrong = np.flatnonzero(got != expected)
     if not len(wrong):
         return
-    first = int(wrong[0])
-    place = f"byte {first}"
-    rows = model.config.rows
-    for name, (address, width, size) in model.info["buffers"].items():
-        offset = first - address
-        if 0 <= offset < model.packing.tiles * rows * width * size:
-            column, row = offset // (rows * size) % width, offset // size % rows
-            held = [v["value"] for v in model.info.get("values", {}).values() if name in v["buffers"]]
-            what = f"{held[-1]} (buffer {name})" if held else f"buffer {name}"
-            place = f"{what}, tile {offset // (rows * size * width)}, row {row}, column {column}"
-    raise CheckError(f"{place}: expected {expected[first]}, got {got[first]} ({len(wrong)} bytes differ)")
+    byte, whose, instruction = int(wrong[0]), "", None
+    if trail is not None:
+        owners = trail.writers(len(expected))[wrong // model.config.bus_bytes]
+        if (owners >= 0).any():
+            number = int(owners[owners >= 0].min())
+            byte = int(wrong[owners == number][0])
+            whose, instruction = f"{trail.label(number)}: ", trail.executed[number].instruction
+    place = element_at(model, byte, instruction)
+    raise CheckError(
+        f"{whose}{place.words()}: expected {value_at(expected, place)}, got {value_at(got, place)} "
+        f"({len(wrong)} bytes of memory differ after the run)"
+    )

@@ -21,7 +21,7 @@ from sta_hw.spec.registers import COUNTERS
 EVIL = '</title></svg><script>alert("x")</script><img src=x onerror=alert(1)>&$\\frac'
 
 
-class _Tags(HTMLParser):
+class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
@@ -47,7 +47,7 @@ def test_text_is_escaped() -> None:
         completed={"matrix": np.arange(1, matrix + 1) * 100, "norms": np.zeros(0, int), "loads": np.zeros(0, int)},
     )  # fmt: skip
     page = html_page(model, run, f"STA-HW: {EVIL}")
-    parser = _Tags()
+    parser = Tags()
     parser.feed(page)
     assert "script" not in parser.found and "img" not in parser.found
     assert parser.text.count(EVIL) == 4  # title, heading, and the layer's name and encoding

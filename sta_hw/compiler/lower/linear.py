@@ -48,6 +48,7 @@ def linear(
         part = slice(first, min(first + width, columns))
         count = part.stop - part.start
         of = f"{label}, columns {first} to {part.stop - 1}"
+        low.chunk_weight = chunk_weight
         value_words, positions_there = low.words(p, part, pattern, depth, encoding)
         names = {n: low.name(n) for n in ("values", "positions", "parameters")}
         words = parameter_words(p.bias[part], p.multiplier[part], p.shift[part], p.second[part])
@@ -61,6 +62,7 @@ def linear(
         if table is not None and first == 0:
             address = low.image.add(table.astype("<i2"), name=f"{label}: table")
             loads.append(Load(Target.TABLE, 256, address, low.beats(512)))
+        low.chunk_weight = 1.0
         order.append(loads)
         for tile, weight in tiles:
             fields = {

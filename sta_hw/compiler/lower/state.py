@@ -76,8 +76,9 @@ class Lowering:
         self.latest, self.given = "", 0  # the last operation that gave steps, and how many
         self._names = 0
         self.words_before = 0  # on-chip words of the chunk before
-        # How many steps one stands for (an outline's; 1 in a program), now and in each layer.
-        self.weight = 1.0
+        # How many steps one stands for (an outline's; 1 in a program), now and in each layer; likewise how many chunks
+        # of columns the one stands for that is being laid out.
+        self.weight = self.chunk_weight = 1.0
         self.layer_weights = [1.0] * graph.layers
         # Windows of the last tile may be read up to a whole pass beyond its end.
         slack = config.groups * config.window * config.rows

@@ -63,8 +63,10 @@ class ResultPath(wiring.Component):
         To memory; `stored` when a run is there.
     block, scores : Out(streams)
         To the softmax.
+    scored : Out(1)
+        When a product's scores are in the softmax.
     done : Out(2)
-        Products finished in this cycle.
+        Products finished in this cycle: `scored` and `stored`.
     saturated : Out(2)
         Results on their way to memory, one at least of which is an end of its range: 16 bits, 8 bits.
     """
@@ -87,6 +89,7 @@ class ResultPath(wiring.Component):
                 "stored": In(1),
                 "block": Out(stream.Signature(block_layout())),
                 "scores": Out(stream.Signature(data.ArrayLayout(signed(16), config.drain_lanes))),
+                "scored": Out(1),
                 "done": Out(2),
                 "saturated": Out(2),
             }
@@ -151,11 +154,10 @@ class ResultPath(wiring.Component):
             self.scores.valid.eq(to_scores & self.results.valid),
             self.results.ready.eq(Mux(to_scores, self.scores.ready, go)),
         ]
-        scored = Signal()
-        m.d.comb += scored.eq(to_scores & self.results.valid & self.scores.ready & beat.last)
+        m.d.comb += self.scored.eq(to_scores & self.results.valid & self.scores.ready & beat.last)
         with m.If((self.results.valid & self.results.ready & beat.last) & ~store_wanted & ~residual_wanted):
             m.d.sync += active.eq(0)
-        m.d.comb += self.done.eq(scored + self.stored)
+        m.d.comb += self.done.eq(self.scored + self.stored)
         return m
 
     def _arithmetic(self, m: Module, order: data.View, active: Value, mode: Value) -> Signal:
