@@ -38,12 +38,12 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
     for name, bar in BARS.items():
         report(f"{name}: compiling")
         model = embedder.compile(read_patterns(name, None, embedder.linears), config, TOKENS)
-        expected = reference.run(model, embedded).image
+        expected = reference.run(model, embedded)
         for shared in (False, True):
             report(f"{name}: running on RTL{', one bandwidth for both directions' if shared else ''}")
             hardware.memory = MemoryModel(latency=50, beats_per_cycle=1.0, shared=shared)
             outcome = hardware.run(model, embedded)
-            compare(model, outcome.image, expected)
+            compare(model, outcome.image, expected.image, expected.trail)
             counters = outcome.run.counters
             total, ideal = counters["cycles"], model.info["ideal_cycles"]
             waits = {k: v / total for k, v in counters.items() if k.startswith("engine_wait")}

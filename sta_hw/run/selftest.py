@@ -16,12 +16,13 @@ from ..host.engine_board import EngineLink
 from ..host.products import Product, Requantization
 from ..model.part import accelerator_part
 from ..model.random import mixed_patterns, random_ids, random_model
-from ..reference.program import run_program
+from ..reference.program import run_counted
 from ..spec.config import Config
 from ..spec.patterns import DENSE, Pattern
 from .board import BoardBackend, connect
 from .outcome import compare
 from .rtl import reference_results
+from .trail import Trail
 
 __all__ = ["check_board", "self_test"]
 
@@ -67,9 +68,11 @@ def _test_encoder(config: Config, link: BoardLink) -> dict[str, int]:
     sparse = mixed_patterns([Pattern(2, 4), DENSE])
     program = compile_encoder(quantize(model, [random_ids(0, 12)], sparse), config, _TOKENS)
     embedded = accelerator_part(model).embed("ids", random_ids(1, _TOKENS))
-    expected = run_program(program.with_input(embedded), program.program_address, config)
+    trail = Trail(program)
+    image = program.with_input(embedded)
+    expected = run_counted(image, program.program_address, config, observe=trail).image
     outcome = BoardBackend(config, link).run(program, embedded)
-    compare(program, outcome.image, expected)
+    compare(program, outcome.image, expected, trail)
     if not outcome.embedding.any():
         raise CheckError("the program's result is nothing but zeros")
     return {"bytes": len(expected), "cycles": outcome.run.cycles}

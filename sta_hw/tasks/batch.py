@@ -170,7 +170,7 @@ class Batcher:
             outcome = hardware.run(model, given, steps)
             if check:
                 expected = ReferenceBackend(self.config).run(model, given)
-                compare(model, outcome.image, expected.image)
+                compare(model, outcome.image, expected.image, expected.trail)
                 compare_saturations(outcome.saturated, expected.saturated)
             for place, number in enumerate(numbers):
                 found.name, values[number] = self.embedder.result(model, outcome.image, place)
