@@ -18,6 +18,7 @@ from test_families import TEXT, saved
 import sta_hw.reference.program as reference
 from sim.accelerator import AcceleratorModel, MemoryModel, Recording
 from sim.verilog import module_verilog
+from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
 from sta_hw.errors import CheckError
@@ -292,6 +293,28 @@ def test_after_a_run_layer_and_value_are_named(program: tuple) -> None:
     with pytest.raises(CheckError, match=r"^value sum, token 6, channel 7"):
         compare(model, changed, expected)
     compare(model, expected, expected, trail)
+
+
+def test_elements_of_a_batch() -> None:
+    """Any byte of the outputs and the pooled vectors is where the compiled model itself reads it."""
+    model = random_model(0)
+    quantized = quantize(model, [random_ids(i, 12) for i in range(3)])
+    program = compile_encoder(quantized, CONFIG, [5, 9, 3, 1, 4, 2])
+    rng = np.random.default_rng(0)
+    zeros = np.zeros(len(program.image), np.uint8)
+    texts = range(len(program.texts))
+    for name, read in (("x16", program.outputs), ("out", program.pooled)):
+        start, width, size = program.info["buffers"][name]
+        tiles = program.packing.tiles if name == "x16" else len(program.packing.pooled())
+        for address in (start + rng.integers(0, tiles * CONFIG.rows * width * size, 60)).tolist():
+            changed = zeros.copy()
+            changed[address] = 1
+            found = [(text, *place) for text in texts for place in np.argwhere(read(changed, text)).tolist()]
+            element = element_at(program, address)
+            assert element.value == name and element.address <= address < element.address + size
+            place = (element.text, element.channel) if name == "out" else (element.text, element.token, element.channel)
+            assert found == ([] if element.filling else [place])
+    assert element_at(program, program.program_address).words() == f"byte {program.program_address}"
 
 
 def test_keys_channels() -> None:
