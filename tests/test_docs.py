@@ -46,6 +46,7 @@ SLOW = {
     "sta-hw run": "builds the reference accelerator: a minute",
     "sta-hw report": "the same",
     "sta-hw trace": "builds an accelerator that writes waveforms",
+    "sta-hw plan": "prunes and measures each N:M: a minute",
     "sta-hw bench": "minutes each",
     "sta-hw synth": "Yosys and nextpnr: minutes",
     "sta-hw build": "the same",
