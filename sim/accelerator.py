@@ -66,13 +66,18 @@ class _Memory(ctypes.Structure):
         ("stall", ctypes.c_uint32),
         ("error_low", ctypes.c_uint64), ("error_high", ctypes.c_uint64), ("seed", ctypes.c_uint64),
         ("protocol_errors", ctypes.c_int64), ("reads_done", ctypes.c_int64), ("writes_done", ctypes.c_int64),
-        ("flipped_beat", ctypes.c_int64), ("flipped_bit", ctypes.c_int64), ("stores", ctypes.c_void_p),
-        ("stored", ctypes.c_void_p), ("store_capacity", ctypes.c_int64), ("store_count", ctypes.c_int64),
     )  # fmt: skip
 
 
 MEMORY_BYTES = ctypes.sizeof(_Memory)
 """Of the harness's description of a memory, which the C driver has, too."""
+
+
+class _Record(ctypes.Structure):
+    _fields_ = (
+        ("flipped_beat", ctypes.c_int64), ("flipped_bit", ctypes.c_int64), ("stores", ctypes.c_void_p),
+        ("stored", ctypes.c_void_p), ("capacity", ctypes.c_int64), ("count", ctypes.c_int64),
+    )  # fmt: skip
 
 
 class _Timeline(ctypes.Structure):
@@ -199,6 +204,8 @@ class AcceleratorModel:
         lib.accelerator_run.restype = ctypes.c_int64
         lib.accelerator_cycle.argtypes = [pointer]
         lib.accelerator_cycle.restype = ctypes.c_int64
+        lib.accelerator_record.argtypes = [pointer, ctypes.POINTER(_Record)]
+        lib.accelerator_record.restype = None
         lib.accelerator_under_way.argtypes = [pointer]
         lib.accelerator_under_way.restype = ctypes.c_int64
         if trace:
@@ -266,7 +273,8 @@ class AcceleratorModel:
             data.ctypes.data, base, len(data), memory.latency, round(memory.beats_per_cycle * 256), int(memory.shared),
             round(memory.stall * 256), low, high, memory.seed,
         )  # fmt: skip
-        self._memory.flipped_beat, self._memory.flipped_bit = memory.flip or (-1, 0)
+        self._record = _Record(*(memory.flip or (-1, 0)))
+        self._library.accelerator_record(self._handle, ctypes.byref(self._record) if memory.flip else None)
         self._image = data  # kept: the hardware may still read it when nobody else does
         self.write("image_address", base)
         self.write("image_size", len(data) if limit is None else limit)
@@ -333,12 +341,15 @@ class AcceleratorModel:
         )
         stores = np.zeros(_SLICE if record else 0, _STORE)
         stored = np.zeros((len(stores), self.config.bus_bytes), np.uint8)
-        state.stores, state.stored, state.store_capacity = stores.ctypes.data, stored.ctypes.data, len(stores)
+        if record:
+            beats = self._record
+            beats.stores, beats.stored, beats.capacity = stores.ctypes.data, stored.ctypes.data, len(stores)
+            self._library.accelerator_record(self._handle, ctypes.byref(beats))
         started = self.cycle
         try:
             self._until_done(timeline, events, most, patience, progress, record, stores, stored)
         finally:
-            state.store_capacity = 0
+            self._library.accelerator_record(self._handle, None)
             found = events[: timeline.event_count]
             completed = {name: found[found[:, 1] >> bit & 1 == 1, 0] for name, bit in _COMPLETED.items()}
             if record:
@@ -370,8 +381,8 @@ class AcceleratorModel:
             )
             events[begin : timeline.event_count, 0] += total
             if record:
-                record.take(stores[: state.store_count], stored[: state.store_count])
-                state.store_count = 0
+                record.take(stores[: self._record.count], stored[: self._record.count])
+                self._record.count = 0
             if gone < 0:
                 finished = {
                     name: int((events[: timeline.event_count, 1] >> bit & 1).sum()) for name, bit in _COMPLETED.items()

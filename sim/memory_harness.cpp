@@ -91,12 +91,16 @@ struct Memory {
     uint64_t seed;
     int64_t protocol_errors;  // out: bursts outside the memory, data without an address, offers changed or withdrawn
     int64_t reads_done, writes_done;
-    int64_t flipped_beat;     // of the beats written, the one that is stored with a bit flipped; negative for none
+};
+
+// What is looked at of every beat written, and a fault to be made.
+struct Record {
+    int64_t flipped_beat;  // of the beats written since the start, the one that is stored with a bit flipped, if any
     int64_t flipped_bit;
-    Store* stores;            // what memory holds after each beat written, and where; null for no record
-    uint8_t* stored;          // BUS_BYTES each
-    int64_t store_capacity;
-    int64_t store_count;      // out
+    Store* stores;         // of each beat
+    uint8_t* stored;       // what memory holds afterwards, BUS_BYTES each
+    int64_t capacity;
+    int64_t count;         // out
 };
 
 // Activity of the units, one sample in every `period` cycles: how often each bit was set since.
@@ -122,6 +126,7 @@ struct Handle {
     bool prefer_write = false;
     bool r_valid = false, b_valid = false;
     Offer ar, aw, w;
+    Record* record = nullptr;
 #if TRACE
     Waveform* trace = nullptr;
     int64_t trace_from = 0, trace_to = 0;
@@ -221,12 +226,14 @@ static void tick(Handle* handle, Memory* memory) {
             from_port(m.m_axi_wdata, data);
             for (int i = 0; i < BUS_BYTES; i++)
                 if ((uint64_t(m.m_axi_wstrb) >> i) & 1) memory->bytes[offset + i] = data[i];
-            if (memory->writes_done == memory->flipped_beat)
-                memory->bytes[offset + memory->flipped_bit / 8] ^= 1 << (memory->flipped_bit % 8);
-            if (memory->store_count < memory->store_capacity) {
-                memory->stores[memory->store_count] = {now, offset, uint64_t(m.m_axi_wstrb)};
-                std::memcpy(memory->stored + memory->store_count * BUS_BYTES, memory->bytes + offset, BUS_BYTES);
-                memory->store_count++;
+            if (Record* record = handle->record) {
+                if (memory->writes_done == record->flipped_beat)
+                    memory->bytes[offset + record->flipped_bit / 8] ^= 1 << (record->flipped_bit % 8);
+                if (record->count < record->capacity) {
+                    record->stores[record->count] = {now, offset, uint64_t(m.m_axi_wstrb)};
+                    std::memcpy(record->stored + record->count * BUS_BYTES, memory->bytes + offset, BUS_BYTES);
+                    record->count++;
+                }
             }
         }
         if (!inside || bad) burst.ready = 1;
@@ -317,6 +324,9 @@ uint64_t accelerator_read(Handle* handle, Memory* memory, uint32_t offset) {
     }
     return 99ull << 32;
 }
+
+// Look at what is written from now on; null: no more.
+void accelerator_record(Handle* handle, Record* record) { handle->record = record; }
 
 // Bursts that were begun and not completed.
 int64_t accelerator_under_way(Handle* handle) {

@@ -84,9 +84,9 @@ class _EmptyImage(Image):
         super().__init__(low.config)
         self.low, self.whole = low, 0.0
 
-    def reserve(self, count: int) -> int:
+    def reserve(self, count: int, name: str = "") -> int:
         self.whole += math.ceil(count / self.align) * self.align * self.low.weight * self.low.chunk_weight
-        return super().reserve(count)
+        return super().reserve(count, name)
 
     def add(self, data: NDArray, count: int = 0, name: str = "") -> int:
         return self.reserve(max(count, data.nbytes), name)
