@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from numpy.typing import NDArray
 
+from ..compiler.limits import sizes_of
 from ..compiler.prune import METHODS
 from ..cycles.timing import MachineTiming
 from ..errors import InputError
@@ -65,8 +66,7 @@ def _targets(boards: list[str] | None, presets: list[str] | None, megahertz: flo
 
 def _choices(embedder: Embedder, nm: str | None) -> dict[str, Any]:
     """Patterns by name: what the user asked for, a pruned checkpoint's own, or `_CHOICES`."""
-    layers = embedder.model.layers
-    own = own_patterns(embedder.folder, layers)
+    own = own_patterns(embedder.folder, embedder.linears)
     if own and nm is None:
         return {"its own": own}
     if own:
@@ -75,7 +75,7 @@ def _choices(embedder: Embedder, nm: str | None) -> dict[str, Any]:
             "its own N:M."
         )
     names = _CHOICES if nm is None else nm
-    return {str(parse_nm(part)): read_patterns(part, None, layers) for part in names.split(",")}
+    return {str(parse_nm(part)): read_patterns(part, None, embedder.linears) for part in names.split(",")}
 
 
 def _inputs(embedder: Embedder, given: Path | None, count: int) -> list[NDArray]:
@@ -148,8 +148,7 @@ def plan_model(
         _require_tokens(embedder, count)
         chosen = _inputs(embedder, given, inputs) if inputs else []
         whose, measured = _measured(embedder, choices, chosen, pruner, calibration, watch) if chosen else (None, {})
-        m = embedder.model
-        shape = Shape(m.hidden, m.heads, m.layers, m.intermediate, count)
+        shape = Shape(**sizes_of(embedder.part.inner), tokens=count)
         mean = {name: float(each.mean()) for name, each in measured.items()}
         return embedder, whose, measured, plan(shape, targets, choices, mean, watch.step), count
 

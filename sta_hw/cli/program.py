@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from ..compiler.contract import Host, contract_paths, raw_files
-from ..compiler.limits import require_shape
+from ..compiler.limits import require_shape, sizes_of
 from ..compiler.model import CompiledModel
 from ..compiler.passes import PASSES
 from ..compiler.prune import METHODS
@@ -335,9 +335,8 @@ def report(
         watch.step("running the RTL")
         outcome = hardware.run(compiled, embedded, watch)
         watch.step("following the dense program")
-        m = embedder.model
         dense = estimate_encoder(
-            m.hidden, m.heads, m.layers, m.intermediate, {}, compiled.config, compiled.tokens, alike=True
+            **sizes_of(embedder.part.inner), patterns={}, config=compiled.config, tokens=compiled.tokens, alike=True
         )
         result = embedder.result(compiled, outcome.image)[1].reshape(1, -1)
         cosine = float(cosines(result, exact.reshape(1, -1))[0])

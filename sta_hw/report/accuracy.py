@@ -25,7 +25,7 @@ def evaluation_sentences() -> list[str]:
 
 
 def compared_outputs(
-    dense: Embedder, sparse: Embedder, patterns: dict[tuple[int, str], Pattern], config: Config,
+    dense: Embedder, sparse: Embedder, patterns: dict[str, Pattern], config: Config,
     inputs: Sequence[NDArray[np.float32]], calibration: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip

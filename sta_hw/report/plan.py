@@ -14,7 +14,7 @@ from ..spec.patterns import DENSE, Pattern
 
 __all__ = ["Choice", "Shape", "Target", "plan"]
 
-Patterns = Mapping[tuple[int, str], Pattern]
+Patterns = Mapping[str, Pattern]
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,10 @@ def _estimated(shape: Shape, target: Target, patterns: Patterns) -> tuple[Estima
     """Cycles of the model on a target, and why it cannot run there."""
     if target.refusal:
         return None, (target.refusal,)
-    layers = range(shape.layers)
-    by_name = {name: [patterns.get((i, name), DENSE) for i in layers] for name in dict.fromkeys(n for _, n in patterns)}
+    by_name: dict[str, list[Pattern]] = {}
+    for name in patterns:
+        rest = name.partition(".")[2]
+        by_name[rest] = [patterns.get(f"{layer}.{rest}", DENSE) for layer in range(shape.layers)]
     alike = all(len(set(each)) == 1 for each in by_name.values())
     widest = {name: max(each, key=lambda p: p.density) for name, each in by_name.items()}
     try:

@@ -272,7 +272,7 @@ def _first_value(
     address = int(expected.words[beat]) * bus
     wrong = expected.mask[beat] if got is None else expected.mask[beat] & (got != expected.data[beat])
     offset = int(np.flatnonzero(wrong)[0]) if wrong.any() else 0
-    place = element_at(model, address + offset, trail.executed[number].instruction)
+    place = element_at(model, address + offset, trail.executed[number].instruction, trail.layer(number))
     part = slice(place.address - address, place.address - address + place.size)
 
     def value(word: NDArray[np.uint8]) -> int:

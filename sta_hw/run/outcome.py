@@ -59,14 +59,15 @@ def compare(
     wrong = np.flatnonzero(got != expected)
     if not len(wrong):
         return
-    byte, whose, instruction = int(wrong[0]), "", None
+    byte, whose, element = int(wrong[0]), "", None
     if trail is not None:
         owners = trail.writers(len(expected))[wrong // model.config.bus_bytes]
         if (owners >= 0).any():
             number = int(owners[owners >= 0].min())
             byte = int(wrong[owners == number][0])
-            whose, instruction = f"{trail.label(number)}: ", trail.executed[number].instruction
-    place = element_at(model, byte, instruction)
+            whose = f"{trail.label(number)}: "
+            element = element_at(model, byte, trail.executed[number].instruction, trail.layer(number))
+    place = element or element_at(model, byte)
     raise CheckError(
         f"{whose}{place.words()}: expected {value_at(expected, place)}, got {value_at(got, place)} "
         f"({len(wrong)} bytes of memory differ after the run)"

@@ -20,8 +20,10 @@ class Element:
 
     Attributes
     ----------
+    buffer : str
+        Its name; empty for a byte outside all of them.
     value : str
-        The buffer's name; empty for a byte outside all of them.
+        The graph's value that is written there; of one that several layers use, without what wrote it, the last.
     text : int or None
         Of a batch; None where the program takes one text alone.
     token : int or None
@@ -35,6 +37,7 @@ class Element:
         Its bytes.
     """
 
+    buffer: str
     value: str
     text: int | None
     token: int | None
@@ -45,9 +48,9 @@ class Element:
 
     def words(self) -> str:
         """Where it is, in words."""
-        if not self.value:
+        if not self.buffer:
             return f"byte {self.address}"
-        parts = [f"value {self.value}"]
+        parts = [f"{self.value} (buffer {self.buffer})" if self.value else f"buffer {self.buffer}"]
         if self.text is not None:
             parts.append(f"text {self.text}")
         if self.token is not None:
@@ -55,20 +58,22 @@ class Element:
         return ", ".join([*parts, f"channel {self.channel}"])
 
 
-def element_at(model: CompiledModel, address: int, instruction: Instruction | None = None) -> Element:
+def element_at(model: CompiledModel, address: int, instruction: Instruction | None = None, label: str = "") -> Element:
     """What a byte of memory belongs to.
 
     Parameters
     ----------
     instruction : Instruction or None
         What wrote it: keys are stored transposed, their channels in another order, which the product alone tells.
+    label : str
+        The instruction's.
     """
     config, packing = model.config, model.packing
     rows, groups = config.rows, config.groups
     for name, (start, width, size) in model.info["buffers"].items():
         offset = (address - start) // size
         tile, within = divmod(offset, rows * width)
-        pooled = name == "out"
+        pooled = start == model.output_address
         if not 0 <= tile < (len(packing.pooled()) if pooled else packing.tiles):
             continue
         column, row = divmod(within, rows)
@@ -79,14 +84,17 @@ def element_at(model: CompiledModel, address: int, instruction: Instruction | No
             column = _key_channel(model, block * groups + lane)
         row += tile * rows
         batch = len(packing.texts) > 1
+        values = model.info.get("values", {})
+        held = [v["value"] for at, v in values.items() if name in v["buffers"] and label in ("", at)]
+        value = held[-1] if held else ""
         first = start + offset * size
         if pooled:
-            return Element(name, row if batch else None, None, column, row >= len(packing.texts), first, size)
+            return Element(name, value, row if batch else None, None, column, row >= len(packing.texts), first, size)
         text = max(i for i, place in enumerate(packing.texts) if place.first <= row)
         token = row - packing.texts[text].first
         filling = token >= packing.texts[text].tokens
-        return Element(name, text if batch else None, token, column, filling, first, size)
-    return Element("", None, None, 0, False, address, 1)
+        return Element(name, value, text if batch else None, token, column, filling, first, size)
+    return Element("", "", None, None, 0, False, address, 1)
 
 
 def _key_channel(model: CompiledModel, column: int) -> int:

@@ -15,10 +15,11 @@ from test_page import EVIL, Tags
 
 from boards import BOARDS
 from sta_hw.compiler.encoder import compile_encoder
+from sta_hw.compiler.limits import sizes_of
 from sta_hw.compiler.quantize import quantize
 from sta_hw.compiler.shape import estimate_encoder
 from sta_hw.cycles.timing import MachineTiming
-from sta_hw.model.bert import LINEAR_NAMES
+from sta_hw.model.families.layers import LINEAR
 from sta_hw.model.random import random_ids, random_model
 from sta_hw.report.accuracy import compared_outputs, cosines, evaluation_sentences
 from sta_hw.report.plan import Choice, Shape, Target, plan
@@ -32,8 +33,8 @@ SHAPE = Shape(hidden=64, heads=4, layers=3, intermediate=128, tokens=20)
 SLOW = MachineTiming(15, 0.3, shared=True)
 
 
-def patterns(nm: str) -> dict[tuple[int, str], Any]:
-    return {(layer, name): parse_nm(nm) for layer in range(SHAPE.layers) for name in LINEAR_NAMES}
+def patterns(nm: str) -> dict[str, Any]:
+    return {f"{layer}.{name}": parse_nm(nm) for layer in range(SHAPE.layers) for name in LINEAR.values()}
 
 
 def test_figures_are_those_of_compiler_and_cycle_model() -> None:
@@ -117,10 +118,11 @@ def test_command(small: Path, tmp_path: Path) -> None:
     board = BOARDS["ulx3s-25f"]
     timing = MachineTiming(15, board.sdram.bytes_per_cycle / board.config.bus_bytes, shared=True)
     embedder = Embedder.load(small)
-    m = embedder.model
-    sizes = (m.hidden, m.heads, m.layers, m.intermediate)
+    sizes = sizes_of(embedder.part.inner)
     dense = rows["ulx3s-25f", "dense"]
-    assert dense["cycles"] == round(estimate_encoder(*sizes, {}, board.config, 9, timing, alike=True).cycles)
+    assert dense["cycles"] == round(
+        estimate_encoder(**sizes, patterns={}, config=board.config, tokens=9, timing=timing, alike=True).cycles
+    )
     assert not rows["icebreaker", "2:4"]["fits"] and rows["icebreaker", "2:4"]["cycles"] is None
     # Accuracy, one sentence after the other through the reference.
     each = []
@@ -153,6 +155,6 @@ def test_outputs_of_one_model_are_its_own(small: Path) -> None:
     embedder = Embedder.load(small)
     given = [embedder.read(text, None) for text in ("the a", "of a is the a")]
     found, exact = compared_outputs(embedder, embedder, {}, PRESETS["ci"], given)
-    assert found.shape == exact.shape == (2, embedder.model.hidden)
+    assert found.shape == exact.shape == (2, embedder.part.inner.shapes[embedder.part.inner.operations[-1].name][-1])
     assert (cosines(found, exact) > 0.99).all() and cosines(found, -exact)[0] < -0.99
     assert cosines(np.zeros((1, 3)), np.ones((1, 3)))[0] == 0

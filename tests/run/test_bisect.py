@@ -277,20 +277,20 @@ def test_after_a_run_layer_and_value_are_named(program: tuple) -> None:
     changed = expected.copy()
     rows = CONFIG.rows
     places = {}
-    for name, tile, row, channel in (("sum", 1, 2, 7), ("f", 4, 0, 33), ("q", 0, 1, 9)):
+    for name, tile, row, channel in (("stream0", 1, 2, 7), ("activated0", 4, 0, 33), ("linear0", 0, 1, 9)):
         address, width, size = model.info["buffers"][name]
         places[name] = address + ((tile * width + channel) * rows + row) * size
         changed[places[name]] ^= 16
     # Queries of the last layer come before its feed-forward part, and that before the sum behind it.
     with pytest.raises(CheckError) as caught:
         compare(model, changed, expected, trail)
-    was = int(expected[places["q"]].view(np.int8))
+    was = int(expected[places["linear0"]].view(np.int8))
     assert re.match(
-        r"instruction \d+ \(PRODUCT, 1.attention.self.query\): value q, token 1, channel 9: "
-        rf"expected {was}, got {was ^ 16} \(3 bytes", str(caught.value),
+        r"instruction \d+ \(PRODUCT, 1.attention.self.query\): 1.attention.self.query \(buffer linear0\), "
+        rf"token 1, channel 9: expected {was}, got {was ^ 16} \(3 bytes", str(caught.value),
     )  # fmt: skip
     # Without the trail there is the value at the lowest address.
-    with pytest.raises(CheckError, match=r"^value sum, token 6, channel 7"):
+    with pytest.raises(CheckError, match=r"^1.sum2 \(buffer stream0\), token 6, channel 7"):
         compare(model, changed, expected)
     compare(model, expected, expected, trail)
 
@@ -303,16 +303,18 @@ def test_elements_of_a_batch() -> None:
     rng = np.random.default_rng(0)
     zeros = np.zeros(len(program.image), np.uint8)
     texts = range(len(program.texts))
-    for name, read in (("x16", program.outputs), ("out", program.pooled)):
+    for name, read in (("norm0.16", program.outputs), ("pooled0", program.pooled)):
         start, width, size = program.info["buffers"][name]
-        tiles = program.packing.tiles if name == "x16" else len(program.packing.pooled())
+        tiles = program.packing.tiles if name == "norm0.16" else len(program.packing.pooled())
         for address in (start + rng.integers(0, tiles * CONFIG.rows * width * size, 60)).tolist():
             changed = zeros.copy()
             changed[address] = 1
             found = [(text, *place) for text in texts for place in np.argwhere(read(changed, text)).tolist()]
             element = element_at(program, address)
-            assert element.value == name and element.address <= address < element.address + size
-            place = (element.text, element.channel) if name == "out" else (element.text, element.token, element.channel)
+            assert element.buffer == name and element.address <= address < element.address + size
+            place = (
+                (element.text, element.channel) if name == "pooled0" else (element.text, element.token, element.channel)
+            )
             assert found == ([] if element.filling else [place])
     assert element_at(program, program.program_address).words() == f"byte {program.program_address}"
 
@@ -325,7 +327,7 @@ def test_keys_channels() -> None:
     bias = {}
     for token, channel in ((0, 0), (4, 63), (3, 17), (1, 34)):
         number = next(n for n, e in trail.executed.items() if e.instruction["result"] == Result.TRANSPOSE)
-        address, width, _ = model.info["buffers"]["k"]
+        address, width, _ = model.info["buffers"]["linear1"]
         found = [
             a for a in range(address, address + 2 * CONFIG.rows * width)
             if (p := element_at(model, a, trail.executed[number].instruction)).token == token and p.channel == channel
@@ -341,11 +343,12 @@ def keys_of(tokens: int, **shape: int) -> np.ndarray:
     """Layer 0's keys, channel after channel as the quantized model has them: 8 bits, shape (tokens, channels)."""
     model = random_model(0, **shape)
     patterns = mixed_patterns([parse_nm(p) for p in PATTERNS["ci"]])
-    key = quantize(model, [random_ids(i, 12) for i in range(3)], patterns).layers[0].linear["attention.self.key"]
+    quantized = quantize(model, [random_ids(i, 12) for i in range(3)], patterns)
+    key = quantized.by_name["0.attention.self.key"].parameters  # type: ignore[attr-defined]
     program, image = compiled("ci", tokens, **shape)
     trail = Trail(program, keep=True)
     run_counted(image, program.program_address, CONFIG, None, trail)
-    address, width, _ = program.info["buffers"]["x8"]
+    address, width, _ = program.info["buffers"]["norm0.8"]
     # The first to write there is the LayerNorm of the embeddings.
     stores: dict[int, np.ndarray] = {}
     for (at, _, _), data in zip(trail.stores, trail.data, strict=True):
@@ -396,7 +399,10 @@ def test_command(tmp_path: Path) -> None:
     first, last = found["waveform_cycles"]
     assert not found["equal"] and found["wrong"]["first"] >= first and found["wrong"]["last"] == last - 1
     assert abs(found["wrong"]["expected"] - found["wrong"]["got"]) in (1 << 1, 1 << 9)
-    assert f"value {found['wrong']['value']}, token" in wrong.stderr and "wrong.fst" in wrong.stderr
+    assert (
+        f"{found['wrong']['value']} (buffer {found['wrong']['buffer']}), token" in wrong.stderr
+        and "wrong.fst" in wrong.stderr
+    )
     waves = pywellen.Waveform(str(tmp_path / "wrong.fst"))
     (clock,) = [v for v in waves.all_vars() if v.full_name == "TOP.accelerator.clk"]
     assert sorted(int(time) for time, _ in clock.signal) == list(range(2 * first, 2 * last))
