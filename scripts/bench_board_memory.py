@@ -21,6 +21,7 @@ from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
 from sta_hw.fpga.litedram import SDRAM_LATENCY
 from sta_hw.host.board import BoardLink
+from sta_hw.model.part import accelerator_part
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.run.board import BoardBackend
 from sta_hw.spec.patterns import parse_nm
@@ -45,7 +46,7 @@ def main(
         model = random_model(1, hidden=hidden, heads=heads, intermediate=intermediate)
         patterns = mixed_patterns([parse_nm(nm)])
         program = compile_encoder(quantize(model, [random_ids(0, 12)], patterns), config, tokens)
-        run = backend.run(program, model.embed(random_ids(1, tokens))).run
+        run = backend.run(program, accelerator_part(model).embed("ids", random_ids(1, tokens))).run
         moved = (run.counters["read_beats"] + run.counters["write_beats"]) * config.bus_bytes
         estimated = estimate_cycles(program.instructions, config, timing)
         print(
