@@ -54,7 +54,7 @@ def test_minilm_in_batches() -> None:
     assert found.programs == 2 and set(named) == {"program 1 of 2", "program 2 of 2"}
     for one, value in zip(embedded, found.values, strict=True):
         assert value @ batcher.run([one], hardware).values[0] > 0.9999
-        assert value @ embedder.exact(one) > 0.98
+        assert value @ embedder.exact(one) > 0.96
     with pytest.raises(InputError, match="no text"):
         batcher.run([], hardware)
     with pytest.raises(InputError, match="0 tokens"):
@@ -71,5 +71,5 @@ def test_a_difference_is_seen() -> None:
             found.image[model.output_address] ^= 1
             return found
 
-    with pytest.raises(CheckError, match="buffer out"):
+    with pytest.raises(CheckError, match="buffer pooled"):
         batcher.run([embedder.read("Rain.", None)], Wrong(batcher.config), check=True)
