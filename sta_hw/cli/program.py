@@ -28,7 +28,7 @@ from ..report.timeline import chrome_trace
 from ..run.backends import BACKENDS, ReferenceBackend, RtlBackend, backend
 from ..run.outcome import compare
 from ..run.search import Search, write_window
-from ..spec.isa import disassemble_text
+from ..spec.assembly import disassemble_text
 from ..spec.patterns import parse_nm
 from ..tasks.table import DEFAULT_NM
 from .app import Unused, app

@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..model.graph import Graph
 from ..model.operations import Activate, Attention, Mean
 from ..spec.config import Config
-from ..spec.isa import HEADER_BYTES, INSTRUCTION_BYTES, assemble, disassemble_text
+from ..spec.assembly import disassemble_text
+from ..spec.isa import assemble, program_bytes
 from .integers import IntegerInput, IntegerOutput
 from .limits import require_program, require_shape, sizes_of
 from .lower import lower
@@ -69,7 +70,7 @@ def compile_encoder(
     after("lower", low)
     instructions, labels = schedule(low.steps, low.groups, config)
     after("schedule", disassemble_text(instructions))
-    program_address = low.image.reserve(HEADER_BYTES + INSTRUCTION_BYTES * len(instructions), "program")
+    program_address = low.image.reserve(program_bytes(instructions), "program")
     low.image.reserve(64, "unused")
     image = low.image.finish()
     program = np.frombuffer(assemble(instructions, config), np.uint8)

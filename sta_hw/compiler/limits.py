@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..model.graph import Graph
 from ..model.operations import Activate, Attention
 from ..spec.config import Config
-from ..spec.isa import COMMON
+from ..spec.isa import Opcode, instruction_bytes, most_program_bytes
 from ..spec.patterns import Pattern
 from .schedule import RING_SHARE
 
@@ -20,8 +20,8 @@ _LAYERS, _TOKENS = 10_000, 1 << 20
 """Sizes of a model beyond which a question is a mistake."""
 _IMAGE = 1 << 32
 """Bytes that an address of the instruction set reaches."""
-_COUNT = 1 << dict(COMMON)["wait_products"]
-"""Products that an instruction can wait for; LOADs and LayerNorms likewise."""
+_PRODUCTS = most_program_bytes() // instruction_bytes(Opcode.PRODUCT)
+"""Products of the longest program."""
 
 
 class Sizes(TypedDict):
@@ -101,7 +101,7 @@ def require_shape(
 def require_program(
     config: Config, *, tokens: int, layers: int, hidden: int, heads: int, intermediate: int
 ) -> None:  # fmt: skip
-    """Raise InputError if a program would have more products than its instructions can count, or too large an image.
+    """Raise InputError if a program would have more products than there is room for, or too large an image.
 
     It has one for each head, tile of rows and block of keys, twice, and for each tile and linear layer.
     """
@@ -118,12 +118,12 @@ def require_program(
         tiles = math.ceil(tokens / config.rows)
         return layers * tiles * (2 * heads * math.ceil(tokens / (config.groups * config.window)) + 6)
 
-    if products(tokens) >= _COUNT:
-        fewer = most(lambda n: products(n) < _COUNT, tokens)
+    if products(tokens) >= _PRODUCTS:
+        fewer = most(lambda n: products(n) < _PRODUCTS, tokens)
         advice = f"at most {fewer} tokens fit" if fewer else "take fewer layers"
         raise InputError(
-            f"{layers} layers of {heads} heads with {tokens} tokens take {products(tokens):,} products, and the "
-            f"instructions count to {_COUNT - 1:,}; {advice}, or hardware with more rows and groups."
+            f"{layers} layers of {heads} heads with {tokens} tokens take {products(tokens):,} products, and a "
+            f"program has room for {_PRODUCTS - 1:,}; {advice}, or hardware with more rows and groups."
         )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..formats.nm import stream_lengths
 from ..model.graph import Graph, layer_of
 from ..spec.config import Config
-from ..spec.isa import HEADER_BYTES, INSTRUCTION_BYTES, Instruction, Opcode, layout_of
+from ..spec.isa import HEADER_BYTES, Instruction, formats, instruction_bytes, most_program_bytes
 from ..spec.patterns import Pattern
 from .encoder import check_shape
 from .image import Image
@@ -38,13 +38,6 @@ products before it, it takes a few times as many until the queue is full and hol
 products fill the middle evenly. The last ones cover a full queue, so that what it delays is seen."""
 _FIRST_OF_ATTENTION = 400
 """The same for attention, where what keys and values are loaded ahead may be used up by a few percent a block."""
-_COUNTERS = {
-    "loads": (Opcode.LOAD,),
-    "norms": (Opcode.NORM,),
-    "matrix": (Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT),
-}
-
-
 class _Draft(Instruction):
     """An instruction whose numbers need not fit their fields."""
 
@@ -178,7 +171,7 @@ def outline_encoder(
     found = order(low.steps, low.groups, config, check=False)
     work = sum(layer["work"] for layer in low.layers) / kept * layers
     assert isinstance(low.image, _EmptyImage)
-    low.image.reserve(HEADER_BYTES + round(sum(i.weight for i in found)) * INSTRUCTION_BYTES)
+    low.image.reserve(HEADER_BYTES + round(sum(i.weight * instruction_bytes(i.opcode) for i in found)))
     low.image.reserve(64)  # as behind a program
     return Outline(
         [_Draft(i.opcode, i.fields) for i in found], [i.weight for i in found], work / config.macs,
@@ -189,19 +182,16 @@ def outline_encoder(
 def _limits(program: list[Scheduled], size: float) -> list[str]:
     """What of a program exceeds the instruction format or the address space."""
     problems = []
-    for name, opcodes in _COUNTERS.items():
-        count = sum(i.weight for i in program if i.opcode in opcodes)
-        most = (1 << dict(layout_of(Opcode.LOAD))[f"wait_{name}"]) - 1
-        if count > most:
-            what = {"loads": "LOADs", "norms": "NORMs", "matrix": "products"}[name]
-            problems.append(f"its program has {count:,.0f} {what}, and the hardware counts up to {most:,}.")
+    length = sum(i.weight * instruction_bytes(i.opcode) for i in program)
+    if length > most_program_bytes():
+        problems.append(f"its program has {length:,.0f} bytes, and the hardware takes {most_program_bytes():,}.")
     seen = set()
     for i in program:
-        for name, width in layout_of(i.opcode):
-            value = i.fields.get(name, 0)
-            if value >> width and not name.endswith("address") and name not in seen:
+        for name, value in i.fields.items():
+            most = formats(i.opcode).field(name).highest
+            if value > most and not name.endswith("address") and name not in seen:
                 seen.add(name)
-                problems.append(f"{i.label}: {name} = {value:,}, and its field holds up to {(1 << width) - 1:,}.")
+                problems.append(f"{i.label}: {name} = {value:,}, and its field holds up to {most:,}.")
     if size > 1 << 32:
         problems.append(f"its image has {size:,.0f} bytes, and addresses reach 4,294,967,296.")
     return problems

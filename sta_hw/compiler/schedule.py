@@ -1,7 +1,8 @@
-"""From steps with named dependencies to a program: order, on-chip addresses, and the counts to wait for.
+"""From steps with named dependencies to a program: order, on-chip addresses, and what waits for what.
 
 Weights are loaded one group of steps ahead of their use, into rings: a word is overwritten only after the last
-product that reads it is through the array or, for what the drain reads, in memory. What a product waits for must not
+product that reads it is through the array or, for what the drain reads, in memory. An instruction can wait for earlier
+ones alone: a LOAD that overwrites what a later step reads is put behind that step. What a product waits for must not
 wait for a later one; where a step runs ahead of another's (scores, of contexts), it therefore names the loads of its
 group that it reads.
 """
@@ -9,19 +10,19 @@ group that it reads.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..errors import InputError
 from ..spec.config import Config
-from ..spec.isa import Instruction, Opcode, Target
+from ..spec.isa import NO_WAIT, WAITS, Instruction, Opcode, Target
 
 __all__ = ["RING_SHARE", "Load", "Scheduled", "Step", "order", "schedule"]
 
 RING_SHARE = 0.57
 """Of an on-chip memory, what one group of weights may take: the next one is loaded into the rest."""
 MOST_LOADS = 12
-"""LOADs of one group: as many wait in the loader's queue without holding up what they wait for."""
+"""LOADs of one group: as many wait in the loader's queue without holding up what comes behind them."""
 
 
 _BASES = {
@@ -149,19 +150,29 @@ def order(
             reached = ("products", counts["products"])
         events.update(dict.fromkeys(step.gives, reached))
 
-    def waits(needs: Sequence[Hashable]) -> dict[str, int]:
+    def reached(needs: Sequence[Hashable]) -> dict[str, int]:
+        """Of each class, how many must be finished."""
         found: dict[str, int] = {}
         for need in needs:
             counter, count = events[need]
-            found[f"wait_{counter}"] = max(found.get(f"wait_{counter}", 0), count)
+            found[counter] = max(found.get(counter, 0), count)
         return found
+
+    issued = dict.fromkeys(WAITS, 0)
+
+    def waits(wanted: Mapping[str, int]) -> dict[str, int]:
+        """The fields that make an instruction wait for so many of each class."""
+        behind = {f"wait_{counter}": issued[counter] - count + 1 for counter, count in wanted.items() if count}
+        assert all(distance > 0 for distance in behind.values()), "an instruction waits for a later one"
+        return {name: distance for name, distance in behind.items() if distance <= NO_WAIT}
 
     program: list[Scheduled] = []
     heads = dict.fromkeys(Target, 0)
     live: dict[Target, deque[tuple[int, int]]] = {t: deque() for t in Target}
     bases: dict[str, int] = {}
-    loaded: list[int] = []  # LOADs dispatched before each group
+    loaded: list[int] = []  # LOADs before those of each group
     loads = 0
+    pending: deque[tuple[Scheduled, dict[str, int]]] = deque()  # with what they wait for
 
     def load_group(number: int) -> None:
         nonlocal loads
@@ -177,33 +188,48 @@ def order(
                     f"{load.words} words of {load.target.name.lower()} do not fit the {capacity} on chip; "
                     f"{1 << (load.words - 1).bit_length()} would do."
                 )
-            fields = waits(load.needs)
+            wanted = reached(load.needs)
             ring = live[load.target]
             floor = -1 if load.target == Target.TABLE else end - capacity
             while ring and (load.target == Target.TABLE or ring[0][0] < floor):
-                wait = f"wait_{_freed_by(load.target)}"
-                fields[wait] = max(fields.get(wait, 0), ring.popleft()[1])
+                counter = _freed_by(load.target)
+                wanted[counter] = max(wanted.get(counter, 0), ring.popleft()[1])
             ring.append((start, used))
             heads[load.target] = end
             if load.base:
                 bases[load.base] = start % capacity
-            fields |= {
+            fields = {
                 "target": int(load.target), "destination": start % capacity, "address": load.address,
                 "beats": load.beats, "rows": load.rows, "stride": load.stride,
             }  # fmt: skip
-            program.append(Scheduled(Opcode.LOAD, fields, "load", weights[number]))
+            pending.append((Scheduled(Opcode.LOAD, fields, "load", weights[number]), wanted))
             loads += 1
+
+    def put_loads() -> None:
+        """Those that wait for nothing that is still to come."""
+        while pending and all(issued[counter] >= count for counter, count in pending[0][1].items()):
+            load, wanted = pending.popleft()
+            program.append(replace(load, fields=load.fields | waits(wanted)))
+            issued["loads"] += 1
 
     for step in steps:
         while len(loaded) < min(step.group + 2, len(groups)):
             load_group(len(loaded))
-        fields = dict(step.fields) | waits(step.needs)
+        put_loads()
+        wanted = reached(step.needs)
         if step.group >= 0:
             _, end = step.uses or (0, len(groups[step.group]))
-            fields["wait_loads"] = loaded[step.group] + end
+            wanted["loads"] = loaded[step.group] + end
+        fields = dict(step.fields) | waits(wanted)
         for name, (base, offset) in step.bases.items():
             target = _BASES[name]
             fields[name] = (bases[base] + offset) % _capacity(config, target)
         program.append(Scheduled(step.opcode, fields, step.label, step.weight))
+        if step.opcode == Opcode.NORM:
+            issued["norms"] += 1
+        else:
+            issued["matrix"] += 1
+            issued["products"] += not step.fields.get("unfinished")
+        put_loads()
     program.append(Scheduled(Opcode.HALT, {}, "halt", 1.0))
     return program

@@ -200,9 +200,8 @@ class Flows(State):
                     times.append(now + flow.left / flow.rate)
                 if flow.start > now + EPSILON:
                     times.append(flow.start)
-        if self.fetch.rate:
-            beats = known.instruction_beats
-            missing = (math.floor(self.fetched / beats + EPSILON) + 1) * beats - self.fetched
+        if self.fetch.rate and self.program and self.program[0][1] > self.fetched:
+            missing = self.program[0][1] - self.fetched
             times.append(now + max(EPSILON, missing) / self.fetch.rate)
         residual_use = again_use = 0.0
         if self.residual is not None and self.drained is not None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 
 from ..rtl.engine.accumulator import HAZARD_CYCLES
 from ..rtl.units.loader import PARAMETER_BYTES
 from ..spec.config import Config
-from ..spec.isa import Instruction, Opcode, Result, Target
+from ..spec.expansion import unroll
+from ..spec.isa import COUNTED, FORMATS, Instruction, Opcode, Result, Target
 from .flows import Flows
-from .state import EPSILON, Flow, Pass, Product
+from .state import EPSILON, Flow, Pass, Product, Until
 from .timing import MachineTiming
 
 __all__ = ["estimate_cycles"]
@@ -37,19 +37,18 @@ _SHORT_PASS = HAZARD_CYCLES
 class _Machine(Flows):
     def step_dispatch(self) -> bool:
         """Give instructions on chip to their units' queues, in order."""
-        beats = self.latencies.instruction_beats
         moved = False
-        while self.program and self.fetched >= beats - EPSILON and self.reached(self.next_dispatch):
-            i, weight = self.program[0]
+        while self.program and self.fetched >= self.program[0][1] - EPSILON and self.reached(self.next_dispatch):
+            i, beats, weight = self.program[0]
             at = self.now + self.latencies.dispatched
             if i.opcode == Opcode.LOAD:
                 if len(self.loads) >= _AHEAD:
                     break
-                self.loads.append((i, at))
+                self.loads.append((i, at, self.until(i)))
             elif i.opcode == Opcode.NORM:
                 if len(self.norms) >= _AHEAD:
                     break
-                self.norms.append((i, at, weight))
+                self.norms.append((i, at, weight, self.until(i)))
             elif i.opcode == Opcode.HALT:
                 self.halted = self.now + 1
             else:
@@ -59,17 +58,25 @@ class _Machine(Flows):
                 self.windows.append(product)
                 self.orders.append(product)
                 self.results_queued += not i["unfinished"]
+            for name, opcodes in COUNTED.items():
+                counts = i.opcode in opcodes and not (name == "products" and i["unfinished"])
+                self.issued[name] += counts
             self.program.popleft()
-            self.fetched -= beats
-            self.next_dispatch = self.now + beats + 1
+            self.fetched = max(0.0, self.fetched - beats)
+            following = len(FORMATS[self.program[0][0].opcode]) if self.program else 0
+            self.next_dispatch = self.now + following + self.latencies.issue
             moved = True
         return moved
+
+    def until(self, i: Instruction) -> Until:
+        """The counts at which an instruction may go."""
+        return {c: count + 1 - i[f"wait_{c}"] if i[f"wait_{c}"] else 0 for c, count in self.issued.items()}
 
     def product(self, i: Instruction, queued: float, weight: float) -> Product:
         """A product's passes."""
         passes, columns = i["passes"], i["columns"]
         steps = i["depth"] // (1 << i["m_log2"]) * i["n"]
-        product = Product(i, columns, queued, weight, i.opcode != Opcode.CONTEXT)
+        product = Product(i, columns, queued, weight, self.until(i), i.opcode != Opcode.CONTEXT)
         for number in range(passes):
             last = number == passes - 1
             cycles = columns * steps + (_SHORT_PASS if columns < _SHORT_PASS and not last else 0)
@@ -79,8 +86,8 @@ class _Machine(Flows):
     def step_loader(self) -> bool:
         known = self.latencies
         if self.load is None and self.loads and self.reached(self.load_free) and self.reached(self.loads[0][1]):
-            i = self.loads[0][0]
-            if self.clear(i, "matrix", "products", "norms"):
+            i, _, until = self.loads[0]
+            if self.clear(until, "matrix", "products", "norms"):
                 width = {
                     Target.VALUES: self.config.groups, Target.POSITIONS: self.config.groups * self.config.window // 8,
                     Target.PARAMETERS: PARAMETER_BYTES, Target.TABLE: 2,
@@ -106,7 +113,7 @@ class _Machine(Flows):
             if (
                 self.reached(product.queued)
                 and self.reached(self.windows_free)
-                and self.clear(product.instruction, "products", "norms")
+                and self.clear(product.until, "products", "norms")
             ):
                 self.windows.popleft()
                 self.windows_free = self.now + 2
@@ -151,7 +158,7 @@ class _Machine(Flows):
         moved = False
         if self.orders and len(self.matrix) < _PRODUCTS_AHEAD:
             product = self.orders[0]
-            if self.reached(product.queued) and self.clear(product.instruction, "loads"):
+            if self.reached(product.queued) and self.clear(product.until, "loads"):
                 self.orders.popleft()
                 sparse = product.instruction["encoding"] != 0
                 product.first_beat = self.now + self.latencies.engine + sparse
@@ -242,9 +249,9 @@ class _Machine(Flows):
         if (
             self.sums is None and self.sums_for is None and self.norms and not self.again
             and self.reached(self.norm_free) and self.reached(self.norms[0][1])
-            and self.clear(self.norms[0][0], "products", "norms")
+            and self.clear(self.norms[0][3], "products", "norms")
         ):  # fmt: skip
-            i, _, weight = self.norms.popleft()
+            i, _, weight, _ = self.norms.popleft()
             self.sums_for = i
             self.norm_weight = weight
             beats = i["width"] * cfg.rows * 2 / cfg.bus_bytes
@@ -338,8 +345,10 @@ def estimate_cycles(
     program : sequence of Instruction
         Only shapes and dependencies are looked at.
     weights : floats, optional
-        How many instructions each of them stands for, in a program whose loops were cut short.
+        How many instructions each of them stands for, in a program without loops, for what was cut short.
     """
-    return _Machine(
-        program, repeat(1.0, len(program)) if weights is None else weights, config, timing or MachineTiming()
-    ).run()
+    if weights is None:
+        followed = [(found.instruction, found.words, 1.0) for found in unroll(program, config)]
+    else:
+        followed = [(i, len(FORMATS[i.opcode]), weight) for i, weight in zip(program, weights, strict=True)]
+    return _Machine(followed, config, timing or MachineTiming()).run()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..spec.config import Config
-from ..spec.isa import Instruction, Opcode, Result
+from ..spec.isa import WAITS, Instruction, Opcode, Result
 from .timing import Latencies, MachineTiming
 
 __all__ = ["EPSILON", "Flow", "Pass", "Product", "State", "WriteQueue"]
 
 EPSILON = 1e-6
+
+
+Until = Mapping[str, int]
+"""Of each class, the count of finished instructions at which one may go."""
 
 
 @dataclass(slots=True)
@@ -64,6 +68,7 @@ class Product:
     columns: int
     queued: float
     weight: float
+    until: Until
     from_memory: bool
     passes: list[Pass] = field(default_factory=list)
     window_clear: float = math.inf
@@ -134,27 +139,29 @@ class State:
     """Units, queues and flows of a program under way, from its start."""
 
     def __init__(
-        self, program: Iterable[Instruction], weights: Iterable[float], config: Config, timing: MachineTiming
+        self, program: Iterable[tuple[Instruction, int, float]], config: Config, timing: MachineTiming
     ) -> None:
         self.config, self.timing = config, timing
         self.latencies = latencies = Latencies(config, timing)
         self.now = 0.0
         self.soon = math.inf  # the next time at which a unit that waits may go on
-        self.done = {"loads": 0, "matrix": 0, "products": 0, "norms": 0}
-        self.program = deque(zip(program, weights, strict=True))
+        self.done = dict.fromkeys(WAITS, 0)
+        self.issued = dict.fromkeys(WAITS, 0)
+        # Instructions, the beats that are read for each, how many it stands for.
+        self.program = deque((i, words * latencies.word_beats, weight) for i, words, weight in program)
         # The memory: beats it has saved up in each direction, or in both together, and what they take.
         self.credits = [0.0] * (1 if timing.shared else 2)
         self.used = [0.0] * len(self.credits)
         # Fetch: beats on chip, and when the next instruction may be given.
-        self.fetch = Flow(len(self.program) * latencies.instruction_beats, latencies.program)
+        self.fetch = Flow(sum(beats for _, beats, _ in self.program), latencies.program)
         self.fetched = 0.0
         self.fetching = True
         self.next_dispatch = self.halted = 0.0
         # Units' queues, with the time from which the instruction may be taken.
-        self.loads: deque[tuple[Instruction, float]] = deque()
+        self.loads: deque[tuple[Instruction, float, Until]] = deque()
         self.windows: deque[Product] = deque()
         self.orders: deque[Product] = deque()
-        self.norms: deque[tuple[Instruction, float, float]] = deque()
+        self.norms: deque[tuple[Instruction, float, float, Until]] = deque()
         self.results_queued = 0
         # Loader.
         self.load: Flow | None = None
@@ -202,9 +209,9 @@ class State:
         self.extra = 0.0
         self.last_end = 0.0
 
-    def clear(self, i: Instruction, *counters: str) -> bool:
+    def clear(self, until: Until, *counters: str) -> bool:
         """Whether the counts an instruction waits for are reached."""
-        return all(self.done[c] >= i[f"wait_{c}"] for c in counters)
+        return all(self.done[c] >= until[c] for c in counters)
 
     def reached(self, time: float) -> bool:
         """Whether it is `time`; if not, it is looked at again then."""

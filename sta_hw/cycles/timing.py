@@ -14,7 +14,8 @@ from ..rtl.engine.decoder import Decoder
 from ..rtl.engine.engine import Engine
 from ..rtl.primitives.multiplier import Multiplier
 from ..spec.config import Config
-from ..spec.isa import INSTRUCTION_BYTES
+from ..spec.expansion import WINDOW_LINES
+from ..spec.isa import HEADER_BYTES, LINE_BYTES, WORD_BYTES
 
 __all__ = ["SAVED_BEATS", "Latencies", "MachineTiming"]
 
@@ -35,6 +36,8 @@ _RECEIVED = 1
 """rtl/bus/dma.py: the register behind the read channel."""
 _SLICE = 1
 """rtl/primitives/queue.py: a register slice."""
+_RING = 3
+"""rtl/control/fetch.py: a word is written, read, and at hand."""
 _COMPLETION = 3
 """A pulse of completion goes through a register into its counter, which is compared a cycle later."""
 _RESULT_LATENCY = 5 + Multiplier.latency
@@ -81,11 +84,13 @@ class Latencies:
         From room in a client's queue to the beats that fill it.
     program : int
         From the start to the program's first beat: the header is read and judged before.
-    instruction_beats : int
-        Bus beats of an instruction. Passing it on takes a cycle more.
+    word_beats : float
+        Bus beats of a word of the program.
+    issue : int
+        Cycles between instructions beside one for each of their words (rtl/fetch.py, rtl/dispatch.py): looked at, given.
     dispatched : int
-        From an instruction's last beat to its acceptance by a unit that is free: looked at and given, through the
-        unit's queue, what it waits for compared.
+        From an instruction's last word at hand to its acceptance by a unit that is free: looked at and given, through
+        the unit's queue, what it waits for compared.
     engine : int
         From a product's acceptance to its first beat at the array's gate: the order's queue, the counters and memory
         of the weights with their queue, the decoder.
@@ -140,9 +145,11 @@ class Latencies:
         self.memory = memory = max(1, timing.latency)
         self.run = _CUT + _CHOSEN + _ISSUED + memory + _RECEIVED + _DEEP_QUEUE
         self.refill = 2 + _CHOSEN + _ISSUED + memory + _RECEIVED + _DEEP_QUEUE
-        self.instruction_beats = INSTRUCTION_BYTES // bus
-        asked, collected, judged = 1, 1, 1
-        self.program = asked + self.run + self.instruction_beats + collected + judged + self.run - 1
+        self.word_beats = WORD_BYTES / bus
+        asked, judged = 1, 1
+        header = HEADER_BYTES // min(bus, WORD_BYTES)
+        self.program = asked + self.run + header + judged + self.run + _RING - 1
+        self.issue = 2
         self.dispatched = 1 + _QUEUE + 1
         memory_of_weights = 1 + 2
         self.engine = _QUEUE + memory_of_weights + _QUEUE + Decoder.latency
@@ -163,7 +170,7 @@ class Latencies:
         self.normalized = _NORM_LATENCY + _QUEUE + 1 + _DEEP_QUEUE
         self.norm_rate = min(1.0, _NORM_QUEUE / (_NORM_LATENCY + _QUEUE + 2))
         self.depth = max(2 * config.burst, 512)
-        self.fetch_depth = max(2 * config.burst, 128) + self.instruction_beats
+        self.fetch_depth = WINDOW_LINES * LINE_BYTES // bus
         self._burst, self._under_way = config.burst, config.outstanding + 1
         self.read_rate = self.burst_rate(config.burst)
         self.most_under_way = self._under_way * config.burst

@@ -1,13 +1,12 @@
 """Reference of the whole accelerator: runs a program's bytes on a memory image, one instruction after the other.
 
-Products and NORMs run in program order, a LOAD as soon as what it waits for is done and all LOADs before it
-are; the hardware, whose units run ahead of one another, must leave the same bytes.
+An instruction waits for earlier ones alone, so their order is one that the hardware may take; its units run ahead of
+one another, and it must leave the same bytes.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 
 from ..errors import CheckError
 from ..spec.config import Config
-from ..spec.isa import BODIES, Error, Instruction, Opcode, Result, Target, disassemble
+from ..spec.isa import Error, Opcode, Result, Target
 from .engine import matrix_sums
+from .instructions import Fetched, IllegalError, fetched
 from .requantizer import requantize
 from .softmax import SoftmaxRows
 from .vector import activate, add_residual, layer_norm
@@ -100,8 +100,8 @@ def _at_limit(values: NDArray, limit: int, side_by_side: int) -> int:
 
 
 class _Machine:
-    def __init__(self, image: NDArray[np.uint8], config: Config) -> None:
-        self.image, self.config = image, config
+    def __init__(self, image: NDArray[np.uint8], config: Config, length: int) -> None:
+        self.image, self.config, self.length = image, config, length
         groups, window = config.groups, config.window
         self.chip = {
             Target.VALUES: np.zeros((config.weight_words, groups), np.uint8),
@@ -131,12 +131,6 @@ class _Machine:
         self.sources.update(np.unique(self.filled[target][at]).tolist())
         return self.chip[target][at]
 
-    def write(self, address: int, data: NDArray) -> None:
-        """To memory."""
-        raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
-        self.bytes_at(address, len(raw))[:] = raw
-        self.stores.append((address, raw))
-
     def bytes_at(self, address: int, count: int) -> NDArray[np.uint8]:
         """Bytes of the image.
 
@@ -151,7 +145,7 @@ class _Machine:
             raise _AddressError(f"bytes {address} to {address + count} are outside the image of {len(self.image)}")
         return self.image[address : address + count]
 
-    def load(self, i: Instruction) -> None:
+    def load(self, i: Fetched) -> None:
         """LOAD."""
         memory = self.chip[Target(i["target"])]
         width, count = memory.shape[1], i["beats"] * self.config.bus_bytes
@@ -162,7 +156,7 @@ class _Machine:
         memory[at] = words
         self.filled[Target(i["target"])][at] = self.number
 
-    def weights(self, i: Instruction) -> NDArray[np.int8]:
+    def weights(self, i: Fetched) -> NDArray[np.int8]:
         """The product's weight matrix, dense: shape (columns, passes * groups * depth)."""
         cfg = self.config
         at = np.array([i["values_base"]])
@@ -170,10 +164,9 @@ class _Machine:
             steps = np.arange(i[f"count{level}"]) * i[f"stride{level}"]
             at = (at[None, :] + steps[:, None]).reshape(-1) if level else at + steps
         values = self.words(Target.VALUES, at % cfg.weight_words).view(np.int8)
-        command = {name: i[name] for name, _ in BODIES[i.opcode]}
-        return dense_weights(command, values, self.positions(i), cfg)
+        return dense_weights(i.fields, values, self.positions(i), cfg)
 
-    def positions(self, i: Instruction) -> NDArray[np.uint32]:
+    def positions(self, i: Fetched) -> NDArray[np.uint32]:
         """The product's position words: shape (words, groups)."""
         cfg = self.config
         count = i["positions_count"] if i["encoding"] else 0
@@ -181,7 +174,7 @@ class _Machine:
         bits = np.unpackbits(words, axis=1, bitorder="little").reshape(count, cfg.groups, cfg.window)
         return (bits.astype(np.uint32) << np.arange(cfg.window, dtype=np.uint32)).sum(-1, dtype=np.uint32)
 
-    def parameters(self, i: Instruction) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    def parameters(self, i: Fetched) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         """Bias, multiplier, shift and second multiplier of the product's columns."""
         at = (i["parameters_base"] + np.arange(i["columns"]) * i["parameters_step"]) % self.config.parameter_words
         words = np.ascontiguousarray(self.words(Target.PARAMETERS, at))
@@ -190,7 +183,7 @@ class _Machine:
         second = words[:, 8:10].copy().view("<u2")[:, 0].astype(np.int64)
         return bias, multiplier, words[:, 6].astype(np.int64) & 7, second
 
-    def windows(self, i: Instruction) -> NDArray[np.int64]:
+    def windows(self, i: Fetched) -> NDArray[np.int64]:
         """Activations from memory: shape (rows, reduction)."""
         cfg = self.config
         data = self.bytes_at(i["window_address"], i["window_beats"] * cfg.bus_bytes)
@@ -208,7 +201,7 @@ class _Machine:
             raise CheckError(f"windows of {windows.shape[1]} positions; the product has {weights.shape[1]}")
         return matrix_sums(windows, weights)
 
-    def product(self, i: Instruction) -> None:
+    def product(self, i: Fetched) -> None:
         """PRODUCT and SCORES."""
         sums = self.sums_of(self.windows(i), self.weights(i))
         if i["continues"]:
@@ -224,7 +217,7 @@ class _Machine:
         else:
             self.store(results, second, i)
 
-    def store(self, results: NDArray[np.int16], second: NDArray, i: Instruction) -> None:
+    def store(self, results: NDArray[np.int16], second: NDArray, i: Fetched) -> None:
         """Results of shape (columns, rows) to memory."""
         columns, rows = results.shape
         mode = Result(i["result"])
@@ -244,25 +237,35 @@ class _Machine:
         self.saturated[name] += _at_limit(data, limit, self.config.drain_lanes)
         if mode == Result.TRANSPOSE:
             data = data.reshape(-1, self.config.groups, rows).transpose(0, 2, 1)
-        self.write(i["result_address"], data)
+        self.put(data, i["result_address"], i, self.config.groups if mode == Result.TRANSPOSE else 1 + wide)
 
-    def scores(self, results: NDArray[np.int16], i: Instruction) -> None:
+    def put(self, data: NDArray, address: int, i: Fetched, together: int) -> None:
+        """Results to memory, those of the rows alone that are to be stored; `together` bytes are one row's."""
+        raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
+        there = self.bytes_at(address, len(raw))
+        rows = self.config.rows
+        row = (address + np.arange(len(raw))) // together % rows
+        kept = (row >= i["rows_before"] % rows) & (row < rows - i["rows_after"] % rows)
+        there[kept] = raw[kept]
+
+    def scores(self, results: NDArray[np.int16], i: Fetched) -> None:
         """The softmax of one block of keys."""
         groups = self.config.groups
         number = np.arange(i["columns"])
         depth = i["columns"] // groups
-        key = groups * (number % depth) + number // depth
-        self.saturated["saturated_scores"] += _at_limit(results[key < i["keys"]], 32767, self.config.drain_lanes)
+        key = groups * (number % depth) + number // depth + i["key_start"]
+        valid = (key >= 0) & (key < (self.length if i["mask"] else i["keys"]))
+        self.saturated["saturated_scores"] += _at_limit(results[valid], 32767, self.config.drain_lanes)
         if i["row_first"]:
             self.rows = SoftmaxRows(self.config.rows, wide=False, coarse=i["coarse"])
         else:
             self.sources.add(self.scores_from)
         self.scores_from = self.number
-        probabilities = self.rows.block(results.T.astype(np.int64), key < i["keys"])
+        probabilities = self.rows.block(results.T.astype(np.int64), valid)
         totals = np.stack(self.rows.reciprocals(i["gain"])) if i["row_last"] else None
         self.probabilities.append((probabilities, self.rows.growth.clip(max=31), totals, self.number))
 
-    def context(self, i: Instruction) -> None:
+    def context(self, i: Fetched) -> None:
         """CONTEXT: one block of P x V."""
         probabilities, growth, totals, scores = self.probabilities.pop(0)
         self.sources.add(scores)
@@ -277,7 +280,7 @@ class _Machine:
         results = requantize(sums, 0, totals[0], totals[1], wide=bool(i["wide"]))
         self.store(results, np.zeros(len(sums), np.int64), i)
 
-    def norm(self, i: Instruction) -> None:
+    def norm(self, i: Fetched) -> None:
         """NORM."""
         rows, width = self.config.rows, i["width"]
         x = self.bytes_at(i["input_address"], 2 * rows * width).copy().view("<i2").reshape(width, rows).T
@@ -287,8 +290,8 @@ class _Machine:
         multiplier = np.array([int(w) >> 34 & 0xFFFF for w in words])
         wide, narrow = layer_norm(x, scale, shift, multiplier, i["inverse"])
         self.saturated["saturated_norms"] += _at_limit(wide.T, 32767, self.config.lanes // 2)
-        self.write(i["wide_address"], wide.T)
-        self.write(i["narrow_address"], narrow.T)
+        self.put(wide.T, i["wide_address"], i, 2)
+        self.put(narrow.T, i["narrow_address"], i, 1)
 
 
 def run_program(
@@ -296,9 +299,11 @@ def run_program(
     program_address: int,
     config: Config,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    length: int = 0,
 ) -> NDArray[np.uint8]:
     """`run_counted`'s image."""
-    return run_counted(image, program_address, config, progress).image
+    return run_counted(image, program_address, config, progress, length=length).image
 
 
 def run_counted(
@@ -307,6 +312,8 @@ def run_counted(
     config: Config,
     progress: Callable[[int, int], None] | None = None,
     observe: Observe | None = None,
+    *,
+    length: int = 0,
 ) -> ProgramRun:
     """The image after the program at `program_address` has run, and what saturated; `image` itself is not changed.
 
@@ -316,49 +323,56 @@ def run_counted(
     progress : function
         Called with the number of instructions done, and of all.
     observe : function
-        Called with each instruction after it has run; a LOAD may have been overtaken by what comes after it.
+        Called with each instruction after it has run.
+    length : int
+        Register LENGTH.
 
     Raises
     ------
     InputError
-        If the program is malformed, or for another configuration.
+        If the program's header is malformed, or it is for another configuration.
     ProgramError
         If an instruction's address, or the program's, is outside the image or not aligned to the bus
-        (`Error.ADDRESS`), or the matrix engine reports faults for its weights or refuses it (`Error.ENGINE`); the
-        message names it.
+        (`Error.ADDRESS`), the matrix engine reports faults for its weights or refuses it (`Error.ENGINE`), or
+        an instruction is illegal (`Error.OPCODE`); the message names it.
     CheckError
-        If an instruction waits for what comes after it, or has other windows than it multiplies: the hardware
-        waits for what never comes, or multiplies the next one's.
+        If an instruction has other windows than it multiplies, for which the hardware waits, or of which it takes the
+        next one's; or if loops run on without an instruction.
     """
     if program_address % config.bus_bytes:
         problem = f"the program's address {program_address} is not a multiple of the bus's {config.bus_bytes} bytes"
         raise ProgramError(Error.ADDRESS, 0, problem)
-    machine = _Machine(image.copy(), config)
-    instructions = disassemble(image[program_address:].tobytes(), config)
-    actions = {
+    machine = _Machine(image.copy(), config, length)
+    actions: dict[int, Callable[[Fetched], None]] = {
         Opcode.LOAD: machine.load,
         Opcode.PRODUCT: machine.product,
         Opcode.SCORES: machine.product,
         Opcode.CONTEXT: machine.context,
         Opcode.NORM: machine.norm,
     }
-    done = {"loads": 0, "matrix": 0, "products": 0, "norms": 0}
-    ended: dict[str, list[int]] = {counter: [] for counter in done}
-    pending: deque[tuple[int, Instruction]] = deque()
-
-    def ready(instruction: Instruction) -> bool:
-        return all(done[c] >= instruction[f"wait_{c}"] for c in done)
-
-    def run(number: int, instruction: Instruction) -> None:
+    ended: dict[str, list[int]] = {counter: [] for counter in ("loads", "matrix", "products", "norms")}
+    count = sum(1 for _ in _legal(image, program_address, config, length)) if progress else 0
+    for instruction in _legal(image, program_address, config, length):
+        number = instruction.number
         machine.begin(number)
         try:
             actions[instruction.opcode](instruction)
         except CheckError as error:
-            problem = f"instruction {number} ({instruction.opcode.name}): {error}"
+            problem = f"instruction {number} ({Opcode(instruction.opcode).name}): {error}"
             for kind, code in ((WeightsError, Error.ENGINE), (_AddressError, Error.ADDRESS)):
                 if isinstance(error, kind):
                     raise ProgramError(code, number, problem) from None
             raise CheckError(problem) from None
+        if observe:
+            sources = tuple(sorted(machine.sources - {-1}))
+            # Of each class that it waits for the last one that is to be finished.
+            ends = ((numbers, len(numbers) - instruction[f"wait_{c}"]) for c, numbers in ended.items())
+            waits = tuple(n[at] for (n, at), c in zip(ends, ended, strict=True) if instruction[f"wait_{c}"] and at >= 0)
+            observe(
+                Executed(
+                    number, instruction.place, instruction.whole(), tuple(machine.stores), sources, waits
+                )
+            )
         if instruction.opcode == Opcode.LOAD:
             counters = ["loads"]
         elif instruction.opcode == Opcode.NORM:
@@ -366,26 +380,15 @@ def run_counted(
         else:
             counters = ["matrix"] if instruction["unfinished"] else ["matrix", "products"]
         for counter in counters:
-            done[counter] += 1
             ended[counter].append(number)
-        if observe:
-            sources = tuple(sorted(machine.sources - {-1}))
-            waits = tuple(
-                numbers[instruction[f"wait_{c}"] - 1] for c, numbers in ended.items() if instruction[f"wait_{c}"]
-            )
-            observe(Executed(number, number, instruction, tuple(machine.stores), sources, waits))
-
-    for number, instruction in enumerate(instructions):
-        if instruction.opcode == Opcode.HALT:
-            break
-        if instruction.opcode == Opcode.LOAD:
-            pending.append((number, instruction))
-        while pending and ready(pending[0][1]):
-            run(*pending.popleft())
-        if instruction.opcode != Opcode.LOAD:
-            if not ready(instruction):
-                raise CheckError(f"instruction {number} ({instruction.opcode.name}) waits for what comes after it")
-            run(number, instruction)
         if progress:
-            progress(number + 1, len(instructions))
+            progress(instruction.number + 1, count)
     return ProgramRun(machine.image, machine.saturated)
+
+
+def _legal(image: NDArray[np.uint8], at: int, config: Config, length: int) -> Iterator[Fetched]:
+    """The program's instructions; ProgramError at one that is illegal."""
+    try:
+        yield from fetched(image, at, config, length)
+    except IllegalError as error:
+        raise ProgramError(Error.OPCODE, error.number, f"instruction {error.number}: {error}") from None

@@ -64,7 +64,7 @@ class Accelerator(wiring.Component):
         for name, member in lite_ports().items():
             inner, outer = getattr(registers, name), getattr(self, name)
             m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
-        for name in ("araddr", "arlen", "arvalid", "rready", "awaddr", "awlen", "awvalid", "wdata", "wlast", "wvalid",
+        for name in ("araddr", "arlen", "arvalid", "rready", "awaddr", "awlen", "awvalid", "wdata", "wstrb", "wlast", "wvalid",
                      "bready"):  # fmt: skip
             m.d.comb += getattr(self, f"m_axi_{name}").eq(getattr(core, name))
         for name in ("arready", "rdata", "rresp", "rlast", "rvalid", "awready", "wready", "bresp", "bvalid"):
@@ -74,7 +74,6 @@ class Accelerator(wiring.Component):
                 getattr(self, f"m_axi_{channel}size").eq(cfg.bus_bytes.bit_length() - 1),
                 getattr(self, f"m_axi_{channel}burst").eq(1),  # INCR
             ]
-        m.d.comb += self.m_axi_wstrb.eq(-1)
 
         m.d.comb += [
             core_reset.eq(registers.core_reset),
@@ -83,7 +82,8 @@ class Accelerator(wiring.Component):
             registers.core_idle.eq(core.idle),
             registers.core_finished.eq(core.finished),
             registers.core_failed.eq(core.failed),
-            *(getattr(core, n).eq(getattr(registers, n)) for n in ("image_address", "image_size", "program_address")),
+            *(getattr(core, n).eq(getattr(registers, n))
+              for n in ("image_address", "image_size", "program_address", "length")),
             *(getattr(registers, n).eq(getattr(core, n)) for n in ("error", "instruction", "stalled", "events")),
             self.irq.eq(registers.irq),
             self.busy.eq(registers.busy),

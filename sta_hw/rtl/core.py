@@ -7,12 +7,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from ..spec.config import Config
-from ..spec.isa import Error, Target
+from ..spec.isa import WAITS, Error, Target
 from .bus.dma import ReadMaster, WriteMaster
 from .control.dispatch import dispatch
 from .control.fetch import Fetch
 from .engine.engine import Engine
-from .primitives.layouts import COUNT_BITS, Encoding
+from .primitives.layouts import CLASS_BITS, COUNT_BITS, LENGTH_BITS, Encoding
 from .primitives.queue import Queue
 from .primitives.sequencer import StreamedMemory
 from .units.attention import AttentionSoftmax
@@ -37,12 +37,17 @@ EVENTS = (
 )  # fmt: skip
 
 
+def _before(count: Value, until: Value) -> Value:
+    """Whether a count has not reached another: they are no further apart than half of all counts."""
+    return (count - until)[CLASS_BITS - 1]
+
+
 class Core(wiring.Component):
     """Runs one program from `start` to `finished` or `failed`.
 
     Members
     -------
-    start : In(1); program_address, image_address, image_size : In(32)
+    start : In(1); program_address, image_address, image_size : In(32); length : In(16)
     finished, failed : Out(1)
         One cycle; the bus is quiet then.
     error : Out(8), instruction : Out(20)
@@ -65,13 +70,14 @@ class Core(wiring.Component):
         super().__init__(
             {
                 "start": In(1), "program_address": In(32), "image_address": In(32), "image_size": In(32),
+                "length": In(LENGTH_BITS),
                 "finished": Out(1), "failed": Out(1), "error": Out(8), "instruction": Out(COUNT_BITS),
                 "stop": In(1), "idle": Out(1), "stalled": Out(7), "events": Out(len(EVENTS)),
                 "completed": Out(COMPLETED_BITS),
                 "araddr": Out(32), "arlen": Out(8), "arvalid": Out(1), "arready": In(1),
                 "rdata": In(bits), "rresp": In(2), "rlast": In(1), "rvalid": In(1), "rready": Out(1),
                 "awaddr": Out(32), "awlen": Out(8), "awvalid": Out(1), "awready": In(1),
-                "wdata": Out(bits), "wlast": Out(1), "wvalid": Out(1), "wready": In(1),
+                "wdata": Out(bits), "wstrb": Out(config.bus_bytes), "wlast": Out(1), "wvalid": Out(1), "wready": In(1),
                 "bresp": In(2), "bvalid": In(1), "bready": Out(1),
             }
         )  # fmt: skip
@@ -92,7 +98,7 @@ class Core(wiring.Component):
             m.d.comb += [unit.base.eq(self.image_address), unit.limit.eq(self.image_size)]
         for unit, names in (
             (reads, ("araddr", "arlen", "arvalid", "rready")),
-            (writes, ("awaddr", "awlen", "awvalid", "wdata", "wlast", "wvalid", "bready")),
+            (writes, ("awaddr", "awlen", "awvalid", "wdata", "wstrb", "wlast", "wvalid", "bready")),
         ):
             m.d.comb += [getattr(self, name).eq(getattr(unit, name)) for name in names]
         m.d.comb += [getattr(reads, n).eq(getattr(self, n)) for n in ("arready", "rdata", "rresp", "rlast", "rvalid")]
@@ -162,13 +168,13 @@ class Core(wiring.Component):
                 store.write_data.eq(word),
             ]
 
-        m.d.comb += [fetch.start.eq(self.start), fetch.address.eq(self.program_address)]
-        heads, accepted, bad = dispatch(m, cfg, fetch, self.stop)
-        done = self._order(
-            m, heads, accepted, loader, engine, values, positions, parameters, windows, feed, results, norm
-        )
+        m.d.comb += [
+            fetch.start.eq(self.start), fetch.address.eq(self.program_address), fetch.length.eq(self.length),
+        ]  # fmt: skip
+        heads, issued = dispatch(m, cfg, fetch, self.length, self.stop)
+        done = self._order(m, heads, loader, engine, values, positions, parameters, windows, feed, results, norm)
         self._events(m, heads, done, engine, loader, norm, softmax, windows, results)
-        self._outcome(m, fetch, done, accepted, bad, reads, writes, engine)
+        self._outcome(m, fetch, done, issued, reads, writes, engine)
         offers = [engine.activations, values.words, engine.results]
         m.d.comb += self.stalled.eq(
             Cat(
@@ -180,9 +186,9 @@ class Core(wiring.Component):
         )
         return m
 
-    def _order(self, m, heads, accepted, loader, engine, values, positions, parameters, windows, feed, results, norm):
+    def _order(self, m, heads, loader, engine, values, positions, parameters, windows, feed, results, norm):
         """Let an instruction into its unit when what it waits for is finished; count what is."""
-        done = {name: Signal(COUNT_BITS, name=f"done_{name}") for name in ("loads", "matrix", "products", "norms")}
+        done = {name: Signal(CLASS_BITS, name=f"done_{name}") for name in WAITS}
         loaded = Signal()
         m.d.sync += [
             loaded.eq(loader.done),
@@ -194,7 +200,9 @@ class Core(wiring.Component):
         for name, unit in (("loads", loader), ("windows", windows), ("norms", norm)):
             head = heads[name]
             clear = Signal(name=f"{name}_clear")  # a cycle late: what is finished stays so
-            waits = {f[5:]: done[f[5:]] < head.payload[f] for f, _ in head.payload.shape() if f.startswith("wait_")}
+            waits = {
+                f[6:]: _before(done[f[6:]], head.payload[f]) for f, _ in head.payload.shape() if f.startswith("until_")
+            }
             m.d.sync += clear.eq(head.valid & ~Cat(waits.values()).any() & ~(head.valid & head.ready))
             m.d.comb += [
                 unit.order.payload.eq(head.payload.order),
@@ -225,7 +233,7 @@ class Core(wiring.Component):
         clear = Signal()
         go = Signal()
         self._loads_wait = Signal()
-        waits = done["loads"] < order.wait_loads
+        waits = _before(done["loads"], order.until_loads)
         m.d.sync += clear.eq(head.valid & ~waits & ~go)
         m.d.comb += [
             self._loads_wait.eq(head.valid & waits),
@@ -284,7 +292,7 @@ class Core(wiring.Component):
         }
         m.d.sync += self.events.eq(Cat(events[name] for name in EVENTS))
 
-    def _outcome(self, m: Module, fetch, done, accepted, bad, reads, writes, engine) -> None:
+    def _outcome(self, m: Module, fetch, done, issued, reads, writes, engine) -> None:
         """Finish, or stop at the first error; either way only when the bus is quiet."""
         idle = Signal()
         m.d.sync += idle.eq(reads.idle & writes.idle)
@@ -309,7 +317,7 @@ class Core(wiring.Component):
             (reads.fault, Error.ADDRESS, reads.instruction),
             (writes.fault, Error.ADDRESS, writes.instruction),
             (self._engine_fault, Error.ENGINE, self._engine_instruction),
-            (bad, Error.OPCODE, fetch.instructions.payload.number),
+            (fetch.illegal, Error.OPCODE, fetch.instructions.payload.number),
             (watchdog[-1], Error.TIMEOUT, fetch.instructions.payload.number),
         )
         # All looked at a cycle later: what is wrong stays wrong, what is complete stays complete.
@@ -317,7 +325,7 @@ class Core(wiring.Component):
         complete = Signal()
         m.d.sync += [
             raised.eq(Cat(condition for condition, _, _ in causes)),
-            complete.eq(accepted["halting"] & Cat(done[n] == accepted[n] for n in done).all()),
+            complete.eq(fetch.ended & Cat(done[n] == issued[n] for n in done).all()),
         ]
         with m.FSM(name="outcome"):
             with m.State("IDLE"), m.If(self.start):

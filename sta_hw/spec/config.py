@@ -29,6 +29,16 @@ _LIMITS = {
 _POWERS_OF_TWO = ("columns", "weight_words", "parameter_words", "norm_columns", "burst")
 
 
+_SEEN = (
+    "rows", "groups", "window", "nm", "encodings", "lanes", "columns", "weight_words", "parameter_words", "burst",
+)  # fmt: skip
+"""What a program, or the layout of its image, depends on."""
+
+
+def _digest(parameters: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that shapes the hardware.
@@ -310,6 +320,18 @@ class Config:
 
     @property
     def hash(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of the parameters."""
-        text = json.dumps(self.as_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """The first 16 hexadecimal digits of the SHA-256 of all parameters."""
+        return _digest(self.as_dict())
+
+    @property
+    def program_hash(self) -> str:
+        """The same of the parameters that a program can see, those left at their defaults aside.
+
+        Configurations with the same one run the same programs, to the same bytes; a parameter that is added later
+        and left at its default does not change it.
+        """
+        found = self.as_dict()
+        return _digest({name: found[name] for name in _SEEN if getattr(self, name) != _DEFAULTS[name]})
+
+
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(Config)}

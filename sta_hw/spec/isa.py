@@ -1,8 +1,9 @@
-"""The instruction set: layouts of the program's binary, an assembler and a disassembler.
+"""The instruction set: opcodes, the layout of every instruction, packing and strict reading of a program's bytes.
 
-A program lies in memory as one header and then its instructions, 64 bytes each, little-endian, fields
-packed from bit 0. Units run ahead of one another; what must wait for what is explicit: every
-instruction carries, for each of four counters of finished work, the count it waits for.
+A program lies in memory as one header and then words of 64 bits, little-endian; an instruction has one to eight of
+them. Units run ahead of one another; what must wait for what is explicit, in relative counts: until all but the last
+so many of a class of instructions issued before are finished. SET, LOOP and NEXT never reach a unit: a program means
+the flat list of instructions that `expansion.expand` makes of it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ from enum import IntEnum
 
 from ..errors import InputError
 from .config import Config
+from .records import Field, Record
 
 __all__ = [
-    "BODIES", "COMMON", "HEADER_BYTES", "INSTRUCTION_BYTES", "MAGIC", "VERSION", "Error", "Instruction",
-    "Opcode", "Result", "Target", "assemble", "assemble_text", "disassemble", "disassemble_text", "layout_of",
-    "most_instructions",
+    "COUNTED", "FORMATS", "HEADER_BYTES", "LINE_BYTES", "MAGIC", "MOST_LINES", "NO_WAIT", "REGISTERS", "VERSION",
+    "WAITS", "WAIT_BITS", "WORD_BYTES", "Error", "Instruction", "Mask", "Opcode", "Result", "Target", "Word",
+    "assemble", "disassemble", "formats", "instruction_bytes", "most_program_bytes", "program_bytes",
 ]  # fmt: skip
 
-INSTRUCTION_BYTES = 64
+WORD_BYTES = 8
+LINE_BYTES = 64
 HEADER_BYTES = 64
 MAGIC = 0x48415453  # "STAH"
-VERSION = 2
+VERSION = 3
+MOST_LINES = (1 << 17) - 1
+"""Lines of 64 bytes that a program has behind its header, at most."""
+REGISTERS = 16
+"""Address registers; number 0 is always zero."""
 
 
 class Opcode(IntEnum):
@@ -42,6 +49,12 @@ class Opcode(IntEnum):
     """Attention, second half: P x V, its windows from the softmax, normalised by the row sums."""
     NORM = 6
     """LayerNorm of one row tile, memory to memory."""
+    SET = 7
+    """An address register becomes another's value plus a constant."""
+    LOOP = 8
+    """What follows, up to its NEXT, is repeated."""
+    NEXT = 9
+    """End of the innermost loop."""
 
 
 class Target(IntEnum):
@@ -68,8 +81,17 @@ class Result(IntEnum):
     """8 bits; blocks of `groups` columns stored row after row, for use as weights."""
 
 
+class Mask(IntEnum):
+    """Which keys SCORES takes for valid."""
+
+    KEYS = 0
+    """Those whose numbers are from 0 to `keys`, less one."""
+    LENGTH = 1
+    """Those whose numbers are from 0 to the text's length, less one: register LENGTH's."""
+
+
 class Error(IntEnum):
-    """Why the accelerator stopped (register ERROR)."""
+    """Why the accelerator stopped (register STATUS)."""
 
     NONE = 0
     HEADER = 1
@@ -77,7 +99,7 @@ class Error(IntEnum):
     HARDWARE = 2
     """The program was made for another configuration."""
     OPCODE = 3
-    """Illegal instruction."""
+    """Illegal instruction: unknown, reserved, or a loop that is none."""
     ADDRESS = 4
     """An address is outside the image or not aligned to the bus."""
     READ = 5
@@ -90,46 +112,176 @@ class Error(IntEnum):
     """Nothing moved for 2^20 cycles: instructions wait for one another."""
 
 
-COMMON = (("opcode", 8), ("wait_loads", 20), ("wait_matrix", 20), ("wait_products", 20), ("wait_norms", 20))
-"""Fields of every instruction: the opcode, and how many LOADs, products through the array, products whose
-results are in memory (or in the softmax), and NORMs must be finished before it starts."""
+WAITS = ("loads", "matrix", "products", "norms")
+"""Classes of instructions that others wait for: LOADs, products through the array, products whose results are in
+memory or in the softmax, NORMs."""
+WAIT_BITS = 6
+NO_WAIT = (1 << WAIT_BITS) - 1
+"""From so many of a class on that may still be under way there is nothing to wait for: there are never more."""
+COUNTED: Mapping[str, tuple[Opcode, ...]] = {
+    "loads": (Opcode.LOAD,),
+    "matrix": (Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT),
+    "products": (Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT),
+    "norms": (Opcode.NORM,),
+}
+"""Which instructions each class has; of products only those that are not `unfinished`."""
 
+LOW_BITS, REGISTER_BITS, HIGH_BITS = 32, 4, 28
+
+
+@dataclass(frozen=True)
+class Word:
+    """64 bits of an instruction.
+
+    Attributes
+    ----------
+    low : fields of the lower 32 bits, to which the word's register is added
+    high : fields of the upper 28 bits
+    register : str
+        Name of the field between them, which says which register; empty if there is none to add.
+    """
+
+    low: tuple[Field, ...]
+    high: tuple[Field, ...] = ()
+    register: str = ""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """All fields, and those without a name that fill it."""
+
+        def filled(part: tuple[Field, ...], bits: int) -> tuple[Field, ...]:
+            rest = bits - sum(f.width for f in part)
+            return (*part, Field("", rest)) if rest else part
+
+        text = f"register added to {' and '.join(f.name for f in self.low)}"
+        return (*filled(self.low, LOW_BITS), Field(self.register, REGISTER_BITS, text=text),
+                *filled(self.high, HIGH_BITS))  # fmt: skip
+
+
+def _address(name: str, text: str) -> Field:
+    return Field(name, 32, text=text)
+
+
+def _word(low: Sequence[Field], *high: Field, register: str | None = None) -> Word:
+    named = low[-1].name if register is None else register
+    return Word(tuple(low), high, f"{named}_register")
+
+
+OPCODE = Field("opcode", 4, text="what it does")
+_WAITS = tuple(
+    Field(f"wait_{name}", WAIT_BITS, text=text)
+    for name, text in zip(WAITS, ("LOADs", "products through the array", "products with results", "NORMs"), strict=True)
+)
+_ROWS = (
+    Field("rows_before", 8, text="rows at the tile's beginning that are not stored (the low log2(rows) bits count)"),
+    Field("rows_after", 8, text="rows at its end that are not stored (likewise)"),
+)
 _PRODUCT = (
-    ("window_address", 32), ("window_beats", 20),
-    ("encoding", 2), ("n", 6), ("m_log2", 3), ("depth", 6), ("columns", 16), ("passes", 16),
-    ("continues", 1), ("unfinished", 1), ("wide", 1),
-    ("values_base", 16), ("count0", 16), ("stride0", 16), ("count1", 12), ("stride1", 16),
-    ("count2", 12), ("stride2", 16), ("count3", 12), ("stride3", 16),
-    ("positions_base", 16), ("positions_count", 16),
-    ("parameters_base", 16), ("parameters_step", 1),
-    ("result", 3), ("result_address", 32), ("residual_address", 32),
-    ("keys", 16), ("row_first", 1), ("row_last", 1), ("gain", 3), ("coarse", 1),
+    _word([_address("window_address", "the windows; not used by CONTEXT")], OPCODE, *_WAITS),
+    _word(
+        [_address("result_address", "the results; not used by SCORES")],
+        Field("window_beats", 20, text="bus words of windows"),
+        Field("result", 4, text="what becomes of the results (Result)"),
+        Field("continues", 1, text="adds to the sums that the last unfinished product left"),
+        Field("unfinished", 1, text="leaves its sums for a product that continues; no results"),
+        Field("wide", 1, text="results saturate to 16 bits instead of 8"),
+        Field("parameters_step", 1, text="words from one column's parameters to the next one's"),
+    ),
+    _word(
+        [_address("residual_address", "the residual stream, result RESIDUAL")],
+        *_ROWS,
+        Field("row_first", 1, text="SCORES: the rows' first block of keys"),
+        Field("row_last", 1, text="SCORES: the rows' last block of keys"),
+        Field("gain", 3, text="SCORES: the reciprocal is multiplied by 2^gain"),
+        Field("coarse", 1, text="SCORES: scores have 3 fraction bits instead of 6"),
+        Field("mask", 2, text="SCORES: which keys are valid (Mask)"),
+        Field("multiply", 1, text="element-wise product of neighbouring columns", reserved=True),
+        Field("rotate", 1, text="rotation of neighbouring columns by their row's position", reserved=True),
+        Field("place", 1, text="addresses count from the position", reserved=True),
+    ),
+    _word(
+        [Field("count0", 16, text="weight values, innermost counter: steps"),
+         Field("values_base", 16, text="first word of weight values")],
+        Field("stride0", 16, text="its step in words"),
+        Field("count3", 12, text="outermost counter: steps"),
+    ),
+    _word(
+        [Field("positions_count", 16, text="words of positions"),
+         Field("positions_base", 16, text="the first one")],
+        Field("stride1", 16, text="second counter: step in words"),
+        Field("count1", 12, text="its steps"),
+    ),
+    _word(
+        [Field("columns", 16, text="results per row"),
+         Field("parameters_base", 16, text="first column's parameters")],
+        Field("stride2", 16, text="third counter: step in words"),
+        Field("count2", 12, text="its steps"),
+    ),
+    _word(
+        [Field("keys", 16, text="SCORES: keys from number 0 on that are valid, mask KEYS"),
+         Field("key_start", 16, signed=True, text="SCORES: number of the block's first key")],
+        Field("stride3", 16, text="outermost counter: step in words"),
+    ),
+    _word(
+        [Field("passes", 16, text="windows streamed through one after the other"),
+         Field("n", 6, text="N of N:M; 1 if dense"),
+         Field("m_log2", 3, text="log2 M; 0 if dense"),
+         Field("depth", 6, text="window positions in use")],
+        Field("encoding", 2, text="of positions: 0 dense, 1 index, 2 bitmap"),
+        Field("value_format", 2, text="of weight values: 0 INT8", reserved=True),
+        register="passes",
+    ),
 )  # fmt: skip
 
-BODIES: dict[Opcode, tuple[tuple[str, int], ...]] = {
-    Opcode.HALT: (),
-    Opcode.LOAD: (("target", 2), ("destination", 16), ("address", 32), ("beats", 20), ("rows", 16), ("stride", 32)),
+FORMATS: Mapping[Opcode, tuple[Word, ...]] = {
+    Opcode.HALT: (Word((), (OPCODE,)),),
+    Opcode.LOAD: (
+        _word([_address("address", "the first run")], OPCODE, *_WAITS),
+        _word(
+            [Field("rows", 16, text="runs"), Field("destination", 16, text="first word in the on-chip memory")],
+            Field("beats", 20, text="bus words of a run"),
+            Field("target", 4, text="the on-chip memory (Target)"),
+        ),
+        _word([_address("stride", "bytes from one run to the next")]),
+    ),
     Opcode.PRODUCT: _PRODUCT,
     Opcode.SCORES: _PRODUCT,
     Opcode.CONTEXT: _PRODUCT,
     Opcode.NORM: (
-        ("input_address", 32), ("wide_address", 32), ("narrow_address", 32), ("parameters_address", 32),
-        ("width", 14), ("inverse", 33),
+        _word([_address("input_address", "16-bit sums")], OPCODE, *_WAITS),
+        _word(
+            [_address("wide_address", "16-bit results")],
+            Field("width", 14, text="columns"),
+            Field("inverse_high", 1, text="bit 32 of round(2^33 / width)"),
+            Field("kind", 2, text="0 LayerNorm; others (root mean square) to come", reserved=True),
+        ),
+        _word([_address("narrow_address", "8-bit results")], *_ROWS),
+        _word([_address("parameters_address", "the columns' parameters")]),
+        _word([_address("inverse", "round(2^33 / width), bits 0 to 31")]),
     ),
+    Opcode.SET: (
+        _word([_address("value", "what is added to the source register's value")], OPCODE,
+              Field("destination", 4, text="the register, 1 to 15")),
+    ),
+    Opcode.LOOP: (_word([Field("count", 16, text="how often what follows runs, 1 to 65,535")], OPCODE),),
+    Opcode.NEXT: (Word((), (OPCODE,)),),
 }  # fmt: skip
-"""Fields after the common ones, by opcode.
+"""The words of each opcode's instructions."""
 
-LOAD: `rows` runs of `beats` bus words, `stride` bytes apart, to consecutive words from `destination`.
-PRODUCT, SCORES, CONTEXT: the engine's command; weight values in the order of four nested counters
-(the first is the innermost; strides in words); results from `result_address` on. SCORES: `keys` of the block's
-keys are valid, `row_first` and `row_last` mark the row's first and last block, `gain` and `coarse` as in the softmax.
-NORM: `inverse` is ``round(2**33 / width)``.
-"""
+_RECORDS = {
+    opcode: Record(opcode.name, tuple(f for word in words for f in word.fields)) for opcode, words in FORMATS.items()
+}
+_KNOWN: dict[str, type[IntEnum]] = {"target": Target, "result": Result, "mask": Mask}
 
 
-def layout_of(opcode: Opcode) -> tuple[tuple[str, int], ...]:
-    """All fields of an instruction with their widths, lowest bits first."""
-    return COMMON + BODIES[opcode]
+def formats(opcode: Opcode) -> Record:
+    """The record of an opcode's instructions: all their words."""
+    return _RECORDS[opcode]
+
+
+def instruction_bytes(opcode: Opcode) -> int:
+    """Bytes of an instruction."""
+    return WORD_BYTES * len(FORMATS[opcode])
 
 
 @dataclass(frozen=True)
@@ -140,78 +292,104 @@ class Instruction:
     fields: Mapping[str, int] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> int:
-        return self.fields.get(name, 0)
+        found = self.fields.get(name)
+        if found is None:
+            _RECORDS[self.opcode].field(name)
+            return 0
+        return found
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", {k: int(v) for k, v in self.fields.items() if v})
-        widths = dict(layout_of(self.opcode))
+        record = _RECORDS[self.opcode]
         for name, value in self.fields.items():
-            if name not in widths or name == "opcode":
-                raise InputError(f"{self.opcode.name} has no field {name!r}; it has {', '.join(list(widths)[1:])}.")
-            if not 0 <= value < 1 << widths[name]:
-                raise InputError(
-                    f"{self.opcode.name}: {name} = {value} is out of range; "
-                    f"it has {widths[name]} bits, the nearest is {min(max(value, 0), (1 << widths[name]) - 1)}."
-                )
+            if name == "opcode":
+                raise InputError(f"{self.opcode.name}: the opcode is none of its fields.")
+            record.check(name, value)
+            problem = _not_yet(self.opcode, record.field(name), value)
+            if problem:
+                raise InputError(problem)
 
     def pack(self) -> bytes:
-        """The instruction's 64 bytes."""
-        word, at = 0, 0
-        for name, width in layout_of(self.opcode):
-            word |= (int(self.opcode) if name == "opcode" else self[name]) << at
-            at += width
-        return word.to_bytes(INSTRUCTION_BYTES, "little")
+        """The instruction's bytes."""
+        word = _RECORDS[self.opcode].pack({**self.fields, "opcode": int(self.opcode)})
+        return word.to_bytes(instruction_bytes(self.opcode), "little")
 
     @staticmethod
     def unpack(data: bytes) -> Instruction:
-        """An instruction from its 64 bytes.
+        """The instruction that `data` begins with.
 
         Raises
         ------
         InputError
-            If the opcode is unknown, or bits are set beyond the last field.
+            If the opcode is unknown, bits are set that no field has, a code is unknown or reserved, or `data` end.
         """
-        word = int.from_bytes(data, "little")
-        try:
-            opcode = Opcode(word & 0xFF)
-        except ValueError:
-            raise InputError(
-                f"opcode {word & 0xFF} is unknown; there are {', '.join(f'{o.name} {int(o)}' for o in Opcode)}."
-            ) from None
-        fields, at = {}, 0
-        for name, width in layout_of(opcode):
-            fields[name] = word >> at & ((1 << width) - 1)
-            at += width
-        if word >> at:
-            raise InputError(f"{opcode.name}: bits beyond its last field are set.")
+        if len(data) < WORD_BYTES:
+            raise InputError(f"an instruction has {WORD_BYTES} bytes at least, and there are {len(data)}.")
+        code = data[4] >> REGISTER_BITS
+        if code not in Opcode.__members__.values():
+            raise InputError(f"opcode {code} is unknown; there are {', '.join(f'{o.name} {int(o)}' for o in Opcode)}.")
+        opcode = Opcode(code)
+        size, record = instruction_bytes(opcode), _RECORDS[opcode]
+        if len(data) < size:
+            raise InputError(f"{opcode.name} has {size} bytes, and there are {len(data)}.")
+        word = int.from_bytes(data[:size], "little")
+        if unused := record.unused(word):
+            raise InputError(f"{opcode.name}: bit {unused.bit_length() - 1} is set, which no field has.")
+        fields = record.unpack(word)
         del fields["opcode"]
-        return Instruction(opcode, {k: v for k, v in fields.items() if v})
+        return Instruction(opcode, fields)
+
+    @property
+    def label(self) -> str:
+        """The opcode's name, as texts have it."""
+        return self.opcode.name.lower()
 
 
-def most_instructions(config: Config) -> int:
-    """How many instructions a program can have: it is read as one run, of fewer than 2^20 beats of the bus."""
-    return (1 << 20) // (INSTRUCTION_BYTES // config.bus_bytes) - 1
+def _not_yet(opcode: Opcode, described: Field, value: int) -> str:
+    """Why no hardware takes a field's value; empty if it does."""
+    if described.reserved and value:
+        return f"{opcode.name}: {described.name} = {value} is reserved; it is 0."
+    known = _KNOWN.get(described.name)
+    if known and value not in known.__members__.values():
+        return (
+            f"{opcode.name}: {described.name} = {value} is unknown; there are "
+            f"{', '.join(f'{k.name} {int(k)}' for k in known)}."
+        )
+    return ""
+
+
+def program_bytes(instructions: Iterable[Instruction]) -> int:
+    """Bytes of a program, its header included: whole lines."""
+    size = sum(instruction_bytes(i.opcode) for i in instructions)
+    return HEADER_BYTES + -(-size // LINE_BYTES) * LINE_BYTES
+
+
+def most_program_bytes() -> int:
+    """Bytes of the longest program, its header included."""
+    return HEADER_BYTES + MOST_LINES * LINE_BYTES
 
 
 def assemble(instructions: Sequence[Instruction], config: Config) -> bytes:
-    """A program's bytes: header (magic, version, instruction count, configuration hash), instructions.
+    """A program's bytes: header (magic, version, lines, hash of what programs see), instructions, zeros to a whole line.
 
     Raises
     ------
     InputError
-        If there are more than `most_instructions`.
+        If it is too long.
     """
-    if len(instructions) > (most := most_instructions(config)):
+    size = program_bytes(instructions)
+    if size > most_program_bytes():
         raise InputError(
-            f"the program has {len(instructions):,} instructions, and hardware with a bus of {config.bus_bytes} bytes "
-            f"takes {most:,}; fewer tokens or layers, or a wider bus (lanes), would do."
+            f"the program has {size:,} bytes, and hardware takes {most_program_bytes():,}; fewer tokens or layers would "
+            "do."
         )
-    header = struct.pack("<III4xQ", MAGIC, VERSION, len(instructions), int(config.hash, 16))
-    return header.ljust(HEADER_BYTES, b"\0") + b"".join(i.pack() for i in instructions)
+    header = struct.pack("<III4xQ", MAGIC, VERSION, size // LINE_BYTES - 1, int(config.program_hash, 16))
+    body = b"".join(i.pack() for i in instructions)
+    return (header.ljust(HEADER_BYTES, b"\0") + body).ljust(size, b"\0")
 
 
 def disassemble(data: bytes, config: Config | None = None) -> list[Instruction]:
-    """The instructions of a program.
+    """The instructions of a program as it is written, up to the last HALT.
 
     Raises
     ------
@@ -221,69 +399,23 @@ def disassemble(data: bytes, config: Config | None = None) -> list[Instruction]:
     """
     if len(data) < HEADER_BYTES:
         raise InputError(f"a program begins with a header of {HEADER_BYTES} bytes; there are {len(data)}.")
-    magic, version, count, digest = struct.unpack_from("<III4xQ", data)
+    magic, version, lines, digest = struct.unpack_from("<III4xQ", data)
     if magic != MAGIC or version != VERSION:
         raise InputError(f"not a program of version {VERSION}: magic {magic:#x}, version {version}.")
-    if config is not None and digest != int(config.hash, 16):
-        raise InputError(f"the program is for hardware {digest:016x}, this is {config.hash}; compile it again.")
-    if len(data) < HEADER_BYTES + count * INSTRUCTION_BYTES:
-        raise InputError(f"the program ends before its {count} instructions.")
-    found = []
-    for number in range(count):
-        start = HEADER_BYTES + number * INSTRUCTION_BYTES
+    if config is not None and digest != int(config.program_hash, 16):
+        raise InputError(f"the program is for hardware {digest:016x}, this is {config.program_hash}; compile it again.")
+    end = HEADER_BYTES + lines * LINE_BYTES
+    if len(data) < end:
+        raise InputError(f"the program ends before its {lines} lines of {LINE_BYTES} bytes.")
+    found: list[Instruction] = []
+    at, body = HEADER_BYTES, bytes(data[:end])
+    last = len(body.rstrip(b"\0"))
+    while at < last:
         try:
-            found.append(Instruction.unpack(data[start : start + INSTRUCTION_BYTES]))
+            found.append(Instruction.unpack(body[at : at + LINE_BYTES]))
         except InputError as error:
-            raise InputError(f"instruction {number}: {error}") from None
-    return found
-
-
-_NAMES: dict[str, type[IntEnum]] = {"target": Target, "result": Result}
-
-
-def disassemble_text(instructions: Iterable[Instruction]) -> str:
-    """One line per instruction: the opcode's name, then ``field=value``; `assemble_text` reads it back."""
-    lines = []
-    for instruction in instructions:
-        words = [instruction.opcode.name.lower()]
-        for name, value in instruction.fields.items():
-            if value:
-                known = _NAMES.get(name)
-                words.append(f"{name}={known(value).name.lower() if known else value}")
-        lines.append(" ".join(words))
-    return "\n".join(lines) + "\n"
-
-
-def assemble_text(text: str) -> list[Instruction]:
-    """Instructions from text; ``#`` begins a comment; numbers may be hexadecimal (0x...).
-
-    Raises
-    ------
-    InputError
-        With the line's number.
-    """
-    found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split("#")[0].split()
-        if not words:
-            continue
-        try:
-            if words[0].upper() not in Opcode.__members__:
-                raise InputError(
-                    f"opcode {words[0]!r} is unknown; there are {', '.join(o.name.lower() for o in Opcode)}."
-                )
-            fields = {}
-            for word in words[1:]:
-                name, _, value = word.partition("=")
-                known = _NAMES.get(name)
-                if known and value.upper() in known.__members__:
-                    fields[name] = int(known[value.upper()])
-                    continue
-                try:
-                    fields[name] = int(value, 0)
-                except ValueError:
-                    raise InputError(f"{word!r} is not of the form field=number.") from None
-            found.append(Instruction(Opcode[words[0].upper()], fields))
-        except InputError as error:
-            raise InputError(f"line {number}: {error}") from None
+            raise InputError(f"instruction {len(found)}, byte {at - HEADER_BYTES}: {error}") from None
+        at += instruction_bytes(found[-1].opcode)
+    if not found or found[-1].opcode != Opcode.HALT:
+        raise InputError("the program does not end with HALT.")
     return found

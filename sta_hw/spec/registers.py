@@ -95,7 +95,7 @@ ERROR_TEXTS = {
     Error.NONE: "none",
     Error.HEADER: "the program's header is not one of this version",
     Error.HARDWARE: "the program was made for another configuration",
-    Error.OPCODE: "illegal instruction",
+    Error.OPCODE: "illegal instruction: unknown, reserved, or a loop that is none",
     Error.ADDRESS: "an address is outside the image or not aligned to the bus; the image is not whole bursts",
     Error.READ: "the bus answered a read with an error",
     Error.WRITE: "the bus answered a write with an error",
@@ -107,8 +107,8 @@ ERROR_TEXTS = {
 REGISTERS = (
     Register("id", 0x00, "ro", "the characters STAH, 0x48415453"),
     Register("version", 0x04, "ro", "version of instruction set and registers"),
-    Register("hash_low", 0x08, "ro", "configuration hash, low half; a program names the hash it was made for"),
-    Register("hash_high", 0x0C, "ro", "configuration hash, high half"),
+    Register("hash_low", 0x08, "ro", "hash of what programs see of the configuration, low half; a program names the one it was made for"),
+    Register("hash_high", 0x0C, "ro", "the same, high half"),
     Register(
         "shape", 0x10, "ro", "capability word: the array",
         (Field("rows", 0, 9, "rows"), Field("groups", 9, 8, "groups"), Field("window", 17, 6, "window"),
@@ -143,6 +143,8 @@ REGISTERS = (
              (Field("windows", 0, 1, "window loads"), Field("weights", 1, 1, "weight values"),
               Field("results", 2, 1, "results"), Field("loads", 3, 1, "LOAD"), Field("norms", 4, 1, "NORM"),
               Field("scores", 5, 1, "scores"), Field("instructions", 6, 1, "instructions"))),
+    Register("length", 0x38, "rw", "the text's length: what limits the keys of masks that say so, and what address registers begin with",
+             (Field("length", 0, 16, "tokens"),)),
     *(Register(f"counter_{c.name}", COUNTER_BASE + 4 * i, "ro", c.text) for i, c in enumerate(COUNTERS)),
 )  # fmt: skip
 
@@ -161,7 +163,7 @@ def capabilities(config: Config) -> dict[str, int]:
     def log2(value: int) -> int:
         return value.bit_length() - 1
 
-    digest = int(config.hash, 16)
+    digest = int(config.program_hash, 16)
     return {
         "id": 0x48415453,
         "version": VERSION,
@@ -191,7 +193,7 @@ _BEHAVIOUR = """\
 - **A write acts** in the cycle before its answer, in every state alike, and byte by byte: bytes that are not strobed
   stay, and `control` acts if its lowest byte is written. Writing a register that is read only or does not exist
   changes nothing and is answered with an error (SLVERR), as is reading one that is write only.
-- **Start** takes the image's address and size and the program's address as they are; from then on they may be written
+- **Start** takes the image's address and size, the program's address and the length as they are; from then on they may be written
   for the next program, and the one that runs does not see it. Status, error and interrupt of the last program are
   cleared and the counters begin at 0. It then waits for the bus, resets the core and runs. While a program is under
   way, until `done` or `failed`, a start does nothing but set `refused`, which the next start or reset clears. A start

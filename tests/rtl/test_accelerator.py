@@ -20,14 +20,14 @@ from sta_hw.run.outcome import compare
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import (
     HEADER_BYTES,
-    INSTRUCTION_BYTES,
+    MOST_LINES,
     Error,
     Instruction,
     Opcode,
     Result,
     Target,
     assemble,
-    most_instructions,
+    instruction_bytes,
 )
 from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import PRESETS

@@ -22,7 +22,8 @@ def norm(
             "input_address": low.tile_address(source, tile),
             "wide_address": low.tile_address(wide, tile),
             "narrow_address": low.tile_address(narrow, tile),
-            "parameters_address": parameters, "width": width, "inverse": inverse,
+            "parameters_address": parameters, "width": width, "inverse": inverse & 0xFFFFFFFF,
+            "inverse_high": inverse >> 32,
         }  # fmt: skip
         low.steps.append(
             Step(

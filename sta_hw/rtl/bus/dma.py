@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
-from amaranth.lib import data, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, unsigned
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...spec.config import Config
@@ -20,7 +20,7 @@ from ..primitives.layouts import COUNT_BITS
 from ..primitives.queue import Queue
 from .axi import ADDRESS_BITS
 
-__all__ = ["ReadMaster", "WriteMaster", "run_layout"]
+__all__ = ["Kind", "ReadMaster", "WriteMaster", "row_range", "run_layout", "store_layout"]
 
 _BEATS_BITS = 20
 _WRITES_UNDER_WAY = 16
@@ -31,6 +31,24 @@ def run_layout() -> data.StructLayout:
     return data.StructLayout(
         {"address": unsigned(ADDRESS_BITS), "beats": unsigned(_BEATS_BITS), "instruction": unsigned(COUNT_BITS)}
     )
+
+
+class Kind(enum.Enum, shape=unsigned(2)):
+    """How a run's bytes belong to rows: columns of 8 bits a row, of 16, or blocks of `groups` columns row after row."""
+
+    NARROW = 0
+    WIDE = 1
+    TRANSPOSED = 2
+
+
+def row_range(config: Config) -> dict[str, Shape]:
+    """Fields that say which rows of a tile are written: how many before and after them are not."""
+    return dict.fromkeys(("rows_before", "rows_after"), unsigned(config.rows.bit_length() - 1))
+
+
+def store_layout(config: Config) -> data.StructLayout:
+    """A run to be written, and which rows of it. A column, or a block of them, begins at a multiple of its bytes."""
+    return data.StructLayout({**run_layout().members, "kind": Kind, **row_range(config)})
 
 
 class _Bursts(wiring.Component):
@@ -45,16 +63,19 @@ class _Bursts(wiring.Component):
         Size of the image in bytes, whole bursts.
     request : Out(1), grant : In(1)
         A burst of `length` beats at `address` is wanted; is issued. `final`: it is the run's last.
+    run_of : Out
+        The run's fields but address and beats.
     fault : Out(1)
         The run leaves the image or is not aligned to the bus; it is not issued.
     idle : Out(1)
     """
 
-    def __init__(self, config: Config, depth: int) -> None:
+    def __init__(self, config: Config, depth: int, layout: data.StructLayout) -> None:
         self.config = config
+        carried = {name: shape for name, shape in layout.members.items() if name not in ("address", "beats")}
         super().__init__(
             {
-                "run": In(stream.Signature(run_layout())),
+                "run": In(stream.Signature(layout)),
                 "available": In(range(depth + 1)),
                 "limit": In(ADDRESS_BITS),
                 "request": Out(1),
@@ -62,7 +83,7 @@ class _Bursts(wiring.Component):
                 "address": Out(ADDRESS_BITS),
                 "length": Out(range(config.burst + 1)),
                 "final": Out(1),
-                "instruction": Out(COUNT_BITS),
+                "run_of": Out(data.StructLayout(carried)),
                 "fault": Out(1),
                 "idle": Out(1),
             }
@@ -84,7 +105,7 @@ class _Bursts(wiring.Component):
                 m.d.sync += [
                     self.address.eq(self.run.payload.address),
                     beats.eq(self.run.payload.beats),
-                    self.instruction.eq(self.run.payload.instruction),
+                    *(self.run_of[name].eq(self.run.payload[name]) for name, _ in self.run_of.shape()),
                 ]
                 with m.If(self.run.valid & (self.run.payload.beats != 0)):
                     m.next = "LENGTH"
@@ -139,7 +160,7 @@ class _Chosen:
         self.client = Signal(len(bursts), name=f"{name}_client")
         self.address = Signal(ADDRESS_BITS, name=f"{name}_address", reset_less=True)
         self.length = Signal(range(config.burst + 1), name=f"{name}_length", reset_less=True)
-        self.instruction = Signal(COUNT_BITS, name=f"{name}_instruction", reset_less=True)
+        self.run_of = Signal(bursts[0].run_of.shape(), name=f"{name}_run_of", reset_less=True)
         self.final = Signal(name=f"{name}_final")
         with m.If(self.take):
             m.d.sync += self.valid.eq(0)
@@ -155,9 +176,29 @@ class _Chosen:
                     m.d.sync += self.client[i].eq(burst.grant)
             # At most one is granted: and and or, where a chain of conditions would take three times the logic.
             m.d.sync += self.valid.eq(requests.any())
-            for name in ("address", "length", "instruction", "final"):
-                fields = [getattr(b, name) & b.grant.replicate(len(getattr(b, name))) for b in bursts]
-                m.d.sync += getattr(self, name).eq(reduce(or_, fields))
+            for name in ("address", "length", "run_of", "final"):
+                given = [Value.cast(getattr(b, name)) for b in bursts]
+                fields = [value & b.grant.replicate(len(value)) for value, b in zip(given, bursts, strict=True)]
+                m.d.sync += Value.cast(getattr(self, name)).eq(reduce(or_, fields))
+
+
+def _period_bits(config: Config) -> int:
+    """Bits of the number of a beat within what repeats: a column of any kind, or a block of columns."""
+    return (max(2, config.groups) * config.rows // config.bus_bytes).bit_length() - 1
+
+
+def _strobes(config: Config, run: data.View, beat: Value) -> Value:
+    """Which bytes of a beat are written: those of the rows that are wanted."""
+    bits = config.rows.bit_length() - 1
+    strobes = []
+    for i in range(config.bus_bytes):
+        byte = Cat(Const(i, config.bus_bytes.bit_length() - 1), beat)
+        narrow, wide, transposed = (
+            byte[first : first + bits] for first in (0, 1, config.groups.bit_length() - 1)
+        )
+        row = Mux(run.kind == Kind.TRANSPOSED, transposed, Mux(run.kind == Kind.WIDE, wide, narrow))
+        strobes.append((row >= run.rows_before) & (row <= ~run.rows_after))
+    return Cat(*strobes)
 
 
 class ReadMaster(wiring.Component):
@@ -206,7 +247,7 @@ class ReadMaster(wiring.Component):
         received = Signal(bits, reset_less=True)
         received_for = Signal(len(self.clients))
         for i, (name, depth) in enumerate(self.clients.items()):
-            unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg, depth)
+            unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg, depth, run_layout())
             queue = m.submodules[f"{name}_queue"] = Queue(width=bits, depth=depth)
             run, beats = getattr(self, f"{name}_run"), getattr(self, f"{name}_data")
             connect(m, flipped(run), unit.run)
@@ -234,7 +275,7 @@ class ReadMaster(wiring.Component):
             issue.eq(chosen.valid & free & owners.w_rdy & ~self.stop),
             chosen.take.eq(issue),
             owners.w_en.eq(issue),
-            owners.w_data.eq(Cat(chosen.client, chosen.instruction)),
+            owners.w_data.eq(Cat(chosen.client, chosen.run_of.instruction)),
         ]
         with m.If(free):
             m.d.sync += [
@@ -260,7 +301,7 @@ class ReadMaster(wiring.Component):
                 m.d.sync += self.fault.eq(1)
                 for b in bursts:
                     with m.If(b.fault):
-                        m.d.sync += self.instruction.eq(b.instruction)
+                        m.d.sync += self.instruction.eq(b.run_of.instruction)
         return m
 
 
@@ -275,7 +316,7 @@ class WriteMaster(wiring.Component):
 
     Members
     -------
-    <name>_run : In(stream of run_layout); <name>_data : In(stream of bus words)
+    <name>_run : In(stream of store_layout); <name>_data : In(stream of bus words)
     <name>_done : Out(1)
         One cycle when all of a run is in memory.
     base, limit, stop, idle, fault, error, instruction
@@ -289,11 +330,11 @@ class WriteMaster(wiring.Component):
             "base": In(ADDRESS_BITS), "limit": In(ADDRESS_BITS), "stop": In(1), "idle": Out(1),
             "fault": Out(1), "error": Out(1), "instruction": Out(COUNT_BITS),
             "awaddr": Out(ADDRESS_BITS), "awlen": Out(8), "awvalid": Out(1), "awready": In(1),
-            "wdata": Out(bits), "wlast": Out(1), "wvalid": Out(1), "wready": In(1),
+            "wdata": Out(bits), "wstrb": Out(config.bus_bytes), "wlast": Out(1), "wvalid": Out(1), "wready": In(1),
             "bresp": In(2), "bvalid": In(1), "bready": Out(1),
         }  # fmt: skip
         for name in clients:
-            members[f"{name}_run"] = In(stream.Signature(run_layout()))
+            members[f"{name}_run"] = In(stream.Signature(store_layout(config)))
             members[f"{name}_data"] = In(stream.Signature(unsigned(bits)))
             members[f"{name}_done"] = Out(1)
         super().__init__(members)
@@ -305,7 +346,7 @@ class WriteMaster(wiring.Component):
         count = len(self.clients)
         bursts, queues = [], []
         for name, depth in self.clients.items():
-            unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg, depth)
+            unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg, depth, store_layout(cfg))
             queue = m.submodules[f"{name}_queue"] = Queue(width=bits, depth=depth)
             run, beats = getattr(self, f"{name}_run"), getattr(self, f"{name}_data")
             connect(m, flipped(run), unit.run)
@@ -336,7 +377,7 @@ class WriteMaster(wiring.Component):
             ),
             chosen.take.eq(issue),
             owners.w_en.eq(issue),
-            owners.w_data.eq(Cat(chosen.client, chosen.final, chosen.instruction)),
+            owners.w_data.eq(Cat(chosen.client, chosen.final, chosen.run_of.instruction)),
         ]
         with m.If(self.awready):
             m.d.sync += self.awvalid.eq(0)
@@ -348,7 +389,9 @@ class WriteMaster(wiring.Component):
             move.eq(sending & (~self.wvalid | self.wready)),
             *(q.r_en.eq(move & s) for s, q in zip(source, queues, strict=True)),
         ]
+        which, beat = Signal.like(chosen.run_of), Signal(_period_bits(cfg))
         with m.If(move):
+            m.d.sync += [self.wstrb.eq(_strobes(cfg, which, beat)), beat.eq(beat + 1)]
             m.d.sync += [self.wvalid.eq(1), self.wlast.eq(last), left.eq(left - 1), last.eq(left == 2)]
             for s, q in zip(source, queues, strict=True):
                 with m.If(s):
@@ -365,6 +408,8 @@ class WriteMaster(wiring.Component):
                 left.eq(chosen.length),
                 last.eq(chosen.length == 1),
                 source.eq(chosen.client),
+                which.eq(chosen.run_of),
+                beat.eq(chosen.address[cfg.bus_bytes.bit_length() - 1 :]),
             ]
 
         m.d.comb += [self.bready.eq(1), owners.r_en.eq(self.bvalid)]
@@ -382,5 +427,5 @@ class WriteMaster(wiring.Component):
                 m.d.sync += self.fault.eq(1)
                 for b in bursts:
                     with m.If(b.fault):
-                        m.d.sync += self.instruction.eq(b.instruction)
+                        m.d.sync += self.instruction.eq(b.run_of.instruction)
         return m

@@ -1,16 +1,20 @@
-"""Dispatch of instructions: each to the queues of the units that take part in it, with the counts it waits for."""
+"""Dispatch of instructions: each to the queues of the units that take part in it, with the counts it waits for.
+
+What an instruction waits for is relative: all but the last so many of a class that were issued before it. What is
+queued with it is the count of that class at which it may go.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Signal, Value, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
 
 from ...spec.config import Config
-from ...spec.isa import Opcode, layout_of
-from ..primitives.layouts import COUNT_BITS, command_layout
+from ...spec.isa import COUNTED, WAIT_BITS, WAITS, Mask, Opcode, formats
+from ..primitives.layouts import CLASS_BITS, COUNT_BITS, MOST_AGE, command_layout
 from ..primitives.queue import Queue
 from ..primitives.sequencer import order_layout
 from ..units.feeds import parameter_order_layout, window_order_layout
@@ -27,17 +31,13 @@ _QUEUE = 16
 
 def _fields(bits: Value, opcode: Opcode) -> dict[str, Value]:
     """An instruction's fields."""
-    found, at = {}, 0
-    for name, width in layout_of(opcode):
-        found[name] = bits[at : at + width]
-        at += width
-    return found
+    return {name: bits[at : at + f.width] for name, (at, f) in formats(opcode).places.items()}
 
 
 def _matrix_layout(config: Config) -> data.StructLayout:
     return data.StructLayout(
         {
-            "wait_loads": unsigned(COUNT_BITS),
+            "until_loads": unsigned(CLASS_BITS),
             "command": command_layout(config),
             "values": order_layout(4),
             "positions": order_layout(1),
@@ -50,24 +50,24 @@ def _matrix_layout(config: Config) -> data.StructLayout:
 
 def _waiting(layout: data.StructLayout, *counters: str) -> data.StructLayout:
     """A unit's order with the counts it waits for."""
-    return data.StructLayout({**{f"wait_{c}": unsigned(COUNT_BITS) for c in counters}, "order": layout})
+    return data.StructLayout({**{f"until_{c}": unsigned(CLASS_BITS) for c in counters}, "order": layout})
 
 
-def dispatch(m: Module, config: Config, fetch: Fetch, stop: Value) -> tuple[dict[str, Any], dict[str, Value], Signal]:
+def dispatch(
+    m: Module, config: Config, fetch: Fetch, length: Value, stop: Value
+) -> tuple[dict[str, Any], dict[str, Signal]]:
     """Give each instruction to the queues of the units that take part in it, unless told to `stop`.
 
     Returns
     -------
     heads : dict of streams
         The queues' ends: ``loads``, ``windows``, ``matrix``, ``results``, ``norms``.
-    accepted : dict of Values
-        How many instructions were given to each counter, and ``halting``: no more will come.
-    illegal : Signal
-        The instruction at the front is none.
+    issued : dict of Signals
+        How many instructions of each class were given.
     """
     bits = fetch.instructions.payload.bits
     number = fetch.instructions.payload.number
-    opcode = bits[:8]
+    opcode = _fields(bits, Opcode.HALT)["opcode"]
     product = _fields(bits, Opcode.PRODUCT)
     load = _fields(bits, Opcode.LOAD)
     norm = _fields(bits, Opcode.NORM)
@@ -79,8 +79,8 @@ def dispatch(m: Module, config: Config, fetch: Fetch, stop: Value) -> tuple[dict
         "loads": (_waiting(load_order_layout(), "matrix", "products", "norms"), opcode == Opcode.LOAD),
         "windows": (_waiting(window_order_layout(), "products", "norms"), multiplies),
         "matrix": (_matrix_layout(config), multiplies),
-        "results": (result_order_layout(), gives),
-        "norms": (_waiting(norm_order_layout(), "products", "norms"), opcode == Opcode.NORM),
+        "results": (result_order_layout(config), gives),
+        "norms": (_waiting(norm_order_layout(config), "products", "norms"), opcode == Opcode.NORM),
     }
     heads: dict[str, Any] = {}
     queues = {}
@@ -96,25 +96,41 @@ def dispatch(m: Module, config: Config, fetch: Fetch, stop: Value) -> tuple[dict
             queue.r_en.eq(head.ready),
         ]
         heads[name], queues[name], entries[name] = head, queue, entry
-    known = multiplies | (opcode == Opcode.LOAD) | (opcode == Opcode.NORM)
-    halt = opcode == Opcode.HALT
-    illegal = Signal()
     ready, go = Signal(), Signal()
+    # No instruction is given while one that waits at a queue's end is so old that counts could pass it by.
+    older = [
+        heads[n].valid & ((number - instruction)[:CLASS_BITS] > MOST_AGE)
+        for n in ("loads", "windows", "matrix", "norms")
+        for instruction in [(heads[n].payload if n == "matrix" else heads[n].payload.order).instruction]
+    ]
     m.d.comb += [
-        ready.eq(Cat(queues[n].w_rdy | ~used for n, (_, used) in layouts.items()).all()),
-        illegal.eq(fetch.instructions.valid & ~known & ~halt),
+        ready.eq(Cat(queues[n].w_rdy | ~used for n, (_, used) in layouts.items()).all() & ~Cat(older).any()),
         fetch.instructions.ready.eq(go),
     ]
     # Looked at in one cycle, given in the next: what was free stays free.
-    m.d.sync += go.eq(fetch.instructions.valid & known & ready & ~stop & ~go)
+    m.d.sync += go.eq(fetch.instructions.valid & ready & ~stop & ~go)
     m.d.comb += [queues[n].w_en.eq(go & used) for n, (_, used) in layouts.items()]
 
+    issued = {name: Signal(CLASS_BITS, name=f"issued_{name}") for name in WAITS}
+    until = {}
+    for name, count in issued.items():
+        event = Cat(opcode == o for o in COUNTED[name]).any() & (~product["unfinished"] if name == "products" else 1)
+        m.d.sync += count.eq(count + (go & event))
+        wait = load[f"wait_{name}"]  # the same bits in all
+        distance = Cat(wait, wait == 0)
+        assert len(distance) == WAIT_BITS + 1
+        until[name] = Signal(CLASS_BITS, name=f"until_{name}")
+        m.d.comb += until[name].eq(count + 1 - distance)
+    for name, waited in (
+        ("loads", ("matrix", "products", "norms")), ("windows", ("products", "norms")), ("matrix", ("loads",)),
+        ("norms", ("products", "norms")),
+    ):  # fmt: skip
+        m.d.comb += [entries[name][f"until_{c}"].eq(until[c]) for c in waited]
+
     entry = entries["loads"]
-    m.d.comb += [entry[f"wait_{c}"].eq(load[f"wait_{c}"]) for c in ("matrix", "products", "norms")]
     m.d.comb += [entry.order[f].eq(load[f]) for f in ("target", "destination", "address", "beats", "rows", "stride")]
     m.d.comb += entry.order.instruction.eq(number)
     entry = entries["windows"]
-    m.d.comb += [entry[f"wait_{c}"].eq(product[f"wait_{c}"]) for c in ("products", "norms")]
     m.d.comb += [
         entry.order.probabilities.eq(is_context),
         entry.order.address.eq(product["window_address"]),
@@ -124,7 +140,6 @@ def dispatch(m: Module, config: Config, fetch: Fetch, stop: Value) -> tuple[dict
     entry = entries["matrix"]
     command = entry.command
     m.d.comb += [
-        entry.wait_loads.eq(product["wait_loads"]),
         *(command[f].eq(product[f]) for f in ("n", "m_log2", "depth", "columns", "passes")),
         command.encoding.as_value().eq(product["encoding"]),
         *(command[f].eq(product[f]) for f in ("continues", "unfinished")),
@@ -153,8 +168,10 @@ def dispatch(m: Module, config: Config, fetch: Fetch, stop: Value) -> tuple[dict
         entry.columns.eq(product["columns"]),
         entry.address.eq(product["result_address"]),
         entry.residual_address.eq(product["residual_address"]),
+        *(entry[f].eq(product[f]) for f in ("rows_before", "rows_after")),
         entry.block.depth.eq(product["columns"] >> (config.groups.bit_length() - 1)),
-        entry.block.keys.eq(product["keys"]),
+        entry.block.keys.eq(Mux(product["mask"] == Mask.LENGTH, length, product["keys"])),
+        entry.block.start.eq(product["key_start"]),
         entry.block.first.eq(product["row_first"]),
         entry.block.last.eq(product["row_last"]),
         entry.block.gain.eq(product["gain"]),
@@ -162,24 +179,14 @@ def dispatch(m: Module, config: Config, fetch: Fetch, stop: Value) -> tuple[dict
         entry.instruction.eq(number),
     ]
     entry = entries["norms"]
-    m.d.comb += [entry[f"wait_{c}"].eq(norm[f"wait_{c}"]) for c in ("products", "norms")]
     m.d.comb += [
         *(
             entry.order[f].eq(norm[f])
-            for f in ("input_address", "wide_address", "narrow_address", "parameters_address", "width", "inverse")
-        ),
+            for f in ("input_address", "wide_address", "narrow_address", "parameters_address", "width",
+                      "rows_before", "rows_after")
+        ),  # fmt: skip
+        entry.order.inverse.eq(Cat(norm["inverse"], norm["inverse_high"])),
         entry.order.instruction.eq(number),
     ]
 
-    accepted = {}
-    for name, event in (
-        ("loads", opcode == Opcode.LOAD),
-        ("matrix", multiplies),
-        ("products", gives),
-        ("norms", opcode == Opcode.NORM),
-    ):
-        count = Signal(COUNT_BITS, name=f"dispatched_{name}")
-        m.d.sync += count.eq(count + (go & event))
-        accepted[name] = count
-    halting = fetch.ended | (fetch.instructions.valid & halt)
-    return heads, {**accepted, "halting": halting}, illegal
+    return heads, issued

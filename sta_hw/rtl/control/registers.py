@@ -12,7 +12,7 @@ from ...spec.config import Config
 from ...spec.isa import Error
 from ...spec.registers import COUNTER_BASE, COUNTERS, REGISTERS, capabilities
 from ..bus.axi import LITE_ADDRESS_BITS, RESPONSE_OKAY, SLAVE_ERROR, lite_ports
-from ..primitives.layouts import COUNT_BITS
+from ..primitives.layouts import COUNT_BITS, LENGTH_BITS
 from .controller import Controller
 from .counters import Counters
 
@@ -31,7 +31,7 @@ class Registers(wiring.Component):
     irq : Out(1)
     busy, last_failed : Out(1)
         As in the status register.
-    image_address, image_size, program_address : Out(32)
+    image_address, image_size, program_address : Out(32); length : Out(16)
         Of the job under way: what the registers held when it was started. The image's are whole bursts.
     core_start, core_stop, core_reset : Out(1); core_idle, core_finished, core_failed : In(1)
         As in `Controller`.
@@ -51,6 +51,7 @@ class Registers(wiring.Component):
             | {
                 "irq": Out(1), "busy": Out(1), "last_failed": Out(1),
                 "image_address": Out(32), "image_size": Out(32), "program_address": Out(32),
+                "length": Out(LENGTH_BITS),
                 "core_start": Out(1), "core_stop": Out(1), "core_reset": Out(1),
                 "core_idle": In(1), "core_finished": In(1), "core_failed": In(1),
                 "error": In(8), "instruction": In(COUNT_BITS),
@@ -75,6 +76,7 @@ class Registers(wiring.Component):
         values["error_instruction"] = instruction
         values["stalled"] = self.stalled
         writable = {n: Signal(32, name=n) for n in ("image_address", "image_size", "program_address")}
+        writable["length"] = Signal(LENGTH_BITS, name="written_length")
         values |= writable
         m.d.comb += controller.sound.eq(self._place(m, writable, controller.accepted))
         m.submodules.counters = counters = Counters(count=len(COUNTERS))
@@ -169,15 +171,17 @@ class Registers(wiring.Component):
         low = (self.config.burst * self.config.bus_bytes).bit_length() - 1
         kept = {n: Signal(32 - low, name=f"{n}_kept") for n in ("image_address", "image_size")}
         program = Signal(32, name="program_address_kept")
+        length = Signal(LENGTH_BITS, name="length_kept")
         aligned = Signal()
         with m.If(accepted):
             m.d.sync += [
                 *(k.eq(written[n][low:]) for n, k in kept.items()),
                 program.eq(written["program_address"]),
+                length.eq(written["length"]),
                 aligned.eq(~Cat(written[n][:low] for n in kept).any()),
             ]
         m.d.comb += [getattr(self, n).eq(Cat(Const(0, low), k)) for n, k in kept.items()]
-        m.d.comb += self.program_address.eq(program)
+        m.d.comb += [self.program_address.eq(program), self.length.eq(length)]
         # It may reach to the end of the address space, and no further.
         end = Signal(33 - low)
         m.d.comb += end.eq(kept["image_address"] + kept["image_size"])

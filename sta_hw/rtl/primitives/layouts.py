@@ -11,8 +11,11 @@ from amaranth.lib import data, enum
 from ...spec.config import Config
 
 __all__ = [
+    "CLASS_BITS",
     "COUNT_BITS",
     "GROWTH_BITS",
+    "LENGTH_BITS",
+    "MOST_AGE",
     "Encoding",
     "Fault",
     "beat_layout",
@@ -29,7 +32,13 @@ __all__ = [
 
 
 COUNT_BITS = 20
-"""Bits of instruction numbers and of counts of finished work."""
+"""Bits of instruction numbers: they count modulo 2^20."""
+CLASS_BITS = 8
+"""Bits of the counts of instructions issued and finished, modulo 2^8: no more than 62 of a class are under way, and what
+waits is at most `MOST_AGE` instructions old, so that a difference of two counts lies between -63 and 126."""
+MOST_AGE = 63
+LENGTH_BITS = 16
+"""Bits of register LENGTH."""
 GROWTH_BITS = 5
 """Bits of a row's rescaling shift: 31 places leave nothing of a sum but its sign."""
 

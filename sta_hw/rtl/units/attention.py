@@ -32,11 +32,11 @@ _PIPELINE = 6
 
 
 def block_layout() -> data.StructLayout:
-    """A block of keys: window depth (the block has ``groups * depth`` keys), how many of them are valid,
-    whether it is the row's first and last, the gain of the reciprocal (0 to 7), and whether its scores are coarse."""
+    """A block of keys: window depth (the block has ``groups * depth`` keys), the number of its first key, below which
+    number (and from 0 on) keys are valid, whether it is the row's first and last, the gain of the reciprocal (0 to 7), and whether its scores are coarse."""
     return data.StructLayout(
         {
-            "depth": unsigned(6), "keys": unsigned(16), "first": unsigned(1), "last": unsigned(1), "gain": unsigned(3),
+            "depth": unsigned(6), "start": signed(16), "keys": unsigned(16), "first": unsigned(1), "last": unsigned(1), "gain": unsigned(3),
             "coarse": unsigned(1),
         }
     )  # fmt: skip
@@ -118,14 +118,16 @@ class AttentionSoftmax(wiring.Component):
         end_1, end_2 = Signal(), Signal()
         m.d.comb += self.block.ready.eq(~active & ~end_1 & ~end_2 & ~self._pending)
         key = Signal(17)
-        group = Signal(16)
+        group_key = Signal(17)  # the number of the group's first key
+        group = Signal(range(cfg.groups))
         position = Signal(6)
         part = Signal(range(parts))
         with m.If(self.block.valid & self.block.ready):
             m.d.sync += [
                 block.eq(self.block.payload),
                 active.eq(1),
-                key.eq(0), group.eq(0), position.eq(0), part.eq(0),
+                key.eq(self.block.payload.start), group_key.eq(self.block.payload.start),
+                group.eq(0), position.eq(0), part.eq(0),
             ]  # fmt: skip
 
         # Words of `lanes` rows: whole scores beside a mask bit that is the same for all of a key.
@@ -175,7 +177,8 @@ class AttentionSoftmax(wiring.Component):
             with m.If(part_end):
                 m.d.sync += [part.eq(0), position.eq(position + 1), key.eq(key + cfg.groups)]
                 with m.If(position_end):
-                    m.d.sync += [position.eq(0), group.eq(group + 1), key.eq(group + 1)]
+                    m.d.sync += [position.eq(0), group.eq(group + 1), group_key.eq(group_key + 1),
+                                 key.eq(group_key + 1)]  # fmt: skip
             with m.If(end):
                 m.d.sync += [active.eq(0), self._block.eq(block)]
         # A block's maxima are complete two cycles after its last score.

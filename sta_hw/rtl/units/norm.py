@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from ...spec.config import Config
 from ..bus.axi import ADDRESS_BITS
-from ..bus.dma import run_layout
+from ..bus.dma import Kind, row_range, run_layout, store_layout
 from ..primitives.arithmetic import at_limit, ring_shift, saturated
 from ..primitives.layouts import COUNT_BITS
 from ..primitives.multiplier import Multiplier
@@ -27,8 +27,8 @@ _QUEUE_DEPTH = 16
 _LATENCY = 9 + 3 * Multiplier.latency
 
 
-def norm_order_layout() -> data.StructLayout:
-    """One row tile: addresses, columns, and ``round(2**33 / columns)``."""
+def norm_order_layout(config: Config) -> data.StructLayout:
+    """One row tile: addresses, columns, ``round(2**33 / columns)``, and which rows are stored."""
     return data.StructLayout(
         {
             "input_address": unsigned(ADDRESS_BITS),
@@ -37,6 +37,7 @@ def norm_order_layout() -> data.StructLayout:
             "parameters_address": unsigned(ADDRESS_BITS),
             "width": unsigned(WIDTH_BITS),
             "inverse": unsigned(INVERSE_BITS),
+            **row_range(config),
             "instruction": unsigned(COUNT_BITS),
         }
     )
@@ -57,7 +58,7 @@ class Norm(wiring.Component):
     Members
     -------
     order : In(stream of norm_order_layout)
-    input_run, parameters_run, wide_run, narrow_run : Out(streams of run_layout)
+    input_run, parameters_run : Out(streams of run_layout); wide_run, narrow_run : Out(streams of store_layout)
     input, parameters : In(streams of bus words); wide, narrow : Out(streams of bus words)
     wide_done, narrow_done : In(1)
         A run is in memory.
@@ -70,14 +71,14 @@ class Norm(wiring.Component):
     def __init__(self, config: Config) -> None:
         self.config = config
         word = stream.Signature(unsigned(8 * config.bus_bytes))
-        run = stream.Signature(run_layout())
+        run, store = stream.Signature(run_layout()), stream.Signature(store_layout(config))
         super().__init__(
             {
-                "order": In(stream.Signature(norm_order_layout())),
+                "order": In(stream.Signature(norm_order_layout(config))),
                 "input_run": Out(run), "input": In(word),
                 "parameters_run": Out(run), "parameters": In(word),
-                "wide_run": Out(run), "wide": Out(word), "wide_done": In(1),
-                "narrow_run": Out(run), "narrow": Out(word), "narrow_done": In(1),
+                "wide_run": Out(store), "wide": Out(word), "wide_done": In(1),
+                "narrow_run": Out(store), "narrow": Out(word), "narrow_done": In(1),
                 "done": Out(1), "busy": Out(1), "saturated": Out(1),
             }
         )  # fmt: skip
@@ -87,8 +88,8 @@ class Norm(wiring.Component):
         m = Module()
         lanes = cfg.lanes // 2
         slots = cfg.rows // lanes
-        first = Signal(norm_order_layout(), name="first_order", reset_less=True)  # the tile whose sums are taken
-        order = Signal(norm_order_layout(), reset_less=True)  # the tile that is normalized
+        first = Signal(norm_order_layout(cfg), name="first_order", reset_less=True)  # the tile whose sums are taken
+        order = Signal(norm_order_layout(cfg), reset_less=True)  # the tile that is normalized
         first_beats = first.width * slots  # 16-bit elements, `lanes` to a bus word
         beats = order.width * slots
         kept = Signal()
@@ -114,6 +115,8 @@ class Norm(wiring.Component):
             with m.If(run.ready):
                 m.d.sync += flag.eq(0)
             wanted[name] = flag
+        m.d.comb += [getattr(run.payload, f).eq(order[f]) for run in (self.wide_run, self.narrow_run) for f in row_range(cfg)]
+        m.d.comb += [self.wide_run.payload.kind.eq(Kind.WIDE), self.narrow_run.payload.kind.eq(Kind.NARROW)]
 
         # A tile that fits waits on chip between the passes, while the sums of the next one are taken.
         tile = m.submodules.tile = Queue(width=8 * cfg.bus_bytes, depth=cfg.norm_columns * slots)

@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 from ...spec.config import Config
 from ...spec.isa import Result
 from ..bus.axi import ADDRESS_BITS
-from ..bus.dma import run_layout
+from ..bus.dma import row_range, run_layout, store_layout
 from ..primitives.arithmetic import at_limit, saturated
 from ..primitives.layouts import COUNT_BITS, result_layout
 from ..primitives.multiplier import Multiplier
@@ -28,7 +28,7 @@ _QUEUE_DEPTH = 16
 _LATENCY = 5 + Multiplier.latency
 
 
-def result_order_layout() -> data.StructLayout:
+def result_order_layout(config: Config) -> data.StructLayout:
     """What to do with one product's results."""
     return data.StructLayout(
         {
@@ -38,6 +38,7 @@ def result_order_layout() -> data.StructLayout:
             "columns": unsigned(16),
             "address": unsigned(ADDRESS_BITS),
             "residual_address": unsigned(ADDRESS_BITS),
+            **row_range(config),
             "block": block_layout(),
             "instruction": unsigned(COUNT_BITS),
         }
@@ -76,7 +77,7 @@ class ResultPath(wiring.Component):
         word = stream.Signature(unsigned(8 * config.bus_bytes))
         super().__init__(
             {
-                "order": In(stream.Signature(result_order_layout())),
+                "order": In(stream.Signature(result_order_layout(config))),
                 "results": In(stream.Signature(result_layout(config))),
                 "seconds": In(stream.Signature(unsigned(16))),
                 "table_enable": In(1),
@@ -84,7 +85,7 @@ class ResultPath(wiring.Component):
                 "table_data": In(16),
                 "residual_run": Out(stream.Signature(run_layout())),
                 "residual": In(word),
-                "store_run": Out(stream.Signature(run_layout())),
+                "store_run": Out(stream.Signature(store_layout(config))),
                 "store": Out(word),
                 "stored": In(1),
                 "block": Out(stream.Signature(block_layout())),
@@ -98,7 +99,7 @@ class ResultPath(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
-        order = Signal(result_order_layout(), reset_less=True)
+        order = Signal(result_order_layout(cfg), reset_less=True)
         active = Signal()
         residual_wanted = Signal()
         store_wanted = Signal()
@@ -130,6 +131,8 @@ class ResultPath(wiring.Component):
             self.store_run.payload.address.eq(order.address),
             self.store_run.payload.beats.eq((order.columns * words_per_column) << wide),
             self.store_run.payload.instruction.eq(order.instruction),
+            *(self.store_run.payload[f].eq(order[f]) for f in row_range(cfg)),
+            self.store_run.payload.kind.eq(Cat(wide, transpose)),
             self.store_run.valid.eq(store_wanted),
             self.residual_run.payload.address.eq(order.residual_address),
             self.residual_run.payload.beats.eq((order.columns * words_per_column) << 1),

@@ -1,0 +1,218 @@
+"""Reference of the fetch unit: a program's bytes become the instructions that the units see, one after the other.
+
+Written by hand from docs/isa.md, bit by bit: nothing here is taken from the tables that the assembler and the RTL
+are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..spec.config import Config
+from ..errors import CheckError, InputError
+
+__all__ = ["Fetched", "IllegalError", "fetched"]
+
+_HALT, _LOAD, _PRODUCT, _SCORES, _CONTEXT, _NORM, _SET, _LOOP, _NEXT = range(1, 10)
+_SIZES = {_HALT: 1, _LOAD: 3, _PRODUCT: 8, _SCORES: 8, _CONTEXT: 8, _NORM: 5, _SET: 1, _LOOP: 1, _NEXT: 1}
+_ALL32 = (1 << 32) - 1
+_IDLE = 1 << 20
+"""SETs, LOOPs and NEXTs without an instruction between them, after which a program counts as stuck."""
+
+
+class IllegalError(Exception):
+    """An instruction that hardware refuses.
+
+    Parameters
+    ----------
+    number : int
+        Of the instruction, as register ERROR_INSTRUCTION counts.
+    """
+
+    def __init__(self, number: int, problem: str) -> None:
+        self.number = number
+        super().__init__(problem)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An instruction for a unit: its opcode's number, its number, and its fields by name."""
+
+    opcode: int
+    number: int
+    fields: dict[str, int]
+
+    def __getitem__(self, name: str) -> int:
+        return self.fields[name]
+
+
+def _signed16(value: int) -> int:
+    return value - (1 << 16) if value >> 15 else value
+
+
+def _load(w: list[int]) -> dict[str, int]:
+    return {
+        "address": w[0] & _ALL32,
+        "rows": w[1] & 0xFFFF, "destination": w[1] >> 16 & 0xFFFF,
+        "beats": w[1] >> 36 & 0xFFFFF, "target": w[1] >> 56 & 15,
+        "stride": w[2] & _ALL32,
+        "reserved": w[1] >> 60 | w[2] >> 36,
+    }  # fmt: skip
+
+
+def _product(w: list[int]) -> dict[str, int]:
+    return {
+        "window_address": w[0] & _ALL32,
+        "result_address": w[1] & _ALL32,
+        "window_beats": w[1] >> 36 & 0xFFFFF, "result": w[1] >> 56 & 15, "continues": w[1] >> 60 & 1,
+        "unfinished": w[1] >> 61 & 1, "wide": w[1] >> 62 & 1, "parameters_step": w[1] >> 63,
+        "residual_address": w[2] & _ALL32,
+        "rows_before": w[2] >> 36 & 0xFF, "rows_after": w[2] >> 44 & 0xFF, "row_first": w[2] >> 52 & 1,
+        "row_last": w[2] >> 53 & 1, "gain": w[2] >> 54 & 7, "coarse": w[2] >> 57 & 1, "mask": w[2] >> 58 & 3,
+        "count0": w[3] & 0xFFFF, "values_base": w[3] >> 16 & 0xFFFF, "stride0": w[3] >> 36 & 0xFFFF,
+        "count3": w[3] >> 52,
+        "positions_count": w[4] & 0xFFFF, "positions_base": w[4] >> 16 & 0xFFFF, "stride1": w[4] >> 36 & 0xFFFF,
+        "count1": w[4] >> 52,
+        "columns": w[5] & 0xFFFF, "parameters_base": w[5] >> 16 & 0xFFFF, "stride2": w[5] >> 36 & 0xFFFF,
+        "count2": w[5] >> 52,
+        "keys": w[6] & 0xFFFF, "key_start": _signed16(w[6] >> 16 & 0xFFFF), "stride3": w[6] >> 36 & 0xFFFF,
+        "passes": w[7] & 0xFFFF, "n": w[7] >> 16 & 63, "m_log2": w[7] >> 22 & 7, "depth": w[7] >> 25 & 63,
+        "encoding": w[7] >> 36 & 3,
+        "reserved": w[2] >> 60 | w[6] >> 52 | w[7] >> 38,
+    }  # fmt: skip
+
+
+def _norm(w: list[int]) -> dict[str, int]:
+    return {
+        "input_address": w[0] & _ALL32,
+        "wide_address": w[1] & _ALL32,
+        "width": w[1] >> 36 & 0x3FFF,
+        "narrow_address": w[2] & _ALL32,
+        "rows_before": w[2] >> 36 & 0xFF, "rows_after": w[2] >> 44 & 0xFF,
+        "parameters_address": w[3] & _ALL32,
+        "inverse": (w[1] >> 50 & 1) << 32 | w[4] & _ALL32,
+        "reserved": w[1] >> 51 | w[2] >> 52 | w[3] >> 36 | w[4] >> 36,
+    }  # fmt: skip
+
+
+_STRAY = {_HALT: 40, _SET: 44, _LOOP: 40, _NEXT: 40}
+"""From which bit on nothing may be set."""
+_FIELDS = {_LOAD: _load, _PRODUCT: _product, _SCORES: _product, _CONTEXT: _product, _NORM: _norm}
+
+
+def _refused(opcode: int, fields: dict[str, int]) -> str:
+    """Why hardware refuses an instruction; empty if it takes it."""
+    if fields["reserved"]:
+        return "bits are set that are reserved"
+    if opcode == _LOAD and fields["target"] > 3:
+        return f"target {fields['target']} is unknown"
+    if opcode in (_PRODUCT, _SCORES, _CONTEXT) and (fields["result"] > 4 or fields["mask"] > 1):
+        return f"result {fields['result']} or mask {fields['mask']} is unknown"
+    return ""
+
+
+def _words(image: NDArray[np.uint8], at: int, config: Config) -> list[int]:
+    """The words behind a program's header.
+
+    Raises
+    ------
+    InputError
+        If the header is not one, or the program is for other hardware or reaches beyond the image.
+    """
+    header = image[at : at + 64].tobytes()
+    if len(header) < 64 or header[:8] != b"STAH\3\0\0\0":
+        raise InputError("not a program of version 3.")
+    lines = int.from_bytes(header[8:12], "little")
+    if lines >> 17:
+        raise InputError(f"a program of {lines} lines of 64 bytes is longer than hardware takes, 131,071.")
+    found = int.from_bytes(header[16:24], "little")
+    if found != int(config.program_hash, 16):
+        raise InputError(f"the program is for hardware {found:016x}, this is {config.program_hash}; compile it again.")
+    body = image[at + 64 : at + 64 + 64 * lines]
+    if len(body) < 64 * lines:
+        raise InputError(f"the program ends before its {lines} lines of 64 bytes.")
+    return body.copy().view("<u8").tolist()
+
+
+def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0) -> Iterator[Fetched]:
+    """The instructions for the units, in order, up to HALT.
+
+    Parameters
+    ----------
+    image : uint8 array
+    at : int
+        Where the program begins.
+    length : int
+        Register LENGTH.
+
+    Raises
+    ------
+    InputError
+        If the header is not one, or the program is for other hardware.
+    IllegalError
+        At an instruction that hardware refuses.
+    CheckError
+        If loops run on and on without any.
+    """
+    words = _words(image, at, config)
+    registers = [0] * 14 + [(length + config.rows - 1) // config.rows, length]
+    begins: list[int] = []  # the first word of each loop around
+    left: list[int] = []
+    place = number = idle = 0
+    while True:
+        if begins and place // 8 - begins[0] // 8 > 63:
+            raise IllegalError(number, "the outermost loop touches more than 64 lines")
+        if place >= len(words):
+            raise IllegalError(number, "the program ends without HALT")
+        first = words[place]
+        opcode = first >> 36 & 15
+        size = _SIZES.get(opcode, 0)
+        if not size:
+            raise IllegalError(number, f"opcode {opcode} is unknown")
+        if begins and (place + size - 1) // 8 - begins[0] // 8 > 63:
+            raise IllegalError(number, "the outermost loop touches more than 64 lines")
+        if place + size > len(words):
+            raise IllegalError(number, "the program ends within an instruction")
+        found = []
+        for word in words[place : place + size]:
+            register = word >> 32 & 15
+            found.append(word >> 32 << 32 | (word + registers[register]) & _ALL32)
+        place += size
+        idle += 1
+        if idle > _IDLE:
+            raise CheckError(f"{_IDLE:,} SETs, LOOPs and NEXTs without an instruction for a unit: hardware gives up.")
+        if opcode in _STRAY and first >> _STRAY[opcode]:
+            raise IllegalError(number, "bits are set that are reserved")
+        if opcode == _HALT:
+            if begins:
+                raise IllegalError(number, "HALT in a loop")
+            return
+        if opcode == _SET:
+            if not first >> 40 & 15:
+                raise IllegalError(number, "register 0 cannot be set")
+            registers[first >> 40 & 15] = found[0] & _ALL32
+        elif opcode == _LOOP:
+            count = found[0] & 0xFFFF
+            if not count or len(begins) == 8:
+                raise IllegalError(number, "a loop of no turns, or in 8 others")
+            begins.append(place)
+            left.append(count)
+        elif opcode == _NEXT:
+            if not begins:
+                raise IllegalError(number, "NEXT without LOOP")
+            left[-1] -= 1
+            if left[-1]:
+                place = begins[-1]
+            else:
+                begins.pop()
+                left.pop()
+        else:
+            fields = _FIELDS[opcode](found)
+            if problem := _refused(opcode, fields):
+                raise IllegalError(number, problem)
+            yield Fetched(opcode, number, fields)
+            number, idle = number + 1, 0
