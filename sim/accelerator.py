@@ -16,7 +16,7 @@ from sta_hw.errors import CheckError, InputError, ToolError
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Error
 from sta_hw.spec.presets import preset
-from sta_hw.spec.registers import COUNTERS, register
+from sta_hw.spec.registers import COMPLETIONS, COUNTERS, register
 
 from .native import BLOCK_MEMORY, PRIMITIVES, compile_library
 from .verilog import module_verilog
@@ -26,7 +26,7 @@ __all__ = ["MEMORY_BYTES", "AcceleratorModel", "MemoryModel", "ProgramRun", "Rec
 _FORMATS = ("", "fst", "vcd")
 _EVENT_BITS = len(COUNTERS) - 1
 _SLICE = 200_000
-_COMPLETED = {"loads": 0, "matrix": 1, "scores": 2, "stores": 3, "norms": 4}
+_COMPLETED = {name: at for name, (at, _) in COMPLETIONS.places.items()}
 """Completion pulses, and the bit of each."""
 
 
@@ -264,6 +264,7 @@ class AcceleratorModel:
         memory: MemoryModel | None = None,
         base: int = 0x8000_0000,
         limit: int | None = None,
+        length: int = 0,
     ) -> NDArray[np.uint8]:
         """Start a program, interrupt enabled, and return at once with the copy of `image` it works on; as `run`."""
         memory = memory or MemoryModel()
@@ -279,6 +280,7 @@ class AcceleratorModel:
         self.write("image_address", base)
         self.write("image_size", len(data) if limit is None else limit)
         self.write("program_address", program_address)
+        self.write("length", length)
         self.write("control", 0b101)
         return data
 
@@ -305,6 +307,7 @@ class AcceleratorModel:
         memory: MemoryModel | None = None,
         base: int = 0x8000_0000,
         limit: int | None = None,
+        length: int = 0,
         period: int = 1024,
         most: int = 2_000_000_000,
         patience: int = 3_000_000,

@@ -24,7 +24,7 @@ struct Write {
 // The offered address, word, strobes and read address are those on the bus.
 struct Outputs {
     uint32_t flags;
-    uint32_t read_data, image_address, image_size, program_address;
+    uint32_t read_data, image_address, image_size, program_address, length;
     uint32_t write_address, write_data, write_strobes, read_address;
 };
 
@@ -96,7 +96,7 @@ void control_run(
                 uint32_t(m.last_failed) << 11 | uint32_t(m.core_start) << 12 | uint32_t(m.core_stop) << 13 |
                 uint32_t(m.core_reset) << 14 | uint32_t(m.running) << 15 | uint32_t(m.s_axi_awvalid) << 16 |
                 uint32_t(m.s_axi_wvalid) << 17 | uint32_t(m.s_axi_arvalid) << 18,
-            m.s_axi_rdata, m.image_address, m.image_size, m.program_address,
+            m.s_axi_rdata, m.image_address, m.image_size, m.program_address, m.length,
             m.s_axi_awaddr, m.s_axi_wdata, m.s_axi_wstrb, m.s_axi_araddr,
         };
         m.clk = 1;

@@ -28,8 +28,8 @@ from .native import compile_library
 __all__ = ["ControlRun", "control_library", "run_control"]
 
 _INPUTS = ("flags", "read_address", "error", "instruction", "stalled", "events")
-_OUTPUTS = ("flags", "read_data", "image_address", "image_size", "program_address", "write_address", "write_data",
-            "write_strobes", "read_address")  # fmt: skip
+_OUTPUTS = ("flags", "read_data", "image_address", "image_size", "program_address", "length", "write_address",
+            "write_data", "write_strobes", "read_address")  # fmt: skip
 _SLICE = 100_000
 _REGIME = 128
 """Cycles for which the stimuli's rates stay."""
@@ -73,11 +73,11 @@ def _writes(rng: np.random.Generator, config: Config, enabled: bool) -> NDArray[
     """Register writes, shape (writes, 3): address, word, strobes. Any word may come to any register, or to none."""
     count = _WRITES
     block = config.burst * config.bus_bytes
-    places = [register(n).offset for n in ("image_address", "image_size", "program_address")]
+    places = [register(n).offset for n in ("image_address", "image_size", "program_address", "length")]
     control, clear = register("control").offset, register("interrupt_clear").offset
     address = rng.choice(
         [control, clear, *places, register("status").offset], count,
-        p=[0.7, 0.1, 0.06, 0.06, 0.06, 0.02])  # fmt: skip
+        p=[0.7, 0.1, 0.05, 0.05, 0.05, 0.03, 0.02])  # fmt: skip
     address = np.where(rng.random(count) < 0.02, rng.integers(0, 1 << 12, count), address)
     # To `control` most are starts, and few a reset; as places, most are sound.
     commands, shares = zip((1, 0.3), (5, 0.4), (4, 0.1), (0, 0.08), (2, 0.05), (6, 0.05), (7, 0.02), strict=True)
@@ -108,7 +108,7 @@ def _stimuli(rng: np.random.Generator, count: int) -> NDArray[np.uint32]:
     readable = [register("status").offset, *(r.offset for r in REGISTERS)]
     anything = rng.random(count) < 0.1
     column["read_address"][:] = np.where(anything, rng.integers(0, 1 << 12, count), rng.choice(readable, count))
-    for name, bits in (("error", 8), ("instruction", 20), ("stalled", 7), ("events", len(COUNTERS) - 1)):
+    for name, bits in (("error", 8), ("instruction", 16), ("stalled", 7), ("events", len(COUNTERS) - 1)):
         column[name][:] = rng.integers(0, 1 << bits, count)
     return inputs
 
@@ -185,17 +185,17 @@ def _follow(
             out >> 7 & 3 if read_valid else None,
             None if expected.read_data is None else found[1],
             bool(out >> 9 & 1), bool(out >> 10 & 1), bool(out >> 11 & 1), bool(out >> 12 & 1), bool(out >> 13 & 1),
-            bool(out >> 14 & 1), bool(out >> 15 & 1), (found[2], found[3], found[4]),
+            bool(out >> 14 & 1), bool(out >> 15 & 1), (found[2], found[3], found[4], found[5]),
         )  # fmt: skip
         if seen != expected:
             wrong = [f"{n} is {getattr(seen, n)}, in the model {getattr(expected, n)}" for n in Seen._fields
                      if getattr(seen, n) != getattr(expected, n)]  # fmt: skip
             raise CheckError(f"cycle {before + cycle}, {model.phase}: {'; '.join(wrong)}")
         if model.step(
-            address=found[5] if out & 0x10001 == 0x10001 else None,
-            word=(found[6], found[7]) if out & 0x20002 == 0x20002 else None,
+            address=found[6] if out & 0x10001 == 0x10001 else None,
+            word=(found[7], found[8]) if out & 0x20002 == 0x20002 else None,
             write_ready=bool(flags & 8),
-            read_address=found[8] if out & 0x40020 == 0x40020 else None,
+            read_address=found[9] if out & 0x40020 == 0x40020 else None,
             read_ready=bool(flags & 16),
             idle=bool(flags & 1),
             finished=bool(flags & 2),

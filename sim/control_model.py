@@ -13,14 +13,15 @@ from typing import NamedTuple
 __all__ = ["ControlModel", "Seen"]
 
 _CONTROL, _STATUS, _ERROR_INSTRUCTION, _CLEAR, _STALLED = 0x18, 0x1C, 0x20, 0x24, 0x34
-_PLACES = (0x28, 0x2C, 0x30)  # image address, image size, program address
+_PLACES = (0x28, 0x2C, 0x30, 0x38)  # image address, image size, program address, length
+_LENGTH_BITS = 16
 _COUNTERS = 0x80
 _OKAY, _ERROR = 0, 2
 _ADDRESS = 4  # the error code
 
 
 class Seen(NamedTuple):
-    """What is to be seen outside in one cycle; `read_data` is None for a counter, `job` its three registers."""
+    """What is to be seen outside in one cycle; `read_data` is None for a counter, `job` its four registers."""
 
     address_ready: bool
     word_ready: bool
@@ -35,7 +36,7 @@ class Seen(NamedTuple):
     core_stop: bool
     core_reset: bool
     running: bool
-    job: tuple[int, int, int]
+    job: tuple[int, int, int, int]
 
 
 @dataclass
@@ -74,8 +75,8 @@ class ControlModel:
     refused: bool = False
     error: int = 0
     instruction: int = 0
-    places: list[int] = field(default_factory=lambda: [0, 0, 0])
-    job: tuple[int, int, int] = (0, 0, 0)
+    places: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    job: tuple[int, int, int, int] = (0, 0, 0, 0)
     write_answer: int | None = None
     address: int | None = None
     word: tuple[int, int] | None = None
@@ -105,11 +106,11 @@ class ControlModel:
             self.phase == "resetting",
             self.phase == "running",
             # Of the image only whole bursts come out; a job whose image has others is not begun.
-            (self.job[0] // size * size, self.job[1] // size * size, self.job[2]),
+            (self.job[0] // size * size, self.job[1] // size * size, *self.job[2:]),
         )
 
     def _sound(self) -> bool:
-        base, size, _ = self.job
+        base, size, *_ = self.job
         return base % self.longest_burst == 0 and size % self.longest_burst == 0 and base + size <= 1 << 32
 
     def step(
@@ -156,6 +157,7 @@ class ControlModel:
                         mask = 0xFF << 8 * byte
                         old = self.places[_PLACES.index(offset)]
                         self.places[_PLACES.index(offset)] = old & ~mask | data & mask
+                self.places[3] &= (1 << _LENGTH_BITS) - 1
                 if self.job_under_way:
                     self.coincidences[f"place written when {self.phase}"] += 1
             else:
@@ -211,7 +213,7 @@ class ControlModel:
         if start and not taken:
             self.refused = True
         if taken:
-            self.job, self.job_under_way = (self.places[0], self.places[1], self.places[2]), True
+            self.job, self.job_under_way = (self.places[0], self.places[1], self.places[2], self.places[3]), True
             self.accepted += 1
             self.coincidences["image to the end of addresses"] += self._sound() and sum(self.job[:2]) == 1 << 32
         if end:

@@ -14,8 +14,8 @@ from .packing import Place
 
 __all__ = ["FORMAT", "check_places", "configuration", "described_fields"]
 
-FORMAT = 4
-"""Version of the file; 1 had no checksum and no provenance, 2 no batches, 3 no values."""
+FORMAT = 5
+"""Version of the file; 1 had no checksum and no provenance, 2 no batches, 3 no values, 4 the first instruction set."""
 
 _LAYER_TEXTS = ("layer", "nm", "used", "encoding")
 _LAYER_NUMBERS = ("columns", "reduction", "passes", "chunk", "bytes", "work")

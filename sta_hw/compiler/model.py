@@ -202,6 +202,6 @@ class CompiledModel:
                 raise ValueError(f"it has {len(instructions)} instructions and {len(fields['labels'])} labels")
         except (ValueError, InputError) as error:
             raise InputError(f"{path} is malformed: {str(error).rstrip('.')}; compile it again.") from error
-        if config is not None and own.hash != config.hash:
+        if config is not None and own.program_hash != config.program_hash:
             raise InputError(f"{path} was compiled for hardware {own.hash}, not {config.hash}; compile it again.")
         return CompiledModel(config=own, image=image, instructions=instructions, checksum=digest, **fields)

@@ -38,6 +38,8 @@ products before it, it takes a few times as many until the queue is full and hol
 products fill the middle evenly. The last ones cover a full queue, so that what it delays is seen."""
 _FIRST_OF_ATTENTION = 400
 """The same for attention, where what keys and values are loaded ahead may be used up by a few percent a block."""
+
+
 class _Draft(Instruction):
     """An instruction whose numbers need not fit their fields."""
 

@@ -150,7 +150,7 @@ def order(
             reached = ("products", counts["products"])
         events.update(dict.fromkeys(step.gives, reached))
 
-    def reached(needs: Sequence[Hashable]) -> dict[str, int]:
+    def counts_of(needs: Sequence[Hashable]) -> dict[str, int]:
         """Of each class, how many must be finished."""
         found: dict[str, int] = {}
         for need in needs:
@@ -188,7 +188,7 @@ def order(
                     f"{load.words} words of {load.target.name.lower()} do not fit the {capacity} on chip; "
                     f"{1 << (load.words - 1).bit_length()} would do."
                 )
-            wanted = reached(load.needs)
+            wanted = counts_of(load.needs)
             ring = live[load.target]
             floor = -1 if load.target == Target.TABLE else end - capacity
             while ring and (load.target == Target.TABLE or ring[0][0] < floor):
@@ -216,7 +216,7 @@ def order(
         while len(loaded) < min(step.group + 2, len(groups)):
             load_group(len(loaded))
         put_loads()
-        wanted = reached(step.needs)
+        wanted = counts_of(step.needs)
         if step.group >= 0:
             _, end = step.uses or (0, len(groups[step.group]))
             wanted["loads"] = loaded[step.group] + end

@@ -87,7 +87,7 @@ class Latencies:
     word_beats : float
         Bus beats of a word of the program.
     issue : int
-        Cycles between instructions beside one for each of their words (rtl/fetch.py, rtl/dispatch.py): looked at, given.
+        Cycles between instructions beside one for each of their words (rtl/control/dispatch.py): looked at, given.
     dispatched : int
         From an instruction's last word at hand to its acceptance by a unit that is free: looked at and given, through
         the unit's queue, what it waits for compared.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec.config import Config
 from ..errors import CheckError, InputError
+from ..spec.config import Config
 
-__all__ = ["Fetched", "IllegalError", "fetched"]
+__all__ = ["UNPACK", "Fetched", "IllegalError", "fetched"]
 
 _HALT, _LOAD, _PRODUCT, _SCORES, _CONTEXT, _NORM, _SET, _LOOP, _NEXT = range(1, 10)
 _SIZES = {_HALT: 1, _LOAD: 3, _PRODUCT: 8, _SCORES: 8, _CONTEXT: 8, _NORM: 5, _SET: 1, _LOOP: 1, _NEXT: 1}
@@ -101,7 +101,7 @@ def _norm(w: list[int]) -> dict[str, int]:
 
 _STRAY = {_HALT: 40, _SET: 44, _LOOP: 40, _NEXT: 40}
 """From which bit on nothing may be set."""
-_FIELDS = {_LOAD: _load, _PRODUCT: _product, _SCORES: _product, _CONTEXT: _product, _NORM: _norm}
+UNPACK = {_LOAD: _load, _PRODUCT: _product, _SCORES: _product, _CONTEXT: _product, _NORM: _norm}
 
 
 def _refused(opcode: int, fields: dict[str, int]) -> str:
@@ -132,8 +132,10 @@ def _words(image: NDArray[np.uint8], at: int, config: Config) -> list[int]:
     found = int.from_bytes(header[16:24], "little")
     if found != int(config.program_hash, 16):
         raise InputError(f"the program is for hardware {found:016x}, this is {config.program_hash}; compile it again.")
-    body = image[at + 64 : at + 64 + 64 * lines]
-    if len(body) < 64 * lines:
+    if not lines:
+        raise InputError("a program has one line at least, its header.")
+    body = image[at + 64 : at + 64 * lines]
+    if len(body) < 64 * (lines - 1):
         raise InputError(f"the program ends before its {lines} lines of 64 bytes.")
     return body.copy().view("<u8").tolist()
 
@@ -211,7 +213,7 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0) 
                 begins.pop()
                 left.pop()
         else:
-            fields = _FIELDS[opcode](found)
+            fields = UNPACK[opcode](found)
             if problem := _refused(opcode, fields):
                 raise IllegalError(number, problem)
             yield Fetched(opcode, number, fields)

@@ -7,10 +7,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from ..spec.config import Config
-from ..spec.registers import COUNTERS
+from ..spec.registers import COMPLETIONS, COUNTERS
 from .bus.axi import lite_ports, master_ports
 from .control.registers import Registers
-from .core import COMPLETED_BITS, EVENTS, Core
+from .core import Core
 
 __all__ = ["Accelerator"]
 
@@ -46,7 +46,7 @@ class Accelerator(wiring.Component):
         super().__init__(
             master_ports(config.bus_bytes)
             | lite_ports()
-            | {"irq": Out(1), "activity": Out(len(EVENTS) + COMPLETED_BITS), "busy": Out(1), "failed": Out(1)}
+            | {"irq": Out(1), "activity": Out(len(COUNTERS) - 1 + COMPLETIONS.width), "busy": Out(1), "failed": Out(1)}
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -64,8 +64,8 @@ class Accelerator(wiring.Component):
         for name, member in lite_ports().items():
             inner, outer = getattr(registers, name), getattr(self, name)
             m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
-        for name in ("araddr", "arlen", "arvalid", "rready", "awaddr", "awlen", "awvalid", "wdata", "wstrb", "wlast", "wvalid",
-                     "bready"):  # fmt: skip
+        for name in ("araddr", "arlen", "arvalid", "rready", "awaddr", "awlen", "awvalid", "wdata", "wstrb", "wlast",
+                     "wvalid", "bready"):  # fmt: skip
             m.d.comb += getattr(self, f"m_axi_{name}").eq(getattr(core, name))
         for name in ("arready", "rdata", "rresp", "rlast", "rvalid", "awready", "wready", "bresp", "bvalid"):
             m.d.comb += getattr(core, name).eq(getattr(self, f"m_axi_{name}"))
@@ -82,13 +82,14 @@ class Accelerator(wiring.Component):
             registers.core_idle.eq(core.idle),
             registers.core_finished.eq(core.finished),
             registers.core_failed.eq(core.failed),
-            *(getattr(core, n).eq(getattr(registers, n))
-              for n in ("image_address", "image_size", "program_address", "length")),
+            *(
+                getattr(core, n).eq(getattr(registers, n))
+                for n in ("image_address", "image_size", "program_address", "length")
+            ),
             *(getattr(registers, n).eq(getattr(core, n)) for n in ("error", "instruction", "stalled", "events")),
             self.irq.eq(registers.irq),
             self.busy.eq(registers.busy),
             self.failed.eq(registers.last_failed),
             self.activity.eq(Mux(registers.running, Cat(core.events, core.completed), 0)),
         ]
-        assert len(COUNTERS) == 1 + len(EVENTS)
         return m

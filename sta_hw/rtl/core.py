@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out, connect
 
 from ..spec.config import Config
 from ..spec.isa import WAITS, Error, Target
+from ..spec.registers import COMPLETIONS, COUNTERS
 from .bus.dma import ReadMaster, WriteMaster
 from .control.dispatch import dispatch
 from .control.fetch import Fetch
@@ -27,14 +28,6 @@ _WATCHDOG_BITS = 20
 
 READ_CLIENTS = ("fetch", "windows", "residual", "norm_parameters", "norm", "loads")
 WRITE_CLIENTS = ("results", "norm_wide", "norm_narrow")
-COMPLETED_BITS = 5
-"""Pulses: a LOAD, a product through the array, products with results in memory (2 bits), a NORM."""
-EVENTS = (
-    "engine_busy", "engine_wait_memory", "engine_wait_softmax", "engine_wait_norm", "engine_wait_product",
-    "engine_wait_results", "engine_wait_rescale", "engine_wait_loads", "engine_idle",
-    "load_busy", "norm_busy", "softmax_busy", "read_beats", "write_beats",
-    "saturated_scores", "saturated_sums", "saturated_norms", "saturated_results",
-)  # fmt: skip
 
 
 def _before(count: Value, until: Value) -> Value:
@@ -50,7 +43,7 @@ class Core(wiring.Component):
     start : In(1); program_address, image_address, image_size : In(32); length : In(16)
     finished, failed : Out(1)
         One cycle; the bus is quiet then.
-    error : Out(8), instruction : Out(20)
+    error : Out(8), instruction : Out(16)
     stop : In(1)
         Finish what the bus has under way and do no more.
     idle : Out(1)
@@ -72,8 +65,8 @@ class Core(wiring.Component):
                 "start": In(1), "program_address": In(32), "image_address": In(32), "image_size": In(32),
                 "length": In(LENGTH_BITS),
                 "finished": Out(1), "failed": Out(1), "error": Out(8), "instruction": Out(COUNT_BITS),
-                "stop": In(1), "idle": Out(1), "stalled": Out(7), "events": Out(len(EVENTS)),
-                "completed": Out(COMPLETED_BITS),
+                "stop": In(1), "idle": Out(1), "stalled": Out(7), "events": Out(len(COUNTERS) - 1),
+                "completed": Out(COMPLETIONS.width),
                 "araddr": Out(32), "arlen": Out(8), "arvalid": Out(1), "arready": In(1),
                 "rdata": In(bits), "rresp": In(2), "rlast": In(1), "rvalid": In(1), "rready": Out(1),
                 "awaddr": Out(32), "awlen": Out(8), "awvalid": Out(1), "awready": In(1),
@@ -235,9 +228,13 @@ class Core(wiring.Component):
         self._loads_wait = Signal()
         waits = _before(done["loads"], order.until_loads)
         m.d.sync += clear.eq(head.valid & ~waits & ~go)
+        finished = {
+            "loads": loader.done, "matrix": engine.status.valid, "scores": results.scored, "stores": results.stored,
+            "norms": norm.done,
+        }  # fmt: skip
         m.d.comb += [
             self._loads_wait.eq(head.valid & waits),
-            self.completed.eq(Cat(loader.done, engine.status.valid, results.scored, results.stored, norm.done)),
+            self.completed.eq(COMPLETIONS.pack(finished)),
             go.eq(
                 head.valid & clear & numbers.w_rdy
                 & Cat(target.ready | ~Value.cast(used) for target, _, used in targets).all()
@@ -290,7 +287,7 @@ class Core(wiring.Component):
             "saturated_norms": norm.saturated,
             "saturated_results": results.saturated[1],
         }
-        m.d.sync += self.events.eq(Cat(events[name] for name in EVENTS))
+        m.d.sync += self.events.eq(Cat(events[counter.name] for counter in COUNTERS[1:]))
 
     def _outcome(self, m: Module, fetch, done, issued, reads, writes, engine) -> None:
         """Finish, or stop at the first error; either way only when the bus is quiet."""

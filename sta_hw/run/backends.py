@@ -68,7 +68,7 @@ class RtlBackend:
         CheckError
             If the hardware stops with an error, or makes no progress.
         """
-        if model.config.hash != self.config.hash:
+        if model.config.program_hash != self.config.program_hash:
             raise InputError(
                 f"the model was compiled for hardware {model.config.hash}, this is {self.config.hash}; "
                 "compile it again."

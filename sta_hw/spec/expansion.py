@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .config import Config
 from ..errors import InputError
+from .config import Config
 from .isa import FORMATS, HEADER_BYTES, LINE_BYTES, LOW_BITS, REGISTERS, WORD_BYTES, Instruction, Opcode
 from .records import Record
 

@@ -29,7 +29,7 @@ HEADER_BYTES = 64
 MAGIC = 0x48415453  # "STAH"
 VERSION = 3
 MOST_LINES = (1 << 17) - 1
-"""Lines of 64 bytes that a program has behind its header, at most."""
+"""Lines of 64 bytes that a program has at most, its header's among them."""
 REGISTERS = 16
 """Address registers; number 0 is always zero."""
 
@@ -169,8 +169,8 @@ def _word(low: Sequence[Field], *high: Field, register: str | None = None) -> Wo
 
 OPCODE = Field("opcode", 4, text="what it does")
 _WAITS = tuple(
-    Field(f"wait_{name}", WAIT_BITS, text=text)
-    for name, text in zip(WAITS, ("LOADs", "products through the array", "products with results", "NORMs"), strict=True)
+    Field(f"wait_{name}", WAIT_BITS, text=f"how many earlier {text} may still be under way, and 1; 0: it does not wait")
+    for name, text in zip(WAITS, ("LOADs", "products (array)", "products (results)", "NORMs"), strict=True)
 )
 _ROWS = (
     Field("rows_before", 8, text="rows at the tile's beginning that are not stored (the low log2(rows) bits count)"),
@@ -366,11 +366,11 @@ def program_bytes(instructions: Iterable[Instruction]) -> int:
 
 def most_program_bytes() -> int:
     """Bytes of the longest program, its header included."""
-    return HEADER_BYTES + MOST_LINES * LINE_BYTES
+    return MOST_LINES * LINE_BYTES
 
 
 def assemble(instructions: Sequence[Instruction], config: Config) -> bytes:
-    """A program's bytes: header (magic, version, lines, hash of what programs see), instructions, zeros to a whole line.
+    """A program's bytes: header (magic, version, lines, hash of what programs see), instructions, and zeros.
 
     Raises
     ------
@@ -380,10 +380,10 @@ def assemble(instructions: Sequence[Instruction], config: Config) -> bytes:
     size = program_bytes(instructions)
     if size > most_program_bytes():
         raise InputError(
-            f"the program has {size:,} bytes, and hardware takes {most_program_bytes():,}; fewer tokens or layers would "
-            "do."
+            f"the program has {size:,} bytes, and hardware takes {most_program_bytes():,}; fewer tokens or layers "
+            "would do."
         )
-    header = struct.pack("<III4xQ", MAGIC, VERSION, size // LINE_BYTES - 1, int(config.program_hash, 16))
+    header = struct.pack("<III4xQ", MAGIC, VERSION, size // LINE_BYTES, int(config.program_hash, 16))
     body = b"".join(i.pack() for i in instructions)
     return (header.ljust(HEADER_BYTES, b"\0") + body).ljust(size, b"\0")
 
@@ -404,7 +404,7 @@ def disassemble(data: bytes, config: Config | None = None) -> list[Instruction]:
         raise InputError(f"not a program of version {VERSION}: magic {magic:#x}, version {version}.")
     if config is not None and digest != int(config.program_hash, 16):
         raise InputError(f"the program is for hardware {digest:016x}, this is {config.program_hash}; compile it again.")
-    end = HEADER_BYTES + lines * LINE_BYTES
+    end = max(lines, 1) * LINE_BYTES
     if len(data) < end:
         raise InputError(f"the program ends before its {lines} lines of {LINE_BYTES} bytes.")
     found: list[Instruction] = []

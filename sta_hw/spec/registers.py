@@ -6,15 +6,17 @@ from dataclasses import dataclass
 
 from .config import Config
 from .isa import VERSION, Error
+from .records import Field, Record
 
 __all__ = [
+    "COMPLETIONS",
     "COUNTERS",
     "COUNTER_BASE",
     "ERROR_TEXTS",
     "REGISTERS",
     "SATURATIONS",
+    "Bits",
     "Counter",
-    "Field",
     "Register",
     "capabilities",
     "markdown",
@@ -23,7 +25,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Field:
+class Bits:
     """Bits of a register."""
 
     name: str
@@ -40,7 +42,7 @@ class Register:
     offset: int
     access: str
     text: str
-    fields: tuple[Field, ...] = ()
+    fields: tuple[Bits, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,16 @@ COUNTERS = (
     ),
 )
 
+COMPLETIONS = Record(
+    "completions",
+    (
+        Field("loads", 1, text="a LOAD"), Field("matrix", 1, text="a product through the array"),
+        Field("scores", 1, text="a product whose results are in the softmax"),
+        Field("stores", 1, text="a product whose results are in memory"), Field("norms", 1, text="a NORM"),
+    ),
+)  # fmt: skip
+"""What was finished in a cycle, as the accelerator's `activity` has it behind the counters' events."""
+
 SATURATIONS = tuple(c.name for c in COUNTERS if c.name.startswith("saturated"))
 """The counters of values at an end of their range, which the reference counts too."""
 
@@ -107,44 +119,44 @@ ERROR_TEXTS = {
 REGISTERS = (
     Register("id", 0x00, "ro", "the characters STAH, 0x48415453"),
     Register("version", 0x04, "ro", "version of instruction set and registers"),
-    Register("hash_low", 0x08, "ro", "hash of what programs see of the configuration, low half; a program names the one it was made for"),
+    Register("hash_low", 0x08, "ro", "hash of what programs see of the hardware, low half; a program names its hash"),
     Register("hash_high", 0x0C, "ro", "the same, high half"),
     Register(
         "shape", 0x10, "ro", "capability word: the array",
-        (Field("rows", 0, 9, "rows"), Field("groups", 9, 8, "groups"), Field("window", 17, 6, "window"),
-         Field("lanes", 23, 7, "bytes of the bus")),
+        (Bits("rows", 0, 9, "rows"), Bits("groups", 9, 8, "groups"), Bits("window", 17, 6, "window"),
+         Bits("lanes", 23, 7, "bytes of the bus")),
     ),
     Register(
         "memories", 0x14, "ro", "capability word: on-chip memories, log2 of their words",
-        (Field("weight_words_log2", 0, 5, "weight values"), Field("position_words_log2", 5, 5, "positions"),
-         Field("parameter_words_log2", 10, 5, "parameters"), Field("columns_log2", 15, 5, "accumulator columns"),
-         Field("index", 20, 1, "index encoding"), Field("bitmap", 21, 1, "bitmap encoding")),
+        (Bits("weight_words_log2", 0, 5, "weight values"), Bits("position_words_log2", 5, 5, "positions"),
+         Bits("parameter_words_log2", 10, 5, "parameters"), Bits("columns_log2", 15, 5, "accumulator columns"),
+         Bits("index", 20, 1, "index encoding"), Bits("bitmap", 21, 1, "bitmap encoding")),
     ),
     Register(
         "control", 0x18, "rw", "start and reset act when 1 is written, and read as 0",
-        (Field("start", 0, 1, "reset the core and run the program, unless one is under way"),
-         Field("reset", 1, 1, "stop, wait for the bus, reset the core; goes before a start in the same write"),
-         Field("interrupt_enable", 2, 1, "drive the interrupt line")),
+        (Bits("start", 0, 1, "reset the core and run the program, unless one is under way"),
+         Bits("reset", 1, 1, "stop, wait for the bus, reset the core; goes before a start in the same write"),
+         Bits("interrupt_enable", 2, 1, "drive the interrupt line")),
     ),
     Register(
         "status", 0x1C, "ro", "what the core does",
-        (Field("busy", 0, 1, "a program runs, or a reset is under way"), Field("done", 1, 1, "the program ended"),
-         Field("failed", 2, 1, "the program was stopped"),
-         Field("refused", 3, 1, "a start did nothing: a program was under way, or a reset was written with it"),
-         Field("error", 8, 8, "why it was stopped (Error)"),
-         Field("interrupt", 16, 1, "done or failed since the last clear")),
+        (Bits("busy", 0, 1, "a program runs, or a reset is under way"), Bits("done", 1, 1, "the program ended"),
+         Bits("failed", 2, 1, "the program was stopped"),
+         Bits("refused", 3, 1, "a start did nothing: a program was under way, or a reset was written with it"),
+         Bits("error", 8, 8, "why it was stopped (Error)"),
+         Bits("interrupt", 16, 1, "done or failed since the last clear")),
     ),
-    Register("error_instruction", 0x20, "ro", "number of the instruction that failed"),
+    Register("error_instruction", 0x20, "ro", "number of the instruction that failed, modulo 2^16"),
     Register("interrupt_clear", 0x24, "wo", "any write clears the interrupt"),
     Register("image_address", 0x28, "rw", "bus address of the memory image, a multiple of the longest burst"),
     Register("image_size", 0x2C, "rw", "bytes of the image, whole longest bursts; nothing outside is read or written"),
     Register("program_address", 0x30, "rw", "offset of the program in the image, a multiple of the bus's bytes"),
     Register("stalled", 0x34, "ro", "streams that offer a beat nobody takes, for finding out why a program waits",
-             (Field("windows", 0, 1, "window loads"), Field("weights", 1, 1, "weight values"),
-              Field("results", 2, 1, "results"), Field("loads", 3, 1, "LOAD"), Field("norms", 4, 1, "NORM"),
-              Field("scores", 5, 1, "scores"), Field("instructions", 6, 1, "instructions"))),
-    Register("length", 0x38, "rw", "the text's length: what limits the keys of masks that say so, and what address registers begin with",
-             (Field("length", 0, 16, "tokens"),)),
+             (Bits("windows", 0, 1, "window loads"), Bits("weights", 1, 1, "weight values"),
+              Bits("results", 2, 1, "results"), Bits("loads", 3, 1, "LOAD"), Bits("norms", 4, 1, "NORM"),
+              Bits("scores", 5, 1, "scores"), Bits("instructions", 6, 1, "instructions"))),
+    Register("length", 0x38, "rw", "the text's length: limits keys where SCORES' mask says so; r15 begins with it",
+             (Bits("length", 0, 16, "tokens"),)),
     *(Register(f"counter_{c.name}", COUNTER_BASE + 4 * i, "ro", c.text) for i, c in enumerate(COUNTERS)),
 )  # fmt: skip
 
@@ -193,11 +205,11 @@ _BEHAVIOUR = """\
 - **A write acts** in the cycle before its answer, in every state alike, and byte by byte: bytes that are not strobed
   stay, and `control` acts if its lowest byte is written. Writing a register that is read only or does not exist
   changes nothing and is answered with an error (SLVERR), as is reading one that is write only.
-- **Start** takes the image's address and size, the program's address and the length as they are; from then on they may be written
-  for the next program, and the one that runs does not see it. Status, error and interrupt of the last program are
-  cleared and the counters begin at 0. It then waits for the bus, resets the core and runs. While a program is under
-  way, until `done` or `failed`, a start does nothing but set `refused`, which the next start or reset clears. A start
-  while a reset is under way is taken; the program runs after it.
+- **Start** takes the image's address and size, the program's address and the length as they are; from then on they
+  may be written for the next program, and the one that runs does not see it. Status, error and interrupt of the last
+  program are cleared and the counters begin at 0. It then waits for the bus, resets the core and runs. While a program
+  is under way, until `done` or `failed`, a start does nothing but set `refused`, which the next start or reset clears.
+  A start while a reset is under way is taken; the program runs after it.
 - **Reset** acts in every state and every cycle. It ends what is under way without `done`, `failed` or interrupt, also
   a program that would have ended in that very cycle or that has not begun; it clears status, error, `refused` and the
   interrupt, and leaves counters and the other registers as they are. `busy` stays 1 until the core is clean.

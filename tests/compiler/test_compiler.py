@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from sta_hw.run.outcome import compare
 from sta_hw.sparsity.integer_graph import IntegerGraph
 from sta_hw.sparsity.torch_graph import TorchGraph
 from sta_hw.spec.config import Config
-from sta_hw.spec.isa import Instruction, Opcode, assemble
+from sta_hw.spec.isa import COUNTED, WAITS, Instruction, Opcode, assemble
 from sta_hw.spec.patterns import DENSE, Pattern, parse_nm
 from sta_hw.spec.presets import PRESETS, preset
 from sta_hw.spec.registers import REGISTERS, markdown
@@ -122,30 +121,27 @@ def test_the_reference_refuses_other_hardware_and_impossible_orders() -> None:
             Instruction(Opcode.LOAD, {"address": 1 << 20, "beats": 1, "rows": 1}),
             r"instruction 0 \(LOAD\).*outside the image",
         ),
-        (Instruction(Opcode.NORM, {"wait_products": 1}), r"instruction 0 \(NORM\) waits for what comes after it"),
+        (
+            Instruction(Opcode.PRODUCT, {"window_address": 1 << 20, "window_beats": 1}),
+            r"instruction 0 \(PRODUCT\).*outside the image",
+        ),
     ):
         with pytest.raises(CheckError, match=message):
-            run_program(np.frombuffer(assemble([bad], config), np.uint8), 0, config)
+            run_program(np.frombuffer(assemble([bad, Instruction(Opcode.HALT)], config), np.uint8), 0, config)
     with pytest.raises(InputError, match="backend 'gpu' is unknown"):
         backend("gpu", PRESETS["ci"])
 
 
 def follow(program: CompiledModel) -> None:
-    """No instruction waits for a later one, and the loads that wait fit the loader's queue; data are not looked at."""
-    done = dict.fromkeys(("loads", "matrix", "products", "norms"), 0)
-    waiting: deque[Instruction] = deque()
+    """No instruction waits for more than was issued before it; data are not looked at."""
+    issued = dict.fromkeys(WAITS, 0)
     for number, instruction in enumerate(program.instructions):
-        if instruction.opcode == Opcode.LOAD:
-            waiting.append(instruction)
-            assert len(waiting) <= 16
-        while waiting and all(done[c] >= waiting[0][f"wait_{c}"] for c in done):
-            waiting.popleft()
-            done["loads"] += 1
-        if instruction.opcode not in (Opcode.LOAD, Opcode.HALT):
-            assert all(done[c] >= instruction[f"wait_{c}"] for c in done), (number, program.labels[number])
-            done["norms"] += instruction.opcode == Opcode.NORM
-            done["matrix"] += instruction.opcode != Opcode.NORM
-            done["products"] += instruction.opcode != Opcode.NORM and not instruction["unfinished"]
+        if instruction.opcode == Opcode.HALT:
+            break
+        for counter in WAITS:
+            assert instruction[f"wait_{counter}"] <= issued[counter], (number, program.labels[number])
+            counts = instruction.opcode in COUNTED[counter]
+            issued[counter] += counts and not (counter == "products" and instruction["unfinished"])
     estimate_cycles(program.instructions, program.config)  # does not stand still
 
 

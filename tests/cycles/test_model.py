@@ -58,7 +58,7 @@ def product(config: Config, columns: int, passes: int, depth: int, result: int) 
 def norm(width: int) -> Instruction:
     fields = {
         "wide_address": 0x20000, "narrow_address": 0x40000, "parameters_address": 0x60000, "width": width,
-        "inverse": round(2**33 / width),
+        "inverse": round(2**33 / width) & 0xFFFFFFFF,
     }  # fmt: skip
     return Instruction(Opcode.NORM, fields)
 

@@ -18,7 +18,9 @@ from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.reference.program import ProgramError, run_program
 from sta_hw.run.outcome import compare
 from sta_hw.spec.config import Config
+from sta_hw.spec.expansion import expand
 from sta_hw.spec.isa import (
+    FORMATS,
     HEADER_BYTES,
     MOST_LINES,
     Error,
@@ -31,6 +33,7 @@ from sta_hw.spec.isa import (
 )
 from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import PRESETS
+from sta_hw.spec.records import Record
 
 CONFIGS = {
     "ci": PRESETS["ci"],
@@ -202,12 +205,12 @@ def test_every_error_stops_cleanly_and_the_next_program_runs(hardware) -> None:
     load = find(program, Opcode.LOAD)
     base = 0x8000_0000
     illegal = image.copy()
-    illegal[at + HEADER_BYTES + 3 * INSTRUCTION_BYTES] = 77
+    illegal[at + HEADER_BYTES + sum(instruction_bytes(i.opcode) for i in code[:3]) + 4] |= 0xF0
     version, other = image.copy(), image.copy()
     version[at + 4] = 9
     other[at + 16] ^= 1
     longer = image.copy()
-    longer[at + 8 : at + 12] = np.array([most_instructions(program.config) + 1], "<u4").view(np.uint8)
+    longer[at + 8 : at + 12] = np.array([MOST_LINES + 1], "<u4").view(np.uint8)
     outside = len(image) + 4096
     bus = program.config.bus_bytes
     weights = code[load]["address"]
@@ -278,7 +281,7 @@ def test_positions_that_are_no_pattern_stop_hardware_and_reference_alike(name: s
 def test_a_product_without_windows_is_named_as_stalled(hardware) -> None:
     program, image = compiled("ci", 4)
     product = find(program, Opcode.PRODUCT)
-    bad = reassembled(program, image, with_fields(program.instructions, product, wait_norms=9))
+    bad = reassembled(program, image, with_fields(program.instructions, product, window_beats=1))
     model = AcceleratorModel(CONFIGS["ci"])
     with pytest.raises(CheckError, match=r"no progress after \d+ cycles; waiting: .*weight values"):
         model.run(bad, program.program_address, patience=5000)
@@ -287,9 +290,10 @@ def test_a_product_without_windows_is_named_as_stalled(hardware) -> None:
     compare(program, run.image, run_program(image, program.program_address, program.config))
 
 
-def test_instructions_that_wait_for_one_another_end_in_a_timeout(hardware) -> None:
+def test_a_product_that_waits_for_ever_ends_in_a_timeout(hardware) -> None:
     program, image = compiled("ci", 4)
-    bad = reassembled(program, image, with_fields(program.instructions, find(program, Opcode.NORM), wait_products=99))
+    few = with_fields(program.instructions, find(program, Opcode.PRODUCT), window_beats=1)
+    bad = reassembled(program, image, few)
     run = hardware("ci").run(bad, program.program_address)
     assert run.error == Error.TIMEOUT
 
@@ -348,3 +352,72 @@ def test_result_kinds_are_all_used() -> None:
     assert {i["result"] for i in program.instructions if i.opcode == Opcode.PRODUCT} == {int(r) for r in Result} - {
         0
     } | {int(Result.STORE8)}
+
+
+def disguised(instructions: list[Instruction], rng: np.random.Generator) -> list[Instruction]:
+    """The same program with registers in its words, and loops of one turn around parts of it."""
+    found: list[Instruction] = []
+    depth = 0
+    for i in instructions:
+        inside = found and depth
+        if inside and (rng.random() < 0.3 or i.opcode == Opcode.HALT):
+            found += [Instruction(Opcode.NEXT)] * depth
+            depth = 0
+        if i.opcode != Opcode.HALT and depth < 3 and not inside and rng.random() < 0.3:
+            depth = int(rng.integers(1, 4))
+            found += [Instruction(Opcode.LOOP, {"count": 1})] * depth
+        fields = dict(i.fields)
+        for word in FORMATS[i.opcode]:
+            if rng.random() < 0.6 or i.opcode == Opcode.HALT or not word.low:
+                continue
+            low = Record("low", word.low)
+            register, value = int(rng.integers(1, 16)), int(rng.integers(1 << 32))
+            less = low.unpack(low.pack({f.name: fields.get(f.name, 0) for f in word.low}) - value & 0xFFFFFFFF)
+            if low.width < 32:  # what is added would reach beyond the fields
+                continue
+            found.append(Instruction(Opcode.SET, {"destination": register, "value": value}))
+            fields |= less | {word.register: register}
+            break
+        found.append(Instruction(i.opcode, fields))
+    return found
+
+
+def test_loops_and_registers_change_nothing(hardware) -> None:
+    program, image = compiled("ci", 9, seed=3)
+    expected = run_program(image, program.program_address, program.config)
+    rng = np.random.default_rng(5)
+    for stall in (0.0, 0.5):
+        other = disguised(program.instructions, rng)
+        assert expand(other, program.config) == expand(program.instructions, program.config)
+        at, longer = len(image), np.concatenate([image, np.zeros(1 << 14, np.uint8)])
+        data = np.frombuffer(assemble(other, program.config), np.uint8)
+        longer[at:][: len(data)] = data
+        run = hardware("ci").run(longer, at, memory=MemoryModel(stall=stall, seed=7), patience=50_000)
+        assert run.error == Error.NONE
+        compare(program, run.image[: len(image)], expected)
+        np.testing.assert_array_equal(run.image[at:], longer[at:])
+
+
+@pytest.mark.parametrize("name", ["ci", "8x8 bitmap", "16x4"])
+def test_rows_and_keys_at_random(name: str, hardware) -> None:
+    """Some rows stored, keys numbered from anywhere, some of them valid or none; with LENGTH or without."""
+    rng = np.random.default_rng(len(name))
+    config = CONFIGS[name]
+    for seed, tokens in enumerate((5, 33, 20)):
+        program, image = compiled(name, tokens, seed)
+        changed = []
+        for i in program.instructions:
+            fields = dict(i.fields)
+            if i.opcode in (Opcode.PRODUCT, Opcode.CONTEXT, Opcode.NORM) and rng.random() < 0.7:
+                fields |= {n: int(rng.integers(config.rows)) // 2 for n in ("rows_before", "rows_after")}
+            if i.opcode == Opcode.SCORES and rng.random() < 0.7:
+                fields["mask"] = int(rng.integers(2))
+                fields["key_start"] = int(rng.integers(-40, 40))
+            changed.append(Instruction(i.opcode, fields))
+        bad = reassembled(program, image, changed)
+        length = int(rng.integers(tokens + 1))
+        expected = run_program(bad, program.program_address, config, length=length)
+        memory = MemoryModel(stall=0.3 * seed, seed=seed + 1)
+        run = hardware(name).run(bad, program.program_address, memory=memory, length=length, patience=50_000)
+        assert run.error == Error.NONE
+        compare(program, run.image, expected)

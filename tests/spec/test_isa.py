@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sta_hw.errors import InputError
+from sta_hw.spec.assembly import assemble_text, disassemble_text
 from sta_hw.spec.isa import (
-    BODIES,
-    INSTRUCTION_BYTES,
+    FORMATS,
+    MOST_LINES,
     Instruction,
     Opcode,
     assemble,
-    assemble_text,
     disassemble,
-    disassemble_text,
-    layout_of,
-    most_instructions,
+    formats,
+    instruction_bytes,
+    most_program_bytes,
 )
+from sta_hw.spec.isa_page import markdown
 from sta_hw.spec.presets import PRESETS
+from sta_hw.spec.records import Field, Record
+
+HALT = Instruction(Opcode.HALT)
 
 
 @st.composite
@@ -27,22 +35,54 @@ def instructions(draw: st.DrawFn) -> Instruction:
     """Any legal instruction."""
     opcode = draw(st.sampled_from(list(Opcode)))
     fields = {}
-    for name, width in layout_of(opcode)[1:]:
-        most = {"result": 4}.get(name, (1 << width) - 1)
-        fields[name] = draw(st.integers(0, most))
+    for name, (_, field) in formats(opcode).places.items():
+        most = {"result": 4, "target": 3, "mask": 1}.get(name, field.highest)
+        if name != "opcode" and not field.reserved:
+            fields[name] = draw(st.integers(field.lowest, most))
     return Instruction(opcode, {k: v for k, v in fields.items() if v})
 
 
 @given(st.lists(instructions(), max_size=5))
-def test_binary_and_text_round_trip(program: list[Instruction]) -> None:
-    config = PRESETS["ci"]
+def test_binary_and_text_round_trip(found: list[Instruction]) -> None:
+    config, program = PRESETS["ci"], [*found, HALT]
     assert disassemble(assemble(program, config), config) == program
     assert assemble_text(disassemble_text(program)) == program
 
 
-def test_every_instruction_fits() -> None:
-    for opcode in BODIES:
-        assert sum(width for _, width in layout_of(opcode)) <= 8 * INSTRUCTION_BYTES
+def test_every_instruction_fills_its_words() -> None:
+    for opcode, words in FORMATS.items():
+        assert formats(opcode).width == 64 * len(words) == 8 * instruction_bytes(opcode) <= 512
+
+
+def test_what_no_hardware_takes_is_refused() -> None:
+    for opcode, fields, message in (
+        (Opcode.PRODUCT, {"value_format": 1}, "PRODUCT: value_format = 1 is reserved; it is 0"),
+        (Opcode.NORM, {"kind": 2}, "NORM: kind = 2 is reserved"),
+        (Opcode.SCORES, {"mask": 2}, "SCORES: mask = 2 is unknown; there are KEYS 0, LENGTH 1"),
+        (Opcode.LOAD, {"target": 4}, "LOAD: target = 4 is unknown; there are VALUES 0"),
+        (
+            Opcode.SCORES,
+            {"key_start": 32768},
+            "key_start = 32768 is out of range; it has 16 bits, the nearest is 32767",
+        ),
+        (Opcode.LOAD, {"opcode": 3}, "the opcode is none of its fields"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Instruction(opcode, fields)
+    with pytest.raises(InputError, match="PRODUCT has no field 'colums'"):
+        Instruction(Opcode.PRODUCT)["colums"]
+
+
+def test_records_pack_numbers_and_arrays() -> None:
+    record = Record("row", (Field("a", 3), Field("", 2), Field("b", 4, signed=True)))
+    values = {"a": np.array([1, 7]), "b": np.array([-8, 3])}
+    words = record.pack(values)
+    assert words.tolist() == [1 | 8 << 5, 7 | 3 << 5] and record.width == 9
+    for name, column in record.unpack(words).items():
+        np.testing.assert_array_equal(column, values[name])
+    assert record.unused(0b11111) == 0b11000
+    with pytest.raises(InputError, match="b = 8 is out of range; it has 4 bits, the nearest is 7"):
+        record.check("b", 8)
 
 
 @pytest.mark.parametrize(
@@ -61,13 +101,15 @@ def test_bad_text(text: str, message: str) -> None:
 
 def test_bad_binaries() -> None:
     config = PRESETS["ci"]
-    good = assemble([Instruction(Opcode.HALT)], config)
+    good = assemble([HALT], config)
     for data, message in (
         (good[:10], "header of 64 bytes; there are 10"),
-        (b"\0" * 64, "not a program of version 2"),
-        (good[:-1], "ends before its 1 instructions"),
-        (good[:64] + b"\x63" + good[65:], "instruction 0: opcode 99 is unknown"),
-        (good[:64] + b"\x01" + b"\xff" * 63, "bits beyond its last field"),
+        (b"\0" * 64, "not a program of version 3"),
+        (good[:-1], "ends before its 2 lines of 64 bytes"),
+        (good[:68] + b"\xd0" + good[69:], "instruction 0, byte 0: opcode 13 is unknown"),
+        (good[:71] + b"\x01" + good[72:], "HALT: bit 56 is set, which no field has"),
+        (good[:64] + bytes(64), "does not end with HALT"),
+        (good[:64] + bytes(60) + b"\x30\0\0\0", "instruction 0, byte 0: opcode 0 is unknown"),
     ):
         with pytest.raises(InputError, match=message):
             disassemble(data, config)
@@ -75,14 +117,25 @@ def test_bad_binaries() -> None:
         disassemble(good, PRESETS["tiny"])
 
 
-def test_a_program_has_as_many_instructions_as_one_run_of_the_bus() -> None:
-    """On a bus of 4 bytes an instruction is 16 beats, and a run has fewer than 2^20."""
+def test_programs_with_what_they_do_not_see_changed_are_the_same() -> None:
     config = PRESETS["ci"]
-    assert config.bus_bytes == 4 and most_instructions(config) == 65_535
-    halt = Instruction(Opcode.HALT)
-    assert len(disassemble(assemble([halt] * 3, config), config)) == 3
-    with pytest.raises(InputError, match=r"65,536 instructions, and hardware with a bus of 4 bytes takes 65,535"):
-        assemble([halt] * 65_536, config)
+    other = dataclasses.replace(
+        config, multiplier="lut", softmax_lanes=4, softmax_block=16, norm_columns=16, outstanding=2
+    )
+    assert other.hash != config.hash and assemble([HALT], other) == assemble([HALT], config)
+    assert assemble([HALT], dataclasses.replace(config, weight_words=512)) != assemble([HALT], config)
+
+
+def test_how_long_a_program_may_be() -> None:
+    config = PRESETS["ci"]
+    assert most_program_bytes() == 64 * MOST_LINES
+    with pytest.raises(InputError, match=r"the program has 8,388,672 bytes, and hardware takes 8,388,544"):
+        assemble([Instruction(Opcode.PRODUCT)] * MOST_LINES + [HALT], config)
+
+
+def test_the_page_is_current() -> None:
+    """docs/isa.md: `python -m sta_hw.spec.isa_page` writes it."""
+    assert (Path(__file__).parents[2] / "docs" / "isa.md").read_text() == markdown()
 
 
 def test_comments_and_hexadecimal_numbers() -> None:

@@ -193,9 +193,7 @@ def _strobes(config: Config, run: data.View, beat: Value) -> Value:
     strobes = []
     for i in range(config.bus_bytes):
         byte = Cat(Const(i, config.bus_bytes.bit_length() - 1), beat)
-        narrow, wide, transposed = (
-            byte[first : first + bits] for first in (0, 1, config.groups.bit_length() - 1)
-        )
+        narrow, wide, transposed = (byte[first : first + bits] for first in (0, 1, config.groups.bit_length() - 1))
         row = Mux(run.kind == Kind.TRANSPOSED, transposed, Mux(run.kind == Kind.WIDE, wide, narrow))
         strobes.append((row >= run.rows_before) & (row <= ~run.rows_after))
     return Cat(*strobes)
@@ -221,7 +219,7 @@ class ReadMaster(wiring.Component):
         Issue no more bursts.
     idle : Out(1)
         No burst is under way.
-    fault, error : Out(1), instruction : Out(20)
+    fault, error : Out(1), instruction : Out(16)
         A run is out of bounds; the bus answered with an error. They stay until reset.
     """
 

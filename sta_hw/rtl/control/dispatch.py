@@ -180,11 +180,7 @@ def dispatch(
     ]
     entry = entries["norms"]
     m.d.comb += [
-        *(
-            entry.order[f].eq(norm[f])
-            for f in ("input_address", "wide_address", "narrow_address", "parameters_address", "width",
-                      "rows_before", "rows_after")
-        ),  # fmt: skip
+        *(entry.order[name].eq(norm[name]) for name, _ in norm_order_layout(config) if name in norm),
         entry.order.inverse.eq(Cat(norm["inverse"], norm["inverse_high"])),
         entry.order.instruction.eq(number),
     ]

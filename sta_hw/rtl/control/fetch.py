@@ -13,7 +13,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...spec.config import Config
-from ...spec.expansion import LENGTH_REGISTER, MOST_LOOPS, TILES_REGISTER, WINDOW_LINES
+from ...spec.expansion import MOST_LOOPS, WINDOW_LINES
 from ...spec.isa import (
     FORMATS,
     HEADER_BYTES,
@@ -26,6 +26,7 @@ from ...spec.isa import (
     VERSION,
     WORD_BYTES,
     Error,
+    Mask,
     Opcode,
     Result,
     formats,
@@ -54,28 +55,26 @@ def instruction_layout() -> data.StructLayout:
 
 def _refused(word: Value, index: Value, known: Callable[[Opcode], Value]) -> Value:
     """Whether a word has bits that no field has, or codes that are reserved: in its upper part, where all such are."""
-    cases: list[Value] = []
+    places: dict[int, list[Value]] = {}  # from which bit on nothing may be set, and in which words
     for opcode, words in FORMATS.items():
-        record = formats(opcode)
+        used = {bit for at, f in formats(opcode).places.values() if not f.reserved for bit in range(at, at + f.width)}
         for number in range(len(words)):
             low, high = _WORD * number + _HIGH, _WORD * (number + 1)
-            used = {
-                bit
-                for at, f in record.places.values()
-                if not f.reserved
-                for bit in range(at, at + f.width)
-                if low <= bit < high
-            }
-            bits = [word[bit - _WORD * number] for bit in range(low, high) if bit not in used]
-            if bits:
-                cases.append(known(opcode) & (index == number) & Cat(*bits).any())
+            first = max((bit for bit in used if low <= bit < high), default=low - 1) + 1
+            if first < high:
+                places.setdefault(first - _WORD * number, []).append(known(opcode) & (index == number))
+    wrong: Value = Const(0, 1)
+    above, top = Const(0, 1), _WORD
+    for first in sorted(places, reverse=True):
+        above, top = above | word[first:top].any(), first
+        wrong = wrong | (above & Cat(*places[first]).any())
     for opcode, name, most in (
-        (Opcode.LOAD, "target", 3), (Opcode.PRODUCT, "result", max(Result)), (Opcode.PRODUCT, "mask", 1)
+        (Opcode.LOAD, "target", 3), (Opcode.PRODUCT, "result", max(Result)), (Opcode.PRODUCT, "mask", max(Mask))
     ):  # fmt: skip
         at, f = formats(opcode).places[name]
         number, first = at // _WORD, at % _WORD
-        cases.append(known(opcode) & (index == number) & (word[first : first + f.width] > most))
-    return Cat(*cases).any()
+        wrong = wrong | (known(opcode) & (index == number) & (word[first : first + f.width] > most))
+    return wrong
 
 
 class Fetch(wiring.Component):
@@ -122,90 +121,88 @@ class Fetch(wiring.Component):
             shape=unsigned(_WORD), depth=window, init=[], attrs={"no_rw_check": 1, "ram_style": "block"}
         )
         write, read = ring.write_port(), ring.read_port()
-        arrived = gear.target.valid  # all that is asked for has its place
+        arrived, found = gear.target.valid, gear.target.payload  # all that is asked for has its place
+        # Places in the ring, counted once around more than there are: words filled, to be read, behind the one at hand.
+        # The header's line is the first one, and not looked at again.
+        filled = Signal(range(2 * window))
+        place, behind = (Signal(range(2 * window), name=n, init=_LINE) for n in ("place", "behind"))
+        kept = Signal(range(2 * WINDOW_LINES), init=1)  # the first line that may be looked at again
+        asked, lines = Signal(_LINES_BITS), Signal(_LINES_BITS)
+        around = asked[: len(kept)]
+        running, room, more, header = Signal(), Signal(), Signal(), Signal()
+        asks = self.run.valid & self.run.ready
         m.d.comb += [
             gear.source.payload.eq(self.words.payload),
             gear.source.valid.eq(self.words.valid),
             self.words.ready.eq(gear.source.ready),
             gear.target.ready.eq(1),
-        ]
-        # Places in the ring, counted once around more than there are: words filled, to be read, behind the one at hand.
-        filled, place, behind = (Signal(range(2 * window), name=n) for n in ("filled", "place", "behind"))
-        asked, kept = (Signal(range(2 * WINDOW_LINES), name=n) for n in ("asked", "kept"))  # lines
-        line = Signal(ADDRESS_BITS, reset_less=True)
-        lines_left = Signal(_LINES_BITS)
-        running, room = Signal(), Signal()
-        m.d.comb += [
-            self.run.payload.address.eq(line),
-            self.run.payload.beats.eq(LINE_BYTES // cfg.bus_bytes),
             write.addr.eq(filled),
-            write.data.eq(gear.target.payload),
-            write.en.eq(arrived & running),
+            write.data.eq(found),
+            write.en.eq(arrived),
+            self.run.payload.address.eq(self.address + (asked << 6)),
+            self.run.payload.beats.eq(LINE_BYTES // cfg.bus_bytes),
+            self.run.valid.eq(header | (running & room & more)),
         ]
-        with m.If(write.en):
+        with m.If(arrived):
             m.d.sync += filled.eq(filled + 1)
-        with m.If(self.run.valid & self.run.ready):
-            m.d.sync += line.eq(Cat(line[:6], line[6:] + 1))
-        # One line more is asked for where the one before left room for it.
-        m.d.sync += room.eq(((asked - kept)[: len(asked)] < WINDOW_LINES) & ~(self.run.valid & self.run.ready))
-        with m.If(running & self.run.valid & self.run.ready):
-            m.d.sync += [asked.eq(asked + 1), lines_left.eq(lines_left - 1)]
+        with m.If(asks):
+            m.d.sync += asked.eq(asked + 1)
+        m.d.sync += [room.eq(((around - kept)[: len(kept)] < WINDOW_LINES) & ~asks), more.eq(asked != lines)]
 
-        # From the ring to the word at hand. At the start, sixteen SETs go before it: the registers' first values.
+        # From the ring to the word at hand. Before that its lower part is what the registers begin with.
         word = Signal(_WORD)
         there, fetched = Signal(), Signal()
         advance, consume, jump = Signal(), Signal(), Signal()
-        first_sets = Signal(range(REGISTERS + 1))
         target_place = Signal.like(place)
+        first_values = Signal(range(2 * REGISTERS))
+        clearing = Signal()
         available = running & (place != filled)
-        m.d.comb += [advance.eq(~there | consume), read.addr.eq(place), read.en.eq(advance)]
-        with m.If(first_sets.any()):
-            m.d.sync += [first_sets.eq(first_sets - 1), there.eq(1), word.eq(self._first_set(first_sets))]
-        with m.Elif(advance):
-            m.d.sync += [word.eq(read.data), there.eq(fetched & ~jump), fetched.eq(available & ~jump)]
-        with m.If(jump):
-            m.d.sync += [place.eq(target_place), behind.eq(target_place)]
-        with m.Elif(advance):
-            m.d.sync += [place.eq(place + available), behind.eq(behind + fetched)]
+        m.d.comb += [advance.eq((~there | consume) & ~clearing), read.addr.eq(place), read.en.eq(advance)]
+        tiles = (self.length + cfg.rows - 1) >> cfg.rows.bit_length() - 1
         with m.If(self.start):
-            m.d.sync += first_sets.eq(REGISTERS)
+            m.d.sync += clearing.eq(1)
+        with m.If(clearing):
+            m.d.sync += [first_values.eq(first_values + 1), clearing.eq(~first_values.all())]
+            with m.If(first_values[-1]):
+                m.d.sync += word[:LENGTH_BITS].eq(Mux(first_values[0], tiles, self.length))
+        with m.Elif(advance):
+            m.d.sync += [word.eq(read.data), there.eq(fetched & ~jump), fetched.eq(available & ~jump), behind.eq(place)]
+        with m.If(jump):
+            m.d.sync += place.eq(target_place)
+        with m.Elif(advance):
+            m.d.sync += place.eq(place + available)
 
-        wrong = self._decode(m, word, there, consume, jump, running, behind, kept, target_place)
+        wrong = self._decode(m, word, there, consume, jump, running, behind, kept, target_place, first_values, clearing)
         starved = Signal()  # all that could come is there, and was used
         m.d.sync += starved.eq(
-            running & ~there & ~fetched & ~self.instructions.valid & (place == filled) & (filled == Cat(Const(0, 3), asked))
-            & ((lines_left == 0) | (self._looping & ~room & ~self.run.valid))
+            running & ~there & ~fetched & ~self.instructions.valid & (place == Cat(Const(0, 3), around))
+            & (~more | (self._looping & ~room))
         )  # fmt: skip
 
-        header = Signal(range(_LINE))
         mine, known = Signal(init=1), Signal(init=1)
-        found = gear.target.payload
         with m.FSM(name="fetch"):
-            with m.State("IDLE"):
-                m.d.sync += line.eq(self.address)
-                with m.If(self.start):
-                    m.next = "ASK_HEADER"
-            with m.State("ASK_HEADER"):
-                m.d.comb += self.run.valid.eq(1)
+            with m.State("IDLE"), m.If(self.start):
+                m.next = "ASK"
+            with m.State("ASK"):
+                m.d.comb += header.eq(1)
                 with m.If(self.run.ready):
                     m.next = "HEADER"
-            with m.State("HEADER"), m.If(arrived):
-                m.d.sync += header.eq(header + 1)
-                with m.If(header == 0):
+            with m.State("HEADER"), m.If(arrived), m.Switch(filled[:3]):
+                with m.Case(0):
                     m.d.sync += known.eq(found == (VERSION << 32 | MAGIC))
-                with m.If(header == 1):
-                    m.d.sync += lines_left.eq(found)
-                    with m.If(found[_LINES_BITS:32].any()):
+                with m.Case(1):
+                    m.d.sync += lines.eq(found)
+                    with m.If(found[_LINES_BITS:32].any() | (found[:_LINES_BITS] == 0)):
                         m.d.sync += known.eq(0)
-                with m.If(header == 2):
+                with m.Case(2):
                     m.d.sync += mine.eq(found == int(cfg.program_hash, 16))
-                with m.If(header == HEADER_BYTES // WORD_BYTES - 1):
+                with m.Case(HEADER_BYTES // WORD_BYTES - 1):
                     m.next = "RUN"
                     with m.If(~known | ~mine):
                         m.d.sync += self.error.eq(Mux(known, Error.HARDWARE, Error.HEADER))
                         m.next = "FAILED"
             with m.State("RUN"):
-                m.d.comb += [running.eq(1), self.run.valid.eq(room & (lines_left != 0))]
+                m.d.comb += running.eq(~clearing)
                 with m.If(starved | wrong):
                     m.d.sync += self.illegal.eq(1)
                     m.next = "FAILED"
@@ -217,19 +214,9 @@ class Fetch(wiring.Component):
                 pass
         return m
 
-    def _first_set(self, left: Value) -> Value:
-        """SET of one of the registers, the last one first: `left` are to come."""
-        rows = self.config.rows.bit_length() - 1
-        tiles = ((self.length + self.config.rows - 1) >> rows)[:LENGTH_BITS]
-        number = (left - 1)[:REGISTER_BITS]
-        value = Mux(
-            number == LENGTH_REGISTER, self.length, Mux(number == TILES_REGISTER, tiles, Const(0, LENGTH_BITS))
-        )
-        return Cat(
-            value, Const(0, LOW_BITS - LENGTH_BITS + REGISTER_BITS), Const(Opcode.SET, 4), number, Const(0, _WORD)
-        )[:_WORD]
-
-    def _decode(self, m: Module, word, there, consume, jump, running, behind, kept, target_place) -> Value:
+    def _decode(
+        self, m, word, there, consume, jump, running, behind, kept, target_place, first_values, clearing
+    ) -> Value:  # fmt: skip
         """Add the word's register and see what it is. Returns whether it is nothing that may stand there."""
         registers = m.submodules.registers = memory.Memory(shape=unsigned(LOW_BITS), depth=REGISTERS, init=[])
         set_register, register = registers.write_port(), registers.read_port(domain="comb")
@@ -262,12 +249,9 @@ class Fetch(wiring.Component):
                 return (opcode == Opcode.PRODUCT) | (opcode == Opcode.SCORES) | (opcode == Opcode.CONTEXT)
             return opcode == which if which not in (Opcode.SCORES, Opcode.CONTEXT) else Const(0, 1)
 
-        control = first & (at_hand >= Opcode.SET)
         unit = first & (at_hand >= Opcode.LOAD) & (at_hand < Opcode.SET)
         bad = Signal()
-        m.d.comb += bad.eq(
-            _refused(word, index, known) | (first & ((at_hand < Opcode.HALT) | (at_hand > Opcode.NEXT)))
-        )
+        m.d.comb += bad.eq(_refused(word, index, known) | (first & ((at_hand < Opcode.HALT) | (at_hand > Opcode.NEXT))))
         with m.If(consume):
             for i, slot in enumerate(slots):
                 with m.If(index == i):
@@ -284,24 +268,29 @@ class Fetch(wiring.Component):
                     m.d.sync += [first.eq(1), index.eq(0), full.eq(~bad)]
 
         # Loops around: where each began, and how often it still runs.
-        frame = data.StructLayout({"begin": len(behind), "left": _COUNT})
-        loops = m.submodules.loops = memory.Memory(shape=frame, depth=2 * MOST_LOOPS, init=[])
-        put, top = loops.write_port(), loops.read_port(domain="comb")
+        begins = m.submodules.begins = memory.Memory(shape=unsigned(len(behind)), depth=2 * MOST_LOOPS, init=[])
+        turns = m.submodules.turns = memory.Memory(shape=unsigned(_COUNT), depth=2 * MOST_LOOPS, init=[])
+        begin, begun = begins.write_port(), begins.read_port(domain="comb")
+        put, top = turns.write_port(), turns.read_port(domain="comb")
         depth, above = Signal(range(MOST_LOOPS + 1)), Signal(range(2 * MOST_LOOPS), init=2 * MOST_LOOPS - 1)
         self._looping = looping = Signal()  # depth is not 0
         is_set, is_loop, is_next = (consume & first & (at_hand == o) for o in (Opcode.SET, Opcode.LOOP, Opcode.NEXT))
         last = Signal()
         m.d.comb += [
-            set_register.addr.eq(word[_HIGH + 4 : _HIGH + 8]),
+            # At the start zero to all registers, and then to the last two what they begin with.
+            set_register.addr.eq(Mux(clearing, first_values, word[_HIGH + 4 : _HIGH + 8])),
             set_register.data.eq(low),
-            set_register.en.eq(is_set),
+            set_register.en.eq(is_set | (clearing & (~first_values[-1] | first_values[1:-1].all()))),
             top.addr.eq(above),
+            begun.addr.eq(above),
+            begin.addr.eq(depth),
+            begin.data.eq(behind),
+            begin.en.eq(is_loop),
             put.addr.eq(Mux(at_hand[0], above, depth)),  # NEXT, or LOOP
-            put.data.begin.eq(Mux(at_hand[0], top.data.begin, behind)),
-            put.data.left.eq(Mux(at_hand[0], top.data.left - 1, low[:_COUNT])),
+            put.data.eq(Mux(at_hand[0], top.data - 1, low[:_COUNT])),
             put.en.eq(is_loop | is_next),
-            last.eq(top.data.left == 1),
-            target_place.eq(top.data.begin),
+            last.eq(top.data == 1),
+            target_place.eq(begun.data),
             jump.eq(is_next & ~last & looping),
         ]
         with m.If(is_loop):

@@ -35,7 +35,7 @@ class Registers(wiring.Component):
         Of the job under way: what the registers held when it was started. The image's are whole bursts.
     core_start, core_stop, core_reset : Out(1); core_idle, core_finished, core_failed : In(1)
         As in `Controller`.
-    error : In(8), instruction : In(20)
+    error : In(8), instruction : In(16)
         Taken with `core_failed`.
     running : Out(1)
         The core runs a job: its events count.

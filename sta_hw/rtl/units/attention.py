@@ -32,12 +32,16 @@ _PIPELINE = 6
 
 
 def block_layout() -> data.StructLayout:
-    """A block of keys: window depth (the block has ``groups * depth`` keys), the number of its first key, below which
-    number (and from 0 on) keys are valid, whether it is the row's first and last, the gain of the reciprocal (0 to 7), and whether its scores are coarse."""
+    """A block of keys.
+
+    `depth` is the windows' (the block has ``groups * depth`` keys), `start` the number of its first key; keys whose
+    numbers are from 0 to `keys`, less one, are valid. `first` and `last`: it is the row's first and last block; `gain`
+    of the reciprocal is 0 to 7; `coarse`: its scores have 3 fraction bits.
+    """
     return data.StructLayout(
         {
-            "depth": unsigned(6), "start": signed(16), "keys": unsigned(16), "first": unsigned(1), "last": unsigned(1), "gain": unsigned(3),
-            "coarse": unsigned(1),
+            "depth": unsigned(6), "start": signed(16), "keys": unsigned(16), "first": unsigned(1),
+            "last": unsigned(1), "gain": unsigned(3), "coarse": unsigned(1),
         }
     )  # fmt: skip
 

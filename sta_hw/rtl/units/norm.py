@@ -115,8 +115,8 @@ class Norm(wiring.Component):
             with m.If(run.ready):
                 m.d.sync += flag.eq(0)
             wanted[name] = flag
-        m.d.comb += [getattr(run.payload, f).eq(order[f]) for run in (self.wide_run, self.narrow_run) for f in row_range(cfg)]
-        m.d.comb += [self.wide_run.payload.kind.eq(Kind.WIDE), self.narrow_run.payload.kind.eq(Kind.NARROW)]
+        for run, kind in ((self.wide_run, Kind.WIDE), (self.narrow_run, Kind.NARROW)):
+            m.d.comb += [run.payload.kind.eq(kind), *(run.payload[f].eq(order[f]) for f in row_range(cfg))]
 
         # A tile that fits waits on chip between the passes, while the sums of the next one are taken.
         tile = m.submodules.tile = Queue(width=8 * cfg.bus_bytes, depth=cfg.norm_columns * slots)

@@ -36,12 +36,15 @@ def test_equal_to_the_row_softmax(config: Config) -> None:
             logits = rng.integers(-300, 300, logits.shape) + 800 * np.arange(count * keys)[:, None] // keys
         if number % 3 == 2:
             logits[:] = rng.choice([-32768, 32767, 0])
+        # Keys before number 0 and from `valid` on are none of the text's, in the first block and in the last.
+        start = [-int(rng.integers(keys)) * (number > 8 and b == 0) for b in range(count)]
         valid = [keys] * (count - 1) + [int(rng.integers(1, keys + 1))]
         order = np.arange(keys)
         key = groups * (order % depth) + order // depth
-        mask = np.concatenate([key < v for v in valid])
+        mask = np.concatenate([(key + s >= 0) & (key + s < v) for s, v in zip(start, valid, strict=True)])
         for b in range(count):
-            fields_of = [(depth, 6), (valid[b], 16), (b == 0, 1), (b == count - 1, 1), (gain, 3), (coarse, 1)]
+            fields_of = [(depth, 6), (start[b] & 0xFFFF, 16), (valid[b], 16), (b == 0, 1), (b == count - 1, 1)]
+            fields_of += [(gain, 3), (coarse, 1)]
             blocks.append(join([([int(v)], w) for v, w in fields_of]))
         scores.append(join([(logits.reshape(-1, config.drain_lanes), 16)]))
         found = [

@@ -52,7 +52,8 @@ def test_equal_to_the_reference(config: Config) -> None:
     for x, scale, shift, multiplier in tiles:
         width = x.shape[1]
         inverse = round(2**33 / width) & ((1 << 33) - 1)
-        fields = [(64, 32), (128, 32), (192, 32), (256, 32), (width, 14), (inverse, 33), (1, 20)]
+        fields = [(64, 32), (128, 32), (192, 32), (256, 32), (width, 14), (inverse, 33)]
+        fields += [(0, 2 * (config.rows.bit_length() - 1)), (1, 16)]
         streams["order"].append(join([([v], w) for v, w in fields]))
         elements = join([(x.T.reshape(-1, bus // 2), 16)])
         streams["input"] += [elements] * (1 if width <= config.norm_columns else 2)

@@ -82,7 +82,8 @@ def test_every_kind_in_sequence(config: Config) -> None:
         seconds = rng.integers(0, 65536, columns) >> rng.integers(0, 10, columns)  # not all saturate
         has_seconds = int(not to_scores and rng.integers(2)) if mode in (0, 1, 4) else 1
         fields = [
-            (int(mode), 3), (int(to_scores), 1), (has_seconds, 1), (columns, 16), (64, 32), (128, 32), (0, 28), (3, 20),
+            (int(mode), 3), (int(to_scores), 1), (has_seconds, 1), (columns, 16), (64, 32), (128, 32),
+            (0, 2 * (rows.bit_length() - 1) + 44), (3, 16),
         ]  # fmt: skip
         streams["order"].append(join([([v], w) for v, w in fields]))
         beats = results.reshape(-1, config.drain_lanes)

@@ -1,0 +1,133 @@
+"""docs/isa.md: what a program is, and every field of every instruction, from the tables that the assembler uses."""
+
+from __future__ import annotations
+
+from .expansion import LENGTH_REGISTER, MOST_LOOPS, TILES_REGISTER, WINDOW_LINES
+from .isa import FORMATS, HEADER_BYTES, LINE_BYTES, MOST_LINES, NO_WAIT, VERSION, Mask, Opcode, Result, Target, formats
+
+__all__ = ["markdown"]
+
+_SAME = (Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT)
+
+_OPCODES = {
+    Opcode.HALT: "end of the program: it ends when every unit is idle; every program has one, outside of loops",
+    Opcode.LOAD: "memory to an on-chip memory",
+    Opcode.PRODUCT: "matrix product: windows from memory, weights on chip, results to memory",
+    Opcode.SCORES: "Q x K^T of one head, one row tile, one block of keys, into the softmax",
+    Opcode.CONTEXT: "P x V of the next block in the softmax, divided by the rows' sums",
+    Opcode.NORM: "LayerNorm of one row tile, memory to memory",
+    Opcode.SET: "a register becomes a constant plus a register",
+    Opcode.LOOP: "what follows, up to its NEXT, runs `count` times",
+    Opcode.NEXT: "end of the innermost loop",
+}
+_RESULTS = {
+    Result.STORE8: "8 bits, column after column",
+    Result.STORE16: "16 bits, column after column",
+    Result.ACTIVATE: "through the table and the second multiplier, 8 bits",
+    Result.RESIDUAL: "added to the residual stream, 16 bits",
+    Result.TRANSPOSE: "8 bits, in blocks of `groups` columns, row after row, for use as weights",
+}
+_TARGETS = {
+    Target.VALUES: "weight values, `groups` bytes a word",
+    Target.POSITIONS: "positions, `groups x window` bits a word",
+    Target.PARAMETERS: "columns' parameters, 16 bytes a word",
+    Target.TABLE: "the activation table, 2 bytes a word",
+}
+_MASKS = {Mask.KEYS: "below `keys`", Mask.LENGTH: "below register LENGTH"}
+
+_INTRODUCTION = f"""\
+# Programs
+
+Generated from `sta_hw/spec/isa.py` by `python -m sta_hw.spec.isa_page`. `sta_hw.spec.isa` packs and reads programs,
+strictly; `sta_hw.spec.assembly` has them as text (`sta-hw compile --listing`), `sta_hw.spec.expansion` says what
+their loops stand for.
+
+A program is a header of {HEADER_BYTES} bytes and then words of 64 bits, little-endian, zeros behind the last one to a
+whole line of {LINE_BYTES} bytes. Header: magic "STAH" 32 bits, version {VERSION} 32 bits, lines of {LINE_BYTES} bytes
+in all 32 bits (at most {MOST_LINES:,}), unused 32 bits, `program_hash` 64 bits: a hash of what programs see of
+the hardware (`Config.program_hash`). Other hardware refuses the program (error HARDWARE); multipliers, softmax lanes
+and whatever else leaves the bytes alone do not change it.
+
+## Words and registers
+
+An instruction has one to eight words. In each, bits 0 to 31 are its lower part, bits 32 to 35 name a register, and
+the register's value is added to the lower part, modulo 2^32, before anything else is looked at: addresses of memory,
+and also bases in the on-chip memories, which lie in the upper half of their lower part (a register steps them in
+units of 65,536, and they wrap). There are 15 registers of 32 bits; number 0 adds nothing. All begin at 0 but
+r{LENGTH_REGISTER}, which begins with the text's length (register LENGTH), and r{TILES_REGISTER}, with its row tiles,
+ceil(length / rows). Fields left out are zero.
+
+SET, LOOP and NEXT never reach a unit. What a program means is the list of the other instructions in the order in
+which they come, registers added; instruction numbers (ERROR_INSTRUCTION) count them from 0, modulo 2^16.
+
+The hardware stops with OPCODE, at the number of the instruction that would have come next: at an unknown opcode, code
+or bit that no field has in a word's upper 28 bits, a reserved field that is not 0; at a loop of no turns, more than
+{MOST_LOOPS} loops within one another, NEXT without LOOP, HALT in a loop, SET of register 0, the end without HALT; and
+where the body of an outermost loop (from behind its LOOP to its NEXT) touches more than {WINDOW_LINES} lines of
+{LINE_BYTES} bytes. The last is the size of the ring that words are read into ahead of their use: what a loop's body
+has in it stays there, so loops take no bus. 504 words, 63 products, fit wherever they begin.
+
+Issuing an instruction takes a cycle for each of its words and 2 more, SET and LOOP 1 cycle, a NEXT that goes back 3.
+
+## Waiting
+
+`wait_loads`, `wait_matrix`, `wait_products` and `wait_norms` of an instruction say for what it waits, of those
+*issued before it*: LOADs; products that are through the array; products whose results are in memory or in the softmax
+(not those that leave their sums unfinished); NORMs. 0: for none. n, 1 to {NO_WAIT}: until all but the last n - 1 are
+finished; 1 is all. There are never more than {NO_WAIT - 1} of a class under way, so what lies further back needs no
+wait. Looked at are: by LOAD `wait_matrix`, `wait_products` and `wait_norms`; by products' windows and by NORM
+`wait_products` and `wait_norms`; by products' weights `wait_loads`; the others are not, for the units keep their
+order: LOADs run in order among themselves, as do products and NORMs. An instruction never waits for a later one. No
+instruction is issued while one 64 instructions before it still waits in front of its unit.
+
+## What the instructions do
+
+- LOAD copies `rows` runs of `beats` bus words, `stride` bytes apart, to consecutive words of `target` from word
+  `destination` on. The memories are rings: addresses wrap.
+- PRODUCT reads `window_beats` bus words from `window_address`, weights from `values_base` in the order of four nested
+  counters (0 is the innermost; strides in words), positions and parameters from their bases, and gives `columns`
+  results per row to `result_address` as `result` says. As many values and position words as [the format](format.md)
+  asks for, each count at least 1: anything else, positions that are not in order and a command out of range stop the
+  program (error ENGINE).
+- A column's parameters in memory: bias 32, multiplier 16, shift 8, unused 8, second multiplier 16, unused 48 bits.
+- Rows: of results that go to memory, and of NORM's, the first `rows_before` and the last `rows_after` rows of the
+  tile are not written; their bytes stay. Byte A of memory is one of row A mod rows (8 bits), A / 2 mod rows (16), A /
+  `groups` mod rows (transposed), so tiles begin at multiples of a column's bytes.
+- SCORES: results are the scores of `columns` keys. Key i of the block has number `key_start` + i; those from 0 on and
+  below `keys`, or with mask LENGTH below register LENGTH, are valid, and the others have probability 0. `row_first`
+  and `row_last` mark a row's first and last block. Rows without any valid key get zeros.
+- CONTEXT: windows are the probabilities; `continues` and `unfinished` chain the blocks of a row.
+- NORM's parameters, 8 bytes a column: scale 18, shift 16, multiplier 16 bits, unused 14.
+
+Addresses are byte offsets in the image and multiples of the bus word.
+
+## Fields
+"""
+
+
+def _codes(title: str, texts: dict) -> list[str]:
+    return ["", f"`{title}`: " + "; ".join(f"{int(code)} {code.name}, {text}" for code, text in texts.items()) + "."]
+
+
+def markdown() -> str:
+    """The docs page."""
+    lines = [*_INTRODUCTION.splitlines(), "", "| opcode | bytes | |", "|---|---|---|"]
+    lines += [f"| {int(o)} {o.name} | {8 * len(FORMATS[o])} | {text} |" for o, text in _OPCODES.items()]
+    for opcode in Opcode:
+        if opcode in _SAME[1:]:
+            continue
+        name = ", ".join(o.name for o in _SAME) if opcode == _SAME[0] else opcode.name
+        lines += ["", f"### {name}", "", "| word | bits | field | meaning |", "|---|---|---|---|"]
+        for field, (at, described) in formats(opcode).places.items():
+            first, last = at % 64, at % 64 + described.width - 1
+            bits = str(first) if first == last else f"{first} to {last}"
+            text = (
+                described.text + (", signed" if described.signed else "") + ("; **reserved: 0**" * described.reserved)
+            )
+            lines.append(f"| {at // 64} | {bits} | {field} | {text} |")
+    lines += _codes("result", _RESULTS) + _codes("target", _TARGETS) + _codes("mask", _MASKS)
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

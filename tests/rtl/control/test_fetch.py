@@ -1,0 +1,174 @@
+"""The fetch unit: what it gives is what a program means, at any width of the bus, under stalls; what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import Out, connect, flipped
+
+from sim.native import NativeModel, build
+from sta_hw.reference.instructions import IllegalError, fetched
+from sta_hw.rtl.control.fetch import Fetch, instruction_layout
+from sta_hw.rtl.emit import emit_verilog, streams_of
+from sta_hw.rtl.primitives.layouts import COUNT_BITS
+from sta_hw.spec.config import Config
+from sta_hw.spec.expansion import expand
+from sta_hw.spec.isa import HEADER_BYTES, WORD_BYTES, Error, Instruction, Opcode, assemble, formats
+from tests.spec.test_expansion import HALT, NEXT, loop, random_program, setting
+
+LENGTH = 1000
+PRODUCT = Instruction(Opcode.PRODUCT)
+
+
+class Bench(wiring.Component):
+    """Fetch, started once; its words come when it asked for them; how it ended is a last beat."""
+
+    def __init__(self, config: Config) -> None:
+        self.fetch = Fetch(config)
+        members = {name: self.fetch.signature.members[name] for name in ("words", "instructions")}
+        end = data.StructLayout({"error": unsigned(4), "illegal": unsigned(1), "number": unsigned(COUNT_BITS)})
+        super().__init__({**members, "end": Out(stream.Signature(end))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.fetch = fetch = self.fetch
+        started, given = Signal(), Signal()
+        asked = Signal(12)
+        ended = fetch.ended | fetch.illegal | (fetch.error != 0)
+        coming = (asked != 0) | ended
+        connect(m, fetch.instructions, flipped(self.instructions))
+        with m.If(self.end.valid & self.end.ready):
+            m.d.sync += given.eq(1)
+        asks = fetch.run.valid & fetch.run.ready
+        m.d.sync += [
+            started.eq(1),
+            asked.eq(asked + Mux(asks, fetch.run.payload.beats, 0) - (fetch.words.valid & fetch.words.ready & ~ended)),
+        ]
+        m.d.comb += [
+            fetch.start.eq(~started),
+            fetch.address.eq(64),
+            fetch.length.eq(LENGTH),
+            fetch.run.ready.eq(1),
+            fetch.words.payload.eq(self.words.payload),
+            fetch.words.valid.eq(self.words.valid & coming),
+            self.words.ready.eq(fetch.words.ready & coming),
+            self.end.valid.eq(ended & ~fetch.instructions.valid & ~given),
+            self.end.payload.error.eq(fetch.error),
+            self.end.payload.illegal.eq(fetch.illegal),
+            self.end.payload.number.eq(fetch.instructions.payload.number),
+        ]
+        return m
+
+
+@pytest.fixture(scope="module", params=[4, 8, 16, 64])
+def hardware(request: pytest.FixtureRequest) -> tuple[Config, NativeModel]:
+    bus = request.param
+    config = Config(rows=max(8, bus), groups=4, lanes=bus, drain_lanes=2)
+    block = Bench(config)
+    return config, NativeModel(build(emit_verilog(block, "fetch"), "fetch", streams_of(block)), streams_of(block))
+
+
+def run(hardware: tuple[Config, NativeModel], program: bytes, count: int, stall: float, seed: int):
+    """Instructions as numbers, and how it ended."""
+    config, model = hardware
+    bus = np.frombuffer(program, np.uint8).reshape(-1, config.bus_bytes)
+    words = np.zeros((len(bus), -(-config.bus_bytes // 4)), np.uint32)
+    words[:] = bus.copy().view("<u4")
+    outcome = model.run({"words": words}, {"instructions": count, "end": 1}, stall=stall, seed=seed)
+    end = int(outcome.outputs["end"][0, 0])
+    found = [int.from_bytes(row.astype("<u4").tobytes(), "little") for row in outcome.outputs["instructions"]]
+    return found, (end & 15, end >> 4 & 1, end >> 5)
+
+
+def packed(program: list[Instruction], config: Config) -> list[int]:
+    bits = instruction_layout().size - COUNT_BITS
+    return [
+        formats(i.opcode).pack({**i.fields, "opcode": int(i.opcode)}) | number << bits
+        for number, i in enumerate(expand(program, config, LENGTH)[:-1])
+    ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_programs(hardware, seed: int) -> None:
+    """The RTL's expansion is the assembler's; words behind an instruction's last one are not looked at."""
+    config, _ = hardware
+    program = random_program(np.random.default_rng(seed + 100))
+    expected = packed(program, config)
+    for stall in (0.0, 0.4):
+        found, end = run(hardware, assemble(program, config), len(expected), stall, seed + 1)
+        assert end == (0, 0, len(expected))
+        for number, (a, b) in enumerate(zip(found, expected, strict=True)):
+            places = formats(Opcode(b >> 36 & 15)).places.values()
+            mask = sum((1 << f.width) - 1 << at for at, f in places)
+            assert (a >> 512, a & mask) == (b >> 512, b & mask), number
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        [loop(0), NEXT, HALT], [loop(2), HALT], [NEXT, HALT], [PRODUCT, setting(0, 1), HALT],
+        [loop(1)] * 9 + [NEXT] * 9 + [HALT],
+        [setting(1, 65534), loop(3), loop(2, 1), PRODUCT, NEXT, setting(1, 1, 1), NEXT, HALT],
+        [PRODUCT], [], [loop(3), *[PRODUCT] * 64, NEXT, HALT], [PRODUCT, loop(2), *[PRODUCT] * 70, NEXT, HALT],
+        [loop(2), *[PRODUCT] * 62, *[setting(1, 0)] * 8, NEXT, HALT],
+        [*[setting(1, 0)] * 7, loop(2), *[PRODUCT] * 62, *[setting(1, 0)] * 15, NEXT, HALT],
+    ],
+)  # fmt: skip
+def test_what_is_refused(hardware, program: list[Instruction]) -> None:
+    """At the number that the reference gives, whatever is before it given; never a hang."""
+    config, _ = hardware
+    raw = assemble(program, config)
+    before = numbers_before(raw, config)
+    for stall in (0.0, 0.5):
+        found, end = run(hardware, raw, before, stall, 5)
+        assert (len(found), end) == (before, (0, 1, before))
+
+
+def numbers_before(program: bytes, config: Config) -> int:
+    """Instructions before the one that the reference refuses."""
+    with pytest.raises(IllegalError) as refused:
+        list(fetched(np.frombuffer(program, np.uint8), 0, config, LENGTH))
+    return refused.value.number
+
+
+def test_each_bit_that_no_field_has_is_refused(hardware) -> None:
+    """Also reserved fields; flipped one by one, in the words' upper parts."""
+    config, _ = hardware
+    for opcode in Opcode:
+        program = {
+            Opcode.HALT: [PRODUCT, HALT], Opcode.LOOP: [PRODUCT, loop(1), NEXT, HALT],
+            Opcode.NEXT: [PRODUCT, loop(1), NEXT, HALT], Opcode.SET: [PRODUCT, setting(1, 1), HALT],
+        }.get(opcode, [PRODUCT, Instruction(opcode), HALT])  # fmt: skip
+        at = HEADER_BYTES + 8 * WORD_BYTES + WORD_BYTES * (opcode == Opcode.NEXT)
+        used = {
+            bit
+            for first, field in formats(opcode).places.values()
+            for bit in range(first, first + field.width)
+            if not field.reserved
+        }
+        bits = [b for b in range(formats(opcode).width) if b % 64 >= 36 and b not in used]
+        codes = {Opcode.LOAD: [("target", 4), ("target", 9)], Opcode.SCORES: [("mask", 2), ("result", 5)]}
+        places = formats(opcode).places
+        masks = [1 << b for b in bits] + [v << places[n][0] for n, v in codes.get(opcode, [])]
+        for mask in masks[:: max(1, len(masks) // 9)] + masks[-2:]:
+            raw = bytearray(assemble(program, config))
+            size = formats(opcode).width // 8
+            raw[at : at + size] = (int.from_bytes(raw[at : at + size], "little") ^ mask).to_bytes(size, "little")
+            assert numbers_before(bytes(raw), config) == 1
+            assert run(hardware, bytes(raw), 1, 0.2, 3)[1] == (0, 1, 1), (opcode, mask)
+
+
+def test_headers(hardware) -> None:
+    config, _ = hardware
+    good = assemble([PRODUCT, HALT], config)
+    for at, value, error in (
+        (0, 1, Error.HEADER),
+        (4, 9, Error.HEADER),
+        (11, 1, Error.HEADER),
+        (20, 77, Error.HARDWARE),
+    ):
+        bad = bytearray(good)
+        bad[at] ^= value
+        assert run(hardware, bytes(bad[:HEADER_BYTES]), 0, 0.3, 2)[1] == (error, 0, 0)

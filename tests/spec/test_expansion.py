@@ -1,0 +1,157 @@
+"""What programs mean: loops, registers and their limits; the reference, by its own code, says the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.random import Generator
+
+from sta_hw.errors import InputError
+from sta_hw.reference.instructions import IllegalError, fetched
+from sta_hw.spec.config import Config
+from sta_hw.spec.expansion import MOST_LOOPS, expand, unroll
+from sta_hw.spec.isa import FORMATS, Instruction, Opcode, assemble, formats
+from sta_hw.spec.presets import PRESETS
+
+CONFIG = PRESETS["ci"]
+HALT, NEXT = Instruction(Opcode.HALT), Instruction(Opcode.NEXT)
+UNITS = (Opcode.LOAD, Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT, Opcode.NORM)
+
+
+def loop(count: int, register: int = 0) -> Instruction:
+    return Instruction(Opcode.LOOP, {"count": count, "count_register": register})
+
+
+def setting(destination: int, value: int, source: int = 0) -> Instruction:
+    return Instruction(Opcode.SET, {"destination": destination, "value": value % (1 << 32), "value_register": source})
+
+
+def random_instruction(rng: Generator, opcode: Opcode) -> Instruction:
+    """Any legal one, whose registers do not make it illegal."""
+    fields = {}
+    for name, (_, field) in formats(opcode).places.items():
+        most = {"result": 4, "target": 3, "mask": 1}.get(name, field.highest)
+        if name != "opcode" and not field.reserved and rng.random() < 0.7:
+            fields[name] = int(rng.integers(field.lowest, most + 1))
+    return Instruction(opcode, fields)
+
+
+def random_program(rng: Generator, most: int = 400) -> list[Instruction]:
+    """A well-formed program of so many expanded instructions, about."""
+    budget = [most]
+
+    def body(depth: int, room: int, turns: int) -> list[Instruction]:
+        found: list[Instruction] = []
+        while room > 8 and budget[0] > 0 and rng.random() < 0.93:
+            kind = rng.random()
+            if kind < 0.2 and depth < MOST_LOOPS and room > 24:
+                count = int(rng.integers(1, 6))
+                if turns * count > 64:
+                    continue
+                given = [loop(count)] if rng.random() < 0.7 else [setting(13, count + 7), loop(-7 % 65536, 13)]
+                inner = body(depth + 1, int(rng.integers(8, room - 4)), turns * count)
+                found += [*given, *inner, NEXT]
+                room -= 3 + sum(len(FORMATS[i.opcode]) for i in inner)
+            elif kind < 0.55:
+                destination = int(rng.integers(1, 13))
+                found.append(setting(destination, int(rng.integers(1 << 32)), int(rng.integers(16))))
+                room -= 1
+            else:
+                opcode = UNITS[int(rng.integers(len(UNITS)))]
+                found.append(random_instruction(rng, opcode))
+                room -= len(FORMATS[opcode])
+                budget[0] -= turns
+        return found
+
+    found: list[Instruction] = []
+    while budget[0] > 0:
+        found += body(0, 200, 1)
+    return [*found, HALT]
+
+
+def reference(program: list[Instruction], config: Config, length: int = 0) -> list[Instruction]:
+    """The reference's view of a program, as instructions without waits."""
+    image = np.frombuffer(assemble(program, config), np.uint8)
+    found = []
+    for number, i in enumerate(fetched(image, 0, config, length)):
+        assert i.number == number
+        fields = {k: v for k, v in i.fields.items() if k != "reserved"}
+        if i.opcode == Opcode.NORM:
+            fields["inverse_high"], fields["inverse"] = divmod(fields["inverse"], 1 << 32)
+        found.append(Instruction(Opcode(i.opcode), fields))
+    return found
+
+
+def without_waits(program: list[Instruction]) -> list[Instruction]:
+    return [
+        Instruction(i.opcode, {k: v for k, v in i.fields.items() if not k.startswith("wait")})
+        for i in program
+        if i.opcode != Opcode.HALT
+    ]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_programs_mean_the_same_to_the_reference(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    program, length = random_program(rng), int(rng.integers(1 << 16))
+    assert reference(program, CONFIG, length) == without_waits(expand(program, CONFIG, length))
+
+
+def test_a_loop_over_tiles_by_hand() -> None:
+    """Two nested loops; on-chip bases in the upper half; r15 and r14 from the length."""
+    product = Instruction(
+        Opcode.PRODUCT,
+        {"window_address": 64, "window_address_register": 1, "values_base": 7, "values_base_register": 2, "count0": 5},
+    )
+    program = [
+        setting(2, 0), loop(2), setting(1, 0x100), loop(0, 14), product, setting(1, -16, 1), NEXT,
+        setting(2, 9 << 16, 2), NEXT, Instruction(Opcode.LOAD, {"stride_register": 15}), HALT,
+    ]  # fmt: skip
+    assert CONFIG.rows == 4
+    found = expand(program, CONFIG, length=9)  # three tiles
+    want = [(64 + 0x100 - 16 * tile, 7 + 9 * chunk) for chunk in range(2) for tile in range(3)]
+    assert [(i["window_address"], i["values_base"]) for i in found[:6]] == want
+    assert all(i["count0"] == 5 for i in found[:6]) and found[6]["stride"] == 9
+    # Words are read once: two SETs, two LOOPs and eight of the product at first, then none but what is new.
+    words = [found.words for found in unroll(program, CONFIG, length=9)]
+    assert words == [12, 2, 0, 2, 0, 0, 3, 1]
+
+
+def test_the_ring_holds_a_body_of_63_products() -> None:
+    """504 words at any place; 505 where they touch a 65th line, and not where they do not."""
+    body = [Instruction(Opcode.PRODUCT)] * 62 + [setting(1, 0)] * 7  # with NEXT 504
+    for before in range(9):
+        program = [setting(1, 0)] * before + [loop(2), *body, NEXT, HALT]
+        assert len(expand(program, CONFIG)) == 2 * 62 + 1
+        reference(program, CONFIG)
+    for before in range(8):
+        program = [setting(1, 0)] * before + [loop(2), *body, *[setting(1, 0)] * 2, NEXT, HALT]
+        fits = (before + 1) % 8 <= 6  # 506 words in 512, from where they begin
+        if fits:
+            assert len(expand(program, CONFIG)) == len(reference(program, CONFIG)) + 1
+        else:
+            with pytest.raises(InputError, match="may touch 64 lines of 64 bytes"):
+                expand(program, CONFIG)
+            with pytest.raises(IllegalError):
+                reference(program, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("program", "number", "message"),
+    [
+        ([loop(0), NEXT, HALT], 0, "its count is 0; it is from 1 to 65,535"),
+        ([loop(2), HALT], 0, r"instruction 1 \(HALT\): it stands in a loop"),
+        ([NEXT, HALT], 0, "there is no loop around it"),
+        ([Instruction(Opcode.NORM), setting(0, 1), HALT], 1, "register 0 is always zero"),
+        ([loop(1)] * 9 + [NEXT] * 9 + [HALT], 0, "there are 8 loops around it"),
+        ([setting(1, 65534), loop(3), loop(2, 1), NEXT, setting(1, 1, 1), NEXT, HALT], 0, "its count is 0"),
+        ([Instruction(Opcode.NORM)], 1, "does not end with HALT"),
+        ([], 0, "does not end with HALT"),
+    ],
+)
+def test_loops_that_are_none(program: list[Instruction], number: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        expand(program, CONFIG)
+    with pytest.raises(IllegalError) as refused:
+        reference(program, CONFIG)
+    assert refused.value.number == number
