@@ -87,7 +87,7 @@ class BoardBackend:
         CheckError
             If the accelerator stops with an error, does not end, or the line fails.
         """
-        if model.config.hash != self.config.hash:
+        if model.config.program_hash != self.config.program_hash:
             raise InputError(f"the model was compiled for hardware {model.config.hash}; compile it for this board.")
         words = model.with_input(embedded).view("<u4")
         total = 2 * len(words)
