@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from amaranth.hdl import Module, Mux, Signal, unsigned
@@ -63,20 +65,22 @@ class Bench(wiring.Component):
 
 
 @pytest.fixture(scope="module", params=[4, 8, 16, 64])
-def hardware(request: pytest.FixtureRequest) -> tuple[Config, NativeModel]:
+def hardware(request: pytest.FixtureRequest) -> tuple[Config, Callable[[], NativeModel]]:
+    """The configuration, and what makes a model just out of reset."""
     bus = request.param
     config = Config(rows=max(8, bus), groups=4, lanes=bus, drain_lanes=2)
     block = Bench(config)
-    return config, NativeModel(build(emit_verilog(block, "fetch"), "fetch", streams_of(block)), streams_of(block))
+    library, streams = build(emit_verilog(block, "fetch"), "fetch", streams_of(block)), streams_of(block)
+    return config, lambda: NativeModel(library, streams)
 
 
-def run(hardware: tuple[Config, NativeModel], program: bytes, count: int, stall: float, seed: int):
+def run(hardware: tuple[Config, Callable[[], NativeModel]], program: bytes, count: int, stall: float, seed: int):
     """Instructions as numbers, and how it ended."""
-    config, model = hardware
+    config, fresh = hardware
     bus = np.frombuffer(program, np.uint8).reshape(-1, config.bus_bytes)
     words = np.zeros((len(bus), -(-config.bus_bytes // 4)), np.uint32)
     words[:] = bus.copy().view("<u4")
-    outcome = model.run({"words": words}, {"instructions": count, "end": 1}, stall=stall, seed=seed)
+    outcome = fresh().run({"words": words}, {"instructions": count, "end": 1}, stall=stall, seed=seed)
     end = int(outcome.outputs["end"][0, 0])
     found = [int.from_bytes(row.astype("<u4").tobytes(), "little") for row in outcome.outputs["instructions"]]
     return found, (end & 15, end >> 4 & 1, end >> 5)
