@@ -4,24 +4,25 @@
 
 /* What the registers id and version hold. */
 #define STA_HW_ID_VALUE 0x48415453u
-#define STA_HW_VERSION_VALUE 2u
+#define STA_HW_VERSION_VALUE 3u
 
 /* Offsets of the registers in bytes. */
 enum sta_hw_register {
     STA_HW_REG_ID                          = 0x00, /* ro: the characters STAH, 0x48415453 */
     STA_HW_REG_VERSION                     = 0x04, /* ro: version of instruction set and registers */
-    STA_HW_REG_HASH_LOW                    = 0x08, /* ro: configuration hash, low half; a program names the hash it was made for */
-    STA_HW_REG_HASH_HIGH                   = 0x0C, /* ro: configuration hash, high half */
+    STA_HW_REG_HASH_LOW                    = 0x08, /* ro: hash of what programs see of the hardware, low half; a program names its hash */
+    STA_HW_REG_HASH_HIGH                   = 0x0C, /* ro: the same, high half */
     STA_HW_REG_SHAPE                       = 0x10, /* ro: capability word: the array */
     STA_HW_REG_MEMORIES                    = 0x14, /* ro: capability word: on-chip memories, log2 of their words */
     STA_HW_REG_CONTROL                     = 0x18, /* rw: start and reset act when 1 is written, and read as 0 */
     STA_HW_REG_STATUS                      = 0x1C, /* ro: what the core does */
-    STA_HW_REG_ERROR_INSTRUCTION           = 0x20, /* ro: number of the instruction that failed */
+    STA_HW_REG_ERROR_INSTRUCTION           = 0x20, /* ro: number of the instruction that failed, modulo 2^16 */
     STA_HW_REG_INTERRUPT_CLEAR             = 0x24, /* wo: any write clears the interrupt */
     STA_HW_REG_IMAGE_ADDRESS               = 0x28, /* rw: bus address of the memory image, a multiple of the longest burst */
     STA_HW_REG_IMAGE_SIZE                  = 0x2C, /* rw: bytes of the image, whole longest bursts; nothing outside is read or written */
     STA_HW_REG_PROGRAM_ADDRESS             = 0x30, /* rw: offset of the program in the image, a multiple of the bus's bytes */
     STA_HW_REG_STALLED                     = 0x34, /* ro: streams that offer a beat nobody takes, for finding out why a program waits */
+    STA_HW_REG_LENGTH                      = 0x38, /* rw: the text's length: limits keys where SCORES' mask says so; r15 begins with it */
     STA_HW_REG_COUNTER_CYCLES              = 0x80, /* ro: cycles from start to the end of the program */
     STA_HW_REG_COUNTER_ENGINE_BUSY         = 0x84, /* ro: cycles in which a beat of weights entered the array */
     STA_HW_REG_COUNTER_ENGINE_WAIT_MEMORY  = 0x88, /* ro: cycles in which weights waited for windows that were being read from memory */
@@ -96,13 +97,15 @@ enum sta_hw_register {
 #define STA_HW_STALLED_SCORES_MASK 0x00000020u /* scores */
 #define STA_HW_STALLED_INSTRUCTIONS_SHIFT 6
 #define STA_HW_STALLED_INSTRUCTIONS_MASK 0x00000040u /* instructions */
+#define STA_HW_LENGTH_LENGTH_SHIFT 0
+#define STA_HW_LENGTH_LENGTH_MASK 0x0000FFFFu /* tokens */
 
 /* Why a program was stopped (the field error of status): X(name, code, why). */
 #define STA_HW_FAULTS(X) \
     X(NONE, 0, "none") \
     X(HEADER, 1, "the program's header is not one of this version") \
     X(HARDWARE, 2, "the program was made for another configuration") \
-    X(OPCODE, 3, "illegal instruction") \
+    X(OPCODE, 3, "illegal instruction: unknown, reserved, or a loop that is none") \
     X(ADDRESS, 4, "an address is outside the image or not aligned to the bus; the image is not whole bursts") \
     X(READ, 5, "the bus answered a read with an error") \
     X(WRITE, 6, "the bus answered a write with an error") \

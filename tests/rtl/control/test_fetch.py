@@ -116,8 +116,8 @@ def test_random_programs(hardware, seed: int) -> None:
         [loop(1)] * 9 + [NEXT] * 9 + [HALT],
         [setting(1, 65534), loop(3), loop(2, 1), PRODUCT, NEXT, setting(1, 1, 1), NEXT, HALT],
         [PRODUCT], [], [loop(3), *[PRODUCT] * 64, NEXT, HALT], [PRODUCT, loop(2), *[PRODUCT] * 70, NEXT, HALT],
-        [loop(2), *[PRODUCT] * 62, *[setting(1, 0)] * 8, NEXT, HALT],
-        [*[setting(1, 0)] * 7, loop(2), *[PRODUCT] * 62, *[setting(1, 0)] * 15, NEXT, HALT],
+        [loop(2), *[PRODUCT] * 62, *[setting(1, 0)] * 15, NEXT, HALT],
+        [*[setting(1, 0)] * 7, loop(2), *[PRODUCT] * 62, *[setting(1, 0)] * 16, NEXT, HALT],
     ],
 )  # fmt: skip
 def test_what_is_refused(hardware, program: list[Instruction]) -> None:
