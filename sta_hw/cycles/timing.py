@@ -28,8 +28,8 @@ _DEEP_QUEUE = 3
 """rtl/primitives/queue.py: from in to out where the memory is block RAM, as in all queues of the DMA."""
 _CUT = 5
 """rtl/bus/dma.py, a client's next burst: LENGTH, LEFT, FINAL, and in REQUEST a cycle to ask and one to be granted."""
-_CHOSEN = 1
-"""rtl/bus/dma.py: the burst that goes next waits in a register."""
+_CHOSEN = 2
+"""rtl/bus/dma.py: the burst that goes next waits in a register while it is looked at."""
 _ISSUED = 1
 """rtl/bus/dma.py: the address channel's register."""
 _RECEIVED = 1

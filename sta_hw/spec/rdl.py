@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .config import Config
-from .registers import ERROR_TEXTS, REGISTERS, Field, Register, capabilities
+from .registers import ERROR_TEXTS, REGISTERS, Bits, Register, capabilities
 
 __all__ = ["KEYWORDS", "system_rdl"]
 
@@ -29,11 +29,11 @@ def _escaped(name: str) -> str:
     return f"\\{name}" if name in KEYWORDS else name
 
 
-def _fields(r: Register) -> tuple[Field, ...]:
-    return r.fields or (Field("value", 0, 32, r.text),)
+def _fields(r: Register) -> tuple[Bits, ...]:
+    return r.fields or (Bits("value", 0, 32, r.text),)
 
 
-def _field(r: Register, f: Field, constant: int | None) -> list[str]:
+def _field(r: Register, f: Bits, constant: int | None) -> list[str]:
     """A field; a constant has its value at reset, and no hardware that writes it."""
     access = {"ro": "sw = r; hw = w;", "rw": "sw = rw; hw = r;", "wo": "sw = w; hw = r;"}[r.access]
     reset = ""

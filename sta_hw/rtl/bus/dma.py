@@ -59,14 +59,10 @@ class _Bursts(wiring.Component):
     run : In(stream of run_layout)
     available : In
         Beats for which the client has room, or data.
-    limit : In(32)
-        Size of the image in bytes, whole bursts.
     request : Out(1), grant : In(1)
         A burst of `length` beats at `address` is wanted; is issued. `final`: it is the run's last.
     run_of : Out
         The run's fields but address and beats.
-    fault : Out(1)
-        The run leaves the image or is not aligned to the bus; it is not issued.
     idle : Out(1)
     """
 
@@ -77,14 +73,12 @@ class _Bursts(wiring.Component):
             {
                 "run": In(stream.Signature(layout)),
                 "available": In(range(depth + 1)),
-                "limit": In(ADDRESS_BITS),
                 "request": Out(1),
                 "grant": In(1),
                 "address": Out(ADDRESS_BITS),
                 "length": Out(range(config.burst + 1)),
                 "final": Out(1),
                 "run_of": Out(data.StructLayout(carried)),
-                "fault": Out(1),
                 "idle": Out(1),
             }
         )
@@ -110,10 +104,7 @@ class _Bursts(wiring.Component):
                 with m.If(self.run.valid & (self.run.payload.beats != 0)):
                     m.next = "LENGTH"
             with m.State("LENGTH"):
-                m.d.sync += [
-                    self.length.eq(Mux(beats < to_boundary, beats, to_boundary)),
-                    self.fault.eq((block >= self.limit[block_bits:]) | self.address[:word].any()),
-                ]
+                m.d.sync += self.length.eq(Mux(beats < to_boundary, beats, to_boundary))
                 m.next = "LEFT"
             with m.State("LEFT"):
                 m.d.sync += beats.eq(beats - self.length)
@@ -123,7 +114,7 @@ class _Bursts(wiring.Component):
                 m.next = "REQUEST"
             with m.State("REQUEST"):
                 # What is available grows until the grant.
-                m.d.sync += self.request.eq((self.available >= self.length) & ~self.fault & ~self.grant)
+                m.d.sync += self.request.eq((self.available >= self.length) & ~self.grant)
                 with m.If(self.grant):
                     # The next burst, if there is one, begins at a boundary.
                     m.d.sync += self.address.eq(Cat(Const(0, block_bits), block + 1))
@@ -142,7 +133,7 @@ def _on_bus(config: Config, base: Value, address: Value) -> Value:
 
 
 class _Chosen:
-    """The burst that goes next, in a register: chosen among the requests, earlier clients first.
+    """The burst that goes next, in a register: chosen among the requests, earlier clients first; then looked at.
 
     The client that went last gives way to all others: LayerNorm would otherwise fall behind while windows and residual
     stream are read, and results wait while it catches up.
@@ -151,17 +142,24 @@ class _Chosen:
     ----------
     valid : Signal, take : Signal
         There is one; it is issued.
+    sound, fault : Signal
+        It is known to lie in the image, at a multiple of the bus's bytes; not to, and may not be issued.
     client : Signal
         One-hot.
     """
 
-    def __init__(self, m: Module, config: Config, bursts: Sequence[_Bursts], name: str) -> None:
+    def __init__(self, m: Module, config: Config, bursts: Sequence[_Bursts], limit: Value, name: str) -> None:
         self.valid, self.take = Signal(name=f"{name}_chosen"), Signal(name=f"{name}_take")
         self.client = Signal(len(bursts), name=f"{name}_client")
         self.address = Signal(ADDRESS_BITS, name=f"{name}_address", reset_less=True)
         self.length = Signal(range(config.burst + 1), name=f"{name}_length", reset_less=True)
         self.run_of = Signal(bursts[0].run_of.shape(), name=f"{name}_run_of", reset_less=True)
         self.final = Signal(name=f"{name}_final")
+        self.sound, self.fault = Signal(name=f"{name}_sound"), Signal(name=f"{name}_fault")
+        low = (config.burst * config.bus_bytes).bit_length() - 1
+        outside = (self.address[low:] >= limit[low:]) | self.address[: config.bus_bytes.bit_length() - 1].any()
+        waits = self.valid & ~self.take
+        m.d.sync += [self.sound.eq(waits & ~outside), self.fault.eq(waits & outside)]
         with m.If(self.take):
             m.d.sync += self.valid.eq(0)
         with m.If(~self.valid):
@@ -254,7 +252,6 @@ class ReadMaster(wiring.Component):
             m.d.sync += room.eq(room + taken - Mux(unit.grant, unit.length, 0))
             m.d.comb += [
                 unit.available.eq(room),
-                unit.limit.eq(self.limit),
                 beats.valid.eq(queue.r_rdy),
                 beats.payload.eq(queue.r_data),
                 queue.r_en.eq(beats.ready),
@@ -265,12 +262,12 @@ class ReadMaster(wiring.Component):
             queues.append(queue)
 
         # Which client each burst under way belongs to; answers come in order.
-        chosen = _Chosen(m, cfg, bursts, "read")
+        chosen = _Chosen(m, cfg, bursts, self.limit, "read")
         owners = m.submodules.owners = Queue(width=len(self.clients) + COUNT_BITS, depth=cfg.outstanding)
         issue = Signal()
         free = ~self.arvalid | self.arready
         m.d.comb += [
-            issue.eq(chosen.valid & free & owners.w_rdy & ~self.stop),
+            issue.eq(chosen.sound & free & owners.w_rdy & ~self.stop),
             chosen.take.eq(issue),
             owners.w_en.eq(issue),
             owners.w_data.eq(Cat(chosen.client, chosen.run_of.instruction)),
@@ -291,15 +288,11 @@ class ReadMaster(wiring.Component):
         m.d.sync += under_way.eq(under_way + issue - end)
         m.d.comb += self.idle.eq((under_way == 0) & ~self.arvalid & (~chosen.valid | self.stop))
 
-        out_of_bounds = Cat(b.fault for b in bursts)
         with m.If(~self.fault & ~self.error):
             with m.If(self.rvalid & self.rresp[1]):
                 m.d.sync += [self.error.eq(1), self.instruction.eq(owners.r_data[len(self.clients) :])]
-            with m.Elif(out_of_bounds.any()):
-                m.d.sync += self.fault.eq(1)
-                for b in bursts:
-                    with m.If(b.fault):
-                        m.d.sync += self.instruction.eq(b.run_of.instruction)
+            with m.Elif(chosen.fault):
+                m.d.sync += [self.fault.eq(1), self.instruction.eq(chosen.run_of.instruction)]
         return m
 
 
@@ -352,7 +345,6 @@ class WriteMaster(wiring.Component):
             m.d.sync += present.eq(present + (beats.valid & beats.ready) - Mux(unit.grant, unit.length, 0))
             m.d.comb += [
                 unit.available.eq(present),
-                unit.limit.eq(self.limit),
                 beats.ready.eq(queue.w_rdy),
                 queue.w_data.eq(beats.payload),
                 queue.w_en.eq(beats.valid),
@@ -360,7 +352,7 @@ class WriteMaster(wiring.Component):
             bursts.append(unit)
             queues.append(queue)
 
-        chosen = _Chosen(m, cfg, bursts, "write")
+        chosen = _Chosen(m, cfg, bursts, self.limit, "write")
         owners = m.submodules.owners = Queue(width=count + 1 + COUNT_BITS, depth=_WRITES_UNDER_WAY)
         issue = Signal()
         sending = Signal()
@@ -371,7 +363,7 @@ class WriteMaster(wiring.Component):
         m.d.comb += [
             # The next burst may follow the last beat of this one.
             issue.eq(
-                chosen.valid & (~sending | (move & last)) & (~self.awvalid | self.awready) & owners.w_rdy & ~self.stop
+                chosen.sound & (~sending | (move & last)) & (~self.awvalid | self.awready) & owners.w_rdy & ~self.stop
             ),
             chosen.take.eq(issue),
             owners.w_en.eq(issue),
@@ -417,13 +409,9 @@ class WriteMaster(wiring.Component):
         under_way = Signal(range(_WRITES_UNDER_WAY + 3))
         m.d.sync += under_way.eq(under_way + issue - self.bvalid)
         m.d.comb += self.idle.eq((under_way == 0) & (~chosen.valid | self.stop))
-        out_of_bounds = Cat(b.fault for b in bursts)
         with m.If(~self.fault & ~self.error):
             with m.If(self.bvalid & self.bresp[1]):
                 m.d.sync += [self.error.eq(1), self.instruction.eq(owners.r_data[count + 1 :])]
-            with m.Elif(out_of_bounds.any()):
-                m.d.sync += self.fault.eq(1)
-                for b in bursts:
-                    with m.If(b.fault):
-                        m.d.sync += self.instruction.eq(b.run_of.instruction)
+            with m.Elif(chosen.fault):
+                m.d.sync += [self.fault.eq(1), self.instruction.eq(chosen.run_of.instruction)]
         return m

@@ -157,7 +157,7 @@ class Fetch(wiring.Component):
         first_values = Signal(range(2 * REGISTERS))
         clearing = Signal()
         available = running & (place != filled)
-        m.d.comb += [advance.eq((~there | consume) & ~clearing), read.addr.eq(place), read.en.eq(advance)]
+        m.d.comb += [advance.eq((~there | consume) & running), read.addr.eq(place), read.en.eq(advance)]
         tiles = (self.length + cfg.rows - 1) >> cfg.rows.bit_length() - 1
         with m.If(self.start):
             m.d.sync += clearing.eq(1)
@@ -276,11 +276,12 @@ class Fetch(wiring.Component):
         self._looping = looping = Signal()  # depth is not 0
         is_set, is_loop, is_next = (consume & first & (at_hand == o) for o in (Opcode.SET, Opcode.LOOP, Opcode.NEXT))
         last = Signal()
+        sets_zero = word[_HIGH + 4 : _HIGH + 8] == 0  # register 0 is zero for ever, also for the next program
         m.d.comb += [
             # At the start zero to all registers, and then to the last two what they begin with.
             set_register.addr.eq(Mux(clearing, first_values, word[_HIGH + 4 : _HIGH + 8])),
             set_register.data.eq(low),
-            set_register.en.eq(is_set | (clearing & (~first_values[-1] | first_values[1:-1].all()))),
+            set_register.en.eq((is_set & ~sets_zero) | (clearing & (~first_values[-1] | first_values[1:-1].all()))),
             top.addr.eq(above),
             begun.addr.eq(above),
             begin.addr.eq(depth),
@@ -302,7 +303,7 @@ class Fetch(wiring.Component):
         self._halts = consume & first & (at_hand == Opcode.HALT)
         return running & consume & (
             bad
-            | (is_set & (word[_HIGH + 4 : _HIGH + 8] == 0))
+            | (is_set & sets_zero)
             | (is_loop & ((depth == MOST_LOOPS) | (low[:_COUNT] == 0)))
             | (is_next & ~looping)
             | (self._halts & looping)
