@@ -153,7 +153,7 @@ class State:
         self.credits = [0.0] * (1 if timing.shared else 2)
         self.used = [0.0] * len(self.credits)
         # Fetch: beats on chip, and when the next instruction may be given.
-        self.fetch = Flow(sum(beats for _, beats, _ in self.program), latencies.program)
+        self.fetch = Flow(sum(beats for _, beats, _ in self.program), latencies.program, latencies.line_rate)
         self.fetched = 0.0
         self.fetching = True
         self.next_dispatch = self.halted = 0.0

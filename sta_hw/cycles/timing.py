@@ -86,6 +86,8 @@ class Latencies:
         From the start to the program's first beat: the header is read and judged before.
     word_beats : float
         Bus beats of a word of the program.
+    line_rate : float
+        Most beats a cycle of the program's lines, which are runs of their own.
     issue : int
         Cycles between instructions beside one for each of their words (rtl/control/dispatch.py): looked at, given.
     dispatched : int
@@ -173,6 +175,7 @@ class Latencies:
         self.fetch_depth = WINDOW_LINES * LINE_BYTES // bus
         self._burst, self._under_way = config.burst, config.outstanding + 1
         self.read_rate = self.burst_rate(config.burst)
+        self.line_rate = self.run_rate(LINE_BYTES // bus)
         self.most_under_way = self._under_way * config.burst
         self.answered = _RECEIVED + _DEEP_QUEUE
         self.client_rate = min(1.0, config.burst / _CUT)
