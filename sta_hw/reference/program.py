@@ -242,11 +242,14 @@ class _Machine:
     def put(self, data: NDArray, address: int, i: Fetched, together: int) -> None:
         """Results to memory, those of the rows alone that are to be stored; `together` bytes are one row's."""
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
-        there = self.bytes_at(address, len(raw))
-        rows = self.config.rows
-        row = (address + np.arange(len(raw))) // together % rows
-        kept = (row >= i["rows_before"] % rows) & (row < rows - i["rows_after"] % rows)
-        there[kept] = raw[kept]
+        there, rows = self.bytes_at(address, len(raw)), self.config.rows
+        before, after = i["rows_before"] % rows, i["rows_after"] % rows
+        if before or after:
+            row = (address + np.arange(len(raw))) // together % rows
+            kept = (row >= before) & (row < rows - after)
+            there[kept] = raw[kept]
+        else:
+            there[:] = raw
 
     def scores(self, results: NDArray[np.int16], i: Fetched) -> None:
         """The softmax of one block of keys."""
