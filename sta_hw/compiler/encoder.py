@@ -10,8 +10,8 @@ import numpy as np
 from ..errors import InputError
 from ..model.graph import Graph
 from ..model.operations import Activate, Attention, Mean
-from ..spec.config import Config
 from ..spec.assembly import disassemble_text
+from ..spec.config import Config
 from ..spec.isa import assemble, program_bytes
 from .integers import IntegerInput, IntegerOutput
 from .limits import require_program, require_shape, sizes_of
