@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..spec.config import Config
-from ..spec.isa import WAITS, Instruction, Opcode, Result
+from ..spec.isa import FORMATS, WAITS, Instruction, Opcode, Result
 from .timing import Latencies, MachineTiming
 
 __all__ = ["EPSILON", "Flow", "Pass", "Product", "State", "WriteQueue"]
@@ -156,7 +156,9 @@ class State:
         self.fetch = Flow(sum(beats for _, beats, _ in self.program), latencies.program, latencies.line_rate)
         self.fetched = 0.0
         self.fetching = True
-        self.next_dispatch = self.halted = 0.0
+        # One word a cycle is passed on, also where a beat has more.
+        self.next_dispatch = latencies.program + (len(FORMATS[self.program[0][0].opcode]) if self.program else 0)
+        self.halted = 0.0
         # Units' queues, with the time from which the instruction may be taken.
         self.loads: deque[tuple[Instruction, float, Until]] = deque()
         self.windows: deque[Product] = deque()

@@ -28,8 +28,10 @@ _DEEP_QUEUE = 3
 """rtl/primitives/queue.py: from in to out where the memory is block RAM, as in all queues of the DMA."""
 _CUT = 5
 """rtl/bus/dma.py, a client's next burst: LENGTH, LEFT, FINAL, and in REQUEST a cycle to ask and one to be granted."""
-_CHOSEN = 2
-"""rtl/bus/dma.py: the burst that goes next waits in a register while it is looked at."""
+_CHOSEN = 1
+"""rtl/bus/dma.py: the burst that goes next waits in a register."""
+_LOOKED = 1
+"""rtl/bus/dma.py: there it is looked at, whether it lies in the image."""
 _ISSUED = 1
 """rtl/bus/dma.py: the address channel's register."""
 _RECEIVED = 1
@@ -145,12 +147,13 @@ class Latencies:
         array._MustUse__silence = engine._MustUse__silence = True  # asked for their latencies alone
         bus, rows = config.bus_bytes, config.rows
         self.memory = memory = max(1, timing.latency)
-        self.run = _CUT + _CHOSEN + _ISSUED + memory + _RECEIVED + _DEEP_QUEUE
-        self.refill = 2 + _CHOSEN + _ISSUED + memory + _RECEIVED + _DEEP_QUEUE
+        self.run = _CUT + _CHOSEN + _LOOKED + _ISSUED + memory + _RECEIVED + _DEEP_QUEUE
+        self.refill = 2 + _CHOSEN + _LOOKED + _ISSUED + memory + _RECEIVED + _DEEP_QUEUE
         self.word_beats = WORD_BYTES / bus
         asked, judged = 1, 1
         header = HEADER_BYTES // min(bus, WORD_BYTES)
-        self.program = asked + self.run + header + judged + self.run + _RING - 1
+        gathered = bus < WORD_BYTES  # a word is complete a cycle after its last beat
+        self.program = asked + self.run + header + judged + self.run + _RING - 1 + 2 * gathered
         self.issue = 2
         self.dispatched = 1 + _QUEUE + 1
         memory_of_weights = 1 + 2
@@ -160,7 +163,7 @@ class Latencies:
         self.parts = rows // config.drain_lanes
         self.stored = memory + _COMPLETION
         packed = 1
-        self.path = _RESULT_LATENCY + _QUEUE + packed + _QUEUE + _DEEP_QUEUE + 1
+        self.path = _RESULT_LATENCY + _QUEUE + packed + _QUEUE + _DEEP_QUEUE + _LOOKED + 1
         words = rows // config.lanes
         self.scored = words + 14
         self.accepted = _SOFTMAX_LATENCY
@@ -169,7 +172,7 @@ class Latencies:
         self.rescale = array.latency + 2 * HAZARD_CYCLES + 2
         self.statistics = 9 + 32 * rows + _ROOT + 3
         self.normalizing = 2 + self.run
-        self.normalized = _NORM_LATENCY + _QUEUE + 1 + _DEEP_QUEUE
+        self.normalized = _NORM_LATENCY + _QUEUE + 1 + _DEEP_QUEUE + _LOOKED
         self.norm_rate = min(1.0, _NORM_QUEUE / (_NORM_LATENCY + _QUEUE + 2))
         self.depth = max(2 * config.burst, 512)
         self.fetch_depth = WINDOW_LINES * LINE_BYTES // bus
