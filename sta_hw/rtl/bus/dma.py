@@ -374,8 +374,8 @@ class WriteMaster(wiring.Component):
         with m.If(self.wready):
             m.d.sync += self.wvalid.eq(0)
         m.d.comb += [
-            # A queue's word is out 3 cycles after it came in; counted, requested, chosen, looked at and issued, its burst
-            # is sent from the 5th on: what it sends is there in each of its cycles.
+            # A queue's word is out 3 cycles after it came in; counted, requested, chosen, looked at and issued, its
+            # burst is sent from the 5th on: what it sends is there in each of its cycles.
             move.eq(sending & (~self.wvalid | self.wready)),
             *(q.r_en.eq(move & s) for s, q in zip(source, queues, strict=True)),
         ]
