@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckError, InputError
 from ..spec.config import Config
+from ..spec.isa import Instruction, Opcode
 
 __all__ = ["UNPACK", "Fetched", "IllegalError", "fetched"]
 
@@ -40,22 +41,48 @@ class IllegalError(Exception):
 
 @dataclass(frozen=True)
 class Fetched:
-    """An instruction for a unit: its opcode's number, its number, and its fields by name."""
+    """An instruction for a unit.
+
+    Attributes
+    ----------
+    opcode : int
+    number : int
+        As register ERROR_INSTRUCTION counts.
+    place : int
+        Number of the one in the program that it comes from.
+    fields : dict of int
+        By name, but those of registers; `reserved` are all bits that have none.
+    """
 
     opcode: int
     number: int
+    place: int
     fields: dict[str, int]
 
     def __getitem__(self, name: str) -> int:
         return self.fields[name]
+
+    def whole(self) -> Instruction:
+        """As the assembler has it."""
+        fields = {name: value for name, value in self.fields.items() if name != "reserved"}
+        if self.opcode == _NORM:
+            fields["inverse_high"], fields["inverse"] = fields["inverse"] >> 32, fields["inverse"] & _ALL32
+        return Instruction(Opcode(self.opcode), fields)
 
 
 def _signed16(value: int) -> int:
     return value - (1 << 16) if value >> 15 else value
 
 
-def _load(w: list[int]) -> dict[str, int]:
+def _waits(w: list[int]) -> dict[str, int]:
     return {
+        "wait_loads": w[0] >> 40 & 63, "wait_matrix": w[0] >> 46 & 63, "wait_products": w[0] >> 52 & 63,
+        "wait_norms": w[0] >> 58,
+    }  # fmt: skip
+
+
+def _load(w: list[int]) -> dict[str, int]:
+    return _waits(w) | {
         "address": w[0] & _ALL32,
         "rows": w[1] & 0xFFFF, "destination": w[1] >> 16 & 0xFFFF,
         "beats": w[1] >> 36 & 0xFFFFF, "target": w[1] >> 56 & 15,
@@ -65,7 +92,7 @@ def _load(w: list[int]) -> dict[str, int]:
 
 
 def _product(w: list[int]) -> dict[str, int]:
-    return {
+    return _waits(w) | {
         "window_address": w[0] & _ALL32,
         "result_address": w[1] & _ALL32,
         "window_beats": w[1] >> 36 & 0xFFFFF, "result": w[1] >> 56 & 15, "continues": w[1] >> 60 & 1,
@@ -87,7 +114,7 @@ def _product(w: list[int]) -> dict[str, int]:
 
 
 def _norm(w: list[int]) -> dict[str, int]:
-    return {
+    return _waits(w) | {
         "input_address": w[0] & _ALL32,
         "wide_address": w[1] & _ALL32,
         "width": w[1] >> 36 & 0x3FFF,
@@ -165,12 +192,14 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0) 
     begins: list[int] = []  # the first word of each loop around
     left: list[int] = []
     place = number = idle = 0
+    places: dict[int, int] = {}  # of the words at which instructions begin, their numbers in the program
     while True:
         if begins and place // 8 - begins[0] // 8 > 63:
             raise IllegalError(number, "the outermost loop touches more than 64 lines")
         if place >= len(words):
             raise IllegalError(number, "the program ends without HALT")
-        first = words[place]
+        first, at_word = words[place], place
+        places.setdefault(place, len(places))
         opcode = first >> 36 & 15
         size = _SIZES.get(opcode, 0)
         if not size:
@@ -216,5 +245,5 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0) 
             fields = UNPACK[opcode](found)
             if problem := _refused(opcode, fields):
                 raise IllegalError(number, problem)
-            yield Fetched(opcode, number, fields)
+            yield Fetched(opcode, number, places[at_word], fields)
             number, idle = number + 1, 0

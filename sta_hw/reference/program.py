@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckError
 from ..spec.config import Config
-from ..spec.isa import Error, Opcode, Result, Target
+from ..spec.isa import Error, Instruction, Opcode, Result, Target
 from .engine import matrix_sums
 from .instructions import Fetched, IllegalError, fetched
 from .requantizer import requantize
@@ -244,12 +244,14 @@ class _Machine:
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
         there, rows = self.bytes_at(address, len(raw)), self.config.rows
         before, after = i["rows_before"] % rows, i["rows_after"] % rows
+        kept: NDArray[np.bool_] = np.ones(len(raw), bool)
         if before or after:
             row = (address + np.arange(len(raw))) // together % rows
             kept = (row >= before) & (row < rows - after)
-            there[kept] = raw[kept]
-        else:
-            there[:] = raw
+        edges = np.flatnonzero(np.diff(kept, prepend=False, append=False)).tolist()
+        for start, end in zip(edges[::2], edges[1::2], strict=True):
+            there[start:end] = raw[start:end]
+            self.stores.append((address + start, raw[start:end]))
 
     def scores(self, results: NDArray[np.int16], i: Fetched) -> None:
         """The softmax of one block of keys."""
@@ -371,11 +373,7 @@ def run_counted(
             # Of each class that it waits for the last one that is to be finished.
             ends = ((numbers, len(numbers) - instruction[f"wait_{c}"]) for c, numbers in ended.items())
             waits = tuple(n[at] for (n, at), c in zip(ends, ended, strict=True) if instruction[f"wait_{c}"] and at >= 0)
-            observe(
-                Executed(
-                    number, instruction.place, instruction.whole(), tuple(machine.stores), sources, waits
-                )
-            )
+            observe(Executed(number, instruction.place, instruction.whole(), tuple(machine.stores), sources, waits))
         if instruction.opcode == Opcode.LOAD:
             counters = ["loads"]
         elif instruction.opcode == Opcode.NORM:
