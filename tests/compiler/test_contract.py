@@ -150,7 +150,7 @@ def test_what_compile_writes(tmp_path: Path) -> None:
         end = place["offset"] + place["bytes"]
     assert len(image) - end < about["image"]["alignment"]
     names = " ".join(p["name"] for p in about["places"])
-    for word in ("values", "positions", "parameters", "LayerNorm", "table", "buffer x8", "pooling", "program"):
+    for word in ("values", "positions", "parameters", "LayerNorm", "table", "buffer norm0.8", "pooling", "program"):
         assert word in names, word
     # Inputs.
     sentences = tmp_path / "sentences.txt"
