@@ -324,6 +324,8 @@ class AcceleratorModel:
             Bus address of the image.
         limit : int
             Image size told to the hardware; the image's own by default.
+        length : int
+            Register LENGTH.
         progress : function
             Called now and then with the cycles so far.
         record : Recording
@@ -334,7 +336,7 @@ class AcceleratorModel:
         CheckError
             When the simulation makes no progress (with the streams that wait), or breaks the protocol.
         """
-        data = self.start(image, program_address, memory=memory, base=base, limit=limit)
+        data = self.start(image, program_address, memory=memory, base=base, limit=limit, length=length)
         state = self._memory
         capacity = 1 << 16
         samples = np.zeros((capacity, _EVENT_BITS), np.uint16)

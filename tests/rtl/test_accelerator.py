@@ -405,17 +405,19 @@ def test_rows_and_keys_at_random(name: str, hardware) -> None:
     config = CONFIGS[name]
     for seed, tokens in enumerate((5, 33, 20)):
         program, image = compiled(name, tokens, seed)
+        length = int(rng.integers(tokens + 1))
         changed = []
         for i in program.instructions:
             fields = dict(i.fields)
             if i.opcode in (Opcode.PRODUCT, Opcode.CONTEXT, Opcode.NORM) and rng.random() < 0.7:
                 fields |= {n: int(rng.integers(config.rows)) // 2 for n in ("rows_before", "rows_after")}
             if i.opcode == Opcode.SCORES and rng.random() < 0.7:
+                # Of the keys that were valid, which alone are on chip: the last one's number is below the limit.
                 fields["mask"] = int(rng.integers(2))
-                fields["key_start"] = int(rng.integers(-40, 40))
+                limit = length if fields["mask"] else int(rng.integers(40))
+                fields |= {"keys": limit, "key_start": limit - i["keys"] + int(rng.integers(20))}
             changed.append(Instruction(i.opcode, fields))
         bad = reassembled(program, image, changed)
-        length = int(rng.integers(tokens + 1))
         expected = run_program(bad, program.program_address, config, length=length)
         memory = MemoryModel(stall=0.3 * seed, seed=seed + 1)
         run = hardware(name).run(bad, program.program_address, memory=memory, length=length, patience=50_000)
