@@ -48,13 +48,14 @@ def _every_output(graph: Graph) -> str:
 
 
 def compile_encoder(
-    graph: Graph, config: Config, tokens: int | Sequence[int], encoded: EncodedWeights | None = None, *,
+    graph: Graph, config: Config, tokens: int | Sequence[int] | Packing, encoded: EncodedWeights | None = None, *,
     after: After = nothing,
 ) -> CompiledModel:  # fmt: skip
     """Compile a quantized graph for a text of so many tokens, or for a batch of texts, whose weights are read once.
 
     `after` is called behind each pass: ``lower`` and ``schedule``.
 
+    Numbers of tokens are lengths of texts in row tiles of their own, where each has the bits that it has alone.
     `encoded` keeps the encoded weights for the next program of the same graph.
 
     Raises
@@ -62,7 +63,10 @@ def compile_encoder(
     InputError
         For everything that does not fit, a sentence each, with what would.
     """
-    packing = Packing.aligned([tokens] if isinstance(tokens, int) else tokens, config.rows)
+    if isinstance(tokens, Packing):
+        packing = tokens
+    else:
+        packing = Packing.aligned([tokens] if isinstance(tokens, int) else tokens, config.rows)
     check_shape(graph, config, packing.tokens)
     require_program(config, tokens=packing.tiles * config.rows, **sizes_of(graph))
     low = Lowering(graph, config, packing, encoded)

@@ -1,4 +1,4 @@
-"""Where the texts of a batch lie among the rows of a program: each begins at a row tile of its own."""
+"""Where the texts of a batch lie among the rows of a program: one behind the other, or each in row tiles of its own."""
 
 from __future__ import annotations
 
@@ -71,6 +71,29 @@ class Packing:
         if not texts:
             raise InputError("a batch has no text; give it one.")
         return Packing(rows, tuple(texts))
+
+    @staticmethod
+    def dense(lengths: Iterable[int], rows: int) -> Packing:
+        """One text behind the other; where two share a row tile, its attention runs for each.
+
+        Raises
+        ------
+        InputError
+            If there is no text, or one without tokens.
+        """
+        apart, first, texts = Packing.aligned(lengths, rows), 0, []
+        for text in apart.texts:
+            texts.append(Place(first, text.tokens))
+            first += text.tokens
+        return Packing(rows, tuple(texts))
+
+    def others(self, number: int, tile: int) -> tuple[int, int]:
+        """Rows of a text's row tile that are before and behind it, where another text has some of them; else 0."""
+        text, start = self.texts[number], tile * self.rows
+        before, after = max(text.first - start, 0), max(start + self.rows - text.end, 0)
+        shared_before = number > 0 and self.texts[number - 1].end > start
+        shared_after = number + 1 < len(self.texts) and self.texts[number + 1].first < start + self.rows
+        return before if shared_before else 0, after if shared_after else 0
 
     @property
     def tokens(self) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..compiler.encoder import compile_encoder
 from ..compiler.lower.state import EncodedWeights
 from ..compiler.model import CompiledModel
+from ..compiler.packing import Packing
 from ..errors import InputError
 from ..host.saturation import compare_saturations
 from ..run.backends import Backend, ReferenceBackend
@@ -45,19 +46,18 @@ def fill(lengths: Sequence[int], rows: int, most: int) -> list[list[int]]:
     -------
     list of lists of numbers of texts
     """
-    tiles = [math.ceil(n / rows) for n in lengths]
-    room = max(1, most // rows)
-    programs = max(1, math.ceil(sum(tiles) / room))
-    each = min(room, math.ceil(sum(tiles) / programs))
+    room = max(1, most // rows) * rows
+    programs = max(1, math.ceil(sum(lengths) / room))
+    each = min(room, math.ceil(sum(lengths) / programs / rows) * rows)
     bins: list[list[int]] = []
     taken: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        place = next((b for b, t in enumerate(taken) if t + tiles[number] <= each), len(bins))
+        place = next((b for b, t in enumerate(taken) if t + lengths[number] <= each), len(bins))
         if place == len(bins):
             bins.append([])
             taken.append(0)
         bins[place].append(number)
-        taken[place] += tiles[number]
+        taken[place] += lengths[number]
     return [sorted(b) for b in bins]
 
 
@@ -134,7 +134,8 @@ class Batcher:
         if key not in self._programs:
             if len(self._programs) >= 8:
                 self._programs.pop(next(iter(self._programs)))
-            self._programs[key] = compile_encoder(self.quantized, self.config, key, self._encoded)
+            packing = Packing.dense(key, self.config.rows)
+            self._programs[key] = compile_encoder(self.quantized, self.config, packing, self._encoded)
         return self._programs[key]
 
     def run(

@@ -52,6 +52,29 @@ def test_each_text_as_if_alone(size: str, pooling: str, network: tuple[Graph, Gr
         assert batch.output(image, number) @ program.output(alone) > 0.99999
 
 
+@pytest.mark.parametrize("size", ["ci", "reference"])
+def test_texts_that_share_row_tiles(size: str, network) -> None:
+    """Each sees its own keys alone; rounding differs with the row where a text begins. Where that is a tile's: bits."""
+    config, (model, encoder) = PRESETS[size], network
+    packing = Packing.dense(LENGTHS, config.rows)
+    embedded = [embed(model, random_ids(i, n)) for i, n in enumerate(LENGTHS)]
+    batch = compile_encoder(encoder, config, packing)
+    image = ReferenceBackend(config).run(batch, embedded).image
+    for number, (text, one) in enumerate(zip(packing.texts, embedded, strict=True)):
+        program = compile_encoder(encoder, config, text.tokens)
+        alone = ReferenceBackend(config).run(program, one).image
+        found, wanted = batch.outputs(image, number), program.outputs(alone)
+        assert text.first % config.rows or np.array_equal(found, wanted)
+        cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
+        assert cosine.min() > 0.999, (number, cosine.min())
+    # Other neighbours change nothing.
+    others = [embed(model, random_ids(i + 50 if i % 2 else i, n)) for i, n in enumerate(LENGTHS)]
+    again = ReferenceBackend(config).run(batch, others).image
+    for number in range(0, len(LENGTHS), 2):
+        assert np.array_equal(batch.outputs(again, number), batch.outputs(image, number))
+        assert np.array_equal(batch.pooled(again, number), batch.pooled(image, number))
+
+
 def test_equal_lengths_pool_to_the_same_bits(network: tuple[Graph, Graph]) -> None:
     config, (model, encoder) = PRESETS["small"], network
     embedded = [embed(model, random_ids(i, 11)) for i in range(19)]
@@ -97,6 +120,12 @@ def test_places() -> None:
     assert packing.filled == [0, 1, 2, 3, 4, 4, 4, 4, *range(8, 24), *[24] * 8]
     assert [len(t) for t in packing.together(2)] == [1, 1, 1]
     assert [len(t) for t in packing.together(3)] == [2, 1]
+    dense = Packing.dense([5, 16, 1, 2], 8)
+    assert dense.texts == (Place(0, 5), Place(5, 16), Place(21, 1), Place(22, 2)) and dense.tiles == 3
+    assert dense.filled == list(range(24))
+    assert [dense.others(1, tile) for tile in (0, 1, 2)] == [(5, 0), (0, 0), (0, 3)]
+    assert dense.others(0, 0) == (0, 3) and dense.others(2, 2) == (5, 2) and dense.others(3, 2) == (6, 0)
+    assert [packing.others(i, 0) for i in range(1)] == [(0, 0)]
     with pytest.raises(InputError, match="no text"):
         Packing.aligned([], 8)
     with pytest.raises(InputError, match="0 tokens"):

@@ -11,6 +11,7 @@ from support import embed
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
+from sta_hw.compiler.packing import Packing
 from sta_hw.compiler.quantize import quantize
 from sta_hw.compiler.shorter import shortened
 from sta_hw.errors import CheckError, ConfigError, InputError
@@ -107,13 +108,15 @@ def test_keys_and_values_that_do_not_fit_twice(name: str, hardware) -> None:
             compare(program, run.image, expected)
 
 
+@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_a_batch_of_texts(name: str, hardware) -> None:
+def test_a_batch_of_texts(name: str, dense: bool, hardware) -> None:
     """Of any lengths, among them more texts than a row tile has rows, and keys that do not fit the chip together."""
     lengths = [5, 1, 16, 33, 4, 3, 2, 20, 7]
     model = random_model(7, hidden=32, heads=2, intermediate=48)
     patterns = mixed_patterns([parse_nm(p) for p in PATTERNS[name]])
-    program = compile_encoder(quantize(model, [random_ids(i, 12) for i in range(3)], patterns), CONFIGS[name], lengths)
+    packing = (Packing.dense if dense else Packing.aligned)(lengths, CONFIGS[name].rows)
+    program = compile_encoder(quantize(model, [random_ids(i, 12) for i in range(3)], patterns), CONFIGS[name], packing)
     image = program.with_input([embed(model, random_ids(i, n)) for i, n in enumerate(lengths)])
     expected = run_program(image, program.program_address, program.config)
     for memory in (MemoryModel(), MemoryModel(latency=90, beats_per_cycle=0.4, stall=0.5, seed=3, shared=True)):

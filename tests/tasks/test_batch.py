@@ -18,10 +18,10 @@ def test_fill(most: int) -> None:
     rows = 16
     bins = fill(lengths, rows, most)
     assert sorted(i for b in bins for i in b) == list(range(200))
-    tiles = [sum(-(-lengths[i] // rows) for i in b) for b in bins]
-    assert all(n <= max(1, most // rows) or len(b) == 1 for n, b in zip(tiles, bins, strict=True))
+    sizes = [sum(lengths[i] for i in b) for b in bins]
+    assert all(n <= max(rows, most // rows * rows) or len(b) == 1 for n, b in zip(sizes, bins, strict=True))
     if most >= 128:
-        assert len(bins) <= -(-sum(tiles) // (most // rows)) + 1 and max(tiles) - min(tiles[:-1]) <= 2
+        assert len(bins) <= -(-sum(sizes) // (most // rows * rows)) + 1 and max(sizes) - min(sizes[:-1]) <= 2 * rows
 
 
 def test_fill_of_little() -> None:
@@ -31,10 +31,10 @@ def test_fill_of_little() -> None:
 
 
 def test_minilm_in_batches() -> None:
-    """Vectors are those of the texts alone but for the poolings' rounding, whatever runs beside them; fp32's nearly."""
+    """Vectors are those of the texts alone but for rounding, whatever runs beside them; fp32's nearly."""
     embedder = Embedder.load()
     patterns = read_patterns("dense", None, embedder.linears)
-    batcher = Batcher(embedder, patterns, PRESETS["reference"], 48)
+    batcher = Batcher(embedder, patterns, PRESETS["reference"], 16)
     texts = [
         "Rain.",
         "A cat sleeps on the warm windowsill all afternoon.",
@@ -51,9 +51,11 @@ def test_minilm_in_batches() -> None:
         None,
         None,
     )
-    assert found.programs == 2 and set(named) == {"program 1 of 2", "program 2 of 2"}
+    programs = len(fill([len(e) for e in embedded], 16, 16))
+    assert found.programs == programs > 1
+    assert set(named) == {f"program {i + 1} of {programs}" for i in range(programs)}
     for one, value in zip(embedded, found.values, strict=True):
-        assert value @ batcher.run([one], hardware).values[0] > 0.9999
+        assert value @ batcher.run([one], hardware).values[0] > 0.995
         assert value @ embedder.exact(one) > 0.96
     with pytest.raises(InputError, match="no text"):
         batcher.run([], hardware)

@@ -147,6 +147,11 @@ def _attention_block(
     tile_words = size * cfg.rows // cfg.groups
     group = len(low.groups) - 1
     last = block == blocks - 1
+    # The text's own keys of the block, which begins with a row tile; and the tile's rows that other texts have.
+    each, start = cfg.groups * keys_depth, text.first % cfg.rows
+    first_key = max(start - block * each, 0)
+    last_key = min(start + text.tokens - block * each, each)
+    before, after = low.packing.others(low.packing.texts.index(text), tile)
     scores = Step(
         Opcode.SCORES,
         {
@@ -156,7 +161,7 @@ def _attention_block(
             "count0": size // cfg.groups, "stride0": cfg.rows, "count1": halves,
             "stride1": cfg.groups, "count2": block_tiles, "stride2": tile_words,
             "count3": cfg.groups, "stride3": 1,
-            "keys": min(text.tokens - block * cfg.groups * keys_depth, cfg.groups * keys_depth),
+            "keys": last_key - first_key, "key_start": -first_key,
             "row_first": int(block == 0), "row_last": int(last), "gain": o.gain[head],
             "coarse": o.coarse[head],
         },
@@ -173,6 +178,7 @@ def _attention_block(
             "count0": halves, "stride0": 1, "count1": block_tiles, "stride1": tile_words,
             "count2": size, "stride2": halves, "count3": 1,
             "result": int(Result.STORE8), "result_address": low.tile_address(low.narrow[o.name], tile, head * size),
+            "rows_before": before, "rows_after": after,
         },
         group, {"values_base": (names["values"], offset)}, (), gives, o.name, (2, 3), weight,
     )  # fmt: skip

@@ -152,8 +152,8 @@ class Lowering:
         return math.ceil(count / self.config.bus_bytes)
 
     def key_blocks(self, text: Place) -> tuple[int, int]:
-        """Window depth of a block of a text's keys, and blocks."""
-        return self.blocks_of(text.tokens)
+        """Window depth of a block of a text's keys, and blocks; they begin with its first row tile."""
+        return self.blocks_of(text.first % self.config.rows + text.tokens)
 
     def blocks_of(self, tokens: int) -> tuple[int, int]:
         """Window depth of a block of so many tokens, and blocks."""
