@@ -50,7 +50,7 @@ class _Machine(Flows):
                     break
                 self.norms.append((i, at, weight, self.until(i)))
             elif i.opcode == Opcode.HALT:
-                self.halted = self.now + 1
+                self.halted = max(self.halted, self.now + 1)
             else:
                 if max(len(self.windows), len(self.orders), self.results_queued) >= _AHEAD:
                     break

@@ -158,7 +158,7 @@ class State:
         self.fetching = True
         # One word a cycle is passed on, also where a beat has more.
         self.next_dispatch: float = latencies.program + (len(FORMATS[self.program[0][0].opcode]) if self.program else 0)
-        self.halted = 0.0
+        self.halted: float = latencies.line_read
         # Units' queues, with the time from which the instruction may be taken.
         self.loads: deque[tuple[Instruction, float, Until]] = deque()
         self.windows: deque[Product] = deque()

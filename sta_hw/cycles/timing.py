@@ -86,6 +86,8 @@ class Latencies:
         From room in a client's queue to the beats that fill it.
     program : int
         From the start to the program's first beat: the header is read and judged before.
+    line_read : int
+        From the start to the end of a program of one line that does nothing: all of the line is read first.
     word_beats : float
         Bus beats of a word of the program.
     line_rate : float
@@ -154,6 +156,7 @@ class Latencies:
         header = HEADER_BYTES // min(bus, WORD_BYTES)
         gathered = bus < WORD_BYTES  # a word is complete a cycle after its last beat
         self.program = asked + self.run + header + judged + self.run + _RING - 1 + 2 * gathered
+        self.line_read = self.program - _RING - gathered + LINE_BYTES // bus - 3
         self.issue = 2
         self.dispatched = 1 + _QUEUE + 1
         memory_of_weights = 1 + 2
