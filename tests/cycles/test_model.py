@@ -156,5 +156,5 @@ def test_outlines_say_what_could_not_be_compiled() -> None:
     patterns = {f"0.{linear}": parse_nm("2:4") for linear in LINEAR.values()}
     outline = outline_encoder(384, 12, 6, 1536, patterns, preset("reference"), 100_000, alike=True)
     problems = "\n".join(outline.problems)
-    assert "pooling 100000 tokens" in problems and "LOADs, and the hardware counts up to 1,048,575" in problems
+    assert "pooling 100000 tokens" in problems and "bytes, and the hardware takes 8,388,544" in problems
     assert "addresses reach 4,294,967,296" in problems and len(outline.instructions) < 30_000
