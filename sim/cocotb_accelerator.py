@@ -15,7 +15,7 @@ from typing import Any
 import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import First, RisingEdge, Timer
-from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiResp, AxiSlave, MemoryRegion
+from cocotbext.axi import AddressSpace, AxiBus, AxiLiteBus, AxiLiteMaster, AxiResp, AxiSlave, MemoryRegion
 
 from sta_hw.spec.registers import register
 
@@ -48,19 +48,23 @@ def _pauses(seed: str, share: float) -> Iterator[bool]:
 
 @cocotb.test()
 async def programs(dut: Any) -> None:
-    """Run every case; write memory, status and the failing instruction."""
+    """Run every case; write memory, status and the failing instruction, and what the protocol checker counted."""
     folder = Path(os.environ["STA_HW_VECTORS"])
-    cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+    given = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+    cases = given["cases"]
     size = max((folder / c["image"]).stat().st_size for c in cases)
     memory = _Region(1 << size.bit_length())
-    Clock(dut.clk, 10, unit="ns").start()
-    slave = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, target=memory)
-    control = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
-    dut.rst.value = 1
+    space = AddressSpace(1 << 64)
+    space.register_region(memory, given["high"] << 32)
+    clock, reset = dut.aclk, dut.aresetn
+    Clock(clock, 10, unit="ns").start()
+    slave = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), clock, reset, reset_active_level=False, target=space)
+    control = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), clock, reset, reset_active_level=False)
+    reset.value = 0
     for _ in range(4):
-        await RisingEdge(dut.clk)
-    dut.rst.value = 0
-    await RisingEdge(dut.clk)
+        await RisingEdge(clock)
+    reset.value = 1
+    await RisingEdge(clock)
     channels = {
         "ar": slave.read_if.ar_channel, "r": slave.read_if.r_channel, "aw": slave.write_if.aw_channel,
         "w": slave.write_if.w_channel, "b": slave.write_if.b_channel,
@@ -92,7 +96,7 @@ async def programs(dut: Any) -> None:
             results.append({"status": None})
             break
         await write("interrupt_clear", 1)
-        await RisingEdge(dut.clk)
+        await RisingEdge(clock)
         assert not int(dut.irq.value)
         memory.bad = range(0)
         (folder / f"after{number}.bin").write_bytes(bytes(await memory.read(0, len(image))))
@@ -102,4 +106,5 @@ async def programs(dut: Any) -> None:
     # A register that does not exist answers with an error.
     response = await control.read(0xFFC, 4)
     assert response.resp == AxiResp.SLVERR
-    (folder / "results.json").write_text(json.dumps(results))
+    counted = {name: int(getattr(dut, name).value) for name in ("violations", "reads", "writes")}
+    (folder / "results.json").write_text(json.dumps({"cases": results} | counted))

@@ -23,25 +23,31 @@ class CoreFiles:
         Models of vendor cells, for simulation and lint alone: a synthesis tool has its own.
     bench : str or None
         The module ``NAME_bench``, which checks itself.
+    wrapper : str or None
+        The module ``NAME_axi`` around an accelerator.
     """
 
     verilog: str
     waivers: str
     primitives: str | None = None
     bench: str | None = None
+    wrapper: str | None = None
 
 
 def core_file(name: str, description: str, files: CoreFiles) -> str:
     """The text of ``NAME.core``.
 
-    Its targets are ``default`` (the module for other cores and for synthesis), ``lint`` (Verilator, with every warning
-    on), and where there is a bench ``sim`` (Verilator) and ``sim_icarus``; both end with an error unless all is right.
+    Its targets are ``default`` (the module for other cores and for synthesis), ``axi`` (the same in its wrapper),
+    ``lint`` (Verilator, with every warning on), and where there is a bench ``sim`` (Verilator) and ``sim_icarus``; both
+    end with an error unless all is right.
     """
     filesets = {"rtl": (files.verilog, "verilogSource"), "waivers": (files.waivers, "vlt")}
     if files.primitives:
         filesets["primitives"] = (files.primitives, "verilogSource")
     if files.bench:
         filesets["bench"] = (files.bench, "verilogSource")
+    if files.wrapper:
+        filesets["axi"] = (files.wrapper, "verilogSource")
     lines = [
         "CAPI=2:",
         "",
@@ -57,6 +63,9 @@ def core_file(name: str, description: str, files: CoreFiles) -> str:
     # A synthesis tool has cells of its own: models of them come for whoever sets the flag, in a target that simulates.
     always = ["rtl", "waivers", *(['"models? (primitives)"'] if models else [])]
     lines += ["  default:", f"    filesets: [{', '.join(always)}]", f"    toplevel: {name}"]
+    if files.wrapper:
+        lines += ["  axi:", "    description: the module with AXI's own clock, reset and optional signals around it"]
+        lines += [f"    filesets: [{', '.join([*always, 'axi'])}]", f"    toplevel: {name}_axi"]
     lines += [
         "  lint:",
         "    description: Verilator with every warning on; what is waived is in the .vlt file, each with its reason",

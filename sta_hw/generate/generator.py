@@ -23,6 +23,7 @@ from ..spec.rdl import system_rdl
 from .bench_vectors import program_vectors, stream_vectors
 from .fusesoc import CoreFiles, core_file
 from .verilog_bench import accelerator_bench, stream_bench
+from .wrapper import axi_wrapper
 
 __all__ = ["PRIMITIVES_FILE", "TOPS", "component", "generate", "manifest"]
 
@@ -89,7 +90,8 @@ def generate(
     description = manifest(top, config, name)
     verilog = verilog or emit_verilog(component(top, config), name, hierarchy=hierarchy)
     cells = [cell for cell in PRIMITIVES if re.search(rf"^ *{cell} ", verilog, re.M)]
-    files = CoreFiles(f"{name}.v", f"{name}.vlt", PRIMITIVES_FILE if cells else None, f"{name}_bench.v")
+    wrapper = f"{name}_axi.v" if top == "accelerator" else None
+    files = CoreFiles(f"{name}.v", f"{name}.vlt", PRIMITIVES_FILE if cells else None, f"{name}_bench.v", wrapper)
     waivers = {files.verilog: waivers_of(hierarchy=hierarchy, cells=cells)}
     if files.primitives:
         waivers[files.primitives] = PRIMITIVES_WAIVERS
@@ -107,6 +109,8 @@ def generate(
     }
     if files.primitives:
         texts[files.primitives] = (resources.files("sim") / "primitives.v").read_text(encoding="utf-8")
+    if wrapper:
+        texts[wrapper] = axi_wrapper(name, config)
     if top == "accelerator":
         texts["sta_hw_registers.h"] = registers_header()
         texts[f"{name}.h"] = configuration_header(config, name)

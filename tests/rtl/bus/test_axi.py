@@ -1,37 +1,75 @@
-"""The accelerator's buses, driven and checked by cocotbext-axi: pauses on every channel, bus errors, the interrupt."""
+"""The accelerator's buses in its wrapper, driven by cocotbext-axi and watched by the protocol checker.
+
+Pauses on every channel, bus errors, the interrupt; 64-bit addresses, wide identifiers, buses of every width.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pytest
 from cocotb_tools.runner import get_runner
 from support import embed
 
 from sim import verilator
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.quantize import quantize
+from sta_hw.errors import ConfigError
 from sta_hw.generate.generator import component
+from sta_hw.generate.wrapper import axi_wrapper
 from sta_hw.model.random import random_ids, random_model
 from sta_hw.reference.program import run_program
 from sta_hw.rtl.emit import emit_verilog
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Error, Opcode
 
-CONFIG = Config(
-    rows=4, groups=2, window=8, lanes=4, drain_lanes=1, columns=32, weight_words=512, parameter_words=64,
-    norm_columns=16, burst=8, outstanding=2,
-)  # fmt: skip
+CHECKER = Path(verilator.__file__).with_name("axi_checker.v")
+HIGH = 0x89
+"""Bits 32 and up of the memory's addresses: those of the wrapper are 40 bits wide, and 64 in the narrowest."""
 
 
-def test_programs_over_axi(tmp_path: Path) -> None:
+def configuration(lanes: int) -> Config:
+    """A small accelerator with a bus of so many bytes."""
+    return Config(
+        rows=max(4, lanes), groups=2, window=max(8, lanes // 2), lanes=lanes, drain_lanes=max(1, lanes // 8),
+        columns=32, weight_words=512, parameter_words=64, norm_columns=16, burst=8, outstanding=2,
+    )  # fmt: skip
+
+
+def bench(config: Config, width: int) -> str:
+    """A module with the wrapper's ports around it and the checker."""
+    text = axi_wrapper("accelerator", config)
+    parameters = {"ADDRESS_WIDTH": str(width), "ADDRESS_HIGH": f"32'h{HIGH:x}", "ID_WIDTH": "4", "ID": "4'd9"}
+    ports = re.findall(r"(input|output) +wire (\[[^\]]+\] )?(\w+)", text)
+    for name, value in (("ADDRESS_WIDTH", str(width)), ("ID_WIDTH", "4")):
+        ports = [(d, span.replace(name, value), p) for d, span, p in ports]
+    declared = ",\n".join(f"{d} wire {span}{p}" for d, span, p in ports)
+    connected = ", ".join(f".{p}({p})" for _, _, p in ports)
+    given = ", ".join(f".{n}({v})" for n, v in parameters.items())
+    watched = ", ".join(f".{p.removeprefix('m_axi_')}({p})" for _, _, p in ports if not p.startswith(("s_axi", "irq")))
+    counted = ("violations", "reads", "writes")
+    return (
+        f"module bench (\n{declared},\n" + ",\n".join(f"output wire [31:0] {n}" for n in counted) + "\n);\n"
+        f"accelerator_axi #({given}) dut ({connected});\n"
+        f"axi_checker #(.ADDRESS_WIDTH({width}), .DATA_BYTES({config.bus_bytes}), .ID_WIDTH(4),\n"
+        f"    .MOST_OUTSTANDING(8)) checker_i ({watched},\n"
+        + ", ".join(f".{n}({n})" for n in counted) + ");\nendmodule\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16, 32, 64])
+def test_programs_over_axi(lanes: int, tmp_path: Path) -> None:
+    config = configuration(lanes)
+    config.require_accelerator()
     model = random_model(5, hidden=8, heads=2, intermediate=8)
-    program = compile_encoder(quantize(model, [random_ids(i, 6) for i in range(3)]), CONFIG, 6)
+    program = compile_encoder(quantize(model, [random_ids(i, 6) for i in range(3)]), config, 6)
     image = program.with_input(embed(model, random_ids(1, 6)))
-    expected = run_program(image, program.program_address, CONFIG)
+    expected = run_program(image, program.program_address, config)
     image.tofile(tmp_path / "image.bin")
     product = next(i for i in program.instructions if i.opcode == Opcode.PRODUCT)
     number = program.instructions.index(product)
@@ -46,21 +84,27 @@ def test_programs_over_axi(tmp_path: Path) -> None:
         "reset": True,
     }
     cases = [good[0], bad_read, good[1], bad_write, good[2], bad_read | {"reset": False}, good[0]]
-    (tmp_path / "cases.json").write_text(json.dumps(cases))
-    (tmp_path / "accelerator.v").write_text(emit_verilog(component("accelerator", CONFIG), "accelerator"))
+    (tmp_path / "cases.json").write_text(json.dumps({"high": HIGH, "cases": cases}))
+    (tmp_path / "accelerator.v").write_text(emit_verilog(component("accelerator", config), "accelerator"))
+    (tmp_path / "accelerator_axi.v").write_text(axi_wrapper("accelerator", config))
+    (tmp_path / "bench.v").write_text(bench(config, 64 if lanes == 4 else 40))
     with mock.patch.dict(os.environ, verilator.environment() | {"STA_HW_VECTORS": str(tmp_path)}):
         runner = get_runner("verilator")
         runner.build(
-            sources=[tmp_path / "accelerator.v"], hdl_toplevel="accelerator", build_dir=tmp_path / "build",
-            build_args=["-Wno-fatal", "-Wno-lint", "--x-initial", "fast"], timescale=("1ns", "1ps"), always=True,
-            log_file=tmp_path / "build.log",
+            sources=[tmp_path / "accelerator.v", tmp_path / "accelerator_axi.v", CHECKER, tmp_path / "bench.v"],
+            hdl_toplevel="bench", build_dir=tmp_path / "build", timescale=("1ns", "1ps"), always=True,
+            build_args=["-Wno-fatal", "-Wno-lint", "--x-initial", "fast"], log_file=tmp_path / "build.log",
         )  # fmt: skip
         runner.test(
-            hdl_toplevel="accelerator", test_module="sim.cocotb_accelerator", build_dir=tmp_path / "build",
+            hdl_toplevel="bench", test_module="sim.cocotb_accelerator", build_dir=tmp_path / "build",
             test_dir=tmp_path / "build", timescale=("1ns", "1ps"), log_file=tmp_path / "test.log",
         )  # fmt: skip
-    assert (tmp_path / "results.json").exists(), (tmp_path / "test.log").read_text()[-3000:]
-    results = json.loads((tmp_path / "results.json").read_text())
+    log = (tmp_path / "test.log").read_text()
+    assert (tmp_path / "results.json").exists(), log[-3000:]
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert not found["violations"], "\n".join(line for line in log.splitlines() if "AXI violation" in line)[:2000]
+    assert found["reads"] > 100 and found["writes"] > 20  # the checker saw them
+    results = found["cases"]
     assert len(results) == len(cases)
     for position, (case, result) in enumerate(zip(cases, results, strict=True)):
         assert result["status"] is not None, f"case {position} did not end"
@@ -72,3 +116,8 @@ def test_programs_over_axi(tmp_path: Path) -> None:
             error = Error.READ if case["error"] == bad_read["error"] else Error.WRITE
             assert result["status"] & 0xFF06 == int(error) << 8 | 0b100
             assert result["instruction"] == (0 if error == Error.READ else number)
+
+
+def test_a_burst_is_no_longer_than_axi_allows() -> None:
+    with pytest.raises(ConfigError, match=r"exceed AXI's 4,096 bytes; the nearest is 64"):
+        Config(rows=64, lanes=64, burst=128).require_accelerator()

@@ -1,0 +1,251 @@
+"""The package's interface for Python: load, prune, compile, run; what the command line does, in a few calls.
+
+>>> import sta_hw
+>>> program = sta_hw.load().prune("2:4").compile(hardware="reference", tokens=16)
+>>> result = program.run("Hardware that skips zeros.")
+>>> result.cosine, result.cycles
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.model import CompiledModel
+from ..compiler.prune import METHODS
+from ..compiler.shorter import shortened
+from ..errors import InputError
+from ..host.saturation import compare_saturations
+from ..run.backends import BACKENDS, Backend, ReferenceBackend, backend
+from ..run.outcome import compare
+from ..spec.config import Config
+from ..spec.patterns import Pattern
+from ..spec.presets import preset
+from .batch import MOST_TOKENS, Batcher, BatchRun
+from .embedder import Embedder
+from .table import choose_patterns
+
+__all__ = ["Model", "Program", "Result", "load"]
+
+Given = str | Path
+"""A text, or for models of images and spectrograms a ``.npy`` file."""
+
+
+def load(folder: str | Path | None = None) -> Model:
+    """A checkpoint's folder as a model; all-MiniLM-L6-v2, where it is installed, if none is given.
+
+    A pruned checkpoint comes with the N:M that it was pruned to; any other is dense.
+
+    Raises
+    ------
+    InputError
+        If it cannot be loaded, or the accelerator cannot run it; the message says why.
+    """
+    embedder = Embedder.load(None if folder is None else Path(folder))
+    chosen = choose_patterns(embedder, None if _own(embedder) else "dense", None)
+    return Model(embedder, chosen.patterns, (*embedder.network.unused_tensors, *chosen.notes))
+
+
+def _own(embedder: Embedder) -> bool:
+    return embedder.source.pruned
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network, with the N:M of its layers.
+
+    Attributes
+    ----------
+    embedder : Embedder
+        The network, its tokenizer, and the accelerator's part of its graph.
+    patterns : dict of str to Pattern
+        N:M of every linear layer.
+    notes : tuple of str
+        What was not used of the checkpoint, and why.
+    """
+
+    embedder: Embedder
+    patterns: dict[str, Pattern]
+    notes: tuple[str, ...] = ()
+    calibration: Path | None = field(default=None, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.embedder.name
+
+    def prune(
+        self, nm: str | None = None, *, table: str | Path | None = None, method: str = "sparsegpt",
+        calibration: str | Path | None = None, report: Callable[[str], None] = lambda _: None,
+    ) -> Model:  # fmt: skip
+        """Pruned in one shot.
+
+        Parameters
+        ----------
+        nm : str
+            N:M of all linear layers, such as ``2:4``, or ``dense``.
+        table : JSON file
+            N:M of single layers, as docs/sparsity.md has it.
+        method : str
+            ``sparsegpt`` (with asymmetric calibration; Frantar and Alistarh, 2023) or ``magnitude``.
+        calibration : ``.npy`` file
+            Images or spectrograms to prune and quantize for; texts have sentences of their own.
+        report : function
+            Told what is being done.
+
+        Raises
+        ------
+        InputError
+            If N:M, table or method is not valid, or a pruned checkpoint would be pruned once more.
+        """
+        if method not in METHODS:
+            raise InputError(f"method {method!r} is unknown; it is {' or '.join(METHODS)}.")
+        seen = self.calibration if calibration is None else Path(calibration)
+        chosen = choose_patterns(self.embedder, nm, None if table is None else Path(table))
+        pruned = self.embedder.pruned(chosen.patterns, method, report, seen)
+        return replace(
+            self, embedder=pruned, patterns=chosen.patterns, notes=(*self.notes, *chosen.notes), calibration=seen
+        )
+
+    def compile(
+        self, hardware: str | Config = "reference", *, tokens: int | None = None, text: str | None = None,
+        scales: str = "squared-error",
+    ) -> Program:  # fmt: skip
+        """Quantized to INT8 and compiled; the program runs any input of up to `tokens` tokens.
+
+        Parameters
+        ----------
+        hardware : str or Config
+            A preset's name, or a configuration.
+        tokens : int
+            Or `text`, whose tokens are counted. Models of images have a number of their own.
+        scales : str
+            Of 8-bit tensors: ``squared-error`` or ``percentile``.
+
+        Raises
+        ------
+        InputError, ConfigError
+            If model, tokens and hardware do not go together; the message says what would.
+        """
+        config = preset(hardware) if isinstance(hardware, str) else hardware
+        count = tokens if tokens is not None else self.embedder.part.tokens
+        if count is None:
+            if text is None:
+                raise InputError("compile needs tokens, or a text whose tokens are counted.")
+            count = len(self.embedder.token_ids(text))
+        compiled = self.embedder.compile(self.patterns, config, count, scales, self.calibration)
+        return Program(self, compiled)
+
+    def embed(
+        self, inputs: Sequence[Given], hardware: str | Config = "reference", *, on: str | Backend = "reference",
+        most: int = MOST_TOKENS, check: bool = False, progress: Callable[[str, int, int], None] | None = None,
+    ) -> BatchRun:  # fmt: skip
+        """Many inputs, several at a time through the same weights; raises what `Batcher.run` does.
+
+        Parameters
+        ----------
+        on : str or Backend
+            ``reference``, ``rtl``, or a backend that is there already.
+        most : int
+            Tokens that run through the same weights, at most.
+        check : bool
+            Compare the memory after every run with the reference's.
+        """
+        config = preset(hardware) if isinstance(hardware, str) else hardware
+        hardware_there = _backend(on, config)
+        batcher = Batcher(self.embedder, self.patterns, config, most, self.calibration)
+        given = [_read(self.embedder, one) for one in inputs]
+        return batcher.run(given, hardware_there, check=check, progress=progress)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives.
+
+    Attributes
+    ----------
+    name : str
+        ``embedding`` (of length 1) or ``logits``.
+    values : float64 array
+    exact : float64 array
+        The same of the model in fp32, with the weights it was compiled from.
+    cycles : int or None
+        Where there is hardware; `fraction` is the share of the ideal.
+    saturated : dict of int
+        How often values were at an end of their range.
+    """
+
+    name: str
+    values: NDArray[np.float64]
+    exact: NDArray[np.float64]
+    cycles: int | None
+    fraction: float | None
+    saturated: dict[str, int]
+
+    @property
+    def cosine(self) -> float:
+        """Between `values` and `exact`."""
+        length = float(np.linalg.norm(self.values)) * float(np.linalg.norm(self.exact))
+        return float((self.values * self.exact).sum()) / max(length, 1e-30)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled model, with what embeds inputs for it."""
+
+    model: Model
+    compiled: CompiledModel
+
+    def save(self, path: str | Path) -> None:
+        """Write it as `sta-hw run` takes it."""
+        self.compiled.save(Path(path))
+
+    def run(self, given: Given, *, on: str | Backend = "rtl", check: bool = True) -> Result:
+        """Run one input.
+
+        Parameters
+        ----------
+        on : str or Backend
+            ``rtl`` (the generated Verilog, simulated), ``reference``, or a backend that is there already.
+        check : bool
+            Compare the memory after the run with the reference's.
+
+        Raises
+        ------
+        InputError
+            If the input is none of the model's, or longer than the program.
+        CheckError
+            If the hardware stops with an error, or memory or counters differ from the reference's.
+        """
+        embedder = self.model.embedder
+        embedded = _read(embedder, given)
+        if len(embedded) > self.compiled.tokens:
+            raise InputError(
+                f"the program was compiled for up to {self.compiled.tokens} tokens, and the input has {len(embedded)}."
+            )
+        compiled = shortened(self.compiled, len(embedded))
+        outcome = _backend(on, compiled.config).run(compiled, embedded)
+        if check and on != "reference":
+            expected = ReferenceBackend(compiled.config).run(compiled, embedded)
+            compare(compiled, outcome.image, expected.image)
+            compare_saturations(outcome.saturated, expected.saturated)
+        name, values = embedder.result(compiled, outcome.image)
+        cycles = None if outcome.run is None else outcome.run.cycles
+        fraction = None if cycles is None else compiled.info["ideal_cycles"] / cycles
+        return Result(name, values, embedder.exact(embedded), cycles, fraction, outcome.saturated)
+
+
+def _read(embedder: Embedder, given: Given) -> NDArray[np.float32]:
+    return embedder.read("", given) if isinstance(given, Path) else embedder.read(given, None)
+
+
+def _backend(on: str | Backend, config: Config) -> Backend:
+    if isinstance(on, str):
+        if on not in BACKENDS or on == "board":
+            raise InputError(f"backend {on!r} is unknown here; it is reference or rtl, or an object (run.board).")
+        return backend(on, config)
+    return on
