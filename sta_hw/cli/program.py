@@ -29,6 +29,7 @@ from ..run.backends import BACKENDS, ReferenceBackend, RtlBackend, backend
 from ..run.outcome import compare
 from ..run.search import Search, write_window
 from ..spec.assembly import disassemble_text
+from ..spec.isa import program_bytes
 from ..spec.patterns import parse_nm
 from ..tasks.table import DEFAULT_NM
 from .app import Unused, app
@@ -95,6 +96,9 @@ def compile_model(
     preset_name: PresetOption = "reference",
     calibration: CalibrationOption = None,
     scales: Annotated[str, typer.Option(help="Of 8-bit tensors: squared-error or percentile.")] = "squared-error",
+    loops: Annotated[
+        bool, typer.Option("--loops", help="Find the program's loops: smaller, for texts of that many tokens alone.")
+    ] = False,
     dump_after: Annotated[str | None, typer.Option(help=f"Print what a pass gives: {', '.join(PASSES)}.")] = None,
     listing: Annotated[bool, typer.Option("--listing", help="Write the program as text too.")] = False,
     raw: Annotated[
@@ -132,7 +136,11 @@ def compile_model(
         embedder.require(patterns, config, count)
         sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
         watch.step("quantizing, compiling")
-        return sparse.compile(patterns, config, count, scales, calibration, after=after), count, embedder.host
+        return (
+            sparse.compile(patterns, config, count, scales, calibration, loops=loops, after=after),
+            count,
+            embedder.host,
+        )
 
     compiled, count, host = watched("compile", "", work)
     files: dict[Path, bytes | str] = {output: compiled.to_bytes()}
@@ -145,7 +153,8 @@ def compile_model(
     about: dict[str, Any] = {
         "file": str(output), "raw": [str(p) for p in beside.values()], "tokens": count,
         "image_bytes": len(compiled.image), "hash": config.hash,
-        "instructions": len(compiled.instructions), "ideal_cycles": compiled.info["ideal_cycles"],
+        "instructions": len(compiled.instructions), "program_bytes": program_bytes(compiled.instructions),
+        "ideal_cycles": compiled.info["ideal_cycles"],
     }  # fmt: skip
     if as_json:
         print_json(about | {"layers": rows} | ({"dump": dumped[dump_after]} if dump_after else {}))

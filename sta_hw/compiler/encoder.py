@@ -20,7 +20,8 @@ from .lower.state import EncodedWeights, Lowering
 from .model import CompiledModel
 from .packing import Packing
 from .passes import After, nothing
-from .schedule import schedule
+from .roll import roll
+from .schedule import order, schedule
 
 __all__ = ["check_shape", "compile_encoder"]
 
@@ -49,11 +50,12 @@ def _every_output(graph: Graph) -> str:
 
 def compile_encoder(
     graph: Graph, config: Config, tokens: int | Sequence[int] | Packing, encoded: EncodedWeights | None = None, *,
-    after: After = nothing,
+    loops: bool = False, after: After = nothing,
 ) -> CompiledModel:  # fmt: skip
     """Compile a quantized graph for a text of so many tokens, or for a batch of texts, whose weights are read once.
 
-    `after` is called behind each pass: ``lower`` and ``schedule``.
+    With `loops`, the program is as small as its repetitions allow (`sta_hw.compiler.roll`): it takes no more cycles,
+    and longer to compile. `after` is called behind each pass: ``lower`` and ``schedule``.
 
     Numbers of tokens are lengths of texts in row tiles of their own, where each has the bits that it has alone.
     `encoded` keeps the encoded weights for the next program of the same graph.
@@ -72,7 +74,10 @@ def compile_encoder(
     low = Lowering(graph, config, packing, encoded)
     lower(low)
     after("lower", low)
-    instructions, labels = schedule(low.steps, low.groups, config)
+    if loops:
+        instructions, labels = roll(order(low.steps, low.groups, config, even=True))
+    else:
+        instructions, labels = schedule(low.steps, low.groups, config)
     after("schedule", disassemble_text(instructions))
     program_address = low.image.reserve(program_bytes(instructions), "program")
     low.image.reserve(64, "unused")

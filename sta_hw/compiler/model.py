@@ -16,7 +16,8 @@ from ..errors import InputError
 from ..files import write_bytes
 from ..formats.provenance import GENERATOR, Provenance, bytes_digest
 from ..spec.config import Config
-from ..spec.isa import Instruction, disassemble
+from ..spec.expansion import unroll
+from ..spec.isa import Instruction, Opcode, disassemble
 from .description import FORMAT, check_places, configuration, described_fields
 from .embedded import quantize_embedded
 from .packing import Packing, Place
@@ -42,8 +43,10 @@ class CompiledModel:
         The memory image; the input is written into it before a run.
     program_address, input_address, output_address : int
         Offsets in the image.
+    instructions : list of Instruction
+        The program, with its loops if it has any.
     labels : list of str
-        What each instruction belongs to.
+        What each of them belongs to.
     info : dict
         For reports: per linear layer its N:M, encoding, tiles; the ideal cycles; scales.
     provenance : Provenance or None
@@ -70,6 +73,12 @@ class CompiledModel:
     def packing(self) -> Packing:
         """Where the texts lie."""
         return Packing(self.config.rows, self.texts or (Place(0, self.tokens),))
+
+    def issued(self) -> list[tuple[Opcode, str]]:
+        """What the units get, in order, loops run through: of each instruction its opcode and its label."""
+        return [
+            (found.instruction.opcode, self.labels[found.source]) for found in unroll(self.instructions, self.config)
+        ]
 
     def input_saturations(self, embedded: Embedded) -> int:
         """How many values of sums of embeddings lie beyond the 16 bits that calibration gave them, and are clipped."""

@@ -30,7 +30,7 @@ from .parameters import LinearParameters
 from .schedule import Scheduled, order
 from .shapes import shape_graph
 
-__all__ = ["Outline", "outline_encoder"]
+__all__ = ["Outline", "outline_encoder", "shape_program"]
 
 _FIRST, _MIDDLE, _LAST = 64, 12, 20
 """Products of a loop that are kept at least. A unit's queue holds 17 instructions: where LayerNorm is slower than the
@@ -179,6 +179,18 @@ def outline_encoder(
         [_Draft(i.opcode, i.fields) for i in found], [i.weight for i in found], work / config.macs,
         tuple(low.problems + _limits(found, low.image.whole)), low.image.whole,
     )  # fmt: skip
+
+
+def shape_program(
+    hidden: int, heads: int, layers: int, intermediate: int, patterns: Mapping[str, Pattern], config: Config,
+    tokens: int,
+) -> list[Scheduled]:  # fmt: skip
+    """The flat program of an encoder of a shape, whole, in which `roll.roll` finds loops; see `outline_encoder`."""
+    graph = shape_graph(hidden, heads, layers, intermediate, patterns)
+    check_shape(graph, config, tokens)
+    low = _Outlining(graph, config, tokens, True)
+    lower(low)
+    return order(low.steps, low.groups, config, even=True)
 
 
 def _limits(program: list[Scheduled], size: float) -> list[str]:

@@ -9,15 +9,17 @@ group that it reads.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..cycles.timing import Latencies, MachineTiming
 from ..errors import InputError
 from ..spec.config import Config
-from ..spec.isa import NO_WAIT, WAITS, Instruction, Opcode, Target
+from ..spec.isa import COUNTED, NO_WAIT, WAITS, Instruction, Opcode, Target
 
-__all__ = ["RING_SHARE", "Load", "Scheduled", "Step", "order", "schedule"]
+__all__ = ["NEVER", "RING_SHARE", "Load", "Scheduled", "Step", "order", "schedule"]
 
 RING_SHARE = 0.57
 """Of an on-chip memory, what one group of weights may take: the next one is loaded into the rest."""
@@ -25,11 +27,28 @@ MOST_LOADS = 12
 """LOADs of one group: as many wait in the loader's queue without holding up what comes behind them."""
 
 
+NEVER = NO_WAIT
+"""A distance that is none: there is nothing to wait for."""
+_WAITING = {
+    "loads": ("matrix", "products", "norms"), "windows": ("products", "norms"), "matrix": ("loads",),
+    "norms": ("products", "norms"),
+}  # fmt: skip
+"""What the instructions in a unit's queue, in order, wait for."""
+_PRODUCTS_SLACK = 10
+"""So many products ahead of the array a window is asked for at the earliest; those before are in memory anyway."""
+_WINDOWS_AHEAD = 2
+"""Products ahead of the array whose windows are asked for: the banks."""
+_NORM_MARGIN = 4.0
+"""By how much longer than alone a NORM may take beside the transfers of others, and behind slower memories."""
+
 _BASES = {
     "values_base": Target.VALUES,
     "positions_base": Target.POSITIONS,
     "parameters_base": Target.PARAMETERS,
 }
+_WORDS = 1 << 16
+"""On-chip bases and destinations are counted modulo that, and hardware counts them modulo each memory's size: they go
+round the rings in steps that stay the same."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +97,22 @@ class Step:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """An instruction in its place, before it is checked against the format's widths."""
+    """An instruction in its place, before it is checked against the format's widths.
+
+    Attributes
+    ----------
+    fields : dict
+        Waits among them: the longest distances that will do.
+    least : tuple of int
+        Of each class in `WAITS`, the shortest distance that delays nothing: a loop's iterations share one.
+    label, weight : as of a `Step`
+    """
 
     opcode: Opcode
     fields: dict[str, int]
     label: str
     weight: float
+    least: tuple[int, ...] = (NEVER,) * len(WAITS)
 
 
 def _capacity(config: Config, target: Target) -> int:
@@ -103,10 +132,15 @@ def _freed_by(target: Target) -> str:
     return "products" if target in (Target.PARAMETERS, Target.TABLE) else "matrix"
 
 
+def _units(opcode: Opcode) -> tuple[str, ...]:
+    """Units whose queues an instruction waits in."""
+    return ("windows", "matrix") if opcode in COUNTED["matrix"] else ("loads",) if opcode == Opcode.LOAD else ("norms",)
+
+
 def schedule(
     steps: Sequence[Step], groups: Sequence[Sequence[Load]], config: Config
 ) -> tuple[list[Instruction], list[str]]:
-    """The program, and a label for each of its instructions.
+    """The flat program, and a label for each of its instructions.
 
     Raises
     ------
@@ -118,9 +152,12 @@ def schedule(
 
 
 def order(
-    steps: Sequence[Step], groups: Sequence[Sequence[Load]], config: Config, check: bool = True
+    steps: Sequence[Step], groups: Sequence[Sequence[Load]], config: Config, check: bool = True, *, even: bool = False
 ) -> list[Scheduled]:
-    """The program's instructions.
+    """The flat program's instructions.
+
+    With `even`, they are those that `roll.roll` finds loops in: on-chip places go on beyond a ring's end, and an
+    instruction waits for nothing that one before it in its unit's queue has waited for.
 
     Raises
     ------
@@ -159,12 +196,42 @@ def order(
         return found
 
     issued = dict.fromkeys(WAITS, 0)
+    # Cycles of the array alone up to the windows asked for, and those by which each NORM is through at the latest.
+    array: deque[float] = deque([0.0], _WINDOWS_AHEAD + 1)
+    norms_end: list[float] = []
+    known = Latencies(config, MachineTiming())
+    waited = {unit: dict.fromkeys(classes, 0) for unit, classes in _WAITING.items()}
 
-    def waits(wanted: Mapping[str, int]) -> dict[str, int]:
-        """The fields that make an instruction wait for so many of each class."""
-        behind = {f"wait_{counter}": issued[counter] - count + 1 for counter, count in wanted.items() if count}
-        assert all(distance > 0 for distance in behind.values()), "an instruction waits for a later one"
-        return {name: distance for name, distance in behind.items() if distance <= NO_WAIT}
+    def put(step: Scheduled, wanted: Mapping[str, int]) -> None:
+        """Give an instruction the waits for so many of each class, and append it."""
+        fields, least = dict(step.fields), dict.fromkeys(WAITS, NEVER)
+        for unit in _units(step.opcode):
+            before = waited[unit]
+            for counter in before:
+                count, now = wanted.get(counter, 0), issued[counter] + 1
+                assert count < now, "an instruction waits for a later one"
+                # If not, one that goes before it in its unit's queue waited for them.
+                if count > before[counter] or (count and not even):
+                    before[counter] = max(before[counter], count)
+                    if now - count < NEVER or (not even and now - count <= NO_WAIT):
+                        fields[f"wait_{counter}"] = now - count
+                finished = before[counter]
+                if (unit, counter) == ("windows", "products"):
+                    finished = max(finished, now - _PRODUCTS_SLACK)
+                elif (unit, counter) == ("windows", "norms"):
+                    finished = max(finished, bisect_right(norms_end, array[0]))
+                least[counter] = min(now - finished, NEVER)
+        program.append(replace(step, fields=fields, least=tuple(least.values())))
+        for counter, opcodes in COUNTED.items():
+            issued[counter] += step.opcode in opcodes and not (counter == "products" and step.fields.get("unfinished"))
+        if step.opcode == Opcode.NORM:
+            steps = step.fields["width"] * config.rows * 2 / config.bus_bytes
+            begin = max(array[-1] + known.result + known.stored, norms_end[-1] if norms_end else 0.0)
+            cycles = 1.5 * steps / known.norm_rate + known.statistics + known.normalizing
+            norms_end.append(begin + _NORM_MARGIN * cycles)
+        elif step.opcode != Opcode.LOAD and step.opcode != Opcode.HALT:
+            f = step.fields
+            array.append(array[-1] + f["columns"] * f["passes"] * (f["depth"] >> f.get("m_log2", 0)) * f["n"])
 
     program: list[Scheduled] = []
     heads = dict.fromkeys(Target, 0)
@@ -197,9 +264,10 @@ def order(
             ring.append((start, used))
             heads[load.target] = end
             if load.base:
-                bases[load.base] = start % capacity
+                bases[load.base] = start % (_WORDS if even else capacity)
             fields = {
-                "target": int(load.target), "destination": start % capacity, "address": load.address,
+                "target": int(load.target), "address": load.address,
+                "destination": start % (_WORDS if even else capacity),
                 "beats": load.beats, "rows": load.rows, "stride": load.stride,
             }  # fmt: skip
             pending.append((Scheduled(Opcode.LOAD, fields, "load", weights[number]), wanted))
@@ -208,9 +276,7 @@ def order(
     def put_loads() -> None:
         """Those that wait for nothing that is still to come."""
         while pending and all(issued[counter] >= count for counter, count in pending[0][1].items()):
-            load, wanted = pending.popleft()
-            program.append(replace(load, fields=load.fields | waits(wanted)))
-            issued["loads"] += 1
+            put(*pending.popleft())
 
     for step in steps:
         while len(loaded) < min(step.group + 2, len(groups)):
@@ -220,16 +286,10 @@ def order(
         if step.group >= 0:
             _, end = step.uses or (0, len(groups[step.group]))
             wanted["loads"] = loaded[step.group] + end
-        fields = dict(step.fields) | waits(wanted)
+        fields = dict(step.fields)
         for name, (base, offset) in step.bases.items():
-            target = _BASES[name]
-            fields[name] = (bases[base] + offset) % _capacity(config, target)
-        program.append(Scheduled(step.opcode, fields, step.label, step.weight))
-        if step.opcode == Opcode.NORM:
-            issued["norms"] += 1
-        else:
-            issued["matrix"] += 1
-            issued["products"] += not step.fields.get("unfinished")
+            fields[name] = (bases[base] + offset) % (_WORDS if even else _capacity(config, _BASES[name]))
+        put(Scheduled(step.opcode, fields, step.label, step.weight), wanted)
         put_loads()
     program.append(Scheduled(Opcode.HALT, {}, "halt", 1.0))
     return program

@@ -30,7 +30,7 @@ def shortened(model: CompiledModel, tokens: int) -> CompiledModel:
     Raises
     ------
     InputError
-        If the text is longer than the program's, or the program is a batch's.
+        If the text is longer than the program's, or the program is a batch's or has loops.
     """
     if len(model.packing.texts) != 1:
         raise InputError(f"the program is for a batch of {len(model.packing.texts)} texts of certain lengths.")
@@ -38,6 +38,11 @@ def shortened(model: CompiledModel, tokens: int) -> CompiledModel:
         raise InputError(f"the program takes up to {model.tokens} tokens, not {tokens}.")
     if tokens == model.tokens:
         return model
+    if any(i.opcode == Opcode.LOOP for i in model.instructions):
+        raise InputError(
+            f"a program with loops runs texts of {model.tokens} tokens alone, and this one has {tokens}; compile it "
+            f"with --tokens {tokens}, or without --loops."
+        )
     model.verify()
     image = model.image.copy()
     instructions = list(_with_keys(model.instructions, tokens))

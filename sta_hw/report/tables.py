@@ -19,7 +19,7 @@ def by_layer(model: CompiledModel, run: Any) -> list[dict[str, Any]]:
 
     A layer's cycles are those between the end of the layer before in the array and its own end.
     """
-    labels = [label for i, label in zip(model.instructions, model.labels, strict=True) if i.opcode in _MATRIX]
+    labels = [label for opcode, label in model.issued() if opcode in _MATRIX]
     spans = np.diff(run.completed["matrix"], prepend=0)
     cycles: dict[str, int] = {}
     for label, span in zip(labels, spans.tolist(), strict=True):

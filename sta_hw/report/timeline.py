@@ -24,9 +24,10 @@ def chrome_trace(model: CompiledModel, run: Any) -> str:
     ]
     kinds = (("matrix", 1, _MATRIX), ("norms", 2, (Opcode.NORM,)), ("loads", 3, (Opcode.LOAD,)))
     names = {"matrix": "matrix engine", "norms": "LayerNorm", "loads": "loader"}
+    issued = model.issued()
     for kind, thread, opcodes in kinds:
         events.append({"ph": "M", "pid": 1, "tid": thread, "name": "thread_name", "args": {"name": names[kind]}})
-        labels = [label for i, label in zip(model.instructions, model.labels, strict=True) if i.opcode in opcodes]
+        labels = [label for opcode, label in issued if opcode in opcodes]
         begin, current, end = 0, None, 0
         for label, cycle in [*zip(labels, run.completed[kind].tolist(), strict=False), (None, None)]:
             if label != current:

@@ -83,7 +83,7 @@ class RtlBackend:
         if run.error != Error.NONE:
             raise CheckError(
                 f"the accelerator stopped: {run.error.name} at instruction {run.error_instruction} "
-                f"({model.labels[run.error_instruction]})"
+                f"({model.issued()[run.error_instruction][1]})"
             )
         return Outcome(run.image, model.output(run.image), run, counted(run.counters, model, embedded))
 

@@ -107,7 +107,7 @@ class BoardBackend:
         error, instruction = Error(status >> 8 & 0xFF), link.register("error_instruction")
         if error != Error.NONE:
             raise CheckError(
-                f"the accelerator stopped: {error.name} at instruction {instruction} ({model.labels[instruction]})"
+                f"the accelerator stopped: {error.name} at instruction {instruction} ({model.issued()[instruction][1]})"
             )
         counters = {c.name: link.register(f"counter_{c.name}") for c in COUNTERS}
         image = link.read(MEMORY, len(words)).astype("<u4").view(np.uint8)

@@ -281,9 +281,9 @@ class Embedder:
 
     def compile(
         self, patterns: dict[str, Pattern], config: Config, tokens: int, scales: str = "squared-error",
-        calibration: Path | None = None, *, after: After = nothing,
+        calibration: Path | None = None, *, loops: bool = False, after: After = nothing,
     ) -> CompiledModel:  # fmt: skip
-        """Quantized, pruned and compiled for so many tokens; `after` is called behind each pass.
+        """Quantized, pruned and compiled for so many tokens; `loops` and `after` as `compile_encoder` takes them.
 
         Raises
         ------
@@ -292,7 +292,7 @@ class Embedder:
         """
         self.require(patterns, config, tokens)
         compiled = compile_encoder(
-            self.quantize(patterns, scales, calibration, after=after), config, tokens, after=after
+            self.quantize(patterns, scales, calibration, after=after), config, tokens, loops=loops, after=after
         )
         seen = lines_digest(calibration_sentences()) if self.tokenizer is not None else "noise"
         if calibration is not None:
