@@ -6,6 +6,7 @@ docs/image.md says what the fields mean.
 from __future__ import annotations
 
 import json
+import os
 import math
 import zlib
 from collections.abc import Sequence
@@ -196,10 +197,11 @@ def _header(model: CompiledModel, name: str) -> str:
 def raw_files(model: CompiledModel, file: Path, host: Host | None = None) -> dict[Path, bytes | str]:
     """The contents of the files that `contract_paths` names."""
     image, description, header = contract_paths(file).values()
+    name = os.fsencode(file.stem).decode("utf-8", "replace")  # in an ASCII locale a name's bytes come as surrogates
     return {
         image: model.image.tobytes(),
-        description: json.dumps(describe(model, file.stem, host), indent=2) + "\n",
-        header: _header(model, file.stem),
+        description: json.dumps(describe(model, name, host), indent=2) + "\n",
+        header: _header(model, name),
     }
 
 

@@ -199,7 +199,7 @@ def test_a_difference_is_reported_with_its_place() -> None:
     rows = program.config.rows
     changed[address + (1 * width + 5) * rows + 2] ^= 1
     with pytest.raises(
-        CheckError, match=r"0.attention.self.query \(buffer linear0\), tile 1, row 2, column 5: expected 0, got 1"
+        CheckError, match=r"0.attention.self.query \(buffer linear0\), token 6, channel 5: expected 0, got 1 \(1 bytes"
     ):
         compare(program, changed, program.image)
 
