@@ -6,8 +6,8 @@ docs/image.md says what the fields mean.
 from __future__ import annotations
 
 import json
-import os
 import math
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
