@@ -854,7 +854,7 @@ static void test_verilated(const char *library, const char *folder) {
     memory[IMAGE.program + OF(MODEL, _PROGRAM_HASH_OFFSET)] ^= 1;
     fails_with(&dev, STA_HW_FAULT_HARDWARE);
     again(&dev);
-    memory[IMAGE.program + OF(MODEL, _PROGRAM_HEADER_BYTES)] = 0xEE; /* the first instruction's opcode */
+    memory[IMAGE.program + OF(MODEL, _PROGRAM_HEADER_BYTES) + 4] |= 0xF0; /* bits 36 to 39: no such opcode */
     fails_with(&dev, STA_HW_FAULT_OPCODE);
     CHECK(dev.instruction == 0);
     again(&dev);
