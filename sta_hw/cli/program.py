@@ -119,8 +119,8 @@ def compile_model(
     inputs = {
         "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name), "--calibration": calibration
     }  # fmt: skip
-    require_writable(files=[output, *([listing_file] if listing_file else []), *beside.values()])
     distinct({"-o": output, "the listing": listing_file, **beside}, inputs)
+    require_writable(files=[output, *([listing_file] if listing_file else []), *beside.values()])
 
     dumped: dict[str, str] = {}
 

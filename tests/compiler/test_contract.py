@@ -170,8 +170,8 @@ def test_what_compile_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name, options, words",
     [
-        ("m.bin", (), "written twice"), ("m.json", (), "written twice"), ("m.h", (), "written twice"),
-        ("m.txt", ("--listing",), "written twice"), ("_.npz", (), "letter or digit"),
+        ("m.bin", (), "the raw image"), ("m.json", (), "the image's JSON"), ("m.h", (), "the image's C header"),
+        ("m.txt", ("--listing",), "the listing"), ("_.npz", (), "letter or digit"),
         ("table.npz", ("--nm-table", "table.json"), "--nm-table"),
         ("model/config.npz", (), "--model"),
     ],
