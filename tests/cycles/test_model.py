@@ -17,7 +17,7 @@ from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
 from sta_hw.model.families.layers import LINEAR
 from sta_hw.spec.config import Config
-from sta_hw.spec.isa import Error, Instruction, Opcode, Target, assemble
+from sta_hw.spec.isa import WORD_BYTES, Error, Instruction, Opcode, Target, assemble
 from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import preset
 
@@ -88,11 +88,13 @@ def test_single_units_are_followed_to_the_cycle(name: str) -> None:
         assert run.error == Error.NONE
         return run.cycles
 
+    # Of a beat with several of the program's words, when each is at hand is known to two cycles.
+    slack = 2 if config.bus_bytes > WORD_BYTES else 0
     for instructions, most in programs(config):
         for latency in (20, 50):
             program = [*instructions, HALT]
             difference = round(estimate_cycles(program, config, MachineTiming(latency))) - cycles(program, latency)
-            assert abs(difference) <= most, (instructions[:1], len(instructions), latency, difference)
+            assert abs(difference) <= most + slack, (instructions[:1], len(instructions), latency, difference)
     hardware.close()
 
 
