@@ -105,7 +105,7 @@ def test_an_error_is_told_and_the_next_program_runs(port: SimulatedPort, link: B
     program, embedded = compiled
     backend = BoardBackend(CONFIG, link)
     broken = program.image.copy()
-    broken[program.program_address + 64 * 3] = 0xEE  # an opcode
+    broken[program.program_address + 64 + 4] |= 0xF0  # the first instruction's opcode, bits 36 to 39
     with pytest.raises(CheckError, match=rf"stopped: {Error.OPCODE.name} at instruction"):
         backend.run(CompiledModel(**{**vars(program), "image": broken}), embedded)
     assert port.lamps["failed"]
