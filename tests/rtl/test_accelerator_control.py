@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support import embed
 
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.compiler.encoder import compile_encoder
@@ -37,7 +38,7 @@ def program() -> tuple[CompiledModel, np.ndarray, np.ndarray]:
     patterns = mixed_patterns([parse_nm(p) for p in ("2:4", "dense", "1:8")])
     quantized = quantize(random_model(3), [random_ids(i, 12) for i in range(3)], patterns)
     compiled = compile_encoder(quantized, CONFIG, 7)
-    image = compiled.with_input(random_model(3).embed(random_ids(1, 7)))
+    image = compiled.with_input(embed(random_model(3), random_ids(1, 7)))
     return compiled, image, run_program(image, compiled.program_address, CONFIG)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from support import embed
 
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.compiler.encoder import compile_encoder
@@ -35,7 +36,7 @@ def run_equal(config: Config, tokens: tuple[int, ...], **shape: int) -> None:
         network = random_model(number, **{"hidden": 32, "heads": 2, "intermediate": 64} | shape)
         quantized = quantize(network, [random_ids(i, 12) for i in range(3)], patterns)
         program = compile_encoder(quantized, config, count)
-        image = program.with_input(network.embed(random_ids(number, count)))
+        image = program.with_input(embed(network, random_ids(number, count)))
         expected = run_program(image, program.program_address, config)
         for memory in (MemoryModel(), MemoryModel(latency=30, beats_per_cycle=0.6, stall=0.4, seed=count, shared=True)):
             run = model.run(image, program.program_address, memory=memory, patience=50_000)
