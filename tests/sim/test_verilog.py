@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,6 @@ def test_what_the_generator_imports_is_all_that_counts() -> None:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = {Path(line) for line in run.stdout.splitlines()}
     sources = set(verilog.generator_sources())
-    assert {p for p in loaded if p.read_text().strip()} <= sources
-    assert not [
-        p for p in sources if "cli" in p.name or p.parent.name in ("compiler", "reference", "runtime", "formats")
-    ]
+    # A folder's docstring alone changes nothing.
+    assert {p for p in loaded if len(ast.parse(p.read_text()).body) > 1} <= sources
+    assert not [p for p in sources if p.parent.name in ("cli", "compiler", "reference", "host", "run", "formats")]
