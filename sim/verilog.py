@@ -21,7 +21,12 @@ __all__ = ["generator_sources", "module_verilog"]
 def _imported(path: Path, root: Path) -> list[Path]:
     """Files of the package at `root` that a module imports, wherever in it the statement stands."""
     wanted: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    checks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    unread = {id(inner) for check in checks for inner in ast.walk(check)}  # for a type checker alone
+    for node in ast.walk(tree):
+        if id(node) in unread:
+            continue
         if isinstance(node, ast.Import):
             wanted += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
