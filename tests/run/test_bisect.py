@@ -243,7 +243,7 @@ def test_a_stuck_bit_is_found(name: str, program: tuple, monkeypatch: pytest.Mon
 def test_results_at_another_address_are_missed_where_they_belong(program: tuple) -> None:
     """A bit of the address stuck: the first product that needs it clear wrote nothing where it should."""
     model, image = program
-    old, bit = "{ order[132:113], 2'h0, order[52:21] };", 6
+    old, bit = "order[148:133], 2'h0, order[52:21] };", 6
     verilog = faulty_copy("results", "results", old, old.replace("order[52:21]", f"order[52:21] | 32'h{1 << bit:x}"))
     hardware = AcceleratorModel(CONFIG, netlist=verilog)
     found = search(model, image, hardware, memory=STALLS)
@@ -326,7 +326,11 @@ def test_keys_channels() -> None:
     after = run_counted(image, model.program_address, CONFIG, None, trail).image
     bias = {}
     for token, channel in ((0, 0), (4, 63), (3, 17), (1, 34)):
-        number = next(n for n, e in trail.executed.items() if e.instruction["result"] == Result.TRANSPOSE)
+        number = next(
+            n
+            for n, e in trail.executed.items()
+            if e.instruction.opcode == Opcode.PRODUCT and e.instruction["result"] == Result.TRANSPOSE
+        )
         address, width, _ = model.info["buffers"]["linear1"]
         found = [
             a for a in range(address, address + 2 * CONFIG.rows * width)
