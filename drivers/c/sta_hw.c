@@ -422,6 +422,7 @@ enum sta_hw_code sta_hw_start(struct sta_hw *dev, int interrupt) {
     TRY(write_register(dev, STA_HW_REG_IMAGE_ADDRESS, (uint32_t)dev->bus.memory_address));
     TRY(write_register(dev, STA_HW_REG_IMAGE_SIZE, dev->image.bytes));
     TRY(write_register(dev, STA_HW_REG_PROGRAM_ADDRESS, dev->image.program));
+    TRY(write_register(dev, STA_HW_REG_LENGTH, 0)); /* no image needs it; and what another program left is not taken */
     TRY(write_register(dev, STA_HW_REG_CONTROL,
                        STA_HW_CONTROL_START_MASK | (interrupt ? STA_HW_CONTROL_INTERRUPT_ENABLE_MASK : 0)));
     TRY(read_register(dev, STA_HW_REG_STATUS, &status));

@@ -51,7 +51,9 @@ enum sta_hw_code { STA_HW_CODES(STA_HW_ENTRY) STA_HW_CODE_COUNT };
 /* What the function wait() of a bus returns; any other number is an error of its own. */
 enum { STA_HW_RAISED = 0, STA_HW_TIMED_OUT = 1 };
 
-/* How the accelerator is reached. Functions return 0, or a number of their own, which `bus_error` then holds. */
+/* How the accelerator is reached. Functions return 0, or a number of their own, which `bus_error` then holds. They take
+ * effect in the order of their calls: what put() was given is in memory before a later write() reaches its register,
+ * and get() reads memory after an earlier read() has its register's value. */
 struct sta_hw_bus {
     void *context;                /* their first argument */
     uint64_t memory_address;      /* where the memory begins, as the accelerator's own bus counts */

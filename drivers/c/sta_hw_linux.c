@@ -67,7 +67,7 @@ static void *map(int file, uint64_t offset, size_t bytes) {
 }
 
 static void prepare(struct sta_hw_linux *linux_bus) {
-    static const struct sta_hw_mapped none = {NULL, NULL, NULL, NULL, NULL, 0};
+    static const struct sta_hw_mapped none = {NULL, NULL, NULL, NULL, NULL, NULL, 0};
     linux_bus->mapped = none;
     linux_bus->file = -1;
     linux_bus->register_map = linux_bus->memory_map = NULL;

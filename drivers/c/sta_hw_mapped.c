@@ -1,14 +1,38 @@
 /* Registers and memory in the processor's address space; sta_hw_mapped.h says how. */
 #include "sta_hw_mapped.h"
 
+/* `volatile` orders accesses for the compiler alone: processors with weak ordering let a start overtake the data. */
+#ifndef STA_HW_MAPPED_BARRIER
+#if !defined(__GNUC__)
+#error "define STA_HW_MAPPED_BARRIER() as the barrier that orders this processor's accesses to memory and devices"
+#elif defined(__riscv)
+#define STA_HW_MAPPED_BARRIER() __asm__ volatile("fence iorw, iorw" ::: "memory")
+#elif defined(__aarch64__) || defined(__ARM_ARCH_6M__) || (defined(__ARM_ARCH) && __ARM_ARCH >= 7)
+#define STA_HW_MAPPED_BARRIER() __asm__ volatile("dsb sy" ::: "memory")
+#else
+#define STA_HW_MAPPED_BARRIER() __sync_synchronize()
+#endif
+#endif
+
+static void order(const struct sta_hw_mapped *mapped) {
+    if (mapped->barrier)
+        mapped->barrier();
+    else
+        STA_HW_MAPPED_BARRIER();
+}
+
+/* A status that says that the program ended comes ahead of what is read of its results. */
 static int read_register(void *context, uint32_t offset, uint32_t *value) {
     const struct sta_hw_mapped *mapped = context;
     *value = mapped->registers[offset / 4];
+    order(mapped);
     return 0;
 }
 
+/* All data are in memory ahead of a start. */
 static int write_register(void *context, uint32_t offset, uint32_t value) {
     const struct sta_hw_mapped *mapped = context;
+    order(mapped);
     mapped->registers[offset / 4] = value;
     return 0;
 }

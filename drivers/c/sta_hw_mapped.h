@@ -17,6 +17,10 @@ struct sta_hw_mapped {
      * and forget what may be stale. NULL where the memory is not cached, or coherent. */
     void (*clean)(volatile uint8_t *start, uint32_t bytes);
     void (*invalidate)(volatile uint8_t *start, uint32_t bytes);
+    /* Orders accesses of memory and registers: what was written before is there before anything after it. It is called
+     * ahead of each register's write and behind each register's read. NULL: the processor's own instruction (fence, dsb
+     * or what the compiler takes for one), which does unless a bridge between processor and memory needs more. */
+    void (*barrier)(void);
     /* Waits about a millisecond, or less if there is an interrupt: `wfi` with a timer behind it. NULL without an
      * interrupt. */
     void (*idle)(void);

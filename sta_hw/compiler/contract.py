@@ -23,6 +23,7 @@ from ..spec.isa import HEADER_BYTES
 from ..spec.registers import capabilities
 from .model import CompiledModel, Embedded
 from .parameters import POOL_FACTOR
+from .shorter import takes_shorter
 
 __all__ = ["FORMAT", "INPUTS_FORMAT", "INPUTS_MAGIC", "Host", "contract_paths", "describe", "inputs_file", "raw_files"]
 
@@ -141,6 +142,7 @@ def describe(model: CompiledModel, name: str, host: Host | None = None) -> dict[
             "offset": model.program_address,
             "bytes": next(count for name, _, count in model.info["places"] if name == "program"),
             "instructions": len(model.instructions),
+            "shorter_texts": takes_shorter(model),
         },
         "texts": [{"first": first, "tokens": tokens} for first, tokens in _texts(model)],
         "input": tensors["input"].as_dict() | {"scale": scale if scale else "each token"},
@@ -163,6 +165,7 @@ def _header(model: CompiledModel, name: str) -> str:
         ("PROGRAM_HASH_OFFSET", f"{HASH_OFFSET}u", "of the configuration's hash in the header"),
         ("TEXT_COUNT", f"{len(texts)}u", "texts in a run"),
         ("TEXT_TOKENS", f"{max(tokens for _, tokens in texts)}u", "tokens of the longest"),
+        ("SHORTER_TEXTS", f"{int(takes_shorter(model))}u", "whether the image takes shorter texts (docs/image.md)"),
     ]
     for key, tensor in tensors.items():
         what = {"input": "input", "pooled": "pooled output", "outputs": "every token's output"}[key]

@@ -18,7 +18,16 @@ from ..spec.isa import Instruction, Opcode, assemble
 from .model import CompiledModel
 from .packing import Packing, Place
 
-__all__ = ["shortened"]
+__all__ = ["shortened", "takes_shorter"]
+
+
+def takes_shorter(model: CompiledModel) -> bool:
+    """Whether the program is one that `shortened` takes: of one text, and without loops."""
+    return len(model.packing.texts) == 1 and not _has_loops(model)
+
+
+def _has_loops(model: CompiledModel) -> bool:
+    return any(i.opcode == Opcode.LOOP for i in model.instructions)
 
 
 def shortened(model: CompiledModel, tokens: int) -> CompiledModel:
@@ -38,7 +47,7 @@ def shortened(model: CompiledModel, tokens: int) -> CompiledModel:
         raise InputError(f"the program takes up to {model.tokens} tokens, not {tokens}.")
     if tokens == model.tokens:
         return model
-    if any(i.opcode == Opcode.LOOP for i in model.instructions):
+    if _has_loops(model):
         raise InputError(
             f"a program with loops runs texts of {model.tokens} tokens alone, and this one has {tokens}; compile it "
             f"with --tokens {tokens}, or without --loops."

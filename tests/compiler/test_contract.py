@@ -22,9 +22,11 @@ from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.image import norm_words, parameter_words
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.parameters import NormParameters
+from sta_hw.compiler.shorter import shortened
 from sta_hw.errors import InputError
 from sta_hw.reference.program import run_program
 from sta_hw.spec.c_header import c_prefix
+from sta_hw.spec.isa import Opcode
 from sta_hw.spec.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -279,6 +281,25 @@ def test_the_documents_records(fill: int) -> None:
     given = {row[0]: values(int(row[2]), row[3] == "yes") for row in norm}
     packed = norm_words(NormParameters(given["scale"], given["shift"], given["multiplier"]))
     assert taken_apart(packed.astype("<u8").tobytes(), norm, 8) == {k: v.tolist() for k, v in given.items()}
+
+
+@pytest.mark.parametrize(
+    "lengths, loops, right",
+    [((70,), False, True), ((70,), True, False), ((3, 2), False, False)],
+    ids=["a text", "with loops", "a batch"],
+)
+def test_which_images_take_shorter_texts(lengths: tuple[int, ...], loops: bool, right: bool) -> None:
+    """JSON and header say what `shortened` does."""
+    model = compile_encoder(small_encoder(), PRESETS["ci"], lengths, loops=loops)
+    assert any(i.opcode == Opcode.LOOP for i in model.instructions) == loops
+    _, description, header = raw_files(model, Path("small.npz")).values()
+    assert json.loads(description)["program"]["shorter_texts"] is right
+    assert numbers(str(header), "SMALL")["SHORTER_TEXTS"] == right
+    if right:
+        assert shortened(model, 2).tokens == 2
+    else:
+        with pytest.raises(InputError, match="loops" if loops else "batch"):
+            shortened(model, 2)
 
 
 def test_prefixes() -> None:

@@ -55,7 +55,9 @@ def test_self_test_over_the_serial_line(port: SimulatedPort, link: BoardLink, co
     expected = run_program(program.with_input(embedded), program.program_address, CONFIG)
     backend = BoardBackend(CONFIG, link)
     for _ in range(2):
+        link.set_register("length", 0xABCD)  # what another program left
         outcome = backend.run(program, embedded)
+        assert link.register("length") == 0
         np.testing.assert_array_equal(outcome.image, expected)
     assert outcome.run.cycles > 0 and link.retries == 0
     assert port.violations == 0

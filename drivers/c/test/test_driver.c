@@ -130,6 +130,10 @@ static int fake_read(void *context, uint32_t offset, uint32_t *value) {
 
 static int fake_write(void *context, uint32_t offset, uint32_t value) {
     CHECK(context == &fake);
+    if (offset == STA_HW_REG_LENGTH)
+        fake.registers[offset / 4] = value;
+    if (offset == STA_HW_REG_CONTROL && (value & STA_HW_CONTROL_START_MASK))
+        CHECK(!fake.registers[STA_HW_REG_LENGTH / 4]);
     if (offset == STA_HW_REG_CONTROL && (value & STA_HW_CONTROL_START_MASK)) {
         fake.registers[STA_HW_REG_STATUS / 4] = fake.refuse ? STA_HW_STATUS_REFUSED_MASK : STA_HW_STATUS_DONE_MASK;
         fake.counting_down = fake.refuse ? 0 : fake.busy_looks;
@@ -481,7 +485,7 @@ static void test_running(void) {
     GIVES(sta_hw_poll(&dev, 1), STA_HW_NOT_STARTED);
     GIVES(sta_hw_wait(&dev, 7), STA_HW_NOT_STARTED);
     GIVES(sta_hw_poll(&dev, 0), STA_HW_TIMEOUT);
-    FAILS_EVERYWHERE((void)0, sta_hw_start(&dev, 1));
+    FAILS_EVERYWHERE(fake.registers[STA_HW_REG_LENGTH / 4] = 0xFFFF, sta_hw_start(&dev, 1));
     FAILS_EVERYWHERE((void)0, sta_hw_poll(&dev, 1));
     fake.busy_looks = 4;
     GIVES(sta_hw_start(&dev, 0), STA_HW_OK); /* whose own look at the status is one of them */
@@ -538,9 +542,15 @@ static void test_running(void) {
 
 /* -- a mapped bus ------------------------------------------------------------------------------- */
 
-static uint32_t mapped_registers[0x400 / 4], cleaned, invalidated;
+static uint32_t mapped_registers[0x400 / 4], cleaned, invalidated, at_barrier;
 static struct sta_hw_mapped mapped;
-static int idles, raise_at;
+static int idles, raise_at, barriers;
+
+static void barrier(void) {
+    barriers++;
+    at_barrier = mapped_registers[STA_HW_REG_IMAGE_SIZE / 4];
+    mapped_registers[STA_HW_REG_ID / 4] = 789; /* what was read before is not this */
+}
 
 static void clean(volatile uint8_t *start, uint32_t bytes) {
     CHECK(start >= memory && start + bytes <= memory + sizeof memory);
@@ -588,6 +598,11 @@ static void test_mapped(void) {
     CHECK(!bus.write(bus.context, STA_HW_REG_IMAGE_SIZE, 123) && mapped_registers[STA_HW_REG_IMAGE_SIZE / 4] == 123);
     mapped_registers[STA_HW_REG_ID / 4] = 456;
     CHECK(!bus.read(bus.context, STA_HW_REG_ID, &value) && value == 456);
+    mapped.barrier = barrier;
+    CHECK(!bus.write(bus.context, STA_HW_REG_IMAGE_SIZE, 321) && barriers == 1 && at_barrier == 123); /* ahead of it */
+    mapped_registers[STA_HW_REG_ID / 4] = 456;
+    CHECK(!bus.read(bus.context, STA_HW_REG_ID, &value) && barriers == 2 && value == 456); /* behind it */
+    CHECK(mapped_registers[STA_HW_REG_ID / 4] == 789);
     raise_at = 4;
     CHECK(bus.wait(bus.context, 3) == STA_HW_TIMED_OUT && idles == 3);
     CHECK(bus.wait(bus.context, 3) == STA_HW_RAISED && idles == 5);
@@ -779,10 +794,12 @@ static void test_devmem(const char *folder) {
 /* -- the simulated accelerator ------------------------------------------------------------------ */
 
 static void runs_well(struct sta_hw *dev, int interrupt) {
-    uint32_t counters[STA_HW_COUNTER_COUNT], text;
+    uint32_t counters[STA_HW_COUNTER_COUNT], text, length = 1;
     GIVES(sta_hw_put_text(dev, 0, tokens, TOKENS * WIDTH), STA_HW_OK);
     GIVES(sta_hw_put_text(dev, 1, tokens + TOKENS * WIDTH, SECOND * WIDTH), STA_HW_OK);
+    CHECK(!dev->bus.write(dev->bus.context, STA_HW_REG_LENGTH, 0xABCD)); /* what another program left */
     GIVES(sta_hw_start(dev, interrupt), STA_HW_OK);
+    CHECK(!dev->bus.read(dev->bus.context, STA_HW_REG_LENGTH, &length) && !length);
     GIVES(sta_hw_start(dev, interrupt), STA_HW_BUSY);
     GIVES(sta_hw_get_pooled(dev, 0, pooled, CHANNELS), STA_HW_BUSY);
     GIVES(interrupt ? sta_hw_wait(dev, 1000) : sta_hw_poll(dev, 100000), STA_HW_OK);
