@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +21,11 @@ from ..host.saturation import saturation_sentences
 from ..model.arrays import given, read_arrays
 from ..run.backends import BACKENDS, backend
 from ..spec.config import Config
-from ..tasks.batch import MOST_TOKENS, Batcher, BatchRun
+from ..tasks.batch import MOST_TOKENS, BatchRun
 from ..tasks.embedder import Embedder
 from .app import Unused, app
 from .configuration import manifest_file, read_configuration
-from .model import dense_network, load, look_at, patterns_for
+from .model import dense_network, load, look_at, pruned
 from .paths import require_writable
 from .program import CalibrationOption, ModelOption, OwnPatternOption, PresetOption, PrunerOption, TableOption
 from .terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
@@ -112,41 +114,80 @@ def _embedded(embedder: Embedder, file: Path, truncate: bool) -> list[tuple[str,
     return found
 
 
-def _hardware(backend_name: str, board: str, preset_name: str) -> tuple[Any, str]:
-    """The board, where that is the back end, and the preset."""
-    if backend_name not in BACKENDS:
-        raise InputError(f"backend {backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
-    if backend_name != "board":
-        return None, preset_name
-    from boards import board as find
+@dataclass(frozen=True)
+class _Options:
+    """Options that embed and classify share, by the names that they have there."""
 
-    target = find(board)
-    return target, target.preset
+    backend_name: str
+    nm: str | None
+    nm_table: Path | None
+    pruner: str
+    model: Path | None
+    calibration: Path | None
+    preset_name: str
+    tokens: int
+    truncate: bool
+    check: bool
+    board: str
+    port: str
+
+    @staticmethod
+    def of(given: Mapping[str, Any]) -> _Options:
+        """Of a command's parameters; the preset is the board's where that is the back end.
+
+        Raises
+        ------
+        InputError
+            For what can be refused before the model is loaded.
+        """
+        found = _Options(**{f.name: given[f.name] for f in fields(_Options)})
+        if found.backend_name not in BACKENDS:
+            raise InputError(f"backend {found.backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
+        if found.target is not None:
+            found = replace(found, preset_name=found.target.preset)
+        look_at(None, None, found.nm, found.nm_table, found.preset_name, found.pruner)
+        return found
+
+    @cached_property
+    def target(self) -> Any:
+        """The board, where that is the back end."""
+        if self.backend_name != "board":
+            return None
+        from boards import board
+
+        return board(self.board)
 
 
 def _run(
-    embedder: Embedder, inputs: Sequence[NDArray[np.float32]], config: Config, watch: Watch, *, nm: str | None,
-    nm_table: Path | None, pruner: str, calibration: Path | None, tokens: int, backend_name: str, target: Any,
-    port: str, check: bool,
-) -> BatchRun:  # fmt: skip
-    """Prune, quantize and run."""
-    patterns = patterns_for(embedder, nm, nm_table)
-    embedder.require(patterns, config, max(map(len, inputs)))
-    sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
+    files: Sequence[Path], options: _Options, watch: Watch, suits: Callable[[Embedder], None]
+) -> tuple[BatchRun, list[str], dict[str, Any], Embedder]:
+    """Load (`suits` refuses a model that gives something else), prune, quantize, run, compare with fp32."""
+    config = read_configuration(options.preset_name, top="accelerator")
+    watch.step("loading the model")
+    embedder = load(options.model, options.calibration)
+    suits(embedder)
+    names, inputs = zip(*(pair for f in files for pair in _embedded(embedder, f, options.truncate)), strict=True)
+    sparse = pruned(
+        embedder, options.nm, options.nm_table, options.pruner, config, max(map(len, inputs)), options.calibration,
+        watch,
+    )  # fmt: skip
     watch.step("quantizing")
-    batcher = Batcher(sparse, patterns, config, tokens, calibration)
+    batcher = sparse.batcher(config, options.tokens)
     watch.step("preparing the backend")
-    hardware = backend(backend_name, config, target, port)
+    name = options.backend_name
+    hardware = backend(name, config, options.target, options.port)
     described: list[str] = []
 
-    def progress(name: str, done: int, total: int) -> None:
-        if described != [name]:
-            described[:] = [name]
-            watch.step(f"running ({backend_name}), {name}")
+    def progress(program: str, done: int, total: int) -> None:
+        if described != [program]:
+            described[:] = [program]
+            watch.step(f"running ({name}), {program}")
         watch(done, total)
 
-    watch.step(f"running ({backend_name})")
-    return batcher.run(inputs, hardware, check=check and backend_name != "reference", progress=progress)
+    watch.step(f"running ({name})")
+    found = batcher.run(inputs, hardware, check=options.check and name != "reference", progress=progress)
+    watch.step("comparing with fp32")
+    return found, list(names), _figures(found, embedder, inputs, config, name, options.check), embedder
 
 
 def _figures(
@@ -208,8 +249,7 @@ def embed(
 
     The vectors, of length 1, are in the order of the texts.
     """
-    target, preset_name = _hardware(backend_name, board, preset_name)
-    look_at(None, None, nm, nm_table, preset_name, pruner)
+    options = _Options.of(locals())
     require_writable(files=[output])
     inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
     distinct({"-o": output}, inputs)
@@ -218,22 +258,12 @@ def embed(
             f"output file {output} holds no vectors by its name; it ends in .npy or .json, the nearest is "
             f"{output.with_name(output.name + '.npy')}."
         )
-    config = read_configuration(preset_name, top="accelerator")
 
-    def work(watch: Watch) -> tuple[BatchRun, list[str], dict[str, Any]]:
-        watch.step("loading the model")
-        embedder = load(model, calibration)
+    def suits(embedder: Embedder) -> None:
         if "logits" in embedder.network.graph.by_name:
             raise InputError(f"{embedder.name} gives classes, no embedding; take sta-hw classify.")
-        names, embedded = zip(*_embedded(embedder, file, truncate), strict=True)
-        found = _run(
-            embedder, embedded, config, watch, nm=nm, nm_table=nm_table, pruner=pruner, calibration=calibration,
-            tokens=tokens, backend_name=backend_name, target=target, port=port, check=check,
-        )  # fmt: skip
-        watch.step("comparing with fp32")
-        return found, list(names), _figures(found, embedder, embedded, config, backend_name, check)
 
-    found, names, figures = watched("embed", "", work)
+    found, names, figures, _ = watched("embed", "", lambda watch: _run([file], options, watch, suits))
     vectors = np.stack(found.values).astype(np.float32)
     if output.suffix == ".npy":
         content = io.BytesIO()
@@ -271,13 +301,9 @@ def classify(
     as_json: JsonOption = False,
 ) -> None:
     """Classify many texts or images with a model that has a classifier; its configuration names the classes."""
-    target, preset_name = _hardware(backend_name, board, preset_name)
-    look_at(None, None, nm, nm_table, preset_name, pruner)
-    config = read_configuration(preset_name, top="accelerator")
+    options = _Options.of(locals())
 
-    def work(watch: Watch) -> tuple[BatchRun, list[str], dict[str, Any], tuple[str, ...]]:
-        watch.step("loading the model")
-        embedder = load(model, calibration)
+    def suits(embedder: Embedder) -> None:
         shape = embedder.network.graph.shapes.get("logits")
         if shape is None:
             raise InputError(
@@ -287,16 +313,9 @@ def classify(
             raise InputError(f"{embedder.name} classifies every token; sta-hw run tells these classes.")
         if top > int(shape[0]):
             raise InputError(f"--top {top}: {embedder.name} has {shape[0]} classes; the nearest is {shape[0]}.")
-        names, embedded = zip(*(pair for f in files for pair in _embedded(embedder, f, truncate)), strict=True)
-        found = _run(
-            embedder, embedded, config, watch, nm=nm, nm_table=nm_table, pruner=pruner, calibration=calibration,
-            tokens=tokens, backend_name=backend_name, target=target, port=port, check=check,
-        )  # fmt: skip
-        watch.step("comparing with fp32")
-        labels = embedder.network.labels or tuple(f"LABEL_{i}" for i in range(int(shape[0])))
-        return found, list(names), _figures(found, embedder, embedded, config, backend_name, check), labels
 
-    found, names, figures, labels = watched("classify", "", work)
+    found, names, figures, embedder = watched("classify", "", lambda watch: _run(files, options, watch, suits))
+    labels = embedder.network.labels or tuple(f"LABEL_{i}" for i in range(len(found.values[0])))
     answers = []
     for name, logits in zip(names, found.values, strict=True):
         shares = np.exp(logits - logits.max())

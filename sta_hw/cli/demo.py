@@ -64,13 +64,13 @@ def demo(
     """
     from sim.verilog import module_verilog
 
+    from ..generate.generator import file_names
     from ..generate.generator import generate as write
 
     config = read_configuration(preset_name, top="accelerator")
     look_at(None, text, nm, nm_table, preset_name, pruner)
     require_writable(folders=[output])
-    names = [f"accelerator{end}" for end in (".v", ".json", ".core", "_example.v", "_bench.v", ".vlt", ".h", ".rdl")]
-    names += ["sta_hw_registers.h", "report.html"]
+    names = [*file_names("accelerator"), "report.html"]
     inputs = {"--nm-table": nm_table, "--preset": manifest_file(preset_name)}
     distinct({f"-o, {name}": output / name for name in names}, inputs)
 

@@ -15,21 +15,27 @@ from ..errors import InputError
 from ..files import read_json
 from ..formats.provenance import Source
 from ..sparsity.store import dense_source
-from ..spec.patterns import Pattern, parse_nm
+from ..spec.config import Config
+from ..spec.patterns import parse_nm
+from ..tasks.api import Model
 from ..tasks.embedder import Embedder
-from ..tasks.table import choose_patterns
 from .configuration import read_configuration
 from .terminal import Watch, complain
 
-__all__ = ["compared", "dense_network", "load", "look_at", "patterns_for", "prepare", "require_own"]
+__all__ = ["compared", "dense_network", "load", "look_at", "prepare", "pruned", "require_own"]
 
 
-def patterns_for(embedder: Embedder, nm: str | None, nm_table: Path | None) -> dict[str, Pattern]:
-    """The N:M to compile with; on stderr, where it is from if the user did not say."""
-    chosen = choose_patterns(embedder, nm, nm_table)
-    for note in chosen.notes:
+def pruned(
+    embedder: Embedder, nm: str | None, nm_table: Path | None, pruner: str, config: Config, tokens: int,
+    calibration: Path | None, watch: Watch,
+) -> Model:  # fmt: skip
+    """Pruned for hardware and so many tokens; on stderr, where N:M is from if the user did not say."""
+    found = Model(embedder, {}, calibration=calibration).prune(
+        nm, table=nm_table, method=pruner, hardware=config, tokens=tokens, report=watch.step
+    )
+    for note in found.notes:
         complain(note)
-    return chosen.patterns
+    return found
 
 
 def look_at(
@@ -76,10 +82,8 @@ def prepare(
         complain(f"sentence-transformers cuts this model's texts at {cut} tokens; all {len(embedded)} are taken here.")
     if compiled is None:
         config = read_configuration(preset_name, top="accelerator")
-        patterns = patterns_for(embedder, nm, nm_table)
-        embedder.require(patterns, config, len(embedded))
-        sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
-        compiled = sparse.compile(patterns, config, len(embedded), calibration=calibration)
+        sparse = pruned(embedder, nm, nm_table, pruner, config, len(embedded), calibration, watch)
+        compiled = sparse.compile(config, tokens=len(embedded)).compiled
     assert compiled is not None
     if compiled.tokens < len(embedded):
         raise InputError(

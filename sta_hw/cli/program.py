@@ -35,7 +35,7 @@ from ..tasks.table import DEFAULT_NM
 from .app import Unused, app
 from .bisect import WAVEFORM, find_wrong, search_figures, waveform_format
 from .configuration import manifest_file, read_configuration
-from .model import compared, load, look_at, patterns_for, prepare
+from .model import compared, load, look_at, prepare, pruned
 from .paths import require_writable
 from .terminal import JsonOption, Watch, print_json, print_table, say, watched
 
@@ -132,15 +132,10 @@ def compile_model(
         watch.step("loading the model")
         embedder = load(model, calibration)
         count = tokens if tokens is not None else embedder.part.tokens or len(embedder.token_ids(text))
-        patterns = patterns_for(embedder, nm, nm_table)
-        embedder.require(patterns, config, count)
-        sparse = embedder.pruned(patterns, pruner, watch.step, calibration)
+        sparse = pruned(embedder, nm, nm_table, pruner, config, count, calibration, watch)
         watch.step("quantizing, compiling")
-        return (
-            sparse.compile(patterns, config, count, scales, calibration, loops=loops, after=after),
-            count,
-            embedder.host,
-        )
+        program = sparse.compile(config, tokens=count, scales=scales, loops=loops, after=after)
+        return program.compiled, count, embedder.host
 
     compiled, count, host = watched("compile", "", work)
     files: dict[Path, bytes | str] = {output: compiled.to_bytes()}

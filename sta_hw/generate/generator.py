@@ -25,7 +25,7 @@ from .fusesoc import CoreFiles, core_file
 from .verilog_bench import accelerator_bench, stream_bench
 from .wrapper import axi_wrapper
 
-__all__ = ["PRIMITIVES_FILE", "TOPS", "component", "generate", "manifest"]
+__all__ = ["PRIMITIVES_FILE", "TOPS", "component", "file_names", "generate", "manifest"]
 
 PRIMITIVES_FILE = "sta_hw_primitives.v"
 """Name of the models of vendor cells beside a module that instantiates them."""
@@ -56,6 +56,15 @@ def manifest(top: str, config: Config, name: str | None = None) -> dict[str, Any
         "streams": [vars(s) for s in streams_of(hardware)],
         "latency_cycles": latencies,
     }
+
+
+def file_names(top: str, name: str | None = None) -> list[str]:
+    """Every file that `generate` writes for a top level, with whatever configuration."""
+    name = name if name is not None else top
+    found = [f"{name}{end}" for end in (".v", ".json", ".core", "_example.v", ".vlt", "_bench.v")] + [PRIMITIVES_FILE]
+    if top == "accelerator":
+        found += [f"{name}_axi.v", f"{name}.h", f"{name}.rdl", "sta_hw_registers.h"]
+    return found
 
 
 def generate(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.model import CompiledModel
+from ..compiler.passes import After, nothing
 from ..compiler.prune import METHODS
 from ..compiler.shorter import shortened
 from ..errors import InputError
@@ -46,12 +47,8 @@ def load(folder: str | Path | None = None) -> Model:
         If it cannot be loaded, or the accelerator cannot run it; the message says why.
     """
     embedder = Embedder.load(None if folder is None else Path(folder))
-    chosen = choose_patterns(embedder, None if _own(embedder) else "dense", None)
+    chosen = choose_patterns(embedder, None if embedder.source.pruned else "dense", None)
     return Model(embedder, chosen.patterns, (*embedder.network.unused_tensors, *chosen.notes))
-
-
-def _own(embedder: Embedder) -> bool:
-    return embedder.source.pruned
 
 
 @dataclass(frozen=True)
@@ -80,20 +77,23 @@ class Model:
 
     def prune(
         self, nm: str | None = None, *, table: str | Path | None = None, method: str = "sparsegpt",
-        calibration: str | Path | None = None, report: Callable[[str], None] = lambda _: None,
+        calibration: str | Path | None = None, hardware: str | Config | None = None, tokens: int = 1,
+        report: Callable[[str], None] = lambda _: None,
     ) -> Model:  # fmt: skip
         """Pruned in one shot.
 
         Parameters
         ----------
         nm : str
-            N:M of all linear layers, such as ``2:4``, or ``dense``.
+            N:M of all linear layers, such as ``2:4``, or ``dense``; if not given, a pruned checkpoint's own, or 2:4.
         table : JSON file
             N:M of single layers, as docs/sparsity.md has it.
         method : str
             ``sparsegpt`` (with asymmetric calibration; Frantar and Alistarh, 2023) or ``magnitude``.
         calibration : ``.npy`` file
             Images or spectrograms to prune and quantize for; texts have sentences of their own.
+        hardware, tokens : str or Config, int
+            Refuse at once what `compile` or `embed` would refuse for them.
         report : function
             Told what is being done.
 
@@ -106,6 +106,8 @@ class Model:
             raise InputError(f"method {method!r} is unknown; it is {' or '.join(METHODS)}.")
         seen = self.calibration if calibration is None else Path(calibration)
         chosen = choose_patterns(self.embedder, nm, None if table is None else Path(table))
+        if hardware is not None:
+            self.embedder.require(chosen.patterns, _configuration(hardware), tokens)
         pruned = self.embedder.pruned(chosen.patterns, method, report, seen)
         return replace(
             self, embedder=pruned, patterns=chosen.patterns, notes=(*self.notes, *chosen.notes), calibration=seen
@@ -113,7 +115,7 @@ class Model:
 
     def compile(
         self, hardware: str | Config = "reference", *, tokens: int | None = None, text: str | None = None,
-        scales: str = "squared-error",
+        scales: str = "squared-error", loops: bool = False, after: After = nothing,
     ) -> Program:  # fmt: skip
         """Quantized to INT8 and compiled; the program runs any input of up to `tokens` tokens.
 
@@ -125,19 +127,25 @@ class Model:
             Or `text`, whose tokens are counted. Models of images have a number of their own.
         scales : str
             Of 8-bit tensors: ``squared-error`` or ``percentile``.
+        loops : bool
+            Find the program's loops: it is smaller, and runs texts of `tokens` tokens alone.
+        after : function
+            Called behind each pass with its name and what it gave (`sta_hw.compiler.passes`).
 
         Raises
         ------
         InputError, ConfigError
             If model, tokens and hardware do not go together; the message says what would.
         """
-        config = preset(hardware) if isinstance(hardware, str) else hardware
+        config = _configuration(hardware)
         count = tokens if tokens is not None else self.embedder.part.tokens
         if count is None:
             if text is None:
                 raise InputError("compile needs tokens, or a text whose tokens are counted.")
             count = len(self.embedder.token_ids(text))
-        compiled = self.embedder.compile(self.patterns, config, count, scales, self.calibration)
+        compiled = self.embedder.compile(
+            self.patterns, config, count, scales, self.calibration, loops=loops, after=after
+        )
         return Program(self, compiled)
 
     def embed(
@@ -155,11 +163,13 @@ class Model:
         check : bool
             Compare the memory after every run with the reference's.
         """
-        config = preset(hardware) if isinstance(hardware, str) else hardware
-        hardware_there = _backend(on, config)
-        batcher = Batcher(self.embedder, self.patterns, config, most, self.calibration)
+        there = _backend(on, _configuration(hardware))
         given = [_read(self.embedder, one) for one in inputs]
-        return batcher.run(given, hardware_there, check=check, progress=progress)
+        return self.batcher(hardware, most).run(given, there, check=check, progress=progress)
+
+    def batcher(self, hardware: str | Config = "reference", most: int = MOST_TOKENS) -> Batcher:
+        """What runs batches, quantized once; raises what `Batcher` does."""
+        return Batcher(self.embedder, self.patterns, _configuration(hardware), most, self.calibration)
 
 
 @dataclass(frozen=True)
@@ -237,6 +247,10 @@ class Program:
         cycles = None if outcome.run is None else outcome.run.cycles
         fraction = None if cycles is None else compiled.info["ideal_cycles"] / cycles
         return Result(name, values, embedder.exact(embedded), cycles, fraction, outcome.saturated)
+
+
+def _configuration(hardware: str | Config) -> Config:
+    return preset(hardware) if isinstance(hardware, str) else hardware
 
 
 def _read(embedder: Embedder, given: Given) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ import pytest
 from sim import verilator
 from sim.verilog import module_verilog
 from sta_hw.errors import InputError, ToolError
-from sta_hw.generate.generator import PRIMITIVES_FILE, TOPS, component, generate
+from sta_hw.generate.generator import PRIMITIVES_FILE, TOPS, component, file_names, generate
 from sta_hw.rtl.emit import run_yosys
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import PRESETS
@@ -33,6 +33,7 @@ def test_files(top: str, tmp_path: Path) -> None:
     config = PRESETS["ci"]
     files = generate(top, config, tmp_path / "new" / "folder")
     assert {f.name for f in files} == {f.name for f in (tmp_path / "new" / "folder").iterdir()}
+    assert {*file_names(top)} == {f.name for f in files} | {PRIMITIVES_FILE}
     manifest = json.loads(files[1].read_text())
     assert manifest["files"] == [f.name for f in files] and manifest["name"] == top
     assert manifest["hash"] == config.hash and manifest["configuration"] == config.as_dict()
