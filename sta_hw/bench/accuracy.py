@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..report.accuracy import compared_outputs, cosines, evaluation_sentences
+from ..model.minilm import evaluation_sentences
+from ..report.accuracy import compared_outputs, cosines
 from ..spec.presets import PRESETS
 from ..tasks.embedder import Embedder, read_patterns
 from .report import Figure, Report

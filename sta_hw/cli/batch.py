@@ -15,6 +15,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from ..compiler.check import cosine
 from ..errors import InputError
 from ..files import distinct, write_all
 from ..host.saturation import saturation_sentences
@@ -90,6 +91,8 @@ def _refuse(problems: Sequence[str]) -> None:
 def _embedded(embedder: Embedder, file: Path, truncate: bool) -> list[tuple[str, NDArray[np.float32]]]:
     """A name for each text or image of a file, and what the accelerator takes of it."""
     if embedder.tokenizer is None:
+        if truncate:
+            raise InputError(f"--truncate is not used with {embedder.name}, which takes no texts; leave it out.")
         graph = embedder.network.graph
         arrays = read_arrays(file, graph)
         return [(f"{file}, {number}", embedder.part.embed(given(graph), a)) for number, a in enumerate(arrays, 1)]
@@ -198,9 +201,7 @@ def _figures(
     figure, whose, dense = dense_network(embedder)
     cosines = []
     for value, one in zip(run.values, inputs, strict=True):
-        exact = dense.exact(one)
-        length = max(float(np.linalg.norm(value)) * float(np.linalg.norm(exact)), 1e-30)
-        cosines.append(float((value * exact).sum()) / length)
+        cosines.append(cosine(value, dense.exact(one)))
     found: dict[str, Any] = {
         "inputs": len(inputs), "tokens": run.tokens, "programs": run.programs, "backend": backend_name,
         "hash": config.hash, figure: float(np.mean(cosines)), f"least_{figure}": min(cosines), "compared_with": whose,
@@ -251,7 +252,10 @@ def embed(
     """
     options = _Options.of(locals())
     require_writable(files=[output])
-    inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+    inputs = {
+        "FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name),
+        "--calibration": calibration,
+    }  # fmt: skip
     distinct({"-o": output}, inputs)
     if output.suffix not in (".npy", ".json"):
         raise InputError(
@@ -281,7 +285,7 @@ def embed(
 
 @app.command(
     epilog="Example: sta-hw classify reviews.txt --model checkpoint --nm dense --top 2",
-    unused=[*_UNUSED, Unused(("truncate",), lambda o: all(f.suffix == ".npy" for f in o["files"]), "with images")],
+    unused=_UNUSED,
 )
 def classify(
     files: Annotated[list[Path], typer.Argument(help="Texts, one a line (- for standard input); or images: .npy.")],

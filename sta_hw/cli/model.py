@@ -62,6 +62,8 @@ def load(model: Path | None, calibration: Path | None) -> Embedder:
     embedder = Embedder.load(model)
     for sentence in embedder.network.unused_tensors if model else ():
         complain(f"not used: {sentence}.")
+    if calibration is not None:
+        embedder.require_calibration()
     if embedder.tokenizer is None and calibration is None:
         complain("calibrated with noise; --calibration FILE.npy with inputs of its kind makes a better model.")
     return embedder

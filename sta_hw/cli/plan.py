@@ -18,7 +18,8 @@ from ..files import distinct, write_text
 from ..fpga.litedram import SDRAM_LATENCY
 from ..model.arrays import given as given_name
 from ..model.arrays import read_arrays
-from ..report.accuracy import compared_outputs, cosines, evaluation_sentences
+from ..model.minilm import evaluation_sentences
+from ..report.accuracy import compared_outputs, cosines
 from ..report.plan import Choice, Shape, Target, plan
 from ..report.plan_page import plan_page
 from ..spec.patterns import parse_nm
@@ -88,7 +89,7 @@ def _inputs(embedder: Embedder, given: Path | None, count: int) -> list[NDArray]
     if given is not None:
         raise InputError("this model takes texts, and its accuracy is that of bundled sentences; leave --input out.")
     most = embedder.network.graph.most_tokens
-    ids = [embedder.token_ids(sentence)[:most] for sentence in evaluation_sentences()[:count]]
+    ids = [embedder.token_ids(sentence, most) for sentence in evaluation_sentences()[:count]]
     return [embedder.part.embed("ids", found) for found in ids]
 
 
@@ -145,7 +146,7 @@ def plan_model(
         embedder = load(model, calibration)
         choices = _choices(embedder, nm)
         count = tokens or embedder.part.tokens or min(_TOKENS, embedder.network.graph.most_tokens or _TOKENS)
-        _require_tokens(embedder, count)
+        embedder.require_tokens(count)
         chosen = _inputs(embedder, given, inputs) if inputs else []
         whose, measured = _measured(embedder, choices, chosen, pruner, calibration, watch) if chosen else (None, {})
         shape = Shape(**sizes_of(embedder.part.inner), tokens=count)
@@ -196,15 +197,6 @@ def _measured(
 
 def _tell(watch: Watch, name: str, text: str) -> None:
     watch.step(f"{name}: {text}")
-
-
-def _require_tokens(embedder: Embedder, count: int) -> None:
-    """Refuse a number of tokens that the model does not take."""
-    fixed, most = embedder.part.tokens, embedder.network.graph.most_tokens
-    if fixed not in (None, count):
-        raise InputError(f"tokens = {count}; this model has {fixed}.")
-    if most is not None and count > most:
-        raise InputError(f"tokens = {count} exceeds the model's positions; the nearest is {most}.")
 
 
 def _cells(row: Choice) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from ..compiler.check import cosine
 from ..compiler.contract import Host, contract_paths, raw_files
 from ..compiler.limits import require_shape, sizes_of
 from ..compiler.model import CompiledModel
@@ -20,7 +21,6 @@ from ..errors import CheckError, InputError
 from ..files import distinct, write_all
 from ..host.saturation import compare_saturations, saturation_sentences
 from ..model.families.layers import LINEAR
-from ..report.accuracy import cosines
 from ..report.page import html_page
 from ..report.summary import summary
 from ..report.tables import by_layer
@@ -222,7 +222,10 @@ def run(
     if bisect:
         waveform_format(waveform)
         require_writable(files=[waveform])
-        inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+        inputs = {
+        "FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name),
+        "--input": given, "--calibration": calibration,
+    }  # fmt: skip
         distinct({"--waveform": waveform}, inputs | {"--input": given, "--calibration": calibration})
 
     def ready(watch: Watch) -> Any:
@@ -240,7 +243,7 @@ def run(
 
     def work(watch: Watch) -> Any:
         compiled, embedder, embedded = ready(watch)
-        cosine, whose, exact = compared(embedder, text, given)
+        figure, whose, exact = compared(embedder, text, given)
         watch.step("preparing the backend")
         hardware = backend(backend_name, compiled.config, target, port)
         watch.step(f"running ({backend_name})")
@@ -250,13 +253,12 @@ def run(
             expected = ReferenceBackend(compiled.config).run(compiled, embedded, watch)
             compare(compiled, outcome.image, expected.image, expected.trail)
             compare_saturations(outcome.saturated, expected.saturated)
-        return compiled, outcome, embedder, embedder.result(compiled, outcome.image), (cosine, whose, exact)
+        return compiled, outcome, embedder, embedder.result(compiled, outcome.image), (figure, whose, exact)
 
-    compiled, outcome, embedder, (name, result), (cosine, whose, exact) = watched("run", "", work)
-    length = max(float(np.linalg.norm(result)) * float(np.linalg.norm(exact)), 1e-30)
+    compiled, outcome, embedder, (name, result), (figure, whose, exact) = watched("run", "", work)
     figures: dict[str, Any] = {
         "text": text if given is None else None, "input": str(given) if given else None, "tokens": compiled.tokens,
-        "backend": backend_name, "hash": compiled.config.hash, cosine: float((result * exact).sum()) / length,
+        "backend": backend_name, "hash": compiled.config.hash, figure: cosine(result, exact),
         "compared_with": whose, **outcome.saturated,
     }  # fmt: skip
     if name == "logits" and embedder.network.labels:
@@ -277,8 +279,8 @@ def run(
     if "label" in figures:
         labels = figures["label"]
         say(f"Label: {labels if isinstance(labels, str) else ', '.join(labels)}")
-    what = cosine.replace("_", " ").capitalize()
-    say(f"{what} of {whose}: {figures[cosine]:.4f}; {name}: {result.reshape(-1)[:6]} ...")
+    what = figure.replace("_", " ").capitalize()
+    say(f"{what} of {whose}: {figures[figure]:.4f}; {name}: {result.reshape(-1)[:6]} ...")
 
 
 def _tell_wrong(compiled: CompiledModel, found: Search, cycles: Any, waveform: Path, as_json: bool) -> None:
@@ -303,7 +305,7 @@ def _tell_wrong(compiled: CompiledModel, found: Search, cycles: Any, waveform: P
     unused=[
         _NOTHING_PRUNED,
         _WITH_INPUT,
-        Unused(("nm", "nm_table", "pruner", "preset_name"), lambda o: o["file"] is not None, _WITH_FILE),
+        Unused(("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: o["file"] is not None, _WITH_FILE),
     ],
 )
 def report(
@@ -314,6 +316,7 @@ def report(
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
+    calibration: CalibrationOption = None,
     preset_name: PresetOption = "reference",
     megahertz: Annotated[float, typer.Option(help="Clock, for the time.", min=0.001, max=1e6)] = 80.0,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("build/report.html"),
@@ -327,12 +330,17 @@ def report(
     look_at(file, text if given is None else None, nm, nm_table, preset_name, pruner)
     timeline = output.with_suffix(".json")
     require_writable(files=[output, timeline])
-    inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+    inputs = {
+        "FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name),
+        "--input": given, "--calibration": calibration,
+    }  # fmt: skip
     distinct({"-o": output, "the timeline": timeline}, inputs)
 
     def work(watch: Watch) -> Any:
         watch.step("loading, compiling the model")
-        compiled, embedder, embedded = prepare(file, text, given, nm, nm_table, pruner, model, preset_name, watch)
+        compiled, embedder, embedded = prepare(
+            file, text, given, nm, nm_table, pruner, model, preset_name, watch, calibration
+        )
         _, whose, exact = compared(embedder, text, given)
         watch.step("compiling the RTL")
         hardware = RtlBackend(compiled.config)
@@ -343,10 +351,9 @@ def report(
             **sizes_of(embedder.part.inner), patterns={}, config=compiled.config, tokens=compiled.tokens, alike=True
         )
         result = embedder.result(compiled, outcome.image)[1].reshape(1, -1)
-        cosine = float(cosines(result, exact.reshape(1, -1))[0])
         told = summary(
             compiled, outcome.run, megahertz=megahertz, dense_cycles=dense.cycles, name=embedder.source.place,
-            cosine=cosine, whose=whose,
+            cosine=cosine(result, exact), whose=whose,
         )  # fmt: skip
         return compiled, outcome, told
 
@@ -375,7 +382,7 @@ def report(
     unused=[
         _NOTHING_PRUNED,
         _WITH_INPUT,
-        Unused(("nm", "nm_table", "pruner", "preset_name"), lambda o: o["file"] is not None, _WITH_FILE),
+        Unused(("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: o["file"] is not None, _WITH_FILE),
     ],
 )
 def trace(
@@ -386,6 +393,7 @@ def trace(
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
+    calibration: CalibrationOption = None,
     preset_name: PresetOption = "reference",
     start: Annotated[int, typer.Option(help="First clock cycle.", min=0, max=10**12)] = 0,
     cycles: Annotated[int, typer.Option(help="Clock cycles.", min=1, max=10**9)] = 5000,
@@ -400,13 +408,16 @@ def trace(
     """
     look_at(file, text if given is None else None, nm, nm_table, preset_name, pruner)
     require_writable(files=[output])
-    inputs = {"FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name)}
+    inputs = {
+        "FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name),
+        "--input": given, "--calibration": calibration,
+    }  # fmt: skip
     distinct({"-o": output}, inputs)
     waveform_format(output)
 
     def work(watch: Watch) -> int:
         watch.step("loading, compiling the model")
-        compiled, _, embedded = prepare(file, text, given, nm, nm_table, pruner, model, preset_name, watch)
+        compiled, _, embedded = prepare(file, text, given, nm, nm_table, pruner, model, preset_name, watch, calibration)
         watch.step("compiling the RTL with waveforms (kept for the next time)")
         hardware = RtlBackend(compiled.config, trace=output.suffix[1:])
         watch.step("running")

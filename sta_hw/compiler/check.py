@@ -13,7 +13,7 @@ from ..model.graph import Graph
 from .calibration import Calibration
 from .stepwise import Integers
 
-__all__ = ["LEAST_COSINE", "require_faithful"]
+__all__ = ["LEAST_COSINE", "cosine", "require_faithful"]
 
 LEAST_COSINE = 0.98
 """Of a text's output with fp32's. Eight bits cost all-MiniLM-L6-v2 0.005 at most, pruned to 2:16 0.01."""

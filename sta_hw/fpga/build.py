@@ -30,7 +30,6 @@ class Built:
 
     bitstream: Path
     manifest: Path
-    cells: dict[str, int]
     routed: Routed
 
 
@@ -137,4 +136,4 @@ def _built(
         )
         + "\n"
     )  # fmt: skip
-    return Built(bitstream, manifest, cells, best)
+    return Built(bitstream, manifest, best)

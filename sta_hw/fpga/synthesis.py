@@ -136,15 +136,12 @@ class Routed:
         Cells by nextpnr's names.
     path : list of str
         The critical path: the nets from register to register.
-    nanoseconds : float
-        Of that path.
     """
 
     seed: int
     fmax: float
     used: dict[str, int]
     path: list[str] = field(default_factory=list)
-    nanoseconds: float = 0.0
     seconds: float = 0.0
 
 
@@ -234,8 +231,7 @@ def _routed(seed: int, report: dict[str, Any], seconds: float) -> Routed:
     nets += [named(p["to"]["cell"]) for p in path[-1:]]
     nets = [net for net in nets if net and not re.fullmatch(r"(.*\.)?_\d+_(\[\d+\])?", net)]
     used = {k: v["used"] for k, v in report["utilization"].items() if v["used"]}
-    delay = sum(p["delay"] for p in path)
-    return Routed(seed, clocks[slowest]["achieved"], used, list(dict.fromkeys(nets)), delay, seconds)
+    return Routed(seed, clocks[slowest]["achieved"], used, list(dict.fromkeys(nets)), seconds)
 
 
 def named(cell: str) -> str:

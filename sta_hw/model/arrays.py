@@ -46,6 +46,8 @@ def read_arrays(file: Path, graph: Graph) -> list[NDArray[np.float32]]:
     if not isinstance(found, np.ndarray) or found.dtype.kind != "f" or found.shape[-len(shape) :] != shape:
         about = f"{found.dtype} of shape {found.shape}" if isinstance(found, np.ndarray) else "several arrays"
         raise InputError(f"{file} holds {about}; the model takes {described(graph)}.")
+    if not found.size:
+        raise InputError(f"{file} holds no input: its shape is {found.shape}; the model takes {described(graph)}.")
     if not np.isfinite(found).all():
         raise InputError(f"{file} holds values that are not finite.")
     return [np.moveaxis(array, 0, -1) for array in found.reshape(-1, *shape).astype(np.float32)]

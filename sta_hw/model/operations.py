@@ -86,6 +86,10 @@ class Input(Operation):
     arity = 0
 
     def shape(self, *given: Shape) -> Shape:
+        _expect(
+            bool(self.given) and all(s == TOKENS or (isinstance(s, int) and s > 0) for s in self.given),
+            f"has the shape {self.given}; its sizes are positive, or {TOKENS!r}",
+        )
         return self.given
 
 
@@ -114,6 +118,7 @@ class Embed(Operation):
         wanted = 2 if self.rows == "position" and len(given[0]) == 2 else 1  # Positions ask for the number alone.
         _expect(len(given[0]) == wanted, f"takes token ids, not a value of shape {given[0]}")
         _expect(self.table.ndim == 2, f"has a table of shape {self.table.shape}; it is (rows, width)")
+        _expect(self.offset >= 0, f"has an offset of {self.offset}; the least is 0")
         _expect(self.rows in ("token", "position", "first"), f"has rows {self.rows!r}")
         return (given[0][0], self.table.shape[1])
 
@@ -139,6 +144,7 @@ class Convolution(Operation):
         kernel = self.weight.shape[2:]
         _expect(len(sizes) == len(kernel), f"has a kernel of {len(kernel)} dimensions for a value of shape {given[0]}")
         _expect(channels == self.weight.shape[1], f"takes {self.weight.shape[1]} channels, not {channels}")
+        _expect(min(self.stride) > 0 and min(self.padding) >= 0, f"has strides {self.stride}, padding {self.padding}")
         count = 1
         for size, length, stride, padding in zip(sizes, kernel, self.stride, self.padding, strict=True):
             _expect(isinstance(size, int), "takes a fixed size")
@@ -227,6 +233,7 @@ class Attention(Operation):
             given[0] == given[1] == given[2], f"takes query, key, value of one shape, not {', '.join(map(str, given))}"
         )
         width = given[0][-1]
+        _expect(self.heads > 0, f"has {self.heads} heads; the least is 1")
         _expect(int(width) % self.heads == 0, f"has {self.heads} heads, which do not divide a width of {width}")
         return given[0]
 
@@ -261,12 +268,20 @@ class Select(_Pooling):
 
     token: int
 
+    def shape(self, *given: Shape) -> Shape:
+        _expect(self.token >= -1, f"selects token {self.token}; the last one is -1")
+        return super().shape(*given)
+
 
 @dataclass(frozen=True, eq=False)
 class Mean(_Pooling):
     """The mean over the tokens from number `first` on."""
 
     first: int = 0
+
+    def shape(self, *given: Shape) -> Shape:
+        _expect(self.first >= 0, f"begins with token {self.first}; the least is 0")
+        return super().shape(*given)
 
 
 @dataclass(frozen=True, eq=False)

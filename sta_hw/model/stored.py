@@ -18,7 +18,7 @@ from ..errors import InputError
 from . import operations
 from .fp32 import FUNCTIONS
 from .graph import Graph
-from .operations import Activate, Operation
+from .operations import Activate, Operation, Output
 from .settings import Settings
 from .tensors import Tensors
 
@@ -97,9 +97,17 @@ def stored_graph(settings: Settings, tensors: Tensors) -> tuple[Graph, list[str]
         if isinstance(o, Activate) and o.function not in FUNCTIONS:
             raise InputError(f"{path}: {o.name} has function {o.function!r}; it is one of {', '.join(FUNCTIONS)}.")
     try:
-        return graph.verify(), labels
+        graph.verify()
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path}: operations and the tensors beside it do not fit each other.") from error
+    outputs = [o.name for o in parts if isinstance(o, Output)]
+    if outputs not in (["embedding"], ["logits"]):
+        have = ", ".join(outputs) or "none"
+        raise InputError(f"{path}: its outputs are {have}; a graph has one, embedding or logits.")
+    classes = int(graph.shapes[outputs[0]][-1]) if outputs == ["logits"] else 0
+    if labels and len(labels) != classes:
+        raise InputError(f"{path}: there are {len(labels)} labels, and the graph has {classes} classes.")
+    return graph, labels
 
 
 class _WrongError(Exception):

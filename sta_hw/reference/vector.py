@@ -7,9 +7,6 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["activate", "add_residual", "inverse_root_table", "layer_norm"]
 
-NORMAL_FRACTION = 12
-"""Fraction bits of a normalized value."""
-
 
 def _scaled(value: NDArray[np.int64], multiplier: ArrayLike) -> NDArray[np.int64]:
     """``value * multiplier / 2**16``, rounded half up."""

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiler.check import cosine
 from ..compiler.encoder import compile_encoder
 from ..run.backends import ReferenceBackend
 from ..spec.config import Config
 from ..spec.patterns import Pattern
 from ..tasks.embedder import Embedder
 
-__all__ = ["compared_outputs", "cosines", "evaluation_sentences"]
-
-
-def evaluation_sentences() -> list[str]:
-    """The bundled sentences that neither calibration nor pruning looks at."""
-    text = resources.files("sta_hw.model").joinpath("data", "evaluation-sentences.txt").read_text("utf-8")
-    return [line for line in text.splitlines() if line.strip()]
+__all__ = ["compared_outputs", "cosines"]
 
 
 def compared_outputs(
@@ -54,5 +48,4 @@ def compared_outputs(
 
 def cosines(found: NDArray[np.float64], exact: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cosine of each row with the other's: shape (rows,)."""
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(exact, axis=1)
-    return (found * exact).sum(1) / np.maximum(lengths, 1e-30)
+    return np.array([cosine(*rows) for rows in zip(found, exact, strict=True)])

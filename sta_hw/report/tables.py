@@ -1,4 +1,4 @@
-"""A run by layer: cycles, fraction of ideal, and the N:M found, eligible and used."""
+"""A run by layer: cycles, fraction of ideal, and the N:M found and used."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ def by_layer(model: CompiledModel, run: Any) -> list[dict[str, Any]]:
                 "layer": label,
                 "shape": f"{model.tokens} x {layer['reduction']} x {layer['columns']}" if layer else "",
                 "found": layer.get("nm", ""),
-                "eligible": layer.get("eligible", ""),
                 "used": layer.get("used", ""),
                 "why_not": layer.get("why_not", ""),
                 "encoding": layer.get("encoding", ""),

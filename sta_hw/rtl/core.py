@@ -22,11 +22,10 @@ from .units.loader import Loader
 from .units.norm import Norm
 from .units.results import ResultPath
 
-__all__ = ["READ_CLIENTS", "WRITE_CLIENTS", "Core"]
+__all__ = ["WRITE_CLIENTS", "Core"]
 
 _WATCHDOG_BITS = 20
 
-READ_CLIENTS = ("fetch", "windows", "residual", "norm_parameters", "norm", "loads")
 WRITE_CLIENTS = ("results", "norm_wide", "norm_narrow")
 
 

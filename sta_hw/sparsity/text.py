@@ -10,7 +10,6 @@ import re
 import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +18,9 @@ import numpy as np
 
 from ..cache import cache_folder, keep, kept
 from ..errors import InputError
-from ..model.minilm import calibration_sentences
+from ..model.minilm import calibration_sentences, evaluation_sentences
 
-__all__ = ["CORPUS", "corpus_digest", "corpus_sentences", "evaluation_sentences"]
+__all__ = ["CORPUS", "corpus_digest", "corpus_sentences"]
 
 CORPUS = ("python", "scipy", "sklearn", "sympy", "networkx")
 """Whose docstrings are the text: Python's standard library (PSF license; the evaluated sentences are others of it), and
@@ -34,12 +33,6 @@ _WORDS = re.compile(r"[A-Z][A-Za-z0-9 ,;:'\"()\-/`*]+[.!?]")
 _JACCARD, _CONTAINED = 0.6, 0.75
 """Shares of words from which a sentence is too near to an evaluated one: of both sentences', and of its own."""
 _NOT_TEXT = {"tests", "test", "site-packages", "dist-packages"}
-
-
-def evaluation_sentences() -> list[str]:
-    """120 sentences from docstrings of Python's standard library (PSF license), for measuring."""
-    text = resources.files("sta_hw.model").joinpath("data", "evaluation-sentences.txt").read_text("utf-8")
-    return [line for line in text.splitlines() if line.strip()]
 
 
 def _docstrings(path: Path) -> list[str]:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..compiler.quantize import quantize
 from ..model.graph import Graph
-from ..model.minilm import calibration_sentences
+from ..model.minilm import calibration_sentences, evaluation_sentences
 from ..spec.config import Config
 from ..spec.patterns import Pattern
 from ..tasks.embedder import Embedder
 from .finetune import Distillation
 from .integer_graph import IntegerGraph
-from .text import CORPUS, corpus_sentences, evaluation_sentences
+from .text import CORPUS, corpus_sentences
 from .torch_graph import TorchGraph, pad
 
 __all__ = ["Workbench"]

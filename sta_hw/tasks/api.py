@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiler.check import cosine
 from ..compiler.model import CompiledModel
 from ..compiler.passes import After, nothing
 from ..compiler.prune import METHODS
@@ -138,6 +139,8 @@ class Model:
             If model, tokens and hardware do not go together; the message says what would.
         """
         config = _configuration(hardware)
+        if tokens is not None and text is not None:
+            raise InputError("compile takes tokens, or a text whose tokens are counted; leave one of them out.")
         count = tokens if tokens is not None else self.embedder.part.tokens
         if count is None:
             if text is None:
@@ -163,6 +166,8 @@ class Model:
         check : bool
             Compare the memory after every run with the reference's.
         """
+        if isinstance(inputs, str | Path):
+            raise InputError("embed takes a list of inputs, and this is a single one; put it in a list.")
         there = _backend(on, _configuration(hardware))
         given = [_read(self.embedder, one) for one in inputs]
         return self.batcher(hardware, most).run(given, there, check=check, progress=progress)
@@ -199,8 +204,7 @@ class Result:
     @property
     def cosine(self) -> float:
         """Between `values` and `exact`."""
-        length = float(np.linalg.norm(self.values)) * float(np.linalg.norm(self.exact))
-        return float((self.values * self.exact).sum()) / max(length, 1e-30)
+        return cosine(self.values, self.exact)
 
 
 @dataclass(frozen=True)

@@ -228,13 +228,24 @@ class Embedder:
         InputError
             If a file is given for a model of texts, or is none of the model's inputs.
         """
+        if file is not None:
+            self.require_calibration()
         if self.tokenizer is not None:
-            if file is not None:
-                raise InputError("texts are calibrated with the bundled sentences; leave --calibration out.")
             return [self.part.embed("ids", ids) for ids in self._cut(calibration_sentences())]
         graph = self.network.graph
         arrays = read_arrays(file, graph) if file is not None else noise(graph)
         return [self.part.embed(given(graph), array) for array in arrays]
+
+    def require_calibration(self) -> None:
+        """Refuse a calibration file for a model of texts.
+
+        Raises
+        ------
+        InputError
+            If the model takes texts.
+        """
+        if self.tokenizer is not None:
+            raise InputError("texts are calibrated with the bundled sentences; leave the calibration file out.")
 
     def _cut(self, sentences: list[str]) -> list[list[int]]:
         """Token ids of bundled sentences, as many as the model has positions for."""
@@ -300,6 +311,20 @@ class Embedder:
         origin = Provenance(self.source, seen, patterns_digest(patterns), self.pruner, scales)
         return replace(compiled, provenance=origin, checksum=bytes_digest(compiled.image))
 
+    def require_tokens(self, tokens: int) -> None:
+        """Refuse a number of tokens that the model does not take.
+
+        Raises
+        ------
+        InputError
+            With the number it has, or the most it takes.
+        """
+        positions = self.graph.most_tokens
+        if self.part.tokens not in (None, tokens):
+            raise InputError(f"tokens = {tokens}; this model has {self.part.tokens}.")
+        if positions is not None and tokens > positions:
+            raise InputError(f"tokens = {tokens} exceeds the model's positions; the nearest is {positions}.")
+
     def require(self, patterns: dict[str, Pattern], config: Config, tokens: int) -> None:
         """Refuse, before any work, what cannot be compiled.
 
@@ -308,11 +333,7 @@ class Embedder:
         InputError
             If sizes do not fit the model or the hardware, or a pattern is not built in.
         """
-        positions = self.graph.most_tokens
-        if self.part.tokens not in (None, tokens):
-            raise InputError(f"tokens = {tokens}; this model has {self.part.tokens}.")
-        if positions is not None and tokens > positions:
-            raise InputError(f"tokens = {tokens} exceeds the model's positions; the nearest is {positions}.")
+        self.require_tokens(tokens)
         # Of all layers' operations of a name, that with the most weights.
         widest = {n.partition(".")[2]: p for n, p in sorted(patterns.items(), key=lambda p: p[1].density)}
         sizes = sizes_of(self.part.inner)

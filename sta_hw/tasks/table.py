@@ -20,10 +20,9 @@ Patterns = dict[str, Pattern]
 
 @dataclass(frozen=True)
 class Chosen:
-    """The N:M of every linear layer, in words (``2:4``, ``nm.json``), and what the user should know of the choice."""
+    """The N:M of every linear layer, and what the user should know of the choice."""
 
     patterns: Patterns
-    words: str
     notes: list[str] = field(default_factory=list)
 
 
@@ -45,8 +44,7 @@ def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None) -> C
     linears, folder = embedder.graph.linears, embedder.folder
     own = own_patterns(folder, linears)
     if not own:
-        words = nm or DEFAULT_NM
-        return Chosen(read_patterns(words, table, linears), str(table) if table else words)
+        return Chosen(read_patterns(nm or DEFAULT_NM, table, linears))
     assert folder is not None
     place = folder / OWN_TABLE
     chosen = dict(own)
@@ -62,7 +60,7 @@ def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None) -> C
                 f"the weights are not pruned as {place} says ({_shown(harmed)}); the smallest of what is too much are "
                 "left out."
             )
-        return Chosen(chosen, OWN_TABLE, notes)
+        return Chosen(chosen, notes)
     given = f"--nm {nm}" if table is None else f"--nm-table {table}"
     if harmed:
         was = ", ".join(sorted({str(p) for p in own.values()})[:4])
@@ -70,4 +68,4 @@ def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None) -> C
             f"{given} would prune {folder} once more ({_shown(harmed)}): it was pruned to {was} "
             f"({place}). Leave {given.split()[0]} out to take that table, or prune it on purpose with sta-hw prune."
         )
-    return Chosen(chosen, nm or str(table), [f"{given} is not the checkpoint's own N:M, {place}; no weight is lost."])
+    return Chosen(chosen, [f"{given} is not the checkpoint's own N:M, {place}; no weight is lost."])

@@ -20,8 +20,9 @@ from sta_hw.compiler.quantize import quantize
 from sta_hw.compiler.shape import estimate_encoder
 from sta_hw.cycles.timing import MachineTiming
 from sta_hw.model.families.layers import LINEAR
+from sta_hw.model.minilm import evaluation_sentences
 from sta_hw.model.random import random_ids, random_model
-from sta_hw.report.accuracy import compared_outputs, cosines, evaluation_sentences
+from sta_hw.report.accuracy import compared_outputs, cosines
 from sta_hw.report.plan import Choice, Shape, Target, plan
 from sta_hw.report.plan_page import plan_page
 from sta_hw.run.backends import ReferenceBackend

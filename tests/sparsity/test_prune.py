@@ -22,8 +22,8 @@ from sta_hw.errors import InputError
 from sta_hw.formats.nm import satisfies
 from sta_hw.model.families.layers import LINEAR
 from sta_hw.model.graph import Graph
+from sta_hw.model.minilm import evaluation_sentences
 from sta_hw.model.random import random_ids, random_model
-from sta_hw.sparsity.text import evaluation_sentences
 from sta_hw.spec.patterns import Pattern, parse_nm
 
 CALIBRATION = [random_ids(seed, 14) for seed in range(24)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sta_hw.errors import InputError
-from sta_hw.model.minilm import calibration_sentences
-from sta_hw.sparsity.text import corpus_sentences, evaluation_sentences
+from sta_hw.model.minilm import calibration_sentences, evaluation_sentences
+from sta_hw.sparsity.text import corpus_sentences
 
 
 @pytest.mark.parametrize("package", ["networkx", "python"])

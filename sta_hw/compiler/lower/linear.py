@@ -89,7 +89,7 @@ def linear(
             )  # fmt: skip
     low.layers.append(
         {
-            "layer": label, "columns": columns, "reduction": reduction, "nm": str(found), "eligible": str(found),
+            "layer": label, "columns": columns, "reduction": reduction, "nm": str(found),
             "used": str(pattern), "why_not": why_not,
             "encoding": encoding, "depth": depth, "passes": passes, "chunk": width,
             "work": low.tokens * columns * reduction * pattern.density,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..operations import Add, Convolution, Input, Normalize, Prepend
 from .context import Context, Value, table_of
@@ -132,14 +133,23 @@ def _matmul(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
     raise NotUnderstoodError("a product of a constant with data")
 
 
+def _bias(given: Sequence[Value | None]) -> NDArray | None:
+    """What is added to a product's results, if anything is."""
+    if not given or given[0] is None:
+        return None
+    if not isinstance(given[0], Known):
+        raise NotUnderstoodError("a bias that depends on data")
+    return given[0].constant
+
+
 def gemm(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
     about = r.session.attributes(node)
     x, weight, *bias = given
     if not isinstance(x, Data) or not isinstance(weight, Known):
         raise NotUnderstoodError("a product of data")
+    shift = _bias(bias)
     x = x.moved(x.index.T) if about.get("transA", 0) else x
     array = weight.constant.T if about.get("transB", 0) else weight.constant
-    shift = bias[0].constant if bias and isinstance(bias[0], Known) else None
     alpha, beta = (np.float32(about.get(n, 1.0)) for n in ("alpha", "beta"))
     return linear(r, node, x, array * alpha, None if shift is None else shift * beta)
 
@@ -191,6 +201,7 @@ def _conv(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
     x, weight, *bias = given
     if not isinstance(x, Data) or not isinstance(weight, Known):
         raise NotUnderstoodError("a kernel that depends on data")
+    shift = _bias(bias)
     about = r.session.attributes(node)
     kernel = weight.constant
     sizes = kernel.ndim - 2
@@ -204,7 +215,8 @@ def _conv(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
     source = x.term
     if source.kind is not Input or not np.array_equal(moved.reshape(-1), np.arange(moved.size)) or not x.plain:
         source = r.settle(x, moved.reshape(-1, moved.shape[-1]))
-    shift = bias[0].constant if bias and isinstance(bias[0], Known) else np.zeros(len(kernel), np.float32)
+    if shift is None:
+        shift = np.zeros(len(kernel), np.float32)
     result = r.shapes[node.output[0]]
     shape = (int(np.prod(result[2:])), result[1])
     strides = tuple(about.get("strides", [1] * sizes))

@@ -48,8 +48,6 @@ class Session:
     outputs : names, in the file's order
     half : bool
         Some of its weights are in float16, and so it computes in it.
-    fixed : bool
-        Its inputs have one size alone.
 
     Raises
     ------
@@ -95,7 +93,6 @@ class Session:
         self.sizes = self._sizes()
         lengths = [s[1] for n, s in self._shapes.items() if self.roles[n] in _NAMES and len(s) > 1 and s[1]]
         self._tokens = lengths[0] if lengths else None
-        self.fixed = "ids" not in self.roles.values() or self._tokens is not None
 
     def _table_rows(self, name: str) -> int:
         """Rows of the largest table whose rows an input chooses; 0 if none."""
