@@ -35,17 +35,23 @@ __all__ = [
     "prune_model",
     "prune_weights",
     "pruning_sentences",
+    "refit",
     "toward_dense",
 ]
 
 METHODS = ("sparsegpt", "magnitude")
-"""How `prune_model` chooses what stays: SparseGPT with asymmetric calibration, or the largest magnitudes."""
+"""How `prune_model` chooses what stays: SparseGPT with asymmetric calibration, refitted, or the largest magnitudes."""
 DAMPING = 0.01
 """Added to the Hessian's diagonal, as a share of its mean."""
 RIDGE = 0.05
 """Of the regression towards the dense network's results, as a share of the mean of the Hessian's diagonal."""
 
 _LARGEST_INPUT = 1e15
+_AT_ONCE = 64
+"""Columns whose equations are solved together: what bounds the memory."""
+_MOST_KEPT = 512
+"""Weights kept in a column up to which they are fitted again, which takes the cube of their number: at 384 inputs less
+time than the rest of the pruning, at 1,536 several times as much."""
 Floats = NDArray[np.float64]
 
 
@@ -123,6 +129,38 @@ def prune_weights(
     return found * mask, mask
 
 
+def refit(weights: Floats, gram: Floats, mask: NDArray[np.bool_], damping: float = DAMPING) -> Floats:
+    """The kept weights that give nearly what `weights` give: least squares for each column, given its mask.
+
+    SparseGPT goes position by position, and makes up for a dropped weight with those behind it alone; with the mask
+    known, all that is kept can (Frantar and Alistarh, section 3.1: what the algorithm approximates).
+
+    Parameters
+    ----------
+    weights : float64 array, shape (columns, reduction)
+        Before pruning.
+    gram : float64 array, shape (reduction, reduction)
+    mask : bool array, shape (columns, reduction)
+
+    Returns
+    -------
+    float64 array, shape (columns, reduction), zero outside the mask
+    """
+    hessian = gram + damping * (np.diag(gram).mean() or 1.0) * np.eye(len(gram))
+    wanted = weights @ hessian
+    found = np.zeros_like(weights)
+    kept = mask.sum(1)
+    for count in np.unique(kept[kept > 0]):
+        alike = np.flatnonzero(kept == count)
+        for start in range(0, len(alike), _AT_ONCE):
+            rows = alike[start : start + _AT_ONCE]
+            places = np.argsort(~mask[rows], axis=1, kind="stable")[:, :count]
+            right = np.take_along_axis(wanted[rows], places, 1)[..., None]
+            solved = np.linalg.solve(hessian[places[:, :, None], places[:, None, :]], right)[..., 0]
+            found[rows[:, None], places] = solved
+    return found
+
+
 def toward_dense(weights: Floats, inputs: InputStatistics, ridge: float = RIDGE) -> Floats:
     """Weights that give, for the pruned network's inputs, nearly what `weights` give for the dense network's."""
     # Inputs that are always zero ask for nothing.
@@ -197,7 +235,10 @@ def _pruned(
             if pattern := wanted.get(o.name):
                 inputs = inputs or InputStatistics.of(value, dense_value)
                 dense = o.weight.astype(np.float64)
-                weight, _ = prune_weights(toward_dense(dense, inputs), inputs.gram, pattern)
+                wanted_weight = toward_dense(dense, inputs)
+                weight, mask = prune_weights(wanted_weight, inputs.gram, pattern)
+                if mask.sum(1).max() <= _MOST_KEPT:
+                    weight = refit(wanted_weight, inputs.gram, mask)
                 bias = o.bias + dense @ inputs.dense_mean - weight @ inputs.mean
                 pruned = replace(o, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
                 found[o.name] = pruned

@@ -16,6 +16,7 @@ from sta_hw.compiler.prune import (
     prune_model_once,
     prune_weights,
     pruning_sentences,
+    refit,
     toward_dense,
 )
 from sta_hw.errors import InputError
@@ -58,6 +59,27 @@ def test_it_is_optimal_brain_surgery(pattern: str) -> None:
     assert satisfies(found, parse_nm(pattern)) and ((found != 0) == mask).all()
     for row, keep, own in zip(weights, mask, found, strict=True):
         np.testing.assert_allclose(own, surgery(row, gram, keep), rtol=1e-6, atol=1e-9)
+
+
+def test_what_is_kept_is_fitted_to_its_mask() -> None:
+    """No kept weight can be moved for the better; columns keep different numbers, one of them nothing."""
+    x = correlated(200, 40)
+    gram = x.T @ x / len(x)
+    weights = np.random.default_rng(1).normal(size=(7, 40))
+    pruned, mask = prune_weights(weights, gram, Pattern(2, 4))
+    mask[1, ::3], mask[5] = False, False
+    found = refit(weights, gram, mask, damping=1e-9)
+    assert not found[~mask].any()
+    slope = (found - weights) @ gram
+    np.testing.assert_allclose(slope[mask], 0, atol=1e-6)
+
+    def loss(w: np.ndarray) -> np.ndarray:
+        return ((w - weights) @ gram * (w - weights)).sum(1)
+
+    assert (loss(found)[[0, 2, 3, 4, 6]] < loss(pruned)[[0, 2, 3, 4, 6]]).all()
+    silent = gram.copy()
+    silent[:, 3] = silent[3] = 0
+    assert np.isfinite(refit(weights, silent, mask)).all() and not refit(weights, 0 * gram, mask)[~mask].any()
 
 
 def test_inputs_that_are_always_zero_have_no_weights() -> None:
