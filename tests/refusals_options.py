@@ -233,7 +233,6 @@ UNUSED = [
     ("embed lines.txt --no-check", "is not used with --backend reference"),
     ("embed lines.txt --backend board --preset ci", "--preset is not used with --backend board"),
     ("embed lines.txt --nm dense --pruner magnitude", "--pruner is not used with --nm dense"),
-    ("classify one.npy --truncate", "--truncate is not used with images"),
     ("run m.npz --nm 2:4", "--nm is not used with a compiled model"),
     ("run m.npz --nm-table table.json", "--nm-table is not used"),
     ("run m.npz --preset ci", "--preset is not used"),

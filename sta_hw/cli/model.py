@@ -57,14 +57,17 @@ def look_at(
         read_json(nm_table, "N:M table")
 
 
-def load(model: Path | None, calibration: Path | None) -> Embedder:
-    """The network; on stderr, what of it is not used, and what it is calibrated with if the user did not say."""
+def load(model: Path | None, calibration: Path | None, *, calibrated: bool = False) -> Embedder:
+    """The network; on stderr, what of it is not used, and what it is calibrated with if the user did not say.
+
+    What is compiled already is `calibrated`: nothing is said of that.
+    """
     embedder = Embedder.load(model)
     for sentence in embedder.network.unused_tensors if model else ():
         complain(f"not used: {sentence}.")
     if calibration is not None:
         embedder.require_calibration()
-    if embedder.tokenizer is None and calibration is None:
+    if embedder.tokenizer is None and calibration is None and not calibrated:
         complain("calibrated with noise; --calibration FILE.npy with inputs of its kind makes a better model.")
     return embedder
 
@@ -75,7 +78,7 @@ def prepare(
 ) -> tuple[CompiledModel, Embedder, NDArray]:  # fmt: skip
     """The compiled model, what embeds text (an image, a spectrogram) for it, and that embedded: (tokens, width)."""
     compiled = CompiledModel.load(file) if file is not None else None
-    embedder = load(model, calibration if file is None else file)
+    embedder = load(model, calibration, calibrated=file is not None)
     if compiled is not None:
         require_own(file, compiled, embedder)
     embedded = embedder.read(text, given)

@@ -105,6 +105,7 @@ def test_classify_images(folder: Path) -> None:
         f"{folder / 'one.npy'}, 1"
     ]
     assert answers[1]["classes"] == answers[3]["classes"] != answers[0]["classes"]
+    assert "--truncate is not used with" in run(*given, "--truncate", status=2).stderr
 
 
 def test_the_other_command(folder: Path, tmp_path: Path) -> None:
