@@ -45,7 +45,7 @@ def write_inputs(
 
     def work(watch: Watch) -> bytes:
         watch.step("loading the model")
-        embedder = load(model, file)
+        embedder = load(model, None, calibrated=True)
         require_own(file, compiled, embedder)
         watch.step("embedding")
         found = [embedder.read(s, given) for s in sentences or [""]]
