@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, connect, flipped
 from sim.native import NativeModel, build
 from sta_hw.host.beats import join
 from sta_hw.reference.vector import activate, add_residual
+from sta_hw.rtl.bus.dma import Kind
 from sta_hw.rtl.emit import emit_verilog, streams_of
 from sta_hw.rtl.units.results import ResultPath
 from sta_hw.spec.config import Config
@@ -36,12 +37,13 @@ class WithTable(wiring.Component):
         m = Module()
         path = m.submodules.path = self.path
         for name in self.signature.members:
-            if name not in ("order", "table", "stored", "done", "saturated"):
+            if name not in ("order", "table", "stored", "scored", "done", "saturated"):
                 connect(m, flipped(getattr(self, name)), getattr(path, name))
         entries = Signal(range(257))
         loaded = entries == 256
         m.d.comb += [
             path.stored.eq(self.stored),
+            self.scored.eq(path.scored),
             self.done.eq(path.done),
             self.saturated.eq(path.saturated),
             path.order.payload.eq(self.order.payload),
@@ -69,9 +71,11 @@ def test_every_kind_in_sequence(config: Config) -> None:
     rows, bus = config.rows, config.bus_bytes
     streams: dict[str, list[np.ndarray]] = {n: [] for n in ("order", "results", "seconds", "residual")}
     streams["table"] = [join([(entry, 8), (table[entry], 16)])]
-    stores, scores, runs, residual_runs, blocks = [], [], 0, 0, 0
+    stores, scores, runs, residual_runs, blocks = [], [], [], 0, 0
+    row_bits = rows.bit_length() - 1
     kinds = [*Result, "scores", *rng.permutation([*map(int, Result)] * 3)]
-    for kind in kinds:
+    for number, kind in enumerate(kinds):
+        address, left_out = 64 * int(rng.integers(1 << 26)), rng.integers(0, rows, 2).tolist()
         to_scores = kind == "scores"
         mode = Result(0 if to_scores else kind)
         columns = int(rng.integers(1, 5)) * config.groups
@@ -82,10 +86,15 @@ def test_every_kind_in_sequence(config: Config) -> None:
         seconds = rng.integers(0, 65536, columns) >> rng.integers(0, 10, columns)  # not all saturate
         has_seconds = int(not to_scores and rng.integers(2)) if mode in (0, 1, 4) else 1
         fields = [
-            (int(mode), 3), (int(to_scores), 1), (has_seconds, 1), (columns, 16), (64, 32), (128, 32),
-            (0, 2 * (rows.bit_length() - 1) + 44), (3, 16),
+            (int(mode), 3), (int(to_scores), 1), (has_seconds, 1), (columns, 16), (address, 32), (128, 32),
+            *((value, row_bits) for value in left_out), (0, 44), (number, 16),
         ]  # fmt: skip
         streams["order"].append(join([([v], w) for v, w in fields]))
+        bytes_kind = Kind.TRANSPOSED if mode == Result.TRANSPOSE else Kind.WIDE if wide else Kind.NARROW
+        beats_stored = columns * rows // bus << wide
+        run = [(address, 32), (beats_stored, 20), (number, 16), (bytes_kind.value, 2)]
+        if not to_scores:
+            runs.append(join([([v], w) for v, w in [*run, *((value, row_bits) for value in left_out)]]))
         beats = results.reshape(-1, config.drain_lanes)
         last = np.arange(len(beats)) == len(beats) - 1
         streams["results"].append(join([(beats, 16), (last, 1)]))
@@ -95,7 +104,6 @@ def test_every_kind_in_sequence(config: Config) -> None:
             scores.append(join([(beats, 16)]))
             blocks += 1
             continue
-        runs += 1
         data: np.ndarray = results.astype(np.int16 if wide else np.int8)
         if mode == Result.RESIDUAL:
             x = rng.integers(-32768, 32768, (columns, rows))
@@ -109,10 +117,8 @@ def test_every_kind_in_sequence(config: Config) -> None:
             data = data.reshape(-1, config.groups, rows).transpose(0, 2, 1)
         stores.append(join([(np.ascontiguousarray(data).view(np.uint8).reshape(-1, bus), 8)]))
     inputs = {n: np.concatenate(s) for n, s in streams.items()}
-    expected = {"store": np.concatenate(stores), "scores": np.concatenate(scores)}
-    counts = {n: len(e) for n, e in expected.items()} | {
-        "store_run": runs, "residual_run": residual_runs, "block": blocks,
-    }  # fmt: skip
+    expected = {"store": np.concatenate(stores), "scores": np.concatenate(scores), "store_run": np.concatenate(runs)}
+    counts = {n: len(e) for n, e in expected.items()} | {"residual_run": residual_runs, "block": blocks}
     for stall in (0.0, 0.3, 0.7):
         outcome = model.run(inputs, counts, stall=stall, seed=2, linger=30)
         inputs.pop("table", None)  # it stays
