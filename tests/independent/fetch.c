@@ -1,0 +1,129 @@
+/* docs/isa.md, "Words and registers": from the bytes of a program to the instructions that reach a unit. */
+#include "executor.h"
+
+#include <string.h>
+
+static const unsigned WORDS[16] = {[HALT] = 1, [LOAD] = 3, [PRODUCT] = 8, [SCORES] = 8, [CONTEXT] = 8,
+                                   [NORM] = 5, [SET] = 1, [LOOP] = 1, [NEXT] = 1};
+
+/* Bits 36 to 63 of each word that a field has which may be other than 0. */
+#define BITS(first, last) ((((uint32_t)1 << ((last) - (first))) * 2 - 1) << ((first) - 32))
+#define ALL BITS(36, 63)
+static const uint32_t FIELDS_HALT[] = {BITS(36, 39)};
+static const uint32_t FIELDS_LOAD[] = {ALL, BITS(36, 59), 0};
+static const uint32_t FIELDS_PRODUCT[] = {ALL, ALL, BITS(36, 59), ALL, ALL, ALL, BITS(36, 51), BITS(36, 37)};
+static const uint32_t FIELDS_NORM[] = {ALL, BITS(36, 50), BITS(36, 51), 0, 0};
+static const uint32_t FIELDS_SET[] = {BITS(36, 43)};
+static const uint32_t *const FIELDS[16] = {
+    [HALT] = FIELDS_HALT, [LOAD] = FIELDS_LOAD, [PRODUCT] = FIELDS_PRODUCT, [SCORES] = FIELDS_PRODUCT,
+    [CONTEXT] = FIELDS_PRODUCT, [NORM] = FIELDS_NORM, [SET] = FIELDS_SET, [LOOP] = FIELDS_HALT, [NEXT] = FIELDS_HALT};
+
+static uint32_t little(const uint8_t *bytes)
+{
+    return bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+}
+
+enum error fetch_begin(struct fetch *fetch, const struct hardware *hardware, const uint8_t *image, size_t size,
+                       uint64_t address, uint32_t length)
+{
+    memset(fetch, 0, sizeof *fetch);
+    if (address % hardware->bus || address + 64 > size)
+        return ADDRESS;
+    const uint8_t *header = image + address;
+    uint32_t lines = little(header + 8);
+    if (memcmp(header, "STAH", 4) || little(header + 4) != 3 || lines < 2 || lines > 131071)
+        return HEADER;
+    if ((little(header + 16) | (uint64_t)little(header + 20) << 32) != hardware->hash)
+        return HARDWARE;
+    if (address + 64 * (uint64_t)lines > size)
+        return ADDRESS;
+    fetch->words = header + 64;
+    fetch->count = 8 * (lines - 1);
+    fetch->registers[15] = length;
+    fetch->registers[14] = (length + hardware->rows - 1) / hardware->rows;
+    return NONE;
+}
+
+/* The ring that a loop's body stays in has 64 lines: it is looked at where an outermost loop begins. */
+static bool body_fits(const struct fetch *fetch, uint32_t body)
+{
+    unsigned depth = 1;
+    for (uint32_t at = body; at < fetch->count;) {
+        uint32_t opcode = little(fetch->words + 8 * (size_t)at + 4) >> 4 & 15;
+        if (!WORDS[opcode] || opcode == HALT)
+            return true; /* refused for that when it comes */
+        if (opcode == LOOP)
+            depth++;
+        if (opcode == NEXT && !--depth)
+            return at / 8 - body / 8 + 1 <= 64;
+        at += WORDS[opcode];
+    }
+    return true;
+}
+
+/* Codes in the upper parts that are none. */
+static bool known_codes(const struct instruction *i)
+{
+    switch (i->opcode) {
+    case LOAD:
+        return (i->high[1] >> 24 & 15) <= TABLE;
+    case PRODUCT: case SCORES: case CONTEXT:
+        return (i->high[1] >> 24 & 15) <= TRANSPOSE && (i->high[2] >> 26 & 3) <= 1 && (i->high[7] >> 4 & 3) <= BITMAP;
+    default:
+        return true;
+    }
+}
+
+enum error fetch_next(struct fetch *fetch, struct instruction *instruction)
+{
+    for (;;) {
+        if (fetch->at >= fetch->count)
+            return OPCODE;
+        const uint8_t *bytes = fetch->words + 8 * (size_t)fetch->at;
+        memset(instruction, 0, sizeof *instruction);
+        instruction->number = fetch->issued;
+        instruction->opcode = little(bytes + 4) >> 4 & 15;
+        unsigned words = WORDS[instruction->opcode];
+        if (!words || fetch->at + words > fetch->count)
+            return OPCODE;
+        for (unsigned w = 0; w < words; w++) {
+            uint32_t high = little(bytes + 8 * w + 4);
+            if (high & ALL & ~FIELDS[instruction->opcode][w])
+                return OPCODE;
+            instruction->low[w] = little(bytes + 8 * w) + fetch->registers[high & 15];
+            instruction->high[w] = high;
+        }
+        if (!known_codes(instruction))
+            return OPCODE;
+        fetch->at += words;
+        uint32_t low = instruction->low[0];
+        switch (instruction->opcode) {
+        case SET: {
+            uint32_t to = instruction->high[0] >> 8 & 15;
+            if (!to)
+                return OPCODE;
+            fetch->registers[to] = low;
+            break;
+        }
+        case LOOP:
+            if (fetch->depth == 8 || !(low & 0xFFFF) || (!fetch->depth && !body_fits(fetch, fetch->at)))
+                return OPCODE;
+            fetch->loops[fetch->depth].body = fetch->at;
+            fetch->loops[fetch->depth++].turns = low & 0xFFFF;
+            break;
+        case NEXT:
+            if (!fetch->depth)
+                return OPCODE;
+            if (--fetch->loops[fetch->depth - 1].turns)
+                fetch->at = fetch->loops[fetch->depth - 1].body;
+            else
+                fetch->depth--;
+            break;
+        case HALT:
+            return fetch->depth ? OPCODE : NONE;
+        default:
+            fetch->issued++;
+            return NONE;
+        }
+    }
+}
