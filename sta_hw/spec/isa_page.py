@@ -82,22 +82,39 @@ instruction is issued while one 64 instructions before it still waits in front o
 
 ## What the instructions do
 
-- LOAD copies `rows` runs of `beats` bus words, `stride` bytes apart, to consecutive words of `target` from word
-  `destination` on. The memories are rings: addresses wrap.
+- LOAD copies `rows` runs of `beats` bus words, both at least 1, `stride` bytes apart, to consecutive words of `target`
+  from word `destination` on: the runs' bytes one behind the other, whole words in all. The memories are rings:
+  addresses wrap. All have a power of two of words: register `memories` says how many, and the table has 256.
 - PRODUCT reads `window_beats` bus words from `window_address`, weights from `values_base` in the order of four nested
   counters (0 is the innermost; strides in words), positions and parameters from their bases, and gives `columns`
   results per row to `result_address` as `result` says. As many values and position words as [the format](format.md)
   asks for, each count at least 1: anything else, positions that are not in order and a command out of range stop the
-  program (error ENGINE).
+  program (error ENGINE). Dense weights have no positions; their `positions_count` is not looked at.
+- Windows are bytes, signed in memory (PRODUCT, SCORES) and unsigned from the softmax (CONTEXT): weight k of a column
+  meets, in row r, byte k `rows` + r. There are `passes` `groups` `depth` `rows` of them, neither more nor fewer.
+- Result r of column c: with STORE8 and ACTIVATE byte c `rows` + r from `result_address` on; with STORE16 and RESIDUAL
+  the two bytes from 2 (c `rows` + r) on, lower one first, and the residual stream lies likewise; with TRANSPOSE byte
+  (c / `groups` `rows` + r) `groups` + c mod `groups`, and `columns` is a multiple of `groups`. `wide` goes with STORE16
+  and RESIDUAL; without it what they take has 8 bits, and with it the others take the lower 8 of 16.
 - A column's parameters in memory: bias 32, multiplier 16, shift 8, unused 8, second multiplier 16, unused 48 bits.
+  Column c has those at `parameters_base` + c `parameters_step`; of the shift 3 bits count. The second multiplier is
+  that of ACTIVATE and RESIDUAL. SCORES has parameters, too, CONTEXT none.
+- `unfinished` keeps a product's sums, and the next product that `continues`, of as many columns, adds to them. Products
+  between the two have one pass: those of several use the same memory. What is kept, and the sums of several passes,
+  have at most as many columns as register `memories` says.
 - Rows: of results that go to memory, and of NORM's, the first `rows_before` and the last `rows_after` rows of the
   tile are not written; their bytes stay. Byte A of memory is one of row A mod rows (8 bits), A / 2 mod rows (16), A /
   `groups` mod rows (transposed), so tiles begin at multiples of a column's bytes.
-- SCORES: results are the scores of `columns` keys. Key i of the block has number `key_start` + i; those from 0 on and
-  below `keys`, or with mask LENGTH below register LENGTH, are valid, and the others have probability 0. `row_first`
-  and `row_last` mark a row's first and last block. Rows without any valid key get zeros.
-- CONTEXT: windows are the probabilities; `continues` and `unfinished` chain the blocks of a row.
-- NORM's parameters, 8 bytes a column: scale 18, shift 16, multiplier 16 bits, unused 14.
+- SCORES: results are the 16-bit scores (`wide`) of a block of `columns` keys, a multiple of `groups`. With D =
+  `columns` / `groups`, at most `window`, column c is the block's key i = `groups` (c mod D) + c / D, which has number
+  `key_start` + i; those from 0 on and below `keys`, or with mask LENGTH below register LENGTH, are valid, and the
+  others have probability 0. `row_first` and `row_last` mark a row's first and last block, and every row has both; the
+  last one's `gain` counts. Rows without any valid key get zeros.
+- CONTEXT: windows are the next block's probabilities, column c of its SCORES as position c; each block is taken by one
+  CONTEXT, in order. `continues` and `unfinished` chain the blocks of a row; what is kept is scaled to the block's
+  exponent before its own products are added. Results are STORE8, or `wide` and STORE16.
+- NORM: `width` is 2 or more; sums and 16-bit results lie as STORE16's, 8-bit results as STORE8's. Its parameters, 8
+  bytes a column, one behind the other: scale 18, shift 16, multiplier 16 bits, unused 14.
 
 Addresses are byte offsets in the image and multiples of the bus word.
 

@@ -81,7 +81,7 @@ struct weights {
 bool weights_legal(const struct weights *weights, const struct hardware *hardware);
 enum error decode(const struct weights *weights, const struct hardware *hardware, int8_t *matrix);
 
-/* machine.c: what the instructions do. */
+/* machine.c and product.c: what the instructions do. */
 struct machine;
 typedef void store_hook(void *context, uint32_t address, const uint8_t *data, size_t bytes);
 struct machine *machine_new(const struct hardware *hardware, uint8_t *image, size_t size, uint32_t length,
