@@ -53,6 +53,8 @@ SLOW = {
     "sta-hw selftest --board ulx3s-25f": "builds a whole board with its SDRAM",
     "python scripts/": "minutes to hours each",
     "python -m sim.accelerator": "builds the reference accelerator: a minute",
+    "python -m sim.soc": "builds a SoC; tests/sim/test_soc.py runs it",
+    "python -m boards.soc": "Yosys: minutes",
 }
 """Beginnings of commands that `make docs-commands` runs."""
 NEVER = {

@@ -38,7 +38,7 @@ def module_name(config: Config) -> str:
     return f"sta_hw_{config.hash}"
 
 
-class _Interrupt(LiteXModule):  # type: ignore[misc]
+class _Interrupt(LiteXModule):
     """What a SoC looks for in a module that interrupts. LiteX's event managers have registers of their own for what
     the accelerator's registers do already: enable, look, clear."""
 
@@ -46,7 +46,7 @@ class _Interrupt(LiteXModule):  # type: ignore[misc]
         self.irq = Signal()
 
 
-class STAHW(LiteXModule):  # type: ignore[misc]
+class STAHW(LiteXModule):
     """An accelerator as a LiteX module, in the clock domain ``sys``.
 
     Parameters

@@ -135,6 +135,16 @@ def test_the_names_of_presets_and_what_is_emitted() -> None:
     assert accelerator.config == CI
 
 
+def test_the_documents_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three lines make a SoC; what would be emitted is another test's."""
+    text = (Path(__file__).parents[2] / "docs" / "litex.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    monkeypatch.setattr("sta_hw.fpga.litex.emit_verilog", lambda _, name: f"module {name}();\nendmodule\n")
+    made: dict[str, Any] = {"__name__": "example"}
+    exec(program, made)
+    assert f"{module_name(preset('ecp5-85f'))} " in text_of(made["soc"])
+
+
 def refused(soc: Any, pattern: str, config: Any = CI, **options: Any) -> None:
     """One sentence, and nothing of the accelerator in the SoC; sys.stderr, which LiteX's errors take, is there."""
     regions, interrupts = dict(soc.bus.regions), dict(soc.irq.locs)
