@@ -87,8 +87,12 @@ def compile_firmware(soc: Any, image: Mapping[str, bytes | str], folder: Path) -
     import litex.soc
 
     compiler = find_compiler()
+    if not DRIVER.is_dir():
+        raise ToolError(f"the C driver's sources are not at {DRIVER}: run from a clone, not from an installed package.")
     (folder / "generated").mkdir(parents=True, exist_ok=True)
     for name, text in soc_headers(soc).items():
+        if name == "regions.ld":  # whether it fits is looked at below: the linker would say it in many lines
+            text = re.sub(r"(\brom : .*LENGTH = )\w+", r"\g<1>0x1000000", text)
         (folder / "generated" / name).write_text(text, encoding="utf-8")
     for name, content in image.items():
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())

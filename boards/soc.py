@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from sta_hw.errors import CheckError, InputError, ToolError
+from sta_hw.files import working_folder
 from sta_hw.fpga.fit import require_fit
 from sta_hw.fpga.parts import PARTS
 from sta_hw.fpga.synthesis import pack, place_and_route, synthesize
@@ -38,9 +41,11 @@ ROM_BYTES = 1 << 17
 _RAM_BYTES = 1 << 13
 
 
-def missing(error: ModuleNotFoundError) -> str:
-    """The sentence for a module of LiteX that is not there."""
-    return f"LiteX is not complete ({error.name} is missing); pip install 'sta-hw[fpga]' brings it."
+def missing(error: ImportError) -> str:
+    """The sentence for a module of LiteX, or a CPU's sources, that are not there."""
+    name = error.name or re.search(r"pythondata-[\w-]+", str(error)) or "a module"
+    name = name if isinstance(name, str) else name[0]
+    return f"LiteX is not complete ({name} is missing); pip install 'sta-hw[fpga]' brings it, of CPUs VexRiscv alone."
 
 
 def _quietly() -> None:
@@ -48,8 +53,25 @@ def _quietly() -> None:
     logging.basicConfig(level=logging.ERROR)
 
 
+def _variant(cpu: str, variant: str | None) -> str:
+    """The variant of a CPU, the one asked for or the smallest that has an ordinary name."""
+    from litex.soc.cores.cpu import CPUS
+
+    known = {name: found.variants for name, found in sorted(CPUS.items()) if getattr(found, "family", "") == "riscv"}
+    if cpu not in known:
+        near = get_close_matches(cpu, known, n=1, cutoff=0)[0]
+        raise InputError(f"LiteX has no RISC-V called {cpu!r}; there are {', '.join(known)}; the nearest is {near}.")
+    variants = list(known[cpu])
+    if variant is None:
+        return next((name for name in ("minimal", "standard") if name in variants), variants[0])
+    if variant not in variants:
+        near = get_close_matches(variant, variants, n=1, cutoff=0)[0]
+        raise InputError(f"{cpu} has no variant {variant!r}; it has {', '.join(variants)}; the nearest is {near}.")
+    return variant
+
+
 def simulated_soc(
-    config: Config | str, *, cpu: str = "vexriscv", variant: str = "minimal", bus: str = "wishbone",
+    config: Config | str, *, cpu: str = "vexriscv", variant: str | None = None, bus: str = "wishbone",
     memory: str = "native", sdram_bits: int = 16, verilog: str | None = None,
 ) -> Any:  # fmt: skip
     """A SoC on LiteX's simulation platform.
@@ -59,7 +81,7 @@ def simulated_soc(
     config : Config or str
         Of the accelerator, or the name of a preset.
     cpu, variant : str
-        As LiteX calls them.
+        A RISC-V as LiteX calls it; of its variants ``minimal`` or ``standard`` if not said.
     bus : str
         Its standard: wishbone, axi-lite or axi.
     memory : str
@@ -69,6 +91,11 @@ def simulated_soc(
         Width of the SDRAM.
     verilog : str, optional
         The accelerator's, if emitted already.
+
+    Raises
+    ------
+    InputError
+        If there is no such CPU or variant; besides, as `add_sta_hw`.
     """
     from litedram.modules import MT48LC16M16
     from litedram.phy.model import SDRAMPHYModel
@@ -80,6 +107,7 @@ def simulated_soc(
     from sta_hw.fpga.litex import add_sta_hw
 
     _quietly()
+    variant = _variant(cpu, variant)
     # As LiteX's simulator has them: its serial line is bytes, not bits.
     line = [Subsignal(f"{end}_{name}", Pins(bits)) for end in ("source", "sink")
             for name, bits in (("valid", 1), ("ready", 1), ("data", 8))]  # fmt: skip
@@ -150,12 +178,25 @@ def build_ulx3s(
     ToolError
         If a tool is missing or fails.
     """
+    with working_folder(folder) as work:
+        found = _built(size, config, work, frequency, seed if route else None, minutes, step)
+    if route and found["routed"]["fmax"] < frequency / 1e6:
+        raise CheckError(
+            f"the SoC reaches {found['routed']['fmax']:.1f} MHz (seed {seed}), not {frequency / 1e6:g}; try another "
+            f"--seed. The bitstream is in {folder / found['bitstream']}."
+        )
+    return found
+
+
+def _built(
+    size: str, config: Config, folder: Path, frequency: float, seed: int | None, minutes: float,
+    step: Callable[[str], None],
+) -> dict[str, Any]:  # fmt: skip
+    """All of `build_ulx3s` in a folder of its own; routed if there is a seed."""
     step("elaborating")
     small = example(config)
     soc = ulx3s_soc(size, config, frequency=frequency)
-    chip = PARTS[f"lfe5u-{size.lower()}"]
     soc.finalize()
-    folder.mkdir(parents=True, exist_ok=True)
     step("compiling the program")
     rom = compile_firmware(soc, small.files, folder)
     soc.init_rom("rom", [int(word) for word in rom], auto_size=False)
@@ -163,15 +204,15 @@ def build_ulx3s(
     soc.build(build_dir=str(folder), build_name="soc", run=False)
     for source in sources:
         shutil.copy(source, folder)
-    names = ["soc.v", *(source.name for source in sources)]
-    cells = synthesize(names, "soc", chip.family, folder, step, pins=True)
+    chip = PARTS[f"lfe5u-{size.lower()}"]
+    cells = synthesize(["soc.v", *(s.name for s in sources)], "soc", chip.family, folder, step, pins=True)
     require_fit(cells, chip)
     found: dict[str, Any] = {
         "board": f"ulx3s-{size.lower()}", "configuration": config.as_dict(), "hash": config.hash,
         "frequency_mhz": frequency / 1e6, "program_bytes": 4 * len(rom), "cells": cells,
         "expected": [{"result": f"0x{r:08x}", "memory": f"0x{m:08x}"} for r, m in small.checksums],
     }  # fmt: skip
-    if route:
+    if seed is not None:
         options = list(chip.options)
         options[options.index("--package") + 1] = "CABGA381"
         routed = place_and_route(
@@ -181,8 +222,6 @@ def build_ulx3s(
         if routed is None:
             raise CheckError(f"seed {seed} was not routed within {minutes:g} minutes; try another.")
         found |= {"routed": asdict(routed), "bitstream": pack("soc", chip.family, folder).name}
-        if routed.fmax < frequency / 1e6:
-            raise CheckError(f"the SoC reaches {routed.fmax:.1f} MHz (seed {seed}), not {frequency / 1e6:g}.")
     return found
 
 
@@ -206,7 +245,7 @@ def main() -> int:
             given.size, config, given.output, frequency=given.frequency * 1e6, route=given.route, seed=given.seed,
             step=lambda text: print(text, file=sys.stderr),
         )  # fmt: skip
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         print(missing(error), file=sys.stderr)
         return 3
     except (InputError, CheckError, ToolError) as error:

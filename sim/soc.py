@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from boards.example import example
 from boards.firmware import compile_firmware
 from boards.soc import BUSES, MEMORIES, missing, simulated_soc
 from sta_hw.errors import CheckError, InputError, ToolError
+from sta_hw.files import working_folder
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import preset
 
@@ -104,7 +106,7 @@ class SimulatedSoc:
 
 
 def run_example(
-    config: Config, folder: Path, *, cpu: str = "vexriscv", variant: str = "minimal", bus: str = "wishbone",
+    config: Config, folder: Path, *, cpu: str = "vexriscv", variant: str | None = None, bus: str = "wishbone",
     memory: str = "native", sdram_bits: int = 16,
 ) -> dict[str, Any]:  # fmt: skip
     """Boot a simulated SoC with a program that runs `example`; what it said, as JSON types.
@@ -156,6 +158,13 @@ def _hexadecimal(checksums: list[tuple[int, int]]) -> str:
     return ", ".join(f"0x{result:08x} 0x{whole:08x}" for result, whole in checksums) or "nothing"
 
 
+@contextlib.contextmanager
+def _forgotten() -> Iterator[Path]:
+    """A folder for as long as it is needed."""
+    with tempfile.TemporaryDirectory(prefix="sta_hw_") as name:
+        yield Path(name)
+
+
 def main() -> int:
     """Boot a simulated LiteX SoC with the accelerator; its program runs a small encoder."""
     parser = argparse.ArgumentParser(
@@ -163,7 +172,7 @@ def main() -> int:
     )
     parser.add_argument("--preset", default="ci", help="the accelerator (default: ci)")
     parser.add_argument("--cpu", default="vexriscv", help="as LiteX calls it (default: vexriscv)")
-    parser.add_argument("--variant", default="minimal", help="of the CPU (default: minimal)")
+    parser.add_argument("--variant", help="of the CPU (default: minimal, or standard)")
     parser.add_argument("--bus", default="wishbone", choices=BUSES, help="of the SoC (default: wishbone)")
     parser.add_argument(
         "--memory", default="native", choices=MEMORIES,
@@ -172,19 +181,17 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, help="a folder that keeps program, headers and Verilog")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="sta_hw_") as temporary:
-        folder = given.output or Path(temporary)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with working_folder(given.output) if given.output else _forgotten() as folder:
             found = run_example(
                 preset(given.preset), folder, cpu=given.cpu, variant=given.variant, bus=given.bus, memory=given.memory
             )
-        except ModuleNotFoundError as error:
-            print(missing(error), file=sys.stderr)
-            return 3
-        except (InputError, CheckError, ToolError) as error:
-            print(error, file=sys.stderr)
-            return 2 if isinstance(error, InputError) else 1 if isinstance(error, CheckError) else 3
+    except ImportError as error:
+        print(missing(error), file=sys.stderr)
+        return 3
+    except (InputError, CheckError, ToolError) as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1 if isinstance(error, CheckError) else 3
     if given.json:
         print(json.dumps(found, indent=2))
     else:

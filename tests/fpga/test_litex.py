@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from litex.build.sim import SimPlatform
 from litex.soc.integration.soc import SoCRegion
 from litex.soc.integration.soc_core import SoCCore
 
-from boards.firmware import soc_headers
+from boards.example import example
+from boards.firmware import COMPILERS, compile_firmware, soc_headers
 from boards.soc import simulated_soc, ulx3s_soc
 from sim.verilog import module_verilog
 from sta_hw.errors import ConfigError, InputError
@@ -219,3 +221,25 @@ def test_the_ulx3s(size: str) -> None:
     config = preset("ecp5-25f")
     text = text_of(ulx3s_soc(size, config, verilog=bare(config)))
     assert "EHXPLLL" in text and "VexRiscv" in text and module_name(config) in text
+
+
+def test_socs_that_there_are_not() -> None:
+    for options, pattern in (
+        ({"cpu": "vexrisc"}, "no RISC-V called 'vexrisc'; .*; the nearest is vexriscv"),
+        ({"cpu": "lm32"}, "no RISC-V called 'lm32'"),
+        ({"variant": "minimum"}, "vexriscv has no variant 'minimum'; .*; the nearest is minimal"),
+    ):
+        with pytest.raises(InputError, match=pattern):
+            simulated_soc(CI, **options)
+    with pytest.raises(InputError, match="ULX3S '86F' is unknown; there are 12F, 25F, 45F, 85F"):
+        ulx3s_soc("86F", CI)
+
+
+def test_a_program_that_is_too_large(tmp_path: Path) -> None:
+    soc = simulated_soc(CI, verilog=bare(CI))
+    soc.finalize()
+    files = example(CI).files
+    if not any(shutil.which(name) for name in COMPILERS):
+        pytest.skip("there is no C compiler for RISC-V here")
+    with pytest.raises(InputError, match=r"program and image take 1\d\d,\d{3} bytes, and the SoC's ROM has 131,072"):
+        compile_firmware(soc, files | {"image.bin": bytes(1 << 17)}, tmp_path)
