@@ -34,14 +34,14 @@ def test_boots_and_answers_as_the_reference(tmp_path: Path) -> None:
 
 def test_other_bytes_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte of the image that changes on its way is the driver's sentence; another result is no `equal`."""
-    small = example(CONFIG)
+    small = example(CONFIG, inputs=1)
     image = bytearray(small.files["image.bin"])
     image[1000] ^= 1
     monkeypatch.setattr("sim.soc.example", lambda _: replaced(small, "image.bin", bytes(image)))
     with pytest.raises(CheckError, match="the last line is 'failed'"):
         run_example(CONFIG, tmp_path)
     inputs = bytearray(small.files["image.inputs"])
-    inputs[32] ^= 1
+    inputs[33] ^= 8  # 2,048 more or less in the first value
     monkeypatch.setattr("sim.soc.example", lambda _: replaced(small, "image.inputs", bytes(inputs)))
     with pytest.raises(CheckError, match="and the reference"):
         run_example(CONFIG, tmp_path)
