@@ -21,14 +21,9 @@ DRIVER = Path(__file__).parents[1] / "drivers" / "c"
 COMPILERS = ("riscv64-unknown-elf-gcc", "riscv32-unknown-elf-gcc")
 _SOURCES = ("sta_hw.c", "sta_hw_mapped.c", "example/litex/main.c", "example/litex/image.S")
 _OPTIONS = (
-    "-std=gnu99",
-    "-Os",
-    "-ffreestanding",
-    "-fno-builtin",
-    "-fomit-frame-pointer",
-    "-ffunction-sections",
-    "-fno-tree-loop-distribute-patterns",
-)
+    "-std=gnu99", "-Os", "-ffreestanding", "-fno-builtin", "-ffunction-sections",
+    "-fno-tree-loop-distribute-patterns",  # else memset becomes a call of memset
+)  # fmt: skip
 
 
 def find_compiler() -> str:
@@ -103,8 +98,9 @@ def compile_firmware(soc: Any, image: Mapping[str, bytes | str], folder: Path) -
     plain = [re.sub(r"2p0_?", "", flag) for flag in flags if flag.startswith(("-march", "-mabi"))]
     library = run_tool([compiler, *plain, "-print-libgcc-file-name"]).strip()
     run_tool(
-        [compiler, *flags, *_OPTIONS, "-Wall", "-nostdlib", "-Wl,--gc-sections", "-Wl,--build-id=none",
-         *(f"-I{p}" for p in (DRIVER, folder, include, cpu)), '-DMODEL_HEADER="image.h"', "-DMODEL=IMAGE",
+        [compiler, *flags, *_OPTIONS, "-Wall", "-Wextra", "-nostdlib", "-Wl,--gc-sections", "-Wl,--build-id=none",
+         f"-I{DRIVER}", f"-I{folder}", "-isystem", str(include), "-isystem", str(cpu),
+         '-DMODEL_HEADER="image.h"', "-DMODEL=IMAGE",
          f"-L{folder}", f"-T{DRIVER / 'example/litex/linker.ld'}", str(cpu / "crt0.S"),
          *(str(DRIVER / name) for name in _SOURCES), library, "-o", "firmware.elf"],
         folder=folder,

@@ -30,7 +30,6 @@ __all__ = ["BUSES", "MEMORIES", "ROM_BYTES", "SIZES", "build_ulx3s", "missing", 
 
 SIZES = ("12F", "25F", "45F", "85F")
 """Of the ULX3S."""
-
 BUSES = ("wishbone", "axi-lite", "axi")
 """Standards that LiteX's SoCs have for their bus."""
 MEMORIES = ("native", "bus", "ram")
@@ -49,7 +48,7 @@ def missing(error: ImportError) -> str:
 
 
 def _quietly() -> None:
-    """LiteX reports what it makes to the log, in hundreds of lines, and sets its level when it is imported."""
+    """LiteX reports what it makes to the log, in hundreds of lines, where nobody else has set the log up."""
     logging.basicConfig(level=logging.ERROR)
 
 

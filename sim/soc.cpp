@@ -1,25 +1,20 @@
-// A SoC of LiteX's simulation platform, its serial line as bytes. Called through ctypes.
+// A SoC of LiteX's simulation platform; what its serial line says, as bytes. Called through ctypes.
 
 #include <algorithm>
 #include <cstdint>
-#include <deque>
 #include <vector>
 
 #include "model.h"
 
 struct Soc {
     Model model;
-    std::deque<uint8_t> to_soc;
     std::vector<uint8_t> from_soc;
 
     void step() {
         model.sys_clk = 0;
         model.serial_source_ready = 1;
-        model.serial_sink_valid = !to_soc.empty();
-        model.serial_sink_data = to_soc.empty() ? 0 : to_soc.front();
         model.eval();
         if (model.serial_source_valid) from_soc.push_back(model.serial_source_data);
-        if (!to_soc.empty() && model.serial_sink_ready) to_soc.pop_front();
         model.sys_clk = 1;
         model.eval();
     }
@@ -31,13 +26,11 @@ extern "C" {
 Soc* soc_open() {
     Soc* soc = new Soc;
     soc->model.sys_clk = 0;
+    soc->model.serial_sink_valid = 0;
     soc->model.eval();
     return soc;
 }
 void soc_close(Soc* soc) { delete soc; }
-void soc_send(Soc* soc, const uint8_t* bytes, int64_t count) {
-    soc->to_soc.insert(soc->to_soc.end(), bytes, bytes + count);
-}
 // Runs until `room` bytes have come or `most` cycles are over; `cycles` is how many it were. Gives how many bytes.
 int64_t soc_run(Soc* soc, int64_t most, uint8_t* bytes, int64_t room, int64_t* cycles) {
     int64_t gone = 0;

@@ -1,4 +1,4 @@
-"""A LiteX SoC in this process: CPU, LiteDRAM, accelerator, and the host's end of the serial line."""
+"""A LiteX SoC in this process: CPU, LiteDRAM, accelerator, and what it says on its serial line."""
 
 from __future__ import annotations
 
@@ -68,7 +68,6 @@ class SimulatedSoc:
         pointer, count = ctypes.c_void_p, ctypes.c_int64
         lib.soc_open.restype = pointer
         lib.soc_close.argtypes = [pointer]
-        lib.soc_send.argtypes = [pointer, ctypes.c_char_p, count]
         lib.soc_run.argtypes = [pointer, count, ctypes.c_void_p, count, ctypes.POINTER(count)]
         lib.soc_run.restype = count
         with contextlib.chdir(folder):
@@ -81,11 +80,7 @@ class SimulatedSoc:
             self._library.soc_close(self._handle)
             self._handle = None
 
-    def send(self, data: bytes) -> None:
-        """Put bytes on the serial line; they arrive while `read_until` waits."""
-        self._library.soc_send(self._handle, data, len(data))
-
-    def read_until(self, ends: tuple[str, ...], most: int = 100_000_000) -> str:
+    def read_until(self, ends: tuple[str, ...], most: int) -> str:
         """What the SoC says, up to a line that is one of `ends`.
 
         Raises
@@ -137,7 +132,7 @@ def run_example(
         simulated.close()
     found = [
         (int(result, 16), int(whole, 16))
-        for result, whole in re.findall(r"^result: 0x(\w{8})\nmemory: 0x(\w{8})$", said.replace("\r", ""), re.M)
+        for result, whole in re.findall(r"^result: 0x(\w{8})\nmemory: 0x(\w{8})$", said, re.M)
     ]
     if found != small.checksums:
         raise CheckError(
@@ -178,7 +173,7 @@ def main() -> int:
         "--memory", default="native", choices=MEMORIES,
         help="SDRAM at a port of its own (native, the default) or through the bus, or block RAM (ram)",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", type=Path, help="a folder that keeps program, headers and Verilog")
+    parser.add_argument("-o", "--output", type=Path, help="a folder that keeps program and Verilog")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
     try:

@@ -1,5 +1,5 @@
 /* A program without an operating system for a LiteX SoC: starts the SDRAM, loads the image that is compiled in, runs
- * its inputs on the interrupt, and says checksums of what comes on the serial line. boards/firmware.py compiles it.
+ * its inputs on the interrupt (where the CPU has one), and says checksums of what comes on the serial line. boards/firmware.py compiles it.
  *
  * MODEL_HEADER is the header of the image, and MODEL the name that its macros begin with; image.S has the bytes.
  */
@@ -23,6 +23,7 @@
 enum { INPUT_BYTES = OF(MODEL, _INPUT_BYTES), IMAGE_BYTES = OF(MODEL, _IMAGE_BYTES) };
 #define RESULT_BYTES 0x8000u /* at the end of the memory, for what is read of a text */
 #define WAIT_MILLISECONDS 10000
+#define LOOKS 10000000 /* at the status, where the CPU has no interrupts */
 
 extern const uint8_t image_bytes[], inputs[];
 
@@ -84,6 +85,8 @@ static void say_checksum(const char *before, uint32_t value) {
 
 /* Called by crt0 of LiteX's CPUs. */
 void isr(void);
+
+#ifdef STA_HW_INTERRUPT
 void isr(void) {
     if (irq_pending() & irq_getmask() & 1u << STA_HW_INTERRUPT) {
         sta_hw_mapped_interrupt(&mapped);
@@ -97,6 +100,29 @@ static void idle(void) {
     while (!mapped.raised && turns--)
         ;
 }
+
+static void start_interrupts(void) {
+    mapped.idle = idle;
+    irq_setmask(irq_getmask() | 1u << STA_HW_INTERRUPT);
+    irq_setie(1);
+}
+
+static enum sta_hw_code run_once(void) {
+    const enum sta_hw_code code = sta_hw_start(&dev, 1);
+    return code == STA_HW_OK ? sta_hw_wait(&dev, WAIT_MILLISECONDS) : code;
+}
+#else
+void isr(void) {
+}
+
+static void start_interrupts(void) {
+}
+
+static enum sta_hw_code run_once(void) {
+    const enum sta_hw_code code = sta_hw_start(&dev, 0);
+    return code == STA_HW_OK ? sta_hw_poll(&dev, LOOKS) : code;
+}
+#endif
 
 /* What the CPU holds in its cache may be older than what the accelerator wrote. LiteX's CPUs write through theirs. */
 static void forget(volatile uint8_t *start, uint32_t bytes) {
@@ -152,10 +178,8 @@ static int run(void) {
     mapped.registers = (volatile uint32_t *)STA_HW_BASE;
     mapped.memory = (volatile uint8_t *)MAIN_RAM_BASE;
     mapped.invalidate = forget;
-    mapped.idle = idle;
+    start_interrupts();
     sta_hw_mapped_bus(&bus, &mapped, MAIN_RAM_BASE, MAIN_RAM_SIZE - RESULT_BYTES);
-    irq_setmask(irq_getmask() | 1u << STA_HW_INTERRUPT);
-    irq_setie(1);
     TRY("opening", sta_hw_open(&dev, &bus, image.hash));
     say_number("accelerator: ", dev.rows, " x ");
     say_number("", dev.groups, "\n");
@@ -166,8 +190,7 @@ static int run(void) {
         uint32_t crc = 0;
         TRY("placing an input", sta_hw_put_input(&dev, inputs + STA_HW_INPUTS_HEADER_BYTES + number * INPUT_BYTES,
                                                  INPUT_BYTES));
-        TRY("starting", sta_hw_start(&dev, 1));
-        TRY("running", sta_hw_wait(&dev, WAIT_MILLISECONDS));
+        TRY("running", run_once());
         TRY("reading counters", sta_hw_counters(&dev, counters));
         say_number("run ", number, ": ");
         say_number("", counters[STA_HW_COUNTER_CYCLES], " cycles, ");
