@@ -104,13 +104,18 @@ async def programs(dut: Any) -> None:
             "image_address": base, "image_size": len(image), "program_address": case["program"], "length": 0
         }  # fmt: skip
         # All at once: the next access is offered while the last one's answer waits.
-        for task in [cocotb.start_soon(write(*place)) for place in places.items()]:
-            await task
-        for task in [cocotb.start_soon(read(name)) for name in places]:
-            assert await task in places.values()
+        for written in [cocotb.start_soon(write(*place)) for place in places.items()]:
+            await written
+        reads = {name: cocotb.start_soon(read(name)) for name in places}
+        assert {name: await task for name, task in reads.items()} == places
         await write("control", 0b101)
         limit = Timer(case["limit"] * 10, unit="ns")
         fired = await First(RisingEdge(dut.irq), limit)
+        # A program has ended when nothing of it is under way any more, behind an error too.
+        watched = [getattr(dut.checker_i, name) for name in ("read_count", "write_count", "data_count", "answers_due")]
+        assert fired is limit or not any(int(count.value) for count in watched), (
+            f"case {number}: bursts under way behind its end"
+        )
         status = await read("status")
         instruction = await read("error_instruction")
         if fired is limit:

@@ -88,7 +88,7 @@ class Config:
     burst : int
         Accelerator: beats of the longest bus burst; a power of two.
     outstanding : int
-        Accelerator: read bursts under way at a time.
+        Accelerator: read bursts that may be under way at a time at least; docs/axi.md says how many at most.
 
     Raises
     ------

@@ -284,7 +284,7 @@ class ReadMaster(wiring.Component):
             received.eq(self.rdata),
             received_for.eq(Mux(self.rvalid, owners.r_data[: len(self.clients)], 0)),
         ]
-        under_way = Signal(range(cfg.outstanding + 3))
+        under_way = Signal(range(owners.capacity + 1))
         m.d.sync += under_way.eq(under_way + issue - end)
         m.d.comb += self.idle.eq((under_way == 0) & ~self.arvalid & (~chosen.valid | self.stop))
 
@@ -406,7 +406,7 @@ class WriteMaster(wiring.Component):
         for i, name in enumerate(self.clients):
             done = getattr(self, f"{name}_done")
             m.d.sync += done.eq(self.bvalid & owners.r_data[i] & owners.r_data[count])
-        under_way = Signal(range(_WRITES_UNDER_WAY + 3))
+        under_way = Signal(range(owners.capacity + 1))
         m.d.sync += under_way.eq(under_way + issue - self.bvalid)
         m.d.comb += self.idle.eq((under_way == 0) & (~chosen.valid | self.stop))
         with m.If(~self.fault & ~self.error):

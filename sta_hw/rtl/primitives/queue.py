@@ -23,7 +23,12 @@ class Queue(wiring.Component):
     width : int
         Bits of a word.
     depth : int
-        Words it holds at least; the next power of two, from 4, is what it is given.
+        Words it holds at least; the next power of two, from 4, is what its memory is given.
+
+    Attributes
+    ----------
+    capacity : int
+        Words it holds at most: those of the memory and of the registers behind it.
 
     Members
     -------
@@ -35,6 +40,9 @@ class Queue(wiring.Component):
 
     def __init__(self, *, width: int, depth: int) -> None:
         self.width, self.depth = width, depth
+        self.block = depth >= _BLOCK_DEPTH
+        self.bits = max(2, (depth - 1).bit_length())
+        self.capacity = (1 << self.bits) + (2 if self.block else 1)
         super().__init__(
             {
                 "w_data": In(width), "w_en": In(1), "w_rdy": Out(1, init=1),
@@ -44,8 +52,7 @@ class Queue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        block = self.depth >= _BLOCK_DEPTH
-        bits = max(2, (self.depth - 1).bit_length())
+        block, bits = self.block, self.bits
         # What is read was written in an earlier cycle, and nothing is written when all places are taken.
         storage = memory.Memory(shape=unsigned(self.width), depth=1 << bits, init=[], attrs={"no_rw_check": 1})
         m.submodules.storage = storage
