@@ -6,10 +6,19 @@ from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Queue", "RegisterSlice", "credits"]
+__all__ = ["Queue", "RegisterSlice", "capacity", "credits"]
 
 _BLOCK_DEPTH = 64
 """From this depth the memory is block RAM, whose data get a register behind them."""
+
+
+def _bits(depth: int) -> int:
+    return max(2, (depth - 1).bit_length())
+
+
+def capacity(depth: int) -> int:
+    """Words that a `Queue` of this depth holds at most: those of its memory and of the registers behind it."""
+    return (1 << _bits(depth)) + (2 if depth >= _BLOCK_DEPTH else 1)
 
 
 class Queue(wiring.Component):
@@ -28,7 +37,7 @@ class Queue(wiring.Component):
     Attributes
     ----------
     capacity : int
-        Words it holds at most: those of the memory and of the registers behind it.
+        Words it holds at most.
 
     Members
     -------
@@ -40,9 +49,7 @@ class Queue(wiring.Component):
 
     def __init__(self, *, width: int, depth: int) -> None:
         self.width, self.depth = width, depth
-        self.block = depth >= _BLOCK_DEPTH
-        self.bits = max(2, (depth - 1).bit_length())
-        self.capacity = (1 << self.bits) + (2 if self.block else 1)
+        self.capacity = capacity(depth)
         super().__init__(
             {
                 "w_data": In(width), "w_en": In(1), "w_rdy": Out(1, init=1),
@@ -52,7 +59,7 @@ class Queue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        block, bits = self.block, self.bits
+        block, bits = self.depth >= _BLOCK_DEPTH, _bits(self.depth)
         # What is read was written in an earlier cycle, and nothing is written when all places are taken.
         storage = memory.Memory(shape=unsigned(self.width), depth=1 << bits, init=[], attrs={"no_rw_check": 1})
         m.submodules.storage = storage
