@@ -28,7 +28,7 @@ CONFIGURATIONS: dict[str, Config] = {
     "reference": PRESETS["reference"],
     "ecp5-25f": preset("ecp5-25f"),
     # A wide bus of long bursts, of which few may be under way.
-    "wide": dataclasses.replace(PRESETS["medium"], lanes=16, drain_lanes=8, burst=32, outstanding=4),
+    "wide": dataclasses.replace(PRESETS["medium"], lanes=16, drain_lanes=8, burst=32, outstanding=5),
 }
 """16 x 8 with a bus of 8 bytes, 8 x 4 with 4, 16 x 16 with 16."""
 

@@ -80,6 +80,22 @@ class CompiledModel:
             (found.instruction.opcode, self.labels[found.source]) for found in unroll(self.instructions, self.config)
         ]
 
+    def at_error(self, number: int) -> str:
+        """Which instruction register ERROR_INSTRUCTION means, in words: all that it can be, as it counts modulo 2^16.
+
+        Of more than four the first two and the last two are named.
+        """
+        issued = self.issued()
+        found = [
+            f"{at} ({issued[at][1]})" if at < len(issued) - 1 else f"{at} (the end of the program)"
+            for at in range(number, max(len(issued), number + 1), 1 << 16)
+        ]
+        if len(found) == 1:
+            return f"at instruction {found[0]}"
+        if len(found) > 4:
+            found = [*found[:2], "...", *found[-2:]]
+        return f"at one of the instructions {', '.join(found)}: the hardware counts them modulo 65,536"
+
     def input_saturations(self, embedded: Embedded) -> int:
         """How many values of sums of embeddings lie beyond the 16 bits that calibration gave them, and are clipped."""
         given = embedded if isinstance(embedded, Sequence) else [embedded]

@@ -13,7 +13,6 @@ from ..rtl.engine.array import ProcessingArray
 from ..rtl.engine.decoder import Decoder
 from ..rtl.engine.engine import Engine
 from ..rtl.primitives.multiplier import Multiplier
-from ..rtl.primitives.queue import capacity
 from ..spec.config import Config
 from ..spec.expansion import WINDOW_LINES
 from ..spec.isa import HEADER_BYTES, LINE_BYTES, WORD_BYTES
@@ -180,7 +179,7 @@ class Latencies:
         self.norm_rate = min(1.0, _NORM_QUEUE / (_NORM_LATENCY + _QUEUE + 2))
         self.depth = max(2 * config.burst, 512)
         self.fetch_depth = WINDOW_LINES * LINE_BYTES // bus
-        self._burst, self._under_way = config.burst, capacity(config.outstanding)
+        self._burst, self._under_way = config.burst, config.outstanding
         self.read_rate = self.burst_rate(config.burst)
         self.line_rate = self.run_rate(LINE_BYTES // bus)
         self.most_under_way = self._under_way * config.burst

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CheckError, InputError
 from ..spec.config import Config
-from ..spec.isa import Instruction, Opcode
+from ..spec.isa import Error, Instruction, Opcode
 
 __all__ = ["UNPACK", "Fetched", "IllegalError", "fetched"]
 
@@ -22,20 +21,28 @@ _HALT, _LOAD, _PRODUCT, _SCORES, _CONTEXT, _NORM, _SET, _LOOP, _NEXT = range(1, 
 _SIZES = {_HALT: 1, _LOAD: 3, _PRODUCT: 8, _SCORES: 8, _CONTEXT: 8, _NORM: 5, _SET: 1, _LOOP: 1, _NEXT: 1}
 _ALL32 = (1 << 32) - 1
 _IDLE = 1 << 20
-"""SETs, LOOPs and NEXTs without an instruction between them, after which a program counts as stuck."""
+"""Cycles without anything that moves, after which the hardware's watchdog stops a program."""
+_GOES_BACK = 3
+"""Cycles of a NEXT that goes back; SET, LOOP and other NEXTs take 1."""
+_NOTHING = 5
+"""Cycles of a LOAD that loads nothing."""
+_RING = 64
+"""Lines that are read ahead."""
 
 
 class IllegalError(Exception):
-    """An instruction that hardware refuses.
+    """An instruction, or a header, that hardware refuses.
 
     Parameters
     ----------
     number : int
-        Of the instruction, as register ERROR_INSTRUCTION counts.
+        Of the instruction, from 0.
+    error : Error
+        What register STATUS gives.
     """
 
-    def __init__(self, number: int, problem: str) -> None:
-        self.number = number
+    def __init__(self, number: int, problem: str, error: Error = Error.OPCODE) -> None:
+        self.number, self.error = number, error
         super().__init__(problem)
 
 
@@ -47,7 +54,7 @@ class Fetched:
     ----------
     opcode : int
     number : int
-        As register ERROR_INSTRUCTION counts.
+        From 0; register ERROR_INSTRUCTION counts modulo 2^16.
     place : int
         Number of the one in the program that it comes from.
     fields : dict of int
@@ -131,7 +138,7 @@ _STRAY = {_HALT: 40, _SET: 44, _LOOP: 40, _NEXT: 40}
 UNPACK = {_LOAD: _load, _PRODUCT: _product, _SCORES: _product, _CONTEXT: _product, _NORM: _norm}
 
 
-def _refused(opcode: int, fields: dict[str, int]) -> str:
+def _refused(opcode: int, fields: dict[str, int], config: Config) -> str:
     """Why hardware refuses an instruction; empty if it takes it."""
     if fields["reserved"]:
         return "bits are set that are reserved"
@@ -139,6 +146,11 @@ def _refused(opcode: int, fields: dict[str, int]) -> str:
         return f"target {fields['target']} is unknown"
     if opcode in (_PRODUCT, _SCORES, _CONTEXT) and (fields["result"] > 4 or fields["mask"] > 1):
         return f"result {fields['result']} or mask {fields['mask']} is unknown"
+    if opcode == _SCORES and fields["columns"] > config.groups * config.window:
+        return f"scores of {fields['columns']} keys; a window has {config.groups * config.window}"
+    blocks = opcode == _SCORES or (opcode in (_PRODUCT, _CONTEXT) and fields["result"] == 4)
+    if blocks and fields["columns"] % config.groups:
+        return f"{fields['columns']} columns; scores and transposed results have multiples of groups = {config.groups}"
     return ""
 
 
@@ -147,23 +159,30 @@ def _words(image: NDArray[np.uint8], at: int, config: Config) -> list[int]:
 
     Raises
     ------
-    InputError
+    IllegalError
         If the header is not one, or the program is for other hardware or reaches beyond the image.
     """
+
+    def refuse(error: Error, problem: str) -> IllegalError:
+        return IllegalError(0, problem, error)
+
     header = image[at : at + 64].tobytes()
-    if len(header) < 64 or header[:8] != b"STAH\3\0\0\0":
-        raise InputError("not a program of version 3.")
+    if len(header) < 64:
+        raise refuse(Error.ADDRESS, f"a program at {at} is outside the image of {len(image)} bytes")
+    if header[:8] != b"STAH\3\0\0\0":
+        raise refuse(Error.HEADER, "not a program of version 3")
     lines = int.from_bytes(header[8:12], "little")
     if lines >> 17:
-        raise InputError(f"a program of {lines} lines of 64 bytes is longer than hardware takes, 131,071.")
+        raise refuse(Error.HEADER, f"a program of {lines} lines of 64 bytes is longer than hardware takes, 131,071")
+    if not lines:
+        raise refuse(Error.HEADER, "a program has one line at least, its header")
     found = int.from_bytes(header[16:24], "little")
     if found != int(config.program_hash, 16):
-        raise InputError(f"the program is for hardware {found:016x}, this is {config.program_hash}; compile it again.")
-    if not lines:
-        raise InputError("a program has one line at least, its header.")
+        problem = f"the program is for hardware {found:016x}, this is {config.program_hash}; compile it again"
+        raise refuse(Error.HARDWARE, problem)
     body = image[at + 64 : at + 64 * lines]
     if len(body) < 64 * (lines - 1):
-        raise InputError(f"the program ends before its {lines} lines of 64 bytes.")
+        raise refuse(Error.ADDRESS, f"the image ends before the program's {lines} lines of 64 bytes")
     return body.copy().view("<u8").tolist()
 
 
@@ -180,18 +199,15 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0) 
 
     Raises
     ------
-    InputError
-        If the header is not one, or the program is for other hardware.
     IllegalError
-        At an instruction that hardware refuses.
-    CheckError
-        If loops run on and on without any.
+        If the header is not one, or the program is for other hardware; at an instruction that hardware refuses; if
+        loops run on without any for so long that its watchdog stops them.
     """
     words = _words(image, at, config)
     registers = [0] * 14 + [(length + config.rows - 1) // config.rows, length]
     begins: list[int] = []  # the first word of each loop around
     left: list[int] = []
-    place = number = idle = 0
+    place = number = idle = furthest = 0
     places: dict[int, int] = {}  # of the words at which instructions begin, their numbers in the program
     while True:
         if begins and place // 8 - begins[0] // 8 > 63:
@@ -212,10 +228,15 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0) 
         for word in words[place : place + size]:
             register = word >> 32 & 15
             found.append(word >> 32 << 32 | (word + registers[register]) & _ALL32)
+        if not begins and place // 8 > furthest:
+            furthest = place // 8
+            if furthest + _RING < len(words) // 8:  # another line is read
+                idle = 0
         place += size
         idle += 1
         if idle > _IDLE:
-            raise CheckError(f"{_IDLE:,} SETs, LOOPs and NEXTs without an instruction for a unit: hardware gives up.")
+            problem = f"{_IDLE:,} cycles of SETs, LOOPs and NEXTs without an instruction for a unit between them"
+            raise IllegalError(number, problem, Error.TIMEOUT)
         if opcode in _STRAY and first >> _STRAY[opcode]:
             raise IllegalError(number, "bits are set that are reserved")
         if opcode == _HALT:
@@ -238,12 +259,14 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0) 
             left[-1] -= 1
             if left[-1]:
                 place = begins[-1]
+                idle += _GOES_BACK - 1
             else:
                 begins.pop()
                 left.pop()
         else:
             fields = UNPACK[opcode](found)
-            if problem := _refused(opcode, fields):
+            if problem := _refused(opcode, fields, config):
                 raise IllegalError(number, problem)
             yield Fetched(opcode, number, places[at_word], fields)
-            number, idle = number + 1, 0
+            moves = opcode != _LOAD or (fields["rows"] and fields["beats"])
+            number, idle = number + 1, 0 if moves else idle + _NOTHING - 1

@@ -35,16 +35,20 @@ class ProgramError(CheckError):
     error : Error
         What register STATUS gives.
     instruction : int
-        Its number, as in register ERROR_INSTRUCTION.
+        Its number, from 0; kept modulo 2^16, as in register ERROR_INSTRUCTION.
     """
 
     def __init__(self, error: Error, instruction: int, problem: str) -> None:
-        self.error, self.instruction = error, instruction
+        self.error, self.instruction = error, instruction % (1 << 16)
         super().__init__(problem)
 
 
 class _AddressError(CheckError):
     """Bytes that are not in the image, or not aligned."""
+
+
+class _WaitsError(CheckError):
+    """An instruction that waits for ever: what it takes will not come."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,12 @@ class _Machine:
             Target.PARAMETERS: np.zeros((config.parameter_words, _PARAMETER_BYTES), np.uint8),
             Target.TABLE: np.zeros((256, 2), np.uint8),
         }
-        self.sums: NDArray[np.int32] = np.zeros((0, config.rows), np.int32)
+        self.sums: NDArray[np.int32] | None = None
         self.rows = SoftmaxRows(config.rows, wide=False)
         self.saturated = dict.fromkeys(
             ("saturated_scores", "saturated_sums", "saturated_norms", "saturated_results"), 0
         )
-        self.probabilities: list[tuple[NDArray, NDArray, NDArray | None, int]] = []
+        self.probabilities: list[tuple[NDArray, NDArray | None, NDArray | None, int]] = []
         # Which instructions what is on chip comes from: of each word the LOAD's number, or -1.
         self.number = -1
         self.filled = {target: np.full(len(memory), -1) for target, memory in self.chip.items()}
@@ -151,7 +155,8 @@ class _Machine:
         width, count = memory.shape[1], i["beats"] * self.config.bus_bytes
         # Addresses have 32 bits: a stride may lead backwards.
         parts = [self.bytes_at((i["address"] + row * i["stride"]) % (1 << 32), count) for row in range(i["rows"])]
-        words = np.concatenate(parts).reshape(-1, width)
+        data = np.concatenate([np.zeros(0, np.uint8), *parts])
+        words = data[: len(data) // width * width].reshape(-1, width)  # what is left of a word is forgotten
         at = (i["destination"] + np.arange(len(words))) % len(memory)
         memory[at] = words
         self.filled[Target(i["target"])][at] = self.number
@@ -187,6 +192,8 @@ class _Machine:
         """Activations from memory: shape (rows, reduction)."""
         cfg = self.config
         data = self.bytes_at(i["window_address"], i["window_beats"] * cfg.bus_bytes)
+        if len(data) % cfg.rows:
+            raise CheckError(f"windows of {len(data)} bytes, which are no multiple of rows = {cfg.rows}")
         return data.view(np.int8).reshape(-1, cfg.rows).T.astype(np.int64)
 
     def sums_of(self, windows: NDArray, weights: NDArray[np.int8]) -> NDArray[np.int32]:
@@ -201,12 +208,25 @@ class _Machine:
             raise CheckError(f"windows of {windows.shape[1]} positions; the product has {weights.shape[1]}")
         return matrix_sums(windows, weights)
 
+    def unfinished(self, columns: int) -> NDArray[np.int32]:
+        """The sums that a product of so many columns continues.
+
+        Raises
+        ------
+        CheckError
+            If there are none, or of another number of columns.
+        """
+        if self.sums is None or len(self.sums) != columns:
+            there = "none" if self.sums is None else f"those of {len(self.sums)}"
+            raise CheckError(f"it continues sums of {columns} columns, and there are {there}")
+        self.sources.add(self.sums_from)
+        return self.sums
+
     def product(self, i: Fetched) -> None:
         """PRODUCT and SCORES."""
         sums = self.sums_of(self.windows(i), self.weights(i))
         if i["continues"]:
-            sums = sums + self.sums
-            self.sources.add(self.sums_from)
+            sums = sums + self.unfinished(len(sums))
         if i["unfinished"]:
             self.sums, self.sums_from = sums, self.number
             return
@@ -268,20 +288,34 @@ class _Machine:
         self.scores_from = self.number
         probabilities = self.rows.block(results.T.astype(np.int64), valid)
         totals = np.stack(self.rows.reciprocals(i["gain"])) if i["row_last"] else None
-        self.probabilities.append((probabilities, self.rows.growth.clip(max=31), totals, self.number))
+        growth = None if i["row_first"] else self.rows.growth.clip(max=31)
+        self.probabilities.append((probabilities, growth, totals, self.number))
 
     def context(self, i: Fetched) -> None:
         """CONTEXT: one block of P x V."""
+        weights = self.weights(i)
+        if not self.probabilities:
+            raise _WaitsError("it takes the next block in the softmax, and there is none")
         probabilities, growth, totals, scores = self.probabilities.pop(0)
         self.sources.add(scores)
-        sums = self.sums_of(probabilities, self.weights(i))
-        if i["continues"]:
-            sums = sums + (self.sums >> growth)
-            self.sources.add(self.sums_from)
-        if i["unfinished"]:
+        if i["window_beats"] * self.config.bus_bytes != probabilities.size:
+            problem = (
+                f"its windows have {i['window_beats'] * self.config.bus_bytes} bytes, and the block in the softmax"
+            )
+            raise CheckError(f"{problem} {probabilities.size}")
+        sums = self.sums_of(probabilities, weights)
+        for name, marked, is_set in (
+            ("continues", "row_first", growth is None), ("unfinished", "row_last", totals is not None)
+        ):  # fmt: skip
+            if i[name] == is_set:
+                raise CheckError(f"{name} = {i[name]}, and its block's SCORES has {marked} = {int(is_set)}")
+        if growth is not None:
+            sums = sums + (self.unfinished(len(sums)) >> growth)
+        if totals is None:
             self.sums, self.sums_from = sums, self.number
             return
-        assert totals is not None
+        if i["result"] in (Result.ACTIVATE, Result.RESIDUAL):
+            raise CheckError(f"result {Result(i['result']).name} takes second multipliers, which CONTEXT has none of")
         results = requantize(sums, 0, totals[0], totals[1], wide=bool(i["wide"]))
         self.store(results, np.zeros(len(sums), np.int64), i)
 
@@ -334,15 +368,14 @@ def run_counted(
 
     Raises
     ------
-    InputError
-        If the program's header is malformed, or it is for another configuration.
     ProgramError
-        If an instruction's address, or the program's, is outside the image or not aligned to the bus
-        (`Error.ADDRESS`), the matrix engine reports faults for its weights or refuses it (`Error.ENGINE`), or
-        an instruction is illegal (`Error.OPCODE`); the message names it.
+        If the program's header is malformed (`Error.HEADER`), or it is for another configuration (`Error.HARDWARE`);
+        if an instruction's address, or the program's, is outside the image or not aligned to the bus
+        (`Error.ADDRESS`), the matrix engine reports faults for its weights or refuses it (`Error.ENGINE`), it is
+        illegal (`Error.OPCODE`), or waits for what never comes (`Error.TIMEOUT`); the message names it.
     CheckError
-        If an instruction has other windows than it multiplies, for which the hardware waits, or of which it takes the
-        next one's; or if loops run on without an instruction.
+        If what an instruction does is not defined (docs/isa.md): it has other windows than it multiplies, for which the
+        hardware waits, or of which it takes the next one's; it continues what there is not.
     """
     if program_address % config.bus_bytes:
         problem = f"the program's address {program_address} is not a multiple of the bus's {config.bus_bytes} bytes"
@@ -364,7 +397,9 @@ def run_counted(
             actions[instruction.opcode](instruction)
         except CheckError as error:
             problem = f"instruction {number} ({Opcode(instruction.opcode).name}): {error}"
-            for kind, code in ((WeightsError, Error.ENGINE), (_AddressError, Error.ADDRESS)):
+            for kind, code in (
+                (WeightsError, Error.ENGINE), (_AddressError, Error.ADDRESS), (_WaitsError, Error.TIMEOUT)
+            ):  # fmt: skip
                 if isinstance(error, kind):
                     raise ProgramError(code, number, problem) from None
             raise CheckError(problem) from None
@@ -392,4 +427,6 @@ def _legal(image: NDArray[np.uint8], at: int, config: Config, length: int) -> It
     try:
         yield from fetched(image, at, config, length)
     except IllegalError as error:
-        raise ProgramError(Error.OPCODE, error.number, f"instruction {error.number}: {error}") from None
+        header = error.error in (Error.HEADER, Error.HARDWARE, Error.ADDRESS)
+        where = "" if header else f"instruction {error.number}: "
+        raise ProgramError(error.error, error.number, f"{where}{error}") from None

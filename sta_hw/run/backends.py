@@ -81,10 +81,8 @@ class RtlBackend:
             progress=(lambda cycles: progress(cycles, expected)) if progress else None,
         )
         if run.error != Error.NONE:
-            raise CheckError(
-                f"the accelerator stopped: {run.error.name} at instruction {run.error_instruction} "
-                f"({model.issued()[run.error_instruction][1]})"
-            )
+            where = model.at_error(run.error_instruction)
+            raise CheckError(f"the accelerator stopped: {run.error.name} {where}")
         return Outcome(run.image, model.output(run.image), run, counted(run.counters, model, embedded))
 
 

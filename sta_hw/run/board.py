@@ -107,9 +107,7 @@ class BoardBackend:
             raise CheckError("the board's program does not end")
         error, instruction = Error(status >> 8 & 0xFF), link.register("error_instruction")
         if error != Error.NONE:
-            raise CheckError(
-                f"the accelerator stopped: {error.name} at instruction {instruction} ({model.issued()[instruction][1]})"
-            )
+            raise CheckError(f"the accelerator stopped: {error.name} {model.at_error(instruction)}")
         counters = {c.name: link.register(f"counter_{c.name}") for c in COUNTERS}
         image = link.read(MEMORY, len(words)).astype("<u4").view(np.uint8)
         if progress:

@@ -93,7 +93,7 @@ def search(
             progress=(lambda cycles: progress(cycles, expected)) if progress else None,
         )  # fmt: skip
         if run.error != Error.NONE:
-            stopped = f"{run.error.name} at instruction {run.error_instruction}"
+            stopped = f"{run.error.name} {model.at_error(run.error_instruction)}"
     except CheckError as error:
         stopped = str(error)
     return Search(bisect(model, trail, recording), stopped)

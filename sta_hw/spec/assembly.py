@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import IntEnum
 
 from ..errors import InputError
-from .isa import Instruction, Mask, Opcode, Result, Target
+from .isa import CODES, Instruction, Opcode
 
 __all__ = ["assemble_text", "disassemble_text"]
-
-_NAMES: dict[str, type[IntEnum]] = {"target": Target, "result": Result, "mask": Mask}
 
 
 def disassemble_text(instructions: Iterable[Instruction]) -> str:
@@ -21,7 +18,7 @@ def disassemble_text(instructions: Iterable[Instruction]) -> str:
         words = ["  " * max(depth, 0) + instruction.opcode.name.lower()]
         depth += instruction.opcode == Opcode.LOOP
         for name, value in instruction.fields.items():
-            known = _NAMES.get(name)
+            known = CODES.get(name)
             words.append(f"{name}={known(value).name.lower() if known else value}")
         lines.append(" ".join(words))
     return "\n".join(lines) + "\n"
@@ -55,7 +52,7 @@ def _instruction(words: list[str]) -> Instruction:
         name, _, value = word.partition("=")
         if name in fields:
             raise InputError(f"{name} is given twice.")
-        known = _NAMES.get(name)
+        known = CODES.get(name)
         if known and value.upper() in known.__members__:
             fields[name] = int(known[value.upper()])
             continue

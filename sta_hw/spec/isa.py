@@ -18,9 +18,10 @@ from .config import Config
 from .records import Field, Record
 
 __all__ = [
-    "COUNTED", "FORMATS", "HEADER_BYTES", "LINE_BYTES", "MAGIC", "MOST_LINES", "NO_WAIT", "REGISTERS", "VERSION",
-    "WAITS", "WAIT_BITS", "WORD_BYTES", "Error", "Instruction", "Mask", "Opcode", "Result", "Target", "Word",
-    "assemble", "disassemble", "formats", "instruction_bytes", "most_program_bytes", "program_bytes",
+    "CODES", "COUNTED", "FORMATS", "HEADER_BYTES", "LINE_BYTES", "MAGIC", "MOST_LINES", "NO_WAIT", "REGISTERS",
+    "VERSION", "WAITS", "WAIT_BITS", "WORD_BYTES", "Error", "Instruction", "Mask", "Opcode", "Positions", "Result",
+    "Target", "Word", "assemble", "disassemble", "formats", "instruction_bytes", "most_program_bytes",
+    "program_bytes",
 ]  # fmt: skip
 
 WORD_BYTES = 8
@@ -81,6 +82,14 @@ class Result(IntEnum):
     """8 bits; blocks of `groups` columns stored row after row, for use as weights."""
 
 
+class Positions(IntEnum):
+    """How a product's positions are written."""
+
+    DENSE = 0
+    INDEX = 1
+    BITMAP = 2
+
+
 class Mask(IntEnum):
     """Which keys SCORES takes for valid."""
 
@@ -99,7 +108,7 @@ class Error(IntEnum):
     HARDWARE = 2
     """The program was made for another configuration."""
     OPCODE = 3
-    """Illegal instruction: unknown, reserved, or a loop that is none."""
+    """Illegal instruction: unknown, reserved, a loop that is none, or columns in no whole blocks."""
     ADDRESS = 4
     """An address is outside the image or not aligned to the bus."""
     READ = 5
@@ -109,7 +118,7 @@ class Error(IntEnum):
     ENGINE = 7
     """The matrix engine found weights that do not match their header, or refused the product."""
     TIMEOUT = 8
-    """Nothing moved for 2^20 cycles: instructions wait for one another."""
+    """Nothing moved for 2^20 cycles: instructions wait for what never comes, or loops run without any."""
 
 
 WAITS = ("loads", "matrix", "products", "norms")
@@ -271,7 +280,8 @@ FORMATS: Mapping[Opcode, tuple[Word, ...]] = {
 _RECORDS = {
     opcode: Record(opcode.name, tuple(f for word in words for f in word.fields)) for opcode, words in FORMATS.items()
 }
-_KNOWN: dict[str, type[IntEnum]] = {"target": Target, "result": Result, "mask": Mask}
+CODES: Mapping[str, type[IntEnum]] = {"target": Target, "result": Result, "mask": Mask, "encoding": Positions}
+"""Fields whose values have names."""
 
 
 def formats(opcode: Opcode) -> Record:
@@ -349,7 +359,7 @@ def _not_yet(opcode: Opcode, described: Field, value: int) -> str:
     """Why no hardware takes a field's value; empty if it does."""
     if described.reserved and value:
         return f"{opcode.name}: {described.name} = {value} is reserved; it is 0."
-    known = _KNOWN.get(described.name)
+    known = CODES.get(described.name)
     if known and value not in known.__members__.values():
         return (
             f"{opcode.name}: {described.name} = {value} is unknown; there are "

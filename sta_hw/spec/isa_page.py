@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from .expansion import LENGTH_REGISTER, MOST_LOOPS, TILES_REGISTER, WINDOW_LINES
-from .isa import FORMATS, HEADER_BYTES, LINE_BYTES, MOST_LINES, NO_WAIT, VERSION, Mask, Opcode, Result, Target, formats
+from .isa import (
+    FORMATS,
+    HEADER_BYTES,
+    LINE_BYTES,
+    MOST_LINES,
+    NO_WAIT,
+    VERSION,
+    Mask,
+    Opcode,
+    Positions,
+    Result,
+    Target,
+    formats,
+)
 
 __all__ = ["markdown"]
 
@@ -33,6 +46,11 @@ _TARGETS = {
     Target.PARAMETERS: "columns' parameters, 16 bytes a word",
     Target.TABLE: "the activation table, 2 bytes a word",
 }
+_ENCODINGS = {
+    Positions.DENSE: "none: every weight is there",
+    Positions.INDEX: "log2 M bits each",
+    Positions.BITMAP: "a bit for each weight",
+}
 _MASKS = {Mask.KEYS: "below `keys`", Mask.LENGTH: "below register LENGTH"}
 
 _INTRODUCTION = f"""\
@@ -61,13 +79,26 @@ SET, LOOP and NEXT never reach a unit. What a program means is the list of the o
 which they come, registers added; instruction numbers (ERROR_INSTRUCTION) count them from 0, modulo 2^16.
 
 The hardware stops with OPCODE, at the number of the instruction that would have come next: at an unknown opcode, code
-or bit that no field has in a word's upper 28 bits, a reserved field that is not 0; at a loop of no turns, more than
-{MOST_LOOPS} loops within one another, NEXT without LOOP, HALT in a loop, SET of register 0, the end without HALT; and
-where the body of an outermost loop (from behind its LOOP to its NEXT) touches more than {WINDOW_LINES} lines of
-{LINE_BYTES} bytes. The last is the size of the ring that words are read into ahead of their use: what a loop's body
+or bit that no field has in a word's upper 28 bits, a reserved field that is not 0; at `columns` of SCORES, or with
+result TRANSPOSE, that are no multiple of `groups`, and at more than groups x window of SCORES; at a loop of no turns,
+more than {MOST_LOOPS} loops within one another, NEXT without LOOP, HALT in a loop, SET of register 0, the end without
+HALT; and where the body of an outermost loop (from behind its LOOP to its NEXT) touches more than {WINDOW_LINES} lines
+of {LINE_BYTES} bytes. The last is the size of the ring that words are read into ahead of their use: what a loop's body
 has in it stays there, so loops take no bus. 504 words, 63 products, fit wherever they begin.
 
-Issuing an instruction takes a cycle for each of its words and 2 more, SET and LOOP 1 cycle, a NEXT that goes back 3.
+A header that is none of this version stops with HEADER, also one of 0 lines, and a program that does not lie all in
+the image with ADDRESS, both at number 0: the latter where a line is read that is not there, which is {WINDOW_LINES}
+lines ahead (the reference stops at once; hardware that comes to HALT before it reads that line ends well).
+
+Instructions are looked at ahead of those that units still run, so an illegal one may stop a program before an earlier
+one has met its own error (ADDRESS, READ, WRITE, ENGINE), and hardware then names the later one; the reference always
+names the earlier. Either is an error of the program.
+
+Issuing an instruction takes a cycle for each of its words and 2 more, SET, LOOP and a NEXT that goes on 1 cycle, a NEXT
+that goes back 3. Where nothing moves for 2^20 cycles, neither a beat on the bus nor one through the array, the hardware
+stops with TIMEOUT, at the number of the instruction that comes next where programs are read: for units that wait for
+what never comes, and for so many cycles of SETs, LOOPs and NEXTs without an instruction between them (LOOP 8 and LOOP
+65,535 around nothing take 1.6 million). What units still do, and lines that are still read, put it off.
 
 ## Waiting
 
@@ -82,9 +113,10 @@ instruction is issued while one 64 instructions before it still waits in front o
 
 ## What the instructions do
 
-- LOAD copies `rows` runs of `beats` bus words, both at least 1, `stride` bytes apart, to consecutive words of `target`
-  from word `destination` on: the runs' bytes one behind the other, whole words in all. The memories are rings:
-  addresses wrap. All have a power of two of words: register `memories` says how many, and the table has 256.
+- LOAD copies `rows` runs of `beats` bus words, `stride` bytes apart, to consecutive words of `target` from word
+  `destination` on: the runs' bytes one behind the other; what is left at its end and no whole word is forgotten, and a
+  LOAD of no runs or no beats loads nothing. The memories are rings: addresses wrap. All have a power of two of words:
+  register `memories` says how many, and the table has 256.
 - PRODUCT reads `window_beats` bus words from `window_address`, weights from `values_base` in the order of four nested
   counters (0 is the innermost; strides in words), positions and parameters from their bases, and gives `columns`
   results per row to `result_address` as `result` says. As many values and position words as [the format](format.md)
@@ -110,9 +142,14 @@ instruction is issued while one 64 instructions before it still waits in front o
   `key_start` + i; those from 0 on and below `keys`, or with mask LENGTH below register LENGTH, are valid, and the
   others have probability 0. `row_first` and `row_last` mark a row's first and last block, and every row has both; the
   last one's `gain` counts. Rows without any valid key get zeros.
-- CONTEXT: windows are the next block's probabilities, column c of its SCORES as position c; each block is taken by one
-  CONTEXT, in order. `continues` and `unfinished` chain the blocks of a row; what is kept is scaled to the block's
-  exponent before its own products are added. Results are STORE8, or `wide` and STORE16.
+- CONTEXT: windows are the next block's probabilities, all of them, column c of its SCORES as position c; each block is
+  taken by one CONTEXT, in order, and where there is none it waits for ever (TIMEOUT). `continues` and `unfinished`
+  chain the blocks of a row: it continues unless its SCORES had `row_first`, and is unfinished unless that had
+  `row_last`; what is kept is scaled to the block's exponent before its own products are added. Results are STORE8, or
+  `wide` and STORE16.
+- Not defined, and named by the reference: windows of another size than the product's (`passes` x `groups` x `depth`
+  positions of `rows` bytes); a product that continues without an unfinished one of as many columns before it; a
+  CONTEXT whose flags are not its block's. The hardware computes with what there is, or waits and stops with TIMEOUT.
 - NORM: `width` is 2 or more; sums and 16-bit results lie as STORE16's, 8-bit results as STORE8's. Its parameters, 8
   bytes a column, one behind the other: scale 18, shift 16, multiplier 16 bits, unused 14.
 
@@ -143,6 +180,8 @@ def markdown() -> str:
             )
             lines.append(f"| {at // 64} | {bits} | {field} | {text} |")
     lines += _codes("result", _RESULTS) + _codes("target", _TARGETS) + _codes("mask", _MASKS)
+    lines += _codes("encoding", _ENCODINGS)
+    lines[-1] += " 3 is refused by the matrix engine (ENGINE), as is one that is not built in."
     return "\n".join(lines) + "\n"
 
 

@@ -237,3 +237,31 @@ def test_register_page_and_header() -> None:
     page = Path(__file__).parents[2] / "docs" / "registers.md"
     assert page.read_text() == markdown()
     assert len({r.offset for r in REGISTERS}) == len(REGISTERS)
+
+
+@pytest.mark.parametrize(
+    ("turns", "number", "text"),
+    [
+        (10, 3, "at instruction 3 (b)"),
+        (10, 20, "at instruction 20 (the end of the program)"),
+        (40_000, 4, "at one of the instructions 4 (a), 65540 (a): the hardware counts them modulo 65,536"),
+        (40_000, 70_000 % 65_536, "at one of the instructions 4464 (a), 70000 (a): the hardware"),
+        (65_535, 65_534, "at one of the instructions 65534 (a), 131070 (the end of the program): the hardware"),
+        (7, 4_000, "at instruction 4000 (the end of the program)"),
+    ],
+)
+def test_instruction_numbers_beyond_16_bits(turns: int, number: int, text: str) -> None:
+    """Register ERROR_INSTRUCTION has 16 bits: every instruction that it can mean is named."""
+    load = Instruction(Opcode.LOAD)
+    program = [
+        Instruction(Opcode.LOOP, {"count": turns}),
+        load,
+        load,
+        Instruction(Opcode.NEXT),
+        Instruction(Opcode.HALT),
+    ]
+    model = CompiledModel(
+        config=PRESETS["ci"], tokens=1, hidden=1, image=np.zeros(0, np.uint8), program_address=0, input_address=0,
+        output_address=0, instructions=program, labels=["loop", "a", "b", "next", "end"],
+    )  # fmt: skip
+    assert model.at_error(number).startswith(text)

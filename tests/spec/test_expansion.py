@@ -10,7 +10,7 @@ from sta_hw.errors import InputError
 from sta_hw.reference.instructions import IllegalError, fetched
 from sta_hw.spec.config import Config
 from sta_hw.spec.expansion import MOST_LOOPS, expand, unroll
-from sta_hw.spec.isa import FORMATS, Instruction, Opcode, assemble, formats
+from sta_hw.spec.isa import FORMATS, Instruction, Opcode, Result, assemble, formats
 from sta_hw.spec.presets import PRESETS
 
 CONFIG = PRESETS["ci"]
@@ -30,9 +30,11 @@ def random_instruction(rng: Generator, opcode: Opcode) -> Instruction:
     """Any legal one, whose registers do not make it illegal."""
     fields = {}
     for name, (_, field) in formats(opcode).places.items():
-        most = {"result": 4, "target": 3, "mask": 1}.get(name, field.highest)
+        most = {"result": 4, "target": 3, "mask": 1, "encoding": 2}.get(name, field.highest)
         if name != "opcode" and not field.reserved and rng.random() < 0.7:
             fields[name] = int(rng.integers(field.lowest, most + 1))
+    if opcode == Opcode.SCORES or fields.get("result") == Result.TRANSPOSE:  # in blocks of 2 or 4 groups
+        fields |= {"columns": 4 * int(rng.integers(9)), "parameters_base_register": 0}
     return Instruction(opcode, fields)
 
 

@@ -36,7 +36,7 @@ def instructions(draw: st.DrawFn) -> Instruction:
     opcode = draw(st.sampled_from(list(Opcode)))
     fields = {}
     for name, (_, field) in formats(opcode).places.items():
-        most = {"result": 4, "target": 3, "mask": 1}.get(name, field.highest)
+        most = {"result": 4, "target": 3, "mask": 1, "encoding": 2}.get(name, field.highest)
         if name != "opcode" and not field.reserved:
             fields[name] = draw(st.integers(field.lowest, most))
     return Instruction(opcode, {k: v for k, v in fields.items() if v})
@@ -59,6 +59,7 @@ def test_what_no_hardware_takes_is_refused() -> None:
         (Opcode.PRODUCT, {"value_format": 1}, "PRODUCT: value_format = 1 is reserved; it is 0"),
         (Opcode.NORM, {"kind": 2}, "NORM: kind = 2 is reserved"),
         (Opcode.SCORES, {"mask": 2}, "SCORES: mask = 2 is unknown; there are KEYS 0, LENGTH 1"),
+        (Opcode.PRODUCT, {"encoding": 3}, "PRODUCT: encoding = 3 is unknown; there are DENSE 0, INDEX 1, BITMAP 2"),
         (Opcode.LOAD, {"target": 4}, "LOAD: target = 4 is unknown; there are VALUES 0"),
         (
             Opcode.SCORES,

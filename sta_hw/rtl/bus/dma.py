@@ -23,7 +23,8 @@ from .axi import ADDRESS_BITS
 __all__ = ["Kind", "ReadMaster", "WriteMaster", "row_range", "run_layout", "store_layout"]
 
 _BEATS_BITS = 20
-_WRITES_UNDER_WAY = 16
+_WRITES_QUEUED = 16
+"""Write bursts whose answers are awaited behind the one that comes next."""
 
 
 def run_layout() -> data.StructLayout:
@@ -265,9 +266,17 @@ class ReadMaster(wiring.Component):
         chosen = _Chosen(m, cfg, bursts, self.limit, "read")
         owners = m.submodules.owners = Queue(width=len(self.clients) + COUNT_BITS, depth=cfg.outstanding)
         issue = Signal()
+        end = self.rvalid & self.rlast
         free = ~self.arvalid | self.arready
+        # One more may be let out. The queue has room for all of them, and its depth, rounded up, is not what limits.
+        under_way, may = Signal(range(cfg.outstanding + 1)), Signal(init=1)
+        most = cfg.outstanding - 1
+        m.d.sync += [
+            under_way.eq(under_way + issue - end),
+            may.eq(end | (under_way < most) | ((under_way == most) & ~issue)),
+        ]
         m.d.comb += [
-            issue.eq(chosen.sound & free & owners.w_rdy & ~self.stop),
+            issue.eq(chosen.sound & free & may & ~self.stop),
             chosen.take.eq(issue),
             owners.w_en.eq(issue),
             owners.w_data.eq(Cat(chosen.client, chosen.run_of.instruction)),
@@ -278,14 +287,11 @@ class ReadMaster(wiring.Component):
                 self.araddr.eq(_on_bus(cfg, self.base, chosen.address)),
                 self.arlen.eq(chosen.length - 1),
             ]
-        end = self.rvalid & self.rlast
         m.d.comb += [self.rready.eq(1), owners.r_en.eq(end)]
         m.d.sync += [
             received.eq(self.rdata),
             received_for.eq(Mux(self.rvalid, owners.r_data[: len(self.clients)], 0)),
         ]
-        under_way = Signal(range(owners.capacity + 1))
-        m.d.sync += under_way.eq(under_way + issue - end)
         m.d.comb += self.idle.eq((under_way == 0) & ~self.arvalid & (~chosen.valid | self.stop))
 
         with m.If(~self.fault & ~self.error):
@@ -311,7 +317,7 @@ class WriteMaster(wiring.Component):
     <name>_done : Out(1)
         One cycle when all of a run is in memory.
     base, limit, stop, idle, fault, error, instruction
-        As in `ReadMaster`.
+        As in `ReadMaster`. Of writes, a burst in the answers' queue more than its depth may be under way.
     """
 
     def __init__(self, config: Config, clients: Mapping[str, int]) -> None:
@@ -353,7 +359,7 @@ class WriteMaster(wiring.Component):
             queues.append(queue)
 
         chosen = _Chosen(m, cfg, bursts, self.limit, "write")
-        owners = m.submodules.owners = Queue(width=count + 1 + COUNT_BITS, depth=_WRITES_UNDER_WAY)
+        owners = m.submodules.owners = Queue(width=count + 1 + COUNT_BITS, depth=_WRITES_QUEUED)
         issue = Signal()
         sending = Signal()
         source = Signal(count)  # one-hot
@@ -406,7 +412,7 @@ class WriteMaster(wiring.Component):
         for i, name in enumerate(self.clients):
             done = getattr(self, f"{name}_done")
             m.d.sync += done.eq(self.bvalid & owners.r_data[i] & owners.r_data[count])
-        under_way = Signal(range(owners.capacity + 1))
+        under_way = Signal(range(_WRITES_QUEUED + 2))
         m.d.sync += under_way.eq(under_way + issue - self.bvalid)
         m.d.comb += self.idle.eq((under_way == 0) & (~chosen.valid | self.stop))
         with m.If(~self.fault & ~self.error):

@@ -7,6 +7,7 @@ stays until the loop is left, so loops run without the bus. One adder adds addre
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, memory, stream, wiring
@@ -15,6 +16,7 @@ from amaranth.lib.wiring import In, Out
 from ...spec.config import Config
 from ...spec.expansion import MOST_LOOPS, WINDOW_LINES
 from ...spec.isa import (
+    CODES,
     FORMATS,
     HEADER_BYTES,
     LINE_BYTES,
@@ -26,9 +28,7 @@ from ...spec.isa import (
     VERSION,
     WORD_BYTES,
     Error,
-    Mask,
     Opcode,
-    Result,
     formats,
 )
 from ..bus.axi import ADDRESS_BITS
@@ -68,13 +68,45 @@ def _refused(word: Value, index: Value, known: Callable[[Opcode], Value]) -> Val
     for first in sorted(places, reverse=True):
         above, top = above | word[first:top].any(), first
         wrong = wrong | (above & Cat(*places[first]).any())
-    for opcode, name, most in (
-        (Opcode.LOAD, "target", 3), (Opcode.PRODUCT, "result", max(Result)), (Opcode.PRODUCT, "mask", max(Mask))
-    ):  # fmt: skip
+    for opcode, name in ((Opcode.LOAD, "target"), (Opcode.PRODUCT, "result"), (Opcode.PRODUCT, "mask")):
         at, f = formats(opcode).places[name]
         number, first = at // _WORD, at % _WORD
-        wrong = wrong | (known(opcode) & (index == number) & (word[first : first + f.width] > most))
+        wrong = wrong | (known(opcode) & (index == number) & (word[first : first + f.width] > max(CODES[name])))
     return wrong
+
+
+@dataclass(frozen=True)
+class _AtHand:
+    """What goes between the ring and the decoder.
+
+    Attributes
+    ----------
+    word : Signal
+        The word at hand; while the registers are cleared, in its lower part what they begin with.
+    there, running, clearing : Signal
+        Whether it is one; whether the program runs; whether the registers are given what they begin with.
+    first_values : Signal
+        Which of them.
+    behind : Signal
+        The place behind the word's, counted as the ring counts them.
+    consume, jump : Signal
+        Given by the decoder: it takes the word; the next one is at `target_place`.
+    target_place : Signal
+        Where a NEXT goes back to.
+    kept : Signal
+        The first line that may be looked at again.
+    """
+
+    word: Signal
+    there: Signal
+    running: Signal
+    clearing: Signal
+    first_values: Signal
+    behind: Signal
+    consume: Signal
+    jump: Signal
+    target_place: Signal
+    kept: Signal
 
 
 class Fetch(wiring.Component):
@@ -172,7 +204,9 @@ class Fetch(wiring.Component):
         with m.Elif(advance):
             m.d.sync += place.eq(place + available)
 
-        wrong = self._decode(m, word, there, consume, jump, running, behind, kept, target_place, first_values, clearing)
+        wrong = self._decode(
+            m, _AtHand(word, there, running, clearing, first_values, behind, consume, jump, target_place, kept)
+        )
         starved = Signal()  # all that could come is there, and was used
         m.d.sync += starved.eq(
             running & ~there & ~fetched & ~self.instructions.valid & (place == Cat(Const(0, 3), around))
@@ -214,10 +248,9 @@ class Fetch(wiring.Component):
                 pass
         return m
 
-    def _decode(
-        self, m, word, there, consume, jump, running, behind, kept, target_place, first_values, clearing
-    ) -> Value:  # fmt: skip
+    def _decode(self, m: Module, at: _AtHand) -> Value:
         """Add the word's register and see what it is. Returns whether it is nothing that may stand there."""
+        word, consume, first_values = at.word, at.consume, at.first_values
         registers = m.submodules.registers = memory.Memory(shape=unsigned(LOW_BITS), depth=REGISTERS, init=[])
         set_register, register = registers.write_port(), registers.read_port(domain="comb")
         low = Signal(LOW_BITS)
@@ -236,7 +269,7 @@ class Fetch(wiring.Component):
         opcode = Signal(4)
         m.d.comb += opcode.eq(Mux(first, at_hand, under_way))
         m.d.comb += [
-            consume.eq(there & ~full & ~self.illegal & ~self.ended),
+            consume.eq(at.there & ~full & ~self.illegal & ~self.ended),
             self.instructions.payload.bits.eq(Cat(slots)),
             self.instructions.payload.number.eq(number),
             self.instructions.valid.eq(full),
@@ -250,8 +283,19 @@ class Fetch(wiring.Component):
             return opcode == which if which not in (Opcode.SCORES, Opcode.CONTEXT) else Const(0, 1)
 
         unit = first & (at_hand >= Opcode.LOAD) & (at_hand < Opcode.SET)
+        # Columns that go in blocks of `groups`: of scores, no more than a window has; and transposed. Of the codes that
+        # pass, the highest bit is TRANSPOSE's alone.
+        places = formats(Opcode.PRODUCT).places
+        group_bits = self.config.groups.bit_length() - 1
+        transposes = slots[1][places["result"][0] + 2 - _WORD]
+        scores = under_way == Opcode.SCORES
+        ragged = (index == places["columns"][0] // _WORD) & (
+            ((scores | transposes) & low[:group_bits].any()) | (scores & (low[group_bits:_COUNT] > self.config.window))
+        )
         bad = Signal()
-        m.d.comb += bad.eq(_refused(word, index, known) | (first & ((at_hand < Opcode.HALT) | (at_hand > Opcode.NEXT))))
+        m.d.comb += bad.eq(
+            _refused(word, index, known) | ragged | (first & ((at_hand < Opcode.HALT) | (at_hand > Opcode.NEXT)))
+        )
         with m.If(consume):
             for i, slot in enumerate(slots):
                 with m.If(index == i):
@@ -268,7 +312,7 @@ class Fetch(wiring.Component):
                     m.d.sync += [first.eq(1), index.eq(0), full.eq(~bad)]
 
         # Loops around: where each began, and how often it still runs.
-        begins = m.submodules.begins = memory.Memory(shape=unsigned(len(behind)), depth=2 * MOST_LOOPS, init=[])
+        begins = m.submodules.begins = memory.Memory(shape=unsigned(len(at.behind)), depth=2 * MOST_LOOPS, init=[])
         turns = m.submodules.turns = memory.Memory(shape=unsigned(_COUNT), depth=2 * MOST_LOOPS, init=[])
         begin, begun = begins.write_port(), begins.read_port(domain="comb")
         put, top = turns.write_port(), turns.read_port(domain="comb")
@@ -279,29 +323,29 @@ class Fetch(wiring.Component):
         sets_zero = word[_HIGH + 4 : _HIGH + 8] == 0  # register 0 is zero for ever, also for the next program
         m.d.comb += [
             # At the start zero to all registers, and then to the last two what they begin with.
-            set_register.addr.eq(Mux(clearing, first_values, word[_HIGH + 4 : _HIGH + 8])),
+            set_register.addr.eq(Mux(at.clearing, first_values, word[_HIGH + 4 : _HIGH + 8])),
             set_register.data.eq(low),
-            set_register.en.eq((is_set & ~sets_zero) | (clearing & (~first_values[-1] | first_values[1:-1].all()))),
+            set_register.en.eq((is_set & ~sets_zero) | (at.clearing & (~first_values[-1] | first_values[1:-1].all()))),
             top.addr.eq(above),
             begun.addr.eq(above),
             begin.addr.eq(depth),
-            begin.data.eq(behind),
+            begin.data.eq(at.behind),
             begin.en.eq(is_loop),
             put.addr.eq(Mux(at_hand[0], above, depth)),  # NEXT, or LOOP
             put.data.eq(Mux(at_hand[0], top.data - 1, low[:_COUNT])),
             put.en.eq(is_loop | is_next),
             last.eq(top.data == 1),
-            target_place.eq(begun.data),
-            jump.eq(is_next & ~last & looping),
+            at.target_place.eq(begun.data),
+            at.jump.eq(is_next & ~last & looping),
         ]
         with m.If(is_loop):
             m.d.sync += [depth.eq(depth + 1), above.eq(depth), looping.eq(1)]
         with m.If(is_next & last):
             m.d.sync += [depth.eq(depth - 1), above.eq(above - 1), looping.eq(above.any())]
         with m.If(~looping):
-            m.d.sync += kept.eq(behind[3:])
+            m.d.sync += at.kept.eq(at.behind[3:])
         self._halts = consume & first & (at_hand == Opcode.HALT)
-        return running & consume & (
+        return at.running & consume & (
             bad
             | (is_set & sets_zero)
             | (is_loop & ((depth == MOST_LOOPS) | (low[:_COUNT] == 0)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
@@ -12,6 +14,16 @@ from sta_hw.spec.config import Config
 CONFIG = Config(rows=4, groups=2, lanes=4, drain_lanes=2, burst=4, outstanding=3)
 NAMES = ("first", "second", "third")
 REGION = 0x1000
+ROWS = CONFIG.rows
+
+
+def strobes(address: int, kind: int, before: int, after: int) -> int:
+    """Which bytes of a bus word are written: those of the rows from `before` on, but the last `after`."""
+    found = 0
+    for i in range(CONFIG.bus_bytes):
+        row = (address + i) // (1, 2, CONFIG.groups)[kind] % ROWS
+        found |= (before <= row < ROWS - after) << i
+    return found
 
 
 def simulate(dut, bench) -> None:
@@ -60,41 +72,91 @@ def test_no_client_reads_twice_while_another_waits(slow: int) -> None:
             assert order[i] != order[i - 1] or set(order[i:]) == {order[i]}, order
 
 
+@pytest.mark.parametrize("outstanding", [1, 2, 3, 4, 5, 8, 9, 13, 16])
+def test_so_many_reads_are_let_out(outstanding: int) -> None:
+    """No answer comes: exactly `outstanding` bursts are let out, and the master is not idle until all are answered."""
+    dut = ReadMaster(dataclasses.replace(CONFIG, outstanding=outstanding), {"first": 256})
+    bursts = outstanding + 20
+    found: list[int] = []
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        ctx.set(dut.limit, 0x10000)
+        run = dut.first_run
+        ctx.set(run.payload, {"address": 0, "beats": bursts * CONFIG.burst, "instruction": 1})
+        ctx.set(run.valid, 1)
+        ctx.set(dut.first_data.ready, 1)
+        ctx.set(dut.arready, 1)
+        assert ctx.get(dut.idle)
+        await ctx.tick()
+        ctx.set(run.valid, 0)
+
+        async def count(cycles: int) -> int:
+            out = 0
+            for _ in range(cycles):
+                out += ctx.get(dut.arvalid)
+                assert not (out or found) or not ctx.get(dut.idle)
+                await ctx.tick()
+            return out
+
+        async def answer(ends: int) -> None:
+            for beat in range(ends * CONFIG.burst):
+                ctx.set(dut.rvalid, 1)
+                ctx.set(dut.rlast, beat % CONFIG.burst == CONFIG.burst - 1)
+                await ctx.tick()
+            ctx.set(dut.rvalid, 0)
+
+        found.append(await count(20 * outstanding + 100))
+        await answer(1)
+        found.append(await count(100))
+        # Stopped, it lets none out, and is idle when the last is answered.
+        ctx.set(dut.stop, 1)
+        await answer(outstanding - 1)
+        assert await count(50) == 0
+        await answer(1)
+        await ctx.tick()
+        assert ctx.get(dut.idle)
+
+    simulate(dut, bench)
+    assert found == [outstanding, 1]
+
+
 @pytest.mark.parametrize("depth", [8, 128])  # distributed and block RAM
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_written(depth: int, seed: int) -> None:
-    """Runs of random lengths from three clients, words that come when they like, a bus that stalls."""
+    """Runs of random lengths, kinds and rows from three clients, words that come when they like, a bus that stalls."""
     rng = np.random.default_rng(seed)
     dut = WriteMaster(CONFIG, dict.fromkeys(NAMES, depth))
     size = CONFIG.bus_bytes
-    runs: dict[str, list[tuple[int, int]]] = {n: [] for n in NAMES}
-    expected: dict[int, int] = {}
+    runs: dict[str, list[dict[str, int]]] = {n: [] for n in NAMES}
+    expected: dict[int, tuple[int, int]] = {}
     words: dict[str, list[int]] = {n: [] for n in NAMES}
     for i, name in enumerate(NAMES):
         address = i * REGION + size * int(rng.integers(0, 9))
         for _ in range(4):
             beats = int(rng.integers(1, 20))
-            runs[name].append((address, beats))
+            kind, before, after = (int(rng.integers(n)) for n in (3, ROWS, ROWS))
+            fields = {"address": address, "beats": beats, "instruction": 1, "kind": kind}
+            runs[name].append({**fields, "rows_before": before, "rows_after": after})
             for k in range(beats):
                 word = int(rng.integers(0, 1 << 32))
                 words[name].append(word)
-                expected[address + size * k] = word
+                expected[address + size * k] = (word, strobes(address + size * k, kind, before, after))
             address += size * beats
     pace, accept = ((1.0, 1.0), (0.3, 1.0), (1.0, 0.4), (0.6, 0.6))[seed]
-    memory: dict[int, int] = {}
+    memory: dict[int, tuple[int, int]] = {}
     done = dict.fromkeys(NAMES, 0)
 
     async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
         ctx.set(dut.limit, len(NAMES) * REGION)
         addresses: list[tuple[int, int]] = []
-        beats: list[tuple[int, int]] = []
+        beats: list[tuple[tuple[int, int], int]] = []
         beat = answers = 0
         for _ in range(3000):
             for name in NAMES:
                 run, data = getattr(dut, f"{name}_run"), getattr(dut, f"{name}_data")
                 ctx.set(run.valid, int(bool(runs[name])))
                 if runs[name]:
-                    ctx.set(run.payload, {"address": runs[name][0][0], "beats": runs[name][0][1], "instruction": 1})
+                    ctx.set(run.payload, runs[name][0])
                 ctx.set(data.valid, int(bool(words[name]) and rng.random() < pace))
                 if words[name]:
                     ctx.set(data.payload, words[name][0])
@@ -112,7 +174,7 @@ def test_what_is_written(depth: int, seed: int) -> None:
             if ctx.get(dut.awvalid) and ctx.get(dut.awready):
                 addresses.append((ctx.get(dut.awaddr), ctx.get(dut.awlen) + 1))
             if ctx.get(dut.wvalid) and ctx.get(dut.wready):
-                beats.append((ctx.get(dut.wdata), ctx.get(dut.wlast)))
+                beats.append(((ctx.get(dut.wdata), ctx.get(dut.wstrb)), ctx.get(dut.wlast)))
             # Data may be accepted before their address.
             while addresses and beats:
                 start, length = addresses[0]

@@ -138,7 +138,7 @@ def numbers_before(program: bytes, config: Config) -> int:
 
 
 def test_each_bit_that_no_field_has_is_refused(hardware) -> None:
-    """Also reserved fields; flipped one by one, in the words' upper parts."""
+    """Also reserved fields; flipped one by one, in the words' upper parts; all at the narrowest bus, at others some."""
     config, _ = hardware
     for opcode in Opcode:
         program = {
@@ -156,12 +156,31 @@ def test_each_bit_that_no_field_has_is_refused(hardware) -> None:
         codes = {Opcode.LOAD: [("target", 4), ("target", 9)], Opcode.SCORES: [("mask", 2), ("result", 5)]}
         places = formats(opcode).places
         masks = [1 << b for b in bits] + [v << places[n][0] for n, v in codes.get(opcode, [])]
-        for mask in masks[:: max(1, len(masks) // 9)] + masks[-2:]:
+        for mask in masks if config.bus_bytes == 4 else masks[:: max(1, len(masks) // 9)] + masks[-2:]:
             raw = bytearray(assemble(program, config))
             size = formats(opcode).width // 8
             raw[at : at + size] = (int.from_bytes(raw[at : at + size], "little") ^ mask).to_bytes(size, "little")
             assert numbers_before(bytes(raw), config) == 1
             assert run(hardware, bytes(raw), 1, 0.2, 3)[1] == (0, 1, 1), (opcode, mask)
+
+
+@pytest.mark.parametrize("before", range(8))
+def test_the_longest_loop(hardware, before: int) -> None:
+    """63 products and what else fits 64 lines, wherever it begins, run; a word more is refused."""
+    config, _ = hardware
+    room = 64 * 8 - (before + 1) % 8 - 63 * 8 - 1  # beside products and NEXT
+    ahead, products = [setting(1, 64)] * before, [Instruction(Opcode.PRODUCT, {"window_address_register": 1})] * 63
+    for more in (0, room):
+        body = [*products, *[setting(1, 3, 1)] * more]
+        program = [*ahead, loop(2), *body, NEXT, PRODUCT, HALT]
+        expected = packed(program, config)
+        found, end = run(hardware, assemble(program, config), len(expected), 0.3, before + 1)
+        assert end == (0, 0, len(expected)) and len(expected) == 2 * 63 + 1
+        mask = (1 << 32) - 1 | (1 << COUNT_BITS) - 1 << 512
+        assert [f & mask for f in found] == [e & mask for e in expected]
+    program = [*ahead, loop(2), *products, *[setting(1, 3, 1)] * (room + 1), NEXT, HALT]
+    raw = assemble(program, config)
+    assert run(hardware, raw, 63, 0.3, before + 1)[1] == (0, 1, 63) and numbers_before(raw, config) == 63
 
 
 def test_headers(hardware) -> None:
@@ -170,6 +189,7 @@ def test_headers(hardware) -> None:
     for at, value, error in (
         (0, 1, Error.HEADER),
         (4, 9, Error.HEADER),
+        (8, good[8], Error.HEADER),  # 0 lines
         (11, 1, Error.HEADER),
         (20, 77, Error.HARDWARE),
     ):

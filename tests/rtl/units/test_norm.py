@@ -8,6 +8,7 @@ import pytest
 from sim.native import NativeModel, build
 from sta_hw.host.beats import join
 from sta_hw.reference.vector import layer_norm
+from sta_hw.rtl.bus.dma import Kind
 from sta_hw.rtl.emit import emit_verilog, streams_of
 from sta_hw.rtl.units.norm import Norm
 from sta_hw.spec.config import Config
@@ -49,11 +50,17 @@ def test_equal_to_the_reference(config: Config) -> None:
             tiles.append((rows_of(kind, config.rows, width, rng), scale, shift, multiplier))
     streams: dict[str, list[np.ndarray]] = {n: [] for n in ("order", "input", "parameters")}
     wides, narrows = [], []
-    for x, scale, shift, multiplier in tiles:
+    runs: dict[str, list[np.ndarray]] = {"wide_run": [], "narrow_run": []}
+    row_bits = config.rows.bit_length() - 1
+    for number, (x, scale, shift, multiplier) in enumerate(tiles):
         width = x.shape[1]
         inverse = round(2**33 / width) & ((1 << 33) - 1)
-        fields = [(64, 32), (128, 32), (192, 32), (256, 32), (width, 14), (inverse, 33)]
-        fields += [(0, 2 * (config.rows.bit_length() - 1)), (1, 16)]
+        left_out = [(int(value), row_bits) for value in rng.integers(0, config.rows, 2)]
+        fields = [(64, 32), (128, 32), (192, 32), (256, 32), (width, 14), (inverse, 33), *left_out, (number, 16)]
+        for name, address, kind, size in (("wide_run", 128, Kind.WIDE, 2), ("narrow_run", 192, Kind.NARROW, 1)):
+            beats = size * width * config.rows // bus
+            run = [(address, 32), (beats, 20), (number, 16), (kind.value, 2), *left_out]
+            runs[name].append(join([([v], w) for v, w in run]))
         streams["order"].append(join([([v], w) for v, w in fields]))
         elements = join([(x.T.reshape(-1, bus // 2), 16)])
         streams["input"] += [elements] * (1 if width <= config.norm_columns else 2)
@@ -67,9 +74,10 @@ def test_equal_to_the_reference(config: Config) -> None:
         narrows.append(join([(narrow.T.reshape(-1, bus), 8)]))
     inputs = {n: np.concatenate(s) for n, s in streams.items()}
     expected = {"wide": np.concatenate(wides), "narrow": np.concatenate(narrows)}
+    expected |= {name: np.concatenate(run) for name, run in runs.items()}
     reads = sum(1 if x.shape[1] <= config.norm_columns else 2 for x, *_ in tiles)
     counts = {n: len(e) for n, e in expected.items()} | {
-        "input_run": reads, "parameters_run": len(tiles), "wide_run": len(tiles), "narrow_run": len(tiles),
+        "input_run": reads, "parameters_run": len(tiles),
     }  # fmt: skip
     for stall in (0.0, 0.3):
         outcome = model.run(inputs, counts, stall=stall, patience=30_000)
