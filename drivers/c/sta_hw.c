@@ -422,7 +422,8 @@ enum sta_hw_code sta_hw_start(struct sta_hw *dev, int interrupt) {
     TRY(write_register(dev, STA_HW_REG_IMAGE_ADDRESS, (uint32_t)dev->bus.memory_address));
     TRY(write_register(dev, STA_HW_REG_IMAGE_SIZE, dev->image.bytes));
     TRY(write_register(dev, STA_HW_REG_PROGRAM_ADDRESS, dev->image.program));
-    TRY(write_register(dev, STA_HW_REG_LENGTH, 0)); /* no image needs it; and what another program left is not taken */
+    /* Keys from there on are not valid; a batch's program has its texts' lengths in itself. */
+    TRY(write_register(dev, STA_HW_REG_LENGTH, dev->image.text_count == 1 ? dev->image.texts[0].tokens : 0));
     TRY(write_register(dev, STA_HW_REG_CONTROL,
                        STA_HW_CONTROL_START_MASK | (interrupt ? STA_HW_CONTROL_INTERRUPT_ENABLE_MASK : 0)));
     TRY(read_register(dev, STA_HW_REG_STATUS, &status));

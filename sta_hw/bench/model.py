@@ -73,7 +73,7 @@ def compare(
     program = compile_encoder(shape_graph(hidden, heads, layers, intermediate, patterns), config, tokens)
     rows = []
     for name, memory in memories.items():
-        run = hardware.run(program.image, program.program_address, memory=MemoryModel(**memory))
+        run = hardware.run(program.image, program.program_address, memory=MemoryModel(**memory), length=program.length)
         assert run.error == Error.NONE
         found = estimate_cycles(program.instructions, config, MachineTiming(**memory))
         rows.append(

@@ -96,8 +96,9 @@ def compile_model(
     preset_name: PresetOption = "reference",
     calibration: CalibrationOption = None,
     scales: Annotated[str, typer.Option(help="Of 8-bit tensors: squared-error or percentile.")] = "squared-error",
-    loops: Annotated[
-        bool, typer.Option("--loops", help="Find the program's loops: smaller, for texts of that many tokens alone.")
+    flat: Annotated[
+        bool,
+        typer.Option("--flat", help="A program without loops: larger, a line of the listing for each instruction."),
     ] = False,
     dump_after: Annotated[str | None, typer.Option(help=f"Print what a pass gives: {', '.join(PASSES)}.")] = None,
     listing: Annotated[bool, typer.Option("--listing", help="Write the program as text too.")] = False,
@@ -134,7 +135,7 @@ def compile_model(
         count = tokens if tokens is not None else embedder.part.tokens or len(embedder.token_ids(text))
         sparse = pruned(embedder, nm, nm_table, pruner, config, count, calibration, watch)
         watch.step("quantizing, compiling")
-        program = sparse.compile(config, tokens=count, scales=scales, loops=loops, after=after)
+        program = sparse.compile(config, tokens=count, scales=scales, loops=not flat, after=after)
         return program.compiled, count, embedder.host
 
     compiled, count, host = watched("compile", "", work)

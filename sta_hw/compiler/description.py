@@ -14,8 +14,9 @@ from .packing import Place
 
 __all__ = ["FORMAT", "check_places", "configuration", "described_fields"]
 
-FORMAT = 5
-"""Version of the file; 1 had no checksum and no provenance, 2 no batches, 3 no values, 4 the first instruction set."""
+FORMAT = 6
+"""Version of the file; 1 had no checksum and no provenance, 2 no batches, 3 no values, 4 the first instruction set,
+5 keys without register LENGTH."""
 
 _LAYER_TEXTS = ("layer", "nm", "used", "encoding")
 _LAYER_NUMBERS = ("columns", "reduction", "passes", "chunk", "bytes", "work")
@@ -86,6 +87,9 @@ def described_fields(described: dict[str, Any]) -> dict[str, Any]:
         right = isinstance(place, list) and len(place) == 3 and all(_whole(v) for v in place)
         _need(right, f"buffer {name!r} is {place!r}, not address, width and size")
     _need(info.get("outputs") in buffers, f"outputs are in {info.get('outputs')!r}, which is no buffer")
+    mean = info.get("mean_windows")
+    right = mean is None or (isinstance(mean, list) and len(mean) == 3 and all(_whole(v) for v in mean))
+    _need(right, f"mean_windows are {str(mean)[:80]}, not address, depth and blocks")
     _check_values(info.get("values"), buffers)
     texts = _texts(described)
     shares = info.get("pooled_shares")

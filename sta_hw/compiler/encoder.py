@@ -50,12 +50,13 @@ def _every_output(graph: Graph) -> str:
 
 def compile_encoder(
     graph: Graph, config: Config, tokens: int | Sequence[int] | Packing, encoded: EncodedWeights | None = None, *,
-    loops: bool = False, after: After = nothing,
+    loops: bool = True, after: After = nothing,
 ) -> CompiledModel:  # fmt: skip
     """Compile a quantized graph for a text of so many tokens, or for a batch of texts, whose weights are read once.
 
-    With `loops`, the program is as small as its repetitions allow (`sta_hw.compiler.roll`): it takes no more cycles,
-    and longer to compile. `after` is called behind each pass: ``lower`` and ``schedule``.
+    With `loops`, the program is as small as its repetitions allow (`sta_hw.compiler.roll`), and takes no more cycles;
+    else it is the flat list of instructions that the same stands for. `after` is called behind each pass: ``lower`` and
+    ``schedule``.
 
     Numbers of tokens are lengths of texts in row tiles of their own, where each has the bits that it has alone.
     `encoded` keeps the encoded weights for the next program of the same graph.
@@ -96,6 +97,7 @@ def compile_encoder(
             "layers": low.layers,
             "buffers": {b.name: (low.buffers[b.name], b.width, b.size) for b in low.places.values()},
             "values": low.values,
+            "mean_windows": low.mean_windows,
             "places": low.image.places,
             "outputs": low.wide[every],
             "input_width": low.places[low.wide[begins.name]].width,

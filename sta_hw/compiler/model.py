@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..files import write_bytes
 from ..formats.provenance import GENERATOR, Provenance, bytes_digest
 from ..spec.config import Config
-from ..spec.expansion import unroll
+from ..spec.expansion import expand, unroll
 from ..spec.isa import Instruction, Opcode, disassemble
 from .description import FORMAT, check_places, configuration, described_fields
 from .embedded import quantize_embedded
@@ -74,10 +74,16 @@ class CompiledModel:
         """Where the texts lie."""
         return Packing(self.config.rows, self.texts or (Place(0, self.tokens),))
 
+    @property
+    def length(self) -> int:
+        """What register LENGTH holds: the only text's tokens, behind which no key is valid; 0 for a batch."""
+        return self.packing.texts[0].tokens if len(self.packing.texts) == 1 else 0
+
     def issued(self) -> list[tuple[Opcode, str]]:
         """What the units get, in order, loops run through: of each instruction its opcode and its label."""
         return [
-            (found.instruction.opcode, self.labels[found.source]) for found in unroll(self.instructions, self.config)
+            (found.instruction.opcode, self.labels[found.source])
+            for found in unroll(self.instructions, self.config, self.length)
         ]
 
     def at_error(self, number: int) -> str:
@@ -95,6 +101,10 @@ class CompiledModel:
         if len(found) > 4:
             found = [*found[:2], "...", *found[-2:]]
         return f"at one of the instructions {', '.join(found)}: the hardware counts them modulo 65,536"
+
+    def expanded(self) -> list[Instruction]:
+        """Those instructions as the units see them; their numbers are what hardware and reference count."""
+        return expand(self.instructions, self.config, self.length)
 
     def input_saturations(self, embedded: Embedded) -> int:
         """How many values of sums of embeddings lie beyond the 16 bits that calibration gave them, and are clipped."""

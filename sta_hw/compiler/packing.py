@@ -6,12 +6,22 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import InputError
 
-__all__ = ["Packing", "Place"]
+__all__ = ["Packing", "Place", "window_rows"]
 
 _LARGEST_WEIGHT = 127
 """Of a pooling's windows: their signed bytes reach no further."""
+
+
+def window_rows(groups: int, depth: int, blocks: int) -> NDArray[np.int64]:
+    """The row, from the first block's on, that each position of windows over rows stands for, in memory's order."""
+    position = np.arange(groups * depth)
+    row = groups * (position % depth) + position // depth
+    return (row[None, :] + groups * depth * np.arange(blocks)[:, None]).reshape(-1)
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,12 @@ class StreamVectors:
 
 @dataclass(frozen=True)
 class ProgramVectors:
-    """A memory image with a program, uint8, and the image after the program has run."""
+    """A memory image with a program, uint8, and the image after the program has run; what register LENGTH holds."""
 
     image: NDArray[np.uint8]
     expected: NDArray[np.uint8]
     program_address: int
+    length: int = 0
 
 
 def _cases(config: Config) -> list[tuple[Pattern, str]]:
@@ -145,8 +146,9 @@ def program_vectors(config: Config) -> ProgramVectors:
         image = Image(config)
         address = image.add(program)
         whole = image.finish()
+        length = 0
     else:
-        whole, address = model.image.copy(), model.program_address
+        whole, address, length = model.image.copy(), model.program_address, model.length
         values = np.random.default_rng(15).integers(-3000, 3000, model.hidden * config.rows)
         whole[model.input_address :][: 2 * len(values)] = values.astype("<i2").view(np.uint8)
-    return ProgramVectors(whole, run_program(whole, address, config), address)
+    return ProgramVectors(whole, run_program(whole, address, config, length=length), address, length)

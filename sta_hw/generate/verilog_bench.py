@@ -316,6 +316,7 @@ def accelerator_bench(name: str, config: Config, ports: Sequence[Port], vectors:
         *(f"        check({offset(n)}, 32'h{value:x}); // {n}" for n, value in capabilities(config).items()),
         f"        write({offset('image_address')}, BASE);",
         f"        write({offset('program_address')}, {vectors.program_address});",
+        f"        write({offset('length')}, {vectors.length});",
         *job("An image of no bytes: the first instruction is outside.", 0, failed),
         *job("The program, to its end.", len(vectors.image), bits("status", done=1, interrupt=1)),
         f"        check({offset('counter_read_beats')}, beats_read);",

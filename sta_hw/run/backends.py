@@ -38,7 +38,9 @@ class ReferenceBackend:
     def run(self, model: CompiledModel, embedded: Embedded, progress: Progress | None = None) -> Outcome:
         """Run every instruction in numpy."""
         trail = Trail(model)
-        found = run_counted(model.with_input(embedded), model.program_address, self.config, progress, trail)
+        found = run_counted(
+            model.with_input(embedded), model.program_address, self.config, progress, trail, length=model.length
+        )
         saturated = counted(found.saturated, model, embedded)
         return Outcome(found.image, model.output(found.image), None, saturated, trail)
 
@@ -78,6 +80,7 @@ class RtlBackend:
             model.with_input(embedded),
             model.program_address,
             memory=self.memory,
+            length=model.length,
             progress=(lambda cycles: progress(cycles, expected)) if progress else None,
         )
         if run.error != Error.NONE:

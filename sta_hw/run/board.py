@@ -97,7 +97,7 @@ class BoardBackend:
         link.set_register("image_address", 0)
         link.set_register("image_size", 4 * len(words))
         link.set_register("program_address", model.program_address)
-        link.set_register("length", 0)  # no compiled program needs it; another may have left something there
+        link.set_register("length", model.length)
         link.set_register("control", 0b001)
         for _ in range(100_000):
             status = link.register("status")

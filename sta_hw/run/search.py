@@ -82,14 +82,14 @@ def search(
 
     report("running the reference")
     trail = Trail(model, keep=True)
-    run_counted(image, model.program_address, model.config, progress, trail)
+    run_counted(image, model.program_address, model.config, progress, trail, length=model.length)
     report("running the RTL")
     recording = Recording()
     expected = int(model.info["ideal_cycles"] * 1.15)
     stopped = ""
     try:
         run = hardware.run(
-            image, model.program_address, memory=memory, record=recording,
+            image, model.program_address, memory=memory, length=model.length, record=recording,
             progress=(lambda cycles: progress(cycles, expected)) if progress else None,
         )  # fmt: skip
         if run.error != Error.NONE:
@@ -123,7 +123,7 @@ def write_window(
     with replacing(path) as partial:
         hardware.trace(partial, first, last)
         with suppress(CheckError):
-            hardware.run(image, model.program_address, memory=memory, most=last)
+            hardware.run(image, model.program_address, memory=memory, length=model.length, most=last)
         end = int(hardware.cycle)
         hardware.close()
         require_room(partial)  # the writers of waveforms are silent about a full disk

@@ -70,7 +70,7 @@ def _test_encoder(config: Config, link: BoardLink) -> dict[str, int]:
     embedded = accelerator_part(model).embed("ids", random_ids(1, _TOKENS))
     trail = Trail(program)
     image = program.with_input(embedded)
-    expected = run_counted(image, program.program_address, config, observe=trail).image
+    expected = run_counted(image, program.program_address, config, observe=trail, length=program.length).image
     outcome = BoardBackend(config, link).run(program, embedded)
     compare(program, outcome.image, expected, trail)
     if not outcome.embedding.any():

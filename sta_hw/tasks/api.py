@@ -116,7 +116,7 @@ class Model:
 
     def compile(
         self, hardware: str | Config = "reference", *, tokens: int | None = None, text: str | None = None,
-        scales: str = "squared-error", loops: bool = False, after: After = nothing,
+        scales: str = "squared-error", loops: bool = True, after: After = nothing,
     ) -> Program:  # fmt: skip
         """Quantized to INT8 and compiled; the program runs any input of up to `tokens` tokens.
 
@@ -129,7 +129,7 @@ class Model:
         scales : str
             Of 8-bit tensors: ``squared-error`` or ``percentile``.
         loops : bool
-            Find the program's loops: it is smaller, and runs texts of `tokens` tokens alone.
+            A program with loops; without, it is larger, and its listing has each instruction that is issued.
         after : function
             Called behind each pass with its name and what it gave (`sta_hw.compiler.passes`).
 

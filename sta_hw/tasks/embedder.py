@@ -292,7 +292,7 @@ class Embedder:
 
     def compile(
         self, patterns: dict[str, Pattern], config: Config, tokens: int, scales: str = "squared-error",
-        calibration: Path | None = None, *, loops: bool = False, after: After = nothing,
+        calibration: Path | None = None, *, loops: bool = True, after: After = nothing,
     ) -> CompiledModel:  # fmt: skip
         """Quantized, pruned and compiled for so many tokens; `loops` and `after` as `compile_encoder` takes them.
 

@@ -91,7 +91,7 @@ def test_weights_are_read_once(network: tuple[Graph, Graph]) -> None:
 
     def weights(program: CompiledModel) -> int:
         last = max(address for address, _, _ in program.info["buffers"].values())  # weights lie behind
-        loads = [i for i in program.instructions if i.opcode == Opcode.LOAD and i["address"] > last]
+        loads = [i for i in program.expanded() if i.opcode == Opcode.LOAD and i["address"] > last]
         return sum(i["beats"] * i["rows"] for i in loads)
 
     assert weights(compile_encoder(encoder, config, [8] * 8)) == weights(compile_encoder(encoder, config, 8))
@@ -154,7 +154,7 @@ def test_one_program_for_shorter_texts(size: str, pooling: str, network: tuple[G
                 noise = np.random.default_rng(seed).integers(-32768, 32768, padding.shape).reshape(-1, width)
                 for row in range(tokens, padding.shape[0] * rows):
                     padding[row // rows, row % rows] = noise[row]
-            after = run_program(image, padded.program_address, config)
+            after = run_program(image, padded.program_address, config, length=padded.length)
             outputs.append(padded.outputs(after))
             pooled.append(padded.pooled(after))
         assert all(np.array_equal(a, outputs[0]) for a in outputs)

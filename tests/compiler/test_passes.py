@@ -77,7 +77,7 @@ def test_instructions_by_value(kind: str) -> None:
     program = compile_encoder(graph, CONFIG, 9)
     values, buffers, rows = program.info["values"], program.info["buffers"], CONFIG.rows
     written = set()
-    for instruction, label in zip(program.instructions, program.labels, strict=True):
+    for instruction, label in zip(program.expanded(), (label for _, label in program.issued()), strict=True):
         if instruction.opcode in (Opcode.LOAD, Opcode.HALT):
             continue
         about = values[label]

@@ -59,7 +59,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("driver")
     model = compile_encoder(small_encoder(), CONFIG, LENGTHS)
     floats = [given(step) for step in STEPS]
-    expected = run_program(model.with_input(floats[0]), model.program_address, CONFIG)
+    expected = run_program(model.with_input(floats[0]), model.program_address, CONFIG, length=model.length)
     # Tiles of `rows` tokens: the first text has two of them, the second one.
     address, rows = model.info["buffers"][model.info["outputs"]][0], CONFIG.rows
     tiles = (
@@ -217,7 +217,9 @@ def test_the_example_embeds(case: Case, tmp_path: Path) -> None:
     run([str(tmp_path / "embed"), "--verilated", library, *files, "out"], tmp_path)
     found = np.fromfile(tmp_path / "out", "<f4").reshape(2, 2, 8)
     for embeddings, step in zip(found, STEPS, strict=True):
-        image = run_program(case.model.with_input(given(step)), case.model.program_address, CONFIG)
+        image = run_program(
+            case.model.with_input(given(step)), case.model.program_address, CONFIG, length=case.model.length
+        )
         for text, embedding in enumerate(embeddings):
             assert np.abs(embedding - case.model.output(image, text)).max() < 1e-6
     # What cannot be: a sentence, and no crash.

@@ -67,13 +67,13 @@ def test_accelerator(tmp_path: Path) -> None:
     quantized = quantize(model, [random_ids(0, 12)], mixed_patterns([parse_nm("2:4"), parse_nm("dense")]))
     program = compile_encoder(quantized, config, 5)
     image = program.with_input(embed(model, random_ids(1, 5)))
-    expected = run_program(image, program.program_address, config)
+    expected = run_program(image, program.program_address, config, length=program.length)
     netlist = netlist_verilog(component("accelerator", config), "accelerator", tmp_path)
     cycles = []
     for text in (None, netlist):
         hardware = AcceleratorModel(config, netlist=text)
         for memory in (MemoryModel(), MemoryModel(latency=20, stall=0.4, seed=3)):
-            run = hardware.run(image, program.program_address, memory=memory, patience=50_000)
+            run = hardware.run(image, program.program_address, memory=memory, patience=50_000, length=program.length)
             assert run.error == Error.NONE
             compare(program, run.image, expected)
             cycles.append(run.cycles)

@@ -52,12 +52,12 @@ def compiled() -> tuple[CompiledModel, np.ndarray]:
 def test_self_test_over_the_serial_line(port: SimulatedPort, link: BoardLink, compiled) -> None:
     """Every byte of memory equal to the reference's, run after run; the SDRAM's data sheet is kept to."""
     program, embedded = compiled
-    expected = run_program(program.with_input(embedded), program.program_address, CONFIG)
+    expected = run_program(program.with_input(embedded), program.program_address, CONFIG, length=program.length)
     backend = BoardBackend(CONFIG, link)
     for _ in range(2):
         link.set_register("length", 0xABCD)  # what another program left
         outcome = backend.run(program, embedded)
-        assert link.register("length") == 0
+        assert link.register("length") == program.length == 6
         np.testing.assert_array_equal(outcome.image, expected)
     assert outcome.run.cycles > 0 and link.retries == 0
     assert port.violations == 0
@@ -111,7 +111,7 @@ def test_an_error_is_told_and_the_next_program_runs(port: SimulatedPort, link: B
     with pytest.raises(CheckError, match=rf"stopped: {Error.OPCODE.name} at instruction"):
         backend.run(CompiledModel(**{**vars(program), "image": broken}), embedded)
     assert port.lamps["failed"]
-    expected = run_program(program.with_input(embedded), program.program_address, CONFIG)
+    expected = run_program(program.with_input(embedded), program.program_address, CONFIG, length=program.length)
     np.testing.assert_array_equal(backend.run(program, embedded).image, expected)
     assert not port.lamps["failed"]
 

@@ -40,7 +40,7 @@ def test_text_is_escaped() -> None:
     layers = [r | {"layer": f"0.{EVIL}", "encoding": EVIL} if r["layer"] == name else r for r in model.info["layers"]]
     labels = [f"0.{EVIL}" if label == name else label for label in model.labels]
     model = dataclasses.replace(model, labels=labels, info=model.info | {"layers": layers})
-    matrix = sum(i.opcode in (Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT) for i in model.instructions)
+    matrix = sum(i.opcode in (Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT) for i in model.expanded())
     run = SimpleNamespace(
         cycles=100 * matrix, period=10, counters={c.name: 1 for c in COUNTERS},
         samples=np.zeros((20, len(COUNTERS) - 1), np.uint16),

@@ -71,12 +71,14 @@ def hardware():
     return get
 
 
-def compiled(name: str, tokens: int, seed: int = 0, **shape: int) -> tuple[CompiledModel, np.ndarray]:
+def compiled(
+    name: str, tokens: int, seed: int = 0, loops: bool = True, **shape: int
+) -> tuple[CompiledModel, np.ndarray]:  # fmt: skip
     """A small model with mixed N:M and its image with an input."""
     model = random_model(seed, **shape)
     patterns = mixed_patterns([parse_nm(p) for p in PATTERNS[name]])
     quantized = quantize(model, [random_ids(i, 12) for i in range(3)], patterns)
-    program = compile_encoder(quantized, CONFIGS[name], tokens)
+    program = compile_encoder(quantized, CONFIGS[name], tokens, loops=loops)
     return program, program.with_input(embed(model, random_ids(seed, tokens)))
 
 
@@ -85,13 +87,13 @@ def test_equal_for_any_number_of_tokens_and_any_memory(name: str, hardware) -> N
     model = hardware(name)
     for number, tokens in enumerate((1, 3, 15, 16, 17, 40, 128)):
         program, image = compiled(name, tokens, seed=number)
-        expected = run_program(image, program.program_address, program.config)
+        expected = run_program(image, program.program_address, program.config, length=program.length)
         for memory in (
             MemoryModel(),
             MemoryModel(latency=7, stall=0.4, seed=number + 1, shared=True),
             MemoryModel(latency=120, beats_per_cycle=0.3, stall=0.7, seed=number + 9),
         ):
-            run = model.run(image, program.program_address, memory=memory, patience=50_000)
+            run = model.run(image, program.program_address, memory=memory, patience=50_000, length=program.length)
             assert run.error == Error.NONE
             compare(program, run.image, expected)
 
@@ -101,9 +103,11 @@ def test_keys_and_values_that_do_not_fit_twice(name: str, hardware) -> None:
     """Scores run ahead of contexts while the on-chip weights hold one head's, or one block's, keys and values only."""
     for seed, tokens in ((0, 33), (1, 70)):
         program, image = compiled(name, tokens, seed, hidden=64, heads=2, intermediate=64)
-        expected = run_program(image, program.program_address, program.config)
+        expected = run_program(image, program.program_address, program.config, length=program.length)
         for memory in (MemoryModel(), MemoryModel(latency=90, beats_per_cycle=0.5, stall=0.4, seed=tokens)):
-            run = hardware(name).run(image, program.program_address, memory=memory, patience=50_000)
+            run = hardware(name).run(
+                image, program.program_address, memory=memory, patience=50_000, length=program.length
+            )
             assert run.error == Error.NONE
             compare(program, run.image, expected)
 
@@ -118,9 +122,9 @@ def test_a_batch_of_texts(name: str, dense: bool, hardware) -> None:
     packing = (Packing.dense if dense else Packing.aligned)(lengths, CONFIGS[name].rows)
     program = compile_encoder(quantize(model, [random_ids(i, 12) for i in range(3)], patterns), CONFIGS[name], packing)
     image = program.with_input([embed(model, random_ids(i, n)) for i, n in enumerate(lengths)])
-    expected = run_program(image, program.program_address, program.config)
+    expected = run_program(image, program.program_address, program.config, length=program.length)
     for memory in (MemoryModel(), MemoryModel(latency=90, beats_per_cycle=0.4, stall=0.5, seed=3, shared=True)):
-        run = hardware(name).run(image, program.program_address, memory=memory, patience=50_000)
+        run = hardware(name).run(image, program.program_address, memory=memory, patience=50_000, length=program.length)
         assert run.error == Error.NONE
         compare(program, run.image, expected)
 
@@ -134,9 +138,11 @@ def test_a_shorter_text(name: str, hardware) -> None:
     for tokens in (3, 70):
         shorter = shortened(program, tokens)
         image = shorter.with_input(embed(model, random_ids(tokens, tokens)))
-        run = hardware(name).run(image, program.program_address, memory=MemoryModel(latency=20, stall=0.3, seed=1))
+        run = hardware(name).run(
+            image, program.program_address, memory=MemoryModel(latency=20, stall=0.3, seed=1), length=program.length
+        )
         assert run.error == Error.NONE
-        compare(program, run.image, run_program(image, program.program_address, program.config))
+        compare(program, run.image, run_program(image, program.program_address, program.config, length=program.length))
 
 
 def test_parameters_stay_until_the_drain_has_read_them(hardware) -> None:
@@ -144,36 +150,38 @@ def test_parameters_stay_until_the_drain_has_read_them(hardware) -> None:
     name = "ci, half the ring"
     for tokens in (17, 33, 100):
         program, image = compiled(name, tokens, hidden=32, heads=2, intermediate=32)
-        expected = run_program(image, program.program_address, program.config)
+        expected = run_program(image, program.program_address, program.config, length=program.length)
         for seed in range(3):
             memory = MemoryModel(latency=90, beats_per_cycle=0.3, stall=0.3 * seed, seed=seed + 1, shared=True)
-            run = hardware(name).run(image, program.program_address, memory=memory, patience=50_000)
+            run = hardware(name).run(
+                image, program.program_address, memory=memory, patience=50_000, length=program.length
+            )
             assert run.error == Error.NONE
             compare(program, run.image, expected)
 
 
 def test_two_layers_and_relu(hardware) -> None:
     program, image = compiled("ci", 9, hidden=48, heads=3, layers=2, intermediate=80, activation="relu")
-    run = hardware("ci").run(image, program.program_address, patience=50_000)
-    compare(program, run.image, run_program(image, program.program_address, program.config))
+    run = hardware("ci").run(image, program.program_address, patience=50_000, length=program.length)
+    compare(program, run.image, run_program(image, program.program_address, program.config, length=program.length))
 
 
 def test_layer_norm_wider_than_its_memory(hardware) -> None:
     """norm_columns is 64: such a tile is read twice."""
     program, image = compiled("ci", 6, hidden=72, heads=4, intermediate=16)
-    run = hardware("ci").run(image, program.program_address, patience=50_000)
-    compare(program, run.image, run_program(image, program.program_address, program.config))
+    run = hardware("ci").run(image, program.program_address, patience=50_000, length=program.length)
+    compare(program, run.image, run_program(image, program.program_address, program.config, length=program.length))
 
 
 def test_counters_add_up(hardware) -> None:
     program, image = compiled("ci", 16)
-    run = hardware("ci").run(image, program.program_address)
+    run = hardware("ci").run(image, program.program_address, length=program.length)
     engine = [v for k, v in run.counters.items() if k.startswith("engine")]
     # The reasons are registered once: the first and last cycle may be missing.
     assert 0 <= run.cycles - sum(engine) <= 3
     kinds = {"loads": Opcode.LOAD, "norms": Opcode.NORM}
     for name, opcode in kinds.items():
-        assert len(run.completed[name]) == sum(i.opcode == opcode for i in program.instructions)
+        assert len(run.completed[name]) == sum(i.opcode == opcode for i in program.expanded())
     assert run.counters["read_beats"] > 0 and run.counters["write_beats"] > 0
 
 
@@ -199,8 +207,8 @@ def find(program: CompiledModel, opcode: Opcode, skip: int = 0) -> int:
 
 def test_every_error_stops_cleanly_and_the_next_program_runs(hardware) -> None:
     model = hardware("ci")
-    program, image = compiled("ci", 16)
-    expected = run_program(image, program.program_address, program.config)
+    program, image = compiled("ci", 16, loops=False)
+    expected = run_program(image, program.program_address, program.config, length=program.length)
     code = program.instructions
     at = program.program_address
     product = find(program, Opcode.PRODUCT)
@@ -242,16 +250,16 @@ def test_every_error_stops_cleanly_and_the_next_program_runs(hardware) -> None:
         for stall in (0.0, 0.5):
             memory = options.get("memory", MemoryModel())
             memory = MemoryModel(stall=stall, seed=number + 1, error=memory.error)
-            run = model.run(bad, at, memory=memory, limit=options.get("limit"), patience=50_000)
+            run = model.run(bad, at, memory=memory, limit=options.get("limit"), patience=50_000, length=program.length)
             assert run.error == error, (number, run.error)
             if instruction is not None:
                 assert run.error_instruction == instruction, (number, run.error_instruction)
             if error == Error.ENGINE:
                 with pytest.raises(ProgramError) as refused:
-                    run_program(bad, at, program.config)
+                    run_program(bad, at, program.config, length=program.length)
                 assert (refused.value.error, refused.value.instruction) == (error, instruction)
             model.write("control", 0b10)
-            good = model.run(image, at, patience=50_000)
+            good = model.run(image, at, patience=50_000, length=program.length)
             assert good.error == Error.NONE
             compare(program, good.image, expected)
 
@@ -261,16 +269,22 @@ def test_positions_that_are_no_pattern_stop_hardware_and_reference_alike(name: s
     """Bits of positions flipped in memory: the same error at the same instruction, or the same bytes."""
     model, rng, stopped = hardware(name), np.random.default_rng(len(name)), []
     program, image = compiled(name, 5)
-    loads = [i for i in program.instructions if i.opcode == Opcode.LOAD and i["target"] == Target.POSITIONS]
+    loads = [i for i in program.expanded() if i.opcode == Opcode.LOAD and i["target"] == Target.POSITIONS]
     for number in range(40):
         bad = image.copy()
         load = loads[rng.integers(len(loads))]
         size = load["beats"] * program.config.bus_bytes * load["rows"]
         bad[load["address"] + rng.integers(size)] ^= 1 << int(rng.integers(8))
         stall = float(rng.choice([0.0, 0.5]))
-        run = model.run(bad, program.program_address, memory=MemoryModel(stall=stall, seed=number + 1), patience=50_000)
+        run = model.run(
+            bad,
+            program.program_address,
+            memory=MemoryModel(stall=stall, seed=number + 1),
+            patience=50_000,
+            length=program.length,
+        )
         try:
-            expected = run_program(bad, program.program_address, program.config)
+            expected = run_program(bad, program.program_address, program.config, length=program.length)
         except ProgramError as error:
             stopped.append((error.error, error.instruction))
             assert (run.error, run.error_instruction) == stopped[-1]
@@ -282,22 +296,22 @@ def test_positions_that_are_no_pattern_stop_hardware_and_reference_alike(name: s
 
 
 def test_a_product_without_windows_is_named_as_stalled(hardware) -> None:
-    program, image = compiled("ci", 4)
+    program, image = compiled("ci", 4, loops=False)
     product = find(program, Opcode.PRODUCT)
     bad = reassembled(program, image, with_fields(program.instructions, product, window_beats=1))
     model = AcceleratorModel(CONFIGS["ci"])
     with pytest.raises(CheckError, match=r"no progress after \d+ cycles; waiting: .*weight values"):
-        model.run(bad, program.program_address, patience=5000)
+        model.run(bad, program.program_address, patience=5000, length=program.length)
     model.write("control", 0b10)
-    run = model.run(image, program.program_address, patience=5000)
-    compare(program, run.image, run_program(image, program.program_address, program.config))
+    run = model.run(image, program.program_address, patience=5000, length=program.length)
+    compare(program, run.image, run_program(image, program.program_address, program.config, length=program.length))
 
 
 def test_a_product_that_waits_for_ever_ends_in_a_timeout(hardware) -> None:
-    program, image = compiled("ci", 4)
+    program, image = compiled("ci", 4, loops=False)
     few = with_fields(program.instructions, find(program, Opcode.PRODUCT), window_beats=1)
     bad = reassembled(program, image, few)
-    run = hardware("ci").run(bad, program.program_address)
+    run = hardware("ci").run(bad, program.program_address, length=program.length)
     assert run.error == Error.TIMEOUT
 
 
@@ -345,16 +359,16 @@ def test_attention_of_4096_tokens() -> None:
     model = random_model(3, hidden=8, heads=1, intermediate=8)
     program = compile_encoder(quantize(model, [random_ids(i, 40) for i in range(3)]), config, 4096)
     image = program.with_input(embed(model, random_ids(1, 4096)))
-    run = AcceleratorModel(config).run(image, program.program_address)
+    run = AcceleratorModel(config).run(image, program.program_address, length=program.length)
     assert run.error == Error.NONE and run.counters["engine_wait_rescale"] > 0
-    compare(program, run.image, run_program(image, program.program_address, config))
+    compare(program, run.image, run_program(image, program.program_address, config, length=program.length))
 
 
 def test_result_kinds_are_all_used() -> None:
     program, _ = compiled("ci", 4)
-    assert {i["result"] for i in program.instructions if i.opcode == Opcode.PRODUCT} == {int(r) for r in Result} - {
-        0
-    } | {int(Result.STORE8)}
+    assert {i["result"] for i in program.expanded() if i.opcode == Opcode.PRODUCT} == {int(r) for r in Result} - {0} | {
+        int(Result.STORE8)
+    }
 
 
 def disguised(instructions: list[Instruction], rng: np.random.Generator) -> list[Instruction]:
@@ -386,8 +400,8 @@ def disguised(instructions: list[Instruction], rng: np.random.Generator) -> list
 
 
 def test_loops_and_registers_change_nothing(hardware) -> None:
-    program, image = compiled("ci", 9, seed=3)
-    expected = run_program(image, program.program_address, program.config)
+    program, image = compiled("ci", 9, seed=3, loops=False)
+    expected = run_program(image, program.program_address, program.config, length=program.length)
     rng = np.random.default_rng(5)
     for stall in (0.0, 0.5):
         other = disguised(program.instructions, rng)
@@ -395,7 +409,8 @@ def test_loops_and_registers_change_nothing(hardware) -> None:
         at, longer = len(image), np.concatenate([image, np.zeros(1 << 14, np.uint8)])
         data = np.frombuffer(assemble(other, program.config), np.uint8)
         longer[at:][: len(data)] = data
-        run = hardware("ci").run(longer, at, memory=MemoryModel(stall=stall, seed=7), patience=50_000)
+        memory = MemoryModel(stall=stall, seed=7)
+        run = hardware("ci").run(longer, at, memory=memory, patience=50_000, length=program.length)
         assert run.error == Error.NONE
         compare(program, run.image[: len(image)], expected)
         np.testing.assert_array_equal(run.image[at:], longer[at:])
@@ -407,7 +422,7 @@ def test_rows_and_keys_at_random(name: str, hardware) -> None:
     rng = np.random.default_rng(len(name))
     config = CONFIGS[name]
     for seed, tokens in enumerate((5, 33, 20)):
-        program, image = compiled(name, tokens, seed)
+        program, image = compiled(name, tokens, seed, loops=False)
         length = int(rng.integers(tokens + 1))
         changed = []
         for i in program.instructions:
@@ -421,7 +436,8 @@ def test_rows_and_keys_at_random(name: str, hardware) -> None:
                 # Of the keys that were valid, which alone are on chip: the last one's number is below the limit.
                 fields["mask"] = int(rng.integers(2))
                 limit = length if fields["mask"] else int(rng.integers(40))
-                fields |= {"keys": limit, "key_start": limit - i["keys"] + int(rng.integers(20))}
+                here = min(i["columns"], tokens - i["key_start"])
+                fields |= {"keys": limit, "key_start": limit - here + int(rng.integers(20))}
             changed.append(Instruction(i.opcode, fields))
         bad = reassembled(program, image, changed)
         expected = run_program(bad, program.program_address, config, length=length)

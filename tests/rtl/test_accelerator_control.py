@@ -37,9 +37,9 @@ def program() -> tuple[CompiledModel, np.ndarray, np.ndarray]:
     """A small encoder, its image with an input, and the image after it ran."""
     patterns = mixed_patterns([parse_nm(p) for p in ("2:4", "dense", "1:8")])
     quantized = quantize(random_model(3), [random_ids(i, 12) for i in range(3)], patterns)
-    compiled = compile_encoder(quantized, CONFIG, 7)
+    compiled = compile_encoder(quantized, CONFIG, 7, loops=False)
     image = compiled.with_input(embed(random_model(3), random_ids(1, 7)))
-    return compiled, image, run_program(image, compiled.program_address, CONFIG)
+    return compiled, image, run_program(image, compiled.program_address, CONFIG, length=compiled.length)
 
 
 def write(model: AcceleratorModel, name: str, value: int) -> None:
@@ -67,7 +67,7 @@ def test_no_write_changes_the_program_that_runs(model, program, memory: MemoryMo
     rng = np.random.default_rng(1)
     # Nothing that resets: each register, often those that say where the program is.
     names = [r.name for r in REGISTERS] + 9 * [*PLACES, "control"]
-    after = model.start(image, compiled.program_address, memory=memory)
+    after = model.start(image, compiled.program_address, memory=memory, length=compiled.length)
     writes = 0
     while model.read("status") & BUSY:
         name = str(rng.choice(names))
@@ -85,7 +85,7 @@ def test_no_write_changes_the_program_that_runs(model, program, memory: MemoryMo
 def test_a_reset_at_any_time_stops_and_the_next_program_runs(model, program) -> None:
     compiled, image, expected = program
     at = compiled.program_address
-    model.run(image, at)
+    model.run(image, at, length=compiled.length)
     total = model.read("counter_cycles")
     rng = np.random.default_rng(2)
     ended = 0
@@ -93,7 +93,8 @@ def test_a_reset_at_any_time_stops_and_the_next_program_runs(model, program) -> 
         memory = MemoryModel(latency=int(rng.integers(1, 90)), stall=rng.choice([0.0, 0.5]), seed=number + 1)
         # Right behind the start, anywhere, and around the end.
         cycles = (number % 25, int(rng.integers(total)), total + int(rng.integers(-40, 40)))[number % 3]
-        model.start(image, at, memory=dataclasses.replace(memory, latency=50, stall=0.0) if number % 3 == 2 else memory)
+        calm = dataclasses.replace(memory, latency=50, stall=0.0)
+        model.start(image, at, memory=calm if number % 3 == 2 else memory, length=compiled.length)
         if cycles:
             model.advance(cycles)
         ended += bool(model.read("status") & DONE)
@@ -103,7 +104,7 @@ def test_a_reset_at_any_time_stops_and_the_next_program_runs(model, program) -> 
         model.advance(200)
         assert model.transfers == beats, "the bus moves after a reset"
         if number % 10 == 0:
-            compare(compiled, model.run(image, at, memory=memory).image, expected)
+            compare(compiled, model.run(image, at, memory=memory, length=compiled.length).image, expected)
     assert 10 < ended < 150
 
 
@@ -111,7 +112,7 @@ def test_a_start_behind_a_reset_is_taken(model, program) -> None:
     """Without waiting for the reset, whose bursts a slow memory still has."""
     compiled, image, expected = program
     for cycles in (0, 3, 40, 100):
-        after = model.start(image, compiled.program_address, memory=MemoryModel(latency=100))
+        after = model.start(image, compiled.program_address, memory=MemoryModel(latency=100), length=compiled.length)
         if cycles:
             model.advance(cycles)
         model.write("control", 0b010)
@@ -137,18 +138,18 @@ def test_an_image_that_is_none_ends_as_address_unread(model, program, base: int,
     compiled, image, expected = program
     size = None if limit is None else limit % (1 << 32)
     for _ in range(2):  # again behind a failure
-        run = model.run(image, compiled.program_address, base=base, limit=size)
+        run = model.run(image, compiled.program_address, base=base, limit=size, length=compiled.length)
         assert (run.error, run.error_instruction) == (Error.ADDRESS, 0)
         assert model.transfers == (0, 0, 0)
         np.testing.assert_array_equal(run.image, image)
-    compare(compiled, model.run(image, compiled.program_address).image, expected)
+    compare(compiled, model.run(image, compiled.program_address, length=compiled.length).image, expected)
 
 
 def test_images_at_both_ends_of_the_address_space(model, program) -> None:
     compiled, image, expected = program
     assert len(image) % LONGEST == 0
     for base in (0, (1 << 32) - len(image)):
-        run = model.run(image, compiled.program_address, base=base)
+        run = model.run(image, compiled.program_address, base=base, length=compiled.length)
         assert run.error == Error.NONE
         compare(compiled, run.image, expected)
 
@@ -183,14 +184,20 @@ def test_every_address_is_aligned_and_inside_or_ends_as_address(model, program) 
                 bad = image.copy()
                 code = np.frombuffer(assemble(changed, CONFIG), np.uint8)
                 bad[compiled.program_address :][: len(code)] = code
-                run = model.run(bad, compiled.program_address, memory=MemoryModel(stall=0.2), patience=50_000)
+                run = model.run(
+                    bad,
+                    compiled.program_address,
+                    memory=MemoryModel(stall=0.2),
+                    patience=50_000,
+                    length=compiled.length,
+                )
                 if name == "stride" and value == (1 << 32) - bus:
                     # Backwards, to another place in the image.
                     assert run.error != Error.ADDRESS
                     continue
                 assert (run.error, run.error_instruction) == (Error.ADDRESS, number), (opcode, name, value)
                 with pytest.raises(ProgramError, match=r"multiple of|outside") as caught:
-                    run_program(bad, compiled.program_address, CONFIG)
+                    run_program(bad, compiled.program_address, CONFIG, length=compiled.length)
                 assert (caught.value.error, caught.value.instruction) == (Error.ADDRESS, number)
                 tried += 1
     assert tried > 45

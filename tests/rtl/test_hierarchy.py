@@ -106,9 +106,9 @@ def test_accelerator_equal_in_every_cycle() -> None:
     model = AcceleratorModel(config, netlist=text)
     for seed, tokens in ((0, 5), (1, 17)):
         program, image = compiled("ci", tokens, seed)
-        expected = run_program(image, program.program_address, program.config)
+        expected = run_program(image, program.program_address, program.config, length=program.length)
         memory = MemoryModel(latency=30, stall=0.4 * seed, seed=seed + 1)
-        run = model.run(image, program.program_address, memory=memory, patience=50_000)
+        run = model.run(image, program.program_address, memory=memory, patience=50_000, length=program.length)
         assert run.error == Error.NONE
         compare(program, run.image, expected)
 

@@ -51,17 +51,17 @@ def test_what_is_right_is_found_right(good: AcceleratorModel, memory: MemoryMode
     model, image = compiled("ci", tokens, seed=tokens, hidden=48, heads=3)
     found = search(model, image, good, memory=memory)
     assert found.equal and "equals the reference's" in found.text()
-    stores = [i for i in model.instructions if i.opcode != Opcode.LOAD]
+    stores = [i for i in model.expanded() if i.opcode != Opcode.LOAD]
     assert 0 < found.bisection.instructions < len(stores)
     # The words are all that the hardware wrote.
-    run = good.run(image, model.program_address, memory=memory)
+    run = good.run(image, model.program_address, memory=memory, length=model.length)
     assert found.bisection.words == run.counters["write_beats"]
 
 
 def writer(model: CompiledModel, offset: int, cycle: int, recording: Recording) -> int:
     """The instruction that wrote a byte in a clock cycle: of those that store there, the first to end after it."""
     rows, done = CONFIG.rows, {"stores": 0, "norms": 0}
-    for number, i in enumerate(model.instructions):
+    for number, i in enumerate(model.expanded()):
         if i.opcode == Opcode.NORM:
             size = rows * i["width"]
             ranges = [(i["wide_address"], 2 * size), (i["narrow_address"], size)]
@@ -85,7 +85,7 @@ def test_a_flipped_bit_of_memory_is_its_writers(program: tuple, good: Accelerato
     rng = np.random.default_rng(3)
     record = Recording()
     fresh = AcceleratorModel(CONFIG)  # the same clock cycles each time
-    fresh.run(image, model.program_address, memory=STALLS, record=record)
+    fresh.run(image, model.program_address, memory=STALLS, record=record, length=model.length)
     fresh.close()
     cycles, offsets = np.concatenate(record.cycles), np.concatenate(record.offsets)
     seen = set()
@@ -138,7 +138,7 @@ def first_changed(
 
     def stores() -> list[Executed]:
         found: list[Executed] = []
-        run_counted(image, model.program_address, CONFIG, None, found.append)
+        run_counted(image, model.program_address, CONFIG, None, found.append, length=model.length)
         return found
 
     right = stores()
@@ -249,7 +249,7 @@ def test_results_at_another_address_are_missed_where_they_belong(program: tuple)
     found = search(model, image, hardware, memory=STALLS)
     hardware.close()
     first = next(
-        n for n, i in enumerate(model.instructions)
+        n for n, i in enumerate(model.expanded())
         if i.opcode in (Opcode.PRODUCT, Opcode.CONTEXT) and not i["result_address"] >> bit & 1
     )  # fmt: skip
     wrong = found.bisection.wrong
@@ -266,14 +266,14 @@ def test_a_program_that_hangs(program: tuple, good: AcceleratorModel) -> None:
     assert found.stopped.startswith("TIMEOUT") and "stopped: TIMEOUT" in found.text()
     wrong = found.bisection.wrong
     assert wrong is not None and wrong.got is None and wrong.ran.last is None
-    assert wrong.ran.number == next(n for n, i in enumerate(model.instructions) if i.opcode == Opcode.PRODUCT)
+    assert wrong.ran.number == next(n for n, i in enumerate(model.expanded()) if i.opcode == Opcode.PRODUCT)
 
 
 def test_after_a_run_layer_and_value_are_named(program: tuple) -> None:
     """Buffers are shared by all layers: of what is still wrong, the first in the order of the program is named."""
     model, image = program
     trail = Trail(model)
-    expected = run_counted(image, model.program_address, CONFIG, None, trail).image
+    expected = run_counted(image, model.program_address, CONFIG, None, trail, length=model.length).image
     changed = expected.copy()
     rows = CONFIG.rows
     places = {}
@@ -286,7 +286,7 @@ def test_after_a_run_layer_and_value_are_named(program: tuple) -> None:
         compare(model, changed, expected, trail)
     was = int(expected[places["linear0"]].view(np.int8))
     assert re.match(
-        r"instruction \d+ \(PRODUCT, 1.attention.self.query\): 1.attention.self.query \(buffer linear0\), "
+        r"instruction \d+(, \d+ of the program,)? \(PRODUCT, 1.attention.self.query\): 1.attention.self.query \(buffer linear0\), "
         rf"token 1, channel 9: expected {was}, got {was ^ 16} \(3 bytes", str(caught.value),
     )  # fmt: skip
     # Without the trail there is the value at the lowest address.
@@ -323,7 +323,7 @@ def test_keys_channels() -> None:
     """Keys lie transposed, a head's channels in another order: a key's channel is the model's own."""
     model, image = compiled("ci", 5, hidden=64, heads=2)
     trail = Trail(model, keep=True)
-    after = run_counted(image, model.program_address, CONFIG, None, trail).image
+    after = run_counted(image, model.program_address, CONFIG, None, trail, length=model.length).image
     bias = {}
     for token, channel in ((0, 0), (4, 63), (3, 17), (1, 34)):
         number = next(
@@ -351,7 +351,7 @@ def keys_of(tokens: int, **shape: int) -> np.ndarray:
     key = quantized.by_name["0.attention.self.key"].parameters  # type: ignore[attr-defined]
     program, image = compiled("ci", tokens, **shape)
     trail = Trail(program, keep=True)
-    run_counted(image, program.program_address, CONFIG, None, trail)
+    run_counted(image, program.program_address, CONFIG, None, trail, length=program.length)
     address, width, _ = program.info["buffers"]["norm0.8"]
     # The first to write there is the LayerNorm of the embeddings.
     stores: dict[int, np.ndarray] = {}

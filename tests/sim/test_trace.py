@@ -48,7 +48,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ProgramRun, 
     path = tmp_path_factory.mktemp("waves") / "run.fst"
     model = AcceleratorModel(PRESETS["ci"], trace="fst")
     model.trace(path, 0, 1 << 40)
-    run = model.run(image, program.program_address, memory=MemoryModel(stall=0.3))
+    run = model.run(image, program.program_address, memory=MemoryModel(stall=0.3), length=program.length)
     cycles = model.cycle
     model.close()
     assert run.error == Error.NONE
@@ -90,7 +90,7 @@ def test_vcd_has_the_same(traced: tuple[Path, ProgramRun, int], tmp_path: Path) 
     model = AcceleratorModel(PRESETS["ci"], trace="vcd")
     start, stop = run.cycles // 2, run.cycles // 2 + 200
     model.trace(tmp_path / "run.vcd", start, stop)
-    model.run(image, program.program_address, memory=MemoryModel(stall=0.3))
+    model.run(image, program.program_address, memory=MemoryModel(stall=0.3), length=program.length)
     model.close()
     fst, vcd = Waves(path), Waves(tmp_path / "run.vcd")
     assert set(fst.signals) == set(vcd.signals) and len(fst.signals) > 3000

@@ -156,9 +156,10 @@ def dump(image: np.ndarray) -> str:
 
 def loaded(program: CompiledModel, target: Target, layer: str) -> np.ndarray:
     """The image from where a layer's values, positions or parameters are loaded from."""
-    product = program.instructions[program.labels.index(f"0.{layer}")]
+    labels = [label for _, label in program.issued()]
+    product = program.expanded()[labels.index(f"0.{layer}")]
     base = product[f"{target.name.lower()}_base"]
-    loads = [i for i in program.instructions if i.opcode == Opcode.LOAD and i["target"] == target]
+    loads = [i for i in program.expanded() if i.opcode == Opcode.LOAD and i["target"] == target]
     return next(program.image[i["address"] :] for i in loads if i["destination"] == base)
 
 
@@ -177,7 +178,7 @@ def test_a_small_image() -> None:
     assert loaded(program, Target.VALUES, query)[:4].tobytes() == bytes.fromhex("fc05 02ff")
     assert loaded(program, Target.POSITIONS, query)[:4].tobytes() == bytes.fromhex("dddd cccc")
     # The first LayerNorm's column 0: scale 2997 (0xbb5) in 18 bits, shift -20 (0xffec) in 16, multiplier 0x3366 in 16.
-    norm = next(i for i in program.instructions if i.opcode == Opcode.NORM)
+    norm = next(i for i in program.expanded() if i.opcode == Opcode.NORM)
     assert program.image[norm["parameters_address"] :][:8].tobytes() == bytes.fromhex("b50b b0ff 9bcd 0000")
     golden = (GOLDEN / "image.txt").read_text()
     assert dump(program.image) == golden, "if the new bytes are meant, `python tests/spec/test_golden.py` writes them"
@@ -188,8 +189,8 @@ def test_the_small_image_runs() -> None:
     config = PRESETS["ci"]
     program = compile_encoder(small_encoder(), config, 3)
     image = program.with_input((np.arange(24).reshape(3, 8) * 4321 % 30000 - 15000).astype(np.float64))
-    expected = run_program(image, program.program_address, config)
-    run = AcceleratorModel(config).run(image, program.program_address)
+    expected = run_program(image, program.program_address, config, length=program.length)
+    run = AcceleratorModel(config).run(image, program.program_address, length=program.length)
     compare(program, run.image, expected)
     output = expected[program.output_address :].view("<i2")[: 8 * config.rows : config.rows]
     assert output.tolist() == [250, -245, -210, 345, -150, -155, 375, -140]

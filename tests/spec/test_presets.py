@@ -37,9 +37,9 @@ def run_equal(config: Config, tokens: tuple[int, ...], **shape: int) -> None:
         quantized = quantize(network, [random_ids(i, 12) for i in range(3)], patterns)
         program = compile_encoder(quantized, config, count)
         image = program.with_input(embed(network, random_ids(number, count)))
-        expected = run_program(image, program.program_address, config)
+        expected = run_program(image, program.program_address, config, length=program.length)
         for memory in (MemoryModel(), MemoryModel(latency=30, beats_per_cycle=0.6, stall=0.4, seed=count, shared=True)):
-            run = model.run(image, program.program_address, memory=memory, patience=50_000)
+            run = model.run(image, program.program_address, memory=memory, patience=50_000, length=program.length)
             assert run.error == Error.NONE
             compare(program, run.image, expected)
 

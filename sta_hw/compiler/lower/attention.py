@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...model.operations import Operation
-from ...spec.isa import Opcode, Result, Target
+from ...spec.isa import Mask, Opcode, Result, Target
 from ..image import parameter_words
 from ..integers import IntegerAttention, linear_of
 from ..packing import Place
@@ -147,10 +147,9 @@ def _attention_block(
     tile_words = size * cfg.rows // cfg.groups
     group = len(low.groups) - 1
     last = block == blocks - 1
-    # The text's own keys of the block, which begins with a row tile; and the tile's rows that other texts have.
-    each, start = cfg.groups * keys_depth, text.first % cfg.rows
-    first_key = max(start - block * each, 0)
-    last_key = min(start + text.tokens - block * each, each)
+    # Keys are numbered from the text's first token on, and blocks begin with a row tile: so numbers step evenly from
+    # block to block. The only text may be shorter than it was compiled for.
+    alone = len(low.packing.texts) == 1
     before, after = low.packing.others(low.packing.texts.index(text), tile)
     scores = Step(
         Opcode.SCORES,
@@ -161,7 +160,8 @@ def _attention_block(
             "count0": size // cfg.groups, "stride0": cfg.rows, "count1": halves,
             "stride1": cfg.groups, "count2": block_tiles, "stride2": tile_words,
             "count3": cfg.groups, "stride3": 1,
-            "keys": last_key - first_key, "key_start": -first_key,
+            "mask": int(Mask.LENGTH if alone else Mask.KEYS), "keys": 0 if alone else text.tokens,
+            "key_start": block * cfg.groups * keys_depth - text.first % cfg.rows,
             "row_first": int(block == 0), "row_last": int(last), "gain": o.gain[head],
             "coarse": o.coarse[head],
         },

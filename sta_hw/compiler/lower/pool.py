@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...reference.requantizer import quantize_factor
 from ...spec.isa import Opcode, Result, Target
 from ..image import parameter_words
-from ..packing import Place
+from ..packing import Place, window_rows
 from ..parameters import POOL_FACTOR
 from ..schedule import RING_SHARE, Load, Step
 from .state import Lowering
@@ -22,6 +22,8 @@ def pool(low: Lowering, label: str, source: str, target: str, *, mean: bool, nee
     """Each text's mean over its tokens, or its first one: products with windows that choose them, a text a row."""
     runs = low.packing.pooled()
     windows = [low.image.add(_pool_windows(low, texts, mean), name="pooling: windows") for texts in runs]
+    if mean and len(low.packing.texts) == 1:
+        low.mean_windows = (windows[0], *low.blocks_of(low.packing.tokens))
     multiplier, shift = quantize_factor(POOL_FACTOR / (low.packing.longest if mean else 1))
     one = np.zeros(1, np.int64)
     parameters = low.image.add(
@@ -36,9 +38,7 @@ def _pool_windows(low: Lowering, texts: Sequence[Place], mean: bool) -> NDArray[
     cfg = low.config
     start = texts[0].tiles(cfg.rows).start * cfg.rows
     depth, blocks = low.blocks_of(texts[-1].end - start)
-    position = np.arange(cfg.groups * depth)
-    row = cfg.groups * (position % depth) + position // depth
-    row = (start + row[None, :] + cfg.groups * depth * np.arange(blocks)[:, None]).reshape(-1)
+    row = start + window_rows(cfg.groups, depth, blocks)
     chosen = [
         np.where((row >= t.first) & (row < (t.end if mean else t.first + 1)), low.packing.weight(t) if mean else 1, 0)
         for t in texts

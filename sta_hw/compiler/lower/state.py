@@ -73,6 +73,7 @@ class Lowering:
         self.groups: list[list[Load]] = []
         self.layers: list[dict[str, Any]] = []
         self.values: dict[str, dict[str, Any]] = {}
+        self.mean_windows: tuple[int, int, int] | None = None  # of an only text: where they lie, depth, blocks
         self.latest, self.given = "", 0  # the last operation that gave steps, and how many
         self._names = 0
         self.words_before = 0  # on-chip words of the chunk before

@@ -84,13 +84,14 @@ def test_programs_over_axi(lanes: int, tmp_path: Path) -> None:
     model = random_model(5, hidden=8, heads=2, intermediate=8)
     program = compile_encoder(quantize(model, [random_ids(i, 6) for i in range(3)]), config, 6)
     image = program.with_input(embed(model, random_ids(1, 6)))
-    expected = run_program(image, program.program_address, config)
+    expected = run_program(image, program.program_address, config, length=program.length)
     image.tofile(tmp_path / "image.bin")
-    product = next(i for i in program.instructions if i.opcode == Opcode.PRODUCT)
-    number = program.instructions.index(product)
-    load = program.instructions[0]
+    product = next(i for i in program.expanded() if i.opcode == Opcode.PRODUCT)
+    number = program.expanded().index(product)
+    load = program.expanded()[0]
     assert load.opcode == Opcode.LOAD
-    base = {"image": "image.bin", "program": program.program_address, "error": [0, 0], "limit": 200_000, "reset": False}
+    base = {"image": "image.bin", "program": program.program_address, "length": program.length, "error": [0, 0],
+            "limit": 200_000, "reset": False}  # fmt: skip
     base |= {"block": []}
     good = [base | {"pause": p} for p in (0.0, 0.3, 0.7)]
     bad_read = base | {"pause": 0.2, "error": [load["address"], load["address"] + 1], "reset": True}
