@@ -7,8 +7,9 @@ piece into instructions and loops the one with the fewest words is taken, by dyn
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,7 +162,7 @@ class _Finder:
                         others = found.setdefault((first + a, first + b + 2 * period), [])
                         if all(period % p for p in others):
                             others.append(period)
-                if period * 2 <= length < period * 3 or not even.all():
+                if period * 2 <= length < period * 3 or (period == shortest and not even.all()):
                     for a in {0, length - 2 * period}:  # two iterations are always even
                         found.setdefault((first + a, first + a + 2 * period), []).append(period)
                 if even.all() and length >= 3 * period:
@@ -268,18 +269,34 @@ class _Finder:
         return loop, tree.words + 2 + 2 * registers
 
 
-def find_loops(flat: Flat, limits: Limits, fits: Callable[[Loop, int], bool]) -> Tree:
+def find_loops(flat: Flat, limits: Limits, fits: Callable[[Loop, int], bool], cuts: Sequence[int] = ()) -> Tree:
     """The whole program's tree.
 
     Parameters
     ----------
     fits : function of (outermost loop, flat number from which its own counts)
         Whether registers can be found for it where, counted on the safe side, they are too few.
+    cuts : flat numbers, ascending
+        No loop reaches beyond one: between layers, say. Pieces that are alike are looked at once.
     """
-    everything = _Piece(0, flat.keys, np.zeros_like(flat.lows), flat.least, flat.most)
-    finder = _Finder(flat, limits)
-    found = finder.best(everything, limits.words)
-    if finder.refused:
-        other = _Finder(flat, limits, fits).best(everything, limits.words)
-        found = min(found, other, key=lambda tree: tree.words)
-    return found
+    known: dict[bytes, Tree] = {}
+    plain, fitting = _Finder(flat, limits), _Finder(flat, limits, fits)
+    items: list[tuple[int, tuple[int, ...]] | Loop] = []
+    words = registers = depth = 0
+    cuts = [0, *cuts, len(flat.keys)]
+    for first, end in pairwise(cuts):
+        outer = np.zeros_like(flat.lows[first:end])
+        piece = _Piece(first, flat.keys[first:end], outer, flat.least[first:end], flat.most[first:end])
+        key = plain.content(piece)
+        if key not in known:
+            plain.refused = False
+            known[key] = plain.best(piece, limits.words)
+            if plain.refused:
+                known[key] = min(known[key], fitting.best(piece, limits.words), key=lambda tree: tree.words)
+        found = known[key]
+        items += [
+            replace(i, first=i.first + first) if isinstance(i, Loop) else (i[0] + first, i[1]) for i in found.items
+        ]
+        words, registers = words + found.words, max(registers, found.registers)
+        depth = max(depth, found.depth)
+    return Tree(tuple(items), words, registers, depth)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckError
+from ..model.graph import layer_of
 from ..spec.expansion import MOST_LOOPS, TILES_REGISTER, WINDOW_LINES
 from ..spec.isa import FORMATS, LINE_BYTES, REGISTERS, WAITS, WORD_BYTES, Instruction, Opcode, formats
 from .emission import emit, fits
@@ -101,6 +102,17 @@ def _instruction(i: Scheduled, waits: Sequence[int], words: Sequence[tuple[int, 
     return Instruction(i.opcode, fields)
 
 
+def _between_layers(program: Sequence[Scheduled]) -> list[int]:
+    """Numbers of the instructions that layers begin with; loads of their first weights may come before them."""
+    found, last = [], None
+    for number, i in enumerate(program):
+        layer = layer_of(i.label)
+        if i.opcode != Opcode.LOAD and layer != last:
+            found += [number] if number else []
+            last = layer
+    return found
+
+
 def roll(program: Sequence[Scheduled]) -> tuple[list[Instruction], list[str]]:
     """The program with loops, and a label for each of its instructions.
 
@@ -111,7 +123,7 @@ def roll(program: Sequence[Scheduled]) -> tuple[list[Instruction], list[str]]:
     """
     keys: _Keys = {}
     flat = _packed(program, keys)
-    tree = find_loops(flat, _LIMITS, lambda loop, first: fits(flat, loop, first, _LIMITS))
+    tree = find_loops(flat, _LIMITS, lambda loop, first: fits(flat, loop, first, _LIMITS), _between_layers(program))
     found = emit(flat, tree, _LIMITS, lambda at, waits, words: _instruction(program[at], waits, words))
     instructions = [e.instruction for e in found]
     labels = [program[e.flat].label if e.flat >= 0 else e.instruction.label for e in found]

@@ -164,10 +164,10 @@ def order(
     InputError
         If a group does not fit the on-chip memories, unless that is not to `check`.
     """
-    weights = [1.0] * len(groups)
+    weights, labels = [1.0] * len(groups), ["load"] * len(groups)
     for step in reversed(steps):
         if step.group >= 0:
-            weights[step.group] = step.weight
+            weights[step.group], labels[step.group] = step.weight, step.label
     # What each counter reaches with each step.
     events: dict[Hashable, tuple[str, int]] = {}
     counts = {"matrix": 0, "products": 0, "norms": 0}
@@ -270,7 +270,7 @@ def order(
                 "destination": start % (_WORDS if even else capacity),
                 "beats": load.beats, "rows": load.rows, "stride": load.stride,
             }  # fmt: skip
-            pending.append((Scheduled(Opcode.LOAD, fields, "load", weights[number]), wanted))
+            pending.append((Scheduled(Opcode.LOAD, fields, labels[number], weights[number]), wanted))
             loads += 1
 
     def put_loads() -> None:

@@ -286,7 +286,8 @@ def test_after_a_run_layer_and_value_are_named(program: tuple) -> None:
         compare(model, changed, expected, trail)
     was = int(expected[places["linear0"]].view(np.int8))
     assert re.match(
-        r"instruction \d+(, \d+ of the program,)? \(PRODUCT, 1.attention.self.query\): 1.attention.self.query \(buffer linear0\), "
+        r"instruction \d+(, \d+ of the program,)? \(PRODUCT, 1.attention.self.query\): "
+        r"1.attention.self.query \(buffer linear0\), "
         rf"token 1, channel 9: expected {was}, got {was ^ 16} \(3 bytes", str(caught.value),
     )  # fmt: skip
     # Without the trail there is the value at the lowest address.
