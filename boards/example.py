@@ -42,10 +42,11 @@ def example(config: Config, inputs: int = 2) -> Example:
     files = {f"image{path.suffix}": content for path, content in raw_files(model, Path("image.npz")).items()}
     files["image.inputs"] = data = inputs_file(model, [[values] for values in given])
     image, checksums = model.image, []
-    for placed in np.frombuffer(data[INPUTS_HEADER_BYTES:], np.uint8).reshape(inputs, -1):
+    for run in np.frombuffer(data[INPUTS_HEADER_BYTES:], np.uint8).reshape(inputs, -1):
+        length, placed = int(run[:4].view("<u4")[0]), run[4:]
         image = image.copy()  # a run begins with the memory that the one before left
         image[model.input_address :][: len(placed)] = placed
-        image = run_program(image, model.program_address, config)
+        image = run_program(image, model.program_address, config, length=length)
         checksums.append((zlib.crc32(_pooled(model, image)), zlib.crc32(image.tobytes())))
     return Example(files, checksums)
 

@@ -101,7 +101,8 @@ async def programs(dut: Any) -> None:
                 _pauses(f"{number} {name}", case["pause"])
             )  # fmt: skip
         places = {
-            "image_address": base, "image_size": len(image), "program_address": case["program"], "length": case["length"]
+            "image_address": base, "image_size": len(image), "program_address": case["program"],
+            "length": case["length"],
         }  # fmt: skip
         # All at once: the next access is offered while the last one's answer waits.
         for written in [cocotb.start_soon(write(*place)) for place in places.items()]:

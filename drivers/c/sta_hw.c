@@ -2,6 +2,7 @@
 #include "sta_hw.h"
 
 enum { PIECE = 64 };              /* bytes on the stack at a time */
+enum { MOST_WEIGHT = 127 };       /* of a mean's windows, which are signed bytes */
 enum { MOST_SPURIOUS = 1000 };    /* interrupts of somebody else's that wait() goes on after */
 
 #define FIELD(word, name) (((word) & STA_HW_##name##_MASK) >> STA_HW_##name##_SHIFT)
@@ -246,6 +247,11 @@ static enum sta_hw_code prepare(struct sta_hw *dev, const struct sta_hw_image *i
     return STA_HW_OK;
 }
 
+/* Tokens of an image's one text; the program of several has their lengths in itself. */
+static uint32_t full_length(const struct sta_hw_image *image) {
+    return image->text_count == 1 ? image->texts[0].tokens : 0;
+}
+
 enum sta_hw_code sta_hw_load(struct sta_hw *dev, const struct sta_hw_image *image, const void *bytes, uint32_t count) {
     if (!dev || !image || !bytes)
         return STA_HW_BAD_ARGUMENT;
@@ -254,6 +260,7 @@ enum sta_hw_code sta_hw_load(struct sta_hw *dev, const struct sta_hw_image *imag
     TRY(compare(dev, STA_HW_DAMAGED, image->crc32, sta_hw_crc32(0, bytes, count)));
     TRY(put(dev, 0, bytes, count));
     dev->image = *image;
+    dev->length = full_length(image);
     return STA_HW_OK;
 }
 
@@ -276,6 +283,7 @@ enum sta_hw_code sta_hw_load_from(struct sta_hw *dev, const struct sta_hw_image 
         return compare(dev, STA_HW_WRONG_SIZE, image->bytes, (uint64_t)image->bytes + 1);
     TRY(compare(dev, STA_HW_DAMAGED, image->crc32, crc));
     dev->image = *image;
+    dev->length = full_length(image);
     return STA_HW_OK;
 }
 
@@ -312,6 +320,30 @@ enum sta_hw_code sta_hw_put_input(struct sta_hw *dev, const void *bytes, uint32_
     return put(dev, dev->image.input.offset, bytes, count);
 }
 
+enum sta_hw_code sta_hw_set_length(struct sta_hw *dev, uint32_t tokens) {
+    const struct sta_hw_mean *mean;
+    uint32_t full, weight, each, rows, at, i;
+    TRY(require_image(dev));
+    full = full_length(&dev->image);
+    if (!tokens || tokens > full)
+        TRY(compare(dev, STA_HW_WRONG_SIZE, full, tokens));
+    mean = &dev->image.mean;
+    weight = tokens && full / tokens < MOST_WEIGHT ? full / tokens : MOST_WEIGHT;
+    each = dev->groups * mean->depth;
+    rows = dev->image.input.rows;
+    for (at = 0; at < mean->bytes; at += i) {
+        uint8_t piece[PIECE];
+        for (i = 0; i < PIECE && at + i < mean->bytes; i++) {
+            const uint32_t position = (at + i) / rows, within = position % each;
+            const uint32_t token = position - within + dev->groups * (within % mean->depth) + within / mean->depth;
+            piece[i] = token < tokens ? (uint8_t)weight : 0;
+        }
+        TRY(put(dev, mean->offset + at, piece, i));
+    }
+    dev->length = tokens;
+    return STA_HW_OK;
+}
+
 static uint32_t word_of(const uint8_t *bytes) {
     return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
 }
@@ -344,6 +376,10 @@ static uint32_t side_by_side(const struct sta_hw_tensor *tensor, uint32_t line, 
     return count < PIECE / 2 ? count : PIECE / 2;
 }
 
+static uint32_t tokens_of(const struct sta_hw *dev, uint32_t text) {
+    return dev->image.text_count == 1 ? dev->length : dev->image.texts[text].tokens;
+}
+
 static enum sta_hw_code require_text(struct sta_hw *dev, uint32_t text) {
     TRY(require_image(dev));
     return text < dev->image.text_count ? STA_HW_OK : STA_HW_NO_TEXT;
@@ -352,13 +388,14 @@ static enum sta_hw_code require_text(struct sta_hw *dev, uint32_t text) {
 enum sta_hw_code sta_hw_put_text(struct sta_hw *dev, uint32_t text, const int16_t *values, uint32_t count) {
     const struct sta_hw_tensor *input;
     const struct sta_hw_text *place;
-    uint32_t stop, line, channel, i;
+    uint32_t stop, line, channel, i, tokens;
     TRY(require_text(dev, text));
     if (!values)
         return STA_HW_BAD_ARGUMENT;
     input = &dev->image.input;
     place = &dev->image.texts[text];
-    TRY(compare(dev, STA_HW_WRONG_SIZE, place->tokens * input->channels, count));
+    tokens = tokens_of(dev, text);
+    TRY(compare(dev, STA_HW_WRONG_SIZE, tokens * input->channels, count));
     /* Lines up to the next text's repeat the last token: they then saturate only where it does. */
     stop = text + 1 < dev->image.text_count ? place[1].first : input->lines;
     for (line = place->first; line < stop; line += side_by_side(input, line, stop)) {
@@ -367,7 +404,7 @@ enum sta_hw_code sta_hw_put_text(struct sta_hw *dev, uint32_t text, const int16_
             uint8_t piece[PIECE];
             for (i = 0; i < together; i++) {
                 const uint32_t token = line - place->first + i;
-                const uint32_t real = token < place->tokens ? token : place->tokens - 1;
+                const uint32_t real = token < tokens ? token : tokens - 1;
                 const uint16_t value = (uint16_t)values[real * input->channels + channel];
                 piece[2 * i] = (uint8_t)value;
                 piece[2 * i + 1] = (uint8_t)(value >> 8);
@@ -408,8 +445,7 @@ enum sta_hw_code sta_hw_get_pooled(struct sta_hw *dev, uint32_t text, int16_t *v
 
 enum sta_hw_code sta_hw_get_outputs(struct sta_hw *dev, uint32_t text, int16_t *values, uint32_t count) {
     TRY(require_text(dev, text));
-    return get_lines(dev, &dev->image.outputs, dev->image.texts[text].first, dev->image.texts[text].tokens, values,
-                     count);
+    return get_lines(dev, &dev->image.outputs, dev->image.texts[text].first, tokens_of(dev, text), values, count);
 }
 
 /* -- running ------------------------------------------------------------------------------------ */
@@ -422,8 +458,7 @@ enum sta_hw_code sta_hw_start(struct sta_hw *dev, int interrupt) {
     TRY(write_register(dev, STA_HW_REG_IMAGE_ADDRESS, (uint32_t)dev->bus.memory_address));
     TRY(write_register(dev, STA_HW_REG_IMAGE_SIZE, dev->image.bytes));
     TRY(write_register(dev, STA_HW_REG_PROGRAM_ADDRESS, dev->image.program));
-    /* Keys from there on are not valid; a batch's program has its texts' lengths in itself. */
-    TRY(write_register(dev, STA_HW_REG_LENGTH, dev->image.text_count == 1 ? dev->image.texts[0].tokens : 0));
+    TRY(write_register(dev, STA_HW_REG_LENGTH, dev->length)); /* keys from there on are not valid */
     TRY(write_register(dev, STA_HW_REG_CONTROL,
                        STA_HW_CONTROL_START_MASK | (interrupt ? STA_HW_CONTROL_INTERRUPT_ENABLE_MASK : 0)));
     TRY(read_register(dev, STA_HW_REG_STATUS, &status));

@@ -80,6 +80,11 @@ struct sta_hw_text {
     uint32_t first, tokens;
 };
 
+/* The windows of a mean over tokens, which hold each token's weight; 0 bytes: there is no mean. */
+struct sta_hw_mean {
+    uint32_t offset, bytes, depth;
+};
+
 /* Where things lie in an image; NAME.h has it as NAME_IMAGE. */
 struct sta_hw_image {
     uint64_t hash;        /* of the configuration that it was compiled for */
@@ -91,6 +96,7 @@ struct sta_hw_image {
     struct sta_hw_tensor input;   /* a line for each token */
     struct sta_hw_tensor pooled;  /* a line for each text */
     struct sta_hw_tensor outputs; /* a line for each token */
+    struct sta_hw_mean mean;      /* of an image of one text */
     uint32_t text_count;
     const struct sta_hw_text *texts; /* in the order of their lines */
 };
@@ -102,6 +108,7 @@ struct sta_hw {
     uint32_t version;
     uint32_t rows, groups, window, bus_bytes;
     struct sta_hw_image image; /* bytes = 0: none is loaded */
+    uint32_t length;           /* tokens of an image's one text; 0 if it has several */
     /* What the last error was about. */
     int bus_error;                /* STA_HW_BUS: what the bus's function returned */
     enum sta_hw_fault fault;      /* STA_HW_FAILED: why */
@@ -125,14 +132,19 @@ enum sta_hw_code sta_hw_load_from(struct sta_hw *dev, const struct sta_hw_image 
 enum sta_hw_code sta_hw_check_memory(struct sta_hw *dev);
 
 /* The input of all texts as it lies in the image (a part of a file of `sta-hw input`); or one text's, `count` values:
- * exactly its tokens times the channels, token after token. */
+ * exactly its tokens times the channels, token after token. An image of one text takes any of up to its tokens, told
+ * first: sta_hw_set_length() holds until it is called again or an image is loaded (0: an image of several texts, whose
+ * lengths are its own). A shorter text's mean is to be divided by w n / N (docs/image.md), where more than its direction
+ * counts. */
+enum sta_hw_code sta_hw_set_length(struct sta_hw *dev, uint32_t tokens);
 enum sta_hw_code sta_hw_put_input(struct sta_hw *dev, const void *bytes, uint32_t count);
 enum sta_hw_code sta_hw_put_text(struct sta_hw *dev, uint32_t text, const int16_t *values, uint32_t count);
 
 /* A file of `sta-hw input` begins with 32 bytes, words of 32 bits, little-endian: magic, format, inputs, bytes of each,
- * the image's checksum, and three that are 0; the inputs follow, each as sta_hw_put_input() takes it. */
+ * the image's checksum, and three that are 0; the inputs follow, each a word, its tokens as sta_hw_set_length() takes
+ * them, and then its bytes as sta_hw_put_input() does. */
 #define STA_HW_INPUTS_MAGIC 0x49415453u /* the characters STAI */
-#define STA_HW_INPUTS_FORMAT 1u
+#define STA_HW_INPUTS_FORMAT 2u
 #define STA_HW_INPUTS_HEADER_BYTES 32
 
 /* Whether such a file, by its first 32 bytes, is for the image that is loaded, and how many inputs it has. */

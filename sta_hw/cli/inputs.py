@@ -53,10 +53,12 @@ def write_inputs(
         if len(found) % len(places):
             raise InputError(f"{file} runs {len(places)} texts at a time, and there are {len(found)}.")
         for number, embedded in enumerate(found):
-            if len(embedded) != (tokens := places[number % len(places)].tokens):
+            tokens = places[number % len(places)].tokens
+            if len(embedded) > tokens or (len(places) > 1 and len(embedded) != tokens):
                 what = repr(sentences[number][:60]) if sentences else str(given)
+                most = "" if len(places) > 1 else "up to "
                 raise InputError(
-                    f"{file} was compiled for {tokens} tokens, and {what} has {len(embedded)}; "
+                    f"{file} was compiled for {most}{tokens} tokens, and {what} has {len(embedded)}; "
                     f"compile it with --tokens {len(embedded)}."
                 )
         return inputs_file(compiled, [found[i : i + len(places)] for i in range(0, len(found), len(places))])

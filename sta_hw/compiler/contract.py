@@ -23,7 +23,7 @@ from ..spec.isa import HEADER_BYTES
 from ..spec.registers import capabilities
 from .model import CompiledModel, Embedded
 from .parameters import POOL_FACTOR
-from .shorter import takes_shorter
+from .shorter import shortened, takes_shorter
 
 __all__ = [
     "FORMAT",
@@ -40,7 +40,7 @@ __all__ = [
 FORMAT = 1
 """Version of the JSON."""
 INPUTS_MAGIC = 0x49415453  # "STAI"
-INPUTS_FORMAT = 1
+INPUTS_FORMAT = 2
 INPUTS_HEADER_BYTES = 32
 HASH_OFFSET = 16
 """Of the configuration's hash in a program's header."""
@@ -101,6 +101,15 @@ def _tensors(model: CompiledModel) -> dict[str, Tensor]:
     }
 
 
+def _mean(model: CompiledModel) -> tuple[int, int, int]:
+    """Offset, bytes and depth of a mean's windows, which hold the weight of each token; zeros where there is none."""
+    found = model.info["mean_windows"]
+    if not found:
+        return 0, 0, 0
+    offset, depth, blocks = found
+    return offset, blocks * model.config.groups * depth * model.config.rows, depth
+
+
 def _checksum(model: CompiledModel) -> int:
     return zlib.crc32(model.image.tobytes())
 
@@ -159,6 +168,7 @@ def describe(model: CompiledModel, name: str, host: Host | None = None) -> dict[
         "input": tensors["input"].as_dict() | {"scale": scale if scale else "each token"},
         "pooled": tensors["pooled"].as_dict() | {"scales": _pooled_scales(model)},
         "outputs": tensors["outputs"].as_dict() | {"scale": model.info["outputs_scale"]},
+        "mean": dict(zip(("offset", "bytes", "depth"), _mean(model), strict=True)),
         "host": asdict(host) if host else None,
         "places": [{"name": n, "offset": offset, "bytes": count} for n, offset, count in model.info["places"]],
         "provenance": asdict(model.provenance) if model.provenance else None,
@@ -187,6 +197,13 @@ def _header(model: CompiledModel, name: str) -> str:
             (f"{key.upper()}_CHANNELS", f"{tensor.channels}u", f"{what}: channels of a line"),
             (f"{key.upper()}_ROWS", f"{tensor.rows}u", f"{what}: lines of a tile"),
         ]
+    for part, value, what in zip(
+        ("OFFSET", "BYTES", "DEPTH"),
+        _mean(model),
+        ("where they begin", "all; 0: there is no mean", "depth"),
+        strict=True,
+    ):
+        rows.append((f"MEAN_{part}", f"{value}u", f"windows of a mean over a text's tokens: {what}"))
     scale = model.info["embedded_scale"]
     scales = ", ".join(repr(float(s)) for s in _pooled_scales(model))
     rows += [
@@ -201,7 +218,8 @@ def _header(model: CompiledModel, name: str) -> str:
         "/* For sta_hw_load() of the driver, to initialize a variable outside of all functions with. */",
         f"#define {prefix}_IMAGE {{ \\",
         f"    {prefix}_HASH, {prefix}_VERSION, {prefix}_IMAGE_BYTES, {prefix}_BURST_BYTES, {prefix}_IMAGE_CRC32, \\",
-        f"    {prefix}_PROGRAM_OFFSET, {views}, {prefix}_TEXT_COUNT, \\",
+        f"    {prefix}_PROGRAM_OFFSET, {views}, \\",
+        f"    {{{prefix}_MEAN_OFFSET, {prefix}_MEAN_BYTES, {prefix}_MEAN_DEPTH}}, {prefix}_TEXT_COUNT, \\",
         f"    (const struct sta_hw_text[]){{{places}}} }}",
     ]
     about = f"where things lie in {name}.bin, SHA-256 {bytes_digest(model.image)}"
@@ -220,17 +238,22 @@ def raw_files(model: CompiledModel, file: Path, host: Host | None = None) -> dic
 
 
 def inputs_file(model: CompiledModel, inputs: Sequence[Embedded]) -> bytes:
-    """A file of inputs for programs that drive the hardware: a header of 32 bytes, and what to copy for each run.
+    """A file of inputs for programs that drive the hardware: a header of 32 bytes; of each run length and input.
 
     Parameters
     ----------
     inputs : sequence of fp32 arrays of shape (tokens, width), or of lists of them
-        For each run what `CompiledModel.with_input` takes; raises what that does.
+        For each run what `CompiledModel.with_input` takes, or, of a program of one text, a shorter one's; raises what
+        that and `shortened` do.
     """
     if not inputs:
         raise InputError("there is no input; give at least one.")
     place = _tensors(model)["input"]
     words = [INPUTS_MAGIC, INPUTS_FORMAT, len(inputs), place.bytes, _checksum(model), 0, 0, 0]
     parts = [np.array(words, "<u4").tobytes()]
-    parts += [model.with_input(i)[place.offset : place.offset + place.bytes].tobytes() for i in inputs]
+    for given in inputs:
+        own = given[0] if isinstance(given, Sequence) and len(given) == 1 else given
+        run = model if isinstance(own, Sequence) or not takes_shorter(model) else shortened(model, len(own))
+        parts.append(np.array([run.length], "<u4").tobytes())
+        parts.append(run.with_input(given)[place.offset : place.offset + place.bytes].tobytes())
     return b"".join(parts)

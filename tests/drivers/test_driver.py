@@ -17,6 +17,7 @@ from sim.accelerator import MEMORY_BYTES, accelerator_library
 from sta_hw.compiler.contract import inputs_file, raw_files
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
+from sta_hw.compiler.shorter import shortened
 from sta_hw.files import write_all
 from sta_hw.reference.program import run_program
 from sta_hw.spec.c_header import registers_header
@@ -198,7 +199,7 @@ def test_the_documents_program(case: Case, tmp_path: Path) -> None:
         "#include <stdint.h>\n#include <stdio.h>\nstatic uint32_t nothing[1024];\nstatic uint8_t memory[4096];\n"
         + program.replace("\nint embed", "\nstatic int embed")
         + 'int main(void) { static int16_t vector[MINILM_POOLED_CHANNELS]; char why[200] = "";\n'
-        "int right = embed(memory, memory, vector, why, sizeof why); puts(why); return right; }\n"
+        "int right = embed(memory, memory, 5, vector, why, sizeof why); puts(why); return right; }\n"
     )
     sources = [str(DRIVER / name) for name in CORE]
     run([*compiler("gcc"), *WARNINGS, f"-I{DRIVER}", "-I.", "program.c", *sources, "-o", "program"], tmp_path)
@@ -239,3 +240,23 @@ def test_the_example_embeds(case: Case, tmp_path: Path) -> None:
             [str(tmp_path / "embed"), *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode in (1, 2) and words in done.stderr, (arguments, done.stderr)
+
+
+def test_the_example_embeds_shorter_texts(tmp_path: Path) -> None:
+    """One image for texts of any length up to its own, one after the other: the reference's pooled values."""
+    model = compile_encoder(small_encoder(), CONFIG, 11)
+    texts = [(np.arange(8 * n).reshape(n, 8) * (77 + n) % 30000 - 15000).astype(np.float32) for n in (4, 11, 1, 6, 11)]
+    write_all(raw_files(model, tmp_path / "one.npz") | {tmp_path / "inputs": inputs_file(model, texts)})
+    sources = [str(DRIVER / name) for name in (*CORE, *HOSTED, "example/embed.c")]
+    run(
+        [*compiler("gcc", *SANITIZERS), *WARNINGS, f"-I{DRIVER}", "-I.", '-DMODEL_HEADER="one.h"', "-DMODEL=ONE",
+         *sources, "-ldl", "-lm", "-o", "embed"], tmp_path,
+    )  # fmt: skip
+    files = ["one.bin", "inputs", "out"]
+    run([str(tmp_path / "embed"), "--verilated", str(accelerator_library(CONFIG)), *files], tmp_path)
+    found = np.fromfile(tmp_path / "out", "<f4").reshape(len(texts), 8)
+    for text, embedding in zip(texts, found, strict=True):
+        short = shortened(model, len(text))
+        image = run_program(short.with_input(text), short.program_address, CONFIG, length=short.length)
+        assert np.abs(embedding - short.output(image)).max() < 1e-6
+    assert np.array_equal(found[1], found[4]) and len({e.tobytes() for e in found}) > 2

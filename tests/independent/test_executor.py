@@ -164,13 +164,13 @@ def layer(name: str) -> tuple[CompiledModel, NDArray[np.uint8]]:
 def test_a_random_layer(name: str, executor: Path) -> None:
     """Each instruction's results, so each tensor between; the saturation counters; all of memory."""
     compiled, image = layer(name)
-    wrong, executed = differences(executor, image, describe(compiled, "layer"), compiled.config)
+    wrong, executed = differences(executor, image, describe(compiled, "layer"), compiled.config, compiled.length)
     assert not wrong, wrong[:3]
     assert {e.instruction.opcode for e in executed} >= {
         Opcode.LOAD, Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT, Opcode.NORM,
     }  # fmt: skip
     if name == "saturated":
-        counters = run_in_c(executor, image, describe(compiled, "layer")).counters
+        counters = run_in_c(executor, image, describe(compiled, "layer"), compiled.length).counters
         assert all(counters.values()), counters
 
 
@@ -178,7 +178,8 @@ def test_the_raw_files_are_enough(executor: Path, tmp_path: Path) -> None:
     """The executor reads the JSON as `sta-hw compile` writes it, whatever else is in it."""
     compiled, image = layer("2:4")
     about = describe(compiled, 'a {name} with \\ and "quotes"')
-    assert run_in_c(executor, image, about).counters == run_in_c(executor, image, describe(compiled, "layer")).counters
+    found = [run_in_c(executor, image, a, compiled.length) for a in (about, describe(compiled, "layer"))]
+    assert found[0].counters == found[1].counters
 
 
 # -- instruction by instruction -----------------------------------------------------------------------

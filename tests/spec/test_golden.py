@@ -156,8 +156,8 @@ def dump(image: np.ndarray) -> str:
 
 def loaded(program: CompiledModel, target: Target, layer: str) -> np.ndarray:
     """The image from where a layer's values, positions or parameters are loaded from."""
-    labels = [label for _, label in program.issued()]
-    product = program.expanded()[labels.index(f"0.{layer}")]
+    number = program.issued().index((Opcode.PRODUCT, f"0.{layer}"))
+    product = program.expanded()[number]
     base = product[f"{target.name.lower()}_base"]
     loads = [i for i in program.expanded() if i.opcode == Opcode.LOAD and i["target"] == target]
     return next(program.image[i["address"] :] for i in loads if i["destination"] == base)

@@ -51,8 +51,8 @@ static void normalize(void) {
 }
 
 static int embed(struct sta_hw *dev, FILE *inputs, FILE *output) {
-    uint8_t header[STA_HW_INPUTS_HEADER_BYTES];
-    uint32_t counters[STA_HW_COUNTER_COUNT], count, i, text;
+    uint8_t header[STA_HW_INPUTS_HEADER_BYTES], word[4];
+    uint32_t counters[STA_HW_COUNTER_COUNT], count, i, text, tokens;
     enum sta_hw_code code;
     if (fread(header, sizeof header, 1, inputs) != 1) {
         fprintf(stderr, "the file of inputs is too short.\n");
@@ -61,10 +61,13 @@ static int embed(struct sta_hw *dev, FILE *inputs, FILE *output) {
     if ((code = sta_hw_check_inputs(dev, header, &count)) != STA_HW_OK)
         return complain(dev, code, "reading inputs");
     for (i = 0; i < count; i++) {
-        if (fread(input, sizeof input, 1, inputs) != 1) {
+        if (fread(word, sizeof word, 1, inputs) != 1 || fread(input, sizeof input, 1, inputs) != 1) {
             fprintf(stderr, "the file of inputs ends before input %lu.\n", (unsigned long)i);
             return 1;
         }
+        tokens = word[0] | (uint32_t)word[1] << 8 | (uint32_t)word[2] << 16 | (uint32_t)word[3] << 24;
+        if ((code = sta_hw_set_length(dev, tokens)) != STA_HW_OK)
+            return complain(dev, code, "telling the length");
         if ((code = sta_hw_put_input(dev, input, sizeof input)) != STA_HW_OK)
             return complain(dev, code, "placing the input");
         if ((code = sta_hw_start(dev, 1)) != STA_HW_OK)

@@ -37,7 +37,9 @@ enum {
     CHANNELS = OF(MODEL, _POOLED_CHANNELS),
     INPUT_BYTES = OF(MODEL, _INPUT_BYTES),
     IMAGE_BYTES = OF(MODEL, _IMAGE_BYTES),
-    BURST = OF(MODEL, _BURST_BYTES)
+    BURST = OF(MODEL, _BURST_BYTES),
+    FIRST_INPUT = STA_HW_INPUTS_HEADER_BYTES + 4, /* behind its length */
+    INPUTS_BYTES = STA_HW_INPUTS_HEADER_BYTES + 2 * (4 + INPUT_BYTES)
 };
 static const struct sta_hw_image IMAGE = OF(MODEL, _IMAGE);
 #define ADDRESS 0x80000000u
@@ -64,7 +66,7 @@ static long checks;
         } \
     } while (0)
 
-static uint8_t image[IMAGE_BYTES], memory[IMAGE_BYTES + 64], inputs[STA_HW_INPUTS_HEADER_BYTES + 2 * INPUT_BYTES];
+static uint8_t image[IMAGE_BYTES], memory[IMAGE_BYTES + 64], inputs[INPUTS_BYTES];
 static int16_t tokens[(TOKENS + SECOND) * WIDTH], pooled[CHANNELS], outputs[TOKENS * CHANNELS];
 static int16_t expected_pooled[2 * CHANNELS], expected_outputs[(TOKENS + SECOND) * CHANNELS];
 
@@ -105,6 +107,7 @@ static void says(const struct sta_hw *dev, enum sta_hw_code code, const char *wo
 struct fake {
     uint32_t registers[0x400 / 4];
     int calls, fail_at, answer; /* the call, from 0, that returns `answer`; -1 for none */
+    uint32_t length;            /* what the register holds at each start */
     int busy_looks;             /* so often the status is still busy after a start or reset */
     int refuse;                 /* a start does nothing but set `refused` */
     int waits, timed_out_at;
@@ -133,7 +136,7 @@ static int fake_write(void *context, uint32_t offset, uint32_t value) {
     if (offset == STA_HW_REG_LENGTH)
         fake.registers[offset / 4] = value;
     if (offset == STA_HW_REG_CONTROL && (value & STA_HW_CONTROL_START_MASK))
-        CHECK(!fake.registers[STA_HW_REG_LENGTH / 4]);
+        CHECK(fake.registers[STA_HW_REG_LENGTH / 4] == fake.length);
     if (offset == STA_HW_REG_CONTROL && (value & STA_HW_CONTROL_START_MASK)) {
         fake.registers[STA_HW_REG_STATUS / 4] = fake.refuse ? STA_HW_STATUS_REFUSED_MASK : STA_HW_STATUS_DONE_MASK;
         fake.counting_down = fake.refuse ? 0 : fake.busy_looks;
@@ -399,6 +402,9 @@ static void test_input_and_output(void) {
         header[i + 3] ^= 0x80;
         GIVES(sta_hw_check_inputs(&dev, header, &count), codes[i / 4]);
     }
+    GIVES(sta_hw_set_length(NULL, 0), STA_HW_BAD_ARGUMENT);
+    GIVES(sta_hw_set_length(&dev, 0), STA_HW_OK); /* several texts: their lengths are their own */
+    GIVES(sta_hw_set_length(&dev, 1), STA_HW_WRONG_SIZE);
     GIVES(sta_hw_put_input(&dev, NULL, INPUT_BYTES), STA_HW_BAD_ARGUMENT);
     GIVES(sta_hw_put_input(&dev, inputs, INPUT_BYTES + 1), STA_HW_WRONG_SIZE);
     GIVES(sta_hw_put_text(&dev, 0, NULL, TOKENS * WIDTH), STA_HW_BAD_ARGUMENT);
@@ -406,10 +412,10 @@ static void test_input_and_output(void) {
     /* Token after token gives the bytes that `sta-hw input` writes. */
     FAILS_EVERYWHERE((void)0, sta_hw_put_text(&dev, 0, tokens, TOKENS * WIDTH));
     FAILS_EVERYWHERE((void)0, sta_hw_put_text(&dev, 1, tokens + TOKENS * WIDTH, SECOND * WIDTH));
-    CHECK(!memcmp(memory + IMAGE.input.offset, inputs + STA_HW_INPUTS_HEADER_BYTES, INPUT_BYTES));
+    CHECK(!memcmp(memory + IMAGE.input.offset, inputs + FIRST_INPUT, INPUT_BYTES));
     FAILS_EVERYWHERE(memset(memory, 0, IMAGE_BYTES),
-                     sta_hw_put_input(&dev, inputs + STA_HW_INPUTS_HEADER_BYTES, INPUT_BYTES));
-    CHECK(!memcmp(memory + IMAGE.input.offset, inputs + STA_HW_INPUTS_HEADER_BYTES, INPUT_BYTES));
+                     sta_hw_put_input(&dev, inputs + FIRST_INPUT, INPUT_BYTES));
+    CHECK(!memcmp(memory + IMAGE.input.offset, inputs + FIRST_INPUT, INPUT_BYTES));
     /* What lies there comes back token after token: an output where the input is. */
     dev.image.outputs = IMAGE.input;
     GIVES(sta_hw_get_outputs(&dev, 0, NULL, TOKENS * WIDTH), STA_HW_BAD_ARGUMENT);
@@ -418,6 +424,48 @@ static void test_input_and_output(void) {
     CHECK(!memcmp(outputs, tokens, sizeof outputs));
     dev.image.pooled.channels = 0;
     GIVES(sta_hw_get_pooled(&dev, 0, pooled, 0), STA_HW_NO_OUTPUT);
+}
+
+/* One text of any length up to its tokens: the register, and the windows of its mean. */
+static void test_lengths(void) {
+    enum { ROWS = 4, DEPTH = 3, MOST = 20, AT = 48 };
+    static const struct sta_hw_text one[] = {{0, MOST}};
+    static int16_t values[MOST];
+    struct sta_hw_bus bus = fake_bus();
+    struct sta_hw_image single = IMAGE;
+    struct sta_hw dev;
+    uint32_t count, at, each;
+    single.text_count = 1;
+    single.texts = one;
+    single.mean.offset = AT;
+    single.mean.depth = DEPTH;
+    single.input.rows = ROWS;
+    single.input.channels = 1;
+    single.input.lines = MOST;
+    GIVES(sta_hw_open(&dev, &bus, 0), STA_HW_OK);
+    each = dev.groups * DEPTH;
+    single.mean.bytes = (MOST + each - 1) / each * each * ROWS;
+    CHECK(single.mean.bytes > 64); /* more than a piece of the stack */
+    GIVES(sta_hw_load(&dev, &single, image, IMAGE_BYTES), STA_HW_OK);
+    CHECK(dev.length == MOST);
+    GIVES(sta_hw_set_length(&dev, 0), STA_HW_WRONG_SIZE);
+    GIVES(sta_hw_set_length(&dev, MOST + 1), STA_HW_WRONG_SIZE);
+    for (count = 1; count <= MOST; count++) {
+        memset(memory, 0xAA, IMAGE_BYTES);
+        FAILS_EVERYWHERE((void)0, sta_hw_set_length(&dev, count));
+        for (at = 0; at < single.mean.bytes; at++) {
+            const uint32_t block = at / ROWS / each, within = at / ROWS % each;
+            const uint32_t token = block * each + dev.groups * (within % DEPTH) + within / DEPTH;
+            CHECK(memory[AT + at] == (token < count ? MOST / count : 0));
+        }
+        CHECK(memory[AT - 1] == 0xAA && memory[AT + single.mean.bytes] == 0xAA);
+        GIVES(sta_hw_put_text(&dev, 0, values, count + 1), STA_HW_WRONG_SIZE);
+        GIVES(sta_hw_put_text(&dev, 0, values, count), STA_HW_OK);
+        fake.length = count;
+        GIVES(sta_hw_start(&dev, 0), STA_HW_OK);
+        GIVES(sta_hw_poll(&dev, 100), STA_HW_OK);
+    }
+    fake.length = 0;
 }
 
 /* Three texts in tiles of more rows than a piece of the stack holds; the last two share a tile. */
@@ -918,6 +966,7 @@ int main(int argc, char **argv) {
     test_opening();
     test_loading(argv[7]);
     test_input_and_output();
+    test_lengths();
     test_batches();
     test_running();
     test_mapped();

@@ -155,6 +155,10 @@ static int failed(const char *doing, enum sta_hw_code code) {
             return failed(doing, code); \
     } while (0)
 
+static uint32_t word_of(const uint8_t *bytes) {
+    return bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+}
+
 /* A text's result as 16-bit values, one token after the other; the pooled ones alone, where the image has them. */
 static int add_result(uint32_t text, int16_t *values, uint32_t *crc) {
     uint32_t count = image.pooled.channels;
@@ -187,9 +191,11 @@ static int run(void) {
     say_number("image: ", IMAGE_BYTES, " bytes\n");
     TRY("reading inputs", sta_hw_check_inputs(&dev, inputs, &count));
     for (number = 0; number < count; number++) {
+        /* Of each input its length, a word, and its bytes. */
+        const uint8_t *input = inputs + STA_HW_INPUTS_HEADER_BYTES + number * (4 + INPUT_BYTES);
         uint32_t crc = 0;
-        TRY("placing an input", sta_hw_put_input(&dev, inputs + STA_HW_INPUTS_HEADER_BYTES + number * INPUT_BYTES,
-                                                 INPUT_BYTES));
+        TRY("telling the length", sta_hw_set_length(&dev, word_of(input)));
+        TRY("placing an input", sta_hw_put_input(&dev, input + 4, INPUT_BYTES));
         TRY("running", run_once());
         TRY("reading counters", sta_hw_counters(&dev, counters));
         say_number("run ", number, ": ");
