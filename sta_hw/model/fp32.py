@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -22,15 +22,18 @@ from .operations import (
     Linear,
     Maximum,
     Mean,
+    Multiply,
     Norm,
     Normalize,
     Operation,
     Output,
     Prepend,
+    RmsNorm,
+    Rotary,
     Select,
 )
 
-__all__ = ["EPSILON", "FUNCTIONS", "evaluate", "gelu", "layer_norm", "value_of"]
+__all__ = ["EPSILON", "FUNCTIONS", "Cache", "evaluate", "gelu", "layer_norm", "rms_norm", "rotate", "value_of"]
 
 EPSILON = 1e-12
 """Of BERT's LayerNorms, added to the variance."""
@@ -40,6 +43,78 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float = EPSILON) -
     """LayerNorm over the last axis, fp32."""
     centred = x - x.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * weight + bias
+
+
+def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
+    """RMSNorm over the last axis, fp32."""
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + np.float32(epsilon)) * weight
+
+
+def rotate(x: Array, frequencies: Array, first: int) -> Array:
+    """Rotary positions: `x` has shape (tokens, heads, width of a head), the first token the position `first`."""
+    angles = np.arange(first, first + len(x), dtype=np.float32)[:, None, None] * frequencies
+    cosine, sine = np.cos(angles), np.sin(angles)
+    low, high = np.split(x, 2, axis=-1)
+    return np.concatenate([low * cosine - high * sine, high * cosine + low * sine], axis=-1)
+
+
+class Cache:
+    """Keys and values of the tokens so far, of every causal attention; what a decoder remembers.
+
+    Parameters
+    ----------
+    capacity : int
+        Tokens that it has room for.
+
+    Attributes
+    ----------
+    length : int
+        Tokens in it. `evaluate` computes the tokens behind them, and counts them when it is done; what is behind
+        `length` counts for nothing, so lowering it forgets the last tokens.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.length = capacity, 0
+        self._kept: dict[str, tuple[Array, Array]] = {}
+
+    def extend(self, name: str, keys: Array, values: Array) -> tuple[Array, Array]:
+        """All keys and all values of an attention, with those of the next tokens behind them.
+
+        Raises
+        ------
+        InputError
+            If there is no room.
+        """
+        end = self.length + len(keys)
+        self.require(len(keys))
+        if name not in self._kept:
+            room = (self.capacity, keys.shape[1])
+            self._kept[name] = np.zeros(room, np.float32), np.zeros(room, np.float32)
+        for kept, new in zip(self._kept[name], (keys, values), strict=True):
+            kept[self.length : end] = new
+        every_key, every_value = self._kept[name]
+        return every_key[:end], every_value[:end]
+
+    def require(self, tokens: int) -> None:
+        """Refuse more tokens than there is room for.
+
+        Raises
+        ------
+        InputError
+            If there is no room.
+        """
+        if self.length + tokens > self.capacity:
+            raise InputError(
+                f"the context holds {self.capacity} tokens and is full: {self.length} are in it, and {tokens} more are "
+                "wanted."
+            )
+
+    def copy(self) -> Cache:
+        """The same tokens, to go on from in another way."""
+        other = Cache(self.capacity)
+        other.length = self.length
+        other._kept = {name: (keys.copy(), values.copy()) for name, (keys, values) in self._kept.items()}
+        return other
 
 
 _ERF_STEPS, _ERF_END = 1 << 16, 6.0
@@ -84,14 +159,14 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
 """Activation functions: GELU with the error function, with tanh, as ``x * sigmoid(1.702 x)``; the others."""
 
 
-def _embed(o: Embed, ids: NDArray) -> Array:
+def _embed(o: Embed, ids: NDArray, cache: Cache) -> Array:
     count = len(ids)
     if o.rows == "first":
         rows = np.zeros(count, np.int64)
     elif o.rows == "token":
         rows = np.asarray(ids, np.int64)
     elif o.padding is None:
-        rows = np.arange(o.offset, o.offset + count)
+        rows = np.arange(o.offset, o.offset + count) + cache.length
     else:
         counted = np.asarray(ids) != o.padding
         rows = np.cumsum(counted) * counted + o.padding
@@ -110,26 +185,37 @@ def _convolution(o: Convolution, x: Array) -> Array:
     return taken.reshape(positions, -1) @ o.weight.reshape(len(o.weight), -1).T + o.bias
 
 
-def _attention(o: Attention, *given: Array) -> Array:
-    tokens, width = given[0].shape
-    query, key, value = (g.reshape(tokens, o.heads, -1).transpose(1, 0, 2) for g in given)
-    scores = query @ key.transpose(0, 2, 1) / math.sqrt(width // o.heads)
+def _rotary(o: Rotary, x: Array, cache: Cache) -> Array:
+    return rotate(x.reshape(len(x), o.heads, -1), o.frequencies, cache.length).reshape(x.shape)
+
+
+def _attention(o: Attention, query: Array, key: Array, value: Array, cache: Cache) -> Array:
+    tokens, width = query.shape
     if o.causal:
-        scores = np.where(np.tri(tokens, dtype=bool), scores, -np.inf).astype(np.float32)
+        key, value = cache.extend(o.name, key, value)
+    narrow = o.heads // o.shared
+    # The heads of the query that share keys are more rows of one product.
+    q = query.reshape(tokens, narrow, o.shared, -1).transpose(1, 2, 0, 3).reshape(narrow, o.shared * tokens, -1)
+    k, v = (x.reshape(len(x), narrow, -1).transpose(1, 0, 2) for x in (key, value))
+    scores = (q @ k.transpose(0, 2, 1) / math.sqrt(width // o.heads)).reshape(narrow, o.shared, tokens, -1)
+    if o.causal:
+        seen = np.tri(tokens, len(key), len(key) - tokens, dtype=bool)
+        scores = np.where(seen, scores, -np.inf).astype(np.float32)
     exponential = np.exp(scores - scores.max(-1, keepdims=True))
     probabilities = exponential / exponential.sum(-1, keepdims=True)
-    return (probabilities @ value).transpose(1, 0, 2).reshape(tokens, width)
+    context = probabilities.reshape(narrow, o.shared * tokens, -1) @ v
+    return context.reshape(narrow, o.shared, tokens, -1).transpose(2, 0, 1, 3).reshape(tokens, width)
 
 
 _RULES: dict[type[Operation], Callable[..., Array]] = {
-    Embed: _embed,
     Convolution: _convolution,
     Prepend: lambda o, x: np.concatenate([o.rows, x]),
     Linear: lambda o, x: x @ o.weight.T + o.bias,
     Norm: lambda o, x: layer_norm(x, o.weight, o.bias, o.epsilon),
-    Attention: _attention,
+    RmsNorm: lambda o, x: rms_norm(x.reshape(*x.shape[:-1], o.heads, -1), o.weight, o.epsilon).reshape(x.shape),
     Activate: lambda o, x: FUNCTIONS[o.function](x),
     Add: lambda o, a, b: a + b,
+    Multiply: lambda o, a, b: a * b,
     Select: lambda o, x: x[o.token],
     Mean: lambda o, x: x[o.first :].mean(0),
     Maximum: lambda o, x: x.max(0),
@@ -137,13 +223,21 @@ _RULES: dict[type[Operation], Callable[..., Array]] = {
     Output: lambda o, x: x,
 }
 
+_POSITIONAL: dict[type[Operation], Callable[..., Array]] = {Embed: _embed, Rotary: _rotary, Attention: _attention}
+"""Those that depend on the tokens before."""
 
-def value_of(o: Operation, *given: Array) -> Array:
-    """An operation's value, from those of its inputs."""
+
+def value_of(o: Operation, *given: Array, cache: Cache | None = None) -> Array:
+    """An operation's value, from those of its inputs and the tokens before, which are none if not given."""
+    if type(o) in _POSITIONAL:
+        return _POSITIONAL[type(o)](o, *given, cache or Cache(len(given[0])))
     return _RULES[type(o)](o, *given)
 
 
-def evaluate(graph: Graph, given: Mapping[str, Any], until: str | None = None) -> dict[str, Array]:
+def evaluate(
+    graph: Graph, given: Mapping[str, Any], until: str | None = None, *, cache: Cache | None = None,
+    keep: Collection[str] | None = None,
+) -> dict[str, Array]:  # fmt: skip
     """All values that follow from the given ones.
 
     Parameters
@@ -152,11 +246,15 @@ def evaluate(graph: Graph, given: Mapping[str, Any], until: str | None = None) -
         Values by name: the inputs, or any others, which are then not computed (and those that only they need neither).
     until : str or None
         The last value to compute.
+    cache : Cache or None
+        The tokens before those that are given, which come behind them in it.
+    keep : names of values, or None
+        Those that are returned, where not all are: the others are dropped when the last operation has taken them.
 
     Raises
     ------
     InputError
-        If a given value's shape is not the graph's, or a token has no row in a table.
+        If a given value's shape is not the graph's, a token has no row in a table, or the cache has no room.
     """
     found: dict[str, Array] = {}
     for name, value in given.items():
@@ -164,9 +262,16 @@ def evaluate(graph: Graph, given: Mapping[str, Any], until: str | None = None) -
         if array.ndim != len(shape) or any(s not in (a, "tokens") for a, s in zip(array.shape, shape, strict=True)):
             raise InputError(f"{name} has shape ({', '.join(map(str, shape))}), and what is given {array.shape}.")
         found[name] = array
+    tokens = max((len(a) for a in found.values()), default=0)
     for o in graph.operations:
         if o.name not in found and o.inputs and all(i in found for i in o.inputs):
-            found[o.name] = value_of(o, *(found[i] for i in o.inputs))
+            found[o.name] = value_of(o, *(found[i] for i in o.inputs), cache=cache)
         if o.name == until:
             break
-    return found
+        if keep is not None:
+            for name in o.inputs:
+                if name not in keep and graph.takers(name)[-1] is o:
+                    found.pop(name, None)
+    if cache is not None:
+        cache.length += tokens
+    return found if keep is None else {name: value for name, value in found.items() if name in keep}

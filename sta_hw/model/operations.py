@@ -25,11 +25,14 @@ __all__ = [
     "Linear",
     "Maximum",
     "Mean",
+    "Multiply",
     "Norm",
     "Normalize",
     "Operation",
     "Output",
     "Prepend",
+    "RmsNorm",
+    "Rotary",
     "Select",
     "Shape",
     "ShapeError",
@@ -213,28 +216,87 @@ class Norm(Operation):
 
 
 @dataclass(frozen=True, eq=False)
+class RmsNorm(Operation):
+    """``x / sqrt(mean(x^2) + epsilon) * weight``, over the width or over each of its heads.
+
+    Attributes
+    ----------
+    weight : Array, shape (width of a head,)
+    epsilon : float
+        Added to the mean of the squares.
+    heads : int
+        Parts of the width that are normalized each for itself, with the same weights.
+    """
+
+    weight: Array
+    epsilon: float
+    heads: int = 1
+
+    def shape(self, *given: Shape) -> Shape:
+        _expect(self.heads > 0, f"has {self.heads} heads; the least is 1")
+        wanted = self.heads * len(self.weight)
+        _expect(self.weight.ndim == 1, f"has weights of shape {self.weight.shape}; it is (width of a head,)")
+        _expect(given[0][-1] == wanted, f"has {self.heads} heads of {len(self.weight)} for a width of {given[0][-1]}")
+        return given[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Rotary(Operation):
+    """Rotary positions (arXiv 2104.09864): pairs of a head's elements turn by the token's position.
+
+    Element i of a head's first half and element i of its second half are a pair, as in transformers.
+
+    Attributes
+    ----------
+    frequencies : Array, shape (half the width of a head,)
+        Radians that a pair turns from one position to the next.
+    heads : int
+    """
+
+    frequencies: Array
+    heads: int
+
+    def shape(self, *given: Shape) -> Shape:
+        _expect(self.heads > 0, f"has {self.heads} heads; the least is 1")
+        wanted = self.heads * 2 * len(self.frequencies)
+        _expect(
+            given[0][-1] == wanted,
+            f"has {self.heads} heads of {len(self.frequencies)} pairs for a width of {given[0][-1]}",
+        )
+        return given[0]
+
+
+@dataclass(frozen=True, eq=False)
 class Attention(Operation):
     """Softmax of scaled scores times values, from query, key and value, in so many heads.
+
+    Scores are divided by the square root of a head's width.
 
     Attributes
     ----------
     heads : int
+        Of the query.
     causal : bool
         A token attends to itself and those before it alone.
+    shared : int
+        Heads of the query that attend to one head of key and value (grouped queries), in order.
     """
 
     heads: int
     causal: bool = False
+    shared: int = 1
 
     arity = 3
 
     def shape(self, *given: Shape) -> Shape:
-        _expect(
-            given[0] == given[1] == given[2], f"takes query, key, value of one shape, not {', '.join(map(str, given))}"
-        )
-        width = given[0][-1]
+        tokens, width = given[0]
         _expect(self.heads > 0, f"has {self.heads} heads; the least is 1")
         _expect(int(width) % self.heads == 0, f"has {self.heads} heads, which do not divide a width of {width}")
+        _expect(self.shared > 0, f"has {self.shared} heads of the query for one of the key; the least is 1")
+        _expect(self.heads % self.shared == 0, f"has {self.heads} heads, {self.shared} for each one of the key")
+        narrow = (tokens, int(width) // self.shared)
+        kind = "one shape" if self.shared == 1 else f"shapes {given[0]}, {narrow}, {narrow}"
+        _expect(given[1] == given[2] == narrow, f"takes query, key, value of {kind}, not {', '.join(map(str, given))}")
         return given[0]
 
 
@@ -253,6 +315,17 @@ class Add(Operation):
 
     def shape(self, *given: Shape) -> Shape:
         _expect(given[0] == given[1], f"adds values of shapes {given[0]} and {given[1]}")
+        return given[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Multiply(Operation):
+    """The product of two values, element by element: a gate and what it lets through."""
+
+    arity = 2
+
+    def shape(self, *given: Shape) -> Shape:
+        _expect(given[0] == given[1], f"multiplies values of shapes {given[0]} and {given[1]}")
         return given[0]
 
 

@@ -123,6 +123,8 @@ def accelerator_part(graph: Graph) -> Part:
         If there is something in it that the accelerator cannot do; every such operation is named.
     """
     by_name = graph.by_name
+    if "next_token" in by_name:
+        raise InputError(f"{graph.name}: it gives the next token (a decoder); sta-hw generate-text and chat run it.")
     attentions = [o for o in graph.operations if isinstance(o, Attention)]
     if not attentions:
         raise InputError(f"{graph.name}: there is no attention, which the accelerator's programs are built around.")

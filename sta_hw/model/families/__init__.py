@@ -15,17 +15,17 @@ from ..operations import Mean, Output
 from ..settings import Settings
 from ..stored import MODEL_TYPE, stored_graph
 from ..tensors import Tensors, read_tensors
-from . import bert, clip, vit, whisper
+from . import bert, clip, gpt2, llama, vit, whisper
 from .sentences import Limits, modules, pool
 
 __all__ = ["FAMILIES", "Network", "load_network"]
 
-_OTHERS = {family: module for module in (vit, clip, whisper) for family in module.FAMILIES}
+_OTHERS = {family: module for module in (vit, clip, whisper, llama, gpt2) for family in module.FAMILIES}
 
 FAMILIES = {
     "bert": "BERT", "roberta": "RoBERTa", "xlm-roberta": "XLM-R", "camembert": "CamemBERT", "electra": "ELECTRA",
     "distilbert": "DistilBERT", "vit": "ViT", "deit": "DeiT", "clip_vision_model": "CLIP", "clip": "CLIP",
-    "whisper": "Whisper",
+    "whisper": "Whisper", "llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "gpt2": "GPT-2",
 }  # fmt: skip
 """What ``model_type`` may be, and the family's name."""
 
@@ -37,7 +37,7 @@ class Network:
     Attributes
     ----------
     graph : Graph
-        Verified; its output is called ``embedding`` or ``logits``.
+        Verified; its output is called ``embedding``, ``logits``, or for decoders ``next_token``.
     root : Path
         What was imported.
     folder : Path

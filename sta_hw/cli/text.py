@@ -1,0 +1,184 @@
+"""Commands that generate text with a decoder: generate-text, chat."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .app import Unused, app
+from .terminal import JsonOption, complain, print_json, printable, say
+
+if TYPE_CHECKING:
+    from ..tasks.sampling import Sampling
+    from ..tasks.text import Generated
+
+__all__: list[str] = []
+
+ModelOption = Annotated[
+    Path | None,
+    typer.Option("--model", help="A GGUF file, or a folder of transformers'.", show_default="SmolLM2-135M-Instruct"),
+]
+TokensOption = Annotated[int, typer.Option("--max-tokens", help="Tokens to generate at most.", min=1, max=1 << 20)]
+TemperatureOption = Annotated[float, typer.Option(help="Logits are divided by it; 0 takes the largest.")]
+KOption = Annotated[int, typer.Option("--top-k", help="Draw of so many of the likeliest; 0: of all.")]
+POption = Annotated[float, typer.Option("--top-p", help="Draw of the likeliest with this probability; 1: of all.")]
+SeedOption = Annotated[int, typer.Option(help="Of drawing: the same seed gives the same text.")]
+ContextOption = Annotated[int | None, typer.Option(help="Tokens that the context holds.", show_default="up to 2048")]
+
+_DRAWS = Unused(("top_k", "top_p", "seed"), lambda o: not o["temperature"], "without --temperature")
+
+
+def _visible(text: str) -> str:
+    """Text of a model for a terminal: lines stay lines, what moves the cursor is shown as an escape."""
+    return "".join(c if c in "\n\t" else printable(c) for c in text)
+
+
+def _sampling(temperature: float, top_k: int, top_p: float, seed: int) -> Sampling:
+    from ..tasks.sampling import Sampling
+
+    return Sampling(temperature, top_k, top_p, seed)
+
+
+def _figures(made: Generated) -> dict[str, Any]:
+    after = len(made.ids) - 1
+    return {
+        "text": made.text, "ended": made.ended, "prompt_tokens": len(made.prompt), "tokens": len(made.ids),
+        "prompt_ids": made.prompt, "ids": made.ids, "prompt_seconds": made.prompt_seconds, "seconds": made.seconds,
+        "tokens_per_second": after / made.seconds if after > 0 and made.seconds else None,
+    }  # fmt: skip
+
+
+def _tell_end(made: Generated, context: int) -> None:
+    if made.ended == "context":
+        complain(
+            f"the context of {context} tokens is full; --context makes it larger, up to what the model was made for."
+        )
+
+
+@app.command(
+    "generate-text", unused=[_DRAWS, Unused(("system",), lambda o: not o["chat"], "without --chat")],
+    epilog="Example: sta-hw generate-text 'The capital of France is' --max-tokens 16",
+)  # fmt: skip
+def generate_text(
+    text: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")],
+    model: ModelOption = None,
+    chat: Annotated[bool, typer.Option("--chat", help="The prompt is a message for the model's template.")] = False,
+    system: Annotated[str | None, typer.Option(help="With --chat: what the model is told beforehand.")] = None,
+    max_tokens: TokensOption = 64,
+    temperature: TemperatureOption = 0.0,
+    top_k: KOption = 0,
+    top_p: POption = 1.0,
+    seed: SeedOption = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="A text that ends it; may be given several times.")] = None,
+    context: ContextOption = None,
+    as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Go on with a text, token by token.
+
+    The network is computed in float32 by numpy.
+    """
+    from ..tasks.text import Generated, load_text_model
+
+    sampling = _sampling(temperature, top_k, top_p, seed)
+    prompt: Any = sys.stdin.read() if text == "-" else text
+    loaded = load_text_model(model)
+    session = loaded.session(context)
+    if chat:
+        prompt = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
+    made = Generated([])
+    pieces = loaded.stream(
+        prompt, max_tokens=max_tokens, sampling=sampling, stop=stop or (), session=session, into=made
+    )  # fmt: skip
+    if as_json:
+        for _ in pieces:
+            pass
+        print_json(_figures(made))
+    else:
+        _print(pieces)
+    _tell_end(made, session.decoder.capacity)
+
+
+def _print(pieces: Iterator[str]) -> None:
+    for piece in pieces:
+        typer.echo(_visible(piece), nl=False)
+        sys.stdout.flush()
+    typer.echo("")
+
+
+def _messages(asked: bool) -> Iterator[str]:
+    """Lines of standard input, until its end or, at a prompt, Ctrl-C."""
+    while True:
+        if asked:
+            typer.echo("> ", nl=False, err=True)
+        try:
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:
+            if not asked:
+                raise
+            line = ""
+        if not line:
+            if asked:
+                typer.echo("", err=True)
+            return
+        if line.strip():
+            yield line.strip()
+
+
+@app.command(unused=[_DRAWS], epilog="Example: sta-hw chat --temperature 0.7 --top-p 0.9 --seed 1")
+def chat(
+    model: ModelOption = None,
+    system: Annotated[str | None, typer.Option(help="What the model is told beforehand.")] = None,
+    max_tokens: TokensOption = 256,
+    temperature: TemperatureOption = 0.0,
+    top_k: KOption = 0,
+    top_p: POption = 1.0,
+    seed: SeedOption = 0,
+    context: ContextOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Talk with a model: each line of standard input is a message, answered word by word.
+
+    Ctrl-C cuts an answer short; at the prompt it ends the conversation, as Ctrl-D does.
+    """
+    from ..tasks.text import Generated, load_text_model
+
+    sampling = _sampling(temperature, top_k, top_p, seed)
+    loaded = load_text_model(model)
+    if loaded.language.template is None:
+        raise InputError(f"{loaded.language.path} has no chat template; sta-hw generate-text goes on with a text.")
+    session = loaded.session(context)
+    asked = sys.stdin.isatty()
+    messages = [{"role": "system", "content": system}] if system else []
+    answers: list[dict[str, Any]] = []
+    for line in _messages(asked):
+        messages.append({"role": "user", "content": line})
+        made = Generated([])
+        if answers and len(loaded.ids(messages)) > session.decoder.capacity:
+            made.ended = "context"
+        else:
+            pieces = loaded.stream(messages, max_tokens=max_tokens, sampling=sampling, session=session, into=made)
+            try:
+                if as_json:
+                    for _ in pieces:
+                        pass
+                else:
+                    _print(pieces)
+            except KeyboardInterrupt:
+                if not asked:
+                    raise
+                made.ended = "interrupted"
+                typer.echo("")
+        messages.append({"role": "assistant", "content": made.text})
+        answers.append({"message": line} | _figures(made))
+        if made.ended == "context":
+            _tell_end(made, session.decoder.capacity)
+            break
+    if as_json:
+        print_json({"answers": answers})
+    elif not answers and not asked:
+        say("standard input has no message.")

@@ -1,0 +1,145 @@
+"""Decoders from GGUF files: ggml's names and order of weights become those of the family's checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from ..gguf import Gguf
+from ..graph import Graph
+from ..operations import Array
+from ..settings import Settings
+from ..tensors import Tensors
+from . import gpt2, llama
+
+__all__ = ["ARCHITECTURES", "network_of"]
+
+_KEYS = {
+    "block_count": "num_hidden_layers", "context_length": "max_position_embeddings", "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size", "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads", "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "rope.freq_base": "rope_theta", "vocab_size": "vocab_size", "attention.key_length": "head_dim",
+}  # fmt: skip
+"""ggml's keys behind the architecture's name, and transformers'."""
+_GPT2_KEYS = {
+    "block_count": "n_layer", "context_length": "n_positions", "embedding_length": "n_embd",
+    "feed_forward_length": "n_inner", "attention.head_count": "n_head", "vocab_size": "vocab_size",
+    "attention.layer_norm_epsilon": "layer_norm_epsilon",
+}  # fmt: skip
+_NAMES = {
+    "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm", "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}  # fmt: skip
+_GPT2_NAMES = {
+    "attn_norm": "ln_1", "attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj", "ffn_norm": "ln_2",
+    "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj",
+}  # fmt: skip
+
+
+def _interleaved(array: Array, heads: int) -> Array:
+    """Rows of pairs, which ggml has side by side, as transformers has them: a head's first ones, then the others."""
+    shape = (heads, len(array) // heads // 2, 2, *array.shape[1:])
+    return np.ascontiguousarray(array.reshape(shape).swapaxes(1, 2)).reshape(array.shape)
+
+
+def _llama(file: Gguf, family: str) -> tuple[dict[str, Any], dict[str, Array]]:
+    found = _translated(file, family, _KEYS)
+    arrays = _renamed(file, "model.layers", _NAMES, {
+        "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
+    })  # fmt: skip
+    found["tie_word_embeddings"] = "lm_head.weight" not in arrays
+    # The share of each head is explicit in some files; where it is not, all of it turns.
+    width = found.get("head_dim") or found.get("hidden_size", 0) // max(found.get("num_attention_heads", 1), 1)
+    for key in ("rope.dimension_count", "attention.value_length"):
+        if found.pop(f"{family}.{key}", width) != width:
+            raise InputError(
+                f"{file.path}: {family}.{key} is not the width of a head, {width}, which is not supported."
+            )
+    kind = found.pop(f"{family}.rope.scaling.type", "none")
+    factor = found.pop(f"{family}.rope.scaling.factor", None)
+    if kind != "none":
+        found["rope_scaling"] = {"rope_type": kind, "factor": factor}
+    if family == "llama":
+        found["attention_bias"] = "model.layers.0.self_attn.q_proj.bias" in arrays
+        found["mlp_bias"] = "model.layers.0.mlp.up_proj.bias" in arrays
+        for role, key in (("q", "num_attention_heads"), ("k", "num_key_value_heads")):
+            heads = found.get(key, found.get("num_attention_heads"))
+            for name in [n for n in arrays if f".{role}_proj." in n]:
+                if not isinstance(heads, int) or heads < 1 or len(arrays[name]) % (2 * heads):
+                    raise InputError(f"{file.path}: {name} has {len(arrays[name])} rows, no pairs of {heads} heads.")
+                arrays[name] = _interleaved(arrays[name], heads)
+    if family == "qwen3":
+        found["attention_bias"] = "model.layers.0.self_attn.q_proj.bias" in arrays
+    return found, arrays
+
+
+def _gpt2(file: Gguf, family: str) -> tuple[dict[str, Any], dict[str, Array]]:
+    found = _translated(file, family, _GPT2_KEYS)
+    arrays = _renamed(file, "transformer.h", _GPT2_NAMES, {
+        "token_embd": "transformer.wte", "position_embd": "transformer.wpe", "output_norm": "transformer.ln_f",
+        "output": "lm_head",
+    })  # fmt: skip
+    found["tie_word_embeddings"] = "lm_head.weight" not in arrays
+    for name in arrays:
+        if name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight")):
+            arrays[name] = arrays[name].T  # ggml has them the usual way round, GPT-2's checkpoints have not
+    return found, arrays
+
+
+_FAMILIES: dict[str, tuple[Callable[[Gguf, str], tuple[dict[str, Any], dict[str, Array]]], Any]] = {
+    "llama": (_llama, llama), "qwen2": (_llama, llama), "qwen3": (_llama, llama), "gpt2": (_gpt2, gpt2),
+}  # fmt: skip
+ARCHITECTURES = tuple(_FAMILIES)
+"""What ``general.architecture`` may be."""
+
+
+def _translated(file: Gguf, family: str, names: Mapping[str, str]) -> dict[str, Any]:
+    """The architecture's keys under transformers' names; those that are not known keep theirs."""
+    found: dict[str, Any] = {}
+    for key, value in file.metadata.items():
+        if key.startswith(f"{family}."):
+            found[names.get(key.removeprefix(f"{family}."), key)] = value
+    if "vocab_size" not in found and "token_embd.weight" in file.tensors:
+        found["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
+    return found
+
+
+def _renamed(file: Gguf, layers: str, names: Mapping[str, str], others: Mapping[str, str]) -> dict[str, Array]:
+    """The tensors under the checkpoint's names; those that are not known keep theirs."""
+    found: dict[str, Array] = {}
+    for name, tensor in file.tensors.items():
+        stem, _, field = name.rpartition(".")
+        place = stem.split(".")
+        if len(place) == 3 and place[0] == "blk" and place[2] in names:
+            found[f"{layers}.{place[1]}.{names[place[2]]}.{field}"] = tensor.array()
+        else:
+            found[f"{others[stem]}.{field}" if stem in others else name] = tensor.array()
+    return found
+
+
+def network_of(file: Gguf) -> tuple[Graph, Tensors, list[str], list[str]]:
+    """The graph; its tensors; sentences about those that are not used; keys that are not used.
+
+    Raises
+    ------
+    InputError
+        If the architecture is not supported, a key or tensor is not understood, or they do not fit each other.
+    """
+    family = file.get("general.architecture", str, "")
+    if family not in _FAMILIES:
+        raise InputError(
+            f"{file.path}: the architecture {family!r} is not supported; it is one of {', '.join(_FAMILIES)}."
+        )
+    translate, importer = _FAMILIES[family]
+    found, arrays = translate(file, family)
+    tensors = Tensors(arrays, file.path)
+    settings = Settings(found, file.path)
+    graph: Graph = importer.build(settings, tensors, family)
+    keys = settings.finish() + sorted(k for k in file.metadata if not k.startswith((f"{family}.", "tokenizer.")))
+    keys.remove("general.architecture")
+    return graph.verify(), tensors, tensors.finish(), keys

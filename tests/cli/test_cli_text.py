@@ -1,0 +1,87 @@
+"""generate-text and chat: what they print, how they end, what they refuse."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from decoder_files import decoder_folder
+
+from sta_hw.tasks.text import load_text_model
+
+PROMPT = "The quick brown fox"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("decoder")
+    decoder_folder(path)
+    return path
+
+
+def run(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    code = "from sta_hw.cli.main import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, input=given, encoding="utf-8")
+
+
+def test_text_and_figures(folder: Path) -> None:
+    plain = run("generate-text", PROMPT, "--model", folder, "--max-tokens", 6)
+    figures = json.loads(run("generate-text", "-", "--model", folder, "--max-tokens", 6, "--json", given=PROMPT).stdout)
+    wanted = load_text_model(folder).generate(PROMPT, max_tokens=6)
+    assert plain.returncode == 0, plain.stderr
+    assert figures["ids"] == wanted.ids and figures["text"] == wanted.text and figures["prompt_ids"] == wanted.prompt
+    assert len(plain.stdout.replace("\n", "")) >= len(wanted.text.replace("\n", "").strip())
+
+
+def test_a_conversation_that_fills_the_context(folder: Path) -> None:
+    done = run("chat", "--model", folder, "--max-tokens", 2, "--json", given="Hi\nAnd now?\nAnd now?\nAnd now?\n")
+    answers = json.loads(done.stdout)["answers"]
+    assert done.returncode == 0 and 1 < len(answers) < 4
+    assert answers[-1]["ended"] == "context" and answers[0]["ended"] != "context"
+    assert "tokens is full" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_chat_of_lines(tmp_path: Path) -> None:
+    folder = tmp_path
+    decoder_folder(folder, max_position_embeddings=200)
+    done = run("chat", "--model", folder, "--max-tokens", 4, "--json", given="Hi\n\nAnd now?\n")
+    answers = json.loads(done.stdout)["answers"]
+    assert [a["message"] for a in answers] == ["Hi", "And now?"]
+    model = load_text_model(folder)
+    messages = [{"role": "user", "content": "Hi"}]
+    first = model.generate(messages, max_tokens=4)
+    messages += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "And now?"}]
+    assert [a["ids"] for a in answers] == [first.ids, model.generate(messages, max_tokens=4).ids]
+
+
+def test_a_full_context_is_a_sentence(folder: Path) -> None:
+    done = run("generate-text", PROMPT, "--model", folder, "--context", 20, "--temperature", 5, "--max-tokens", 40)
+    assert done.returncode == 0
+    assert "the context of 20 tokens is full" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("generate-text", PROMPT, "--context", 3), "the prompt has"), (("generate-text", ""), "no tokens"),
+        (("generate-text", PROMPT, "--temperature", -1), "temperature -1.0 is out of range"),
+        (("generate-text", PROMPT, "--top-k", 5), "--top-k is not used without --temperature"),
+        (("generate-text", PROMPT, "--system", "x"), "--system is not used without --chat"),
+        (("chat", "--context", 3), "the prompt has"), (("chat", "--context", 5000), "made for 1 to 60"),
+    ],
+)  # fmt: skip
+def test_refusals(folder: Path, arguments: tuple[object, ...], sentence: str) -> None:
+    done = run(*arguments, "--model", folder, given="Hi\n")
+    assert done.returncode == 2 and not done.stdout, done.stdout
+    assert sentence in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(b"GGUF\x03\0\0\0")
+    done = run("generate-text", PROMPT, "--model", path)
+    assert done.returncode == 2 and "truncated" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

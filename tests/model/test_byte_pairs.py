@@ -1,0 +1,124 @@
+"""Tokenizers of decoders: tokens are those that Hugging Face's classes give; text streams whole characters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import transformers as hf
+from decoder_files import MARKS, TEMPLATE, TEXTS, byte_pairs, decoder_folder, gguf_bytes, tokenizer_metadata
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+
+from sta_hw.errors import InputError
+from sta_hw.model.byte_pairs import Streamed, Vocabulary, tokenizer_of
+from sta_hw.model.chat import ChatTemplate
+from sta_hw.model.gguf import read_gguf
+
+# As the tokenizer.json of Llama 3 and SmolLM2 has it.
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
+
+
+def from_gguf(folder: Path, tokenizer: Tokenizer, split: str, **more: object) -> Vocabulary:
+    path = folder / "a.gguf"
+    path.write_bytes(gguf_bytes(tokenizer_metadata(tokenizer, split) | more, {}))
+    return tokenizer_of(read_gguf(path))
+
+
+def theirs(tokenizer: Tokenizer, split: str) -> Tokenizer:
+    about = json.loads(tokenizer.to_str())
+    vocabulary, merges = about["model"]["vocab"], [tuple(m) for m in about["model"]["merges"]]
+    if split == "gpt-2":
+        made = hf.GPT2Tokenizer(vocab=vocabulary, merges=merges).backend_tokenizer
+    elif split == "qwen2":
+        made = hf.Qwen2Tokenizer(vocab=vocabulary, merges=merges).backend_tokenizer
+    else:
+        made = Tokenizer.from_str(tokenizer.to_str())
+        first = {
+            "llama-bpe": pre_tokenizers.Split(Regex(_LLAMA3), "isolated"), "smollm": pre_tokenizers.Digits(True),
+        }[split]  # fmt: skip
+        last = pre_tokenizers.ByteLevel(False, use_regex=split == "smollm")
+        made.pre_tokenizer = pre_tokenizers.Sequence([first, last])
+    return made
+
+
+@pytest.mark.parametrize("split", ["gpt-2", "qwen2", "llama-bpe", "smollm"])
+def test_tokens(split: str, tmp_path: Path) -> None:
+    tokenizer = byte_pairs()
+    found, wanted = from_gguf(tmp_path, tokenizer, split), theirs(tokenizer, split)
+    for text in [*TEXTS, "".join(TEXTS), "e\u0301 Å"]:
+        assert found.encode(text) == wanted.encode(text, add_special_tokens=False).ids, text
+        if split != "qwen2":
+            assert found.decode(found.encode(text)) == text
+    assert found.encode(f"a{MARKS[1]}b")[1] == 1
+    assert found.decode([1, 2, 0]) == found.decode([2]) and found.decode([1], special=True) == MARKS[1]
+
+
+def test_what_stands_ahead(tmp_path: Path) -> None:
+    found = from_gguf(tmp_path, byte_pairs(), "gpt-2", **{"tokenizer.ggml.add_bos_token": True})
+    assert found.encode("a")[0] == 1 and found.encode("a", begin=False) == found.encode("a")[1:]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=30))
+def test_streamed_text_is_the_text(text: str) -> None:
+    vocabulary = Vocabulary(byte_pairs_once())
+    streamed = Streamed(vocabulary)
+    ids = vocabulary.encode(text)
+    pieces = [streamed.push(i) for i in ids]
+    assert "".join(pieces) + streamed.rest() == vocabulary.decode(ids)
+    assert not any("�" in p for p in pieces) or "�" in text
+
+
+def byte_pairs_once(kept: list[Tokenizer] = []) -> Tokenizer:  # noqa: B006
+    if not kept:
+        kept.append(byte_pairs())
+    return kept[0]
+
+
+def test_a_character_that_never_ends() -> None:
+    vocabulary = Vocabulary(byte_pairs_once())
+    whole = vocabulary.encode("🙃")
+    streamed = Streamed(vocabulary)
+    assert [streamed.push(i) for i in whole[:-1]] == [""] * (len(whole) - 1)
+    assert "�" in streamed.rest()
+
+
+CONVERSATIONS = [
+    [{"role": "user", "content": "Hi"}],
+    [{"role": "system", "content": "Be short."}, {"role": "user", "content": " a\nb "}],
+    [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "3"}],
+]
+OTHERS = [
+    "{{ bos_token }}{% for m in messages %}[{{ m.role | upper }}]\n  {%- if m.content %} {{ m.content | trim }}"
+    "{% endif %}\n{% endfor %}{% if add_generation_prompt %}[A]{% endif %}",
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% continue %}{% endif %}{{ m | tojson }}{% endfor %}",
+]
+
+
+@pytest.mark.parametrize("source", [TEMPLATE, *OTHERS], ids=["chatml", "blocks", "loops"])
+@pytest.mark.parametrize("messages", CONVERSATIONS, ids=["one", "system", "three"])
+@pytest.mark.parametrize("answer", [True, False])
+def test_templates(source: str, messages: list[dict[str, str]], answer: bool, tmp_path: Path) -> None:
+    decoder_folder(tmp_path, template=source)
+    tokenizer = hf.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    wanted = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer)
+    found = ChatTemplate(source, {"bos_token": "<|start|>", "eos_token": "<|end|>"}).text(messages, answer=answer)
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("{{ raise_exception('Roles must alternate') }}", "Roles must alternate"), ("{% for %}", "chat template"),
+        ("{{ messages.__class__.__mro__ }}", "chat template"), ("{{ messages[0]['content'] + 1 }}", "chat template"),
+    ],
+)  # fmt: skip
+def test_templates_that_refuse(source: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        ChatTemplate(source).text(CONVERSATIONS[0])

@@ -1,0 +1,188 @@
+"""GGUF: what is in a file is what ggml's own package and Hugging Face's model have; what is wrong is one sentence."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from decoder_files import (
+    SIZES,
+    byte_pairs,
+    decoder_folder,
+    decoder_metadata,
+    decoder_tensors,
+    gguf_bytes,
+    plain,
+    tokenizer_metadata,
+)
+from test_decoders import GPT2, IDS, close, logits
+from test_families import saved
+
+from sta_hw.errors import InputError
+from sta_hw.model.families.from_gguf import network_of
+from sta_hw.model.fp32 import evaluate
+from sta_hw.model.gguf import read_gguf
+from sta_hw.model.language import load_language_model
+
+BLOCKS = {"Q8_0": (8, 34), "Q4_0": (2, 18), "Q4_1": (3, 20), "F16": (1, 2), "F32": (0, 4)}
+"""ggml's number of a type, and the bytes of a block."""
+
+
+def written(path: Path, *arguments: Any, **options: Any) -> Path:
+    path.write_bytes(gguf_bytes(*arguments, **options))
+    return path
+
+
+def random_blocks(kind: str, shape: tuple[int, ...]) -> bytes:
+    """Any bytes, but scales and minima that are finite."""
+    number, size = BLOCKS[kind]
+    rng = np.random.default_rng(number)
+    count = int(np.prod(shape)) // (32 if kind.startswith("Q") else 1)
+    raw = rng.integers(0, 256, (count, size), np.uint8)
+    for place in range(0, 4 if kind == "Q4_1" else 2 if kind != "F32" else 0, 2):
+        raw[:, place : place + 2] = rng.normal(size=(count, 1)).astype("<f2").view(np.uint8)
+    if kind == "F32":
+        raw = rng.normal(size=(count, 1)).astype("<f4").view(np.uint8)
+    return raw.tobytes()
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_against_the_package(kind: str, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    shape = (3, 5, 64)
+    path = written(tmp_path / "a.gguf", {"general.architecture": "llama", "list": [1, -2], "words": ["a", "ß"]},
+                   {"x": (BLOCKS[kind][0], shape, random_blocks(kind, shape))})  # fmt: skip
+    ours, theirs = read_gguf(path), gguf.GGUFReader(path)
+    (tensor,) = theirs.tensors
+    wanted = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(shape)
+    np.testing.assert_array_equal(ours.tensors["x"].array(), wanted)
+    assert ours.tensors["x"].kind == kind
+    assert ours.metadata == {k: f.contents() for k, f in theirs.fields.items() if not k.startswith("GGUF.")}
+
+
+def test_blocks_by_hand(tmp_path: Path) -> None:
+    """Without the package: 32 values of which the low halves of the bytes come first."""
+    nibbles = bytes(range(16))  # the high halves are 0
+    half = np.array([0.5, 3.0], "<f2").tobytes()
+    q8 = half[:2] + np.arange(-16, 16, dtype=np.int8).tobytes()
+    tensors = {"a": (2, (32,), half[:2] + nibbles), "b": (3, (32,), half + nibbles), "c": (8, (1, 32), q8)}
+    found = read_gguf(written(tmp_path / "a.gguf", {}, tensors)).tensors
+    low = np.concatenate([np.arange(16), np.zeros(16)])
+    np.testing.assert_array_equal(found["a"].array(), 0.5 * (low - 8))
+    np.testing.assert_array_equal(found["b"].array(), 0.5 * low + 3)
+    np.testing.assert_array_equal(found["c"].array(), 0.5 * np.arange(-16, 16)[None])
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "sizes", "changes"),
+    [
+        ("LlamaForCausalLM", "llama", SIZES, {}), ("LlamaForCausalLM", "llama", SIZES, {"tie_word_embeddings": True}),
+        ("LlamaForCausalLM", "llama", SIZES, {"attention_bias": True, "mlp_bias": True}),
+        ("Qwen2ForCausalLM", "qwen2", SIZES, {}), ("Qwen3ForCausalLM", "qwen3", SIZES | {"head_dim": 12}, {}),
+        ("GPT2LMHeadModel", "gpt2", GPT2, {}),
+    ],
+    ids=lambda v: str(v)[:24],
+)  # fmt: skip
+def test_families(name: str, family: str, sizes: dict[str, Any], changes: dict[str, Any], tmp_path: Path) -> None:
+    model = saved(tmp_path, name, sizes, **changes)
+    arrays = decoder_tensors(tmp_path, family)
+    path = written(tmp_path / "a.gguf", decoder_metadata(tmp_path, family), plain(arrays))
+    graph, _, unused, keys = network_of(read_gguf(path))
+    assert close(evaluate(graph, {"ids": IDS})["next_token"], logits(model))
+    assert not unused and keys == ["general.name"]
+
+
+def test_a_whole_model(tmp_path: Path) -> None:
+    """The same tokens, template and logits from the folder and from the file."""
+    decoder_folder(tmp_path / "a")
+    metadata = decoder_metadata(tmp_path / "a", "llama") | tokenizer_metadata(byte_pairs(), "gpt-2")
+    path = written(tmp_path / "a.gguf", metadata, plain(decoder_tensors(tmp_path / "a", "llama")))
+    folder, file = load_language_model(tmp_path / "a"), load_language_model(path)
+    messages = [{"role": "user", "content": "It's <|end|> 12"}]
+    ids = folder.chat_ids(messages)
+    assert ids == file.chat_ids(messages) and folder.stops == file.stops == {0} and file.positions == 60
+    found, wanted = (evaluate(m.graph, {"ids": ids})["next_token"] for m in (file, folder))
+    np.testing.assert_array_equal(found, wanted)
+
+
+HEAD = {"general.architecture": "llama", "words": ["one", "two"], "numbers": [1, 2, 3]}
+TENSORS = {"x": (0, (2, 32), bytes(256)), "y": (8, (64,), bytes(68))}
+
+
+def test_every_truncation_is_one_sentence(tmp_path: Path) -> None:
+    whole = gguf_bytes(HEAD, TENSORS)
+    path = tmp_path / "a.gguf"
+    path.write_bytes(whole)
+    assert set(read_gguf(path).tensors) == {"x", "y"}
+    for length in [*range(0, len(whole) - 400), *range(len(whole) - 400, len(whole), 37), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError) as refused:
+            read_gguf(path)
+        assert len(str(refused.value).splitlines()) == 1, length
+
+
+def test_damage_ends_in_a_sentence_or_in_other_values(tmp_path: Path) -> None:
+    """A byte that is wrong never leads beyond the file, to another exception, or to work without end."""
+    whole = bytearray(gguf_bytes(HEAD, TENSORS))
+    path, rng = tmp_path / "a.gguf", np.random.default_rng(0)
+    refused = 0
+    for place in range(len(whole) - 330):
+        damaged = bytearray(whole)
+        damaged[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            read_gguf(path)
+        except InputError:
+            refused += 1
+    assert refused > 150
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "no GGUF file"), (b"GGML" + bytes(60), "no GGUF file"), (gguf_bytes({}, {}, version=1), "version 1"),
+        (b"GGUF" + struct.pack(">I", 3) + bytes(16), "big-endian"),
+        (gguf_bytes({}, {"x": (14, (256,), bytes(210))}), "x (Q6_K); F32, F16, Q8_0, Q4_0, Q4_1 are"),
+        (gguf_bytes({}, {"x": (77, (256,), bytes(210))}), "type 77"),
+        (gguf_bytes({}, {"x": (8, (2, 16), bytes(34))}), "do not fit"),
+        (gguf_bytes({"general.alignment": 3}, {}), "power of two"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        read_gguf(path)
+    assert sentence in str(refused.value) and str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"general.architecture": "mamba"}, "'mamba' is not supported; it is one of llama"),
+        ({"llama.expert_count": 4}, "llama.expert_count is not understood"),
+        ({"llama.rope.dimension_count": 4}, "not the width of a head, 8"),
+        ({"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 2.0}, "'yarn' are not supported"),
+        ({"llama.attention.head_count": 5}, "no pairs of 5 heads"),
+        ({"llama.attention.head_count": "four"}, "no pairs of four heads"),
+        ({"tokenizer.ggml.model": "llama"}, "its tokenizer is 'llama'"),
+        ({"tokenizer.ggml.pre": "odd"}, "'odd' is not supported"),
+        ({"tokenizer.ggml.tokens": ["a", "a"]}, "no list of different words"),
+        ({"tokenizer.ggml.merges": ["a b c"]}, "list of pairs"),
+        ({"tokenizer.ggml.merges": ["never there"]}, "tokenizer.ggml.merges"),
+        ({"tokenizer.ggml.eos_token_id": 4000}, "token 4000 is said to end a text"),
+        ({"tokenizer.ggml.add_eos_token": True}, "add_eos_token"),
+        ({"tokenizer.ggml.add_bos_token": "yes"}, "add_bos_token is 'yes'"),
+    ],
+    ids=lambda v: str(v)[:40],
+)  # fmt: skip
+def test_models_that_are_refused(changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    decoder_folder(tmp_path / "a")
+    metadata = decoder_metadata(tmp_path / "a", "llama") | tokenizer_metadata(byte_pairs(), "gpt-2") | changes
+    path = written(tmp_path / "a.gguf", metadata, plain(decoder_tensors(tmp_path / "a", "llama")))
+    with pytest.raises(InputError) as refused:
+        load_language_model(path)
+    assert sentence in str(refused.value)

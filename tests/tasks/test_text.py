@@ -1,0 +1,149 @@
+"""Text generation: the tokens are those that Hugging Face's own generation gives; what does not fit is a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from decoder_files import decoder_folder
+
+from sta_hw.errors import InputError
+from sta_hw.tasks.sampling import Sampler, Sampling
+from sta_hw.tasks.text import Generated, TextModel, load_text_model
+
+PROMPT = "The quick brown fox"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("decoder")
+    decoder_folder(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> TextModel:
+    return load_text_model(folder)
+
+
+def test_greedy(tmp_path: Path) -> None:
+    theirs = decoder_folder(tmp_path, "Qwen2ForCausalLM")
+    model = load_text_model(tmp_path)
+    found = model.generate(PROMPT, max_tokens=20)
+    ids = torch.tensor([found.prompt])
+    wanted = theirs.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, ids.shape[1] :].tolist()
+    assert found.ids == wanted and found.text == model.language.vocabulary.decode(wanted)
+    assert found.ended == ("stop" if wanted[-1] == 0 else "length")
+
+
+def test_pieces_are_the_text(model: TextModel) -> None:
+    made = Generated([])
+    pieces = list(model.stream(PROMPT, max_tokens=12, sampling=Sampling(2.0, seed=5), into=made))
+    assert "".join(pieces) == made.text and len(made.ids) <= 12 and made.prompt == model.ids(PROMPT)
+
+
+def test_seeds(model: TextModel) -> None:
+    def ids(seed: int, **settings: float) -> list[int]:
+        return model.generate(PROMPT, max_tokens=10, sampling=Sampling(1.5, seed=seed, **settings)).ids  # type: ignore[arg-type]
+
+    assert ids(1) == ids(1) and len({tuple(ids(s)) for s in range(4)}) > 1
+    assert ids(3, top_k=1) == ids(4, top_p=1e-9) == model.generate(PROMPT, max_tokens=10).ids
+
+
+def test_what_is_drawn() -> None:
+    """Frequencies follow the probabilities that temperature, top-k and top-p leave."""
+    logits = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2]))
+    for sampling, wanted in (
+        (Sampling(1.0), [0.1, 0.4, 0.05, 0.25, 0.2]), (Sampling(1.0, top_k=2), [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
+        (Sampling(1.0, top_p=0.6), [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
+        (Sampling(1.0, top_p=0.66), [0, 0.4 / 0.85, 0, 0.25 / 0.85, 0.2 / 0.85]),
+        (Sampling(0.5, top_k=2), [0, 0.16 / 0.2225, 0, 0.0625 / 0.2225, 0]),
+    ):  # fmt: skip
+        sampler = Sampler(sampling)
+        counts = np.bincount([sampler.choose(logits) for _ in range(4000)], minlength=5) / 4000
+        assert np.abs(counts - wanted).max() < 0.03, sampling
+    assert Sampler(Sampling()).choose(np.array([1.0, 3.0, 3.0])) == 1
+
+
+def test_a_session_computes_what_is_new_alone(model: TextModel) -> None:
+    session = model.session()
+    fed: list[int] = []
+    feed = session.decoder.feed
+
+    def counted(ids: list[int]) -> np.ndarray:
+        fed.append(len(ids))
+        return feed(ids)
+
+    session.decoder.feed = counted  # type: ignore[method-assign, assignment]
+    first = model.generate(PROMPT, max_tokens=4, session=session)
+    more = [*first.prompt, *first.ids[:2], 7, 8]
+    fed.clear()
+    second = model.generate(more, max_tokens=3, session=session)
+    assert fed == [2, 1, 1]
+    assert second.ids == model.generate(more, max_tokens=3).ids
+    fed.clear()
+    model.generate(more, max_tokens=1, session=session)
+    assert fed == [1]
+
+
+def test_a_full_context_ends_the_text(model: TextModel) -> None:
+    session = model.session(12)
+    found = model.generate([5] * 9, max_tokens=50, session=session)
+    assert found.ended in ("context", "stop")
+    found = model.generate([5] * 12, max_tokens=50, session=session)
+    assert len(found.ids) == 1 and found.ended in ("context", "stop")
+
+
+def test_texts_that_end_it(model: TextModel) -> None:
+    whole = model.generate(PROMPT, max_tokens=20).text
+    end = whole[6:9]
+    found = model.generate(PROMPT, max_tokens=20, stop=(end, "never there"))
+    assert found.text == whole[: whole.index(end)] and found.ended == "stop"
+    assert model.generate(PROMPT, max_tokens=20, stop=(whole[-3:] + "x",)).text == whole
+
+
+def test_chat(model: TextModel) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    text = model.language.vocabulary.decode(model.ids(messages), special=True)
+    assert text == "<|start|>system\nBe kind.<|end|>\n<|start|>user\nHi<|end|>\n<|start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "settings", "sentence"),
+    [
+        ([1] * 61, {}, "the prompt has 61 tokens; the context holds 60"), ([], {}, "no tokens"), ("", {}, "no tokens"),
+        ([3, 320], {}, "token 1 of the prompt is 320; the vocabulary has 0 to 319"), ([-1], {}, "is -1"),
+        ("a", {"max_tokens": 0}, "the least is 1"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(model: TextModel, prompt: str | list[int], settings: dict[str, int], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        model.generate(prompt, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings", [(-1.0,), (float("nan"),), (1.0, -1), (1.0, 0, 0.0), (1.0, 0, 1.1), (1.0, 0, 1.0, -1)]
+)
+def test_sampling_out_of_range(settings: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="out of range"):
+        Sampling(*settings)  # type: ignore[arg-type]
+
+
+def test_contexts_out_of_range(model: TextModel) -> None:
+    for tokens in (0, 61):
+        with pytest.raises(InputError, match="made for 1 to 60"):
+            model.session(tokens)
+    assert model.context() == 60
+
+
+def test_models_that_do_not_fit(tmp_path: Path) -> None:
+    decoder_folder(tmp_path, vocab_size=299)
+    with pytest.raises(InputError, match="300 tokens, and the model 299"):
+        load_text_model(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"no tokenizer\.json"):
+        load_text_model(tmp_path)
+    with pytest.raises(InputError, match="is not there"):
+        load_text_model(tmp_path / "nothing.gguf")
