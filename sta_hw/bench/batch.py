@@ -18,6 +18,7 @@ __all__ = ["CASES", "run", "sentences"]
 
 CASES: dict[str, tuple[list[int], float]] = {
     "8 sentences of 16 tokens": ([16] * 8, 0.90),
+    "8 sentences of 4 to 60 tokens": ([int(n) for n in np.linspace(4, 60, 8).round()], 0.80),
     "100 sentences of 4 to 60 tokens": ([int(n) for n in np.linspace(4, 60, 100).round()], 0.80),
 }
 """Lengths, and the bar for the fraction of ideal."""

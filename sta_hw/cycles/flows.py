@@ -28,20 +28,27 @@ class Flows(State):
         """
         known = self.latencies
         room = known.depth - sum(p.arrived - p.accepted for p in self.fill if p.product.from_memory)
-        under_way, begin = 0.0, math.inf
+        bursts: list[tuple[float, float]] = []  # of each client how many, and their beats
+        begin = math.inf
         for flow, most in (
             (self.fetch if self.fetching else None, known.fetch_depth - self.fetched),
             (self.residual, known.depth - self.residual_held), (self.parameters, math.inf),
             (self.again, known.depth - self.again_held), (self.sums, math.inf), (self.load, math.inf),
         ):  # fmt: skip
-            if flow is not None and flow.left > EPSILON:
-                under_way += max(0.0, min(flow.left, most, known.issued(self.now - flow.asked)))
+            if flow is not None and flow.left > EPSILON and most > EPSILON:
+                size = known.burst_of(flow.run)
+                bursts.append((min(min(flow.left, most) / size, known.issued(self.now - flow.asked)), size))
                 begin = min(begin, flow.start)
         if self.feed and room > known.refill + EPSILON:
-            issued = known.issued(self.now - self.feed[0].product.window_asked)
-            under_way += min(room, issued, sum(p.beats - p.arrived for p in self.feed))
+            size = known.burst_of(math.inf)
+            asked = min(room, sum(p.beats - p.arrived for p in self.feed))
+            bursts.append((min(asked / size, known.issued(self.now - self.feed[0].product.window_asked)), size))
             begin = min(begin, self.feed[0].product.window_clear)
-        under_way = min(under_way, known.most_under_way)
+        # None has two more while another waits.
+        under_way, left = 0.0, float(known.most_bursts)
+        for number, (count, size) in enumerate(sorted(bursts)):
+            taken = min(count, left / (len(bursts) - number))
+            under_way, left = under_way + taken * size, left - taken
         if not under_way:
             return self.now + latency
         free = max(self.now, begin) + under_way / self.timing.beats_per_cycle
@@ -115,7 +122,9 @@ class Flows(State):
 
     def _reads(self, flows: Sequence[Flow | None], demands: list[float], most: float) -> list[float]:
         """Share the read channel among its clients."""
-        rates = shares(demands, most)
+        burst_of = self.latencies.burst_of
+        sizes = [burst_of(math.inf if flow is None else flow.run) for flow in flows]
+        rates = shares(demands, most, sizes)
         for flow, rate in zip(flows, rates, strict=True):
             if flow is not None:
                 flow.rate = rate
@@ -272,14 +281,29 @@ class Flows(State):
         return math.inf
 
 
-def shares(demands: list[float], free: float) -> list[float]:
-    """What each client of a channel gets: earlier ones go first, but none twice while another waits."""
+def shares(demands: list[float], free: float, bursts: Sequence[float] | None = None) -> list[float]:
+    """What each client of a channel gets: earlier ones go first, but none twice while another waits.
+
+    Parameters
+    ----------
+    demands : list of float
+        Beats a cycle.
+    free : float
+        What there is to share.
+    bursts : sequence of float
+        The clients' bursts in beats; all alike by default. Clients take turns by bursts, and shorter ones get less.
+    """
     if sum(demands) <= free:
         return list(demands)
+    sizes = bursts or [1.0] * len(demands)
+    waiting = [i for i, demand in enumerate(demands) if demand > 0]
     rates = [0.0] * len(demands)
-    for most in (free / 2, free):
-        for i, demand in enumerate(demands):
-            more = min(demand, most) - rates[i]
-            more = max(0.0, min(more, free - sum(rates)))
+    for turns in (True, False):
+        for i in waiting:
+            most = free
+            if turns:
+                other = next((k for k in waiting if k != i), i)
+                most = free * sizes[i] / (sizes[i] + sizes[other])
+            more = max(0.0, min(min(demands[i], most) - rates[i], free - sum(rates)))
             rates[i] += more
     return rates

@@ -95,7 +95,8 @@ class _Machine(Flows):
                 peak = min(1.0, width / self.config.bus_bytes)
                 if i["rows"] > 1:
                     peak = min(peak, known.run_rate(i["beats"]))
-                self.load = Flow(i["beats"] * i["rows"], 1 + self.first_beat(known.run), peak, asked=self.now)
+                begin = 1 + self.first_beat(known.run)
+                self.load = Flow(i["beats"] * i["rows"], begin, peak, asked=self.now, run=i["beats"])
                 self.load_wide = width > self.config.bus_bytes
                 self.loads.popleft()
                 return True

@@ -22,13 +22,17 @@ Until = Mapping[str, int]
 
 @dataclass(slots=True)
 class Flow:
-    """Beats to move from `start` on; `peak` is the most per cycle; `asked` is when they were asked for."""
+    """Beats to move from `start` on; `peak` is the most per cycle; `asked` is when they were asked for.
+
+    They are runs of `run` beats each; infinity: one run.
+    """
 
     left: float
     start: float
     peak: float = 1.0
     rate: float = 0.0
     asked: float = -math.inf
+    run: float = math.inf
 
 
 @dataclass(slots=True)
@@ -153,7 +157,8 @@ class State:
         self.credits = [0.0] * (1 if timing.shared else 2)
         self.used = [0.0] * len(self.credits)
         # Fetch: beats on chip, and when the next instruction may be given.
-        self.fetch = Flow(sum(beats for _, beats, _ in self.program), latencies.program, latencies.line_rate)
+        beats = sum(beats for _, beats, _ in self.program)
+        self.fetch = Flow(beats, latencies.program, latencies.line_rate, run=latencies.line_beats)
         self.fetched = 0.0
         self.fetching = True
         # One word a cycle is passed on, also where a beat has more.

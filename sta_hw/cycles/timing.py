@@ -131,10 +131,12 @@ class Latencies:
         From LayerNorm's last step to the end of its narrow results on their way to the write channel.
     norm_rate : float
         LayerNorm's steps a cycle: the places of its result queues over the cycles until a place is free again.
+    line_beats : int
+        Bus beats of a line of the program, which is a run of its own.
     read_rate, client_rate : float
         Beats a cycle that the read bursts under way allow, and that one client's queue and cutter allow.
-    most_under_way : int
-        Beats of all read bursts under way at most.
+    most_bursts : int
+        Read bursts under way at most.
     answered : int
         From a beat on the bus to the client.
     depth, fetch_depth : int
@@ -179,22 +181,26 @@ class Latencies:
         self.norm_rate = min(1.0, _NORM_QUEUE / (_NORM_LATENCY + _QUEUE + 2))
         self.depth = max(2 * config.burst, 512)
         self.fetch_depth = WINDOW_LINES * LINE_BYTES // bus
-        self._burst, self._under_way = config.burst, config.outstanding
+        self._burst, self.most_bursts = config.burst, config.outstanding
         self.read_rate = self.burst_rate(config.burst)
-        self.line_rate = self.run_rate(LINE_BYTES // bus)
-        self.most_under_way = self._under_way * config.burst
+        self.line_beats = max(1, LINE_BYTES // bus)
+        self.line_rate = self.run_rate(self.line_beats)
         self.answered = _RECEIVED + _DEEP_QUEUE
         self.client_rate = min(1.0, config.burst / _CUT)
         taken, given = config.groups * rows // config.drain_lanes, config.groups * rows // bus + 1
         self.transposing = taken / (taken + given)
 
+    def burst_of(self, run: float) -> float:
+        """Beats of the bursts of runs of so many."""
+        return min(self._burst, run)
+
     def issued(self, cycles: float) -> float:
-        """Beats of the bursts that a client has under way so many cycles after it asked."""
-        return self._burst * (1 + cycles / _CUT)
+        """Bursts that a client has under way so many cycles after it asked."""
+        return 1 + cycles / _CUT
 
     def burst_rate(self, beats: float) -> float:
         """Most beats a cycle of bursts of so many: one waits behind the queue of those under way."""
-        return min(1.0, self._under_way * beats / (self.memory + beats + 2))
+        return min(1.0, self.most_bursts * beats / (self.memory + beats + 2))
 
     def run_rate(self, beats: int) -> float:
         """Most beats a cycle of runs of so many: each is cut into bursts, and then the next run is taken."""

@@ -41,6 +41,21 @@ def test_shares(demands: list[float], free: float, expected: list[float]) -> Non
     assert shares(demands, free) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("demands", "bursts", "expected"),
+    [
+        ([1.0, 1.0], [4, 32], [1 / 9, 8 / 9]),  # a program's lines beside a LOAD
+        ([0.3, 1.0], [4, 32], [1 / 9, 8 / 9]),
+        ([0.1, 1.0], [4, 32], [0.1, 0.9]),
+        ([1.0, 0.0, 1.0], [32, 8, 8], [0.8, 0.0, 0.2]),
+        ([1.0, 1.0, 1.0], [4, 12, 12], [0.25, 0.75, 0.0]),
+        ([0.5, 0.2], [4, 32], [0.5, 0.2]),
+    ],
+)
+def test_clients_take_turns_by_bursts(demands: list[float], bursts: list[float], expected: list[float]) -> None:
+    assert shares(demands, 1.0, bursts) == pytest.approx(expected)
+
+
 def load(target: Target, beats: int, rows: int = 1) -> Instruction:
     return Instruction(Opcode.LOAD, {"target": target, "beats": beats, "rows": rows, "stride": 1024})
 
@@ -98,11 +113,6 @@ def test_single_units_are_followed_to_the_cycle(name: str) -> None:
     hardware.close()
 
 
-BEYOND = {("wide", "2 x 64/2/128, 1 tokens, dense", "shared"): 0.04}
-"""What misses the bar: one token, whose program is a large part of what is read; its lines of four beats get more of a
-channel that reads and writes share than the model gives them."""
-
-
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_whole_programs_are_followed(name: str) -> None:
     """A sample of `sta-hw bench model`."""
@@ -110,7 +120,7 @@ def test_whole_programs_are_followed(name: str) -> None:
     hardware = AcceleratorModel(config)
     for shape in SHAPES[name][:5]:
         for row in compare(hardware, config, shape):
-            assert abs(row["error"]) <= BEYOND.get((name, row["shape"], row["memory"]), BAR), row
+            assert abs(row["error"]) <= BAR, row
     hardware.close()
 
 
