@@ -51,14 +51,13 @@ class Flows(State):
             under_way, left = under_way + taken * size, left - taken
         if not under_way:
             return self.now + latency
-        free = max(self.now, begin) + under_way / self.timing.beats_per_cycle
-        return max(self.now + latency, free + known.answered)
+        return max(self.now + latency, max(self.now, begin) + under_way / self.timing.beats_per_cycle)
 
     def window_flow(self) -> tuple[float, float]:
         """Demand of the window feed on the bus, and the rate at which a bank fills."""
         accept = 0.0
         fill = self.fill[0] if self.fill else None
-        if fill is not None and self.banks < 2 and self.reached(self.fill_free):
+        if fill is not None and self.banks < 2 and self.reached(max(self.fill_free, fill.product.commanded)):
             accept = 1.0 if fill.product.from_memory or self.now >= self.streaming - EPSILON else 0.0
         demand = 0.0
         if self.feed and self.reached(self.feed[0].product.window_clear):
@@ -140,12 +139,11 @@ class Flows(State):
             per_step = self.store_beats(product.instruction)
             rate = 0.0
             if drained.left > EPSILON and self.now >= drained.start - EPSILON:
-                # Columns come as the array completes them.
-                rate = (
-                    min(drained.peak, peak)
-                    if self.computing is not None and self.computing.product is product
-                    else drained.peak
-                )
+                # Columns come as the array completes them, behind those that wait in the ring.
+                rate = drained.peak
+                computes = self.computing is not None and self.computing.product is product
+                if computes and self.waiting_results() <= EPSILON:
+                    rate = min(rate, peak)
             if self.residual is not None and self.residual_held <= EPSILON:
                 rate = min(rate, self.residual.rate * cfg.bus_bytes / (2 * cfg.drain_lanes))
             drained.rate = rate
@@ -230,6 +228,10 @@ class Flows(State):
                 times.append(self._level(queue.level, queue.inflow - queue.outflow))
         if self.computing is not None:
             times.append(self.compute_end)
+            if self.drained is not None and self.computing.product is self.drain[0][0]:
+                caught_up = self.drained.rate - self.drain[0][2]
+                if caught_up > EPSILON and self.waiting_results() > EPSILON:
+                    times.append(now + self.waiting_results() / caught_up)
             over = self.undrained() - cfg.columns
             if over > 0 and self.drained is not None and self.drained.rate > 0:
                 times.append(now + over * known.parts / self.drained.rate)

@@ -162,6 +162,7 @@ class _Machine(Flows):
             if self.reached(product.queued) and self.clear(product.until, "loads"):
                 self.orders.popleft()
                 sparse = product.instruction["encoding"] != 0
+                product.commanded = self.now + self.latencies.commanded
                 product.first_beat = self.now + self.latencies.engine + sparse
                 self.matrix.append(product)
                 moved = True
@@ -195,7 +196,8 @@ class _Machine(Flows):
                 if head.final:
                     self.waiting_columns += product.columns
                     per_column = head.cycles / product.columns
-                    first = max(self.now + per_column + self.latencies.result, product.totals)
+                    product.came = self.now + per_column + self.latencies.result
+                    first = max(product.came, product.totals)
                     most = product.columns * self.latencies.parts / head.cycles
                     self.drain.append((product, first, most))
                 moved = True

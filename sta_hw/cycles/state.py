@@ -58,10 +58,14 @@ class Product:
         When the units may take it.
     window_clear, window_asked : float
         When its window's first beat may come, and when it was asked for.
+    commanded : float
+        When its windows may go into a bank: the engine has taken it.
     first_beat : float
         When its first weights are at the array's gate.
     computed : float
         When its last beat has passed.
+    came : float
+        When its first results come from the array.
     totals : float
         CONTEXT: when its results may be divided.
     weight : float
@@ -77,8 +81,10 @@ class Product:
     passes: list[Pass] = field(default_factory=list)
     window_clear: float = math.inf
     window_asked: float = -math.inf
+    commanded: float = math.inf
     first_beat: float = math.inf
     computed: float = math.inf
+    came: float = math.inf
     totals: float = 0.0
 
 
@@ -232,6 +238,14 @@ class State:
         if self.drained is None:
             return self.waiting_columns
         return self.waiting_columns - self.drain[0][0].columns + self.drained.left / self.latencies.parts
+
+    def waiting_results(self) -> float:
+        """Beats of results that came from the array before those that are drained now."""
+        if self.drained is None:
+            return 0.0
+        product, _, most = self.drain[0]
+        beats = product.columns * self.latencies.parts
+        return min(beats, (self.now - product.came) * most) - (beats - self.drained.left)
 
     def store_beats(self, i: Instruction) -> float:
         """Bus beats that a beat of results becomes."""

@@ -100,6 +100,9 @@ class Latencies:
     engine : int
         From a product's acceptance to its first beat at the array's gate: the order's queue, the counters and memory
         of the weights with their queue, the decoder.
+    commanded : int
+        From a product's acceptance to its first beat of windows into a bank: the command is held, judged, and through
+        the loader's queue.
     window : int
         From a window's last beat to the array's gate: a register slice, the write register and the bank's flag.
     result : int
@@ -137,8 +140,6 @@ class Latencies:
         Beats a cycle that the read bursts under way allow, and that one client's queue and cutter allow.
     most_bursts : int
         Read bursts under way at most.
-    answered : int
-        From a beat on the bus to the client.
     depth, fetch_depth : int
         Beats that a client's queue holds (rtl/core.py).
     transposing : float
@@ -163,6 +164,7 @@ class Latencies:
         self.dispatched = 1 + _QUEUE + 1
         memory_of_weights = 1 + 2
         self.engine = _QUEUE + memory_of_weights + _QUEUE + Decoder.latency
+        self.commanded = 2 + _QUEUE + 1
         self.window = _SLICE + 1
         self.result = engine.latency - Decoder.latency - 1
         self.parts = rows // config.drain_lanes
@@ -185,7 +187,6 @@ class Latencies:
         self.read_rate = self.burst_rate(config.burst)
         self.line_beats = max(1, LINE_BYTES // bus)
         self.line_rate = self.run_rate(self.line_beats)
-        self.answered = _RECEIVED + _DEEP_QUEUE
         self.client_rate = min(1.0, config.burst / _CUT)
         taken, given = config.groups * rows // config.drain_lanes, config.groups * rows // bus + 1
         self.transposing = taken / (taken + given)
