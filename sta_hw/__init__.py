@@ -7,10 +7,10 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Program", "Result", "TextModel", "__version__", "load", "load_text_model"]
+__all__ = ["Model", "Program", "Programs", "Result", "TextModel", "__version__", "load", "load_text_model"]
 
 if TYPE_CHECKING:
-    from .tasks.api import Model, Program, Result, load
+    from .tasks.api import Model, Program, Programs, Result, load
     from .tasks.text import TextModel, load_text_model
 
 
@@ -21,6 +21,7 @@ def __getattr__(name: str) -> Any:
         "load_text_model": "text",
         "Model": "api",
         "Program": "api",
+        "Programs": "api",
         "Result": "api",
         "load": "api",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..compiler.model import CompiledModel
 from ..compiler.prune import METHODS
-from ..compiler.shorter import shortened
+from ..compiler.shorter import shortened, smallest
 from ..errors import InputError
 from ..files import read_json
 from ..formats.provenance import Source
@@ -39,13 +40,15 @@ def pruned(
 
 
 def look_at(
-    file: Path | None, text: str | None, nm: str | None, nm_table: Path | None, preset_name: str, pruner: str
-) -> None:
+    file: Path | Sequence[Path] | None, text: str | None, nm: str | None, nm_table: Path | None, preset_name: str,
+    pruner: str,
+) -> None:  # fmt: skip
     """Refuse at once what `prepare` would refuse after the model is loaded; no `text` where another input is given."""
     if text is not None and not text.strip():
         raise InputError("the text is empty; give a sentence with --text.")
-    if file is not None:
-        CompiledModel.load(file)
+    for one in _files(file):
+        CompiledModel.load(one)
+    if file:
         return
     read_configuration(preset_name, top="accelerator").require_accelerator()
     if nm is not None:
@@ -72,27 +75,40 @@ def load(model: Path | None, calibration: Path | None, *, calibrated: bool = Fal
     return embedder
 
 
+def _files(file: Path | Sequence[Path] | None) -> list[Path]:
+    """The compiled models that a command names."""
+    return [file] if isinstance(file, Path) else list(file or ())
+
+
 def prepare(
-    file: Path | None, text: str, given: Path | None, nm: str | None, nm_table: Path | None, pruner: str,
-    model: Path | None, preset_name: str, watch: Watch, calibration: Path | None = None,
+    file: Path | Sequence[Path] | None, text: str, given: Path | None, nm: str | None, nm_table: Path | None,
+    pruner: str, model: Path | None, preset_name: str, watch: Watch, calibration: Path | None = None,
 ) -> tuple[CompiledModel, Embedder, NDArray]:  # fmt: skip
-    """The compiled model, what embeds text (an image, a spectrogram) for it, and that embedded: (tokens, width)."""
-    compiled = CompiledModel.load(file) if file is not None else None
-    embedder = load(model, calibration, calibrated=file is not None)
-    if compiled is not None:
-        require_own(file, compiled, embedder)
+    """The compiled model, what embeds text (an image, a spectrogram) for it, and that embedded: (tokens, width).
+
+    Of several files, which are compiled for different numbers of tokens, the smallest that holds the text; it is told.
+    """
+    files = _files(file)
+    found = [CompiledModel.load(f) for f in files]
+    embedder = load(model, calibration, calibrated=bool(files))
+    for one, compiled in zip(files, found, strict=True):
+        require_own(one, compiled, embedder)
     embedded = embedder.read(text, given)
     cut = embedder.network.limits.most_tokens
     if cut is not None and len(embedded) > cut:
         complain(f"sentence-transformers cuts this model's texts at {cut} tokens; all {len(embedded)} are taken here.")
-    if compiled is None:
+    if not files:
         config = read_configuration(preset_name, top="accelerator")
         sparse = pruned(embedder, nm, nm_table, pruner, config, len(embedded), calibration, watch)
-        compiled = sparse.compile(config, tokens=len(embedded)).compiled
-    assert compiled is not None
+        return sparse.compile(config, tokens=len(embedded)).compiled, embedder, embedded
+    if len(files) > 1:
+        number = smallest(found, len(embedded))
+        complain(f"{files[number]} runs it: of {len(files)} programs the smallest that holds {len(embedded)} tokens.")
+        return shortened(found[number], len(embedded)), embedder, embedded
+    (compiled,) = found
     if compiled.tokens < len(embedded):
         raise InputError(
-            f"{file} was compiled for up to {compiled.tokens} tokens, and the text has {len(embedded)}; compile it "
+            f"{files[0]} was compiled for up to {compiled.tokens} tokens, and the text has {len(embedded)}; compile it "
             f"with --tokens {len(embedded)}."
         )
     return shortened(compiled, len(embedded)), embedder, embedded

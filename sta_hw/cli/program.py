@@ -10,8 +10,9 @@ import typer
 
 from ..compiler.check import cosine
 from ..compiler.contract import Host, contract_paths, raw_files
-from ..compiler.limits import require_shape, sizes_of
+from ..compiler.limits import Sizes, require_shape, sizes_of
 from ..compiler.model import CompiledModel
+from ..compiler.packing import Packing
 from ..compiler.passes import PASSES
 from ..compiler.prune import METHODS
 from ..compiler.quantize import SCALES
@@ -31,6 +32,8 @@ from ..run.search import Search, write_window
 from ..spec.assembly import disassemble_text
 from ..spec.isa import program_bytes
 from ..spec.patterns import parse_nm
+from ..tasks.batch import MOST_TOKENS, fill
+from ..tasks.embedder import Embedder
 from ..tasks.table import DEFAULT_NM
 from .app import Unused, app
 from .bisect import WAVEFORM, find_wrong, search_figures, waveform_format
@@ -39,6 +42,8 @@ from .model import compared, load, look_at, prepare, pruned
 from .paths import require_writable
 from .terminal import JsonOption, Watch, print_json, print_table, say, watched
 
+MOST_TEXTS = 100_000
+"""Of a batch that is estimated: more is a mistake."""
 DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"
 TextOption = Annotated[str, typer.Option(help="The sentence.")]
 PatternOption = Annotated[str, typer.Option(help="N:M of all linear layers, or dense.")]
@@ -167,6 +172,12 @@ def compile_model(
     print_table(title, names, cells, left=3)
 
 
+FilesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Compiled models, of which the smallest that holds the text runs it; none: compiled on the fly."
+    ),
+]
 FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; compiled on the fly if not given.")]
 
 
@@ -175,9 +186,9 @@ FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; com
     unused=[
         _NOTHING_PRUNED,
         _WITH_INPUT,
-        Unused(("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: o["file"] is not None, _WITH_FILE),
+        Unused(("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: bool(o["file"]), _WITH_FILE),
         Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
-        Unused(("preset_name",), lambda o: o["backend_name"] == "board" and o["file"] is None,
+        Unused(("preset_name",), lambda o: o["backend_name"] == "board" and not o["file"],
                "with --backend board, which has its own"),
         Unused(("check",), lambda o: o["backend_name"] == "reference", "with --backend reference: it is compared with"),
         Unused(("check",), lambda o: o["bisect"], "with --bisect, which compares every write"),
@@ -186,7 +197,7 @@ FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; com
     ],
 )  # fmt: skip
 def run(
-    file: FileArgument = None,
+    file: FilesArgument = None,
     text: TextOption = DEFAULT_TEXT,
     given: InputOption = None,
     backend_name: Annotated[str, typer.Option("--backend", help=f"{' or '.join(BACKENDS)}.")] = "rtl",
@@ -207,6 +218,8 @@ def run(
 ) -> None:
     """Run a text (an image, a spectrogram) through the accelerator; print its embedding or classes.
 
+    Of several compiled models, for different numbers of tokens, the smallest that holds the text runs it.
+
     With --bisect every write of the RTL is compared with the reference's, instruction by instruction. Where one
     differs, the first such instruction is named, with layer, value, token, channel and cycles, and a waveform of it is
     written.
@@ -224,7 +237,8 @@ def run(
         waveform_format(waveform)
         require_writable(files=[waveform])
         inputs = {
-        "FILE": file, "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name),
+        **{f"FILE {n}" if n else "FILE": f for n, f in enumerate(file or ())}, "--model": model,
+        "--nm-table": nm_table, "--preset": manifest_file(preset_name),
         "--input": given, "--calibration": calibration,
     }  # fmt: skip
         distinct({"--waveform": waveform}, inputs | {"--input": given, "--calibration": calibration})
@@ -433,13 +447,54 @@ def trace(
     say(f"{output}: {output.stat().st_size:,} bytes, clock cycles {start} to {start + count}")
 
 
-@app.command(epilog="Example: sta-hw estimate --hidden 768 --heads 12 --layers 12 --tokens 128 --nm 2:4")
+def read_lengths(text: str) -> list[int]:
+    """Numbers of tokens: ``4,60,17``, ``8x16`` (eight of 16), or a file with one a line.
+
+    Raises
+    ------
+    InputError
+        If one is no whole number from 1 on, or there is none.
+    """
+    path = Path(text)
+    found: list[int] = []
+    for word in (path.read_text(encoding="utf-8") if path.is_file() else text).replace(",", " ").split():
+        times, _, tokens = word.rpartition("x")
+        if not (times or "1").isdecimal() or not tokens.isdecimal() or not int(times or 1) * int(tokens):
+            where = f"{text}: " if path.is_file() else "--batch: "
+            raise InputError(
+                f"{where}{word[:40]!r} is no number of tokens; write numbers from 1 on, as in 4,60,17 or 8x16, or name "
+                "a file of them."
+            )
+        if len(found) + int(times or 1) > MOST_TEXTS:
+            raise InputError(f"--batch has more than {MOST_TEXTS:,} texts; estimate fewer, and multiply.")
+        found += [int(tokens)] * int(times or 1)
+    if not found:
+        raise InputError("--batch has no text; write numbers of tokens, as in 4,60,17 or 8x16.")
+    return found
+
+
+@app.command(
+    epilog="Example: sta-hw estimate --hidden 768 --heads 12 --layers 12 --tokens 128 --nm 2:4",
+    unused=[
+        Unused(("hidden", "heads", "layers", "intermediate"), lambda o: o["model"] is not None,
+               "with --model, which has its own"),
+        Unused(("tokens",), lambda o: o["batch"] is not None, "with --batch, which has the texts' tokens"),
+        Unused(("most",), lambda o: o["batch"] is None, "but with --batch"),
+    ],
+)  # fmt: skip
 def estimate(
     hidden: Annotated[int, typer.Option(help="Hidden size.")] = 384,
     heads: Annotated[int, typer.Option(help="Attention heads.")] = 12,
     layers: Annotated[int, typer.Option(help="Encoder layers.")] = 6,
     intermediate: Annotated[int | None, typer.Option(help="Feed-forward size; 4 x hidden if not given.")] = None,
+    model: Annotated[Path | None, typer.Option(help="A checkpoint's folder, whose sizes are taken.")] = None,
     tokens: Annotated[int, typer.Option(help="Tokens.")] = 128,
+    batch: Annotated[
+        str | None, typer.Option(help="Tokens of each text of a batch, as in 4,60,17 or 8x16; or a file, one a line.")
+    ] = None,
+    most: Annotated[
+        int, typer.Option("--most", help="Of a batch: tokens through the same weights, at most.", min=1, max=1 << 16)
+    ] = MOST_TOKENS,
     nm: PatternOption = "2:4",
     preset_name: PresetOption = "reference",
     latency: Annotated[int, typer.Option(help="Memory latency in cycles.", min=0, max=1_000_000)] = 50,
@@ -448,40 +503,51 @@ def estimate(
     megahertz: Annotated[float, typer.Option(help="Clock, for the time.", min=0.001, max=1e6)] = 80.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Cycles of a model of a shape, without simulation.
+    """Cycles of a model of a shape, or of a checkpoint's, without simulation.
 
-    The cycle model follows its program. Any number of tokens: where the program could not be compiled, it says why.
+    The cycle model follows its program. Any number of tokens: where the program could not be compiled, it says why. A
+    batch's texts run together as embed runs them.
     """
     config = read_configuration(preset_name, top="accelerator")
     pattern = parse_nm(nm)
+    lengths = read_lengths(batch) if batch is not None else [tokens]
     wide = intermediate if intermediate is not None else 4 * hidden
-    require_shape(
-        config, tokens=tokens, layers=layers, hidden=hidden, heads=heads, intermediate=wide,
-        patterns=dict.fromkeys(LINEAR.values(), pattern),
-    )  # fmt: skip
+    sizes = Sizes(layers=layers, hidden=hidden, heads=heads, intermediate=wide)
+    if model is not None:
+        sizes = sizes_of(Embedder.load(model).part.inner)
+    require_shape(config, tokens=max(lengths), patterns=dict.fromkeys(LINEAR.values(), pattern), **sizes)
     if not pattern.dense:
         config.require(pattern)
 
     patterns = dict.fromkeys((f"0.{name}" for name in LINEAR.values()), pattern)
     timing = MachineTiming(latency, bandwidth, shared)
+    runs = fill(lengths, config.rows, most)
 
-    def work(watch: Watch) -> Estimate:
-        watch.step("following the program")
-        return estimate_encoder(hidden, heads, layers, wide, patterns, config, tokens, timing, alike=True)
+    def work(watch: Watch) -> list[Estimate]:
+        found = []
+        for number, texts in enumerate(runs, 1):
+            watch.step(f"following program {number} of {len(runs)}" if batch else "following the program")
+            packing = Packing.dense([lengths[i] for i in texts], config.rows)
+            found.append(estimate_encoder(patterns=patterns, config=config, tokens=packing, timing=timing, alike=True,
+                                          **sizes))  # fmt: skip
+        return found
 
-    found = watched("estimate", "", work)
-    cycles = found.cycles
+    each = watched("estimate", "", work)
+    cycles, ideal = sum(e.cycles for e in each), sum(e.ideal_cycles for e in each)
+    problems = list(dict.fromkeys(p for e in each for p in e.problems))
     figures = {
-        "cycles": round(cycles), "ideal_cycles": found.ideal_cycles, "fraction_of_ideal": found.ideal_cycles / cycles,
+        **sizes, "tokens": sum(lengths), "texts": len(lengths), "programs": len(each),
+        "cycles": round(cycles), "ideal_cycles": ideal, "fraction_of_ideal": ideal / cycles,
         "milliseconds": cycles / megahertz / 1000, "megahertz": megahertz, "hash": config.hash, "nm": nm,
-        "problems": list(found.problems),
+        "problems": problems,
     }  # fmt: skip
     if as_json:
         print_json(figures)
         return
+    said = f"{len(lengths):,} texts, {sum(lengths):,} tokens, {len(each)} programs: " if batch is not None else ""
     say(
-        f"{figures['cycles']:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal; "
+        f"{said}{figures['cycles']:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal; "
         f"{figures['milliseconds']:,.2f} ms at {megahertz:g} MHz"
     )
-    for problem in found.problems:
+    for problem in problems:
         say(f"It could not be compiled as it is: {problem}")

@@ -90,10 +90,10 @@ class _EmptyImage(Image):
 class _Outlining(Lowering):
     """A lowering that cuts loops short, notes what does not fit and lays out no contents."""
 
-    def __init__(self, graph: Graph, config: Config, tokens: int, whole: bool) -> None:
-        self.whole = whole
+    def __init__(self, graph: Graph, config: Config, packing: Packing, whole: bool) -> None:
+        self.whole = whole or len(packing.texts) > 1
         self.problems: list[str] = []
-        super().__init__(graph, config, Packing.aligned([tokens], config.rows))
+        super().__init__(graph, config, packing)
         self.kept = [tile for tile, _ in self.repeat(self.tiles, 1)]
 
     def new_image(self) -> Image:
@@ -139,7 +139,7 @@ def outline_encoder(
     intermediate: int,
     patterns: Mapping[str, Pattern],
     config: Config,
-    tokens: int,
+    tokens: int | Packing,
     *,
     alike: bool = False,
     whole: bool = False,
@@ -150,6 +150,8 @@ def outline_encoder(
     ----------
     patterns : mapping of linear operations' names to Pattern
         Those that are not in it are dense.
+    tokens : int or Packing
+        Of a text; or a batch, of which every iteration of loops over tiles is kept.
     alike : bool
         All layers have the patterns of the first one; then two are kept, and the second stands for all but the first.
     whole : bool
@@ -165,8 +167,9 @@ def outline_encoder(
         first = {n.partition(".")[2]: p for n, p in patterns.items() if layer_of(n) == 0}
         patterns = {f"{i}.{name}": p for name, p in first.items() for i in range(kept)}
     graph = shape_graph(hidden, heads, kept, intermediate, patterns)
-    check_shape(graph, config, tokens)
-    low = _Outlining(graph, config, tokens, whole)
+    packing = tokens if isinstance(tokens, Packing) else Packing.aligned([tokens], config.rows)
+    check_shape(graph, config, packing.tokens)
+    low = _Outlining(graph, config, packing, whole)
     if kept < layers:
         low.layer_weights = [1.0, layers - 1.0]
     lower(low)
@@ -188,7 +191,7 @@ def shape_program(
     """The flat program of an encoder of a shape, whole, in which `roll.roll` finds loops; see `outline_encoder`."""
     graph = shape_graph(hidden, heads, layers, intermediate, patterns)
     check_shape(graph, config, tokens)
-    low = _Outlining(graph, config, tokens, True)
+    low = _Outlining(graph, config, Packing.aligned([tokens], config.rows), True)
     lower(low)
     return order(low.steps, low.groups, config, even=True)
 

@@ -10,6 +10,7 @@ from ..cycles.timing import MachineTiming
 from ..spec.config import Config
 from ..spec.patterns import Pattern
 from .outline import outline_encoder
+from .packing import Packing
 
 __all__ = ["Estimate", "estimate_encoder"]
 
@@ -36,14 +37,16 @@ class Estimate:
 
 def estimate_encoder(
     hidden: int, heads: int, layers: int, intermediate: int, patterns: Mapping[str, Pattern],
-    config: Config, tokens: int, timing: MachineTiming | None = None, *, alike: bool = False,
+    config: Config, tokens: int | Packing, timing: MachineTiming | None = None, *, alike: bool = False,
 ) -> Estimate:  # fmt: skip
-    """Estimate an encoder of a shape; its size, and that of the program, do not matter for the time this takes.
+    """Estimate an encoder of a shape; its size, and a text's, do not matter for the time this takes.
 
     Parameters
     ----------
     patterns : mapping of linear operations' names to Pattern
         Those that are not in it are dense.
+    tokens : int or Packing
+        Of a text, or a batch.
     alike : bool
         All layers have the patterns of the first one.
 

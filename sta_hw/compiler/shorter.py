@@ -7,6 +7,7 @@ no pooling takes them. So a text's result is the same, to the bit, whatever lies
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from ..formats.provenance import bytes_digest
 from .model import CompiledModel
 from .packing import Packing, Place, window_rows
 
-__all__ = ["mean_windows", "shortened", "takes_shorter"]
+__all__ = ["mean_windows", "shortened", "smallest", "takes_shorter"]
 
 
 def takes_shorter(model: CompiledModel) -> bool:
@@ -61,6 +62,24 @@ def shortened(model: CompiledModel, tokens: int) -> CompiledModel:
         model, tokens=tokens, texts=(text,), image=image, info=info,
         checksum=None if model.checksum is None else bytes_digest(image),
     )  # fmt: skip
+
+
+def smallest(programs: Sequence[CompiledModel], tokens: int) -> int:
+    """Which of several programs runs a text of so many tokens in the fewest rows: its number.
+
+    Raises
+    ------
+    InputError
+        If the text is longer than every one's; the sentence has their sizes.
+    """
+    sizes = [p.tokens if takes_shorter(p) else 0 for p in programs]
+    suited = [number for number, size in enumerate(sizes) if size >= tokens]
+    if not suited:
+        taken = ", ".join(map(str, sorted(set(sizes))))
+        raise InputError(
+            f"the input has {tokens} tokens, and there are programs for up to {taken}; compile a larger one."
+        )
+    return min(suited, key=lambda number: sizes[number])
 
 
 def mean_windows(model: CompiledModel, tokens: int) -> NDArray[np.uint8]:

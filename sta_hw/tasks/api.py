@@ -19,7 +19,7 @@ from ..compiler.check import cosine
 from ..compiler.model import CompiledModel
 from ..compiler.passes import After, nothing
 from ..compiler.prune import METHODS
-from ..compiler.shorter import shortened
+from ..compiler.shorter import shortened, smallest
 from ..errors import InputError
 from ..host.saturation import compare_saturations
 from ..run.backends import BACKENDS, Backend, ReferenceBackend, backend
@@ -31,7 +31,7 @@ from .batch import MOST_TOKENS, Batcher, BatchRun
 from .embedder import Embedder
 from .table import choose_patterns
 
-__all__ = ["Model", "Program", "Result", "load"]
+__all__ = ["Model", "Program", "Programs", "Result", "load"]
 
 Given = str | Path
 """A text, or for models of images and spectrograms a ``.npy`` file."""
@@ -151,6 +151,19 @@ class Model:
         )
         return Program(self, compiled)
 
+    def compile_sizes(
+        self, sizes: Sequence[int], hardware: str | Config = "reference", *, scales: str = "squared-error",
+    ) -> Programs:  # fmt: skip
+        """Programs for several numbers of tokens, of which the smallest that holds an input runs it.
+
+        Quantized once. Raises what `compile` does; `sizes` are of tokens, at least one.
+        """
+        if not sizes:
+            raise InputError("compile_sizes needs numbers of tokens, at least one.")
+        config, sizes = _configuration(hardware), sorted(set(sizes))
+        found = self.embedder.compile_sizes(self.patterns, config, sizes, scales, self.calibration)
+        return Programs(tuple(Program(self, compiled) for compiled in found))
+
     def embed(
         self, inputs: Sequence[Given], hardware: str | Config = "reference", *, on: str | Backend = "reference",
         most: int = MOST_TOKENS, check: bool = False, progress: Callable[[str, int, int], None] | None = None,
@@ -251,6 +264,28 @@ class Program:
         cycles = None if outcome.run is None else outcome.run.cycles
         fraction = None if cycles is None else compiled.info["ideal_cycles"] / cycles
         return Result(name, values, embedder.exact(embedded), cycles, fraction, outcome.saturated)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Programs of one model for different numbers of tokens, the smallest first."""
+
+    programs: tuple[Program, ...]
+
+    def choose(self, tokens: int) -> Program:
+        """The smallest program that holds so many tokens.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        return self.programs[smallest([p.compiled for p in self.programs], tokens)]
+
+    def run(self, given: Given, *, on: str | Backend = "rtl", check: bool = True) -> Result:
+        """Run one input in the smallest program that holds it; raises what that and `choose` do."""
+        embedder = self.programs[0].model.embedder
+        return self.choose(len(_read(embedder, given))).run(given, on=on, check=check)
 
 
 def _configuration(hardware: str | Config) -> Config:

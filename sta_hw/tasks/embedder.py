@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..compiler.contract import Host
 from ..compiler.encoder import compile_encoder
 from ..compiler.limits import require_program, require_shape, sizes_of
+from ..compiler.lower.state import EncodedWeights
 from ..compiler.model import CompiledModel
 from ..compiler.passes import After, nothing
 from ..compiler.prune import prune_model_once, pruning_sentences
@@ -301,15 +302,27 @@ class Embedder:
         InputError
             Among others, what `require` raises.
         """
-        self.require(patterns, config, tokens)
-        compiled = compile_encoder(
-            self.quantize(patterns, scales, calibration, after=after), config, tokens, loops=loops, after=after
-        )
+        (compiled,) = self.compile_sizes(patterns, config, [tokens], scales, calibration, loops=loops, after=after)
+        return compiled
+
+    def compile_sizes(
+        self, patterns: dict[str, Pattern], config: Config, sizes: Sequence[int], scales: str = "squared-error",
+        calibration: Path | None = None, *, loops: bool = True, after: After = nothing,
+    ) -> list[CompiledModel]:  # fmt: skip
+        """`compile` for several numbers of tokens, quantized once and with weights that are encoded once."""
+        for tokens in sizes:
+            self.require(patterns, config, tokens)
+        quantized = self.quantize(patterns, scales, calibration, after=after)
         seen = lines_digest(calibration_sentences()) if self.tokenizer is not None else "noise"
         if calibration is not None:
             seen = bytes_digest(calibration.read_bytes())
         origin = Provenance(self.source, seen, patterns_digest(patterns), self.pruner, scales)
-        return replace(compiled, provenance=origin, checksum=bytes_digest(compiled.image))
+        encoded = EncodedWeights(config)
+        found = []
+        for tokens in sizes:
+            compiled = compile_encoder(quantized, config, tokens, encoded, loops=loops, after=after)
+            found.append(replace(compiled, provenance=origin, checksum=bytes_digest(compiled.image)))
+        return found
 
     def require_tokens(self, tokens: int) -> None:
         """Refuse a number of tokens that the model does not take.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import sta_hw
@@ -41,3 +42,20 @@ def test_a_text_longer_than_the_program() -> None:
     program = sta_hw.load().prune("2:4", method="magnitude").compile("ci", tokens=4)
     with pytest.raises(InputError, match=r"up to 4 tokens, and the input has \d+"):
         program.run("This is a text of more than four tokens.", on="reference")
+
+
+def test_the_smallest_program_that_holds_a_text_runs_it() -> None:
+    """The same bits as that program's own, whatever else there is; sizes in any order."""
+    model = sta_hw.load().prune("2:4", method="magnitude")
+    programs = model.compile_sizes([32, 8, 16, 8], "ci")
+    assert [p.compiled.tokens for p in programs.programs] == [8, 16, 32]
+    assert [programs.choose(n).compiled.tokens for n in (1, 8, 9, 16, 17, 32)] == [8, 8, 16, 16, 32, 32]
+    text = "This is a text of more than eight tokens."
+    assert 8 < len(model.embedder.token_ids(text)) <= 16
+    found = programs.run(text, on="reference")
+    assert np.array_equal(found.values, programs.programs[1].run(text, on="reference").values)
+    assert found.cosine > 0.95
+    with pytest.raises(InputError, match="33 tokens, and there are programs for up to 8, 16, 32; compile a larger one"):
+        programs.choose(33)
+    with pytest.raises(InputError, match="at least one"):
+        model.compile_sizes([], "ci")
