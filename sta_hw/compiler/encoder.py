@@ -15,6 +15,7 @@ from ..spec.config import Config
 from ..spec.isa import assemble, program_bytes
 from .integers import IntegerInput, IntegerOutput
 from .limits import require_program, require_shape, sizes_of
+from .liveness import check_liveness
 from .lower import lower
 from .lower.state import EncodedWeights, Lowering
 from .model import CompiledModel
@@ -79,6 +80,7 @@ def compile_encoder(
         instructions, labels = roll(order(low.steps, low.groups, config, even=True))
     else:
         instructions, labels = schedule(low.steps, low.groups, config)
+    check_liveness(instructions, config)
     after("schedule", disassemble_text(instructions))
     program_address = low.image.reserve(program_bytes(instructions), "program")
     low.image.reserve(64, "unused")

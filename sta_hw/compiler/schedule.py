@@ -209,7 +209,12 @@ def order(
             before = waited[unit]
             for counter in before:
                 count, now = wanted.get(counter, 0), issued[counter] + 1
-                assert count < now, "an instruction waits for a later one"
+                if count >= now:
+                    raise InputError(
+                        f"{step.opcode.name} of {step.label} waits for {count} {counter}, and {now - 1} are before it: "
+                        f"it would wait for a later one, which overwrites what is still to be read; room on chip for "
+                        "two groups of weights would do."
+                    )
                 # If not, one that goes before it in its unit's queue waited for them.
                 if count > before[counter] or (count and not even):
                     before[counter] = max(before[counter], count)
