@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ..rtl.primitives.layouts import MOST_AGE
 from ..spec.config import Config
 from ..spec.isa import Instruction, Opcode
-
-if TYPE_CHECKING:
-    from .liveness import Liveness
+from .untimed import UntimedMachine
 
 __all__ = ["named", "why"]
 
@@ -19,7 +16,7 @@ def named(number: int, opcode: Opcode) -> str:
     return f"instruction {number} ({opcode.name})"
 
 
-def why(state: Liveness, rest: Sequence[Instruction], config: Config, full: str) -> str:
+def why(state: UntimedMachine, rest: Sequence[Instruction], config: Config, full: str) -> str:
     """Of a state in which nothing more can happen: the first instruction unfinished, and what it waits for."""
     products, results, blocks = state.products, state.results, state.blocks
 
@@ -82,7 +79,7 @@ def why(state: Liveness, rest: Sequence[Instruction], config: Config, full: str)
     return f"{first} waits for what is behind it: {_blocked(state, full)}."
 
 
-def _blocked(state: Liveness, full: str) -> str:
+def _blocked(state: UntimedMachine, full: str) -> str:
     """What keeps the next instruction from being issued."""
     heads = {
         "loads": state.loads[0][0] if state.loads else 0, "norms": state.norms[0][0] if state.norms else 0,

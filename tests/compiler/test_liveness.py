@@ -94,7 +94,7 @@ def test_random_mistakes() -> None:
         if sentence := refused(program):
             sentences.add(re.sub(r"\d+", "N", sentence).partition(" (")[2][:60])
             assert re.search(r"instruction \d+ \(.*(would do|put |columns = )", sentence), sentence
-    assert len(sentences) > 4, sentences
+    assert len(sentences) > 3, sentences
 
 
 def test_random_programs_on_rtl() -> None:
