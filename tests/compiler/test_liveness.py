@@ -138,6 +138,15 @@ DEADLOCKS: dict[str, tuple[Program, str, Program]] = {
         [S, S, S, *LOADS, C, C, C], r"instruction 21 \(CONTEXT\), which is not issued, .* queue for loads",
         [S, S, C, S, *LOADS, C, C],
     ),
+    "weights that wait for scores": (
+        [S, S, S, LOADS[0], product(CONFIG, Opcode.PRODUCT, columns=2, wait_loads=1), C, C, C],
+        r"that is instruction 5 \(CONTEXT\), behind instruction 4 \(PRODUCT\) in the array",
+        [S, S, C, S, LOADS[0], product(CONFIG, Opcode.PRODUCT, columns=2, wait_loads=1), C, C],
+    ),
+    "more products than the engine takes": (
+        [S, S, S, *[large(1)] * 12, C, C, C], r"that is instruction 15 \(CONTEXT\), behind instruction \d+ \(PRODUCT\)",
+        [S, S, S, *[large(1)] * 3, C, C, C],
+    ),
     "a LOAD that grows old": (
         [S, S, S, LOADS[0], *NORMS, C, C, C], "which is not issued, .* more than 63 instructions old",
         [S, S, C, S, LOADS[0], *NORMS, C, C],
