@@ -6,9 +6,6 @@ Example: python scripts/bench_fit.py  (about 40 minutes)
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +22,8 @@ from sta_hw.files import write_text
 from sta_hw.fpga.build import prepare_board
 from sta_hw.fpga.fit import ESTIMATE_ERROR, LOGIC, estimate, logic_counts
 from sta_hw.fpga.flow import synthesize_top
-from sta_hw.fpga.parts import PARTS, Part
-from sta_hw.fpga.synthesis import synthesize
+from sta_hw.fpga.parts import PARTS
+from sta_hw.fpga.synthesis import packed_logic, synthesize
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import preset
 
@@ -68,22 +65,12 @@ def measure(family: str, kind: str, config: Config, folder: Path) -> dict[str, i
     if family == "ecp5":
         chosen = PARTS["lfe5u-85f"]
         cells = synthesize_top(kind, config, chosen, folder, [], 0.0, 0.0)["cells"]
-        logic = packed(folder, chosen, "TRELLIS_COMB", "--json", f"{kind}.json", "--out-of-context")
+        logic = packed_logic(kind, chosen, folder)
         return {"logic": logic, "multipliers": cells["MULT18X18D"], "memories": cells["DP16KD"]}
     target = board("icebreaker")
     cells = synthesize(prepare_board(target, config, folder), "top", family, folder, lambda _: None, pins=True)
-    logic = packed(folder, target.chip, "ICESTORM_LC", "--json", "top.json", "--pcf", "top.pcf")
+    logic = packed_logic("top", target.chip, folder, "top.pcf")
     return {"logic": logic, "multipliers": cells["SB_MAC16"], "memories": cells["SB_RAM40_4K"]}
-
-
-def packed(folder: Path, chosen: Part, cell: str, *arguments: str) -> int:
-    """Cells of a kind that nextpnr makes of a netlist, whether or not they fit."""
-    entry = f"from yowasp_nextpnr_{chosen.family} import _run_nextpnr_{chosen.family}_argv as run; run()"
-    command = [sys.executable, "-c", entry, *chosen.options, *arguments, "--pack-only"]
-    text = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stderr
-    found = re.search(rf"\b{cell}:\s*(\d+)/", text)
-    assert found is not None, text
-    return int(found[1])
 
 
 def boards() -> list[dict[str, Any]]:

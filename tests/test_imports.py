@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 FOLDERS = (
     "ground", "spec", "formats", "model", "reference", "rtl", "cycles", "compiler", "fpga", "sim", "host", "run",
-    "tasks", "sparsity", "report", "generate", "bench", "cli",
+    "tasks", "sparsity", "report", "explore", "generate", "bench", "cli",
 )  # fmt: skip
 """Folders of `sta_hw`, lowest first; ``ground`` stands for the modules beside them, ``sim`` is the package `sim`.
 `boards` is above `fpga`, whose parts it names."""

@@ -15,7 +15,7 @@ from ..files import read_json
 from ..spec.config import Config
 from ..spec.presets import preset
 
-__all__ = ["SetOption", "changed", "manifest_file", "read_configuration"]
+__all__ = ["SetOption", "changed", "manifest_file", "read_changes", "read_configuration"]
 
 SetOption = Annotated[
     list[str] | None,
@@ -34,12 +34,23 @@ def read_configuration(name: str, changes: Sequence[str] | None = None, *, top: 
         With one sentence for each thing that is wrong.
     """
     base = _from_manifest(Path(name), top) if name.endswith(".json") or "/" in name else preset(name)
+    return changed(base, read_changes(base, changes or ()))
+
+
+def read_changes(base: Config, changes: Sequence[str]) -> dict[str, Any]:
+    """Parameters by name from changes such as ``rows=8``, of their types; whether they go together, `changed` tells.
+
+    Raises
+    ------
+    ConfigError
+        With one sentence for each that is none.
+    """
     defaults = Config().as_dict()
     options: dict[str, Any] = {}
     problems = []
-    for number, change in enumerate(changes or ()):
+    for number, change in enumerate(changes):
         parameter, equals, text = change.partition("=")
-        if any(c.partition("=")[0] == parameter for c in (changes or ())[:number]):
+        if any(c.partition("=")[0] == parameter for c in changes[:number]):
             problems.append(f"--set {change}: {parameter} is set twice; set it once.")
         elif not equals or parameter not in defaults:
             near = get_close_matches(parameter, defaults, n=1, cutoff=0)[0]
@@ -57,11 +68,13 @@ def read_configuration(name: str, changes: Sequence[str] | None = None, *, top: 
             options[parameter] = text
     if problems:
         raise ConfigError(problems)
-    return changed(base, options)
+    return options
 
 
-def changed(base: Config, options: dict[str, Any]) -> Config:
+def changed(base: Config, options: dict[str, Any], *, top: str | None = None) -> Config:
     """`base` with other values; lanes and block size that are not given are chosen anew for other rows and lanes.
+
+    With `top` ``accelerator``, the drain's are at most those of `base`, and as few as an accelerator needs.
 
     Raises
     ------
@@ -72,7 +85,11 @@ def changed(base: Config, options: dict[str, Any]) -> Config:
         options = {"lanes": 0, "drain_lanes": 0} | options
     if "softmax_lanes" in options and "softmax_block" not in options:
         options = options | {"softmax_block": 0}
-    return dataclasses.replace(base, **options)
+    found = dataclasses.replace(base, **options)
+    if top == "accelerator" and not options.get("drain_lanes") and 2 * found.drain_lanes > found.lanes > 1:
+        most = min(base.drain_lanes, found.lanes // 2)
+        found = dataclasses.replace(found, drain_lanes=max(d for d in range(1, most + 1) if found.rows % d == 0))
+    return found
 
 
 def manifest_file(name: str | None) -> Path | None:

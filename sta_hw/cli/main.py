@@ -36,7 +36,7 @@ def main() -> None:
 
 def add_commands() -> None:
     """Every module of commands adds its own to `sta_hw.cli.app.app`."""
-    from . import batch, cache, demo, fpga, inputs, plan, program, sparsity, text  # noqa: F401
+    from . import batch, cache, demo, explore, fpga, inputs, plan, program, sparsity, text  # noqa: F401
 
 
 @app.callback(invoke_without_command=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from ..compiler.shorter import shortened, smallest
 from ..errors import InputError
 from ..files import read_json
 from ..formats.provenance import Source
-from ..sparsity.store import dense_source
+from ..report.accuracy import dense_network as network_compared_with
 from ..spec.config import Config
 from ..spec.patterns import parse_nm
 from ..tasks.api import Model
@@ -141,22 +140,5 @@ def compared(embedder: Embedder, text: str, given: Path | None) -> tuple[str, st
 
 
 def dense_network(embedder: Embedder) -> tuple[str, str, Embedder]:
-    """The network whose fp32 results are compared with: the figure's name, where it is from, and itself.
-
-    It is the dense one: for a pruned checkpoint the one it was pruned from, where that is still as it was.
-    """
-    if not embedder.source.pruned:
-        return "cosine_with_dense_fp32", embedder.source.place, embedder
-    source, why = None, "it does not say what dense network it was pruned from"
-    try:
-        source = dense_source(embedder.folder)
-    except InputError as error:
-        why = str(error).rstrip(".")
-    if source is not None:
-        why = f"{source.place}, which it was pruned from, is not there as it was"
-        with suppress(InputError):
-            dense = Embedder.load(source.path)
-            if source.difference(dense.source) is None and dense.source.tokenizer == embedder.source.tokenizer:
-                return "cosine_with_dense_fp32", source.place, dense
-    complain(f"the cosine is with the pruned checkpoint's own fp32: {why}.")
-    return "cosine_with_pruned_fp32", embedder.source.place, embedder
+    """As `sta_hw.report.accuracy.dense_network`; on stderr, why it is not the dense one."""
+    return network_compared_with(embedder, complain)

@@ -16,15 +16,12 @@ from ..cycles.timing import MachineTiming
 from ..errors import InputError
 from ..files import distinct, write_text
 from ..fpga.litedram import SDRAM_LATENCY
-from ..model.arrays import given as given_name
-from ..model.arrays import read_arrays
-from ..model.minilm import evaluation_sentences
-from ..report.accuracy import compared_outputs, cosines
+from ..report.accuracy import accuracy_inputs, one_shot_cosines
 from ..report.plan import Choice, Shape, Target, plan
 from ..report.plan_page import plan_page
 from ..spec.patterns import parse_nm
-from ..spec.presets import PRESETS
-from ..tasks.embedder import Embedder, own_patterns, read_patterns
+from ..tasks.embedder import Embedder
+from ..tasks.table import nm_choices
 from .app import Unused, app
 from .configuration import manifest_file, read_configuration
 from .model import dense_network, load
@@ -63,34 +60,6 @@ def _targets(boards: list[str] | None, presets: list[str] | None, megahertz: flo
         config.require_accelerator()
         targets.append(Target(name, config, megahertz, MachineTiming()))
     return targets
-
-
-def _choices(embedder: Embedder, nm: str | None) -> dict[str, Any]:
-    """Patterns by name: what the user asked for, a pruned checkpoint's own, or `_CHOICES`."""
-    own = own_patterns(embedder.folder, embedder.linears)
-    if own and nm is None:
-        return {"its own": own}
-    if own:
-        raise InputError(
-            f"--nm {nm} would prune {embedder.folder} once more, which was pruned already; leave --nm out to plan with "
-            "its own N:M."
-        )
-    names = _CHOICES if nm is None else nm
-    return {str(parse_nm(part)): read_patterns(part, None, embedder.linears) for part in names.split(",")}
-
-
-def _inputs(embedder: Embedder, given: Path | None, count: int) -> list[NDArray]:
-    """What accuracy is measured with: bundled sentences, or a file's images or spectrograms."""
-    if embedder.tokenizer is None:
-        if given is None:
-            return []
-        name = given_name(embedder.network.graph)
-        return [embedder.part.embed(name, array) for array in read_arrays(given, embedder.network.graph)[:count]]
-    if given is not None:
-        raise InputError("this model takes texts, and its accuracy is that of bundled sentences; leave --input out.")
-    most = embedder.network.graph.most_tokens
-    ids = [embedder.token_ids(sentence, most) for sentence in evaluation_sentences()[:count]]
-    return [embedder.part.embed("ids", found) for found in ids]
 
 
 @app.command(
@@ -144,10 +113,10 @@ def plan_model(
     def work(watch: Watch) -> Any:
         watch.step("loading the model")
         embedder = load(model, calibration)
-        choices = _choices(embedder, nm)
+        choices = nm_choices(embedder, nm, _CHOICES)
         count = tokens or embedder.part.tokens or min(_TOKENS, embedder.network.graph.most_tokens or _TOKENS)
         embedder.require_tokens(count)
-        chosen = _inputs(embedder, given, inputs) if inputs else []
+        chosen = accuracy_inputs(embedder, given, inputs) if inputs else []
         whose, measured = _measured(embedder, choices, chosen, pruner, calibration, watch) if chosen else (None, {})
         shape = Shape(**sizes_of(embedder.part.inner), tokens=count)
         mean = {name: float(each.mean()) for name, each in measured.items()}
@@ -185,13 +154,10 @@ def _measured(
 ) -> tuple[str, dict[str, NDArray]]:  # fmt: skip
     """Whose fp32 results are compared with, and each choice's cosines, one for each input."""
     _, whose, dense = dense_network(embedder)
-    found = {}
-    for name, patterns in choices.items():
-        report = partial(_tell, watch, name)
-        report("pruning")
-        sparse = embedder.pruned(patterns, pruner, report, calibration)
-        outputs = compared_outputs(dense, sparse, patterns, PRESETS["reference"], inputs, calibration, report)
-        found[name] = cosines(*outputs)
+    found = {
+        name: one_shot_cosines(dense, embedder, patterns, pruner, inputs, calibration, partial(_tell, watch, name))
+        for name, patterns in choices.items()
+    }
     return whose, found
 
 

@@ -11,8 +11,7 @@ from .parts import Part, choose_multiplier, vector_multipliers
 
 __all__ = [
     "ESTIMATE_ERROR", "KINDS", "LOGIC", "Cells", "block_memories", "estimate", "logic_counts", "refusal", "require_fit",
-    "require_room",
-    "survey",
+    "require_room", "shortages", "survey",
 ]  # fmt: skip
 
 KINDS = ("board", "accelerator", "engine")
@@ -183,6 +182,11 @@ def refusal(top: str, config: Config, chosen: Part) -> list[str]:
     else:
         found = estimate(top, config)
         found["logic"] += _BOARD[top]
+    return shortages(found, chosen)
+
+
+def shortages(found: Cells, chosen: Part) -> list[str]:
+    """A sentence for each thing that a part certainly has too little of for what was estimated; empty if it may fit."""
     certain = found | {"logic": round(found["logic"] / (1 + ESTIMATE_ERROR))}
     return _shortages(certain, chosen, "at least ")
 

@@ -18,7 +18,7 @@ from ..rtl.emit import run_yosys
 from .output_registers import absorb_output_registers
 from .parts import Part
 
-__all__ = ["CELLS", "Routed", "cell_counts", "pack", "place_and_route", "synthesize"]
+__all__ = ["CELLS", "Routed", "cell_counts", "pack", "packed_logic", "place_and_route", "synthesize"]
 
 # The Verilog goes through RTLIL once, because Yosys 0.70 otherwise parses a module that instantiates
 # vendor primitives again at the end of synthesis, and throws the result away. ABC9 stops on many
@@ -200,6 +200,28 @@ def place_and_route(
             raise InputError(f"{top} does not fit {chosen.name}: nextpnr says {message!r}; take a smaller preset.")
         raise ToolError(f"nextpnr: {message}; its log is {log.name} in the output folder.")
     return _routed(seed, json.loads((folder / report).read_text(encoding="utf-8")), time.monotonic() - begin)
+
+
+def packed_logic(top: str, chosen: Part, folder: Path, constraints: str | None = None) -> int:
+    """Logic cells (TRELLIS_COMB, ICESTORM_LC) that nextpnr makes of ``<top>.json``, whether or not they fit.
+
+    Without `constraints` (a file of pins) the block is out of context, which iCE40 has not. The log is ``pack.log``.
+
+    Raises
+    ------
+    ToolError
+        If nextpnr fails.
+    """
+    cell = {"ecp5": "TRELLIS_COMB", "ice40": "ICESTORM_LC"}[chosen.family]
+    place = ["--pcf" if chosen.family == "ice40" else "--lpf", constraints] if constraints else ["--out-of-context"]
+    entry = f"from yowasp_nextpnr_{chosen.family} import _run_nextpnr_{chosen.family}_argv as run; run()"
+    command = [sys.executable, "-c", entry, *chosen.options, "--json", f"{top}.json", *place, "--pack-only"]
+    log = folder / "pack.log"
+    run_tool(command, name="nextpnr", folder=folder, log=log)
+    found = re.search(rf"\b{cell}:\s*(\d+)/", log.read_text(encoding="utf-8"))
+    if found is None:
+        raise ToolError(f"nextpnr packed {top} and did not say how many {cell} it has.")
+    return int(found[1])
 
 
 def _without_pins(top: str, folder: Path) -> str:

