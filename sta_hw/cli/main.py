@@ -157,7 +157,7 @@ def generate(
 @app.command(epilog="Example: sta-hw bench engine --json")
 def bench(
     name: Annotated[
-        str, typer.Argument(help="engine, softmax, encoder, batch, accuracy, model, sim or digits.")
+        str, typer.Argument(help="engine, softmax, encoder, batch, accuracy, model, sim, digits or explore.")
     ] = "engine",
     as_json: JsonOption = False,
 ) -> None:

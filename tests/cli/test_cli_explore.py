@@ -102,7 +102,8 @@ def test_an_interrupted_sweep_keeps_what_it_has(tmp_path: Path) -> None:
     store = tmp_path / "e.sqlite"
     command = [
         sys.executable, "-c", "from sta_hw.cli.main import main; main()", "explore", *SHAPE,
-        "--nm", "dense,2:4,1:4,1:8", "--tokens", ",".join(map(str, range(1, 200))), "--preset", "tiny", "--workers", "1", "-o", str(store),
+        "--nm", "dense,2:4,1:4,1:8", "--tokens", ",".join(map(str, range(1, 200))),
+        "--preset", "tiny", "--workers", "1", "-o", str(store),
     ]  # fmt: skip
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
         kept = 0
