@@ -87,7 +87,7 @@ class Pool:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sta_hw_", ignore_cleanup_errors=True))
                 try:
                     cluster = distributed.LocalCluster(
-                        n_workers=self.workers, threads_per_worker=1, processes=True, dashboard_address=None,
+                        n_workers=self.workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
                         security=True, silence_logs=logging.CRITICAL + 1, memory_limit=0, local_directory=folder,
                     )  # fmt: skip
                 except (OSError, RuntimeError, TimeoutError) as error:

@@ -66,7 +66,7 @@ def test_a_worker_that_dies_loses_nothing(tmp_path: Path) -> None:
 def test_a_scheduler_that_there_is(tmp_path: Path) -> None:
     """Its workers are used and left as they were; what is kept is not asked for again."""
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp"
     ) as cluster:
         asked = points(4)
         with Store(tmp_path / "s.sqlite") as store:
@@ -107,7 +107,9 @@ def test_what_is_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     with Pool(1, place) as pool, pytest.raises(ToolError, match="cannot be reached"):
         list(pool.answers([question]))
     with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp") as cluster,
+        distributed.LocalCluster(
+            n_workers=0, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp"
+        ) as cluster,
         Pool(1, cluster.scheduler_address) as pool,
         pytest.raises(ToolError, match="has no workers after 2 seconds"),
     ):
