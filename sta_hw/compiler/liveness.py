@@ -18,7 +18,7 @@ from dataclasses import replace
 from ..errors import InputError
 from ..spec.config import Config
 from ..spec.expansion import unroll
-from ..spec.isa import Instruction, Opcode, Result
+from ..spec.isa import Instruction, Opcode
 from .stuck import named, why
 from .untimed import UntimedMachine
 
@@ -27,11 +27,11 @@ __all__ = ["check_liveness"]
 MOST_COLUMNS = 4096
 """The most that a configuration may have."""
 _LOOP = (Opcode.SET, Opcode.LOOP, Opcode.NEXT)
-_LOAD, _SCORES, _NORM, _HALT = Opcode.LOAD, Opcode.SCORES, Opcode.NORM, Opcode.HALT
+_LOAD, _NORM, _HALT = Opcode.LOAD, Opcode.NORM, Opcode.HALT
 
 
 def _never(number: int, i: Instruction, config: Config) -> None:
-    """Refuse what waits for windows that do not come, or leaves some that nothing takes, whatever is around it."""
+    """Refuse what waits for windows that do not come, or leaves some that nothing takes."""
     if i.opcode is _LOAD or i.opcode is _NORM:
         return
     get = i.fields.get
@@ -40,13 +40,6 @@ def _never(number: int, i: Instruction, config: Config) -> None:
         raise InputError(
             f"{named(number, i.opcode)} waits for ever: it multiplies {windows} bytes of windows and has "
             f"{i['window_beats'] * config.bus_bytes}; window_beats = {windows // config.bus_bytes} would do."
-        )
-    whole = i.opcode is _SCORES or (i.opcode == Opcode.PRODUCT and get("result") == Result.TRANSPOSE)
-    if whole and get("columns", 0) % config.groups:
-        near = -(-i["columns"] // config.groups) * config.groups
-        raise InputError(
-            f"{named(number, i.opcode)} waits for ever for the rest of a block of {config.groups} columns: it has "
-            f"{i['columns']}, and {near} would do."
         )
 
 

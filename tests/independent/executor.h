@@ -63,6 +63,7 @@ void layer_norm(const int16_t *x, size_t width, uint64_t inverse, const struct n
 struct fetch {
     const uint8_t *words;
     uint32_t count, at, issued;
+    uint32_t groups, window; /* of the hardware */
     uint32_t registers[16];
     struct { uint32_t body, turns; } loops[8];
     unsigned depth;

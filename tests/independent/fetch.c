@@ -31,13 +31,15 @@ enum error fetch_begin(struct fetch *fetch, const struct hardware *hardware, con
         return ADDRESS;
     const uint8_t *header = image + address;
     uint32_t lines = little(header + 8);
-    if (memcmp(header, "STAH", 4) || little(header + 4) != 3 || lines < 2 || lines > 131071)
+    if (memcmp(header, "STAH", 4) || little(header + 4) != 3 || !lines || lines > 131071)
         return HEADER;
     if ((little(header + 16) | (uint64_t)little(header + 20) << 32) != hardware->hash)
         return HARDWARE;
     if (address + 64 * (uint64_t)lines > size)
         return ADDRESS;
     fetch->words = header + 64;
+    fetch->groups = hardware->groups;
+    fetch->window = hardware->window;
     fetch->count = 8 * (lines - 1);
     fetch->registers[15] = length;
     fetch->registers[14] = (length + hardware->rows - 1) / hardware->rows;
@@ -61,14 +63,19 @@ static bool body_fits(const struct fetch *fetch, uint32_t body)
     return true;
 }
 
-/* Codes in the upper parts that are none. */
-static bool known_codes(const struct instruction *i)
+/* Codes in the upper parts that are some, and columns in whole blocks where they have to be. */
+static bool legal(const struct fetch *fetch, const struct instruction *i)
 {
+    uint32_t columns = i->low[5] & 0xFFFF, result = i->high[1] >> 24 & 15;
     switch (i->opcode) {
     case LOAD:
         return (i->high[1] >> 24 & 15) <= TABLE;
     case PRODUCT: case SCORES: case CONTEXT:
-        return (i->high[1] >> 24 & 15) <= TRANSPOSE && (i->high[2] >> 26 & 3) <= 1 && (i->high[7] >> 4 & 3) <= BITMAP;
+        if (columns % fetch->groups && (i->opcode == SCORES || result == TRANSPOSE))
+            return false;
+        if (i->opcode == SCORES && columns > fetch->groups * fetch->window)
+            return false;
+        return result <= TRANSPOSE && (i->high[2] >> 26 & 3) <= 1;
     default:
         return true;
     }
@@ -93,7 +100,7 @@ enum error fetch_next(struct fetch *fetch, struct instruction *instruction)
             instruction->low[w] = little(bytes + 8 * w) + fetch->registers[high & 15];
             instruction->high[w] = high;
         }
-        if (!known_codes(instruction))
+        if (!legal(fetch, instruction))
             return OPCODE;
         fetch->at += words;
         uint32_t low = instruction->low[0];

@@ -94,11 +94,12 @@ static enum error load(struct machine *m, const struct instruction *i)
     size_t words = target == VALUES ? h->weight_words : target == POSITIONS ? h->position_words
                  : target == PARAMETERS ? h->parameter_words : 256;
     size_t at = destination % words * word;
+    size_t left = (size_t)rows * beats * h->bus / word * word; /* what is no whole word is forgotten */
     for (uint32_t row = 0; row < rows; row++, address += stride) {
         size_t count = (size_t)beats * h->bus;
         if (!inside(m, address, count))
             return ADDRESS;
-        for (size_t b = 0; b < count; b++, at = (at + 1) % (words * word))
+        for (size_t b = 0; b < count && left; b++, left--, at = (at + 1) % (words * word))
             m->memories[target][at] = m->image[address + b];
     }
     return NONE;

@@ -8,7 +8,7 @@ static bool is_legal_pattern(const struct weights *w, const struct hardware *har
     uint32_t m = (uint32_t)1 << w->m_log2;
     if (w->encoding == DENSE)
         return w->n == 1 && w->m_log2 == 0;
-    if (w->encoding == INDEX ? !hardware->has_index : !hardware->has_bitmap)
+    if (w->encoding > BITMAP || (w->encoding == INDEX ? !hardware->has_index : !hardware->has_bitmap))
         return false;
     return w->m_log2 >= 1 && w->m_log2 <= 5 && m <= hardware->window && w->n >= 1 && w->n <= m && w->depth % m == 0;
 }
