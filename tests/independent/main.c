@@ -115,7 +115,7 @@ int main(int count, char **arguments)
     uint8_t *image = read_file(arguments[2], &size);
     uint32_t length = count == 6 ? (uint32_t)strtoul(arguments[5], NULL, 10) : 0;
     struct hardware hardware = described(json);
-    struct trace trace = {0};
+    struct trace trace = {room(1, 1), 0, 1, 0};
     struct fetch fetch;
     struct instruction instruction = {0};
     struct machine *machine = machine_new(&hardware, image, size, length, stored, &trace);

@@ -86,16 +86,16 @@ static enum error take_windows(struct machine *m, struct product *p, const struc
 {
     size_t count = (size_t)p->weights.passes * m->hardware.groups * p->weights.depth * m->hardware.rows;
     if (p->opcode == CONTEXT) {
-        if (block->keys * m->hardware.rows != count)
+        if (block->keys * m->hardware.rows != count || (size_t)p->window_beats * m->hardware.bus != count)
             fail("a CONTEXT's windows are not the softmax's block");
         for (size_t i = 0; i < count; i++)
             p->windows[i] = block->probabilities[i];
         return NONE;
     }
+    if (!inside(m, p->window_address, (uint64_t)p->window_beats * m->hardware.bus))
+        return ADDRESS;
     if ((size_t)p->window_beats * m->hardware.bus != count)
         fail("a product has other windows than it multiplies");
-    if (!inside(m, p->window_address, count))
-        return ADDRESS;
     for (size_t i = 0; i < count; i++)
         p->windows[i] = (int8_t)m->image[p->window_address + i];
     return NONE;
