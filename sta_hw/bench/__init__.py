@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import accuracy, batch, digits, encoder, engine, explore, model, sim, softmax
+from . import accuracy, batch, digits, encoder, engine, explore, model, perplexity, sim, softmax
 from .report import Figure, Report, tool_versions
 
 __all__ = ["BENCHES", "Figure", "Report", "tool_versions"]
@@ -19,5 +19,6 @@ BENCHES: dict[str, Callable[..., Report]] = {
     "sim": sim.run,
     "digits": digits.run,
     "explore": explore.run,
+    "perplexity": perplexity.run,
 }
 """Benchmarks by name."""

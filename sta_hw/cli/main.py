@@ -157,7 +157,8 @@ def generate(
 @app.command(epilog="Example: sta-hw bench engine --json")
 def bench(
     name: Annotated[
-        str, typer.Argument(help="engine, softmax, encoder, batch, accuracy, model, sim, digits or explore.")
+        str,
+        typer.Argument(help="engine, softmax, encoder, batch, accuracy, model, sim, digits, explore or perplexity."),
     ] = "engine",
     as_json: JsonOption = False,
 ) -> None:

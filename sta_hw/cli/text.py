@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +11,11 @@ import typer
 
 from ..errors import InputError
 from .app import Unused, app
-from .terminal import JsonOption, complain, print_json, printable, say
+from .terminal import JsonOption, complain, print_json, printable, say, watched
 
 if TYPE_CHECKING:
     from ..tasks.sampling import Sampling
-    from ..tasks.text import Generated
+    from ..tasks.text import Generated, TextModel
 
 __all__: list[str] = []
 
@@ -28,6 +28,9 @@ TemperatureOption = Annotated[float, typer.Option(help="Logits are divided by it
 KOption = Annotated[int, typer.Option("--top-k", help="Draw of so many of the likeliest; 0: of all.")]
 POption = Annotated[float, typer.Option("--top-p", help="Draw of the likeliest with this probability; 1: of all.")]
 SeedOption = Annotated[int, typer.Option(help="Of drawing: the same seed gives the same text.")]
+IntegersOption = Annotated[
+    bool, typer.Option("--integers", help="In the accelerator's integers (W8A8) instead of fp32; takes a calibration.")
+]
 ContextOption = Annotated[int | None, typer.Option(help="Tokens that the context holds.", show_default="up to 2048")]
 
 _DRAWS = Unused(("top_k", "top_p", "seed"), lambda o: not o["temperature"], "without --temperature")
@@ -76,17 +79,20 @@ def generate_text(
     seed: SeedOption = 0,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends it; may be given several times.")] = None,
     context: ContextOption = None,
+    integers: IntegersOption = False,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Go on with a text, token by token.
 
-    The network is computed in float32 by numpy.
+    The network is computed by numpy, in float32 or in integers.
     """
     from ..tasks.text import Generated, load_text_model
 
     sampling = _sampling(temperature, top_k, top_p, seed)
     prompt: Any = sys.stdin.read() if text == "-" else text
     loaded = load_text_model(model)
+    if integers:
+        loaded = _in_integers(loaded, loaded.language.chat_prefix(system) if chat else None)
     session = loaded.session(context)
     if chat:
         prompt = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
@@ -101,6 +107,12 @@ def generate_text(
     else:
         _print(pieces)
     _tell_end(made, session.decoder.capacity)
+
+
+def _in_integers(model: TextModel, prefix: Sequence[int] | None) -> TextModel:
+    """The same in integers, with a bar on a terminal."""
+    found: TextModel = watched("quantizing", "", lambda watch: model.in_integers(prefix, report=watch.step))
+    return found
 
 
 def _print(pieces: Iterator[str]) -> None:
@@ -139,6 +151,7 @@ def chat(
     top_p: POption = 1.0,
     seed: SeedOption = 0,
     context: ContextOption = None,
+    integers: IntegersOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Talk with a model: each line of standard input is a message, answered word by word.
@@ -151,6 +164,8 @@ def chat(
     loaded = load_text_model(model)
     if loaded.language.template is None:
         raise InputError(f"{loaded.language.path} has no chat template; sta-hw generate-text goes on with a text.")
+    if integers:
+        loaded = _in_integers(loaded, loaded.language.chat_prefix(system))
     session = loaded.session(context)
     asked = sys.stdin.isatty()
     messages = [{"role": "system", "content": system}] if system else []

@@ -17,8 +17,8 @@ from ..reference.softmax import COARSE_BITS, FRACTION_BITS
 
 __all__ = [
     "LARGEST_BIAS",
-    "LARGEST_FACTOR", "MARGIN", "SCALES", "HeadScales", "channel_factors", "factors", "head_scales", "linear_steps",
-    "score_factor", "score_limit", "wide_scale",
+    "LARGEST_FACTOR", "MARGIN", "SCALES", "HeadScales", "channel_factors", "factors", "head_scales",
+    "least_squares_scale", "linear_steps", "score_factor", "score_limit", "wide_scale",
 ]  # fmt: skip
 
 Scale = Callable[[NDArray], float]

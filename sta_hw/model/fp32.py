@@ -109,11 +109,18 @@ class Cache:
                 "wanted."
             )
 
-    def copy(self) -> Cache:
-        """The same tokens, to go on from in another way."""
-        other = Cache(self.capacity)
+    def kept(self, name: str) -> tuple[Array, Array]:
+        """Keys and values of an attention, shapes (capacity, width)."""
+        return self._kept[name]
+
+    def copy(self, capacity: int | None = None) -> Cache:
+        """The same tokens, to go on from in another way; with room for others than as many as this one, if said."""
+        other = Cache(self.capacity if capacity is None else capacity)
         other.length = self.length
-        other._kept = {name: (keys.copy(), values.copy()) for name, (keys, values) in self._kept.items()}
+        for name, both in self._kept.items():
+            keys, values = (np.zeros((other.capacity, kept.shape[1]), np.float32) for kept in both)
+            keys[: self.length], values[: self.length] = (kept[: self.length] for kept in both)
+            other._kept[name] = keys, values
         return other
 
 

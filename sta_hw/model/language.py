@@ -41,6 +41,8 @@ class LanguageModel:
     path : Path
     notes : tuple of str
         What was not used of the checkpoint.
+    bos : int or None
+        The token that a text begins with, where the model says one.
     """
 
     graph: Graph
@@ -50,6 +52,31 @@ class LanguageModel:
     positions: int
     path: Path
     notes: tuple[str, ...] = ()
+    bos: int | None = None
+
+    @property
+    def begin(self) -> tuple[int, ...]:
+        """What stands ahead of a text where nothing else does: the end of another text, or the begin token.
+
+        Raises
+        ------
+        InputError
+            If the model has neither.
+        """
+        apart = self.vocabulary.number("<|endoftext|>")
+        found = self.vocabulary.begin or tuple(t for t in (self.bos if apart is None else apart,) if t is not None)
+        if not found:
+            raise InputError(f"{self.path} has no token that a text begins with; give it a system prompt, or fp32.")
+        return found
+
+    def chat_prefix(self, system: str | None = None) -> tuple[int, ...]:
+        """The tokens that every conversation begins with: those ahead of the first message."""
+        first = [{"role": "system", "content": system}] if system else []
+        one, other = (self.chat_ids([*first, {"role": "user", "content": word}]) for word in ("a", "1"))
+        shared = 0
+        while one[shared] == other[shared]:
+            shared += 1
+        return tuple(one[:shared])
 
     @property
     def rows(self) -> int:
@@ -122,6 +149,7 @@ def _from_gguf(path: Path) -> LanguageModel:
     return LanguageModel(
         graph, vocabulary, ChatTemplate(source, tokens) if source else None,
         frozenset(e for e in ends if e is not None), positions, path, (*unused, *(f"{k}: not needed" for k in keys)),
+        numbers["bos_token"],
     )  # fmt: skip
 
 
@@ -157,4 +185,5 @@ def _from_folder(folder: Path) -> LanguageModel:
     return LanguageModel(
         network.graph, vocabulary, ChatTemplate(source, tokens) if source else None, frozenset(numbers), positions,
         folder, (*network.unused_tensors, *(f"{k}: not needed" for k in network.unused_keys)),
+        vocabulary.number(tokens["bos_token"]) if "bos_token" in tokens else None,
     )  # fmt: skip

@@ -8,22 +8,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from numpy.typing import NDArray
 
+from ..compiler.decoder.integers import IntegerDecoderGraph, Rules
+from ..compiler.decoder.quantize import quantize_decoder
+from ..compiler.decoder.run import IntegerDecoder
 from ..errors import InputError
 from ..model.byte_pairs import Streamed
 from ..model.families.decoders import NEXT
 from ..model.fp32 import Cache, evaluate, value_of
 from ..model.graph import Graph
 from ..model.language import LanguageModel, load_language_model
+from ..model.minilm import calibration_sentences, evaluation_sentences
 from .sampling import Sampler, Sampling
 
-__all__ = ["CONTEXT", "Decoder", "Fp32Decoder", "Generated", "Session", "TextModel", "load_text_model"]
+__all__ = [
+    "CONTEXT", "Decoder", "Fp32Decoder", "Generated", "Session", "TextModel", "calibration_texts", "load_text_model",
+]  # fmt: skip
 
 CONTEXT = 2048
 """Tokens of a context, where nothing else is said and the model was made for as many."""
@@ -135,9 +141,34 @@ class TextModel:
     ----------
     language : LanguageModel
         Network, tokenizer, chat template.
+    quantized : IntegerDecoderGraph or None
+        The network in the accelerator's integers, in which text is then generated; else in fp32.
     """
 
     language: LanguageModel
+    quantized: IntegerDecoderGraph | None = None
+
+    def in_integers(
+        self, prefix: Sequence[int] | None = None, *, texts: Sequence[Sequence[int]] | None = None,
+        rules: Rules | None = None, report: Callable[[str], None] = lambda _: None,
+    ) -> TextModel:  # fmt: skip
+        """The same model in the accelerator's integers.
+
+        Parameters
+        ----------
+        prefix : token ids that every text begins with, or None
+            Their keys and values are computed in fp32; a begin token if None.
+        texts : token ids of texts that scales are made for, or None
+            Sentences of docstrings if None.
+
+        Raises
+        ------
+        InputError
+            As `quantize_decoder`.
+        """
+        prefix = tuple(self.language.begin if prefix is None else prefix)
+        texts = calibration_texts(self.language) if texts is None else texts
+        return replace(self, quantized=quantize_decoder(self.language.graph, texts, prefix, rules, report))
 
     def context(self, tokens: int | None = None) -> int:
         """The tokens of a context: as many as are wanted, or `CONTEXT`, or what the model was made for.
@@ -154,7 +185,10 @@ class TextModel:
 
     def session(self, context: int | None = None) -> Session:
         """An empty context, for several texts that have a beginning in common."""
-        return Session(Fp32Decoder(self.language.graph, self.context(context)))
+        tokens = self.context(context)
+        if self.quantized is not None:
+            return Session(IntegerDecoder(self.quantized, tokens))
+        return Session(Fp32Decoder(self.language.graph, tokens))
 
     def ids(self, prompt: str | Sequence[int] | Sequence[dict[str, str]]) -> list[int]:
         """Tokens of a text as it is, of a conversation (a list of messages), or the given ones, checked.
@@ -172,6 +206,8 @@ class TextModel:
             found = [int(i) for i in prompt]  # type: ignore[arg-type]
         if not found:
             raise InputError("the prompt has no tokens; there must be at least one.")
+        if self.quantized is not None and isinstance(prompt, str):
+            found = [*self.quantized.prefix, *found[len(self.language.vocabulary.begin) :]]
         rows = self.language.rows
         for place, token in enumerate(found):
             if not 0 <= token < rows:
@@ -278,6 +314,20 @@ class _Held:
     def rest(self, new: str) -> str:
         """What was held back, at the end."""
         return "" if self.stopped else self.push(new) + self._text
+
+
+def calibration_texts(language: LanguageModel, count: int = 4, tokens: int = 256) -> list[list[int]]:
+    """Texts of docstrings, each of whole sentences up to so many tokens, or what the model has positions for."""
+    most = min(tokens, language.positions // 2 or tokens)
+    found: list[list[int]] = [[]]
+    for sentence in [*calibration_sentences(), *evaluation_sentences()]:
+        if len(found[-1]) >= most:
+            if len(found) == count:
+                break
+            found.append([])
+        ids = language.vocabulary.encode(("\n\n" if found[-1] else "") + sentence, begin=False)
+        found[-1] = [*found[-1], *ids][:most]
+    return found
 
 
 def load_text_model(path: str | Path | None = None) -> TextModel:

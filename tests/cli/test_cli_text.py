@@ -45,6 +45,19 @@ def test_a_conversation_that_fills_the_context(folder: Path) -> None:
     assert "tokens is full" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_in_integers(folder: Path) -> None:
+    figures = json.loads(
+        run("generate-text", PROMPT, "--model", folder, "--max-tokens", 5, "--integers", "--json").stdout
+    )
+    model = load_text_model(folder).in_integers()
+    assert figures["prompt_ids"][0] == 1 and figures["ids"] == model.generate(PROMPT, max_tokens=5).ids
+    done = run("generate-text", "Hi", "--chat", "--model", folder, "--max-tokens", 5, "--integers", "--json")
+    assert done.returncode == 0, done.stderr
+    model = model.in_integers(model.language.chat_prefix())
+    wanted = model.generate([{"role": "user", "content": "Hi"}], max_tokens=5)
+    assert json.loads(done.stdout)["ids"] == wanted.ids
+
+
 def test_chat_of_lines(tmp_path: Path) -> None:
     folder = tmp_path
     decoder_folder(folder, max_position_embeddings=200)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from decoder_files import decoder_folder
 
+from sta_hw.compiler.decoder.integers import Rules
 from sta_hw.errors import InputError
 from sta_hw.tasks.sampling import Sampler, Sampling
-from sta_hw.tasks.text import Generated, TextModel, load_text_model
+from sta_hw.tasks.text import Generated, TextModel, calibration_texts, load_text_model
 
 PROMPT = "The quick brown fox"
 
@@ -147,3 +148,17 @@ def test_models_that_do_not_fit(tmp_path: Path) -> None:
         load_text_model(tmp_path)
     with pytest.raises(InputError, match="is not there"):
         load_text_model(tmp_path / "nothing.gguf")
+
+
+def test_in_integers(model: TextModel) -> None:
+    """The same interface; every text begins with the prefix, of which nothing is computed."""
+    texts = [[int(t) for t in np.random.default_rng(i).integers(2, 300, 30)] for i in range(3)]
+    integers = model.in_integers((5, 6), texts=texts, rules=Rules(block=32))
+    found = integers.generate(PROMPT, max_tokens=8)
+    assert found.prompt[:2] == [5, 6] and found.prompt[2:] == model.ids(PROMPT)
+    assert found.ids == integers.generate(PROMPT, max_tokens=8).ids
+    prefix = model.language.chat_prefix()
+    assert model.language.vocabulary.decode(prefix, special=True).startswith("<|start|>system\nBe kind.<|end|>")
+    with pytest.raises(InputError, match="does not begin with the 2 tokens"):
+        integers.generate([{"role": "user", "content": "Hi"}], max_tokens=2)
+    assert len(calibration_texts(model.language)) == 4

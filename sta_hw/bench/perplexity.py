@@ -1,0 +1,90 @@
+"""Benchmark of a decoder's integers: perplexity and next tokens, on text that nothing was calibrated with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.decoder.integers import Rules
+from ..compiler.decoder.run import IntegerDecoder
+from ..model.families.decoders import NEXT
+from ..model.fp32 import evaluate
+from ..spec.presets import PRESETS
+from ..tasks.text import TextModel, load_text_model
+from .report import Figure, Report
+
+__all__ = ["negative_log_likelihood", "prose", "run"]
+
+_TEXTS, _TOKENS = 13, 512
+"""6,630 tokens are scored: in each text all but the begin token and the one behind it."""
+_LEAST_PARAGRAPH = 160
+_SETTINGS = {
+    "W8A8": Rules(),
+    "W8A8, down 15 bits": Rules(frozenset({"down"})),
+    "W8A8, down and head 15 bits": Rules(frozenset({"down", "head"})),
+    "W8A15 but attention's output": Rules(frozenset({"attention", "gate", "down", "head"})),
+}
+"""Of the products' inputs; what has 15 bits is computed as two digits (docs/decoders.md)."""
+
+
+def prose(model: TextModel, texts: int, tokens: int) -> list[list[int]]:
+    """Token ids of Python's own documentation (``pydoc_data.topics``), paragraph behind paragraph.
+
+    Each text begins with a paragraph. Paragraphs of at least 160 characters count, with single blanks.
+    """
+    from pydoc_data.topics import topics
+
+    paragraphs = (" ".join(p.split()) for topic in topics.values() for p in topic.split("\n\n"))
+    long = (p for p in paragraphs if len(p) > _LEAST_PARAGRAPH)
+    found = []
+    for _ in range(texts):
+        ids: list[int] = []
+        while len(ids) < tokens:
+            ids += model.language.vocabulary.encode(("\n\n" if ids else "") + next(long), begin=False)
+        found.append(ids[:tokens])
+    return found
+
+
+def negative_log_likelihood(logits: NDArray, ids: Sequence[int]) -> NDArray[np.float64]:
+    """Of each token, given the logits ahead of it, in natural units."""
+    x = logits.astype(np.float64)
+    x = x - x.max(1, keepdims=True)
+    return np.log(np.exp(x).sum(1)) - x[np.arange(len(ids)), list(ids)]
+
+
+def run(report: Callable[[str], None] = lambda _: None) -> Report:
+    """SmolLM2-135M-Instruct from its GGUF; the baseline is the de-quantized file in fp32."""
+    report("loading the model")
+    model = load_text_model()
+    (begin,) = model.language.begin
+    texts = prose(model, _TEXTS, _TOKENS - 1)
+    exact, best = [], []
+    for number, ids in enumerate(texts):
+        report(f"fp32, text {number}")
+        logits = evaluate(model.language.graph, {"ids": [begin, *ids]}, keep=(NEXT,))[NEXT][1:]
+        exact.append(negative_log_likelihood(logits[:-1], ids[1:]))
+        best.append(logits.argmax(1))
+    baseline = float(np.exp(np.concatenate(exact).mean()))
+    tokens = sum(map(len, exact))
+    rows = [{"setting": "fp32", "perplexity": baseline, "ratio": 1.0, "same_next_token": 1.0, "tokens": tokens}]
+    figures = []
+    for name, rules in _SETTINGS.items():
+        quantized = model.in_integers(rules=rules, report=lambda what, name=name: report(f"{name}: {what}")).quantized  # type: ignore[misc]
+        assert quantized is not None
+        found, same = [], []
+        for number, (ids, chosen) in enumerate(zip(texts, best, strict=True)):
+            report(f"{name}, text {number}")
+            given = IntegerDecoder(quantized, _TOKENS).logits([begin, *ids])
+            found.append(negative_log_likelihood(given[:-1], ids[1:]))
+            same.append(given.argmax(1) == chosen)
+        perplexity = float(np.exp(np.concatenate(found).mean()))
+        agreement = float(np.concatenate(same).mean())
+        rows.append({
+            "setting": name, "perplexity": perplexity, "ratio": perplexity / baseline, "same_next_token": agreement,
+            "tokens": tokens,
+        })  # fmt: skip
+        figures.append(Figure(f"{name}: perplexity over fp32's", perplexity / baseline, "1", "<= 1.02"))
+        figures.append(Figure(f"{name}: next token equal to fp32's", agreement, "1", ">= 0.94"))
+    return Report("perplexity", PRESETS["reference"], rows, figures)

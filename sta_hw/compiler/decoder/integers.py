@@ -1,0 +1,103 @@
+"""A decoder's operations in integers, as the accelerator computes them; see docs/decoders.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...model.graph import Graph
+from ..parameters import Ints, LinearParameters, NormParameters
+
+__all__ = ["DIGIT", "Floats", "IntegerDecoderGraph", "Rules", "TurnedProduct", "limit_of"]
+
+Floats = NDArray[np.float64]
+
+DIGIT = 128
+"""Radix of the two signed digits of a 15-bit activation: ``x = 128 h + l`` with ``-64 <= l < 64``."""
+
+
+def limit_of(bits: int) -> int:
+    """The largest activation of 8 bits, or of 15, which both digits must hold."""
+    return 127 if bits == 8 else 127 * DIGIT + 63
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a decoder is quantized.
+
+    Attributes
+    ----------
+    wide : frozenset of str
+        Which products take 15-bit activations: roles ``attention`` (query, key and value), ``output`` (attention's),
+        ``gate`` (gate and up, or GPT-2's first), ``down``, ``head``.
+    block : int
+        Keys that share an exponent of the softmax: groups times window of the hardware.
+    groups : int
+        Of the hardware: the order of a block's keys follows from it.
+    """
+
+    wide: frozenset[str] = frozenset()
+    block: int = 128
+    groups: int = 8
+
+    def bits(self, role: str) -> int:
+        """8 or 15, for a product's input."""
+        return 15 if role in self.wide else 8
+
+
+@dataclass(frozen=True)
+class TurnedProduct:
+    """A product whose results turn by their position: of queries or keys.
+
+    Attributes
+    ----------
+    parameters : LinearParameters
+        To 16 bits, with 6 fraction bits more than the 8-bit result.
+    """
+
+    parameters: LinearParameters
+
+
+@dataclass
+class IntegerDecoderGraph:
+    """All integer parameters of a decoder, by its operations' names.
+
+    Attributes
+    ----------
+    graph : Graph
+        In fp32: the operations and what takes what.
+    linears : dict of LinearParameters
+    norms : dict of NormParameters
+    epsilons : dict of int
+        Of norms: what the hardware adds, in units of 2**14.
+    tables : dict of int16 arrays, shape (256,)
+        Of activation functions.
+    scores : dict of (multiplier, shift, coarse, gain), each an int64 array, shape (heads,)
+        Of attentions.
+    widths : dict of str to int
+        Bits of the values that products take: 8, or 15.
+    streams : dict of float
+        Scale of each value of the residual stream, 16 bits.
+    prefix : tuple of int
+        The tokens that every text begins with.
+    keys, values : dict of int8 arrays, shape (tokens of the prefix, width)
+        Of attentions, computed in fp32.
+    logit_scale : float
+        What one unit of a logit means.
+    """
+
+    graph: Graph
+    rules: Rules
+    prefix: tuple[int, ...]
+    linears: dict[str, LinearParameters] = field(default_factory=dict)
+    norms: dict[str, NormParameters] = field(default_factory=dict)
+    epsilons: dict[str, int] = field(default_factory=dict)
+    tables: dict[str, NDArray[np.int16]] = field(default_factory=dict)
+    scores: dict[str, tuple[Ints, Ints, Ints, Ints]] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)
+    streams: dict[str, float] = field(default_factory=dict)
+    keys: dict[str, NDArray[np.int8]] = field(default_factory=dict)
+    values: dict[str, NDArray[np.int8]] = field(default_factory=dict)
+    logit_scale: float = 1.0

@@ -1,0 +1,222 @@
+"""Runs a decoder's integers, token by token: what the accelerator would give, without a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ...model.families.decoders import NEXT
+from ...model.fp32 import Cache, value_of
+from ...model.operations import (
+    Activate,
+    Add,
+    Attention,
+    Embed,
+    Linear,
+    Multiply,
+    Norm,
+    Operation,
+    Output,
+    RmsNorm,
+    Rotary,
+)
+from ..parameters import Ints
+from . import arithmetic
+from .arithmetic import Weights
+from .integers import IntegerDecoderGraph
+
+__all__ = ["IntegerDecoder"]
+
+_CHUNK = 128
+"""Tokens that are computed at a time."""
+
+
+class IntegerDecoder:
+    """A decoder in integers; see `sta_hw.tasks.text.Decoder`.
+
+    Every text begins with the prefix that the decoder was quantized for, of which nothing is computed.
+
+    Attributes
+    ----------
+    saturated : int
+        Values of embeddings that lie beyond the 16 bits that calibration gave them.
+    """
+
+    def __init__(self, quantized: IntegerDecoderGraph, capacity: int) -> None:
+        of = self.of = quantized
+        if capacity <= len(of.prefix):
+            raise InputError(
+                f"a context of {capacity} tokens has no room behind the prefix of {len(of.prefix)}; give it more."
+            )
+        self.capacity, self.saturated = capacity, 0
+        self._length = 0
+        self._weights = {name: Weights(p.weights) for name, p in of.linears.items()}
+        self._kept: dict[str, tuple[NDArray[np.int8], NDArray[np.int8]]] = {}
+        for name, keys in of.keys.items():
+            both = keys, of.values[name]
+            kept = tuple(np.zeros((capacity, k.shape[1]), np.int8) for k in both)
+            for room, rows in zip(kept, both, strict=True):
+                room[: len(rows)] = rows
+            self._kept[name] = kept[0], kept[1]
+        self._head = of.graph.by_name[of.graph.by_name[NEXT].inputs[0]]
+
+    @property
+    def length(self) -> int:
+        """Tokens in the context, the prefix's among them."""
+        return self._length
+
+    @length.setter
+    def length(self, tokens: int) -> None:
+        self._length = tokens
+
+    def feed(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        """Put tokens behind those that are there; the logits of the next one, shape (tokens of the vocabulary,).
+
+        Raises
+        ------
+        InputError
+            If there is no room, the text does not begin with the prefix, or has nothing behind it.
+        """
+        return self.logits(ids, all_tokens=False)[0]
+
+    def logits(self, ids: Sequence[int], *, all_tokens: bool = True) -> NDArray[np.float64]:
+        """The logits behind each token (but the prefix's), or behind the last; shape (tokens, vocabulary)."""
+        prefix = self.of.prefix
+        if self._length + len(ids) > self.capacity:
+            raise InputError(
+                f"the context holds {self.capacity} tokens and is full: {self._length} are in it, and {len(ids)} more "
+                "are wanted."
+            )
+        if (ahead := prefix[self._length :]) and tuple(ids[: len(ahead)]) != ahead:
+            raise InputError(
+                f"the text does not begin with the {len(prefix)} tokens of the prefix that the decoder was made for."
+            )
+        ids = list(ids[len(ahead) :])
+        if not ids:
+            raise InputError("the text is the prefix alone, behind which nothing was computed; give it more tokens.")
+        self._length += len(ahead)
+        found = []
+        for first in range(0, len(ids), _CHUNK):
+            chunk = ids[first : first + _CHUNK]
+            last = self._before_head(chunk)
+            if all_tokens:
+                found.append(self._logits(last))
+        return np.concatenate(found) if all_tokens else self._logits(last[-1:])
+
+    def _logits(self, x: Ints) -> NDArray[np.float64]:
+        found = self._product(self._head.name, self._head.inputs[0], x, wide=True)
+        return found.astype(np.float64) * self.of.logit_scale
+
+    def _product(self, name: str, source: str, x: Ints, *, wide: bool) -> Ints:
+        bits = self.of.widths[source]
+        return arithmetic.product(x, self._weights[name], self.of.linears[name], bits, wide=wide)
+
+    def _before_head(self, ids: Sequence[int]) -> Ints:
+        """What the head's product takes, for each token."""
+        graph = self.of.graph
+        found: dict[str, NDArray] = {"ids": np.asarray(ids)}
+        rules: dict[type[Operation], Callable[..., NDArray]] = {
+            Embed: self._embed, Norm: self._norm, RmsNorm: self._norm, Linear: self._linear, Rotary: self._turn,
+            Attention: self._attention, Activate: self._activate, Multiply: self._gate, Add: self._add,
+        }  # fmt: skip
+        for o in graph.operations:
+            if o is self._head or isinstance(o, Output):
+                break
+            if not o.inputs:
+                continue
+            found[o.name] = rules[type(o)](o, found)
+            for name in o.inputs:
+                if name != "ids" and graph.takers(name)[-1] is o and name != self._head.inputs[0]:
+                    del found[name]
+        self._length += len(ids)
+        return found[self._head.inputs[0]]
+
+    def _embed(self, o: Embed, found: dict[str, NDArray]) -> NDArray:
+        value = value_of(o, found["ids"], cache=self._at())
+        return self._stream(o.name, value) if o.name in self.of.streams and self._begins(o.name) else value
+
+    def _at(self) -> Cache:
+        cache = Cache(self.capacity)
+        cache.length = self._length
+        return cache
+
+    def _begins(self, name: str) -> bool:
+        """Whether a value is the stream, and not a part of a sum of embeddings."""
+        takers = self.of.graph.takers(name)
+        return any(isinstance(t, Norm | RmsNorm) for t in takers)
+
+    def _stream(self, name: str, value: NDArray) -> Ints:
+        exact = np.round(value.astype(np.float64) / self.of.streams[name])
+        self.saturated += int((np.abs(exact) > 32767).sum())
+        return np.clip(exact, -32767, 32767).astype(np.int64)
+
+    def _norm(self, o: Norm | RmsNorm, found: dict[str, NDArray]) -> Ints:
+        p = self.of.norms[o.name]
+        x = found[o.inputs[0]]
+        heads = o.heads if isinstance(o, RmsNorm) else 1
+        width = len(p.scale)
+        narrow = arithmetic.norm(
+            x.reshape(len(x), heads, width), p, round(2**33 / width), self.of.epsilons[o.name],
+            self.of.widths[o.name], rms=isinstance(o, RmsNorm),
+        )  # fmt: skip
+        return narrow.reshape(x.shape)
+
+    def _linear(self, o: Linear, found: dict[str, NDArray]) -> Ints:
+        """Results in 16 bits where a norm, a turn, a gate or a sum takes them, else in 8."""
+        (taker, *_) = self.of.graph.takers(o.name)
+        wide = not isinstance(taker, Attention) and not (
+            isinstance(taker, Activate) and not self._opens(taker)
+        )  # fmt: skip
+        return self._product(o.name, o.inputs[0], found[o.inputs[0]], wide=wide)
+
+    def _opens(self, o: Activate) -> bool:
+        """Whether it is a gate's."""
+        return any(isinstance(t, Multiply) for t in self.of.graph.takers(o.name))
+
+    def _turn(self, o: Rotary, found: dict[str, NDArray]) -> Ints:
+        x = found[o.inputs[0]].reshape(len(found["ids"]), o.heads, -1)
+        if o.name in self.of.linears:  # behind a norm of heads: by an identity matrix to 16 bits
+            p = self.of.linears[o.name]
+            width = x.shape[2]
+            sums = x * np.diag(p.weights).astype(np.int64)
+            x = arithmetic.requantize(
+                sums, *(a.reshape(o.heads, width) for a in (p.bias, p.multiplier, p.shift)), wide=True
+            ).astype(np.int64)  # fmt: skip
+        return arithmetic.turn(x, *arithmetic.cosines(o.frequencies, self._length, len(x))).reshape(len(x), -1)
+
+    def _attention(self, o: Attention, found: dict[str, NDArray]) -> Ints:
+        query, key, value = (found[i] for i in o.inputs)
+        end = self._length + len(query)
+        for kept, new in zip(self._kept[o.name], (key, value), strict=True):
+            kept[self._length : end] = new
+        keys, values = (k[:end].reshape(end, o.heads // o.shared, -1) for k in self._kept[o.name])
+        context = arithmetic.attend(
+            query.reshape(len(query), o.heads, -1), keys, values, self.of.scores[o.name], o.shared,
+            self.of.rules.block, self.of.rules.groups,
+        )  # fmt: skip
+        return context.reshape(len(query), -1)
+
+    def _activate(self, o: Activate, found: dict[str, NDArray]) -> Ints:
+        index = found[o.inputs[0]]
+        if self._opens(o):
+            return index  # with what the gate lets through
+        table = self.of.tables[o.name].astype(np.int64)
+        second = self.of.linears[o.inputs[0]].second
+        return np.clip((table[index & 255] * second + (1 << 15)) >> 16, -127, 127)
+
+    def _gate(self, o: Multiply, found: dict[str, NDArray]) -> Ints:
+        opened, up = o.inputs
+        first = self.of.graph.by_name[opened].inputs[0]
+        return arithmetic.gate(
+            found[opened], found[up], self.of.tables[opened], self.of.linears[first].second, self.of.widths[o.name]
+        )  # fmt: skip
+
+    def _add(self, o: Add, found: dict[str, NDArray]) -> NDArray:
+        first, stream = o.inputs
+        if first not in self.of.linears:
+            return self._stream(o.name, found[first] + found[stream])
+        second = self.of.linears[first].second
+        return np.clip(found[first] + ((found[stream] * second + (1 << 15)) >> 16), -32767, 32767)
