@@ -544,7 +544,11 @@ def estimate(
     if as_json:
         print_json(figures)
         return
-    said = f"{len(lengths):,} texts, {sum(lengths):,} tokens, {len(each)} programs: " if batch is not None else ""
+    said = (
+        f"{len(lengths):,} texts, {sum(lengths):,} tokens, {len(each)} program{'s' * (len(each) > 1)}: "
+        if batch is not None
+        else ""
+    )
     say(
         f"{said}{figures['cycles']:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal; "
         f"{figures['milliseconds']:,.2f} ms at {megahertz:g} MHz"

@@ -62,7 +62,8 @@ hardware = AcceleratorModel(Config(**parameters))
 for register in ("id", "version", "hash_low", "hash_high", "shape", "memories"):
     assert hardware.read(register) == about["hardware"][register], register
 base = 3 * about["image"]["alignment"]
-after = hardware.run(image, about["program"]["offset"], base=base).image
+length = about["texts"][0]["tokens"] if len(about["texts"]) == 1 else 0
+after = hardware.run(image, about["program"]["offset"], base=base, length=length).image
 
 def read(tensor, line, channel):
     at = place(tensor, line, channel)
@@ -160,9 +161,15 @@ def test_what_compile_writes(tmp_path: Path) -> None:
     run("input", file, "--model", checkpoint, "--texts", sentences, "--text", TEXT, "-o", tmp_path / "in")
     words = np.frombuffer((tmp_path / "in").read_bytes(), "<u4")
     size = about["input"]["bytes"]
-    assert list(words[:8]) == [0x49415453, 1, 3, size, zlib.crc32(image), 0, 0, 0]
+    assert list(words[:8]) == [0x49415453, 2, 3, size, zlib.crc32(image), 0, 0, 0]
     parts = (tmp_path / "in").read_bytes()[32:]
-    assert len(parts) == 3 * size and parts[:size] == parts[size : 2 * size] == parts[2 * size :] and any(parts)
+    runs = [parts[i : i + size + 4] for i in range(0, len(parts), size + 4)]
+    assert len(parts) == 3 * (size + 4) and runs[0] == runs[1] == runs[2] and any(parts[4:])
+    assert parts[:4] == np.uint32(model.tokens).tobytes()
+    # A shorter text: its length, and its tokens where `shortened` has them.
+    run("input", file, "--model", checkpoint, "--text", "the", "-o", tmp_path / "short")
+    short = (tmp_path / "short").read_bytes()[32:]
+    assert 0 < int.from_bytes(short[:4], "little") < model.tokens and len(short) == size + 4 and any(short[4:])
     # No files beside where none are wanted.
     (tmp_path / "other").mkdir()
     run("compile", "--model", checkpoint, "--text", TEXT, "--preset", "ci", "--no-raw", "-o", tmp_path / "other" / "m")
@@ -198,7 +205,8 @@ def test_inputs_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
     for arguments, words in (
-        ((), "there is nothing to write"), (("--text", "the"), "'the' has 1"), (("--text", " "), "the text is empty"),
+        ((), "there is nothing to write"), (("--text", f"{TEXT} {TEXT}"), "up to "),
+        (("--text", " "), "the text is empty"),
         (("--texts", "none.txt"), "none.txt"), (("--texts", "empty.txt"), "line 1: it is empty"),
         (("--texts", "bytes.txt"), "not text in UTF-8"), (("--texts", "model"), "Is a directory"),
         (("--text", TEXT, "-o", "m.npz"), "the same file as FILE"),
