@@ -265,6 +265,7 @@ class AcceleratorModel:
         base: int = 0x8000_0000,
         limit: int | None = None,
         length: int = 0,
+        position: int = 0,
     ) -> NDArray[np.uint8]:
         """Start a program, interrupt enabled, and return at once with the copy of `image` it works on; as `run`."""
         memory = memory or MemoryModel()
@@ -281,6 +282,8 @@ class AcceleratorModel:
         self.write("image_size", len(data) if limit is None else limit)
         self.write("program_address", program_address)
         self.write("length", length)
+        if "position" in self.config.features:
+            self.write("position", position)
         self.write("control", 0b101)
         return data
 
@@ -308,6 +311,7 @@ class AcceleratorModel:
         base: int = 0x8000_0000,
         limit: int | None = None,
         length: int = 0,
+        position: int = 0,
         period: int = 1024,
         most: int = 2_000_000_000,
         patience: int = 3_000_000,
@@ -324,8 +328,8 @@ class AcceleratorModel:
             Bus address of the image.
         limit : int
             Image size told to the hardware; the image's own by default.
-        length : int
-            Register LENGTH.
+        length, position : int
+            Registers LENGTH and, where there is one, POSITION.
         progress : function
             Called now and then with the cycles so far.
         record : Recording
@@ -336,7 +340,9 @@ class AcceleratorModel:
         CheckError
             When the simulation makes no progress (with the streams that wait), or breaks the protocol.
         """
-        data = self.start(image, program_address, memory=memory, base=base, limit=limit, length=length)
+        data = self.start(
+            image, program_address, memory=memory, base=base, limit=limit, length=length, position=position
+        )
         state = self._memory
         capacity = 1 << 16
         samples = np.zeros((capacity, _EVENT_BITS), np.uint16)

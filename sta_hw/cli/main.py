@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import CheckError, ConfigError, InputError
 from ..files import distinct
 from ..spec.config import Config
+from ..spec.features import FEATURES
 from ..spec.presets import PRESETS
 from .app import Unused, app, end
 from .configuration import changed, manifest_file, read_configuration
@@ -61,7 +62,7 @@ def _configure(preset_name: str, options: dict[str, Any], problems: list[str]) -
 
 
 _SOFTMAX = ("softmax_lanes", "softmax_block")
-_ACCELERATOR = ("weight_words", "parameter_words", "norm_columns")
+_ACCELERATOR = ("weight_words", "parameter_words", "norm_columns", "features")
 _ARRAY = ("rows", "lanes", "drain_lanes", "multiplier", "window_memory")
 _WEIGHTS = ("groups", "window", "nm", "encodings", "columns")
 _MOST_MACS = 8192
@@ -95,6 +96,9 @@ def generate(
     weight_words: Annotated[int | None, typer.Option(help="Accelerator: words of weights on chip.")] = None,
     parameter_words: Annotated[int | None, typer.Option(help="Accelerator: columns' parameters on chip.")] = None,
     norm_columns: Annotated[int | None, typer.Option(help="Accelerator: LayerNorm columns on chip.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help=f"Accelerator: decoder for all, or of {', '.join(FEATURES)}.")
+    ] = None,
     top: Annotated[str, typer.Option(help="accelerator, engine, softmax or decoder.")] = "engine",
     preset: Annotated[str, typer.Option(help=f"Start from: {', '.join(PRESETS)}, or a manifest.")] = "reference",
     name: Annotated[str | None, typer.Option(help="Of module, core and files; the top level's if not given.")] = None,
@@ -112,7 +116,7 @@ def generate(
 
     problems: list[str] = []
     sizes = {"weight_words": weight_words, "parameter_words": parameter_words, "norm_columns": norm_columns}
-    split = {"nm": nm, "encodings": encodings}
+    split = {"nm": nm, "encodings": encodings, "features": features}
     options = {
         "rows": rows, "groups": groups, "window": window, "lanes": lanes, "drain_lanes": drain_lanes,
         "columns": columns, **sizes,

@@ -217,12 +217,13 @@ class _Machine(Flows):
                 return False  # the block before is not accepted
             self.results_queued -= 1
             peak = known.transposing if i.opcode == Opcode.PRODUCT and i["result"] == Result.TRANSPOSE else 1.0
+            peak = min(peak, known.taken(i))
             self.drained = Flow(product.columns * known.parts, self.now, peak)
-            if i.opcode != Opcode.SCORES:
+            if self.store_beats(i):
                 each = self.store_beats(i)
                 rate = each * min(peak, self.drain[0][2])
                 self.stores.begin(product.columns * known.parts * each, self.config.burst, known.path * rate)
-            if i.opcode == Opcode.PRODUCT and i["result"] == Result.RESIDUAL:
+            if i.opcode == Opcode.PRODUCT and (i["result"] == Result.RESIDUAL or i["rotate"]):
                 beats = product.columns * self.config.rows * 2 / self.config.bus_bytes
                 self.residual, self.residual_held = Flow(beats, self.first_beat(known.run), asked=self.now), 0.0
                 self.drained.start = self.residual.start
@@ -238,6 +239,8 @@ class _Machine(Flows):
             self.waiting_columns -= product.columns
             if i.opcode == Opcode.SCORES:
                 self.scored.append(self.now + known.scored)
+                self.events.append((self.now + 1, "products"))
+            elif not self.store_beats(i):
                 self.events.append((self.now + 1, "products"))
             else:
                 transposed = i.opcode == Opcode.PRODUCT and i["result"] == Result.TRANSPOSE

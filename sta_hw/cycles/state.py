@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ..spec.config import Config
 from ..spec.isa import FORMATS, WAITS, Instruction, Opcode, Result
-from .timing import Latencies, MachineTiming
+from .timing import BEST_BYTES, Latencies, MachineTiming
 
 __all__ = ["EPSILON", "Flow", "Pass", "Product", "State", "WriteQueue"]
 
@@ -251,5 +251,8 @@ class State:
         """Bus beats that a beat of results becomes."""
         if i.opcode == Opcode.SCORES:
             return 0.0
+        if i["result"] == Result.BEST:
+            listed = BEST_BYTES * self.config.rows / self.config.bus_bytes
+            return listed * i["row_last"] / (i["columns"] * self.latencies.parts)
         wide = i.opcode == Opcode.PRODUCT and i["result"] in (Result.STORE16, Result.RESIDUAL)
-        return (1 + wide) * self.config.drain_lanes / self.config.bus_bytes
+        return (1 + wide) * self.config.drain_lanes / self.config.bus_bytes / (1 + i["multiply"])

@@ -15,9 +15,12 @@ from ..rtl.engine.engine import Engine
 from ..rtl.primitives.multiplier import Multiplier
 from ..spec.config import Config
 from ..spec.expansion import WINDOW_LINES
-from ..spec.isa import HEADER_BYTES, LINE_BYTES, WORD_BYTES
+from ..spec.isa import HEADER_BYTES, LINE_BYTES, WORD_BYTES, Instruction, Opcode, Result
 
-__all__ = ["SAVED_BEATS", "Latencies", "MachineTiming"]
+__all__ = ["BEST_BYTES", "SAVED_BEATS", "Latencies", "MachineTiming"]
+
+BEST_BYTES = 64
+"""Of the list of a row's largest results (rtl/units/best.py)."""
 
 SAVED_BEATS = 4
 """Beats that a memory of less than one a cycle has ready when it was not asked for a while (sim/memory_harness.cpp)."""
@@ -190,6 +193,7 @@ class Latencies:
         self.client_rate = min(1.0, config.burst / _CUT)
         taken, given = config.groups * rows // config.drain_lanes, config.groups * rows // bus + 1
         self.transposing = taken / (taken + given)
+        self._lanes = config.drain_lanes
 
     def burst_of(self, run: float) -> float:
         """Beats of the bursts of runs of so many."""
@@ -198,6 +202,18 @@ class Latencies:
     def issued(self, cycles: float) -> float:
         """Bursts that a client has under way so many cycles after it asked."""
         return 1 + cycles / _CUT
+
+    def taken(self, i: Instruction) -> float:
+        """Most beats a cycle that the result path takes of a product, transposing aside."""
+        if i.opcode != Opcode.PRODUCT:
+            return 1.0
+        if i["result"] == Result.BEST:  # row after row
+            return 1 / self._lanes
+        if i["rotate"]:  # rtl/units/rotary.py: two beats are taken, and two given with four multiplications
+            return 1 / 3
+        # A gate is through table, multiplier and queue before what it multiplies is taken.
+        pair = 2 * self.parts
+        return pair / max(pair, self.parts + 3 + Multiplier.latency + _QUEUE) if i["multiply"] else 1.0
 
     def burst_rate(self, beats: float) -> float:
         """Most beats a cycle of bursts of so many: one waits behind the queue of those under way."""

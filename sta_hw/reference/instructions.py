@@ -107,6 +107,7 @@ def _product(w: list[int]) -> dict[str, int]:
         "residual_address": w[2] & _ALL32,
         "rows_before": w[2] >> 36 & 0xFF, "rows_after": w[2] >> 44 & 0xFF, "row_first": w[2] >> 52 & 1,
         "row_last": w[2] >> 53 & 1, "gain": w[2] >> 54 & 7, "coarse": w[2] >> 57 & 1, "mask": w[2] >> 58 & 3,
+        "multiply": w[2] >> 60 & 1, "rotate": w[2] >> 61 & 1, "place": w[2] >> 62 & 1,
         "count0": w[3] & 0xFFFF, "values_base": w[3] >> 16 & 0xFFFF, "stride0": w[3] >> 36 & 0xFFFF,
         "count3": w[3] >> 52,
         "positions_count": w[4] & 0xFFFF, "positions_base": w[4] >> 16 & 0xFFFF, "stride1": w[4] >> 36 & 0xFFFF,
@@ -116,7 +117,7 @@ def _product(w: list[int]) -> dict[str, int]:
         "keys": w[6] & 0xFFFF, "key_start": _signed16(w[6] >> 16 & 0xFFFF), "stride3": w[6] >> 36 & 0xFFFF,
         "passes": w[7] & 0xFFFF, "n": w[7] >> 16 & 63, "m_log2": w[7] >> 22 & 7, "depth": w[7] >> 25 & 63,
         "encoding": w[7] >> 36 & 3,
-        "reserved": w[2] >> 60 | w[6] >> 52 | w[7] >> 38,
+        "reserved": w[2] >> 63 | w[6] >> 52 | w[7] >> 38,
     }  # fmt: skip
 
 
@@ -128,8 +129,8 @@ def _norm(w: list[int]) -> dict[str, int]:
         "narrow_address": w[2] & _ALL32,
         "rows_before": w[2] >> 36 & 0xFF, "rows_after": w[2] >> 44 & 0xFF,
         "parameters_address": w[3] & _ALL32,
-        "inverse": (w[1] >> 50 & 1) << 32 | w[4] & _ALL32,
-        "reserved": w[1] >> 51 | w[2] >> 52 | w[3] >> 36 | w[4] >> 36,
+        "inverse": (w[1] >> 50 & 1) << 32 | w[4] & _ALL32, "kind": w[1] >> 51 & 3, "epsilon": w[4] >> 36,
+        "reserved": w[1] >> 53 | w[2] >> 52 | w[3] >> 36,
     }  # fmt: skip
 
 
@@ -138,16 +139,40 @@ _STRAY = {_HALT: 40, _SET: 44, _LOOP: 40, _NEXT: 40}
 UNPACK = {_LOAD: _load, _PRODUCT: _product, _SCORES: _product, _CONTEXT: _product, _NORM: _norm}
 
 
+def _refused_pairs(opcode: int, fields: dict[str, int], config: Config) -> str:
+    """Why hardware refuses what a product is to do with neighbouring columns, or with the largest of them."""
+    for name, feature, results in (("multiply", "gate", (1, 2)), ("rotate", "rotary", (0, 4))):
+        if not fields[name]:
+            continue
+        if feature not in config.features:
+            return f"{name} is set, and there is no such unit"
+        if opcode != _PRODUCT or fields["result"] not in results:
+            return f"{name} is set, and the result is {fields['result']}"
+        if fields["columns"] % 2:
+            return f"{name} is set, and there are {fields['columns']} columns, which are no pairs"
+    if opcode == _CONTEXT and fields["result"] == 5:
+        return "result 5 is no CONTEXT's"
+    return ""
+
+
 def _refused(opcode: int, fields: dict[str, int], config: Config) -> str:
     """Why hardware refuses an instruction; empty if it takes it."""
     if fields["reserved"]:
         return "bits are set that are reserved"
     if opcode == _LOAD and fields["target"] > 3:
         return f"target {fields['target']} is unknown"
-    if opcode in (_PRODUCT, _SCORES, _CONTEXT) and (fields["result"] > 4 or fields["mask"] > 1):
-        return f"result {fields['result']} or mask {fields['mask']} is unknown"
+    has = config.features
+    if opcode in (_PRODUCT, _SCORES, _CONTEXT):
+        if fields["result"] > 4 + ("best" in has) or fields["mask"] > 1 + ("causal" in has):
+            return f"result {fields['result']} or mask {fields['mask']} is unknown"
+        if problem := _refused_pairs(opcode, fields, config):
+            return problem
     if opcode == _SCORES and fields["columns"] > config.groups * config.window:
         return f"scores of {fields['columns']} keys; a window has {config.groups * config.window}"
+    if fields.get("place") and "position" not in has:
+        return "place is set, and there is no register POSITION"
+    if opcode == _NORM and (fields["kind"] > ("rms" in has) or (fields["epsilon"] and "rms" not in has)):
+        return f"kind {fields['kind']} or epsilon {fields['epsilon']} is unknown"
     blocks = opcode == _SCORES or (opcode in (_PRODUCT, _CONTEXT) and fields["result"] == 4)
     if blocks and fields["columns"] % config.groups:
         return f"{fields['columns']} columns; scores and transposed results have multiples of groups = {config.groups}"
@@ -186,7 +211,7 @@ def _words(image: NDArray[np.uint8], at: int, config: Config) -> list[int]:
     return body.copy().view("<u8").tolist()
 
 
-def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0) -> Iterator[Fetched]:
+def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0, position: int = 0) -> Iterator[Fetched]:
     """The instructions for the units, in order, up to HALT.
 
     Parameters
@@ -196,6 +221,8 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0) 
         Where the program begins.
     length : int
         Register LENGTH.
+    position : int
+        Register POSITION, where there is one.
 
     Raises
     ------
@@ -205,6 +232,8 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0) 
     """
     words = _words(image, at, config)
     registers = [0] * 14 + [(length + config.rows - 1) // config.rows, length]
+    if "position" in config.features:
+        registers[12:14] = [position // config.rows, position]
     begins: list[int] = []  # the first word of each loop around
     left: list[int] = []
     place = number = idle = furthest = 0

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from ..errors import CheckError
 from ..spec.config import Config
-from ..spec.isa import Error, Instruction, Opcode, Result, Target
+from ..spec.isa import Error, Instruction, Mask, NormKind, Opcode, Result, Target
+from .best import BestRows
 from .engine import matrix_sums
 from .instructions import Fetched, IllegalError, fetched
 from .requantizer import requantize
 from .softmax import SoftmaxRows
-from .vector import activate, add_residual, layer_norm
+from .vector import activate, add_residual, gated, layer_norm, rotated
 from .weights import WeightsError, dense_weights
 
 __all__ = ["Executed", "Observe", "ProgramError", "ProgramRun", "run_counted", "run_program"]
@@ -104,8 +105,8 @@ def _at_limit(values: NDArray, limit: int, side_by_side: int) -> int:
 
 
 class _Machine:
-    def __init__(self, image: NDArray[np.uint8], config: Config, length: int) -> None:
-        self.image, self.config, self.length = image, config, length
+    def __init__(self, image: NDArray[np.uint8], config: Config, length: int, position: int) -> None:
+        self.image, self.config, self.length, self.position = image, config, length, position
         groups, window = config.groups, config.window
         self.chip = {
             Target.VALUES: np.zeros((config.weight_words, groups), np.uint8),
@@ -115,6 +116,8 @@ class _Machine:
         }
         self.sums: NDArray[np.int32] | None = None
         self.rows = SoftmaxRows(config.rows, wide=False)
+        self.best: BestRows | None = None
+        self.best_from = -1
         self.saturated = dict.fromkeys(
             ("saturated_scores", "saturated_sums", "saturated_norms", "saturated_results"), 0
         )
@@ -241,9 +244,20 @@ class _Machine:
         """Results of shape (columns, rows) to memory."""
         columns, rows = results.shape
         mode = Result(i["result"])
+        if mode == Result.BEST:
+            self.list_best(results, i)
+            return
         wide = mode in (Result.STORE16, Result.RESIDUAL)
         data: NDArray
-        if mode == Result.ACTIVATE:
+        if i["multiply"]:
+            table = np.ascontiguousarray(self.words(Target.TABLE, np.arange(256))).view("<i2")[:, 0]
+            data = gated(results[::2], results[1::2], table, second[::2, None], wide=wide)
+        elif i["rotate"]:
+            raw = self.bytes_at(i["residual_address"], 2 * results.size)
+            factors = raw.copy().view("<i2").reshape(columns, rows)
+            pair = rotated(results[::2], results[1::2], factors[::2], factors[1::2])
+            data = np.stack(pair, axis=1).reshape(columns, rows)
+        elif mode == Result.ACTIVATE:
             table = np.ascontiguousarray(self.words(Target.TABLE, np.arange(256))).view("<i2")[:, 0]
             data = activate(results, table, second[:, None])
         elif mode == Result.RESIDUAL:
@@ -259,11 +273,29 @@ class _Machine:
             data = data.reshape(-1, self.config.groups, rows).transpose(0, 2, 1)
         self.put(data, i["result_address"], i, self.config.groups if mode == Result.TRANSPOSE else 1 + wide)
 
+    def list_best(self, results: NDArray[np.int16], i: Fetched) -> None:
+        """Result BEST."""
+        if i["row_first"]:
+            self.best = BestRows(self.config.rows)
+        elif self.best is None:
+            raise CheckError("it adds to lists of the largest results, and there are none: no product had row_first")
+        else:
+            self.sources.add(self.best_from)
+        self.best_from = self.number
+        self.best.add(results, i["residual_address"])
+        if i["row_last"]:
+            data = self.best.stored()
+            self.bytes_at(i["result_address"], len(data))[:] = data
+            self.stores.append((i["result_address"], data))
+
     def put(self, data: NDArray, address: int, i: Fetched, together: int) -> None:
         """Results to memory, those of the rows alone that are to be stored; `together` bytes are one row's."""
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
         there, rows = self.bytes_at(address, len(raw)), self.config.rows
-        before, after = i["rows_before"] % rows, i["rows_after"] % rows
+        before, after = i["rows_before"], i["rows_after"]
+        if i.fields.get("place"):
+            before, after = before + self.position, after - self.position - self.length
+        before, after = before % rows, after % rows
         kept: NDArray[np.bool_] = np.ones(len(raw), bool)
         if before or after:
             row = (address + np.arange(len(raw))) // together % rows
@@ -279,8 +311,13 @@ class _Machine:
         number = np.arange(i["columns"])
         depth = i["columns"] // groups
         key = groups * (number % depth) + number // depth + i["key_start"]
-        valid = (key >= 0) & (key < (self.length if i["mask"] else i["keys"]))
-        self.saturated["saturated_scores"] += _at_limit(results[valid], 32767, self.config.drain_lanes)
+        valid = (key >= 0) & (key < (self.length if i["mask"] == Mask.LENGTH else i["keys"]))
+        counted = results[valid]
+        if i["mask"] == Mask.CAUSAL:
+            row = np.arange(self.config.rows)[:, None]
+            valid = (key >= 0) & (key < i["keys"] + row)
+            counted = np.where(valid.T, results, 0)
+        self.saturated["saturated_scores"] += _at_limit(counted, 32767, self.config.drain_lanes)
         if i["row_first"]:
             self.rows = SoftmaxRows(self.config.rows, wide=False, coarse=i["coarse"])
         else:
@@ -327,7 +364,8 @@ class _Machine:
         scale = np.array([((int(w) & 0x3FFFF) ^ 0x20000) - 0x20000 for w in words])
         shift = np.array([((int(w) >> 18 & 0xFFFF) ^ 0x8000) - 0x8000 for w in words])
         multiplier = np.array([int(w) >> 34 & 0xFFFF for w in words])
-        wide, narrow = layer_norm(x, scale, shift, multiplier, i["inverse"])
+        rms = i["kind"] == NormKind.RMS
+        wide, narrow = layer_norm(x, scale, shift, multiplier, i["inverse"], rms=rms, epsilon=i["epsilon"])
         self.saturated["saturated_norms"] += _at_limit(wide.T, 32767, self.config.lanes // 2)
         self.put(wide.T, i["wide_address"], i, 2)
         self.put(narrow.T, i["narrow_address"], i, 1)
@@ -340,9 +378,10 @@ def run_program(
     progress: Callable[[int, int], None] | None = None,
     *,
     length: int = 0,
+    position: int = 0,
 ) -> NDArray[np.uint8]:
     """`run_counted`'s image."""
-    return run_counted(image, program_address, config, progress, length=length).image
+    return run_counted(image, program_address, config, progress, length=length, position=position).image
 
 
 def run_counted(
@@ -353,6 +392,7 @@ def run_counted(
     observe: Observe | None = None,
     *,
     length: int = 0,
+    position: int = 0,
 ) -> ProgramRun:
     """The image after the program at `program_address` has run, and what saturated; `image` itself is not changed.
 
@@ -365,6 +405,8 @@ def run_counted(
         Called with each instruction after it has run.
     length : int
         Register LENGTH.
+    position : int
+        Register POSITION, where there is one.
 
     Raises
     ------
@@ -380,7 +422,7 @@ def run_counted(
     if program_address % config.bus_bytes:
         problem = f"the program's address {program_address} is not a multiple of the bus's {config.bus_bytes} bytes"
         raise ProgramError(Error.ADDRESS, 0, problem)
-    machine = _Machine(image.copy(), config, length)
+    machine = _Machine(image.copy(), config, length, position)
     actions: dict[int, Callable[[Fetched], None]] = {
         Opcode.LOAD: machine.load,
         Opcode.PRODUCT: machine.product,
@@ -389,8 +431,8 @@ def run_counted(
         Opcode.NORM: machine.norm,
     }
     ended: dict[str, list[int]] = {counter: [] for counter in ("loads", "matrix", "products", "norms")}
-    count = sum(1 for _ in _legal(image, program_address, config, length)) if progress else 0
-    for instruction in _legal(image, program_address, config, length):
+    count = sum(1 for _ in _legal(image, program_address, config, length, position)) if progress else 0
+    for instruction in _legal(image, program_address, config, length, position):
         number = instruction.number
         machine.begin(number)
         try:
@@ -422,10 +464,10 @@ def run_counted(
     return ProgramRun(machine.image, machine.saturated)
 
 
-def _legal(image: NDArray[np.uint8], at: int, config: Config, length: int) -> Iterator[Fetched]:
+def _legal(image: NDArray[np.uint8], at: int, config: Config, length: int, position: int) -> Iterator[Fetched]:
     """The program's instructions; ProgramError at one that is illegal."""
     try:
-        yield from fetched(image, at, config, length)
+        yield from fetched(image, at, config, length, position)
     except IllegalError as error:
         header = error.error in (Error.HEADER, Error.HARDWARE, Error.ADDRESS)
         where = "" if header else f"instruction {error.number}: "

@@ -135,12 +135,14 @@ class SoftmaxRows:
         Parameters
         ----------
         logits : int, shape (rows, elements)
-        keep : bool, shape (elements,)
+        keep : bool, shape (elements,), or (rows, elements) where rows differ in it
         """
         logits = logits << self._places
         whole = logits // 64
         previous = self.exponent
-        if keep.any():
+        if keep.ndim == 2:
+            self.exponent = np.maximum(previous, np.where(keep, whole + 1, previous[:, None]).max(1))
+        elif keep.any():
             self.exponent = np.maximum(previous, whole[:, keep].max(1) + 1)
         # 24 fraction bits; a shift of 24 or more leaves nothing.
         places = np.clip(self.exponent[:, None] - 1 - whole, 0, 31)

@@ -1,11 +1,11 @@
-"""Reference of activation, residual addition (rtl/units/results.py) and LayerNorm (rtl/units/norm.py)."""
+"""Reference of activation, residual addition (rtl/units/results.py), LayerNorm and RMSNorm (rtl/units/norm.py)."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["activate", "add_residual", "inverse_root_table", "layer_norm"]
+__all__ = ["activate", "add_residual", "gated", "inverse_root_table", "layer_norm", "rotated"]
 
 
 def _scaled(value: NDArray[np.int64], multiplier: ArrayLike) -> NDArray[np.int64]:
@@ -38,6 +38,43 @@ def add_residual(results: ArrayLike, residual: ArrayLike, multiplier: ArrayLike)
     return np.clip(total, -32767, 32767).astype(np.int16)
 
 
+def gated(
+    gate: ArrayLike, up: ArrayLike, table: ArrayLike, multiplier: ArrayLike, *, wide: bool
+) -> NDArray[np.int16] | NDArray[np.int8]:
+    """The table's value for one result times another result.
+
+    Parameters
+    ----------
+    gate, up : int16 values
+    table : int16, shape (256,), entry i for the gate whose low 8 bits are i
+        Gates beyond 8 bits count as -127 or 127.
+    multiplier : 0 to 65535; broadcasts
+        Of the table's value.
+    wide : bool
+        16 bits instead of 8.
+    """
+    found = np.asarray(table, np.int64)[np.clip(np.asarray(gate, np.int64), -127, 127) & 255]
+    product = _scaled(np.asarray(up, np.int64), _scaled(found, multiplier))
+    return np.clip(product, -32767, 32767).astype(np.int16) if wide else np.clip(product, -127, 127).astype(np.int8)
+
+
+def rotated(
+    x: ArrayLike, y: ArrayLike, cosine: ArrayLike, sine: ArrayLike
+) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """Two results turned by an angle, and 6 fraction bits less.
+
+    Parameters
+    ----------
+    x, y : int16 values
+    cosine, sine : int16 values
+        14 fraction bits.
+    """
+    x, y, cosine, sine = (np.asarray(v, np.int64) for v in (x, y, cosine, sine))
+    turned = (x * cosine - y * sine, x * sine + y * cosine)
+    first, second = (np.clip((v + (1 << 19)) >> 20, -127, 127).astype(np.int8) for v in turned)
+    return first, second
+
+
 def inverse_root_table() -> NDArray[np.int64]:
     """``2**16 / sqrt(v)`` in the middle of 512 steps of v in [1, 2) and as many in [2, 4)."""
     middle = 1 + (np.arange(512) + 0.5) / 512
@@ -45,9 +82,16 @@ def inverse_root_table() -> NDArray[np.int64]:
 
 
 def layer_norm(
-    x: ArrayLike, scale: ArrayLike, shift: ArrayLike, multiplier: ArrayLike, inverse: int
+    x: ArrayLike,
+    scale: ArrayLike,
+    shift: ArrayLike,
+    multiplier: ArrayLike,
+    inverse: int,
+    *,
+    rms: bool = False,
+    epsilon: int = 0,
 ) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
-    """LayerNorm over the last axis, without an epsilon.
+    """LayerNorm, or RMSNorm, over the last axis.
 
     Parameters
     ----------
@@ -57,7 +101,11 @@ def layer_norm(
     multiplier : 0 to 65535, shape (columns,)
         Of the 8-bit results.
     inverse : int
-        ``round(2**33 / columns)``.
+        ``round(2**33 / columns)``; of no use to RMSNorm.
+    rms : bool
+        RMSNorm: the mean counts as zero.
+    epsilon : int
+        28 bits unsigned; 2**14 times it is added to the variance in units of columns squared.
 
     Returns
     -------
@@ -65,8 +113,8 @@ def layer_norm(
     """
     x = np.asarray(x, np.int64)
     columns = x.shape[1]
-    total = x.sum(1)
-    variance = columns * (x * x).sum(1) - total * total  # (columns * deviation)**2
+    total = np.zeros(len(x), np.int64) if rms else x.sum(1)
+    variance = columns * (x * x).sum(1) - total * total + epsilon * 16384  # (columns * deviation)**2
     mean = np.sign(total) * ((np.abs(total) * inverse + (1 << 31)) >> 32)  # in halves
     found = np.zeros(len(x), np.int64)
     places = np.zeros(len(x), np.int64)

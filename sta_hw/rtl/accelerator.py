@@ -84,7 +84,8 @@ class Accelerator(wiring.Component):
             registers.core_failed.eq(core.failed),
             *(
                 getattr(core, n).eq(getattr(registers, n))
-                for n in ("image_address", "image_size", "program_address", "length")
+                for n in ("image_address", "image_size", "program_address", "length", "position")
+                if n != "position" or n in cfg.features
             ),
             *(getattr(registers, n).eq(getattr(core, n)) for n in ("error", "instruction", "stalled", "events")),
             self.irq.eq(registers.irq),

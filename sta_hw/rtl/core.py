@@ -40,6 +40,8 @@ class Core(wiring.Component):
     Members
     -------
     start : In(1); program_address, image_address, image_size : In(32); length : In(16)
+    position : In(16)
+        With the feature of that name.
     finished, failed : Out(1)
         One cycle; the bus is quiet then.
     error : Out(8), instruction : Out(16)
@@ -71,6 +73,7 @@ class Core(wiring.Component):
                 "awaddr": Out(32), "awlen": Out(8), "awvalid": Out(1), "awready": In(1),
                 "wdata": Out(bits), "wstrb": Out(config.bus_bytes), "wlast": Out(1), "wvalid": Out(1), "wready": In(1),
                 "bresp": In(2), "bvalid": In(1), "bready": Out(1),
+                **({"position": In(LENGTH_BITS)} if "position" in config.features else {}),
             }
         )  # fmt: skip
 
@@ -163,6 +166,8 @@ class Core(wiring.Component):
         m.d.comb += [
             fetch.start.eq(self.start), fetch.address.eq(self.program_address), fetch.length.eq(self.length),
         ]  # fmt: skip
+        if "position" in cfg.features:
+            m.d.comb += fetch.position.eq(self.position)
         heads, issued = dispatch(m, cfg, fetch, self.length, self.stop)
         done = self._order(m, heads, loader, engine, values, positions, parameters, windows, feed, results, norm)
         self._events(m, heads, done, engine, loader, norm, softmax, windows, results)
@@ -231,6 +236,8 @@ class Core(wiring.Component):
             "loads": loader.done, "matrix": engine.status.valid, "scores": results.scored, "stores": results.stored,
             "norms": norm.done,
         }  # fmt: skip
+        if "best" in self.config.features:
+            finished["stores"] = results.stored | results.listed
         m.d.comb += [
             self._loads_wait.eq(head.valid & waits),
             self.completed.eq(COMPLETIONS.pack(finished)),

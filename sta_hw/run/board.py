@@ -98,6 +98,8 @@ class BoardBackend:
         link.set_register("image_size", 4 * len(words))
         link.set_register("program_address", model.program_address)
         link.set_register("length", model.length)
+        if "position" in model.config.features:
+            link.set_register("position", 0)
         link.set_register("control", 0b001)
         for _ in range(100_000):
             status = link.register("status")

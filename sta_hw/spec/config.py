@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..errors import ConfigError
+from .features import ALL_OF_DECODERS, FEATURES, in_order
 from .patterns import DENSE, SUPPORTED_M, Pattern, listed, parse_nm
 
 __all__ = ["ENCODINGS", "MULTIPLIERS", "SUPPORTED_WINDOWS", "WINDOW_MEMORIES", "Config"]
@@ -31,6 +32,7 @@ _POWERS_OF_TWO = ("columns", "weight_words", "parameter_words", "norm_columns", 
 
 _SEEN = (
     "rows", "groups", "window", "nm", "encodings", "lanes", "columns", "weight_words", "parameter_words", "burst",
+    "features",
 )  # fmt: skip
 """What a program, or the layout of its image, depends on."""
 
@@ -89,6 +91,8 @@ class Config:
         Accelerator: beats of the longest bus burst; a power of two.
     outstanding : int
         Accelerator: read bursts that may be under way at a time at least; docs/axi.md says how many at most.
+    features : tuple of str
+        Accelerator: what decoders need beyond encoders (`spec.features.FEATURES`); ``decoder`` stands for all of it.
 
     Raises
     ------
@@ -114,17 +118,20 @@ class Config:
     burst: int = 16
     outstanding: int = 8
     array_multipliers: int = 0
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         problems: list[str] = []
         object.__setattr__(self, "nm", tuple(self.nm))
         object.__setattr__(self, "encodings", tuple(self.encodings))
+        object.__setattr__(self, "features", in_order(self.features))
         sizes_ok = self._check_sizes(problems)
         self._check_patterns(problems)
         for name, value, known in (
             ("multiplier", self.multiplier, MULTIPLIERS),
             ("window_memory", self.window_memory, WINDOW_MEMORIES),
             *(("encoding", e, ENCODINGS) for e in self.encodings),
+            *(("feature", f, (*FEATURES, ALL_OF_DECODERS)) for f in self.features),
         ):
             if value not in known:
                 near = get_close_matches(str(value), known, n=1, cutoff=0) or [known[0]]
@@ -320,8 +327,8 @@ class Config:
 
     @property
     def hash(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of all parameters."""
-        return _digest(self.as_dict())
+        """The first 16 hexadecimal digits of the SHA-256 of all parameters, features only if there are any."""
+        return _digest({name: value for name, value in self.as_dict().items() if name != "features" or value})
 
     @property
     def program_hash(self) -> str:

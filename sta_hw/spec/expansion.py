@@ -13,7 +13,10 @@ from .config import Config
 from .isa import FORMATS, HEADER_BYTES, LINE_BYTES, LOW_BITS, REGISTERS, WORD_BYTES, Instruction, Opcode
 from .records import Record
 
-__all__ = ["LENGTH_REGISTER", "MOST_LOOPS", "TILES_REGISTER", "WINDOW_LINES", "Expanded", "expand", "unroll"]
+__all__ = [
+    "LENGTH_REGISTER", "MOST_LOOPS", "POSITION_REGISTER", "TILES_REGISTER", "TILE_REGISTER", "WINDOW_LINES",
+    "Expanded", "expand", "unroll",
+]  # fmt: skip
 
 MOST_LOOPS = 8
 """Loops within one another."""
@@ -21,6 +24,8 @@ WINDOW_LINES = 64
 """Lines of 64 bytes that the body of an outermost loop may touch: what the buffer holds that loops replay from."""
 TILES_REGISTER, LENGTH_REGISTER = 14, 15
 """Address registers that begin with the text's row tiles, and with its length."""
+TILE_REGISTER, POSITION_REGISTER = 12, 13
+"""With feature position, those that begin with the first token's row tile, and with its position."""
 _CONTROL = (Opcode.SET, Opcode.LOOP, Opcode.NEXT)
 _MASK = (1 << LOW_BITS) - 1
 _LOW = {
@@ -54,7 +59,7 @@ def _lines(at: int) -> int:
     return (HEADER_BYTES + at * WORD_BYTES) // LINE_BYTES
 
 
-def unroll(program: Sequence[Instruction], config: Config, length: int = 0) -> Iterator[Expanded]:
+def unroll(program: Sequence[Instruction], config: Config, length: int = 0, position: int = 0) -> Iterator[Expanded]:
     """The instructions of a program in the order in which they are issued, HALT last.
 
     Parameters
@@ -64,6 +69,8 @@ def unroll(program: Sequence[Instruction], config: Config, length: int = 0) -> I
     config : Config
     length : int
         What register LENGTH holds.
+    position : int
+        What register POSITION holds, with the feature.
 
     Raises
     ------
@@ -75,6 +82,8 @@ def unroll(program: Sequence[Instruction], config: Config, length: int = 0) -> I
         starts.append(starts[-1] + len(FORMATS[i.opcode]))
     registers = [0] * REGISTERS
     registers[TILES_REGISTER], registers[LENGTH_REGISTER] = -(-length // config.rows), length
+    if "position" in config.features:
+        registers[TILE_REGISTER], registers[POSITION_REGISTER] = position // config.rows, position
     plain: dict[int, Instruction] = {}  # those that add no register
     loops: list[tuple[int, int]] = []  # of each its body's first instruction, and how often it still runs
     outermost = 0
@@ -143,6 +152,6 @@ def _added(i: Instruction, registers: Sequence[int]) -> tuple[Instruction, bool]
     return (Instruction(i.opcode, fields) if adds else i), adds
 
 
-def expand(program: Sequence[Instruction], config: Config, length: int = 0) -> list[Instruction]:
+def expand(program: Sequence[Instruction], config: Config, length: int = 0, position: int = 0) -> list[Instruction]:
     """`unroll`'s instructions."""
-    return [found.instruction for found in unroll(program, config, length)]
+    return [found.instruction for found in unroll(program, config, length, position)]

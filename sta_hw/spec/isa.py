@@ -9,7 +9,7 @@ the flat list of instructions that `expansion.expand` makes of it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -19,9 +19,9 @@ from .records import Field, Record
 
 __all__ = [
     "CODES", "COUNTED", "FORMATS", "HEADER_BYTES", "LINE_BYTES", "MAGIC", "MOST_LINES", "NO_WAIT", "REGISTERS",
-    "VERSION", "WAITS", "WAIT_BITS", "WORD_BYTES", "Error", "Instruction", "Mask", "Opcode", "Positions", "Result",
-    "Target", "Word", "assemble", "disassemble", "formats", "instruction_bytes", "most_program_bytes",
-    "program_bytes",
+    "VERSION", "WAITS", "WAIT_BITS", "WORD_BYTES", "Error", "Instruction", "Mask", "NormKind", "Opcode", "Positions",
+    "Result", "Target", "Word", "assemble", "codes", "disassemble", "formats", "instruction_bytes",
+    "most_program_bytes", "program_bytes",
 ]  # fmt: skip
 
 WORD_BYTES = 8
@@ -49,7 +49,7 @@ class Opcode(IntEnum):
     CONTEXT = 5
     """Attention, second half: P x V, its windows from the softmax, normalised by the row sums."""
     NORM = 6
-    """LayerNorm of one row tile, memory to memory."""
+    """LayerNorm or RMSNorm of one row tile, memory to memory."""
     SET = 7
     """An address register becomes another's value plus a constant."""
     LOOP = 8
@@ -80,6 +80,8 @@ class Result(IntEnum):
     """16 bits, added to the scaled residual stream; 16 bits stored."""
     TRANSPOSE = 4
     """8 bits; blocks of `groups` columns stored row after row, for use as weights."""
+    BEST = 5
+    """The 8 largest 16-bit results of each row, with their columns' numbers."""
 
 
 class Positions(IntEnum):
@@ -97,6 +99,17 @@ class Mask(IntEnum):
     """Those whose numbers are from 0 to `keys`, less one."""
     LENGTH = 1
     """Those whose numbers are from 0 to the text's length, less one: register LENGTH's."""
+    CAUSAL = 2
+    """For row r those whose numbers are from 0 to `keys` + r, less one."""
+
+
+class NormKind(IntEnum):
+    """What NORM computes."""
+
+    LAYER = 0
+    """LayerNorm."""
+    RMS = 1
+    """RMSNorm: the mean is taken for zero."""
 
 
 class Error(IntEnum):
@@ -204,9 +217,9 @@ _PRODUCT = (
         Field("gain", 3, text="SCORES: the reciprocal is multiplied by 2^gain"),
         Field("coarse", 1, text="SCORES: scores have 3 fraction bits instead of 6"),
         Field("mask", 2, text="SCORES: which keys are valid (Mask)"),
-        Field("multiply", 1, text="element-wise product of neighbouring columns", reserved=True),
-        Field("rotate", 1, text="rotation of neighbouring columns by their row's position", reserved=True),
-        Field("place", 1, text="addresses count from the position", reserved=True),
+        Field("multiply", 1, text="element-wise product of neighbouring columns", feature="gate"),
+        Field("rotate", 1, text="rotation of neighbouring columns by their row's position", feature="rotary"),
+        Field("place", 1, text="rows that are stored count from the position", feature="position"),
     ),
     _word(
         [Field("count0", 16, text="weight values, innermost counter: steps"),
@@ -262,11 +275,12 @@ FORMATS: Mapping[Opcode, tuple[Word, ...]] = {
             [_address("wide_address", "16-bit results")],
             Field("width", 14, text="columns"),
             Field("inverse_high", 1, text="bit 32 of round(2^33 / width)"),
-            Field("kind", 2, text="0 LayerNorm; others (root mean square) to come", reserved=True),
+            Field("kind", 2, text="which norm (NormKind)"),
         ),
         _word([_address("narrow_address", "8-bit results")], *_ROWS),
         _word([_address("parameters_address", "the columns' parameters")]),
-        _word([_address("inverse", "round(2^33 / width), bits 0 to 31")]),
+        _word([_address("inverse", "round(2^33 / width), bits 0 to 31; not used by RMS")],
+              Field("epsilon", 28, text="added to the variance, in units of 2^14", feature="rms")),
     ),
     Opcode.SET: (
         _word([_address("value", "what is added to the source register's value")], OPCODE,
@@ -280,8 +294,28 @@ FORMATS: Mapping[Opcode, tuple[Word, ...]] = {
 _RECORDS = {
     opcode: Record(opcode.name, tuple(f for word in words for f in word.fields)) for opcode, words in FORMATS.items()
 }
-CODES: Mapping[str, type[IntEnum]] = {"target": Target, "result": Result, "mask": Mask, "encoding": Positions}
+CODES: Mapping[str, type[IntEnum]] = {
+    "target": Target,
+    "result": Result,
+    "mask": Mask,
+    "encoding": Positions,
+    "kind": NormKind,
+}
 """Fields whose values have names."""
+_CODE_FEATURES: Mapping[str, Mapping[int, str]] = {
+    "mask": {Mask.CAUSAL: "causal"}, "kind": {NormKind.RMS: "rms"}, "result": {Result.BEST: "best"},
+}  # fmt: skip
+"""What hardware must have for a code of such a field."""
+
+
+_PAIRS = {"multiply": (Result.STORE16, Result.ACTIVATE), "rotate": (Result.STORE8, Result.TRANSPOSE)}
+"""Results with which neighbouring columns can be multiplied, or rotated."""
+
+
+def codes(name: str, features: Collection[str]) -> list[int]:
+    """The values of a field of `CODES` that hardware with these features knows."""
+    needs = _CODE_FEATURES.get(name, {})
+    return [int(code) for code in CODES[name] if needs.get(code, "") in ("", *features)]
 
 
 def formats(opcode: Opcode) -> Record:
@@ -318,6 +352,8 @@ class Instruction:
             problem = _not_yet(self.opcode, record.field(name), value)
             if problem:
                 raise InputError(problem)
+        if problem := _apart(self):
+            raise InputError(f"{self.opcode.name}: {problem}.")
 
     def pack(self) -> bytes:
         """The instruction's bytes."""
@@ -349,10 +385,33 @@ class Instruction:
         del fields["opcode"]
         return Instruction(opcode, fields)
 
+    def features(self) -> Iterator[tuple[str, str]]:
+        """What hardware must have for it, each with what needs it."""
+        for name in _FEATURED & self.fields.keys():
+            value = self.fields[name]
+            needed = _RECORDS[self.opcode].field(name).feature or _CODE_FEATURES.get(name, {}).get(value, "")
+            if needed:
+                yield needed, f"{name} = {value}"
+
     @property
     def label(self) -> str:
         """The opcode's name, as texts have it."""
         return self.opcode.name.lower()
+
+
+_FEATURED = _CODE_FEATURES.keys() | {f.name for r in _RECORDS.values() for _, f in r.places.values() if f.feature}
+
+
+def _require_features(instructions: Sequence[Instruction], config: Config) -> None:
+    """Raise InputError at an instruction that needs what the hardware has not."""
+    for number, instruction in enumerate(instructions):
+        for feature, what in instruction.features():
+            if feature not in config.features:
+                there = ", ".join(config.features) or "none"
+                raise InputError(
+                    f"instruction {number} ({instruction.opcode.name}): {what} needs the feature {feature}, and this "
+                    f"hardware has {there}."
+                )
 
 
 def _not_yet(opcode: Opcode, described: Field, value: int) -> str:
@@ -365,6 +424,16 @@ def _not_yet(opcode: Opcode, described: Field, value: int) -> str:
             f"{opcode.name}: {described.name} = {value} is unknown; there are "
             f"{', '.join(f'{k.name} {int(k)}' for k in known)}."
         )
+    return ""
+
+
+def _apart(i: Instruction) -> str:
+    """Why fields do not go together; empty if they do."""
+    for name, results in _PAIRS.items():
+        if i.fields.get(name) and (i.opcode != Opcode.PRODUCT or i["result"] not in results):
+            return f"{name} = 1 goes with PRODUCT and result {' or '.join(r.name for r in results)} alone"
+    if i.opcode == Opcode.CONTEXT and i["result"] == Result.BEST:
+        return "result BEST is PRODUCT's alone"
     return ""
 
 
@@ -385,7 +454,7 @@ def assemble(instructions: Sequence[Instruction], config: Config) -> bytes:
     Raises
     ------
     InputError
-        If it is too long.
+        If it is too long, or an instruction needs a feature that the configuration has not.
     """
     size = program_bytes(instructions)
     if size > most_program_bytes():
@@ -393,6 +462,7 @@ def assemble(instructions: Sequence[Instruction], config: Config) -> bytes:
             f"the program has {size:,} bytes, and hardware takes {most_program_bytes():,}; fewer tokens or layers "
             "would do."
         )
+    _require_features(instructions, config)
     header = struct.pack("<III4xQ", MAGIC, VERSION, size // LINE_BYTES, int(config.program_hash, 16))
     body = b"".join(i.pack() for i in instructions)
     return (header.ljust(HEADER_BYTES, b"\0") + body).ljust(size, b"\0")
@@ -428,4 +498,6 @@ def disassemble(data: bytes, config: Config | None = None) -> list[Instruction]:
         at += instruction_bytes(found[-1].opcode)
     if not found or found[-1].opcode != Opcode.HALT:
         raise InputError("the program does not end with HALT.")
+    if config is not None:
+        _require_features(found, config)
     return found

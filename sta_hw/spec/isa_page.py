@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from .expansion import LENGTH_REGISTER, MOST_LOOPS, TILES_REGISTER, WINDOW_LINES
+from .expansion import (
+    LENGTH_REGISTER,
+    MOST_LOOPS,
+    POSITION_REGISTER,
+    TILE_REGISTER,
+    TILES_REGISTER,
+    WINDOW_LINES,
+)
 from .isa import (
     FORMATS,
     HEADER_BYTES,
@@ -11,6 +18,7 @@ from .isa import (
     NO_WAIT,
     VERSION,
     Mask,
+    NormKind,
     Opcode,
     Positions,
     Result,
@@ -28,7 +36,7 @@ _OPCODES = {
     Opcode.PRODUCT: "matrix product: windows from memory, weights on chip, results to memory",
     Opcode.SCORES: "Q x K^T of one head, one row tile, one block of keys, into the softmax",
     Opcode.CONTEXT: "P x V of the next block in the softmax, divided by the rows' sums",
-    Opcode.NORM: "LayerNorm of one row tile, memory to memory",
+    Opcode.NORM: "LayerNorm or RMSNorm of one row tile, memory to memory",
     Opcode.SET: "a register becomes a constant plus a register",
     Opcode.LOOP: "what follows, up to its NEXT, runs `count` times",
     Opcode.NEXT: "end of the innermost loop",
@@ -39,6 +47,7 @@ _RESULTS = {
     Result.ACTIVATE: "through the table and the second multiplier, 8 bits",
     Result.RESIDUAL: "added to the residual stream, 16 bits",
     Result.TRANSPOSE: "8 bits, in blocks of `groups` columns, row after row, for use as weights",
+    Result.BEST: "the 8 largest 16-bit results of each row, with their columns' numbers (feature best)",
 }
 _TARGETS = {
     Target.VALUES: "weight values, `groups` bytes a word",
@@ -51,7 +60,12 @@ _ENCODINGS = {
     Positions.INDEX: "log2 M bits each",
     Positions.BITMAP: "a bit for each weight",
 }
-_MASKS = {Mask.KEYS: "below `keys`", Mask.LENGTH: "below register LENGTH"}
+_MASKS = {
+    Mask.KEYS: "below `keys`",
+    Mask.LENGTH: "below register LENGTH",
+    Mask.CAUSAL: "for row r below `keys` + r (feature causal)",
+}
+_KINDS = {NormKind.LAYER: "LayerNorm", NormKind.RMS: "RMSNorm (feature rms)"}
 
 _INTRODUCTION = f"""\
 # Programs
@@ -73,7 +87,8 @@ the register's value is added to the lower part, modulo 2^32, before anything el
 and also bases in the on-chip memories, which lie in the upper half of their lower part (a register steps them in
 units of 65,536, and they wrap). There are 15 registers of 32 bits; number 0 adds nothing. All begin at 0 but
 r{LENGTH_REGISTER}, which begins with the text's length (register LENGTH), and r{TILES_REGISTER}, with its row tiles,
-ceil(length / rows). Fields left out are zero.
+ceil(length / rows); with feature position also r{POSITION_REGISTER}, which begins with register POSITION, and
+r{TILE_REGISTER}, with its row tile, position / rows rounded down. Fields left out are zero.
 
 SET, LOOP and NEXT never reach a unit. What a program means is the list of the other instructions in the order in
 which they come, registers added; instruction numbers (ERROR_INSTRUCTION) count them from 0, modulo 2^16.
@@ -150,6 +165,23 @@ instruction is issued while one 64 instructions before it still waits in front o
 - Not defined, and named by the reference: windows of another size than the product's (`passes` x `groups` x `depth`
   positions of `rows` bytes); a product that continues without an unfinished one of as many columns before it; a
   CONTEXT whose flags are not its block's. The hardware computes with what there is, or waits and stops with TIMEOUT.
+- `place` (feature position): the rows that are stored count from the position: the first POSITION + `rows_before` rows,
+  modulo `rows`, are not, and at the end `rows_after` - POSITION - LENGTH, modulo `rows`. With both fields 0 those from
+  POSITION mod rows on are stored, LENGTH of them, which must lie in one tile.
+- `multiply` (feature gate; PRODUCT, results ACTIVATE and STORE16): columns come in pairs, and half as many are stored.
+  The first one's result, saturated to 8 bits, goes through the table and its second multiplier; what comes out
+  multiplies the second one's result ([numerics.md](numerics.md)). The second one's second multiplier is not used.
+- `rotate` (feature rotary; PRODUCT, results STORE8 and TRANSPOSE): columns come in pairs, which each row turns by an
+  angle of its own; cosines (first column) and sines (second) of the rows are read from `residual_address` as the
+  residual stream is, 16 bits each ([numerics.md](numerics.md)).
+- BEST (feature best): for each row the 8 largest results, of equal ones the earlier, over all products since the last
+  one with `row_first`, that one among them; a column's number is `residual_address` plus its place, modulo 2^18. With
+  `row_last` the lists are stored, all rows': row after row its 8 places, the largest first, each with number and result
+  in 32 bits (missing: 2^18 - 1 and -32,768). Without it nothing is stored.
+- Refused (OPCODE): `multiply` and `rotate` with other results, in SCORES or CONTEXT, or with an odd number of columns;
+  BEST in CONTEXT; whatever needs a feature that the hardware has not.
+- NORM: `kind` RMS takes the mean for 0 and does not look at `inverse`; `epsilon`, in units of 2^14 of (columns x
+  deviation)^2, is added to the variance of either kind.
 - NORM: `width` is 2 or more; sums and 16-bit results lie as STORE16's, 8-bit results as STORE8's. Its parameters, 8
   bytes a column, one behind the other: scale 18, shift 16, multiplier 16 bits, unused 14.
 
@@ -175,11 +207,11 @@ def markdown() -> str:
         for field, (at, described) in formats(opcode).places.items():
             first, last = at % 64, at % 64 + described.width - 1
             bits = str(first) if first == last else f"{first} to {last}"
-            text = (
-                described.text + (", signed" if described.signed else "") + ("; **reserved: 0**" * described.reserved)
-            )
+            text = described.text + (", signed" if described.signed else "")
+            text += "; **reserved: 0**" * described.reserved
+            text += f" (feature {described.feature})" if described.feature else ""
             lines.append(f"| {at // 64} | {bits} | {field} | {text} |")
-    lines += _codes("result", _RESULTS) + _codes("target", _TARGETS) + _codes("mask", _MASKS)
+    lines += _codes("result", _RESULTS) + _codes("target", _TARGETS) + _codes("mask", _MASKS) + _codes("kind", _KINDS)
     lines += _codes("encoding", _ENCODINGS)
     lines[-1] += " 3 is refused by the matrix engine (ENGINE), as is one that is not built in."
     return "\n".join(lines) + "\n"

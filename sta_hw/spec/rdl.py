@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .config import Config
-from .registers import ERROR_TEXTS, REGISTERS, Bits, Register, capabilities
+from .registers import ERROR_TEXTS, Bits, Register, capabilities, there
 
 __all__ = ["KEYWORDS", "system_rdl"]
 
@@ -68,7 +68,7 @@ def system_rdl(config: Config, name: str) -> str:
         "    default regwidth = 32;",
         "    default accesswidth = 32;",
     ]
-    for r in REGISTERS:
+    for r in there(config):
         lines += ["", "    reg {", f"        desc = {_text(r.text)};"]
         for f in _fields(r):
             lines += _field(r, f, values.get(r.name))

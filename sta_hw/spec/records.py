@@ -27,6 +27,8 @@ class Field:
         What it means, for the documents.
     reserved : bool
         Named, and nothing but zero yet.
+    feature : str
+        What hardware must have for it to be other than zero (`spec.features`); empty: nothing.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Field:
     signed: bool = False
     text: str = ""
     reserved: bool = False
+    feature: str = ""
 
     @property
     def lowest(self) -> int:

@@ -21,6 +21,7 @@ __all__ = [
     "capabilities",
     "markdown",
     "register",
+    "there",
 ]
 
 
@@ -36,13 +37,17 @@ class Bits:
 
 @dataclass(frozen=True)
 class Register:
-    """One 32-bit register. Access: ``ro`` read only, ``rw`` read and write, ``wo`` write only."""
+    """One 32-bit register. Access: ``ro`` read only, ``rw`` read and write, ``wo`` write only.
+
+    With `feature`, hardware without it has no such register.
+    """
 
     name: str
     offset: int
     access: str
     text: str
     fields: tuple[Bits, ...] = ()
+    feature: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,9 @@ REGISTERS = (
               Bits("scores", 5, 1, "scores"), Bits("instructions", 6, 1, "instructions"))),
     Register("length", 0x38, "rw", "the text's length: limits keys where SCORES' mask says so; r15 begins with it",
              (Bits("length", 0, 16, "tokens"),)),
+    Register("position", 0x3C, "rw", "hardware with feature position alone: the first token's position, with which r13 "
+             "begins; r12 with its row tile, position / rows rounded down",
+             (Bits("position", 0, 16, "tokens before it"),), "position"),
     *(Register(f"counter_{c.name}", COUNTER_BASE + 4 * i, "ro", c.text) for i, c in enumerate(COUNTERS)),
 )  # fmt: skip
 
@@ -164,6 +172,11 @@ REGISTERS = (
 def register(name: str) -> Register:
     """The register called `name`."""
     return next(r for r in REGISTERS if r.name == name)
+
+
+def there(config: Config) -> list[Register]:
+    """The registers that a configuration has."""
+    return [r for r in REGISTERS if r.feature in ("", *config.features)]
 
 
 def capabilities(config: Config) -> dict[str, int]:
@@ -205,9 +218,9 @@ _BEHAVIOUR = """\
 - **A write acts** in the cycle before its answer, in every state alike, and byte by byte: bytes that are not strobed
   stay, and `control` acts if its lowest byte is written. Writing a register that is read only or does not exist
   changes nothing and is answered with an error (SLVERR), as is reading one that is write only.
-- **Start** takes the image's address and size, the program's address and the length as they are; from then on they
-  may be written for the next program, and the one that runs does not see it. Status, error and interrupt of the last
-  program are cleared and the counters begin at 0. It then waits for the bus, resets the core and runs. While a program
+- **Start** takes the image's address and size, the program's address, length and position as they are; from then on
+  they may be written for the next program, and the one that runs does not see it. Status, error and interrupt of the
+  last program are cleared and the counters begin at 0. It then waits for the bus, resets the core and runs. While one
   is under way, until `done` or `failed`, a start does nothing but set `refused`, which the next start or reset clears.
   A start while a reset is under way is taken; the program runs after it.
 - **Reset** acts in every state and every cycle. It ends what is under way without `done`, `failed` or interrupt, also

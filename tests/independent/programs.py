@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sta_hw.formats import encode, prune
 from sta_hw.spec.config import Config
-from sta_hw.spec.isa import Instruction, Mask, Opcode, Result, Target, assemble
+from sta_hw.spec.isa import Instruction, Opcode, Result, Target, assemble, codes
 from sta_hw.spec.patterns import Pattern
 
 _CODES = {"dense": 0, "index": 1, "bitmap": 2}
@@ -146,7 +146,7 @@ class RandomProgram:
     def product(self) -> None:
         """One, or one that another continues."""
         rng, rows = self.rng, self.config.rows
-        result = int(rng.integers(len(Result)))
+        result = int(rng.choice(codes("result", self.config.features)))
         fields = self.shape()
         columns = fields["columns"]
         if not rng.integers(3):
@@ -167,7 +167,7 @@ class RandomProgram:
         """Blocks of keys of some rows, and the contexts, 16 bits wide so that every probability is seen."""
         config, rng = self.config, self.rng
         blocks, coarse, gain = int(rng.integers(1, 4)), int(rng.integers(2)), int(rng.integers(8))
-        mask, wide = int(rng.integers(len(Mask))), int(rng.integers(2))
+        mask, wide = int(rng.choice(codes("mask", config.features))), int(rng.integers(2))
         columns, keys = int(rng.integers(1, 6)), int(rng.integers(0, 40))
         first = int(rng.integers(-8, 4))
         depths = [int(rng.integers(1, config.window + 1)) for _ in range(blocks)]

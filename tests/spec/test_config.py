@@ -8,6 +8,7 @@ import pytest
 
 from sta_hw.errors import ConfigError
 from sta_hw.spec.config import Config
+from sta_hw.spec.features import FEATURES
 from sta_hw.spec.patterns import Pattern, parse_nm
 from sta_hw.spec.presets import PRESETS, preset
 
@@ -31,6 +32,11 @@ from sta_hw.spec.presets import PRESETS, preset
         ({"window_memory": "flash"}, "window_memory 'flash' is unknown; it is block or distributed"),
         ({"encodings": ("bitmask",)}, "encoding 'bitmask' is unknown; it is index or bitmap, the nearest is bitmap."),
         ({"encodings": ()}, "encodings is empty; name index, bitmap or both."),
+        (
+            {"features": ("rms", "casual")},
+            "feature 'casual' is unknown; it is causal, rms, position, gate, rotary, best or decoder, the nearest is "
+            "causal.",
+        ),
         ({"nm": ()}, "nm is empty"),
         ({"nm": ("any", "2:4")}, "mixes any with patterns"),
         ({"nm": ("2:24",)}, "M = 24 (in 2:24) is not supported; M is one of 2, 4, 8, 16 or 32, the nearest is 16."),
@@ -82,7 +88,7 @@ def test_hash_depends_on_every_parameter() -> None:
         "drain_lanes": 2, "columns": 256, "weight_words": 4096,
         "parameter_words": 512, "norm_columns": 64, "burst": 8, "outstanding": 4,
         "multiplier": "lut", "window_memory": "distributed", "softmax_lanes": 4, "softmax_block": 64,
-        "array_multipliers": 8,
+        "array_multipliers": 8, "features": ("rms",),
     }  # fmt: skip
     assert set(changes) == {f.name for f in dataclasses.fields(Config)}
     hashes = {dataclasses.replace(base, **{k: v}).hash for k, v in changes.items()}
@@ -94,3 +100,12 @@ def test_positions_come_in_whole_bytes() -> None:
     with pytest.raises(ConfigError, match=r"1 x 4 is 4; the nearest is groups = 2\."):
         Config(rows=4, groups=1, window=4, lanes=4, drain_lanes=2).require_accelerator()
     Config(rows=4, groups=2, window=4, lanes=4, drain_lanes=2).require_accelerator()
+
+
+def test_features_come_in_one_order_and_change_no_hash_when_there_are_none() -> None:
+    base = PRESETS["reference"]
+    some = dataclasses.replace(base, features=("position", "rms", "position"))
+    assert some.features == ("rms", "position")
+    assert dataclasses.replace(base, features=("decoder", "rms")).features == tuple(FEATURES)
+    assert some.program_hash != base.program_hash and dataclasses.replace(some, features=()) == base
+    assert (base.hash, base.program_hash) == ("1ef189f8ac71a7d3", "9356bc5ffdeffaea")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from numpy.random import Generator
@@ -10,10 +13,11 @@ from sta_hw.errors import InputError
 from sta_hw.reference.instructions import IllegalError, fetched
 from sta_hw.spec.config import Config
 from sta_hw.spec.expansion import MOST_LOOPS, expand, unroll
-from sta_hw.spec.isa import FORMATS, Instruction, Opcode, Result, assemble, formats
+from sta_hw.spec.isa import CODES, FORMATS, Instruction, Opcode, Result, assemble, codes, formats
 from sta_hw.spec.presets import PRESETS
 
 CONFIG = PRESETS["ci"]
+DECODER = dataclasses.replace(CONFIG, features=("decoder",))
 HALT, NEXT = Instruction(Opcode.HALT), Instruction(Opcode.NEXT)
 UNITS = (Opcode.LOAD, Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT, Opcode.NORM)
 
@@ -26,19 +30,42 @@ def setting(destination: int, value: int, source: int = 0) -> Instruction:
     return Instruction(Opcode.SET, {"destination": destination, "value": value % (1 << 32), "value_register": source})
 
 
-def random_instruction(rng: Generator, opcode: Opcode) -> Instruction:
+def legal_fields(opcode: Opcode, config: Config) -> Iterator[tuple[str, int, int]]:
+    """The fields that a configuration's hardware has, with the least and the largest value."""
+    for name, (_, field) in formats(opcode).places.items():
+        if name != "opcode" and not field.reserved and field.feature in ("", *config.features):
+            yield name, field.lowest, max(codes(name, config.features)) if name in CODES else field.highest
+
+
+def fitting(opcode: Opcode, fields: dict[str, int]) -> dict[str, int]:
+    """Fields of which some do not go together, changed so that they do; columns to whole pairs and blocks."""
+    found = dict(fields)
+    if found.get("rotate") and found.get("multiply"):
+        del found["rotate"]
+    if opcode != Opcode.PRODUCT:
+        found = {name: value for name, value in found.items() if name not in ("multiply", "rotate")}
+    if opcode == Opcode.CONTEXT and found.get("result") == Result.BEST:
+        del found["result"]
+    if found.get("multiply"):
+        found["result"] = 1 + found.get("result", 0) % 2
+    if found.get("rotate"):
+        found["result"] = found.get("result", 0) % 2 * 4
+    pairs = found.get("multiply") or found.get("rotate")
+    if pairs or opcode == Opcode.SCORES or found.get("result") == Result.TRANSPOSE:
+        found |= {"columns": 4 * (found.get("columns", 0) % 9), "parameters_base_register": 0}
+    return found
+
+
+def random_instruction(rng: Generator, opcode: Opcode, config: Config = CONFIG) -> Instruction:
     """Any legal one, whose registers do not make it illegal."""
     fields = {}
-    for name, (_, field) in formats(opcode).places.items():
-        most = {"result": 4, "target": 3, "mask": 1, "encoding": 2}.get(name, field.highest)
-        if name != "opcode" and not field.reserved and rng.random() < 0.7:
-            fields[name] = int(rng.integers(field.lowest, most + 1))
-    if opcode == Opcode.SCORES or fields.get("result") == Result.TRANSPOSE:  # in blocks of 2 or 4 groups
-        fields |= {"columns": 4 * int(rng.integers(9)), "parameters_base_register": 0}
-    return Instruction(opcode, fields)
+    for name, least, most in legal_fields(opcode, config):
+        if rng.random() < 0.7:
+            fields[name] = int(rng.integers(least, most + 1))
+    return Instruction(opcode, fitting(opcode, fields))
 
 
-def random_program(rng: Generator, most: int = 400) -> list[Instruction]:
+def random_program(rng: Generator, most: int = 400, config: Config = CONFIG) -> list[Instruction]:
     """A well-formed program of so many expanded instructions, about."""
     budget = [most]
 
@@ -60,7 +87,7 @@ def random_program(rng: Generator, most: int = 400) -> list[Instruction]:
                 room -= 1
             else:
                 opcode = UNITS[int(rng.integers(len(UNITS)))]
-                found.append(random_instruction(rng, opcode))
+                found.append(random_instruction(rng, opcode, config))
                 room -= len(FORMATS[opcode])
                 budget[0] -= turns
         return found
@@ -71,12 +98,12 @@ def random_program(rng: Generator, most: int = 400) -> list[Instruction]:
     return [*found, HALT]
 
 
-def reference(program: list[Instruction], config: Config, length: int = 0) -> list[Instruction]:
+def reference(program: list[Instruction], config: Config, length: int = 0, position: int = 0) -> list[Instruction]:
     """The reference's view of a program."""
     image = np.frombuffer(assemble(program, config), np.uint8)
     found = []
     for number, (i, known) in enumerate(
-        zip(fetched(image, 0, config, length), unroll(program, config, length), strict=False)
+        zip(fetched(image, 0, config, length, position), unroll(program, config, length, position), strict=False)
     ):
         assert (i.number, i.place) == (number, known.source)
         found.append(i.whole())
@@ -86,8 +113,10 @@ def reference(program: list[Instruction], config: Config, length: int = 0) -> li
 @pytest.mark.parametrize("seed", range(25))
 def test_random_programs_mean_the_same_to_the_reference(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    program, length = random_program(rng), int(rng.integers(1 << 16))
-    assert reference(program, CONFIG, length) == expand(program, CONFIG, length)[:-1]
+    config = (CONFIG, DECODER)[seed % 2]
+    program = random_program(rng, config=config)
+    length, position = rng.integers(1 << 16, size=2).tolist()
+    assert reference(program, config, length, position) == expand(program, config, length, position)[:-1]
 
 
 def test_a_loop_over_tiles_by_hand() -> None:
@@ -148,3 +177,11 @@ def test_loops_that_are_none(program: list[Instruction], number: int, message: s
     with pytest.raises(IllegalError) as refused:
         reference(program, CONFIG)
     assert refused.value.number == number
+
+
+def test_registers_that_begin_with_the_position() -> None:
+    """r13 and r12, where there is a register POSITION; elsewhere they begin at 0."""
+    program = [Instruction(Opcode.LOAD, {"stride_register": r, "address_register": r + 1}) for r in (12, 14)] + [HALT]
+    for config, first in ((CONFIG, (0, 0)), (DECODER, (9, 38))):
+        found = expand(program, config, length=6, position=38)
+        assert [(i["stride"], i["address"]) for i in found[:2]] == [first, (2, 6)]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sta_hw.errors import InputError
 from sta_hw.spec.assembly import assemble_text, disassemble_text
+from sta_hw.spec.features import FEATURES
 from sta_hw.spec.isa import (
     FORMATS,
     MOST_LINES,
@@ -26,6 +27,7 @@ from sta_hw.spec.isa import (
 from sta_hw.spec.isa_page import markdown
 from sta_hw.spec.presets import PRESETS
 from sta_hw.spec.records import Field, Record
+from tests.spec.test_expansion import DECODER, fitting, legal_fields
 
 HALT = Instruction(Opcode.HALT)
 
@@ -35,16 +37,14 @@ def instructions(draw: st.DrawFn) -> Instruction:
     """Any legal instruction."""
     opcode = draw(st.sampled_from(list(Opcode)))
     fields = {}
-    for name, (_, field) in formats(opcode).places.items():
-        most = {"result": 4, "target": 3, "mask": 1, "encoding": 2}.get(name, field.highest)
-        if name != "opcode" and not field.reserved:
-            fields[name] = draw(st.integers(field.lowest, most))
-    return Instruction(opcode, {k: v for k, v in fields.items() if v})
+    for name, least, most in legal_fields(opcode, DECODER):
+        fields[name] = draw(st.integers(least, most))
+    return Instruction(opcode, {k: v for k, v in fitting(opcode, fields).items() if v})
 
 
 @given(st.lists(instructions(), max_size=5))
 def test_binary_and_text_round_trip(found: list[Instruction]) -> None:
-    config, program = PRESETS["ci"], [*found, HALT]
+    config, program = DECODER, [*found, HALT]
     assert disassemble(assemble(program, config), config) == program
     assert assemble_text(disassemble_text(program)) == program
 
@@ -57,8 +57,8 @@ def test_every_instruction_fills_its_words() -> None:
 def test_what_no_hardware_takes_is_refused() -> None:
     for opcode, fields, message in (
         (Opcode.PRODUCT, {"value_format": 1}, "PRODUCT: value_format = 1 is reserved; it is 0"),
-        (Opcode.NORM, {"kind": 2}, "NORM: kind = 2 is reserved"),
-        (Opcode.SCORES, {"mask": 2}, "SCORES: mask = 2 is unknown; there are KEYS 0, LENGTH 1"),
+        (Opcode.NORM, {"kind": 2}, "NORM: kind = 2 is unknown; there are LAYER 0, RMS 1"),
+        (Opcode.SCORES, {"mask": 3}, "SCORES: mask = 3 is unknown; there are KEYS 0, LENGTH 1, CAUSAL 2"),
         (Opcode.PRODUCT, {"encoding": 3}, "PRODUCT: encoding = 3 is unknown; there are DENSE 0, INDEX 1, BITMAP 2"),
         (Opcode.LOAD, {"target": 4}, "LOAD: target = 4 is unknown; there are VALUES 0"),
         (
@@ -67,11 +67,40 @@ def test_what_no_hardware_takes_is_refused() -> None:
             "key_start = 32768 is out of range; it has 16 bits, the nearest is 32767",
         ),
         (Opcode.LOAD, {"opcode": 3}, "the opcode is none of its fields"),
+        (Opcode.PRODUCT, {"multiply": 1}, "multiply = 1 goes with PRODUCT and result STORE16 or ACTIVATE alone"),
+        (Opcode.PRODUCT, {"rotate": 1, "result": 1}, "rotate = 1 goes with PRODUCT and result STORE8 or TRANSPOSE"),
+        (Opcode.PRODUCT, {"rotate": 1, "multiply": 1, "result": 4}, "multiply = 1 goes with PRODUCT"),
+        (Opcode.SCORES, {"rotate": 1}, "SCORES: rotate = 1 goes with PRODUCT"),
+        (Opcode.CONTEXT, {"result": 5}, "CONTEXT: result BEST is PRODUCT's alone"),
     ):
         with pytest.raises(InputError, match=message):
             Instruction(opcode, fields)
     with pytest.raises(InputError, match="PRODUCT has no field 'colums'"):
         Instruction(Opcode.PRODUCT)["colums"]
+
+
+def test_what_the_hardware_has_not_is_refused() -> None:
+    """By the assembler and where a program is read again; and what names no feature needs none."""
+    for opcode, fields, feature in (
+        (Opcode.PRODUCT, {"multiply": 1, "result": 2}, "gate"), (Opcode.PRODUCT, {"rotate": 1}, "rotary"),
+        (Opcode.PRODUCT, {"result": 5}, "best"),
+        (Opcode.SCORES, {"mask": 2}, "causal"), (Opcode.NORM, {"kind": 1}, "rms"), (Opcode.NORM, {"epsilon": 5}, "rms"),
+        (Opcode.CONTEXT, {"place": 1}, "position"),
+    ):  # fmt: skip
+        program = [Instruction(opcode, fields), HALT]
+        less = dataclasses.replace(DECODER, features=tuple(f for f in FEATURES if f != feature))
+        (name, value), *_ = fields.items()
+        message = (
+            rf"instruction 0 \({opcode.name}\): {name} = {value} needs the feature {feature}, and this hardware has"
+        )
+        with pytest.raises(InputError, match=message):
+            assemble(program, less)
+        data = bytearray(assemble(program, DECODER))
+        assert disassemble(bytes(data), DECODER) == program
+        data[16:24] = bytes.fromhex(less.program_hash)[::-1]
+        with pytest.raises(InputError, match=message):
+            disassemble(bytes(data), less)
+    assert not list(Instruction(Opcode.SCORES, {"mask": 1, "columns": 9}).features())
 
 
 def test_records_pack_numbers_and_arrays() -> None:

@@ -13,7 +13,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
 
 from ...spec.config import Config
-from ...spec.isa import COUNTED, WAIT_BITS, WAITS, Mask, Opcode, formats
+from ...spec.isa import COUNTED, WAIT_BITS, WAITS, Mask, NormKind, Opcode, Result, formats
 from ..primitives.layouts import CLASS_BITS, COUNT_BITS, MOST_AGE, command_layout
 from ..primitives.queue import Queue
 from ..primitives.sequencer import order_layout
@@ -178,11 +178,29 @@ def dispatch(
         entry.block.coarse.eq(product["coarse"]),
         entry.instruction.eq(number),
     ]
+    for feature, flag in (("gate", "multiply"), ("rotary", "rotate")):
+        if feature in config.features:
+            m.d.comb += entry[flag].eq(product[flag])
+    if "best" in config.features:
+        seconds = is_product & (product["result"] != Result.BEST)
+        m.d.comb += [entry.seconds.eq(seconds), entries["matrix"].feed.seconds.eq(seconds)]
+    if "position" in config.features:
+        place = product["place"]
+        first = fetch.position[: len(entry.rows_before)]
+        behind = (first + length)[: len(entry.rows_after)]
+        m.d.comb += [
+            entry.rows_before.eq(product["rows_before"] + Mux(place, first, 0)),
+            entry.rows_after.eq(product["rows_after"] - Mux(place, behind, 0)),
+        ]
+    if "causal" in config.features:
+        m.d.comb += entry.block.causal.eq(product["mask"] == Mask.CAUSAL)
     entry = entries["norms"]
     m.d.comb += [
         *(entry.order[name].eq(norm[name]) for name, _ in norm_order_layout(config) if name in norm),
         entry.order.inverse.eq(Cat(norm["inverse"], norm["inverse_high"])),
         entry.order.instruction.eq(number),
     ]
+    if "rms" in config.features:
+        m.d.comb += entry.order.rms.eq(norm["kind"] == NormKind.RMS)
 
     return heads, issued

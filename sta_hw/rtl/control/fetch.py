@@ -29,8 +29,11 @@ from ...spec.isa import (
     WORD_BYTES,
     Error,
     Opcode,
+    Result,
+    codes,
     formats,
 )
+from ...spec.records import Field
 from ..bus.axi import ADDRESS_BITS
 from ..bus.dma import run_layout
 from ..primitives.layouts import COUNT_BITS, LENGTH_BITS
@@ -53,11 +56,18 @@ def instruction_layout() -> data.StructLayout:
     return data.StructLayout({"bits": unsigned(_WORD * _MOST_WORDS), "number": unsigned(COUNT_BITS)})
 
 
-def _refused(word: Value, index: Value, known: Callable[[Opcode], Value]) -> Value:
+def _refused(config: Config, word: Value, index: Value, known: Callable[[Opcode], Value]) -> Value:
     """Whether a word has bits that no field has, or codes that are reserved: in its upper part, where all such are."""
+
+    def there(name: str, described: Field) -> bool:
+        """Whether this hardware has a field."""
+        if described.reserved or described.feature not in ("", *config.features):
+            return False
+        return name not in CODES or max(codes(name, config.features)) > 0
+
     places: dict[int, list[Value]] = {}  # from which bit on nothing may be set, and in which words
     for opcode, words in FORMATS.items():
-        used = {bit for at, f in formats(opcode).places.values() if not f.reserved for bit in range(at, at + f.width)}
+        used = {bit for n, (at, f) in formats(opcode).places.items() if there(n, f) for bit in range(at, at + f.width)}
         for number in range(len(words)):
             low, high = _WORD * number + _HIGH, _WORD * (number + 1)
             first = max((bit for bit in used if low <= bit < high), default=low - 1) + 1
@@ -68,10 +78,14 @@ def _refused(word: Value, index: Value, known: Callable[[Opcode], Value]) -> Val
     for first in sorted(places, reverse=True):
         above, top = above | word[first:top].any(), first
         wrong = wrong | (above & Cat(*places[first]).any())
-    for opcode, name in ((Opcode.LOAD, "target"), (Opcode.PRODUCT, "result"), (Opcode.PRODUCT, "mask")):
+    for opcode, name in (
+        (Opcode.LOAD, "target"), (Opcode.PRODUCT, "result"), (Opcode.PRODUCT, "mask"), (Opcode.NORM, "kind")
+    ):  # fmt: skip
         at, f = formats(opcode).places[name]
         number, first = at // _WORD, at % _WORD
-        wrong = wrong | (known(opcode) & (index == number) & (word[first : first + f.width] > max(CODES[name])))
+        if there(name, f):
+            most = max(codes(name, config.features))
+            wrong = wrong | (known(opcode) & (index == number) & (word[first : first + f.width] > most))
     return wrong
 
 
@@ -117,7 +131,7 @@ class Fetch(wiring.Component):
 
     Members
     -------
-    start : In(1), address : In(32), length : In(16)
+    start : In(1), address : In(32), length : In(16); position : In(16), with the feature of that name
     run : Out(stream of run_layout), words : In(stream of bus words)
     instructions : Out(stream of instruction_layout)
     ended : Out(1)
@@ -135,6 +149,7 @@ class Fetch(wiring.Component):
                 "start": In(1),
                 "address": In(ADDRESS_BITS),
                 "length": In(LENGTH_BITS),
+                **({"position": In(LENGTH_BITS)} if "position" in config.features else {}),
                 "run": Out(stream.Signature(run_layout())),
                 "words": In(stream.Signature(unsigned(8 * config.bus_bytes))),
                 "instructions": Out(stream.Signature(instruction_layout())),
@@ -191,12 +206,16 @@ class Fetch(wiring.Component):
         available = running & (place != filled)
         m.d.comb += [advance.eq((~there | consume) & running), read.addr.eq(place), read.en.eq(advance)]
         tiles = (self.length + cfg.rows - 1) >> cfg.rows.bit_length() - 1
+        given = Mux(first_values[0], tiles, self.length)  # a cycle before it is written
+        if "position" in cfg.features:
+            tile = self.position >> cfg.rows.bit_length() - 1
+            given = Mux(first_values[0] ^ first_values[1], given, Mux(first_values[0], tile, self.position))
         with m.If(self.start):
             m.d.sync += clearing.eq(1)
         with m.If(clearing):
             m.d.sync += [first_values.eq(first_values + 1), clearing.eq(~first_values.all())]
             with m.If(first_values[-1]):
-                m.d.sync += word[:LENGTH_BITS].eq(Mux(first_values[0], tiles, self.length))
+                m.d.sync += word[:LENGTH_BITS].eq(given)
         with m.Elif(advance):
             m.d.sync += [word.eq(read.data), there.eq(fetched & ~jump), fetched.eq(available & ~jump), behind.eq(place)]
         with m.If(jump):
@@ -248,6 +267,30 @@ class Fetch(wiring.Component):
                 pass
         return m
 
+    def _misfits(self, word: Value, index: Value, under_way: Value, slots: list[Signal], low: Value) -> Value:
+        """Whether a word asks for what the features cannot do with others: pairs of columns of which one is missing."""
+        places = formats(Opcode.PRODUCT).places
+        has = self.config.features
+        product = under_way == Opcode.PRODUCT
+        after_load = product | (under_way == Opcode.SCORES) | (under_way == Opcode.CONTEXT)
+        wrong: Value = Const(0, 1)
+        kind = slots[1][places["result"][0] - _WORD :][:4]
+        for feature, name, results in (
+            ("gate", "multiply", (Result.STORE16, Result.ACTIVATE)),
+            ("rotary", "rotate", (Result.STORE8, Result.TRANSPOSE)),
+        ):
+            if feature not in has:
+                continue
+            bit = places[name][0] % _WORD
+            fits = product & Cat(kind == r for r in results).any()
+            wrong = wrong | (after_load & (index == 2) & word[bit] & ~fits)
+            wrong = wrong | (after_load & (index == places["columns"][0] // _WORD) & slots[2][bit] & low[0])
+        if "best" in has:
+            first = places["result"][0] % _WORD
+            listed = word[first : first + 4] == Result.BEST
+            wrong = wrong | ((under_way == Opcode.CONTEXT) & (index == 1) & listed)
+        return wrong
+
     def _decode(self, m: Module, at: _AtHand) -> Value:
         """Add the word's register and see what it is. Returns whether it is nothing that may stand there."""
         word, consume, first_values = at.word, at.consume, at.first_values
@@ -287,14 +330,19 @@ class Fetch(wiring.Component):
         # pass, the highest bit is TRANSPOSE's alone.
         places = formats(Opcode.PRODUCT).places
         group_bits = self.config.groups.bit_length() - 1
-        transposes = slots[1][places["result"][0] + 2 - _WORD]
+        result = slots[1][places["result"][0] - _WORD :][:4]
+        transposes = result[2] & ~result[0] if "best" in self.config.features else result[2]
         scores = under_way == Opcode.SCORES
         ragged = (index == places["columns"][0] // _WORD) & (
             ((scores | transposes) & low[:group_bits].any()) | (scores & (low[group_bits:_COUNT] > self.config.window))
         )
+        if {"gate", "rotary", "best"} & {*self.config.features}:
+            ragged = ragged | self._misfits(word, index, under_way, slots, low)
         bad = Signal()
         m.d.comb += bad.eq(
-            _refused(word, index, known) | ragged | (first & ((at_hand < Opcode.HALT) | (at_hand > Opcode.NEXT)))
+            _refused(self.config, word, index, known)
+            | ragged
+            | (first & ((at_hand < Opcode.HALT) | (at_hand > Opcode.NEXT)))
         )
         with m.If(consume):
             for i, slot in enumerate(slots):
@@ -320,12 +368,13 @@ class Fetch(wiring.Component):
         self._looping = looping = Signal()  # depth is not 0
         is_set, is_loop, is_next = (consume & first & (at_hand == o) for o in (Opcode.SET, Opcode.LOOP, Opcode.NEXT))
         last = Signal()
+        preset = first_values[2 if "position" in self.config.features else 1 : -1]
         sets_zero = word[_HIGH + 4 : _HIGH + 8] == 0  # register 0 is zero for ever, also for the next program
         m.d.comb += [
-            # At the start zero to all registers, and then to the last two what they begin with.
+            # At the start zero to all registers, and then to the last ones what they begin with.
             set_register.addr.eq(Mux(at.clearing, first_values, word[_HIGH + 4 : _HIGH + 8])),
             set_register.data.eq(low),
-            set_register.en.eq((is_set & ~sets_zero) | (at.clearing & (~first_values[-1] | first_values[1:-1].all()))),
+            set_register.en.eq((is_set & ~sets_zero) | (at.clearing & (~first_values[-1] | preset.all()))),
             top.addr.eq(above),
             begun.addr.eq(above),
             begin.addr.eq(depth),

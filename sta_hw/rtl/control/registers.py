@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from ...spec.config import Config
 from ...spec.isa import Error
-from ...spec.registers import COUNTER_BASE, COUNTERS, REGISTERS, capabilities
+from ...spec.registers import COUNTER_BASE, COUNTERS, capabilities, there
 from ..bus.axi import LITE_ADDRESS_BITS, RESPONSE_OKAY, SLAVE_ERROR, lite_ports
 from ..primitives.layouts import COUNT_BITS, LENGTH_BITS
 from .controller import Controller
@@ -31,7 +31,7 @@ class Registers(wiring.Component):
     irq : Out(1)
     busy, last_failed : Out(1)
         As in the status register.
-    image_address, image_size, program_address : Out(32); length : Out(16)
+    image_address, image_size, program_address : Out(32); length, and with feature position `position` : Out(16)
         Of the job under way: what the registers held when it was started. The image's are whole bursts.
     core_start, core_stop, core_reset : Out(1); core_idle, core_finished, core_failed : In(1)
         As in `Controller`.
@@ -56,6 +56,7 @@ class Registers(wiring.Component):
                 "core_idle": In(1), "core_finished": In(1), "core_failed": In(1),
                 "error": In(8), "instruction": In(COUNT_BITS),
                 "running": Out(1), "stalled": In(7), "events": In(len(COUNTERS) - 1),
+                **({"position": Out(LENGTH_BITS)} if "position" in config.features else {}),
             }
         )  # fmt: skip
 
@@ -77,6 +78,8 @@ class Registers(wiring.Component):
         values["stalled"] = self.stalled
         writable = {n: Signal(32, name=n) for n in ("image_address", "image_size", "program_address")}
         writable["length"] = Signal(LENGTH_BITS, name="written_length")
+        if "position" in self.config.features:
+            writable["position"] = Signal(LENGTH_BITS, name="written_position")
         values |= writable
         m.d.comb += controller.sound.eq(self._place(m, writable, controller.accepted))
         m.submodules.counters = counters = Counters(count=len(COUNTERS))
@@ -110,7 +113,7 @@ class Registers(wiring.Component):
                 self.s_axi_bresp.eq(SLAVE_ERROR),
             ]
             with m.Switch(address[2:]):
-                for r in REGISTERS:
+                for r in there(self.config):
                     with m.Case(r.offset >> 2):
                         if r.access != "ro":
                             m.d.sync += self.s_axi_bresp.eq(RESPONSE_OKAY)
@@ -160,7 +163,7 @@ class Registers(wiring.Component):
             with m.If(counter):
                 m.d.sync += [self.s_axi_rdata.eq(counters.value), self.s_axi_rresp.eq(RESPONSE_OKAY)]
             with m.Switch(read_address):
-                for r in REGISTERS:
+                for r in there(self.config):
                     if r.name in values and r.access != "wo":
                         with m.Case(r.offset >> 2):
                             m.d.sync += [self.s_axi_rdata.eq(values[r.name]), self.s_axi_rresp.eq(RESPONSE_OKAY)]
@@ -182,6 +185,11 @@ class Registers(wiring.Component):
             ]
         m.d.comb += [getattr(self, n).eq(Cat(Const(0, low), k)) for n, k in kept.items()]
         m.d.comb += [self.program_address.eq(program), self.length.eq(length)]
+        if "position" in self.config.features:
+            position = Signal(LENGTH_BITS, name="position_kept")
+            with m.If(accepted):
+                m.d.sync += position.eq(written["position"])
+            m.d.comb += self.position.eq(position)
         # It may reach to the end of the address space, and no further.
         end = Signal(33 - low)
         m.d.comb += end.eq(kept["image_address"] + kept["image_size"])

@@ -31,17 +31,19 @@ _PIPELINE = 6
 """Cycles from a word of scores to its probabilities."""
 
 
-def block_layout() -> data.StructLayout:
+def block_layout(config: Config) -> data.StructLayout:
     """A block of keys.
 
     `depth` is the windows' (the block has ``groups * depth`` keys), `start` the number of its first key; keys whose
     numbers are from 0 to `keys`, less one, are valid. `first` and `last`: it is the row's first and last block; `gain`
-    of the reciprocal is 0 to 7; `coarse`: its scores have 3 fraction bits.
+    of the reciprocal is 0 to 7; `coarse`: its scores have 3 fraction bits. With feature causal also `causal`: row r has
+    r more keys.
     """
+    more = {"causal": unsigned(1)} if "causal" in config.features else {}
     return data.StructLayout(
         {
             "depth": unsigned(6), "start": signed(16), "keys": unsigned(16), "first": unsigned(1),
-            "last": unsigned(1), "gain": unsigned(3), "coarse": unsigned(1),
+            "last": unsigned(1), "gain": unsigned(3), "coarse": unsigned(1), **more,
         }
     )  # fmt: skip
 
@@ -85,7 +87,7 @@ class AttentionSoftmax(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "block": In(stream.Signature(block_layout())),
+                "block": In(stream.Signature(block_layout(config))),
                 "scores": In(stream.Signature(data.ArrayLayout(signed(16), config.drain_lanes))),
                 "probabilities": Out(stream.Signature(data.ArrayLayout(unsigned(8), config.lanes))),
                 "growth": Out(stream.Signature(growth_layout(config))),
@@ -100,7 +102,7 @@ class AttentionSoftmax(wiring.Component):
         # Handed from the first phase to the second: the block and its rows' exponents.
         self._pending = Signal()
         self._accept = Signal()
-        self._block = Signal(block_layout(), name="finished_block", reset_less=True)
+        self._block = Signal(block_layout(self.config), name="finished_block", reset_less=True)
         self._found = self._rings("found", signed(_EXPONENT_BITS))
         queue = self._maxima(m)
         self._exponentials(m, queue)
@@ -117,7 +119,7 @@ class AttentionSoftmax(wiring.Component):
         cfg = self.config
         taken, given = cfg.drain_lanes, cfg.lanes
         parts = cfg.rows // taken
-        block = Signal(block_layout(), reset_less=True)
+        block = Signal(block_layout(cfg), reset_less=True)
         active = Signal()
         end_1, end_2 = Signal(), Signal()
         m.d.comb += self.block.ready.eq(~active & ~end_1 & ~end_2 & ~self._pending)
@@ -134,11 +136,13 @@ class AttentionSoftmax(wiring.Component):
                 group.eq(0), position.eq(0), part.eq(0),
             ]  # fmt: skip
 
-        # Words of `lanes` rows: whole scores beside a mask bit that is the same for all of a key.
+        # Words of `lanes` rows: scores beside mask bits, alike for all rows of a key unless masks are causal.
         gear = m.submodules.gear = Gearbox(17 * taken, 17 * given)
         words = (cfg.groups * cfg.window) * (cfg.rows // given)
         queue = m.submodules.scores_queue = Queue(width=17 * given, depth=2 * words)
+        causal = "causal" in cfg.features
         valid = key < block.keys
+        valids = self._causal(m, block, key, part) if causal else [valid] * taken
         arrived = m.submodules.arrived = RegisterSlice(16 * taken)
         scores = [arrived.r_data[16 * i :][:16].as_signed() for i in range(taken)]
         m.d.comb += [
@@ -146,7 +150,7 @@ class AttentionSoftmax(wiring.Component):
             arrived.w_en.eq(self.scores.valid),
             self.scores.ready.eq(arrived.w_rdy),
             gear.source.valid.eq(active & arrived.r_rdy),
-            gear.source.payload.eq(Cat(Cat(score, valid) for score in scores)),
+            gear.source.payload.eq(Cat(Cat(score, valid) for score, valid in zip(scores, valids, strict=True))),
             arrived.r_en.eq(active & gear.source.ready),
             queue.w_data.eq(gear.target.payload),
             queue.w_en.eq(gear.target.valid),
@@ -165,17 +169,23 @@ class AttentionSoftmax(wiring.Component):
         # The score's whole part, one cycle behind.
         whole = [Signal(signed(_EXPONENT_BITS), name=f"whole_{i}", reset_less=True) for i in range(taken)]
         move_1, valid_1 = Signal(), Signal()
+        if causal:
+            late = [Signal(name=f"valid_1_{i}") for i in range(taken)]
+            at_end = move & Cat(v & at_limit(score, 16) for score, v in zip(scores, valids, strict=True)).any()
+        else:
+            late = [valid_1] * taken
+            at_end = move & valid & Cat(at_limit(score, 16) for score in scores).any()
         m.d.sync += [
             *(
                 w.eq((_scaled(score, block.coarse) >> _FRACTION_BITS) + 1)
                 for score, w in zip(scores, whole, strict=True)
             ),
-            move_1.eq(move), valid_1.eq(valid), end_1.eq(move & end),
-            self.saturated.eq(move & valid & Cat(at_limit(score, 16) for score in scores).any()),
+            move_1.eq(move), *(v_1.eq(v) for v, v_1 in zip(valids[: taken if causal else 1], late, strict=False)),
+            end_1.eq(move & end), self.saturated.eq(at_end),
         ]  # fmt: skip
         with m.If(move_1):
-            for ring, found in zip(maxima, whole, strict=True):
-                m.d.sync += ring_shift(ring, Mux(valid_1 & (found > ring[0]), found, ring[0]))
+            for ring, found, counts in zip(maxima, whole, late, strict=True):
+                m.d.sync += ring_shift(ring, Mux(counts & (found > ring[0]), found, ring[0]))
         with m.If(move):
             m.d.sync += part.eq(part + 1)
             with m.If(part_end):
@@ -198,12 +208,26 @@ class AttentionSoftmax(wiring.Component):
         m.d.comb += self.busy.eq(active | self._pending)
         return queue
 
+    def _causal(self, m: Module, block: data.View, key: Value, part: Value) -> list[Value]:
+        """Of each row of the part at hand whether a key is valid: with causal masks row r has r more keys."""
+        taken = self.config.drain_lanes
+        beyond = Signal(signed(18))  # by how much the key's number is beyond the first row's last one
+        m.d.comb += beyond.eq(key - block.keys)
+        within, part_bits = part & block.causal.replicate(len(part)), taken.bit_length() - 1
+        high, low = (beyond >> part_bits).as_signed(), beyond[:part_bits]
+        less, same = Signal(), Signal()
+        m.d.comb += [
+            less.eq(~key[-1] & (high < within.as_unsigned())),
+            same.eq(~key[-1] & block.causal & (high == within.as_unsigned())),
+        ]
+        return [less | (same & (low < i)) for i in range(taken)]
+
     def _exponentials(self, m: Module, queue: Queue) -> None:
         """Per block: raise the exponents, stream, add up; at the row's end, the reciprocals."""
         cfg = self.config
         lanes = cfg.lanes
         parts = cfg.rows // lanes
-        block = Signal(block_layout(), name="current_block", reset_less=True)
+        block = Signal(block_layout(cfg), name="current_block", reset_less=True)
         exponents = self._rings("exponent", signed(_EXPONENT_BITS))
         growths = self._rings("growth", unsigned(5))
         carries = self._rings("carry", unsigned(16))

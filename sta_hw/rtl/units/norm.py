@@ -1,4 +1,4 @@
-"""LayerNorm of one row tile, from memory to memory: statistics in one pass, normalization in a second.
+"""LayerNorm or RMSNorm of one row tile, from memory to memory: statistics in one pass, normalization in a second.
 
 Works on the 16-bit residual stream, ``lanes / 2`` elements a cycle; gives the next residual stream in 16 bits
 and the next product's activations in 8. docs/numerics.md has the arithmetic.
@@ -18,7 +18,7 @@ from ..primitives.layouts import COUNT_BITS
 from ..primitives.multiplier import Multiplier
 from ..primitives.queue import Queue, credits
 from ..primitives.sequencer import Gearbox
-from .norm_statistics import INVERSE_BITS, SQUARES_BITS, SUM_BITS, WIDTH_BITS, RowStatistics
+from .norm_statistics import EPSILON_BITS, INVERSE_BITS, SQUARES_BITS, SUM_BITS, WIDTH_BITS, RowStatistics
 
 __all__ = ["Norm", "norm_order_layout", "norm_parameters_layout"]
 
@@ -28,7 +28,11 @@ _LATENCY = 9 + 3 * Multiplier.latency
 
 
 def norm_order_layout(config: Config) -> data.StructLayout:
-    """One row tile: addresses, columns, ``round(2**33 / columns)``, and which rows are stored."""
+    """One row tile: addresses, columns, ``round(2**33 / columns)``, and which rows are stored.
+
+    With feature rms also whether it is RMSNorm, and what is added to the variance, in units of 2^14.
+    """
+    more = {"rms": unsigned(1), "epsilon": unsigned(EPSILON_BITS)} if "rms" in config.features else {}
     return data.StructLayout(
         {
             "input_address": unsigned(ADDRESS_BITS),
@@ -38,6 +42,7 @@ def norm_order_layout(config: Config) -> data.StructLayout:
             "width": unsigned(WIDTH_BITS),
             "inverse": unsigned(INVERSE_BITS),
             **row_range(config),
+            **more,
             "instruction": unsigned(COUNT_BITS),
         }
     )
@@ -49,7 +54,7 @@ def norm_parameters_layout() -> data.StructLayout:
 
 
 class Norm(wiring.Component):
-    """LayerNorm, order after order.
+    """LayerNorm, or RMSNorm, order after order.
 
     The sums of one tile are taken while the tile before is normalized. Cycles per tile of K columns:
     ``3 K * rows / lanes`` for writing, or ``2 K * rows / lanes`` for reading and 32 per row for the statistics if
@@ -183,12 +188,17 @@ class Norm(wiring.Component):
             return [word[16 * i :][:16].as_signed() for i in range(lanes)]
 
         normalizing = fsm.ongoing("NORMALIZE")
-        sums, squares = self._first_pass(m, lanes_of(self.input.payload), sum_step, sums_fsm.ongoing("SETUP"), slots)
+        rms = first.rms if "rms" in cfg.features else None
+        sums, squares = self._first_pass(
+            m, lanes_of(self.input.payload), sum_step, rms, sums_fsm.ongoing("SETUP"), slots
+        )
         # Two banks: one tile's rows are found while the tile before is normalized.
         bank = Signal()
         with m.If(hand_over):
             m.d.sync += bank.eq(~bank)
-        statistics = m.submodules.statistics = RowStatistics(lanes, slots)
+        statistics = m.submodules.statistics = RowStatistics(lanes, slots, epsilon="rms" in cfg.features)
+        if "rms" in cfg.features:
+            m.d.comb += statistics.epsilon.eq(first.epsilon)
         m.d.comb += [
             *(statistics.sums[i].eq(ring[0]) for i, ring in enumerate(sums)),
             *(statistics.squares[i].eq(ring[0]) for i, ring in enumerate(squares)),
@@ -213,8 +223,8 @@ class Norm(wiring.Component):
         ]
         return m
 
-    def _first_pass(self, m: Module, x, active, clear, slots: int):
-        """Sums and sums of squares of each row, in rings that turn by one place per beat."""
+    def _first_pass(self, m: Module, x, active, rms: Value | None, clear, slots: int):
+        """Sums and sums of squares of each row, in rings that turn by one place per beat. RMSNorm's sums are zero."""
         lanes = len(x)
         self._turn = Signal()
         sums = [[Signal(signed(SUM_BITS), name=f"sum_{i}_{s}") for s in range(slots)] for i in range(lanes)]
@@ -229,7 +239,10 @@ class Norm(wiring.Component):
             square = Signal(32, name=f"square_{i}", reset_less=True)
             multiplier = m.submodules[f"square_multiplier_{i}"] = Multiplier(16, 16, self.config.vector_multiplier)
             m.d.comb += [multiplier.a.eq(x[i]), multiplier.b.eq(x[i])]
-            m.d.sync += [value.eq(Mux(active, x[i], 0)), square.eq(Mux(flags[-2], multiplier.p, 0))]
+            m.d.sync += [
+                value.eq(Mux(active if rms is None else active & ~rms, x[i], 0)),
+                square.eq(Mux(flags[-2], multiplier.p, 0)),
+            ]
             # When the statistics turn the rings, the terms are zero.
             for ring, term, flag in ((sums[i], value, flags[1]), (squares[i], square, flags[-1])):
                 with m.If(flag | self._turn):

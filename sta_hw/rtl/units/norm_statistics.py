@@ -6,12 +6,13 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["INVERSE_BITS", "SQUARES_BITS", "SUM_BITS", "WIDTH_BITS", "RowStatistics", "row_layout"]
+__all__ = ["EPSILON_BITS", "INVERSE_BITS", "SQUARES_BITS", "SUM_BITS", "WIDTH_BITS", "RowStatistics", "row_layout"]
 
 SUM_BITS = 30
 SQUARES_BITS = 46
 WIDTH_BITS = 14
 INVERSE_BITS = 33
+EPSILON_BITS = 28
 _VARIANCE_BITS = 62
 
 
@@ -23,12 +24,15 @@ def row_layout() -> data.StructLayout:
 class RowStatistics(wiring.Component):
     """The rows of a tile one after the other, with serial multipliers: 32 cycles each.
 
-    With S the sum, Q the sum of squares and K columns: V = K Q - S^2 = (K deviation)^2, exact.
+    With S the sum, Q the sum of squares and K columns: V = K Q - S^2 = (K deviation)^2, exact. RMSNorm gives sums of
+    zero, so that V = K Q and the mean is zero.
 
     Parameters
     ----------
     lanes, slots : int
         Row ``slot * lanes + lane`` is ring place `slot` of lane `lane`.
+    epsilon : bool
+        2^14 times the member `epsilon` is added to V.
 
     Members
     -------
@@ -38,14 +42,16 @@ class RowStatistics(wiring.Component):
         `done` for one cycle with the last row.
     width, inverse : In(14), In(33)
         Columns, and ``round(2**33 / columns)``.
+    epsilon : In(28)
+        Only if asked for.
     bank : In(1)
         Where this tile's rows go.
     slot : In, rows : Out(lanes x row_layout)
         A slot of the other bank; no latency.
     """
 
-    def __init__(self, lanes: int, slots: int) -> None:
-        self.lanes, self.slots = lanes, slots
+    def __init__(self, lanes: int, slots: int, *, epsilon: bool = False) -> None:
+        self.lanes, self.slots, self._has_epsilon = lanes, slots, epsilon
         super().__init__(
             {
                 "sums": In(data.ArrayLayout(signed(SUM_BITS), lanes)),
@@ -58,6 +64,7 @@ class RowStatistics(wiring.Component):
                 "bank": In(1),
                 "slot": In(range(slots)),
                 "rows": Out(data.ArrayLayout(row_layout(), lanes)),
+                **({"epsilon": In(EPSILON_BITS)} if epsilon else {}),
             }
         )
 
@@ -125,6 +132,8 @@ class RowStatistics(wiring.Component):
                     width_bits.eq(self.width),
                     squared.eq(0), scaled.eq(0), product.eq(0), cycle.eq(0),
                 ]  # fmt: skip
+                if self._has_epsilon:  # it is doubled with the product, once for each bit of the width
+                    m.d.sync += scaled.eq(self.epsilon)
                 with m.If(self.running & (rows_left != 0)):
                     m.next = "MULTIPLY"
             with m.State("MULTIPLY"):  # most significant bits first

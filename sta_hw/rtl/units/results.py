@@ -1,7 +1,9 @@
 """The result path: what becomes of the drain's columns on their way to memory or to the softmax.
 
 Per product: stored as they are; through the activation table and a second per-column requantization;
-added to the residual stream; transposed, to become weights; or handed to the softmax.
+added to the residual stream; transposed, to become weights; or handed to the softmax. With the features of these names
+also columns through the table times their neighbours (gate), pairs of columns turned by angles of their rows (rotary),
+and the largest results of each row alone (best).
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from ..primitives.multiplier import Multiplier
 from ..primitives.queue import Queue, credits
 from ..primitives.sequencer import Gearbox
 from .attention import block_layout
+from .best import LIST_BYTES, Best
+from .rotary import Rotary
 from .transposer import Transposer
 
 __all__ = ["ResultPath", "result_order_layout"]
@@ -30,6 +34,8 @@ _LATENCY = 5 + Multiplier.latency
 
 def result_order_layout(config: Config) -> data.StructLayout:
     """What to do with one product's results."""
+    flags = {"gate": "multiply", "rotary": "rotate"}
+    more = {flag: unsigned(1) for feature, flag in flags.items() if feature in config.features}
     return data.StructLayout(
         {
             "mode": unsigned(3),  # isa.Result
@@ -39,7 +45,8 @@ def result_order_layout(config: Config) -> data.StructLayout:
             "address": unsigned(ADDRESS_BITS),
             "residual_address": unsigned(ADDRESS_BITS),
             **row_range(config),
-            "block": block_layout(),
+            "block": block_layout(config),
+            **more,
             "instruction": unsigned(COUNT_BITS),
         }
     )
@@ -67,7 +74,9 @@ class ResultPath(wiring.Component):
     scored : Out(1)
         When a product's scores are in the softmax.
     done : Out(2)
-        Products finished in this cycle: `scored` and `stored`.
+        Products finished in this cycle: `scored`, `stored`, and `listed`.
+    listed : Out(1)
+        With feature best: a product's results are in the lists, and nothing of it goes to memory; counted in `done`.
     saturated : Out(2)
         Results on their way to memory, one at least of which is an end of its range: 16 bits, 8 bits.
     """
@@ -88,11 +97,12 @@ class ResultPath(wiring.Component):
                 "store_run": Out(stream.Signature(store_layout(config))),
                 "store": Out(word),
                 "stored": In(1),
-                "block": Out(stream.Signature(block_layout())),
+                "block": Out(stream.Signature(block_layout(config))),
                 "scores": Out(stream.Signature(data.ArrayLayout(signed(16), config.drain_lanes))),
                 "scored": Out(1),
                 "done": Out(2),
                 "saturated": Out(2),
+                **({"listed": Out(1)} if "best" in config.features else {}),
             }
         )
 
@@ -104,11 +114,16 @@ class ResultPath(wiring.Component):
         residual_wanted = Signal()
         store_wanted = Signal()
         block_wanted = Signal()
+        largest = Signal()  # the rows' largest results alone
         # The mode, decoded once.
         activate, adding, wide, transpose = (
             Signal(name=n, reset_less=True) for n in ("activate", "adding", "wide", "transpose")
         )
         words_per_column = cfg.rows // cfg.bus_bytes
+        has = cfg.features
+        columns = Mux(order.multiply, order.columns >> 1, order.columns) if "gate" in has else order.columns
+        if "best" in has:  # lists are stored as so many columns of 16 bits are
+            columns = Mux(largest, LIST_BYTES // 2, columns)
 
         # An order is looked at when its first result is there: what it reads has then been waited for.
         m.d.comb += self.order.ready.eq(~active & self.results.valid)
@@ -125,11 +140,19 @@ class ResultPath(wiring.Component):
                 wide.eq((new.mode == Result.STORE16) | (new.mode == Result.RESIDUAL)),
                 transpose.eq(new.mode == Result.TRANSPOSE),
             ]
+            if "rotary" in has:
+                m.d.sync += residual_wanted.eq(~new.scores & ((new.mode == Result.RESIDUAL) | new.rotate))
+            if "best" in has:
+                m.d.sync += [
+                    largest.eq(~new.scores & (new.mode == Result.BEST)),
+                    wide.eq((new.mode == Result.STORE16) | (new.mode == Result.RESIDUAL) | (new.mode == Result.BEST)),
+                    store_wanted.eq(~new.scores & ((new.mode != Result.BEST) | new.block.last)),
+                ]
         m.d.comb += [
             self.block.payload.eq(order.block),
             self.block.valid.eq(block_wanted),
             self.store_run.payload.address.eq(order.address),
-            self.store_run.payload.beats.eq((order.columns * words_per_column) << wide),
+            self.store_run.payload.beats.eq((columns * words_per_column) << wide),
             self.store_run.payload.instruction.eq(order.instruction),
             *(self.store_run.payload[f].eq(order[f]) for f in row_range(cfg)),
             self.store_run.payload.kind.eq(Cat(wide, transpose)),
@@ -139,6 +162,9 @@ class ResultPath(wiring.Component):
             self.residual_run.payload.instruction.eq(order.instruction),
             self.residual_run.valid.eq(residual_wanted),
         ]
+        if "best" in has:  # of lists all is stored
+            with m.If(largest):
+                m.d.comb += [self.store_run.payload[f].eq(0) for f in row_range(cfg)]
         for run, wanted in (
             (self.store_run, store_wanted),
             (self.residual_run, residual_wanted),
@@ -147,28 +173,82 @@ class ResultPath(wiring.Component):
             with m.If(wanted & run.ready):
                 m.d.sync += wanted.eq(0)
 
-        beat = self.results.payload
+        given = self._given = self._changed(m, order, active, largest) if {"rotary", "best"} & {*has} else self.results
+        beat = given.payload
         computes = Signal()
         m.d.comb += computes.eq(active & ~order.scores)
-        go = self._arithmetic(m, order, computes, Cat(activate, adding, wide, transpose))
+        go = self._arithmetic(m, order, computes, Cat(activate, adding, wide, transpose), largest)
         to_scores = active & order.scores & ~block_wanted
         m.d.comb += [
             *(self.scores.payload[i].eq(beat.values[i]) for i in range(cfg.drain_lanes)),
-            self.scores.valid.eq(to_scores & self.results.valid),
-            self.results.ready.eq(Mux(to_scores, self.scores.ready, go)),
+            self.scores.valid.eq(to_scores & given.valid),
+            given.ready.eq(Mux(to_scores, self.scores.ready, go)),
         ]
-        m.d.comb += self.scored.eq(to_scores & self.results.valid & self.scores.ready & beat.last)
-        with m.If((self.results.valid & self.results.ready & beat.last) & ~store_wanted & ~residual_wanted):
+        m.d.comb += self.scored.eq(to_scores & given.valid & self.scores.ready & beat.last)
+        with m.If((given.valid & given.ready & beat.last) & ~store_wanted & ~residual_wanted):
             m.d.sync += active.eq(0)
         m.d.comb += self.done.eq(self.scored + self.stored)
+        if "best" in has:
+            with m.If(self._best.done):
+                m.d.sync += active.eq(0)
+            m.d.comb += self.done.eq(self.scored + self.stored + self.listed)
         return m
 
-    def _arithmetic(self, m: Module, order: data.View, active: Value, mode: Value) -> Signal:
+    def _changed(self, m: Module, order: data.View, active: Value, largest: Value) -> stream.Interface:
+        """The results, but those of products that are rotated or of which the largest alone are wanted."""
+        cfg = self.config
+        given = stream.Signature(result_layout(cfg)).create(path=("given",))
+        results = self.results
+        m.d.comb += [
+            given.payload.eq(results.payload),
+            given.valid.eq(results.valid),
+            results.ready.eq(given.ready),
+        ]
+        over = Signal()  # all of the product's results are in the unit that changes them
+        with m.If(~active):
+            m.d.sync += over.eq(0)
+        with m.Elif(results.valid & results.ready & results.payload.last):
+            m.d.sync += over.eq(1)
+
+        def through(unit: Rotary | Best, used: Value) -> None:
+            with m.If(active & used):
+                m.d.comb += [
+                    unit.source.valid.eq(results.valid & ~over),
+                    results.ready.eq(unit.source.ready & ~over),
+                    given.payload.eq(unit.target.payload),
+                    given.valid.eq(unit.target.valid),
+                ]
+            m.d.comb += [unit.source.payload.eq(results.payload), unit.target.ready.eq(given.ready & active & used)]
+
+        if "rotary" in cfg.features:
+            self._rotary = m.submodules.rotary = Rotary(cfg)
+            through(self._rotary, order.rotate)
+        if "best" in cfg.features:
+            best = self._best = m.submodules.best = Best(cfg)
+            through(best, largest)
+            wanted, waits = Signal(name="best_wanted"), Signal(name="listed_waits")
+            with m.If(self.order.valid & self.order.ready):
+                m.d.sync += wanted.eq(~self.order.payload.scores & (self.order.payload.mode == Result.BEST))
+            with m.Elif(best.order.ready):
+                m.d.sync += wanted.eq(0)
+            # Not in a cycle in which a product's results are in memory: whoever counts sees one at a time.
+            m.d.comb += self.listed.eq(waits & ~self.stored)
+            m.d.sync += waits.eq(best.done | (waits & self.stored))
+            m.d.comb += [
+                best.order.valid.eq(wanted),
+                best.order.payload.first.eq(order.block.first),
+                best.order.payload.last.eq(order.block.last),
+                best.order.payload.number.eq(order.residual_address),
+            ]
+        return given
+
+    def _arithmetic(self, m: Module, order: data.View, active: Value, mode: Value, largest: Value) -> Signal:
         """Table, second multiplication, addition, packing. Returns the condition that takes a result beat."""
         cfg = self.config
         lanes = cfg.drain_lanes
         parts = cfg.rows // lanes
-        beat = self.results.payload
+        has, given = cfg.features, self._given
+        beat = given.payload
         adding = mode[1]
 
         # `lanes` elements of the residual stream at a time.
@@ -181,29 +261,60 @@ class ResultPath(wiring.Component):
         queue = m.submodules.queue = Queue(width=16 * lanes + 2, depth=_QUEUE_DEPTH)
         part = Signal(range(parts))
         go = Signal()
-        room = credits(m, "room", _QUEUE_DEPTH, go, queue.r_rdy & queue.r_en)
+        gives: Value = go
+        if "gate" in has:
+            # Columns by turns: gates, which wait behind the table and their multipliers, and what they multiply.
+            waiting = m.submodules.waiting = Queue(width=16 * lanes, depth=parts)
+            second_column, gates, gated = Signal(), Signal(), Signal()
+            m.d.comb += [
+                gates.eq(order.multiply & ~second_column),
+                gated.eq(order.multiply & second_column),
+                waiting.r_en.eq(go & gated),
+            ]
+            gives = go & ~gates
+            with m.If(go & (part == parts - 1)):
+                m.d.sync += second_column.eq(gates)
+        room = credits(m, "room", _QUEUE_DEPTH, gives, queue.r_rdy & queue.r_en)
         # The last beat waits until the runs of this product are with the masters.
         runs_out = ~(self.store_run.valid | self.residual_run.valid)
+        may = (
+            active
+            & given.valid
+            & room
+            & (~order.seconds | self.seconds.valid)
+            & (~adding | unpack.target.valid)
+            & (~beat.last | runs_out)
+        )
         m.d.comb += [
-            go.eq(
-                active
-                & self.results.valid
-                & room
-                & (~order.seconds | self.seconds.valid)
-                & (~adding | unpack.target.valid)
-                & (~beat.last | runs_out)
-            ),
+            go.eq(may & (~gated | waiting.r_rdy) if "gate" in has else may),
             unpack.target.ready.eq(go & adding),
             self.seconds.ready.eq(go & order.seconds & (part == parts - 1)),
         ]
         with m.If(go):
             m.d.sync += part.eq(Mux(part == parts - 1, 0, part + 1))
 
-        flags = [Cat(go, mode)]
+        if "rotary" in has:
+            table = self._rotary.table
+            m.d.comb += [
+                table.payload.as_value().eq(unpack.target.payload),
+                table.valid.eq(unpack.target.valid & active & order.rotate),
+            ]
+            with m.If(active & order.rotate):
+                m.d.comb += unpack.target.ready.eq(table.ready)
+
+        flags = [Cat(gives, mode)]
         for i in range(_LATENCY):
             stage = Signal(5, name=f"flags_{i + 1}")
             m.d.sync += stage.eq(flags[-1])
             flags.append(stage)
+        more = [Cat(largest, *((go & gates, gated) if "gate" in has else ()))]
+        for i in range(_LATENCY if {"gate", "best"} & {*has} else 0):
+            stage = Signal(len(more[0]), name=f"more_{i + 1}", reset_less=True)
+            m.d.sync += stage.eq(more[-1])
+            more.append(stage)
+        if "gate" in has:
+            factor_1, factor_2 = (Signal(16 * lanes, name=f"factor_{i}", reset_less=True) for i in (1, 2))
+            m.d.sync += [factor_1.eq(waiting.r_data), factor_2.eq(factor_1)]
         seconds = [self.seconds.payload]
         for i in range(2):
             second = Signal(16, name=f"second_{i + 1}", reset_less=True)
@@ -211,6 +322,7 @@ class ResultPath(wiring.Component):
             seconds.append(second)
 
         results = []
+        gate_values: list[Value] = []
         for i in range(lanes):
             table = m.submodules[f"table_{i}"] = memory.Memory(
                 shape=signed(16), depth=256, init=[], attrs={"no_rw_check": 1, "ram_style": "block"}
@@ -221,7 +333,11 @@ class ResultPath(wiring.Component):
                 write.addr.eq(self.table_address),
                 write.data.eq(self.table_data),
                 write.en.eq(self.table_enable),
-                read.addr.eq(beat.values[i][:8]),
+                read.addr.eq(
+                    Mux(order.multiply, saturated(beat.values[i], 8), beat.values[i])[:8]
+                    if "gate" in has
+                    else beat.values[i][:8]
+                ),
                 read.en.eq(1),
             ]
             m.d.sync += found.eq(read.data)
@@ -240,16 +356,29 @@ class ResultPath(wiring.Component):
                 multiplier.a.eq(Mux(flags[2][2], residual[2], found)),
                 multiplier.b.eq(seconds[2]),
             ]
+            if "gate" in has:
+                with m.If(more[2][2]):
+                    m.d.comb += [multiplier.a.eq(own[2]), multiplier.b.eq(factor_2[16 * i :][:16].as_signed())]
             scaled = Signal(signed(17), name=f"scaled_{i}", reset_less=True)
             m.d.sync += scaled.eq((multiplier.p + (1 << 15)) >> 16)
             at = 3 + Multiplier.latency
             total = Signal(signed(18), name=f"total_{i}", reset_less=True)
             is_activated, is_added = flags[at][1], flags[at][2]
+            if "gate" in has:
+                is_activated = is_activated | more[at][2]
+                gate_values.append(scaled[:16])
             m.d.sync += total.eq(Mux(is_activated, 0, own[at]) + Mux(is_activated | is_added, scaled, 0))
             result = Signal(signed(16), name=f"result_{i}", reset_less=True)
             m.d.sync += result.eq(Mux(flags[at + 1][1], saturated(total, 8), saturated(total, 16)))
+            if "best" in has:  # halves of numbers among them
+                with m.If(more[at + 1][0]):
+                    m.d.sync += result.eq(total)
             results.append(result)
+        if "gate" in has:
+            m.d.comb += [waiting.w_en.eq(more[3 + Multiplier.latency][1]), waiting.w_data.eq(Cat(*gate_values))]
         taken, is_wide = flags[_LATENCY][0], flags[_LATENCY][3]
+        if "best" in has:
+            taken = taken & ~more[_LATENCY][0]
         m.d.sync += self.saturated.eq(
             Cat(
                 taken & is_wide & Cat(at_limit(r, 16) for r in results).any(),

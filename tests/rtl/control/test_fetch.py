@@ -17,10 +17,10 @@ from sta_hw.rtl.emit import emit_verilog, streams_of
 from sta_hw.rtl.primitives.layouts import COUNT_BITS
 from sta_hw.spec.config import Config
 from sta_hw.spec.expansion import expand
-from sta_hw.spec.isa import HEADER_BYTES, WORD_BYTES, Error, Instruction, Opcode, assemble, formats
-from tests.spec.test_expansion import HALT, NEXT, loop, random_program, setting
+from sta_hw.spec.isa import CODES, HEADER_BYTES, WORD_BYTES, Error, Instruction, Opcode, assemble, formats
+from tests.spec.test_expansion import HALT, NEXT, legal_fields, loop, random_program, setting
 
-LENGTH = 1000
+LENGTH, POSITION = 1000, 777
 PRODUCT = Instruction(Opcode.PRODUCT)
 
 
@@ -52,6 +52,7 @@ class Bench(wiring.Component):
             fetch.start.eq(~started),
             fetch.address.eq(64),
             fetch.length.eq(LENGTH),
+            *([fetch.position.eq(POSITION)] if "position" in fetch.config.features else []),
             fetch.run.ready.eq(1),
             fetch.words.payload.eq(self.words.payload),
             fetch.words.valid.eq(self.words.valid & coming),
@@ -64,11 +65,11 @@ class Bench(wiring.Component):
         return m
 
 
-@pytest.fixture(scope="module", params=[4, 8, 16, 64])
+@pytest.fixture(scope="module", params=[(4, ()), (8, ()), (16, ()), (64, ()), (8, ("decoder",))])
 def hardware(request: pytest.FixtureRequest) -> tuple[Config, Callable[[], NativeModel]]:
     """The configuration, and what makes a model just out of reset."""
-    bus = request.param
-    config = Config(rows=max(8, bus), groups=4, lanes=bus, drain_lanes=2)
+    bus, features = request.param
+    config = Config(rows=max(8, bus), groups=4, lanes=bus, drain_lanes=2, features=features)
     block = Bench(config)
     library, streams = build(emit_verilog(block, "fetch"), "fetch", streams_of(block)), streams_of(block)
     return config, lambda: NativeModel(library, streams)
@@ -90,7 +91,7 @@ def packed(program: list[Instruction], config: Config) -> list[int]:
     bits = instruction_layout().size - COUNT_BITS
     return [
         formats(i.opcode).pack({**i.fields, "opcode": int(i.opcode)}) | number << bits
-        for number, i in enumerate(expand(program, config, LENGTH)[:-1])
+        for number, i in enumerate(expand(program, config, LENGTH, POSITION)[:-1])
     ]
 
 
@@ -98,7 +99,7 @@ def packed(program: list[Instruction], config: Config) -> list[int]:
 def test_random_programs(hardware, seed: int) -> None:
     """The RTL's expansion is the assembler's; words behind an instruction's last one are not looked at."""
     config, _ = hardware
-    program = random_program(np.random.default_rng(seed + 100))
+    program = random_program(np.random.default_rng(seed + 100), config=config)
     expected = packed(program, config)
     for stall in (0.0, 0.4):
         found, end = run(hardware, assemble(program, config), len(expected), stall, seed + 1)
@@ -133,7 +134,7 @@ def test_what_is_refused(hardware, program: list[Instruction]) -> None:
 def numbers_before(program: bytes, config: Config) -> int:
     """Instructions before the one that the reference refuses."""
     with pytest.raises(IllegalError) as refused:
-        list(fetched(np.frombuffer(program, np.uint8), 0, config, LENGTH))
+        list(fetched(np.frombuffer(program, np.uint8), 0, config, LENGTH, POSITION))
     return refused.value.number
 
 
@@ -148,14 +149,19 @@ def test_each_bit_that_no_field_has_is_refused(hardware) -> None:
         at = HEADER_BYTES + 8 * WORD_BYTES + WORD_BYTES * (opcode == Opcode.NEXT)
         used = {
             bit
-            for first, field in formats(opcode).places.values()
+            for name, _, most in legal_fields(opcode, config)
+            for first, field in [formats(opcode).places[name]]
             for bit in range(first, first + field.width)
-            if not field.reserved
-        }
+            if most or name not in CODES
+        } | set(range(36, 40))
         bits = [b for b in range(formats(opcode).width) if b % 64 >= 36 and b not in used]
-        codes = {Opcode.LOAD: [("target", 4), ("target", 9)], Opcode.SCORES: [("mask", 2), ("result", 5)]}
+        wrong = {
+            Opcode.LOAD: [("target", 4), ("target", 9)],
+            Opcode.SCORES: [("mask", 3), ("result", 6)],
+            Opcode.NORM: [("kind", 2)],
+        }
         places = formats(opcode).places
-        masks = [1 << b for b in bits] + [v << places[n][0] for n, v in codes.get(opcode, [])]
+        masks = [1 << b for b in bits] + [v << places[n][0] for n, v in wrong.get(opcode, [])]
         for mask in masks if config.bus_bytes == 4 else masks[:: max(1, len(masks) // 9)] + masks[-2:]:
             raw = bytearray(assemble(program, config))
             size = formats(opcode).width // 8

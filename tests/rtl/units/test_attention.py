@@ -16,10 +16,14 @@ CONFIGS = [
     Config(rows=4, groups=2, window=8, lanes=4, drain_lanes=2),
     Config(rows=8, groups=4, window=16, lanes=8, drain_lanes=1),
     Config(rows=16, groups=4, window=4, lanes=8, drain_lanes=4),
+    Config(rows=16, groups=4, window=8, lanes=8, drain_lanes=4, features=("causal",)),
+    Config(rows=4, groups=2, window=16, lanes=4, drain_lanes=1, features=("causal",)),
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["one word a key", "1 drain lane", "two words a key"])
+@pytest.mark.parametrize(
+    "config", CONFIGS, ids=["one word a key", "1 drain lane", "two words a key", "causal", "causal, 1 drain lane"]
+)
 def test_equal_to_the_row_softmax(config: Config) -> None:
     rng = np.random.default_rng(config.rows)
     block = AttentionSoftmax(config)
@@ -41,14 +45,20 @@ def test_equal_to_the_row_softmax(config: Config) -> None:
         valid = [keys] * (count - 1) + [int(rng.integers(1, keys + 1))]
         order = np.arange(keys)
         key = groups * (order % depth) + order // depth
-        mask = np.concatenate([(key + s >= 0) & (key + s < v) for s, v in zip(start, valid, strict=True)])
+        causal = bool(config.features) and number % 4 != 2
+        if causal:  # any number of the last block's keys, none at all, all but the last row's
+            valid[-1] = [int(rng.integers(1, keys + 1)), 0, max(0, keys - rows + 1), keys][number % 4]
+        more = causal * np.arange(rows)  # keys that a row has beyond the first one's
+        mask = np.concatenate(
+            [(key + s >= 0)[:, None] & ((key + s)[:, None] < v + more) for s, v in zip(start, valid, strict=True)]
+        )
         for b in range(count):
             fields_of = [(depth, 6), (start[b] & 0xFFFF, 16), (valid[b], 16), (b == 0, 1), (b == count - 1, 1)]
-            fields_of += [(gain, 3), (coarse, 1)]
+            fields_of += [(gain, 3), (coarse, 1)] + [(causal, 1)] * bool(config.features)
             blocks.append(join([([int(v)], w) for v, w in fields_of]))
         scores.append(join([(logits.reshape(-1, config.drain_lanes), 16)]))
         found = [
-            softmax_row(logits[:, r], mask, block=keys, lanes=1, wide=False, gain=gain, coarse=coarse)
+            softmax_row(logits[:, r], mask[:, r], block=keys, lanes=1, wide=False, gain=gain, coarse=coarse)
             for r in range(rows)
         ]
         table = np.stack([f.probabilities for f in found], axis=1)

@@ -1,4 +1,4 @@
-"""LayerNorm in RTL against its reference: widths, extreme rows, stalls; and the reference against fp64."""
+"""LayerNorm and RMSNorm in RTL against their reference: widths, extreme rows, stalls; the reference against fp64."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ CONFIGS = [
     Config(rows=4, groups=2, lanes=4, drain_lanes=2, norm_columns=16),
     Config(rows=16, groups=2, lanes=16, drain_lanes=2, norm_columns=64),
     Config(rows=8, groups=2, lanes=8, drain_lanes=2, norm_columns=4096, multiplier="lut"),
+    Config(rows=8, groups=2, lanes=8, drain_lanes=2, norm_columns=64, features=("rms",)),
 ]
 
 
@@ -35,7 +36,7 @@ def rows_of(kind: int, rows: int, width: int, rng: np.random.Generator) -> np.nd
     return x
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["4 rows", "16 rows", "4,096 columns"])
+@pytest.mark.parametrize("config", CONFIGS, ids=["4 rows", "16 rows", "4,096 columns", "RMSNorm"])
 def test_equal_to_the_reference(config: Config) -> None:
     rng = np.random.default_rng(config.rows)
     block = Norm(config)
@@ -56,7 +57,13 @@ def test_equal_to_the_reference(config: Config) -> None:
         width = x.shape[1]
         inverse = round(2**33 / width) & ((1 << 33) - 1)
         left_out = [(int(value), row_bits) for value in rng.integers(0, config.rows, 2)]
-        fields = [(64, 32), (128, 32), (192, 32), (256, 32), (width, 14), (inverse, 33), *left_out, (number, 16)]
+        # RMSNorm and LayerNorm by turns, and what is added to the variance: nothing, little, all that there may be.
+        rms = bool(config.features) and number % 3 < 2
+        epsilon = [0, int(rng.integers(1, 50)), (1 << 28) - 1, int(rng.integers(1 << 28))][
+            number % 4 * len(config.features)
+        ]
+        more = [(rms, 1), (epsilon, 28)] if config.features else []
+        fields = [(64, 32), (128, 32), (192, 32), (256, 32), (width, 14), (inverse, 33), *left_out, *more, (number, 16)]
         for name, address, kind, size in (("wide_run", 128, Kind.WIDE, 2), ("narrow_run", 192, Kind.NARROW, 1)):
             beats = size * width * config.rows // bus
             run = [(address, 32), (beats, 20), (number, 16), (kind.value, 2), *left_out]
@@ -69,7 +76,7 @@ def test_equal_to_the_reference(config: Config) -> None:
         raw = np.zeros(count * bus, np.uint8)
         raw[: 8 * width] = words.astype("<u8").view(np.uint8)
         streams["parameters"].append(join([(raw.reshape(-1, bus), 8)]))
-        wide, narrow = layer_norm(x, scale, shift, multiplier, inverse)
+        wide, narrow = layer_norm(x, scale, shift, multiplier, inverse, rms=rms, epsilon=epsilon)
         wides.append(join([(wide.T.reshape(-1, bus // 2), 16)]))
         narrows.append(join([(narrow.T.reshape(-1, bus), 8)]))
     inputs = {n: np.concatenate(s) for n, s in streams.items()}
@@ -95,3 +102,17 @@ def test_close_to_layer_norm_in_floating_point(width: int) -> None:
     wide, _ = layer_norm(x, scale, np.zeros(width, int), np.full(width, 256), round(2**33 / width))
     exact = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
     assert np.abs(wide * step - exact).max() < 0.004
+
+
+@pytest.mark.parametrize(("width", "size"), [(64, 2000), (576, 74), (4096, 3)])
+def test_close_to_rms_norm_in_floating_point(width: int, size: int) -> None:
+    """Also where the epsilon is as large as the row."""
+    rng = np.random.default_rng(width)
+    x = rng.normal(size / 5, size, (16, width)).round().astype(np.int64)
+    kappa = width / 2 ** int(np.log2(width))
+    step = 1e-3
+    scale = np.full(width, round(kappa * 16 / step))
+    for epsilon in (0, round(width**2 * size**2 / 2**14)):
+        wide, _ = layer_norm(x, scale, np.zeros(width, int), np.full(width, 256), 0, rms=True, epsilon=epsilon)
+        exact = x / np.sqrt((x * x).mean(1, keepdims=True) + epsilon * 2**14 / width**2)
+        assert np.abs(wide * step - exact).max() < 0.004

@@ -10,7 +10,8 @@ from amaranth.lib.wiring import In, connect, flipped
 
 from sim.native import NativeModel, build
 from sta_hw.host.beats import join
-from sta_hw.reference.vector import activate, add_residual
+from sta_hw.reference.best import BestRows
+from sta_hw.reference.vector import activate, add_residual, gated, rotated
 from sta_hw.rtl.bus.dma import Kind
 from sta_hw.rtl.emit import emit_verilog, streams_of
 from sta_hw.rtl.units.results import ResultPath
@@ -21,6 +22,8 @@ CONFIGS = [
     Config(rows=4, groups=2, lanes=4, drain_lanes=2),
     Config(rows=16, groups=4, lanes=16, drain_lanes=4),
     Config(rows=16, groups=16, lanes=8, drain_lanes=4),
+    Config(rows=4, groups=2, lanes=4, drain_lanes=1, features=("decoder",)),
+    Config(rows=16, groups=4, lanes=8, drain_lanes=4, features=("decoder",)),
 ]
 
 
@@ -37,7 +40,7 @@ class WithTable(wiring.Component):
         m = Module()
         path = m.submodules.path = self.path
         for name in self.signature.members:
-            if name not in ("order", "table", "stored", "scored", "done", "saturated"):
+            if name not in ("order", "table", "stored", "scored", "listed", "done", "saturated"):
                 connect(m, flipped(getattr(self, name)), getattr(path, name))
         entries = Signal(range(257))
         loaded = entries == 256
@@ -46,6 +49,7 @@ class WithTable(wiring.Component):
             self.scored.eq(path.scored),
             self.done.eq(path.done),
             self.saturated.eq(path.saturated),
+            *([self.listed.eq(path.listed)] if "listed" in path.signature.members else []),
             path.order.payload.eq(self.order.payload),
             path.order.valid.eq(self.order.valid & loaded),
             self.order.ready.eq(path.order.ready & loaded),
@@ -59,7 +63,7 @@ class WithTable(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["4x2", "16x4", "16x16"])
+@pytest.mark.parametrize("config", CONFIGS, ids=["4x2", "16x4", "16x16", "4x2 decoder", "16x4 decoder"])
 def test_every_kind_in_sequence(config: Config) -> None:
     rng = np.random.default_rng(config.rows + config.groups)
     block = WithTable(ResultPath(config))
@@ -73,28 +77,49 @@ def test_every_kind_in_sequence(config: Config) -> None:
     streams["table"] = [join([(entry, 8), (table[entry], 16)])]
     stores, scores, runs, residual_runs, blocks = [], [], [], 0, 0
     row_bits = rows.bit_length() - 1
-    kinds = [*Result, "scores", *rng.permutation([*map(int, Result)] * 3)]
+    modes = [r for r in Result if r != Result.BEST]
+    kinds: list = [*modes, "scores", *rng.permutation([*map(int, modes)] * 3).tolist()]
+    if config.features:
+        changed = ["multiply 1", "multiply 2", "rotate 0", "rotate 4", "best"]
+        kinds = [kinds[n] for n in rng.permutation(len(kinds))] + changed
+        kinds += [(changed * 3 + kinds)[n] for n in rng.permutation(15 + len(kinds))]
+    best, best_number, listed = BestRows(rows), 0, 0
     for number, kind in enumerate(kinds):
         address, left_out = 64 * int(rng.integers(1 << 26)), rng.integers(0, rows, 2).tolist()
         to_scores = kind == "scores"
-        mode = Result(0 if to_scores else kind)
+        is_best, pairs = kind == "best", isinstance(kind, str) and " " in kind
+        mode = Result(5 if is_best else int(kind.split()[1]) if pairs else 0 if to_scores else kind)
         columns = int(rng.integers(1, 5)) * config.groups
-        wide = to_scores or mode in (Result.STORE16, Result.RESIDUAL)
-        limit = 32767 if wide else 127
+        wide = to_scores or mode in (Result.STORE16, Result.RESIDUAL, Result.BEST)
+        limit = 32767 if wide or pairs else 127
         results = rng.integers(-limit, limit + 1, (columns, rows))
         results[0] = rng.choice([-limit, limit, 0], rows)
         seconds = rng.integers(0, 65536, columns) >> rng.integers(0, 10, columns)  # not all saturate
-        has_seconds = int(not to_scores and rng.integers(2)) if mode in (0, 1, 4) else 1
+        has_seconds = int(not to_scores and rng.integers(2)) if mode in (0, 1, 4) else int(not is_best)
+        multiplies, rotates = (str(kind).startswith(name) for name in ("multiply", "rotate"))
+        if multiplies:
+            has_seconds = 1
+            results[:: 2 * config.groups] >>= 9  # gates within the table
+        if is_best:
+            opens, closes, best_number = int(rng.integers(2)), int(rng.integers(2)), int(rng.integers(1 << 18))
+            if opens or not listed:
+                best, opens = BestRows(rows), 1
+            listed = 1
+            best.add(results.astype(np.int16), best_number)
+        more = [(multiplies, 1), (rotates, 1)] if config.features else []
+        block_bits = [(0, 38), (is_best and opens, 1), (is_best and closes, 1), (0, 4 + bool(config.features))]
         fields = [
-            (int(mode), 3), (int(to_scores), 1), (has_seconds, 1), (columns, 16), (address, 32), (128, 32),
-            *((value, row_bits) for value in left_out), (0, 44), (number, 16),
+            (int(mode), 3), (int(to_scores), 1), (has_seconds, 1), (columns, 16), (address, 32),
+            (best_number if is_best else 128, 32), *((value, row_bits) for value in left_out), *block_bits, *more,
+            (number, 16),
         ]  # fmt: skip
         streams["order"].append(join([([v], w) for v, w in fields]))
         bytes_kind = Kind.TRANSPOSED if mode == Result.TRANSPOSE else Kind.WIDE if wide else Kind.NARROW
-        beats_stored = columns * rows // bus << wide
+        beats_stored = (32 if is_best else columns // 2 if multiplies else columns) * rows // bus << wide
         run = [(address, 32), (beats_stored, 20), (number, 16), (bytes_kind.value, 2)]
-        if not to_scores:
-            runs.append(join([([v], w) for v, w in [*run, *((value, row_bits) for value in left_out)]]))
+        if not to_scores and not (is_best and not closes):
+            stored_rows = [(0 if is_best else value, row_bits) for value in left_out]
+            runs.append(join([([v], w) for v, w in [*run, *stored_rows]]))
         beats = results.reshape(-1, config.drain_lanes)
         last = np.arange(len(beats)) == len(beats) - 1
         streams["results"].append(join([(beats, 16), (last, 1)]))
@@ -105,7 +130,18 @@ def test_every_kind_in_sequence(config: Config) -> None:
             blocks += 1
             continue
         data: np.ndarray = results.astype(np.int16 if wide else np.int8)
-        if mode == Result.RESIDUAL:
+        if is_best:
+            if not closes:
+                continue
+            data = best.stored()
+        elif multiplies:
+            data = gated(results[::2], results[1::2], table, seconds[::2, None], wide=wide)
+        elif rotates:
+            x = rng.integers(-32768, 32768, (columns, rows))
+            residual_runs += 1
+            streams["residual"].append(join([(x.reshape(-1, bus // 2), 16)]))
+            data = np.stack(rotated(results[::2], results[1::2], x[::2], x[1::2]), axis=1).reshape(columns, rows)
+        elif mode == Result.RESIDUAL:
             x = rng.integers(-32768, 32768, (columns, rows))
             residual_runs += 1
             streams["residual"].append(join([(x.reshape(-1, bus // 2), 16)]))
@@ -113,7 +149,7 @@ def test_every_kind_in_sequence(config: Config) -> None:
         elif mode == Result.ACTIVATE:
             data = activate(results, table, seconds[:, None])
             assert len(np.unique(data)) > 2
-        elif mode == Result.TRANSPOSE:
+        if mode == Result.TRANSPOSE:
             data = data.reshape(-1, config.groups, rows).transpose(0, 2, 1)
         stores.append(join([(np.ascontiguousarray(data).view(np.uint8).reshape(-1, bus), 8)]))
     inputs = {n: np.concatenate(s) for n, s in streams.items()}

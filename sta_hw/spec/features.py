@@ -1,0 +1,25 @@
+"""Parts of the hardware that a configuration has or leaves out: what encoders do not need costs them nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["ALL_OF_DECODERS", "FEATURES", "in_order"]
+
+FEATURES = {
+    "causal": "masks of one key more for each row",
+    "rms": "RMSNorm, and an epsilon in both norms",
+    "position": "register POSITION, and rows that are stored by it",
+    "gate": "products of neighbouring columns, the first one through the table",
+    "rotary": "rotation of neighbouring columns by their row's position",
+    "best": "the 8 largest results of each row",
+}
+"""Names and what they are."""
+ALL_OF_DECODERS = "decoder"
+"""Stands for all of them."""
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in the order of `FEATURES`, each once, `decoder` spelled out; unknown ones last."""
+    given = [name for word in names for name in (FEATURES if word == ALL_OF_DECODERS else (word,))]
+    return tuple([name for name in FEATURES if name in given] + sorted({n for n in given if n not in FEATURES}))
