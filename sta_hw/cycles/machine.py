@@ -218,7 +218,7 @@ class _Machine(Flows):
             self.results_queued -= 1
             peak = known.transposing if i.opcode == Opcode.PRODUCT and i["result"] == Result.TRANSPOSE else 1.0
             peak = min(peak, known.taken(i))
-            self.drained = Flow(product.columns * known.parts, self.now, peak)
+            self.drained = Flow(product.columns * known.parts, self.now + known.lists(i), peak)
             if self.store_beats(i):
                 each = self.store_beats(i)
                 rate = each * min(peak, self.drain[0][2])
@@ -233,7 +233,7 @@ class _Machine(Flows):
             if not self.reached(product.computed + known.result + known.parts - 1):
                 return False
             i = product.instruction
-            self.drain.popleft()
+            _, _, rate = self.drain.popleft()
             self.drained = self.residual = None
             self.results_free = self.now + 1
             self.waiting_columns -= product.columns
@@ -245,6 +245,7 @@ class _Machine(Flows):
             else:
                 transposed = i.opcode == Opcode.PRODUCT and i["result"] == Result.TRANSPOSE
                 path = known.path + (self.config.groups * self.config.rows // self.config.bus_bytes + 1) * transposed
+                path += known.turned(rate) if i["rotate"] else 0
                 self.stores.end(self.now + path, [1])
             return True
         return False

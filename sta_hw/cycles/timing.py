@@ -193,7 +193,7 @@ class Latencies:
         self.client_rate = min(1.0, config.burst / _CUT)
         taken, given = config.groups * rows // config.drain_lanes, config.groups * rows // bus + 1
         self.transposing = taken / (taken + given)
-        self._lanes = config.drain_lanes
+        self._lanes, self._rows = config.drain_lanes, rows
 
     def burst_of(self, run: float) -> float:
         """Beats of the bursts of runs of so many."""
@@ -214,6 +214,23 @@ class Latencies:
         # A gate is through table, multiplier and queue before what it multiplies is taken.
         pair = 2 * self.parts
         return pair / max(pair, self.parts + 3 + Multiplier.latency + _QUEUE) if i["multiply"] else 1.0
+
+    def turned(self, rate: float) -> int:
+        """From the end of a product's results, which come so many beats a cycle, to that of its rotated ones.
+
+        The last pair is given after it was taken; where pairs wait for one another, that is in their rate.
+        """
+        return _QUEUE + Multiplier.latency + 3 + (4 * self.parts if rate < 1 / 3 else 0)
+
+    def lists(self, i: Instruction) -> int:
+        """Cycles in which lists of largest results are emptied, and filled by the first columns (rtl/units/best.py).
+
+        How often later results enter them only the data know.
+        """
+        if i["result"] != Result.BEST or not i["row_first"]:
+            return 0
+        kept = BEST_BYTES // 8
+        return kept * self._rows + 2 * kept * self._rows * min(kept, i["columns"])
 
     def burst_rate(self, beats: float) -> float:
         """Most beats a cycle of bursts of so many: one waits behind the queue of those under way."""

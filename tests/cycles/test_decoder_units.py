@@ -1,0 +1,48 @@
+"""The cycle model on what decoders add to the result path: products of each kind alone, against RTL."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sim.accelerator import AcceleratorModel, MemoryModel
+from sta_hw.cycles.machine import estimate_cycles
+from sta_hw.cycles.timing import MachineTiming
+from sta_hw.spec.config import Config
+from sta_hw.spec.isa import Error, Instruction, Opcode, Result, assemble
+from tests.rtl.test_decoder import CONFIGS
+
+HALT = Instruction(Opcode.HALT)
+
+
+def product(config: Config, columns: int, passes: int, **fields: int) -> Instruction:
+    depth = config.window
+    window = config.groups * depth * config.rows // config.bus_bytes
+    shape = {
+        "window_beats": passes * window, "n": 1, "depth": depth, "columns": columns, "passes": passes, "wide": 1,
+        "count0": passes * columns * depth, "stride0": 1, "count1": 1, "count2": 1, "count3": 1, "parameters_step": 1,
+        "result_address": 0x20000, "residual_address": 0x40000,
+    }  # fmt: skip
+    return Instruction(Opcode.PRODUCT, shape | fields)
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_products_of_pairs_and_lists_are_followed(name: str) -> None:
+    config = CONFIGS[name]
+    hardware = AcceleratorModel(config)
+    kinds: list[dict[str, int]] = [
+        {"result": Result.ACTIVATE, "multiply": 1}, {"result": Result.STORE16, "multiply": 1},
+        {"result": Result.STORE8, "rotate": 1}, {"result": Result.TRANSPOSE, "rotate": 1},
+        {"result": Result.BEST, "row_first": 1},
+    ]  # fmt: skip
+    for fields in kinds:
+        for columns, passes in ((4 * config.groups, 1), (4 * config.groups, 3)):
+            program = [product(config, columns, passes, **fields), HALT]
+            image = np.zeros(1 << 20, np.uint8)
+            data = np.frombuffer(assemble(program, config), np.uint8)
+            image[1 << 19 :][: len(data)] = data
+            run = hardware.run(image, 1 << 19, memory=MemoryModel(latency=20))
+            assert run.error == Error.NONE
+            difference = round(estimate_cycles(program, config, MachineTiming(20))) - run.cycles
+            assert abs(difference) <= 4, (fields, columns, passes, run.cycles, difference)
+    hardware.close()
