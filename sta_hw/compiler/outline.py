@@ -62,7 +62,9 @@ class Outline:
     problems : tuple of str
         Why this program could not be compiled for one run, a sentence each: what exceeds the format or the memory.
     image_bytes : float
-        Of the memory image, program and buffers included.
+        Of the memory image, program and buffers included; the program without loops, so no image has more.
+    flat_bytes : float
+        Of that program.
     """
 
     instructions: list[Instruction]
@@ -70,6 +72,7 @@ class Outline:
     ideal_cycles: float
     problems: tuple[str, ...]
     image_bytes: float
+    flat_bytes: float
 
 
 class _EmptyImage(Image):
@@ -176,11 +179,13 @@ def outline_encoder(
     found = order(low.steps, low.groups, config, check=False)
     work = sum(layer["work"] for layer in low.layers) / kept * layers
     assert isinstance(low.image, _EmptyImage)
+    before = low.image.whole
     low.image.reserve(HEADER_BYTES + round(sum(i.weight * instruction_bytes(i.opcode) for i in found)))
+    flat_bytes = low.image.whole - before
     low.image.reserve(64)  # as behind a program
     return Outline(
         [_Draft(i.opcode, i.fields) for i in found], [i.weight for i in found], work / config.macs,
-        tuple(low.problems + _limits(found, low.image.whole)), low.image.whole,
+        tuple(low.problems + _limits(found, low.image.whole)), low.image.whole, flat_bytes,
     )  # fmt: skip
 
 

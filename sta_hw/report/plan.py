@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..compiler.limits import require_shape
-from ..compiler.shape import Estimate, estimate_encoder
+from ..compiler.shape import Estimate, estimate_encoder, rolled_bytes
 from ..cycles.timing import MachineTiming
 from ..errors import InputError
 from ..spec.config import Config
@@ -108,17 +108,24 @@ def plan(
         dense, _ = _estimated(shape, target, {})
         for nm, patterns in choices.items():
             report(f"{target.name}, {nm}")
-            rows.append(judge(shape, target, nm, patterns, dense=dense, cosine=accuracy.get(nm)))
+            rows.append(judge(shape, target, nm, patterns, dense=dense, cosine=accuracy.get(nm), exact=True))
     return rows
 
 
 def judge(
     shape: Shape, target: Target, nm: str, patterns: Patterns, *, dense: Estimate | None = None,
-    cosine: float | None = None,
+    cosine: float | None = None, exact: bool = False,
 ) -> Choice:  # fmt: skip
-    """One N:M, called `nm`, on one target; `dense` is what the speed-up is over, and `cosine` goes into the row."""
+    """One N:M, called `nm`, on one target; `dense` is what the speed-up is over, and `cosine` goes into the row.
+
+    Bytes are those of a program without loops, which are the most it may take, or `exact`: that takes a second or two.
+    """
     found, problems = _estimated(shape, target, patterns)
     size = None if found is None else round(found.image_bytes)
+    if exact and found is not None and not found.problems:
+        size = round(found.image_bytes - found.flat_bytes) + rolled_bytes(
+            shape.hidden, shape.heads, shape.layers, shape.intermediate, patterns, target.config, shape.tokens
+        )
     if size is not None and target.memory is not None and size > target.memory:
         problems = (*problems, f"its image takes {size:,} bytes, and the memory has {target.memory:,}.")
     cycles = None if found is None else round(found.cycles)
