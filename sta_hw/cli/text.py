@@ -125,9 +125,9 @@ def _print(pieces: Iterator[str]) -> None:
 def _messages(asked: bool) -> Iterator[str]:
     """Lines of standard input, until its end or, at a prompt, Ctrl-C."""
     while True:
-        if asked:
-            typer.echo("> ", nl=False, err=True)
         try:
+            if asked:
+                typer.echo("> ", nl=False, err=True)
             line = sys.stdin.readline()
         except KeyboardInterrupt:
             if not asked:

@@ -159,7 +159,7 @@ class TextModel:
         prefix : token ids that every text begins with, or None
             Their keys and values are computed in fp32; a begin token if None.
         texts : token ids of texts that scales are made for, or None
-            Sentences of docstrings if None.
+            Sentences of docstrings if None; behind a prefix with a chat template's marks, as messages.
 
         Raises
         ------
@@ -167,8 +167,18 @@ class TextModel:
             As `quantize_decoder`.
         """
         prefix = tuple(self.language.begin if prefix is None else prefix)
-        texts = calibration_texts(self.language) if texts is None else texts
+        if texts is None:
+            texts = calibration_texts(self.language)
+            if self.language.template is not None and prefix != self.language.begin:
+                texts = [self._as_conversation(t) for t in texts]
         return replace(self, quantized=quantize_decoder(self.language.graph, texts, prefix, rules, report))
+
+    def _as_conversation(self, ids: Sequence[int]) -> list[int]:
+        """A text behind a conversation's prefix: the first half as a message, the other as its answer."""
+        vocabulary, middle = self.language.vocabulary, len(ids) // 2
+        one, other = vocabulary.decode(ids[:middle]), vocabulary.decode(ids[middle:])
+        messages = [{"role": "user", "content": one}, {"role": "assistant", "content": other}]
+        return self.language.chat_ids(messages)[len(self.language.chat_prefix()) :]
 
     def context(self, tokens: int | None = None) -> int:
         """The tokens of a context: as many as are wanted, or `CONTEXT`, or what the model was made for.

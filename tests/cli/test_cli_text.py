@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +100,22 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     path.write_bytes(b"GGUF\x03\0\0\0")
     done = run("generate-text", PROMPT, "--model", path)
     assert done.returncode == 2 and "truncated" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_ctrl_c_at_the_prompt_ends_a_conversation(folder: Path) -> None:
+    leader, follower = os.openpty()
+    code = "from sta_hw.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "chat", "--model", str(folder), "--max-tokens", "2"]
+    with subprocess.Popen(
+        command, stdin=follower, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:  # fmt: skip
+        assert process.stdout and process.stderr
+        os.write(leader, b"Hi\n")
+        assert process.stderr.read(2) == "> "
+        process.stdout.readline()
+        assert process.stderr.read(2) == "> "
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    os.close(leader)
+    os.close(follower)
+    assert process.returncode == 0 and "Traceback" not in err and "sta-hw:" not in err, (out, err)

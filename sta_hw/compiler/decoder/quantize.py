@@ -54,6 +54,8 @@ __all__ = ["quantize_decoder"]
 _ALPHA = {"attention": 0.6, "gate": 0.6, "down": 0.8, "head": 0.6}
 """Of SmoothQuant, for the inputs of products behind a norm or a gate."""
 _LARGEST_EPSILON = (1 << 28) - 1
+_STREAM_MARGIN = 2.5
+"""By how much the residual stream may reach beyond what 16-bit values of calibration are given room for."""
 _TURN_BITS = 6
 """Fraction bits of queries and keys before they turn."""
 _MOST_SEEN, _LARGEST_SEEN = 60_000, 4096
@@ -189,7 +191,7 @@ class _Quantizer:
 
     def embedding(self, o: Embed) -> None:
         """The beginning of the residual stream, where it is no sum."""
-        self.wide[o.name] = self.done.streams[o.name] = wide_scale(self.seen(o.name))
+        self.wide[o.name] = self.done.streams[o.name] = wide_scale(o.table)
 
     def norm(self, o: Norm | RmsNorm) -> None:
         """A norm of the residual stream; or of the heads of a query or key, whose product gives 16 bits."""
@@ -369,11 +371,12 @@ class _Quantizer:
     def added(self, o: Add) -> None:
         """A residual sum: its scale is no smaller than the stream's before it."""
         if not any(isinstance(self.graph.by_name[i], Linear) for i in o.inputs):  # of embeddings: the host's
-            self.wide[o.name] = self.done.streams[o.name] = wide_scale(self.seen(o.name))
+            self.wide[o.name] = self.done.streams[o.name] = _STREAM_MARGIN * wide_scale(self.seen(o.name))
             return
         product, stream = o.inputs
         before = self.wide[stream]
-        seen = wide_scale(np.concatenate([self.seen(o.name), self.seen(product)]))
+        # Here and there a token reaches several times as far as all that calibration saw, and saturates for good.
+        seen = _STREAM_MARGIN * wide_scale(np.concatenate([self.seen(o.name), self.seen(product)]))
         second = int(np.clip(round(before / max(seen, before) * 65536), 1, 65535))
         scale = before * 65536 / second
         self.linear(product, scale, second=second)
