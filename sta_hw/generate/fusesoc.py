@@ -1,4 +1,4 @@
-"""The FuseSoC core file of a generated module: lint and simulation in FuseSoC's flow API (CAPI2)."""
+"""The FuseSoC core file of a generated module: lint, simulation and synthesis in FuseSoC's flow API (CAPI2)."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def core_file(name: str, description: str, files: CoreFiles) -> str:
     """The text of ``NAME.core``.
 
     Its targets are ``default`` (the module for other cores and for synthesis), ``axi`` (the same in its wrapper),
-    ``lint`` (Verilator, with every warning on), and where there is a bench ``sim`` (Verilator) and ``sim_icarus``; both
-    end with an error unless all is right.
+    ``lint`` (Verilator, with every warning on), where there are no vendor cells ``synth`` (Yosys, to cells of ECP5),
+    and where there is a bench ``sim`` (Verilator) and ``sim_icarus``; both end with an error unless all is right.
     """
     filesets = {"rtl": (files.verilog, "verilogSource"), "waivers": (files.waivers, "vlt")}
     if files.primitives:
@@ -76,6 +76,17 @@ def core_file(name: str, description: str, files: CoreFiles) -> str:
         f"    filesets: [{', '.join(['rtl', 'waivers', *models])}]",
         f"    toplevel: {name}",
     ]
+    # edalize defers elaboration, and Yosys 0.70 then takes a module that instantiates vendor cells anew, as it was
+    # read, at the end of its synthesis; so those have no such target.
+    if not files.primitives:
+        lines += [
+            "  synth:",
+            "    description: Yosys, to cells of Lattice's ECP5",
+            "    flow: generic",
+            "    flow_options: {tool: yosys, arch: ecp5, output_format: json}",
+            "    filesets: [rtl]",
+            f"    toplevel: {name}",
+        ]
     if files.bench:
         for target, options in (
             ("sim", ["tool: verilator", "mode: binary", "verilator_options: [--timing, -CFLAGS, -std=c++20]"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,9 +11,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from sim import verilator
+from sta_hw import __version__
 from sta_hw.generate.generator import TOPS, generate
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import PRESETS
@@ -26,9 +30,10 @@ CASES = [
 ]  # fmt: skip
 
 
-def fusesoc(folder: Path, target: str, name: str) -> subprocess.CompletedProcess[str]:
+def fusesoc(folder: Path, target: str, name: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a target of the cores below a folder; home, build and libraries are in the folder too."""
-    environment = verilator.environment() | {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    environment = verilator.environment() | {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder)} | more
+    environment.setdefault("YOWASP_CACHE_DIR", platformdirs.user_cache_dir("YoWASP", appauthor=False))
     program = "from fusesoc.main import main; main()"
     arguments = [
         "--cores-root",
@@ -93,3 +98,97 @@ def test_a_core_that_depends_on_two(tmp_path: Path) -> None:
     (tmp_path / "cores" / "both.v").write_text(f"module both (input clk, rst);\n{instances}\nendmodule\n")
     run = fusesoc(tmp_path, "lint", "both")
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.fixture(scope="module")
+def yosys(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PATH with YoWASP's tools by the names that edalize looks for."""
+    pytest.importorskip("tkinter", reason="Python's Tcl, which reads edalize's scripts for Yosys, is not installed")
+    folder = tmp_path_factory.mktemp("tools")
+    script = Path(verilator.__file__).parents[1] / "scripts" / "yowasp_tools.py"
+    subprocess.run([sys.executable, str(script), str(folder)], check=True)
+    return f"{folder}{os.pathsep}{verilator.environment()['PATH']}"
+
+
+@pytest.mark.parametrize("multiplier", ["auto", "lut"])
+def test_synthesis(multiplier: str, yosys: str, tmp_path: Path) -> None:
+    """edalize's own script for Yosys makes of the module, and of nothing else, cells of ECP5."""
+    config = Config(rows=2, groups=2, columns=16, nm=("2:4",), multiplier=multiplier, drain_lanes=1)
+    generate("engine", config, tmp_path / "cores", name="one")
+    run = fusesoc(tmp_path, "synth", "one", PATH=yosys)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    netlist = json.loads(next((tmp_path / "work_synth").glob("sta-hw_generated_one_*.json")).read_text())
+    top = netlist["modules"]["one"]
+    ports = json.loads((tmp_path / "cores" / "one.json").read_text())["ports"]
+    assert {p["name"]: p["width"] for p in ports} == {n: len(p["bits"]) for n, p in top["ports"].items()}
+    kinds = {cell["type"] for cell in top["cells"].values()}
+    assert {"LUT4", "TRELLIS_FF"} <= kinds <= {
+        "LUT4", "TRELLIS_FF", "CCU2C", "PFUMX", "L6MUX21", "DP16KD", "MULT18X18D", "TRELLIS_DPR16X4", "$scopeinfo"
+    }  # fmt: skip
+    assert ("MULT18X18D" in kinds) == (multiplier == "auto")
+
+
+def test_vendor_cells_have_no_synthesis_target(tmp_path: Path) -> None:
+    for multiplier in ("dsp", "lut"):
+        config = Config(rows=2, groups=2, columns=16, nm=("2:4",), multiplier=multiplier, drain_lanes=1)
+        generate("engine", config, tmp_path / multiplier, name="one")
+        assert ("  synth:" in (tmp_path / multiplier / "one.core").read_text()) == (multiplier == "lut")
+
+
+def test_a_bitstream_by_a_core_of_ones_own(yosys: str, tmp_path: Path) -> None:
+    """A core with pins and a generated one below it, through edalize's flow for ECP5 to a bitstream."""
+    generate("decoder", CI, tmp_path / "cores", name="one")
+    ports = json.loads((tmp_path / "cores" / "one.json").read_text())["ports"]
+    given = [p for p in ports if p["direction"] == "input" and p["name"] not in ("clk", "rst")]
+    taken = [p for p in ports if p["direction"] == "output"]
+    wide = sum(p["width"] for p in given)
+    places = [sum(p["width"] for p in given[:i]) for i in range(len(given))]
+    pins = [f".{p['name']}(shifted[{place} +: {p['width']}])" for p, place in zip(given, places, strict=True)]
+    pins += [f".{p['name']}({p['name']})" for p in taken]
+    wires = "".join(f"    wire [{p['width'] - 1}:0] {p['name']};\n" for p in taken)
+    (tmp_path / "cores" / "top.v").write_text(
+        f"module top (input clk, rst, from, output reg to);\n    reg [{wide - 1}:0] shifted;\n{wires}"
+        f"    one u_one (.clk(clk), .rst(rst), {', '.join(pins)});\n"
+        "    always @(posedge clk) begin\n"
+        f"        shifted <= {{shifted, from}}; to <= ^{{{', '.join(p['name'] for p in taken)}}};\n"
+        "    end\nendmodule\n"
+    )
+    sites = {"clk": "G2", "rst": "D6", "from": "R1", "to": "T1"}
+    (tmp_path / "cores" / "top.lpf").write_text("".join(
+        f'LOCATE COMP "{pin}" SITE "{site}";\nIOBUF PORT "{pin}" IO_TYPE=LVCMOS33;\n' for pin, site in sites.items()
+    ))  # fmt: skip
+    (tmp_path / "cores" / "top.core").write_text("""\
+CAPI=2:
+name: user:lib:top:1
+filesets:
+  rtl: {files: [top.v], file_type: verilogSource, depend: [sta-hw:generated:one]}
+  pins: {files: [top.lpf], file_type: LPF}
+targets:
+  board:
+    flow: trellis
+    flow_options: {nextpnr_options: [--25k, --package, CABGA381]}
+    filesets: [rtl, pins]
+    toplevel: top
+""")
+    run = fusesoc(tmp_path, "board", "user:lib:top", PATH=yosys)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    assert (tmp_path / "work_board" / "user_lib_top_1.bit").stat().st_size > 10_000
+
+
+def test_a_local_library(tmp_path: Path) -> None:
+    """`fusesoc library add` takes a folder of generated cores; they are found by vendor, library, name, version."""
+    generate("decoder", CI, tmp_path / "ours" / "one", name="one")
+    environment = verilator.environment() | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    said = ""
+    for arguments in (["library", "add", "ours", str(tmp_path / "ours")], ["core", "list"],
+                      ["core", "show", f"sta-hw:generated:one:{__version__}"],
+                      ["run", "--target", "lint", f"sta-hw:generated:one:{__version__}"]):  # fmt: skip
+        (tmp_path / "user").mkdir(exist_ok=True)
+        run = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", "from fusesoc.main import main; main()", *arguments],
+            cwd=tmp_path / "user", env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        said = run.stdout + run.stderr
+        assert run.returncode == 0, said
+        assert arguments[0] == "library" or f"sta-hw:generated:one:{__version__}" in said, said
+    assert "%Warning" not in said
