@@ -148,7 +148,7 @@ def compile_model(
     if raw:
         files |= raw_files(compiled, output, host)
     if listing_file:
-        files[listing_file] = disassemble_text(compiled.instructions)
+        files[listing_file] = disassemble_text(compiled.instructions, compiled.labels)
     write_all(files)
     rows = compiled.info["layers"]
     about: dict[str, Any] = {

@@ -81,7 +81,7 @@ def compile_encoder(
     else:
         instructions, labels = schedule(low.steps, low.groups, config)
     check_liveness(instructions, config)
-    after("schedule", disassemble_text(instructions))
+    after("schedule", disassemble_text(instructions, labels))
     program_address = low.image.reserve(program_bytes(instructions), "program")
     low.image.reserve(64, "unused")
     image = low.image.finish()

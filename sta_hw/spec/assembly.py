@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import zip_longest
 
 from ..errors import InputError
 from .isa import CODES, Instruction, Opcode
@@ -10,16 +11,22 @@ from .isa import CODES, Instruction, Opcode
 __all__ = ["assemble_text", "disassemble_text"]
 
 
-def disassemble_text(instructions: Iterable[Instruction]) -> str:
-    """One line per instruction, a loop's body indented; `assemble_text` reads it back."""
+def disassemble_text(instructions: Iterable[Instruction], labels: Iterable[str] = ()) -> str:
+    """One line per instruction, a loop's body indented; `assemble_text` reads it back.
+
+    `labels` say what each belongs to, in a comment; those that repeat the opcode's name are left out.
+    """
     lines, depth = [], 0
-    for instruction in instructions:
+    for instruction, label in zip_longest(instructions, labels, fillvalue=""):
+        assert isinstance(instruction, Instruction)
         depth -= instruction.opcode == Opcode.NEXT
         words = ["  " * max(depth, 0) + instruction.opcode.name.lower()]
         depth += instruction.opcode == Opcode.LOOP
         for name, value in instruction.fields.items():
             known = CODES.get(name)
             words.append(f"{name}={known(value).name.lower() if known else value}")
+        if label and label != words[0].strip():
+            words.append(f" # {label}")
         lines.append(" ".join(words))
     return "\n".join(lines) + "\n"
 

@@ -113,7 +113,7 @@ def test_a_compiled_model_survives_its_file(tmp_path: Path) -> None:
 
 def test_the_reference_refuses_other_hardware_and_impossible_orders() -> None:
     program = compile_encoder(quantize(random_model(0), [random_ids(0, 9)]), PRESETS["ci"], 4)
-    with pytest.raises(InputError, match="the program is for hardware"):
+    with pytest.raises(CheckError, match="the program is for hardware"):
         run_program(program.image, program.program_address, PRESETS["tiny"], length=program.length)
     config = PRESETS["ci"]
     for bad, message in (

@@ -47,6 +47,9 @@ def test_binary_and_text_round_trip(found: list[Instruction]) -> None:
     config, program = DECODER, [*found, HALT]
     assert disassemble(assemble(program, config), config) == program
     assert assemble_text(disassemble_text(program)) == program
+    text = disassemble_text(program, ["0.output.dense"] * len(found) + ["halt"])
+    assert assemble_text(text) == program and text.count(" # 0.output.dense\n") == len(found)
+    assert "# halt" not in text
 
 
 def test_every_instruction_fills_its_words() -> None:
