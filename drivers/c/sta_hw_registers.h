@@ -23,6 +23,7 @@ enum sta_hw_register {
     STA_HW_REG_PROGRAM_ADDRESS             = 0x30, /* rw: offset of the program in the image, a multiple of the bus's bytes */
     STA_HW_REG_STALLED                     = 0x34, /* ro: streams that offer a beat nobody takes, for finding out why a program waits */
     STA_HW_REG_LENGTH                      = 0x38, /* rw: the text's length: limits keys where SCORES' mask says so; r15 begins with it */
+    STA_HW_REG_POSITION                    = 0x3C, /* rw: hardware with feature position alone: the first token's position, with which r13 begins; r12 with its row tile, position / rows rounded down */
     STA_HW_REG_COUNTER_CYCLES              = 0x80, /* ro: cycles from start to the end of the program */
     STA_HW_REG_COUNTER_ENGINE_BUSY         = 0x84, /* ro: cycles in which a beat of weights entered the array */
     STA_HW_REG_COUNTER_ENGINE_WAIT_MEMORY  = 0x88, /* ro: cycles in which weights waited for windows that were being read from memory */
@@ -99,6 +100,8 @@ enum sta_hw_register {
 #define STA_HW_STALLED_INSTRUCTIONS_MASK 0x00000040u /* instructions */
 #define STA_HW_LENGTH_LENGTH_SHIFT 0
 #define STA_HW_LENGTH_LENGTH_MASK 0x0000FFFFu /* tokens */
+#define STA_HW_POSITION_POSITION_SHIFT 0
+#define STA_HW_POSITION_POSITION_MASK 0x0000FFFFu /* tokens before it */
 
 /* Why a program was stopped (the field error of status): X(name, code, why). */
 #define STA_HW_FAULTS(X) \
