@@ -24,7 +24,7 @@ from sta_hw.model.families import load_network
 from sta_hw.model.fp32 import evaluate
 from sta_hw.reference.requantizer import requantize
 from sta_hw.reference.softmax import softmax_row
-from sta_hw.reference.vector import inverse_root_table, layer_norm
+from sta_hw.reference.vector import gated, inverse_root_table, layer_norm, rotated
 
 BLOCK = Rules(block=32, groups=8)
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -82,6 +82,26 @@ def test_rms_norm_by_the_rule(values: list[int], epsilon: int) -> None:
         wanted.append(rounded(wide * multiplier, 16, 127))
     p = NormParameters(np.full(count, scale), np.zeros(count, np.int64), np.full(count, multiplier))
     assert arithmetic.norm(np.array([values]), p, 0, epsilon, 8, rms=True)[0].tolist() == wanted
+
+
+def test_the_references_functions() -> None:
+    """RMSNorm, turns and gates are those of the reference of programs."""
+    rng = np.random.default_rng(5)
+    for columns, epsilon in ((12, 0), (64, 5), (576, (1 << 28) - 1)):
+        x = rng.integers(-3000, 3000, (30, columns))
+        x[0] = 0
+        p = NormParameters(rng.integers(-131071, 131072, columns), np.zeros(columns, np.int64),
+                           rng.integers(0, 65536, columns))  # fmt: skip
+        wanted = layer_norm(x, p.scale, p.shift, p.multiplier, 0, rms=True, epsilon=epsilon)[1]
+        np.testing.assert_array_equal(arithmetic.norm(x, p, 0, epsilon, 8, rms=True), wanted)
+    x = rng.integers(-32767, 32768, (50, 3, 16))
+    cosine, sine = arithmetic.cosines(rng.random(8).astype(np.float32), 100, 50)
+    wanted = np.concatenate(rotated(x[..., :8], x[..., 8:], cosine[:, None], sine[:, None]), -1)
+    np.testing.assert_array_equal(arithmetic.turn(x, cosine, sine), wanted)
+    table, second = rng.integers(-32767, 32768, 256).astype(np.int16), rng.integers(0, 65536, 40)
+    index, up = rng.integers(-300, 300, (9, 40)), rng.integers(-32767, 32768, (9, 40))
+    wanted = gated(index, up, table, second, wide=False)
+    np.testing.assert_array_equal(arithmetic.gate(index, up, table, second, 8), wanted)
 
 
 def test_turns_and_gates_by_the_rule() -> None:

@@ -110,6 +110,16 @@ class IntegerDecoder:
         found = self._product(self._head.name, self._head.inputs[0], x, wide=True)
         return found.astype(np.float64) * self.of.logit_scale
 
+    def embedded(self, ids: Sequence[int]) -> Ints:
+        """The 16-bit residual stream of the next tokens, as the host stores it, shape (tokens, width)."""
+        found: dict[str, NDArray] = {"ids": np.asarray(ids)}
+        for o in self.of.graph.operations:
+            if isinstance(o, Norm | RmsNorm):
+                return found[o.inputs[0]]
+            if isinstance(o, Embed | Add):
+                found[o.name] = self._embed(o, found) if isinstance(o, Embed) else self._add(o, found)
+        raise InputError(f"{self.of.graph.name} has no norm behind its embeddings.")
+
     def _product(self, name: str, source: str, x: Ints, *, wide: bool) -> Ints:
         bits = self.of.widths[source]
         return arithmetic.product(x, self._weights[name], self.of.linears[name], bits, wide=wide)

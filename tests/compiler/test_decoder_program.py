@@ -1,0 +1,109 @@
+"""Programs of decoders: prompts and single tokens give the integers' logits, on the reference and on RTL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from decoder_files import SIZES
+from numpy.typing import NDArray
+from test_decoders import GPT2
+from test_families import saved
+
+from sim.accelerator import AcceleratorModel, MemoryModel
+from sta_hw.compiler.decoder.integers import Rules
+from sta_hw.compiler.decoder.program import DecoderImage, compile_decoder
+from sta_hw.compiler.decoder.quantize import quantize_decoder
+from sta_hw.compiler.decoder.run import IntegerDecoder
+from sta_hw.errors import InputError
+from sta_hw.model.families import load_network
+from sta_hw.reference.program import run_program
+from sta_hw.spec.presets import PRESETS
+
+CONFIG = replace(PRESETS["ci"], features=("decoder",))
+RULES = Rules(block=CONFIG.groups * CONFIG.window, groups=CONFIG.groups)
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaForCausalLM", SIZES | {"vocab_size": 96}),
+    "llama-narrow": ("LlamaForCausalLM", SIZES | {"vocab_size": 96, "head_dim": 2}),
+    "qwen2": ("Qwen2ForCausalLM", SIZES | {"vocab_size": 96, "num_key_value_heads": 1}),
+    "gpt2": ("GPT2LMHeadModel", GPT2 | {"vocab_size": 96, "n_positions": 60}),
+}
+LONG = ("llama-narrow", "gpt2")
+"""Those that go on over more than a block of keys."""
+LENGTHS = [2, 4, 4, 1, 3, 1, 1, 2, 4, 4, 1, 1, 1, 1]
+MORE = [4, 4, 1, 1, 1, 1, 3]
+PREFIX = [1, 5]
+Run = Callable[[NDArray[np.uint8], int, int, int], NDArray[np.uint8]]
+
+
+def quantized(folder: Path, family: str, **changes: Any) -> Any:
+    name, sizes = FAMILIES[family]
+    saved(folder, name, sizes | changes)
+    texts = [np.random.default_rng(i).integers(0, 96, 30).tolist() for i in range(4)]
+    return quantize_decoder(load_network(folder).graph, texts, PREFIX, RULES)
+
+
+def check(of: Any, compiled: DecoderImage, run: Run, ids: list[int], lengths: list[int]) -> None:
+    """A text in runs of so many tokens, none of which leaves its row tile."""
+    wanted = np.round(IntegerDecoder(of, 60).logits([*PREFIX, *ids]) / of.logit_scale).astype(np.int64)
+    host, image = IntegerDecoder(of, 60), compiled.image.copy()
+    rows, position = CONFIG.rows, len(PREFIX)
+    for length in lengths:
+        host.length = position
+        part = ids[position - len(PREFIX) : position - len(PREFIX) + length]
+        compiled.with_rows(image, host.embedded(part), position % rows)
+        image = run(image, compiled.programs[position // rows], length, position)
+        found = compiled.logits(image, position % rows, length)
+        np.testing.assert_array_equal(found, wanted[position - len(PREFIX) :][:length])
+        position += length
+    assert position == len(PREFIX) + len(ids)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_on_the_reference(family: str, tmp_path: Path) -> None:
+    """Tokens alone, several of a tile, and whole tiles."""
+    of = quantized(tmp_path, family)
+    lengths = LENGTHS + (MORE if family in LONG else [])
+    capacity = len(PREFIX) + sum(lengths)
+    compiled = compile_decoder(of, CONFIG, capacity)
+    assert len(compiled.programs) == -(-capacity // CONFIG.rows)
+
+    def run(image: NDArray[np.uint8], program: int, length: int, position: int) -> NDArray[np.uint8]:
+        return run_program(image, program, CONFIG, length=length, position=position)
+
+    check(of, compiled, run, np.random.default_rng(7).integers(0, 96, sum(lengths)).tolist(), lengths)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_on_rtl(family: str, tmp_path: Path) -> None:
+    """Every byte of the image is the reference's after every run, with a memory that stalls."""
+    of = quantized(tmp_path, family)
+    lengths = LENGTHS + (MORE if family in LONG else [])
+    compiled = compile_decoder(of, CONFIG, len(PREFIX) + sum(lengths))
+    model = AcceleratorModel(CONFIG)
+
+    def run(image: NDArray[np.uint8], program: int, length: int, position: int) -> NDArray[np.uint8]:
+        wanted = run_program(image, program, CONFIG, length=length, position=position)
+        memory = MemoryModel(stall=0.2, seed=position)
+        found = model.run(image, program, length=length, position=position, memory=memory)
+        np.testing.assert_array_equal(found.image, wanted)
+        return wanted
+
+    check(of, compiled, run, np.random.default_rng(8).integers(0, 96, sum(lengths)).tolist(), lengths)
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    of = quantized(tmp_path, "llama")
+    with pytest.raises(InputError, match="needs hardware with causal, gate, position, rms, rotary"):
+        compile_decoder(of, PRESETS["ci"], 20)
+    with pytest.raises(InputError, match="quantized for blocks of"):
+        compile_decoder(of, replace(CONFIG, window=8), 20)
+    with pytest.raises(InputError, match="33 tokens takes more than the 32 keys of a block"):
+        compile_decoder(of, CONFIG, 33)
+    of.widths["normed"] = 15
+    with pytest.raises(InputError, match="normed has 15 bits"):
+        compile_decoder(of, CONFIG, 20)
