@@ -94,7 +94,7 @@ class _Machine(Flows):
                 }[Target(i["target"])]  # fmt: skip
                 peak = min(1.0, width / self.config.bus_bytes)
                 if i["rows"] > 1:
-                    peak = min(peak, known.run_rate(i["beats"]))
+                    peak = min(peak, known.run_rate(i["beats"], i["rows"]))
                 begin = 1 + self.first_beat(known.run)
                 self.load = Flow(i["beats"] * i["rows"], begin, peak, asked=self.now, run=i["beats"])
                 self.load_wide = width > self.config.bus_bytes

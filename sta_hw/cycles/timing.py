@@ -232,11 +232,18 @@ class Latencies:
         kept = BEST_BYTES // 8
         return kept * self._rows + 2 * kept * self._rows * min(kept, i["columns"])
 
-    def burst_rate(self, beats: float) -> float:
-        """Most beats a cycle of bursts of so many: one waits behind the queue of those under way."""
-        return min(1.0, self.most_bursts * beats / (self.memory + beats + 2))
+    def burst_rate(self, beats: float, count: float = math.inf) -> float:
+        """Most beats a cycle of so many bursts of so many beats: one waits behind the queue of those under way.
 
-    def run_rate(self, beats: int) -> float:
+        The first that may be under way come one behind the other; the next as many a turn later.
+        """
+        turn = self.memory + max(beats + 1, 4)
+        if math.isinf(count):
+            return min(1.0, self.most_bursts * beats / turn)
+        turns = math.ceil(count / self.most_bursts) - 1
+        return min(1.0, count * beats / (turns * turn + (count - turns * self.most_bursts) * beats))
+
+    def run_rate(self, beats: int, runs: float = math.inf) -> float:
         """Most beats a cycle of runs of so many: each is cut into bursts, and then the next run is taken."""
         bursts = math.ceil(beats / self._burst)
-        return min(beats / (_CUT * bursts + 1), self.burst_rate(beats / bursts))
+        return min(beats / (_CUT * bursts + 1), self.burst_rate(beats / bursts, runs * bursts))
