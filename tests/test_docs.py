@@ -62,6 +62,7 @@ SLOW = {
 """Beginnings of commands that `make docs-commands` runs."""
 NEVER = {
     "sta-hw run --model FOLDER": "FOLDER stands for one's own; tests/cli/test_cli_families.py runs some",
+    "sta-hw classify sentences.txt --model FOLDER": "the same; tests/cli/test_cli_batch.py runs some",
     "make": "sets up or tests all of the project, this file among it; `make -n` knows the target",
     "litex_server": "does not end; tests/sim/test_terminal.py runs it",
     "fusesoc": "builds simulations; tests/generate/test_fusesoc.py runs every target",

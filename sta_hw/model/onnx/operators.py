@@ -28,9 +28,16 @@ from .values import ARGUMENTS, Data, Known, NotUnderstoodError, Term, whole
 __all__ = ["OPERATORS", "constant_sum", "gemm"]
 
 
+def _data(value: Value | None, what: str) -> Data:
+    """What depends on the graph's input; anything else in its place is refused by name."""
+    if not isinstance(value, Data):
+        raise NotUnderstoodError(f"{what} that does not depend on the input")
+    return value
+
+
 def _add(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
-    a, b = given if isinstance(given[0], Data) else given[::-1]
-    assert isinstance(a, Data)
+    first, b = given if isinstance(given[0], Data) else given[::-1]
+    a = _data(first, "a sum")
     if isinstance(b, Known):
         if a.term.kind == "scores":
             return masked(a, b, b.array)
@@ -39,7 +46,7 @@ def _add(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
         if b.number is not None and b.array.size == 1:
             return pointwise(r, node, given)
         return constant_sum(r, node, a, b)
-    assert isinstance(b, Data)
+    b = _data(b, "a part of a sum")
     if a.term is b.term and np.array_equal(a.index, b.index):
         return pointwise(r, node, given)
     one, other = r.settle(a), r.settle(b)
@@ -156,8 +163,8 @@ def gemm(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
 
 def _norm(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
     about = r.session.attributes(node)
-    x, *arrays = given
-    assert isinstance(x, Data)
+    first, *arrays = given
+    x = _data(first, "LayerNorm of a value")
     if about.get("axis", -1) not in (-1, x.index.ndim - 1):
         raise NotUnderstoodError("LayerNorm over several axes")
     epsilon = about.get("epsilon", 1e-5)
@@ -166,8 +173,7 @@ def _norm(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
 
 
 def _softmax(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
-    x = given[0]
-    assert isinstance(x, Data)
+    x = _data(given[0], "softmax of a value")
     axis = r.session.attributes(node).get("axis", -1 if r.session.opset >= 13 else 1)
     if axis not in (-1, x.index.ndim - 1):
         raise NotUnderstoodError("softmax over another axis than that of the keys")
@@ -180,7 +186,8 @@ def _where(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
         if condition.term.kind == "is nan" and isinstance(no, Data) and no.term is condition.term.inputs[0]:
             return no  # There is none, where nothing is masked.
         raise NotUnderstoodError("a condition that depends on data")
-    assert isinstance(condition, Known)
+    if not isinstance(condition, Known):
+        raise NotUnderstoodError("a choice without a condition")
     for data, other, taken in ((yes, no, condition.array), (no, yes, ~condition.array)):
         if not isinstance(data, Data) or not isinstance(other, Known):
             continue
@@ -192,8 +199,7 @@ def _where(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
 
 
 def _isnan(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
-    x = given[0]
-    assert isinstance(x, Data)
+    x = _data(given[0], "a test of a value")
     return Data(Term("is nan", (x.term,), x.term.shape, called(node)), x.index)
 
 
@@ -247,11 +253,11 @@ def _concat(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
 
 def _normalize(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
     about = r.session.attributes(node)
-    term = r.settle(given[0])
-    assert isinstance(given[0], Data)
-    if about.get("p", 2) != 2 or about.get("axis", -1) not in (-1, given[0].index.ndim - 1) or term.rows > 1:
+    x = _data(given[0], "a length of a value")
+    term = r.settle(x)
+    if about.get("p", 2) != 2 or about.get("axis", -1) not in (-1, x.index.ndim - 1) or term.rows > 1:
         raise NotUnderstoodError("a length other than the Euclidean one of a pooled value")
-    return whole(Term(Normalize, (term,), term.shape, called(node)), given[0].index.shape)
+    return whole(Term(Normalize, (term,), term.shape, called(node)), x.index.shape)
 
 
 def _attention(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
