@@ -69,7 +69,7 @@ INPUTS = [
     ("compile --preset ci --model no-tokenizer", "tokenizer"),
     ("compile --preset ci --model damaged-config", "damaged-config"),
     ("compile --preset ci --model damaged-weights", "damaged-weights"),
-    ("compile --preset ci --model other-family", "gpt2"),
+    ("compile --preset ci --model other-family", "'t5' is not supported"),
     # tables
     ("compile --nm-table none.json", "N:M table none.json cannot be read: No such file"),
     ("compile --nm-table folder", "it is a folder, a device or a pipe"),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +40,23 @@ class Failure:
 def processors() -> int:
     """How many of the machine's processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Threads and processes that are begun in it, and theirs, do not get Ctrl-C, which a terminal sends to all.
+
+    This process ends the others. Python's resource tracker, which begins with the first process, would undo that.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Pool:
@@ -86,10 +105,12 @@ class Pool:
             if self.scheduler is None:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sta_hw_", ignore_cleanup_errors=True))
                 try:
-                    cluster = distributed.LocalCluster(
-                        n_workers=self.workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-                        security=True, silence_logs=logging.CRITICAL + 1, memory_limit=0, local_directory=folder,
-                    )  # fmt: skip
+                    with _deaf_to_ctrl_c():
+                        cluster = distributed.LocalCluster(
+                            n_workers=self.workers, threads_per_worker=1, processes=True,
+                            dashboard_address="127.0.0.1:0", security=True, silence_logs=logging.CRITICAL + 1,
+                            memory_limit=0, local_directory=folder,
+                        )  # fmt: skip
                 except (OSError, RuntimeError, TimeoutError) as error:
                     raise ToolError(f"Dask's processes cannot be started: {_line(error)}.") from error
                 stack.callback(_closed, cluster)

@@ -45,7 +45,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "damaged-config/config.json").write_text('{"model_type": "bert",')
     data = (folder / "model/model.safetensors").read_bytes()
     (folder / "damaged-weights/model.safetensors").write_bytes(data[: len(data) // 2])
-    (folder / "other-family/config.json").write_text('{"model_type": "gpt2"}')
+    (folder / "other-family/config.json").write_text('{"model_type": "t5"}')
     (folder / "damaged-pruned").mkdir()
     (folder / "damaged-pruned/pruned.json").write_text("{")
     (folder / "folder").mkdir()
