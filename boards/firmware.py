@@ -81,6 +81,7 @@ def compile_firmware(soc: Any, image: Mapping[str, bytes | str], folder: Path) -
     """
     import litex.soc
 
+    folder = folder.absolute()  # The compiler runs in it, and its options name it.
     compiler = find_compiler()
     if not DRIVER.is_dir():
         raise ToolError(f"the C driver's sources are not at {DRIVER}: run from a clone, not from an installed package.")

@@ -224,6 +224,10 @@ def _built(
     return found
 
 
+_SLOWEST, _FASTEST = 3.125, 400
+"""MHz of an ECP5 PLL's outputs."""
+
+
 def main() -> int:
     """Build a ULX3S's LiteX SoC with the accelerator; its program runs a small encoder and says the checksums."""
     parser = argparse.ArgumentParser(
@@ -234,14 +238,20 @@ def main() -> int:
     parser.add_argument("--preset", help="the accelerator (default: the preset of that size)")
     parser.add_argument("--frequency", type=float, default=50.0, help="MHz (default: 50)")
     parser.add_argument("--route", action="store_true", help="place and route too, and write the bitstream")
-    parser.add_argument("--seed", type=int, default=1, help="of place and route (default: 1)")
+    parser.add_argument("--seed", type=int, help="of place and route (default: 1)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/ulx3s-soc"), help="the folder")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
     try:
+        if not _SLOWEST <= given.frequency <= _FASTEST:
+            raise InputError(
+                f"--frequency {given.frequency:g} MHz is out of range; the part's PLL gives {_SLOWEST} to {_FASTEST}."
+            )
+        if given.seed is not None and not given.route:
+            raise InputError("--seed is not used without --route; leave it out.")
         config = preset(given.preset or board(f"ulx3s-{given.size.lower()}").preset)
         found = build_ulx3s(
-            given.size, config, given.output, frequency=given.frequency * 1e6, route=given.route, seed=given.seed,
+            given.size, config, given.output, frequency=given.frequency * 1e6, route=given.route, seed=given.seed or 1,
             step=lambda text: print(text, file=sys.stderr),
         )  # fmt: skip
     except ImportError as error:

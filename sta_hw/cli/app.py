@@ -73,7 +73,9 @@ class _Command(TyperCommand):
                 raise InputError(f"{names} is given {order.count(parameter)} times; it takes one value, give it once.")
             values = given.get(parameter.name)
             for value in values if isinstance(values, list | tuple) else [values]:
-                if isinstance(value, str) and not value.strip() and parameter.name != "text":
+                # Text may be blank, and a blank or a line's end may be what ends one.
+                text = parameter.name in ("text", "stop")
+                if isinstance(value, str) and not (value or parameter.name == "text" if text else value.strip()):
                     name = parameter.opts[0] if option else parameter.name.upper()
                     raise InputError(f"{name} is empty; give it a value, or leave it out.")
         left = super().parse_args(ctx, args)

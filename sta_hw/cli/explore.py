@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from ..explore.picture import MOST_PANELS, picture
 from ..explore.pool import Pool, processors
 from ..explore.store import Store
 from ..explore.subjects import DEFAULT_NM, DEFAULT_TOKENS, checkpoint, of_shape, read_shape
-from ..explore.sweep import Hardware, Memory, Refused, Subject, sweep
+from ..explore.sweep import MOST_POINTS, Hardware, Memory, Refused, Subject, sweep
 from ..files import distinct, write_text
 from ..fpga.parts import PARTS, Part
 from ..fpga.parts import part as find_part
@@ -215,6 +216,11 @@ def _hardware(presets: Sequence[str] | None, changes: Sequence[str] | None) -> l
         axes.append([(s, s.replace("+", ",") if name in lists else s) for s in shown])
     bases = {name: read_configuration(name, top="accelerator") for name in presets or [_DEFAULT_PRESET]}
     hardware = []
+    count = len(bases) * math.prod(len(axis) for axis in axes)
+    if count > MOST_POINTS:
+        raise InputError(
+            f"--set and --preset give {count:,} configurations; an exploration has {MOST_POINTS:,} points at most."
+        )
     for preset_name, base in bases.items():
         read_changes(base, [axis[0][1] for axis in axes])
         for axis in axes:

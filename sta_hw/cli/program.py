@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -447,6 +448,10 @@ def trace(
     say(f"{output}: {output.stat().st_size:,} bytes, clock cycles {start} to {start + count}")
 
 
+_MOST_DIGITS = 20
+"""Of a text's tokens and how many such there are: more than any computer has."""
+
+
 def read_lengths(text: str) -> list[int]:
     """Numbers of tokens: ``4,60,17``, ``8x16`` (eight of 16), or a file with one a line.
 
@@ -455,12 +460,13 @@ def read_lengths(text: str) -> list[int]:
     InputError
         If one is no whole number from 1 on, or there is none.
     """
-    path = Path(text)
+    is_file = os.path.isfile(text)  # A list may be longer than a file's name can be, of which Path complains.
     found: list[int] = []
-    for word in (path.read_text(encoding="utf-8") if path.is_file() else text).replace(",", " ").split():
+    for word in (Path(text).read_text(encoding="utf-8") if is_file else text).replace(",", " ").split():
         times, _, tokens = word.rpartition("x")
-        if not (times or "1").isdecimal() or not tokens.isdecimal() or not int(times or 1) * int(tokens):
-            where = f"{text}: " if path.is_file() else "--batch: "
+        whole = len(word) <= _MOST_DIGITS and (times or "1").isdecimal() and tokens.isdecimal()
+        if not whole or not int(times or 1) * int(tokens):
+            where = f"{text}: " if is_file else "--batch: "
             raise InputError(
                 f"{where}{word[:40]!r} is no number of tokens; write numbers from 1 on, as in 4,60,17 or 8x16, or name "
                 "a file of them."
@@ -524,13 +530,15 @@ def estimate(
     runs = fill(lengths, config.rows, most)
 
     def work(watch: Watch) -> list[Estimate]:
-        found = []
-        for number, texts in enumerate(runs, 1):
-            watch.step(f"following program {number} of {len(runs)}" if batch else "following the program")
-            packing = Packing.dense([lengths[i] for i in texts], config.rows)
-            found.append(estimate_encoder(patterns=patterns, config=config, tokens=packing, timing=timing, alike=True,
-                                          **sizes))  # fmt: skip
-        return found
+        known: dict[tuple[int, ...], Estimate] = {}  # programs of the same lengths are alike
+        programs = [tuple(lengths[i] for i in texts) for texts in runs]
+        for number, each in enumerate(programs, 1):
+            if each not in known:
+                watch.step(f"following program {number} of {len(runs)}" if batch else "following the program")
+                packing = Packing.dense(list(each), config.rows)
+                known[each] = estimate_encoder(patterns=patterns, config=config, tokens=packing, timing=timing,
+                                               alike=True, **sizes)  # fmt: skip
+        return [known[each] for each in programs]
 
     each = watched("estimate", "", work)
     cycles, ideal = sum(e.cycles for e in each), sum(e.ideal_cycles for e in each)

@@ -89,7 +89,7 @@ def generate_text(
     from ..tasks.text import Generated, load_text_model
 
     sampling = _sampling(temperature, top_k, top_p, seed)
-    prompt: Any = sys.stdin.read() if text == "-" else text
+    prompt: Any = sys.stdin.buffer.read().decode("utf-8") if text == "-" else text
     loaded = load_text_model(model)
     if integers:
         loaded = _in_integers(loaded, loaded.language.chat_prefix(system) if chat else None)
@@ -137,6 +137,7 @@ def _messages(asked: bool) -> Iterator[str]:
             if asked:
                 typer.echo("", err=True)
             return
+        line.encode("utf-8")  # Bytes that are none of it may be in there, as what cannot be encoded.
         if line.strip():
             yield line.strip()
 

@@ -37,7 +37,7 @@ __all__ = [
     "raw_files",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the JSON."""
 INPUTS_MAGIC = 0x49415453  # "STAI"
 INPUTS_FORMAT = 2

@@ -64,13 +64,14 @@ class Vocabulary:
 class Streamed:
     """Text token by token: each one's share as soon as no later token changes it.
 
-    A character of several bytes may be spread over tokens; it is given with its last one.
+    A character of several bytes may be spread over tokens; it is given with its last one. Some tokenizers leave out a
+    blank where a text begins: the tokens `before` say that it does not begin here.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, before: Sequence[int] = ()) -> None:
         self.vocabulary = vocabulary
-        self._ids: list[int] = []
-        self._given = 0
+        self._ids: list[int] = list(before)
+        self._given = len(vocabulary.decode(self._ids)) if before else 0
 
     def push(self, token: int) -> str:
         """What is new with a token."""
@@ -141,7 +142,7 @@ def _from_gguf(file: Gguf) -> Vocabulary:
     if file.get("tokenizer.ggml.add_space_prefix", bool, False):
         raise InputError(f"{file.path}: tokenizer.ggml.add_space_prefix = true is not supported for byte pairs.")
     begin: tuple[int, ...] = ()
-    if file.get("tokenizer.ggml.add_bos_token", bool, False):
+    if file.get("tokenizer.ggml.add_bos_token", bool, split == "llama-bpe"):  # as llama.cpp takes a file without it
         number = file.get("tokenizer.ggml.bos_token_id", int)
         if number is None or not 0 <= number < len(tokens):
             raise InputError(f"{file.path}: add_bos_token is true, and bos_token_id {number}; it is a token's number.")

@@ -56,8 +56,13 @@ class ChatTemplate:
         environment.globals |= {
             "raise_exception": refuse, "strftime_now": lambda form: datetime.datetime.now().strftime(form),
         }  # fmt: skip
-        given: dict[str, Any] = {"messages": list(messages), "add_generation_prompt": answer, **self.tokens}
+        given: dict[str, Any] = {
+            "messages": list(messages), "add_generation_prompt": answer, "tools": None, "documents": None, **self.tokens
+        }  # fmt: skip
         try:
             return environment.from_string(self.source).render(**given)
-        except (TemplateError, SecurityError, TypeError, ValueError, LookupError) as error:
+        except (
+            TemplateError, SecurityError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError,
+            RecursionError,
+        ) as error:  # fmt: skip
             raise InputError(f"the model's chat template does not take the conversation: {error}.") from error

@@ -74,7 +74,9 @@ class LanguageModel:
         first = [{"role": "system", "content": system}] if system else []
         one, other = (self.chat_ids([*first, {"role": "user", "content": word}]) for word in ("a", "1"))
         shared = 0
-        while one[shared] == other[shared]:
+        if one == other:
+            raise InputError(f"{self.path}: its chat template does not say what a message has in it.")
+        while shared < min(len(one), len(other)) and one[shared] == other[shared]:
             shared += 1
         return tuple(one[:shared])
 
@@ -169,8 +171,13 @@ def _from_folder(folder: Path) -> LanguageModel:
     if (folder / "chat_template.jinja").exists():
         source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     if isinstance(source, list):  # several by name; transformers takes the one that is called default
-        source = next((t["template"] for t in source if t.get("name") == "default"), None)
+        named = [t for t in source if isinstance(t, dict) and t.get("name") == "default"]
+        source = named[0].get("template") if named else None
+    if source is not None and not isinstance(source, str):
+        raise InputError(f"{folder}: chat_template is no text.")
     tokens = {name: word for name in _TOKENS if (word := _content(about.get(name)))}
+    if wrong := [name for name, word in tokens.items() if not isinstance(word, str)]:
+        raise InputError(f"{folder}: {wrong[0]} of tokenizer_config.json is no text.")
     config = read_json(network.folder / "config.json", "configuration")
     if (folder / "generation_config.json").exists():
         config |= {k: v for k, v in read_json(folder / "generation_config.json", "configuration").items()
@@ -181,7 +188,7 @@ def _from_folder(folder: Path) -> LanguageModel:
         raise InputError(f"{folder}: eos_token_id is {ends!r}; it is a token's number, or a list of them.")
     if "eos_token" in tokens and (number := vocabulary.number(tokens["eos_token"])) is not None:
         numbers.append(number)
-    positions = config.get("max_position_embeddings", config.get("n_positions", network.graph.most_tokens or 0))
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or network.graph.most_tokens or 0
     return LanguageModel(
         network.graph, vocabulary, ChatTemplate(source, tokens) if source else None, frozenset(numbers), positions,
         folder, (*network.unused_tensors, *(f"{k}: not needed" for k in network.unused_keys)),

@@ -51,13 +51,18 @@ def fill(lengths: Sequence[int], rows: int, most: int) -> list[list[int]]:
     each = min(room, math.ceil(sum(lengths) / programs / rows) * rows)
     bins: list[list[int]] = []
     taken: list[int] = []
+    least = min(lengths, default=0)
+    room_left: list[int] = []  # programs that the shortest text still fits into: the others are not looked at again
     for number in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        place = next((b for b, t in enumerate(taken) if t + lengths[number] <= each), len(bins))
+        place = next((b for b in room_left if taken[b] + lengths[number] <= each), len(bins))
         if place == len(bins):
             bins.append([])
             taken.append(0)
+            room_left.append(place)
         bins[place].append(number)
         taken[place] += lengths[number]
+        if taken[place] + least > each:
+            room_left.remove(place)
     return [sorted(b) for b in bins]
 
 

@@ -166,10 +166,11 @@ class TextModel:
         InputError
             As `quantize_decoder`.
         """
+        plain = prefix is None
         prefix = tuple(self.language.begin if prefix is None else prefix)
         if texts is None:
             texts = calibration_texts(self.language)
-            if self.language.template is not None and prefix != self.language.begin:
+            if self.language.template is not None and not plain:
                 texts = [self._as_conversation(t) for t in texts]
         return replace(self, quantized=quantize_decoder(self.language.graph, texts, prefix, rules, report))
 
@@ -258,7 +259,7 @@ class TextModel:
             raise InputError(f"{max_tokens} tokens are asked for; the least is 1.")
         made = into if into is not None else Generated(ids)
         made.prompt = ids
-        sampler, streamed = Sampler(sampling or Sampling()), Streamed(self.language.vocabulary)
+        sampler, streamed = Sampler(sampling or Sampling()), Streamed(self.language.vocabulary, ids[-8:])
         begun = time.perf_counter()
         logits = session.feed(ids)
         made.prompt_seconds = time.perf_counter() - begun

@@ -27,7 +27,8 @@ def test_a_program_for_any_accelerator(sizes: dict[str, int], layer: bool) -> No
     found = program_vectors(config)
     instructions = disassemble(found.image[found.program_address :].tobytes(), config)
     assert instructions[-1].opcode == Opcode.HALT
-    units = set(Opcode) - {Opcode.SET, Opcode.LOOP, Opcode.NEXT}  # the program is flat
-    assert {i.opcode for i in instructions} == (units if layer else {Opcode.HALT})
+    units = set(Opcode) - {Opcode.SET, Opcode.LOOP, Opcode.NEXT}
+    there = {i.opcode for i in instructions}
+    assert units <= there if layer else there == {Opcode.HALT}
     assert (found.image != found.expected).any() == layer
     assert len(found.image) % (config.burst * config.bus_bytes) == 0

@@ -354,6 +354,11 @@ def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int) -> D
     InputError
         If the hardware lacks a feature, a size does not fit it, or an operation has no instruction yet.
     """
+    if capacity <= len(of.prefix):
+        raise InputError(
+            f"a context of {capacity} tokens has no room behind the prefix of {len(of.prefix)}; "
+            f"{len(of.prefix) + 1} is the least."
+        )
     kinds = {type(o) for o in of.graph.operations}
     wanted = {"causal", "rms", "position"} | ({"rotary"} if Rotary in kinds else set())
     wanted |= {"gate"} if Multiply in kinds else set()

@@ -73,6 +73,9 @@ def frequencies(settings: Settings, width: int, positions: int) -> Array:
     if wanted is None:
         settings.problem(f"rotary positions of the type {kind!r} are not supported; default, linear and llama3 are.")
         return np.ones(width // 2, np.float32)
+    known = {*wanted, "original_max_position_embeddings"}
+    if extra := sorted(k for k, v in about.items() if k not in known and v is not None):
+        settings.problem(f"{', '.join(extra)} of rotary positions of the type {kind!r} is not understood.")
     numbers = {"rope_theta": theta} | {name: about.get(name) for name in wanted}
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:

@@ -54,14 +54,16 @@ def _llama(file: Gguf, family: str) -> tuple[dict[str, Any], dict[str, Array]]:
     })  # fmt: skip
     found["tie_word_embeddings"] = "lm_head.weight" not in arrays
     # The share of each head is explicit in some files; where it is not, all of it turns.
-    width = found.get("head_dim") or found.get("hidden_size", 0) // max(found.get("num_attention_heads", 1), 1)
+    sizes = [found.get(k) for k in ("hidden_size", "num_attention_heads")]
+    whole = [s for s in sizes if isinstance(s, int) and not isinstance(s, bool) and s > 0]
+    width = found.get("head_dim") or (whole[0] // whole[1] if len(whole) == len(sizes) else 0)
     for key in ("rope.dimension_count", "attention.value_length"):
-        if found.pop(f"{family}.{key}", width) != width:
+        if found.pop(f"{family}.{key}", width) != width and len(whole) == len(sizes):
             raise InputError(
                 f"{file.path}: {family}.{key} is not the width of a head, {width}, which is not supported."
             )
-    kind = found.pop(f"{family}.rope.scaling.type", "none")
     factor = found.pop(f"{family}.rope.scaling.factor", None)
+    kind = found.pop(f"{family}.rope.scaling.type", "linear" if factor else "none")  # as llama.cpp takes it
     if kind != "none":
         found["rope_scaling"] = {"rope_type": kind, "factor": factor}
     if family == "llama":

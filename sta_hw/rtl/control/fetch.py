@@ -86,6 +86,12 @@ def _refused(config: Config, word: Value, index: Value, known: Callable[[Opcode]
         if there(name, f):
             most = max(codes(name, config.features))
             wrong = wrong | (known(opcode) & (index == number) & (word[first : first + f.width] > most))
+    # Single bits of features, below one that this hardware has.
+    at_word, flags = formats(Opcode.PRODUCT).places, ("multiply", "rotate", "place")
+    for order, name in enumerate(flags):
+        at, f = at_word[name]
+        if not there(name, f) and any(there(n, at_word[n][1]) for n in flags[order + 1 :]):
+            wrong = wrong | (known(Opcode.PRODUCT) & (index == at // _WORD) & word[at % _WORD])
     return wrong
 
 

@@ -65,7 +65,7 @@ class Bench(wiring.Component):
         return m
 
 
-@pytest.fixture(scope="module", params=[(4, ()), (8, ()), (16, ()), (64, ()), (8, ("decoder",))])
+@pytest.fixture(scope="module", params=[(4, ()), (8, ()), (16, ()), (64, ()), (8, ("decoder",)), (8, ("position",))])
 def hardware(request: pytest.FixtureRequest) -> tuple[Config, Callable[[], NativeModel]]:
     """The configuration, and what makes a model just out of reset."""
     bus, features = request.param
@@ -162,7 +162,9 @@ def test_each_bit_that_no_field_has_is_refused(hardware) -> None:
         }
         places = formats(opcode).places
         masks = [1 << b for b in bits] + [v << places[n][0] for n, v in wrong.get(opcode, [])]
-        for mask in masks if config.bus_bytes == 4 else masks[:: max(1, len(masks) // 9)] + masks[-2:]:
+        for mask in (
+            masks if config.bus_bytes == 4 or config.features else masks[:: max(1, len(masks) // 9)] + masks[-2:]
+        ):
             raw = bytearray(assemble(program, config))
             size = formats(opcode).width // 8
             raw[at : at + size] = (int.from_bytes(raw[at : at + size], "little") ^ mask).to_bytes(size, "little")

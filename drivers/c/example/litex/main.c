@@ -166,7 +166,7 @@ static int add_result(uint32_t text, int16_t *values, uint32_t *crc) {
         TRY("reading a result", count * 2 <= RESULT_BYTES ? sta_hw_get_pooled(&dev, text, values, count)
                                                             : STA_HW_NO_ROOM);
     } else {
-        count = image.outputs.channels * image.texts[text].tokens;
+        count = image.outputs.channels * (image.text_count == 1 ? dev.length : image.texts[text].tokens);
         TRY("reading a result", count * 2 <= RESULT_BYTES ? sta_hw_get_outputs(&dev, text, values, count)
                                                             : STA_HW_NO_ROOM);
     }
