@@ -60,12 +60,21 @@ def run(name: str, arguments: list[str]) -> None:
     if name == "yosys":
         for position, argument in enumerate(arguments):
             if arguments[position - 1 : position] == ["-p"] and argument.startswith("tcl "):
-                file = Path(argument.removeprefix("tcl ").strip()).with_suffix(".ys")
-                file.write_text("\n".join(commands(argument.removeprefix("tcl ").strip())) + "\n", encoding="utf-8")
+                script = argument.removeprefix("tcl ").strip()
+                try:
+                    found = commands(script)
+                except Exception as error:  # tkinter is missing, or the script is none of Tcl
+                    sys.exit(f"{script}: {error}.")
+                file = Path(script).with_suffix(".ys")
+                file.write_text("\n".join(found) + "\n", encoding="utf-8")
                 arguments[position - 1 : position + 1] = ["-s", str(file)]
     module, function = TOOLS[name].split(".")
     sys.argv = [name, *arguments]
-    getattr(__import__(module), function)()
+    try:
+        tool = getattr(__import__(module), function)
+    except ImportError as error:
+        sys.exit(f"{name}: {error}.")
+    tool()
 
 
 def main(folder: Annotated[Path, typer.Argument(help="Where the programs are written.")]) -> None:

@@ -6,6 +6,7 @@ All integers are exact: products of 8 bits are summed in float32, in parts whose
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,17 +119,18 @@ def attend(
     softmax = SoftmaxRows(rows, wide=False, coarse=np.repeat(coarse, tokens))
     sums = np.zeros((heads // shared, shared * tokens, width), np.int64)
     last = np.tile(np.arange(count - tokens, count), heads)[:, None]  # each row's own key
+    exact: Any = np.float32 if block <= _PART // 2 else np.float64  # 255 x 127 for each key of a block
     for first, order in _blocks(count, block, groups):
         place = first + order
         there = place < count
         inside = np.minimum(place, count - 1)
-        k, v = (a[inside].transpose(1, 0, 2).astype(np.float32) for a in (keys, values))
+        k, v = (a[inside].transpose(1, 0, 2).astype(exact) for a in (keys, values))
         products = (q @ k.transpose(0, 2, 1)).astype(np.int64).reshape(heads, tokens, block)
         logits = requantize(products, 0, multiplier[:, None, None], shift[:, None, None], wide=True).astype(np.int64)
         seen = (place <= last) & there
         # Rows without a key in the block take nothing from it.
         logits = np.where(seen, logits.reshape(rows, block), _NOTHING)
-        probabilities = softmax.block(logits, np.ones(block, bool)).astype(np.float32)
+        probabilities = softmax.block(logits, np.ones(block, bool)).astype(exact)
         growth = np.minimum(softmax.growth, 31).reshape(heads // shared, -1, 1)
         sums = (sums >> growth) + (probabilities.reshape(heads // shared, -1, block) @ v).astype(np.int64)
     by_row = (a.reshape(heads // shared, -1, 1) for a in softmax.reciprocals(np.repeat(gain, tokens)))
