@@ -176,8 +176,8 @@ def _sums(real: Any) -> Any:
 
 
 def _norm(real: Any) -> Any:
-    def faulty(*operands: Any) -> Any:
-        wide, narrow = real(*operands)
+    def faulty(*operands: Any, **named: Any) -> Any:
+        wide, narrow = real(*operands, **named)
         narrow = np.array(narrow)
         narrow[1 :: CONFIG.bus_bytes] |= 1
         return wide, narrow
