@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,9 @@ def test_no_private_name_is_imported() -> None:
                     if alias.name.startswith("_") and not alias.name.startswith("__")
                 ]
     assert not private, "\n".join(private)
+
+
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    """Two of the same name in different folders are one module to pytest, which then collects neither."""
+    names = sorted(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "__init__.py")
+    assert not {a for a, b in pairwise(names) if a == b}
