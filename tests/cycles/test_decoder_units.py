@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_decoder_features import CONFIGS
 
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Error, Instruction, Opcode, Result, assemble
-from tests.rtl.test_decoder import CONFIGS
 
 HALT = Instruction(Opcode.HALT)
 
