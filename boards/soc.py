@@ -26,7 +26,7 @@ from .example import example
 from .firmware import compile_firmware
 from .registry import board
 
-__all__ = ["BUSES", "MEMORIES", "ROM_BYTES", "SIZES", "build_ulx3s", "missing", "simulated_soc", "ulx3s_soc"]
+__all__ = ["BUSES", "MEMORIES", "ROM_BYTES", "SIZES", "build_ulx3s", "missing", "simulated_soc", "told", "ulx3s_soc"]
 
 SIZES = ("12F", "25F", "45F", "85F")
 """Of the ULX3S."""
@@ -126,6 +126,10 @@ def simulated_soc(
     return soc
 
 
+_SLOWEST, _FASTEST = 3.125, 400
+"""MHz of an ECP5 PLL's outputs."""
+
+
 def ulx3s_soc(size: str, config: Config | str, *, frequency: float = 50e6, verilog: str | None = None) -> Any:
     """A SoC for a ULX3S: LiteX-Boards' own, with LiteDRAM, a serial line of 115,200 bits a second, the accelerator.
 
@@ -143,7 +147,7 @@ def ulx3s_soc(size: str, config: Config | str, *, frequency: float = 50e6, veril
     Raises
     ------
     InputError
-        If there is no such size.
+        If there is no such size, or the part's PLL or the SDRAM cannot have the frequency.
     """
     from litex_boards.targets.radiona_ulx3s import BaseSoC
 
@@ -151,11 +155,21 @@ def ulx3s_soc(size: str, config: Config | str, *, frequency: float = 50e6, veril
 
     if size.upper() not in SIZES:
         raise InputError(f"ULX3S {size!r} is unknown; there are {', '.join(SIZES)}.")
+    if not _SLOWEST <= frequency / 1e6 <= _FASTEST:
+        raise InputError(
+            f"{frequency / 1e6:g} MHz are out of range; the part's PLL gives {_SLOWEST} to {_FASTEST}, and the boards' "
+            "targets take 50."
+        )
     _quietly()
-    soc = BaseSoC(
-        device=f"LFE5U-{size.upper()}", sys_clk_freq=frequency, cpu_type="vexriscv", cpu_variant="minimal", l2_size=0,
-        integrated_rom_size=ROM_BYTES // 2, integrated_sram_size=_RAM_BYTES, with_led_chaser=False, with_timer=False,
-    )  # fmt: skip
+    try:
+        soc = BaseSoC(
+            device=f"LFE5U-{size.upper()}", sys_clk_freq=frequency, cpu_type="vexriscv", cpu_variant="minimal",
+            l2_size=0, integrated_rom_size=ROM_BYTES // 2, integrated_sram_size=_RAM_BYTES, with_led_chaser=False,
+            with_timer=False,
+        )  # fmt: skip
+    except (AssertionError, ValueError) as error:  # of LiteX, whose PLLs and SDRAM timings look for themselves
+        why = str(error).strip(" .") or "no divider of the PLL gives them"
+        raise InputError(f"{frequency / 1e6:g} MHz cannot be had: {why}; 50 can.") from error
     add_sta_hw(soc, config, verilog=verilog)
     return soc
 
@@ -224,8 +238,10 @@ def _built(
     return found
 
 
-_SLOWEST, _FASTEST = 3.125, 400
-"""MHz of an ECP5 PLL's outputs."""
+def told(error: Exception) -> int:
+    """Say on stderr why a command ends; its exit status is given back."""
+    print(missing(error) if isinstance(error, ImportError) else error, file=sys.stderr)
+    return 2 if isinstance(error, InputError) else 1 if isinstance(error, CheckError) else 3
 
 
 def main() -> int:
@@ -243,23 +259,15 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
     try:
-        if not _SLOWEST <= given.frequency <= _FASTEST:
-            raise InputError(
-                f"--frequency {given.frequency:g} MHz is out of range; the part's PLL gives {_SLOWEST} to {_FASTEST}."
-            )
         if given.seed is not None and not given.route:
             raise InputError("--seed is not used without --route; leave it out.")
         config = preset(given.preset or board(f"ulx3s-{given.size.lower()}").preset)
         found = build_ulx3s(
-            given.size, config, given.output, frequency=given.frequency * 1e6, route=given.route, seed=given.seed or 1,
-            step=lambda text: print(text, file=sys.stderr),
+            given.size, config, given.output, frequency=given.frequency * 1e6, route=given.route,
+            seed=1 if given.seed is None else given.seed, step=lambda text: print(text, file=sys.stderr),
         )  # fmt: skip
-    except ImportError as error:
-        print(missing(error), file=sys.stderr)
-        return 3
-    except (InputError, CheckError, ToolError) as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1 if isinstance(error, CheckError) else 3
+    except (ImportError, InputError, CheckError, ToolError) as error:
+        return told(error)
     if given.json:
         print(json.dumps(found, indent=2))
         return 0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from boards.example import example
 from boards.firmware import compile_firmware
-from boards.soc import BUSES, MEMORIES, missing, simulated_soc
+from boards.soc import BUSES, MEMORIES, simulated_soc, told
 from sta_hw.errors import CheckError, InputError, ToolError
 from sta_hw.files import working_folder
 from sta_hw.spec.config import Config
@@ -181,12 +181,8 @@ def main() -> int:
             found = run_example(
                 preset(given.preset), folder, cpu=given.cpu, variant=given.variant, bus=given.bus, memory=given.memory
             )
-    except ImportError as error:
-        print(missing(error), file=sys.stderr)
-        return 3
-    except (InputError, CheckError, ToolError) as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1 if isinstance(error, CheckError) else 3
+    except (ImportError, InputError, CheckError, ToolError) as error:
+        return told(error)
     if given.json:
         print(json.dumps(found, indent=2))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,10 @@ def negative_log_likelihood(logits: NDArray, ids: Sequence[int]) -> NDArray[np.f
     return np.log(np.exp(x).sum(1)) - x[np.arange(len(ids)), list(ids)]
 
 
+def _tell(report: Callable[[str], None], setting: str, what: str) -> None:
+    report(f"{setting}: {what}")
+
+
 def run(report: Callable[[str], None] = lambda _: None) -> Report:
     """SmolLM2-135M-Instruct from its GGUF; the baseline is the de-quantized file in fp32."""
     report("loading the model")
@@ -69,7 +74,7 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
     tokens = sum(map(len, exact))
     rows = [{"setting": "fp32", "perplexity": baseline, "ratio": 1.0, "same_next_token": 1.0, "tokens": tokens}]
     for name, rules in _SETTINGS.items():
-        quantized = model.in_integers(rules=rules, report=lambda what, name=name: report(f"{name}: {what}")).quantized  # type: ignore[misc]
+        quantized = model.in_integers(rules=rules, report=partial(_tell, report, name)).quantized
         assert quantized is not None
         found, same = [], []
         for number, (ids, chosen) in enumerate(zip(texts, best, strict=True)):

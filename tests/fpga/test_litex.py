@@ -233,6 +233,9 @@ def test_socs_that_there_are_not() -> None:
             simulated_soc(CI, **options)
     with pytest.raises(InputError, match="ULX3S '86F' is unknown; there are 12F, 25F, 45F, 85F"):
         ulx3s_soc("86F", CI)
+    for frequency, words in ((1e6, "are out of range"), (333.3e6, "no divider"), (3.2e6, "cannot be had: Clk")):
+        with pytest.raises(InputError, match=words):
+            ulx3s_soc("85F", CI, frequency=frequency)
 
 
 def test_a_program_that_is_too_large(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -77,10 +78,9 @@ def test_streamed_text_is_the_text(text: str) -> None:
     assert not any("�" in p for p in pieces) or "�" in text
 
 
-def byte_pairs_once(kept: list[Tokenizer] = []) -> Tokenizer:  # noqa: B006
-    if not kept:
-        kept.append(byte_pairs())
-    return kept[0]
+@cache
+def byte_pairs_once() -> Tokenizer:
+    return byte_pairs()
 
 
 def test_a_character_that_never_ends() -> None:
