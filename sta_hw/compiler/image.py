@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..formats.nm import EncodedMatrix
 from ..spec.config import Config
+from ..spec.parameters import COLUMN, COLUMN_BYTES, NORM_COLUMN
 from .parameters import NormParameters
 
 __all__ = ["Image", "norm_words", "parameter_words", "position_words"]
@@ -47,22 +48,18 @@ class Image:
 
 
 def parameter_words(bias: NDArray, multiplier: NDArray, shift: NDArray, second: NDArray) -> NDArray[np.uint8]:
-    """Columns' parameters as they lie in memory: 16 bytes each."""
-    words = np.zeros((len(bias), 16), np.uint8)
-    words[:, 0:4] = bias.astype("<i4").reshape(-1, 1).view(np.uint8)
-    words[:, 4:6] = multiplier.astype("<u2").reshape(-1, 1).view(np.uint8)
-    words[:, 6] = shift
-    words[:, 8:10] = second.astype("<u2").reshape(-1, 1).view(np.uint8)
-    return words
+    """Columns' parameters as they lie in memory (`spec.parameters.COLUMN`): shape (columns, bytes)."""
+    values = {"bias": bias, "multiplier": multiplier, "shift": shift, "second": second}
+    columns = zip(*(v.tolist() for v in values.values()), strict=True)
+    words = (COLUMN.pack(dict(zip(values, column, strict=True))) for column in columns)
+    raw = b"".join(word.to_bytes(COLUMN_BYTES, "little") for word in words)
+    return np.frombuffer(raw, np.uint8).reshape(-1, COLUMN_BYTES).copy()
 
 
 def norm_words(norm: NormParameters) -> NDArray[np.uint64]:
-    """A LayerNorm's parameters as they lie in memory: 8 bytes a column."""
-    return (
-        (norm.scale & 0x3FFFF).astype(np.uint64)
-        | (norm.shift & 0xFFFF).astype(np.uint64) << np.uint64(18)
-        | norm.multiplier.astype(np.uint64) << np.uint64(34)
-    )
+    """A norm's parameters as they lie in memory (`spec.parameters.NORM_COLUMN`): a word a column."""
+    packed = NORM_COLUMN.pack({"scale": norm.scale, "shift": norm.shift, "multiplier": norm.multiplier})
+    return np.asarray(packed, np.int64).astype(np.uint64)
 
 
 def position_words(encoded: EncodedMatrix) -> NDArray[np.uint8]:

@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ..rtl.engine.accumulator import HAZARD_CYCLES
-from ..rtl.units.loader import PARAMETER_BYTES
 from ..spec.config import Config
 from ..spec.expansion import unroll
 from ..spec.isa import COUNTED, FORMATS, Instruction, Opcode, Result, Target
+from ..spec.parameters import COLUMN_BYTES
 from .flows import Flows
 from .state import EPSILON, Flow, Pass, Product, Until
 from .timing import MachineTiming
@@ -90,7 +90,7 @@ class _Machine(Flows):
             if self.clear(until, "matrix", "products", "norms"):
                 width = {
                     Target.VALUES: self.config.groups, Target.POSITIONS: self.config.groups * self.config.window // 8,
-                    Target.PARAMETERS: PARAMETER_BYTES, Target.TABLE: 2,
+                    Target.PARAMETERS: COLUMN_BYTES, Target.TABLE: 2,
                 }[Target(i["target"])]  # fmt: skip
                 peak = min(1.0, width / self.config.bus_bytes)
                 if i["rows"] > 1:

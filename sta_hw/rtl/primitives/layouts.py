@@ -9,6 +9,7 @@ from amaranth.hdl import signed, unsigned
 from amaranth.lib import data, enum
 
 from ...spec.config import Config
+from ...spec.records import Record
 
 __all__ = [
     "CLASS_BITS",
@@ -24,6 +25,7 @@ __all__ = [
     "growth_layout",
     "parameter_layout",
     "positions_layout",
+    "record_layout",
     "result_layout",
     "row_parameter_layout",
     "values_layout",
@@ -61,6 +63,15 @@ class Fault(enum.Flag, shape=unsigned(6)):
     POSITIONS_LONG = 8
     POSITIONS_WRONG = 16
     COMMAND = 32
+
+
+def record_layout(record: Record) -> data.FlexibleLayout:
+    """A record's named fields, each at its place."""
+    fields = {
+        name: data.Field(signed(f.width) if f.signed else unsigned(f.width), at)
+        for name, (at, f) in record.places.items()
+    }
+    return data.FlexibleLayout(record.width, fields)
 
 
 def command_layout(config: Config) -> data.StructLayout:

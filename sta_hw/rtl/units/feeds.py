@@ -7,11 +7,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...spec.config import Config
+from ...spec.parameters import COLUMN
 from ..bus.axi import ADDRESS_BITS
 from ..bus.dma import run_layout
-from ..primitives.layouts import COUNT_BITS, parameter_layout, row_parameter_layout
+from ..primitives.layouts import COUNT_BITS, parameter_layout, record_layout, row_parameter_layout
 from ..primitives.queue import Queue, RegisterSlice
-from .loader import PARAMETER_BYTES
 
 __all__ = ["ParameterFeed", "WindowFeed", "parameter_order_layout", "window_order_layout"]
 
@@ -112,7 +112,7 @@ class ParameterFeed(wiring.Component):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        word = data.StructLayout({"word": unsigned(8 * PARAMETER_BYTES), "last": unsigned(1)})
+        word = data.StructLayout({"word": unsigned(COLUMN.width), "last": unsigned(1)})
         super().__init__(
             {
                 "order": In(stream.Signature(parameter_order_layout())),
@@ -130,7 +130,7 @@ class ParameterFeed(wiring.Component):
         seconds = m.submodules.seconds_queue = Queue(width=16, depth=64)
         order = data.View(parameter_order_layout(), orders.r_data)
         row = Signal(range(max(2, self.config.rows)))
-        word = self.words.payload.word
+        word = data.View(record_layout(COLUMN), self.words.payload.word)
         wanted = orders.r_rdy & (~order.seconds | seconds.w_rdy)
         output = m.submodules.output = RegisterSlice(parameter_layout().size)
         m.d.comb += [
@@ -140,7 +140,7 @@ class ParameterFeed(wiring.Component):
             self.seconds.payload.eq(seconds.r_data),
             self.seconds.valid.eq(seconds.r_rdy),
             seconds.r_en.eq(self.seconds.ready),
-            seconds.w_data.eq(word[64:80]),
+            seconds.w_data.eq(word.second),
         ]
         given = data.View(parameter_layout(), output.w_data)
         m.d.comb += [
@@ -157,9 +157,9 @@ class ParameterFeed(wiring.Component):
             ]
         with m.Else():
             m.d.comb += [
-                given.bias.eq(word[:32]),
-                given.multiplier.eq(word[32:48]),
-                given.shift.eq(word[48:51]),
+                given.bias.eq(word.bias),
+                given.multiplier.eq(word.multiplier),
+                given.shift.eq(word.shift),
                 output.w_en.eq(wanted & self.words.valid),
                 self.words.ready.eq(wanted & output.w_rdy),
                 seconds.w_en.eq(self.words.valid & self.words.ready & order.seconds),

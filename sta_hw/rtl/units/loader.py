@@ -8,15 +8,13 @@ from amaranth.lib.wiring import In, Out
 
 from ...spec.config import Config
 from ...spec.isa import Target
+from ...spec.parameters import COLUMN
 from ..bus.axi import ADDRESS_BITS
 from ..bus.dma import run_layout
 from ..primitives.layouts import COUNT_BITS
 from ..primitives.sequencer import Gearbox
 
-__all__ = ["PARAMETER_BYTES", "Loader", "load_order_layout"]
-
-PARAMETER_BYTES = 16
-"""Bytes of a column's parameters in memory: bias 4, multiplier 2, shift 1, unused 1, second multiplier 2, unused 6."""
+__all__ = ["Loader", "load_order_layout"]
 
 
 def load_order_layout() -> data.StructLayout:
@@ -50,7 +48,7 @@ class Loader(wiring.Component):
         self.widths = {
             Target.VALUES: 8 * config.groups,
             Target.POSITIONS: config.groups * config.window,
-            Target.PARAMETERS: 8 * PARAMETER_BYTES,
+            Target.PARAMETERS: COLUMN.width,
             Target.TABLE: 16,
         }
         super().__init__(

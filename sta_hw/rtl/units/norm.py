@@ -11,16 +11,17 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...spec.config import Config
+from ...spec.parameters import NORM_COLUMN
 from ..bus.axi import ADDRESS_BITS
 from ..bus.dma import Kind, row_range, run_layout, store_layout
 from ..primitives.arithmetic import at_limit, ring_shift, saturated
-from ..primitives.layouts import COUNT_BITS
+from ..primitives.layouts import COUNT_BITS, record_layout
 from ..primitives.multiplier import Multiplier
 from ..primitives.queue import Queue, credits
 from ..primitives.sequencer import Gearbox
 from .norm_statistics import EPSILON_BITS, INVERSE_BITS, SQUARES_BITS, SUM_BITS, WIDTH_BITS, RowStatistics
 
-__all__ = ["Norm", "norm_order_layout", "norm_parameters_layout"]
+__all__ = ["Norm", "norm_order_layout"]
 
 _NORMAL_BITS = 18
 _QUEUE_DEPTH = 16
@@ -46,11 +47,6 @@ def norm_order_layout(config: Config) -> data.StructLayout:
             "instruction": unsigned(COUNT_BITS),
         }
     )
-
-
-def norm_parameters_layout() -> data.StructLayout:
-    """One column: scale, shift, and the 8-bit results' multiplier; 64 bits in memory."""
-    return data.StructLayout({"scale": signed(18), "shift": signed(16), "narrow": unsigned(16), "_pad": unsigned(14)})
 
 
 class Norm(wiring.Component):
@@ -285,11 +281,11 @@ class Norm(wiring.Component):
                 value = stage
             return value
 
-        parameters = data.View(norm_parameters_layout(), gear.target.payload)
+        parameters = data.View(record_layout(NORM_COLUMN), gear.target.payload)
         through = Multiplier.latency
         scale = delayed(parameters.scale, 5 + through, "scale")
         shift = delayed(parameters.shift, 6 + 2 * through, "shift")
-        multiplier_8 = delayed(parameters.narrow, 7 + 2 * through, "narrow_multiplier")
+        multiplier_8 = delayed(parameters.multiplier, 7 + 2 * through, "narrow_multiplier")
         results_16, results_8 = [], []
         for i in range(lanes):
             row = rows[i]
