@@ -30,12 +30,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", SIZES | {"vocab_size": 96}),
     "llama-narrow": ("LlamaForCausalLM", SIZES | {"vocab_size": 96, "head_dim": 2}),
     "qwen2": ("Qwen2ForCausalLM", SIZES | {"vocab_size": 96, "num_key_value_heads": 1}),
+    "qwen3": ("Qwen3ForCausalLM", SIZES | {"vocab_size": 96, "head_dim": 6}),
     "gpt2": ("GPT2LMHeadModel", GPT2 | {"vocab_size": 96, "n_positions": 60}),
 }
-LONG = ("llama-narrow", "gpt2")
-"""Those that go on over more than a block of keys."""
-LENGTHS = [2, 4, 4, 1, 3, 1, 1, 2, 4, 4, 1, 1, 1, 1]
-MORE = [4, 4, 1, 1, 1, 1, 3]
+LENGTHS = [2, 4, 4, 1, 3, 1, 1, 2, 4, 4, 1, 1, 1, 1, 4, 4, 1, 1, 1, 1, 3]
+"""Over more than one block of keys."""
 PREFIX = [1, 5]
 Run = Callable[[NDArray[np.uint8], int, int, int], NDArray[np.uint8]]
 
@@ -56,7 +55,7 @@ def check(of: Any, compiled: DecoderImage, run: Run, ids: list[int], lengths: li
         host.length = position
         part = ids[position - len(PREFIX) : position - len(PREFIX) + length]
         compiled.with_rows(image, host.embedded(part), position % rows)
-        image = run(image, compiled.programs[position // rows], length, position)
+        image = run(image, compiled.programs[compiled.number(position, length)], length, position)
         found = compiled.logits(image, position % rows, length)
         np.testing.assert_array_equal(found, wanted[position - len(PREFIX) :][:length])
         position += length
@@ -67,10 +66,10 @@ def check(of: Any, compiled: DecoderImage, run: Run, ids: list[int], lengths: li
 def test_on_the_reference(family: str, tmp_path: Path) -> None:
     """Tokens alone, several of a tile, and whole tiles."""
     of = quantized(tmp_path, family)
-    lengths = LENGTHS + (MORE if family in LONG else [])
+    lengths = LENGTHS
     capacity = len(PREFIX) + sum(lengths)
     compiled = compile_decoder(of, CONFIG, capacity)
-    assert len(compiled.programs) == -(-capacity // CONFIG.rows)
+    assert len(compiled.programs) == -(-capacity // RULES.block) == 2
 
     def run(image: NDArray[np.uint8], program: int, length: int, position: int) -> NDArray[np.uint8]:
         return run_program(image, program, CONFIG, length=length, position=position)
@@ -82,7 +81,7 @@ def test_on_the_reference(family: str, tmp_path: Path) -> None:
 def test_on_rtl(family: str, tmp_path: Path) -> None:
     """Every byte of the image is the reference's after every run, with a memory that stalls."""
     of = quantized(tmp_path, family)
-    lengths = LENGTHS + (MORE if family in LONG else [])
+    lengths = LENGTHS
     compiled = compile_decoder(of, CONFIG, len(PREFIX) + sum(lengths))
     model = AcceleratorModel(CONFIG)
 
@@ -102,8 +101,13 @@ def test_what_is_refused(tmp_path: Path) -> None:
         compile_decoder(of, PRESETS["ci"], 20)
     with pytest.raises(InputError, match="quantized for blocks of"):
         compile_decoder(of, replace(CONFIG, window=8), 20)
-    with pytest.raises(InputError, match="33 tokens takes more than the 32 keys of a block"):
-        compile_decoder(of, CONFIG, 33)
+    with pytest.raises(InputError, match="40000 tokens exceeds the 32,768 keys"):
+        compile_decoder(of, CONFIG, 40_000)
+    compiled = compile_decoder(of, CONFIG, 20)
+    for position, length, message in ((19, 2, "do not lie in the context of 20"), (3, 2, "one row tile; 1 is the most"),
+                                      (4, 0, "do not lie in"), (20, 1, "do not lie in")):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            compiled.number(position, length)
     of.widths["normed"] = 15
     with pytest.raises(InputError, match="normed has 15 bits"):
         compile_decoder(of, CONFIG, 20)

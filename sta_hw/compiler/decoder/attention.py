@@ -1,0 +1,300 @@
+"""A decoder's attention: queries, keys and values where they belong, then scores and contexts over blocks of keys.
+
+A turned pair lies in neighbouring columns of what a product stores. Windows of queries take column ``g D + p`` in group
+g and position p, ``D = size / groups``, and words of keys have in place g of word p the column ``p groups + g``; so a
+pair that is neighbours to both would want a pass of `groups` columns alone, and the sums of several passes have the
+place that a context's sums wait in from block to block. Keys that turn are therefore stored as queries lie, and a
+product with a permutation's matrix, exact, puts them into their words' order: one pass, for any context.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...model.operations import Attention, Linear, Norm, RmsNorm, Rotary
+from ...spec.isa import Mask, NormKind, Opcode, Result, Target
+from ...spec.patterns import DENSE
+from ..image import norm_words, parameter_words
+from ..lower.linear import linear
+from ..parameters import LinearParameters
+from ..schedule import RING_SHARE, Load, Step
+from .arithmetic import cosines
+from .room import (
+    CONTEXT,
+    KEYS,
+    KEYS_NORMED,
+    KEYS_WIDE,
+    NARROW,
+    QUERY,
+    QUERY_NORMED,
+    QUERY_WIDE,
+    UNUSED,
+    Room,
+)
+
+__all__ = ["attention", "norm_step", "put_prefix"]
+
+_ONE = 1 << 12
+"""The multiplier that leaves sums as they are, with a shift of 0."""
+
+
+def _key_order(groups: int, size: int, heads: int) -> NDArray[np.int64]:
+    """Keys' columns as the queries' windows meet them."""
+    place = np.arange(size)
+    within = place % groups * (size // groups) + place // groups
+    return np.concatenate([head * size + within for head in range(heads)])
+
+
+def _pairs(size: int) -> NDArray[np.int64]:
+    """A head's columns with the two of a pair side by side, as hardware turns them."""
+    return np.arange(size).reshape(2, -1).T.reshape(-1)
+
+
+def _ordered(p: LinearParameters, order: NDArray[np.int64]) -> LinearParameters:
+    return LinearParameters(
+        p.weights[order], p.pattern, p.bias[order], p.multiplier[order], p.shift[order], p.second[order]
+    )
+
+
+def _turns(low: Room, o: Rotary) -> int:
+    """Address of all positions' cosines and sines: tile after tile, column after column, all rows together."""
+    rows, pairs, tiles = low.config.rows, len(o.frequencies), low.context_tiles
+    words = np.stack(cosines(o.frequencies, 0, tiles * rows), axis=-1)  # (positions, pairs, 2)
+    by_tile = words.reshape(tiles, rows, 2 * pairs).transpose(0, 2, 1)
+    return low.image.add(by_tile.astype("<i2"), name="cosines and sines")
+
+
+def norm_step(low: Room, o: Norm | RmsNorm, addresses: tuple[int, int, int], needs: str, gives: str) -> None:
+    """A NORM of one tile; addresses of what it takes, and of its 16-bit and 8-bit results."""
+    p = low.of.norms[o.name]
+    inverse = round(2**33 / len(p.scale))
+    fields = {
+        "input_address": addresses[0], "wide_address": addresses[1], "narrow_address": addresses[2],
+        "width": len(p.scale), "inverse": inverse & 0xFFFFFFFF, "inverse_high": inverse >> 32,
+        "parameters_address": low.image.add(norm_words(p), name=f"{o.name}: norm"),
+        "kind": int(NormKind.RMS if isinstance(o, RmsNorm) else NormKind.LAYER), "epsilon": low.of.epsilons[o.name],
+    }  # fmt: skip
+    wanted = ((needs, 0),) if needs else ()
+    low.steps.append(Step(Opcode.NORM, fields, needs=wanted, gives=((gives, 0),), label=o.name))
+
+
+def _cached(low: Room, first: int, width: int) -> None:
+    """The steps from `first` on store the position's rows alone, into its own tile."""
+    register = low.by_tile(low.config.rows * width)
+    for step in low.steps[first:]:
+        step.fields.update({"place": 1, "result_address_register": register})
+
+
+def _normed(low: Room, o: Rotary, wide: str, narrow: str) -> None:
+    """A product's 16-bit results, and the norm of each head."""
+    norm = low.graph.by_name[o.inputs[0]]
+    assert isinstance(norm, RmsNorm)
+    source = low.graph.linear(norm.inputs[0])
+    linear(low, source.name, low.of.linears[source.name], NARROW, Result.STORE16, wide, needs=source.inputs[0],
+           gives=source.name)  # fmt: skip
+    size = 2 * len(o.frequencies)
+    for head in range(o.heads):
+        addresses = tuple(low.tile_address(b, 0, head * size) for b in (wide, UNUSED, narrow))
+        norm_step(low, norm, (addresses[0], addresses[1], addresses[2]), source.name, f"{norm.name}, head {head}")
+
+
+def _turned(low: Room, o: Rotary, normed: str, result: Result, target: str, gives: str) -> None:
+    """Queries or keys that turn: a product for each head, of the layer's input or, with a diagonal, of its norm."""
+    source = low.graph.by_name[o.inputs[0]]
+    rows, size, turns = low.config.rows, 2 * len(o.frequencies), _turns(low, o)
+    by_tile = low.by_tile(2 * rows * size)
+    for head in range(o.heads):
+        first, columns = len(low.steps), head * size + _pairs(size)
+        if isinstance(source, Linear):
+            p, label, taken = _ordered(low.of.linears[source.name], columns), source.name, NARROW
+            needs, at = source.inputs[0], 0
+        else:
+            p, label, taken = low.of.linears[o.name], f"{o.name}: turn", normed
+            p = _ordered(replace(p, weights=np.tile(p.weights, (o.heads, 1))), columns)
+            needs, at = f"{source.name}, head {head}", head * size * rows
+        linear(low, f"{label}, head {head}", p, taken, result, target, needs=needs, gives=f"{gives}, head {head}")
+        for step in low.steps[first:]:
+            column = (step.fields["result_address"] - low.tile_address(target, 0)) // rows
+            step.fields.update({
+                "rotate": 1, "wide": 1, "residual_address": turns + column * 2 * rows,
+                "residual_address_register": by_tile,
+                "window_address": step.fields["window_address"] + at,
+                "result_address": step.fields["result_address"] + head * size * rows,
+            })  # fmt: skip
+
+
+def _put_in_order(low: Room, name: str, size: int, heads: int) -> None:
+    """Turned keys into the order of weights: the same product for each head."""
+    rows = low.config.rows
+    order = _key_order(low.config.groups, size, 1)
+    none = np.zeros(size, np.int64)
+    p = LinearParameters(np.eye(size, dtype=np.int8)[order], DENSE, none, none + _ONE, none, none)
+    first = len(low.steps)
+    linear(low, f"{name}: order", p, KEYS, Result.TRANSPOSE, name, needs=f"{name}: turned, head 0",
+           gives=f"{name}, head 0")  # fmt: skip
+    given = low.steps[first:]
+    low.steps[first:] = [
+        replace(
+            step, needs=((f"{name}: turned, head {head}", 0),),
+            gives=((f"{name}, head {head}", 0),) if step.gives else (),
+            fields=step.fields | {
+                field: step.fields[field] + head * size * rows for field in ("window_address", "result_address")
+            },
+        )
+        for step in given for head in range(heads)
+    ]  # fmt: skip
+
+
+def _projections(low: Room, o: Attention, size: int) -> None:
+    """Queries; keys and values into the caches."""
+    groups, (query, key, value) = low.config.groups, o.inputs
+    heads = o.heads // o.shared
+    q, k = low.graph.by_name[query], low.graph.by_name[key]
+    whole = size == groups  # words of keys have the order of queries
+    # What waits for a norm or a turn has another product ahead of it.
+    turning = [(x, w, n) for x, w, n in ((k, KEYS_WIDE, KEYS_NORMED), (q, QUERY_WIDE, QUERY_NORMED))
+               if isinstance(x, Rotary)]  # fmt: skip
+    for x, wide, narrow in turning:
+        if not isinstance(low.graph.by_name[x.inputs[0]], Linear):
+            _normed(low, x, wide, narrow)
+    first = len(low.steps)
+    if not isinstance(k, Rotary):
+        p = _ordered(low.of.linears[key], _key_order(groups, size, heads))
+        linear(low, key, p, NARROW, Result.TRANSPOSE, key, needs=k.inputs[0], gives=key)
+        _cached(low, first, size * heads)
+    elif whole:
+        _turned(low, k, KEYS_NORMED, Result.TRANSPOSE, key, key)
+        _cached(low, first, size * heads)
+    else:
+        _turned(low, k, KEYS_NORMED, Result.STORE8, KEYS, f"{key}: turned")
+    if isinstance(q, Rotary):
+        _turned(low, q, QUERY_NORMED, Result.STORE8, QUERY, query)
+    else:
+        linear(low, query, low.of.linears[query], NARROW, Result.STORE8, QUERY, needs=q.inputs[0], gives=query)
+    first = len(low.steps)
+    linear(low, value, low.of.linears[value], NARROW, Result.STORE8, value,
+           needs=low.graph.by_name[value].inputs[0], gives=value)  # fmt: skip
+    if isinstance(k, Rotary) and not whole:
+        _put_in_order(low, key, size, heads)
+    _cached(low, first, size * heads)
+
+
+def _keys_and_values(
+    low: Room, o: Attention, shared: int, blocks: range, parameters: tuple[int, int]
+) -> dict[str, str]:
+    """A group of LOADs: blocks of a head's keys and values, and parameters of scores; names of their bases."""
+    cfg, (_, key, value) = low.config, o.inputs
+    size = int(low.graph.shapes[o.name][-1]) // o.heads
+    halves, tile_words = cfg.rows // cfg.groups, size * cfg.rows // cfg.groups
+    tiles = len(blocks) * cfg.window // halves
+    names = {n: low.name(n) for n in ("keys", "values", "parameters")}
+    # Blocks before the last have been there since other runs.
+    events = {n: ((_event(low, n, shared), 0),) if low.blocks - 1 in blocks else () for n in (key, value)}
+    keys, values = (
+        Load(
+            Target.VALUES, tiles * tile_words,
+            low.tile_address(source, blocks.start * cfg.window // halves, shared * size), low.beats(size * cfg.rows),
+            tiles, size * (o.heads // o.shared) * cfg.rows, events[source], names[name],
+        )
+        for source, name in ((key, "keys"), (value, "values"))
+    )  # fmt: skip
+    address, count = parameters
+    scores = Load(Target.PARAMETERS, count, address, low.beats(16 * count), base=names["parameters"])
+    # Scores run ahead: they may not wait for values that overwrite those of contexts after them.
+    low.groups.append([keys, scores, values])
+    return names
+
+
+def _event(low: Room, name: str, head: int) -> str:
+    return f"{name}, head {head}" if isinstance(low.graph.by_name[name], Rotary) else name
+
+
+def attention(low: Room, o: Attention) -> None:
+    """Queries, keys and values; scores and contexts of every head, scores one step ahead of contexts.
+
+    Heads that share keys and values take them from the chip one after the other, where all blocks find room there.
+    """
+    cfg, size = low.config, int(low.graph.shapes[o.name][-1]) // o.heads
+    _projections(low, o, size)
+    multiplier, shift, _, _ = low.of.scores[o.name]
+    none = np.zeros(o.heads, np.int64)
+    parameters = low.image.add(parameter_words(none, multiplier, shift, none), name=f"{o.name}: parameters")
+    block_words = cfg.window // (cfg.rows // cfg.groups) * size * cfg.rows // cfg.groups
+    together = 2 * low.blocks * block_words <= cfg.weight_words * RING_SHARE
+    context: Step | None = None
+    for head in range(o.heads):
+        shared, within = divmod(head, o.shared)
+        for block in range(low.blocks):
+            if not together:
+                names = _keys_and_values(low, o, shared, range(block, block + 1), (parameters + 16 * head, 1))
+            elif within == block == 0:
+                names = _keys_and_values(low, o, shared, range(low.blocks), (parameters + 16 * head, o.shared))
+            places = (block * block_words, within) if together else (0, 0)
+            low.steps.append(_scores(low, o, head, block, size, names, places))
+            if context is not None:
+                low.steps.append(context)
+            context = _context(low, o, head, block, size, names, places[0])
+    assert context is not None
+    low.steps.append(context)
+
+
+def _scores(
+    low: Room, o: Attention, head: int, block: int, size: int, names: dict[str, str], places: tuple[int, int]
+) -> Step:
+    cfg, (_, _, coarse, gain) = low.config, low.of.scores[o.name]
+    halves, each = cfg.rows // cfg.groups, cfg.groups * cfg.window
+    return Step(
+        Opcode.SCORES,
+        {
+            "window_address": low.tile_address(QUERY, 0, head * size), "window_beats": low.beats(size * cfg.rows),
+            "n": 1, "depth": size // cfg.groups, "columns": each, "passes": 1, "wide": 1,
+            "count0": size // cfg.groups, "stride0": cfg.rows, "count1": halves, "stride1": cfg.groups,
+            "count2": cfg.window // halves, "stride2": size * cfg.rows // cfg.groups,
+            "count3": cfg.groups, "stride3": 1,
+            "mask": int(Mask.CAUSAL), "keys": 1, "key_start": block * each, "key_start_register": low.by_tile(cfg.rows),
+            "row_first": int(block == 0), "row_last": int(block == low.blocks - 1),
+            "gain": int(gain[head]), "coarse": int(coarse[head]),
+        },
+        len(low.groups) - 1, {"values_base": (names["keys"], places[0]), "parameters_base": (names["parameters"],
+        places[1])}, ((_event(low, o.inputs[0], head), 0),), (), o.name, (0, 2),
+    )  # fmt: skip
+
+
+def _context(low: Room, o: Attention, head: int, block: int, size: int, names: dict[str, str], place: int) -> Step:
+    cfg, last = low.config, block == low.blocks - 1
+    halves = cfg.rows // cfg.groups
+    return Step(
+        Opcode.CONTEXT,
+        {
+            "window_beats": low.beats(cfg.groups * cfg.window * cfg.rows), "n": 1, "depth": cfg.window,
+            "columns": size, "passes": 1, "continues": int(block > 0), "unfinished": int(not last),
+            "count0": halves, "stride0": 1, "count1": cfg.window // halves,
+            "stride1": size * cfg.rows // cfg.groups, "count2": size, "stride2": halves, "count3": 1,
+            "result": int(Result.STORE8), "result_address": low.tile_address(CONTEXT, 0, head * size),
+        },
+        len(low.groups) - 1, {"values_base": (names["values"], place)}, (),
+        ((o.name, 0),) if last and head == o.heads - 1 else (), o.name, (2, 3),
+    )  # fmt: skip
+
+
+def put_prefix(low: Room, o: Attention, image: NDArray[np.uint8]) -> None:
+    """The prefix's keys and values where products would have stored them."""
+    cfg = low.config
+    keys, values = low.of.keys[o.name], low.of.values[o.name]
+    heads = o.heads // o.shared
+    size = keys.shape[1] // heads
+    order = _key_order(cfg.groups, size, heads)
+    if isinstance(low.graph.by_name[o.inputs[1]], Rotary):
+        order = np.concatenate([head * size + _pairs(size) for head in range(heads)])[order]
+    for position in range(len(keys)):
+        tile, row = divmod(position, cfg.rows)
+        at = low.tile_address(o.inputs[1], tile)
+        columns = keys[position, order].view(np.uint8)
+        for block in range(len(columns) // cfg.groups):
+            start = at + block * cfg.groups * cfg.rows + row * cfg.groups
+            image[start : start + cfg.groups] = columns[block * cfg.groups : (block + 1) * cfg.groups]
+        at = low.tile_address(o.inputs[2], tile)
+        image[at + row : at + len(columns) * cfg.rows : cfg.rows] = values[position].view(np.uint8)

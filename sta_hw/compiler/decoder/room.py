@@ -1,0 +1,148 @@
+"""Where a decoder's values lie: buffers of one row tile, caches of all, and the registers that a position gives."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ...model.families.decoders import NEXT
+from ...model.operations import Activate, Attention, Embed, Linear, RmsNorm
+from ...spec.config import Config
+from ...spec.expansion import TILE_REGISTER
+from ...spec.isa import Instruction, Opcode
+from ..buffers import Buffer
+from ..image import Image
+from ..lower.state import EncodedWeights, Lowering
+from .integers import IntegerDecoderGraph
+
+__all__ = [
+    "CONTEXT", "INNER", "KEYS", "KEYS_NORMED", "KEYS_WIDE", "LOGITS", "NARROW", "QUERY", "QUERY_NORMED", "QUERY_WIDE",
+    "STREAM", "UNUSED", "Room",
+]  # fmt: skip
+
+STREAM, NARROW, CONTEXT, INNER, QUERY, LOGITS = "stream", "narrow", "context", "inner", "query", "logits"
+KEYS = "keys"
+"""Keys as queries lie, until they are put into the order of weights."""
+QUERY_WIDE, KEYS_WIDE, QUERY_NORMED, KEYS_NORMED = "query_wide", "keys_wide", "query_normed", "keys_normed"
+"""Ahead of norms of heads, and behind them."""
+UNUSED = "unused"
+"""What norms give besides, which nobody reads."""
+_REGISTERS = 11
+"""Those below `TILE_REGISTER` that begin at 0."""
+
+
+class _SharedImage(Image):
+    """What was added once lies there for all programs."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._there: dict[tuple[str, bytes, int], int] = {}
+
+    def add(self, data: NDArray, count: int = 0, name: str = "") -> int:
+        raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
+        key = name, hashlib.sha256(raw.tobytes()).digest(), count
+        if key not in self._there:
+            self._there[key] = super().add(data, count, name)
+        return self._there[key]
+
+
+class Room(Lowering):
+    """Buffers of one tile, caches of all, and what a program is made of.
+
+    Attributes
+    ----------
+    blocks : int
+        Of keys, that the program's attention goes over.
+    caches : set of str
+        Keys and values, whose buffers have a place for each tile.
+    """
+
+    def __init__(self, of: IntegerDecoderGraph, config: Config, tiles: int) -> None:
+        self.of, self.graph, self.config = of, of.graph, config
+        self.encoded = EncodedWeights(config)
+        self.tokens, self.tiles, self.context_tiles = config.rows, 1, tiles
+        self.image = _SharedImage(config)
+        self.steps, self.groups, self.layers, self.values = [], [], [], {}
+        self._names = self.words_before = 0
+        self.weight = self.chunk_weight = 1.0
+        self.places: dict[str, Buffer] = {}
+        self.buffers: dict[str, int] = {}
+        self.caches: set[str] = set()
+        self.blocks = 0
+        self._registers: dict[int, int] = {}
+        self._reserve_all()
+
+    def _reserve_all(self) -> None:
+        graph = self.graph
+
+        def widest(names: list[str]) -> int:
+            return max((int(graph.shapes[n][-1]) for n in names), default=0)
+
+        attentions = [o for o in graph.operations if isinstance(o, Attention)]
+        width = widest([o.name for o in graph.operations if isinstance(o, Embed)])
+        inner = widest([o.name for o in graph.operations if isinstance(o, Activate)])
+        queries, keys = (widest([o.inputs[i] for o in attentions]) for i in (0, 1))
+        normed = any(isinstance(o, RmsNorm) and not self._of_stream(o) for o in graph.operations)
+        sizes = {
+            STREAM: (width, 2), UNUSED: (max(width, queries, keys), 2), NARROW: (width, 1), QUERY: (queries, 1),
+            KEYS: (keys, 1), CONTEXT: (queries, 1), INNER: (inner, 1), LOGITS: (widest([NEXT]), 2),
+        }  # fmt: skip
+        if normed:
+            sizes |= {
+                QUERY_WIDE: (queries, 2),
+                KEYS_WIDE: (keys, 2),
+                QUERY_NORMED: (queries, 1),
+                KEYS_NORMED: (keys, 1),
+            }
+        for name, (columns, size) in sizes.items():
+            self._reserve(name, columns, size, 1)
+        for o in attentions:
+            for name in o.inputs[1:]:
+                self._reserve(name, int(graph.shapes[name][-1]), 1, self.context_tiles)
+                self.caches.add(name)
+
+    def _of_stream(self, o: RmsNorm) -> bool:
+        """Whether a norm is not one of heads."""
+        return not isinstance(self.graph.by_name[o.inputs[0]], Linear)
+
+    def _reserve(self, name: str, width: int, size: int, tiles: int) -> None:
+        # Windows of the last tile may be read up to a whole pass beyond its end.
+        slack = self.config.groups * self.config.window * self.config.rows
+        self.places[name] = Buffer(name, width, size)
+        self.buffers[name] = self.image.reserve(tiles * self.config.rows * width * size + slack, f"buffer {name}")
+
+    def begin(self, blocks: int) -> None:
+        """The next program, over so many blocks of keys."""
+        self.blocks = blocks
+        self.steps, self.groups, self.layers = [], [], []
+        self.words_before = 0
+
+    def by_tile(self, stride: int) -> int:
+        """The register that holds the position's row tile times `stride`.
+
+        Raises
+        ------
+        InputError
+            If there are more strides than registers.
+        """
+        if stride not in self._registers and len(self._registers) == _REGISTERS:
+            raise InputError(
+                f"{self.graph.name}: its layers' keys and values have more different widths than the {_REGISTERS} "
+                "registers hold strides of."
+            )
+        return self._registers.setdefault(stride, len(self._registers) + 1)
+
+    def prologue(self) -> list[Instruction]:
+        """What gives the registers their values, of as many turns as the position has row tiles before it, and one."""
+        if not self._registers:
+            return []
+        registers = [(number, stride) for stride, number in self._registers.items()]
+        return [
+            *(Instruction(Opcode.SET, {"destination": n, "value": -s & 0xFFFFFFFF}) for n, s in registers),
+            Instruction(Opcode.LOOP, {"count": 1, "count_register": TILE_REGISTER}),
+            *(Instruction(Opcode.SET, {"destination": n, "value": s, "value_register": n}) for n, s in registers),
+            Instruction(Opcode.NEXT, {}),
+        ]
