@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from sta_hw.errors import CheckError, InputError, ToolError
 from sta_hw.spec.config import Config
-from sta_hw.spec.isa import Error
+from sta_hw.spec.expansion import needs_length
+from sta_hw.spec.isa import Error, disassemble
 from sta_hw.spec.presets import preset
 from sta_hw.spec.registers import COMPLETIONS, COUNTERS, register
 
@@ -264,7 +265,7 @@ class AcceleratorModel:
         memory: MemoryModel | None = None,
         base: int = 0x8000_0000,
         limit: int | None = None,
-        length: int = 0,
+        length: int | None = None,
         position: int = 0,
     ) -> NDArray[np.uint8]:
         """Start a program, interrupt enabled, and return at once with the copy of `image` it works on; as `run`."""
@@ -281,11 +282,21 @@ class AcceleratorModel:
         self.write("image_address", base)
         self.write("image_size", len(data) if limit is None else limit)
         self.write("program_address", program_address)
-        self.write("length", length)
+        self.write("length", self._length(data, program_address) if length is None else length)
         if "position" in self.config.features:
             self.write("position", position)
         self.write("control", 0b101)
         return data
+
+    def _length(self, image: NDArray[np.uint8], program_address: int) -> int:
+        """0 for a program that does not depend on register LENGTH; one that is malformed stops by itself."""
+        try:
+            program = disassemble(image[program_address:].tobytes(), self.config)
+        except InputError:
+            return 0
+        if needs_length(program):
+            raise InputError("the program depends on register LENGTH; give length.")
+        return 0
 
     def advance(self, cycles: int) -> int:
         """Run so many cycles, or to the interrupt; returns how many it were."""
@@ -310,7 +321,7 @@ class AcceleratorModel:
         memory: MemoryModel | None = None,
         base: int = 0x8000_0000,
         limit: int | None = None,
-        length: int = 0,
+        length: int | None = None,
         position: int = 0,
         period: int = 1024,
         most: int = 2_000_000_000,
@@ -329,7 +340,7 @@ class AcceleratorModel:
         limit : int
             Image size told to the hardware; the image's own by default.
         length, position : int
-            Registers LENGTH and, where there is one, POSITION.
+            Registers LENGTH, which a program that depends on it needs, and, where there is one, POSITION.
         progress : function
             Called now and then with the cycles so far.
         record : Recording
@@ -339,6 +350,8 @@ class AcceleratorModel:
         ------
         CheckError
             When the simulation makes no progress (with the streams that wait), or breaks the protocol.
+        InputError
+            If the program depends on register LENGTH, and no length is given.
         """
         data = self.start(
             image, program_address, memory=memory, base=base, limit=limit, length=length, position=position

@@ -208,7 +208,7 @@ def _connected(address: str) -> Any:
     found = result[0] if result else TimeoutError(f"it says nothing for {SECONDS} seconds")
     if isinstance(found, Exception):
         raise ToolError(
-            f"the scheduler {address} cannot be reached: {_line(found)}; without --scheduler, processes of this "
+            f"the scheduler {address} cannot be reached: {_line(found)}; without an address, processes of this "
             "machine are used."
         ) from found
     return found

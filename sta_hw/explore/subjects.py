@@ -81,12 +81,12 @@ def read_shape(text: str) -> dict[str, int]:
         good = value.isascii() and value.isdigit() and len(value) < 8 and int(value) > 0
         if name not in _SIZES or name in found or not good:
             raise InputError(
-                f"--shape {text}: {part!r} is not one of {', '.join(_SIZES)}, once, with a whole number of 1 or more; "
-                "write for example hidden=768,heads=12,layers=12,intermediate=3072."
+                f"the shape {text}: {part!r} is not one of {', '.join(_SIZES)}, once, with a whole number of 1 or "
+                "more; write for example hidden=768,heads=12,layers=12,intermediate=3072."
             )
         found[name] = int(value)
     if missing := [name for name in _SIZES[:3] if name not in found]:
-        raise InputError(f"--shape {text} lacks {' and '.join(missing)}.")
+        raise InputError(f"the shape {text} lacks {' and '.join(missing)}.")
     if found["layers"] > 1000:
-        raise InputError(f"--shape {text}: layers is from 1 to 1000.")
+        raise InputError(f"the shape {text}: layers is from 1 to 1000.")
     return {name: found.get(name, 4 * found["hidden"]) for name in _SIZES}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..spec.config import Config
 from ..spec.isa import Error, Instruction, Opcode
 
@@ -20,6 +21,7 @@ __all__ = ["UNPACK", "Fetched", "IllegalError", "fetched"]
 _HALT, _LOAD, _PRODUCT, _SCORES, _CONTEXT, _NORM, _SET, _LOOP, _NEXT = range(1, 10)
 _SIZES = {_HALT: 1, _LOAD: 3, _PRODUCT: 8, _SCORES: 8, _CONTEXT: 8, _NORM: 5, _SET: 1, _LOOP: 1, _NEXT: 1}
 _ALL32 = (1 << 32) - 1
+_LENGTH_MASK = 1
 _IDLE = 1 << 20
 """Cycles without anything that moves, after which the hardware's watchdog stops a program."""
 _GOES_BACK = 3
@@ -211,7 +213,9 @@ def _words(image: NDArray[np.uint8], at: int, config: Config) -> list[int]:
     return body.copy().view("<u8").tolist()
 
 
-def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0, position: int = 0) -> Iterator[Fetched]:
+def fetched(
+    image: NDArray[np.uint8], at: int, config: Config, length: int | None = 0, position: int = 0
+) -> Iterator[Fetched]:
     """The instructions for the units, in order, up to HALT.
 
     Parameters
@@ -219,8 +223,8 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0, 
     image : uint8 array
     at : int
         Where the program begins.
-    length : int
-        Register LENGTH.
+    length : int, or None
+        Register LENGTH; None: it is not known, and the program must not depend on it.
     position : int
         Register POSITION, where there is one.
 
@@ -229,8 +233,13 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0, 
     IllegalError
         If the header is not one, or the program is for other hardware; at an instruction that hardware refuses; if
         loops run on without any for so long that its watchdog stops them.
+    InputError
+        At an instruction that depends on a length that is not known.
     """
     words = _words(image, at, config)
+    length_needed = length is None
+    unknown = {14, 15} if length is None else set()
+    length = length or 0
     registers = [0] * 14 + [(length + config.rows - 1) // config.rows, length]
     if "position" in config.features:
         registers[12:14] = [position // config.rows, position]
@@ -256,6 +265,8 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0, 
         found = []
         for word in words[place : place + size]:
             register = word >> 32 & 15
+            if register in unknown:
+                raise InputError(f"instruction {number} depends on register LENGTH; give length.")
             found.append(word >> 32 << 32 | (word + registers[register]) & _ALL32)
         if not begins and place // 8 > furthest:
             furthest = place // 8
@@ -276,6 +287,7 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0, 
             if not first >> 40 & 15:
                 raise IllegalError(number, "register 0 cannot be set")
             registers[first >> 40 & 15] = found[0] & _ALL32
+            unknown.discard(first >> 40 & 15)
         elif opcode == _LOOP:
             count = found[0] & 0xFFFF
             if not count or len(begins) == 8:
@@ -296,6 +308,9 @@ def fetched(image: NDArray[np.uint8], at: int, config: Config, length: int = 0, 
             fields = UNPACK[opcode](found)
             if problem := _refused(opcode, fields, config):
                 raise IllegalError(number, problem)
+            by_length = fields.get("place") or (opcode == _SCORES and fields["mask"] == _LENGTH_MASK)
+            if length_needed and by_length:
+                raise InputError(f"instruction {number} depends on register LENGTH; give length.")
             yield Fetched(opcode, number, places[at_word], fields)
             moves = opcode != _LOAD or (fields["rows"] and fields["beats"])
             number, idle = number + 1, 0 if moves else idle + _NOTHING - 1

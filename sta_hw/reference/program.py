@@ -377,7 +377,7 @@ def run_program(
     config: Config,
     progress: Callable[[int, int], None] | None = None,
     *,
-    length: int = 0,
+    length: int | None = None,
     position: int = 0,
 ) -> NDArray[np.uint8]:
     """`run_counted`'s image."""
@@ -391,7 +391,7 @@ def run_counted(
     progress: Callable[[int, int], None] | None = None,
     observe: Observe | None = None,
     *,
-    length: int = 0,
+    length: int | None = None,
     position: int = 0,
 ) -> ProgramRun:
     """The image after the program at `program_address` has run, and what saturated; `image` itself is not changed.
@@ -404,7 +404,7 @@ def run_counted(
     observe : function
         Called with each instruction after it has run.
     length : int
-        Register LENGTH.
+        Register LENGTH; needed where the program depends on it.
     position : int
         Register POSITION, where there is one.
 
@@ -418,11 +418,13 @@ def run_counted(
     CheckError
         If what an instruction does is not defined (docs/isa.md): it has other windows than it multiplies, for which the
         hardware waits, or of which it takes the next one's; it continues what there is not.
+    InputError
+        If the program depends on register LENGTH, and no length is given.
     """
     if program_address % config.bus_bytes:
         problem = f"the program's address {program_address} is not a multiple of the bus's {config.bus_bytes} bytes"
         raise ProgramError(Error.ADDRESS, 0, problem)
-    machine = _Machine(image.copy(), config, length, position)
+    machine = _Machine(image.copy(), config, length or 0, position)
     actions: dict[int, Callable[[Fetched], None]] = {
         Opcode.LOAD: machine.load,
         Opcode.PRODUCT: machine.product,
@@ -464,7 +466,7 @@ def run_counted(
     return ProgramRun(machine.image, machine.saturated)
 
 
-def _legal(image: NDArray[np.uint8], at: int, config: Config, length: int, position: int) -> Iterator[Fetched]:
+def _legal(image: NDArray[np.uint8], at: int, config: Config, length: int | None, position: int) -> Iterator[Fetched]:
     """The program's instructions; ProgramError at one that is illegal."""
     try:
         yield from fetched(image, at, config, length, position)

@@ -95,7 +95,7 @@ def accuracy_inputs(embedder: Embedder, file: Path | None, count: int) -> list[N
         name = given_name(embedder.network.graph)
         return [embedder.part.embed(name, array) for array in read_arrays(file, embedder.network.graph)[:count]]
     if file is not None:
-        raise InputError("this model takes texts, and its accuracy is that of bundled sentences; leave --input out.")
+        raise InputError("this model takes texts, and its accuracy is that of bundled sentences; give no file.")
     most = embedder.network.graph.most_tokens
     ids = [embedder.token_ids(sentence, most) for sentence in evaluation_sentences()[:count]]
     return [embedder.part.embed("ids", found) for found in ids]

@@ -75,4 +75,4 @@ def check_name(name: str) -> None:
             f"{name!r} is no name of a module, which has letters, digits and single underscores and begins with a "
             "letter or an underscore"
         )
-    raise InputError(f"--name: {why}; the nearest is {near}.")
+    raise InputError(f"{why}; the nearest is {near}.")

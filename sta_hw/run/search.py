@@ -128,5 +128,5 @@ def write_window(
         hardware.close()
         require_room(partial)  # the writers of waveforms are silent about a full disk
         if end <= first:
-            raise InputError(f"--start {first}: the program ends after {end} cycles; the nearest is {end - 1}.")
+            raise InputError(f"the first cycle is {first}, and the program ends after {end}; the nearest is {end - 1}.")
     return end

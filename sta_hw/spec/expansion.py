@@ -5,17 +5,17 @@ The fetch unit (rtl/control/fetch.py) does the same word by word, and the refere
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
 from .config import Config
-from .isa import FORMATS, HEADER_BYTES, LINE_BYTES, LOW_BITS, REGISTERS, WORD_BYTES, Instruction, Opcode
+from .isa import FORMATS, HEADER_BYTES, LINE_BYTES, LOW_BITS, REGISTERS, WORD_BYTES, Instruction, Mask, Opcode
 from .records import Record
 
 __all__ = [
     "LENGTH_REGISTER", "MOST_LOOPS", "POSITION_REGISTER", "TILES_REGISTER", "TILE_REGISTER", "WINDOW_LINES",
-    "Expanded", "expand", "unroll",
+    "Expanded", "expand", "needs_length", "unroll",
 ]  # fmt: skip
 
 MOST_LOOPS = 8
@@ -57,6 +57,19 @@ class Expanded:
 
 def _lines(at: int) -> int:
     return (HEADER_BYTES + at * WORD_BYTES) // LINE_BYTES
+
+
+def needs_length(program: Iterable[Instruction]) -> bool:
+    """Whether what a program does depends on register LENGTH: by masks, rows, or registers that begin with it."""
+    begun = {TILES_REGISTER, LENGTH_REGISTER}
+    for i in program:
+        named = {value for name, value in i.fields.items() if name.endswith("_register")}
+        masked = i.opcode == Opcode.SCORES and i["mask"] == Mask.LENGTH
+        if begun & named or masked or i.fields.get("place"):
+            return True
+        if i.opcode == Opcode.SET:
+            begun.discard(i["destination"])
+    return False
 
 
 def unroll(program: Sequence[Instruction], config: Config, length: int = 0, position: int = 0) -> Iterator[Expanded]:

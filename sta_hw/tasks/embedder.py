@@ -187,9 +187,9 @@ class Embedder:
             the model takes no texts.
         """
         if self.tokenizer is None:
-            raise InputError(f"this model takes no texts; give {described(self.network.graph)} with --input.")
+            raise InputError(f"this model takes no texts; give {described(self.network.graph)} in a file.")
         if not text.strip():
-            raise InputError("the text is empty; give a sentence with --text.")
+            raise InputError("the text is empty; give a sentence.")
         ids = self.tokenizer.token_ids(text)
         if most is not None and len(ids) > most:
             ids = ids[: most - 1] + ids[-1:]
@@ -215,7 +215,7 @@ class Embedder:
         if file is None:
             return self.part.embed("ids", self.token_ids(text))
         if self.tokenizer is not None:
-            raise InputError("this model takes texts; give one with --text, and no --input.")
+            raise InputError("this model takes texts; give one, and no file of arrays.")
         found = read_arrays(file, self.network.graph)
         if len(found) != 1:
             raise InputError(f"{file} holds {len(found)} inputs; one is run at a time.")

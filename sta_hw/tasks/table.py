@@ -61,12 +61,12 @@ def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None) -> C
                 "left out."
             )
         return Chosen(chosen, notes)
-    given = f"--nm {nm}" if table is None else f"--nm-table {table}"
+    given = f"N:M {nm}" if table is None else f"the table {table}"
     if harmed:
         was = ", ".join(sorted({str(p) for p in own.values()})[:4])
         raise InputError(
             f"{given} would prune {folder} once more ({_shown(harmed)}): it was pruned to {was} "
-            f"({place}). Leave {given.split()[0]} out to take that table, or prune it on purpose with sta-hw prune."
+            f"({place}). Choose no N:M to take that table, or prune it on purpose with sta-hw prune."
         )
     return Chosen(chosen, [f"{given} is not the checkpoint's own N:M, {place}; no weight is lost."])
 
@@ -85,7 +85,6 @@ def nm_choices(embedder: Embedder, nm: str | None, default: str) -> dict[str, Pa
         return {"its own": own}
     if own:
         raise InputError(
-            f"--nm {nm} would prune {embedder.folder} once more, which was pruned already; leave --nm out to take "
-            "its own N:M."
+            f"N:M {nm} would prune {embedder.folder} once more, which was pruned already; choose none to take its own."
         )
     return {str(parse_nm(part)): read_patterns(part, None, embedder.linears) for part in (nm or default).split(",")}

@@ -113,3 +113,40 @@ def test_the_other_command(folder: Path, tmp_path: Path) -> None:
     refused = run("embed", texts, *ON, "--model", folder / "classes", "-o", tmp_path / "v.npy", status=2)
     assert "take sta-hw classify" in refused.stderr
     assert "no classes" in run("classify", texts, *ON, "--model", folder / "encoder", status=2).stderr
+
+
+def test_the_smallest_of_several_programs_that_holds_the_text(folder: Path, tmp_path: Path) -> None:
+    """Whatever their order; a text that none holds is refused."""
+    model = ("--model", folder / "encoder")
+    for tokens in (4, 9):
+        run("compile", *ON, *model, "--tokens", tokens, "-o", tmp_path / f"{tokens}.npz")
+    long = "the hard the hard the hardware"
+
+    def answer(*given: Any, status: int = 0) -> Any:
+        return run("run", *given, *model, "--backend", "reference", "--json", status=status)
+
+    for text, size in (("zeros", 4), (long, 9)):
+        alone = json.loads(answer(tmp_path / f"{size}.npz", "--text", text).stdout)
+        for files in ((4, 9), (9, 4)):
+            assert json.loads(answer(*(tmp_path / f"{n}.npz" for n in files), "--text", text).stdout) == alone
+    assert "4" in answer(tmp_path / "4.npz", "--text", long, status=2).stderr
+
+
+def test_estimates_of_a_checkpoint_and_of_batches(folder: Path, tmp_path: Path) -> None:
+    """A checkpoint's sizes are those given by hand; a batch's cycles are those of its programs."""
+    sizes = ("--hidden", 32, "--heads", 2, "--layers", 1, "--intermediate", 64)
+
+    def cycles(*given: Any) -> dict[str, Any]:
+        return json.loads(run("estimate", *ON, *given).stdout)
+
+    config = json.loads((folder / "encoder" / "config.json").read_text())
+    assert [config[k] for k in ("hidden_size", "num_attention_heads", "intermediate_size")] == [32, 2, 64]
+    assert cycles("--model", folder / "encoder", "--tokens", 9) == cycles(*sizes, "--tokens", 9)
+    (tmp_path / "lengths.txt").write_text("7\n3\n9\n")
+    batch = cycles(*sizes, "--batch", "7,3,9")
+    assert batch == cycles(*sizes, "--batch", tmp_path / "lengths.txt")
+    assert (batch["tokens"], batch["texts"], batch["programs"]) == (19, 3, 1)
+    assert batch["cycles"] < sum(cycles(*sizes, "--tokens", n)["cycles"] for n in (7, 3, 9))
+    apart = cycles(*sizes, "--batch", "7,3,9", "--most", 12)
+    assert apart["programs"] == 2 and apart["cycles"] > batch["cycles"]
+    assert cycles(*sizes, "--batch", "3x5") == cycles(*sizes, "--batch", "5,5,5")

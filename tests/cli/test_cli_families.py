@@ -92,7 +92,7 @@ def test_a_model_of_few_positions(tmp_path: Path) -> None:
         ("image", ("--input", "many.npy"), "holds 8 inputs; one is run at a time"),
         ("image", ("--input", "config.json"), "is no array"),
         ("image", ("--input", "one.npy", "--calibration", "wide.npy"), "wide.npy holds"),
-        ("text", ("--input", "vocab.txt"), "takes texts; give one with --text"),
+        ("text", ("--input", "vocab.txt"), "takes texts; give one"),
         ("text", ("--calibration", "vocab.txt"), "leave the calibration file out"),
         ("text", ("--text", "the [PAD] zeros"), r"holds the padding token '\[PAD\]'"),
         ("text", ("--text", " ".join(["zeros"] * 60)), "has 62 tokens; the model takes 39"),

@@ -112,7 +112,7 @@ def test_outputs(tmp_path: Path) -> None:
     assert found.left_out == ("last_hidden_state",) and found.pooling == "the graph's own"
     with pytest.raises(InputError, match="has no output 'logits'; it has last_hidden_state, pooler_output"):
         import_onnx(tmp_path / "model.onnx", "logits")
-    with pytest.raises(InputError, match="leave --pooling out"):
+    with pytest.raises(InputError, match="is pooled already"):
         import_onnx(tmp_path / "model.onnx", "pooler_output", "mean")
     with pytest.raises(InputError, match="pooling 'sum' is not supported"):
         import_onnx(tmp_path / "model.onnx", pooling="sum")
@@ -130,7 +130,7 @@ def test_two_outputs_of_one_product(tmp_path: Path) -> None:
     )
     model = saved(tmp_path, case.name, case.sizes)
     export(model, tmp_path / "model.onnx", case)
-    with pytest.raises(InputError, match="has outputs start_logits, end_logits; choose one with --output"):
+    with pytest.raises(InputError, match="has outputs start_logits, end_logits; choose one of them"):
         import_onnx(tmp_path / "model.onnx")
     with torch.no_grad():
         wanted = model(input_ids=torch.tensor([SENTENCE]))

@@ -12,10 +12,11 @@ from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
-from sta_hw.errors import CheckError
+from sta_hw.errors import CheckError, InputError
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.reference.program import ProgramError, run_program
 from sta_hw.run.outcome import compare
+from sta_hw.spec.expansion import needs_length
 from sta_hw.spec.isa import Error, Instruction, Opcode, Result, assemble
 from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import PRESETS
@@ -201,3 +202,23 @@ def test_every_address_is_aligned_and_inside_or_ends_as_address(model, program) 
                 assert (caught.value.error, caught.value.instruction) == (Error.ADDRESS, number)
                 tried += 1
     assert tried > 45
+
+
+def test_a_length_that_is_needed_is_asked_for(model, program) -> None:
+    """A program that depends on register LENGTH does not run with one that nobody gave; others need none."""
+    compiled, image, _ = program
+    with pytest.raises(InputError, match="LENGTH; give length"):
+        run_program(image, compiled.program_address, CONFIG)
+    with pytest.raises(InputError, match="LENGTH; give length"):
+        model.run(image, compiled.program_address)
+    halt = np.zeros(1 << 12, np.uint8)
+    data = np.frombuffer(assemble([Instruction(Opcode.HALT)], CONFIG), np.uint8)
+    halt[: len(data)] = data
+    assert np.array_equal(run_program(halt, 0, CONFIG), halt)
+    assert model.run(halt, 0).error == Error.NONE
+    for use in ("register", "rows", "mask"):
+        fields = {"register": {"result_address_register": 15}, "rows": {"place": 1}, "mask": {"mask": 1}}[use]
+        opcode = Opcode.SCORES if use == "mask" else Opcode.PRODUCT
+        assert needs_length([Instruction(opcode, fields)])
+    by_register = Instruction(Opcode.PRODUCT, {"result_address_register": 15})
+    assert not needs_length([Instruction(Opcode.SET, {"destination": 15}), by_register])

@@ -172,7 +172,7 @@ def _require(of: IntegerDecoderGraph, config: Config, capacity: int) -> None:
     wanted = {"causal", "rms", "position"} | ({"rotary"} if Rotary in kinds else set())
     wanted |= {"gate"} if Multiply in kinds else set()
     if missing := sorted(wanted - set(config.features)):
-        raise InputError(f"a decoder needs hardware with {', '.join(missing)}; --features decoder has all.")
+        raise InputError(f"a decoder needs hardware with {', '.join(missing)}; the feature decoder stands for all.")
     each = config.groups * config.window
     if (of.rules.block, of.rules.groups) != (each, config.groups):
         raise InputError(

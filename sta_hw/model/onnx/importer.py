@@ -121,7 +121,7 @@ def _pooled(path: Path, bare: Graph, term: Term, kind: str, pooling: str | None,
     if len(bare.shapes[kind]) == 1 or kind == "logits":
         if pooling is not None:
             raise InputError(
-                f"{path}: this output is pooled already, or has every token's classes; leave --pooling out."
+                f"{path}: pooling {pooling} is not used: this output is pooled already, or has every token's classes."
             )
         return bare, "the graph's own"
     folder = next((f for f in (path.parent, path.parent.parent) if (f / "modules.json").exists()), None)
@@ -154,7 +154,7 @@ def _chosen(session: Session, output: str | None) -> str:
     for name in _OUTPUTS:
         if name in names:
             return name
-    raise InputError(f"{session.path} has outputs {', '.join(names)}; choose one with --output.")
+    raise InputError(f"{session.path} has outputs {', '.join(names)}; choose one of them.")
 
 
 def _difference(session: Session, graph: Graph, chosen: str) -> float:
