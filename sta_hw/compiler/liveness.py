@@ -36,9 +36,10 @@ def _never(number: int, i: Instruction, config: Config) -> None:
         return
     get = i.fields.get
     windows = get("passes", 0) * config.groups * get("depth", 0) * config.rows
+    windows <<= bool(get("digit", 0))  # of two bytes each
     if windows != get("window_beats", 0) * config.bus_bytes:
         raise InputError(
-            f"{named(number, i.opcode)} waits for ever: it multiplies {windows} bytes of windows and has "
+            f"{named(number, i.opcode)} waits for ever: it takes {windows} bytes of windows and has "
             f"{i['window_beats'] * config.bus_bytes}; window_beats = {windows // config.bus_bytes} would do."
         )
 

@@ -187,7 +187,7 @@ class _Machine(Flows):
             start = self.engine_free
             if head is product.passes[0]:
                 start = max(start, product.first_beat)
-                if product.instruction["continues"]:
+                if product.instruction["continues"] and product.instruction.opcode == Opcode.CONTEXT:
                     start += self.latencies.rescale
             if self.reached(max(start, head.ready)):
                 self.ready.popleft()

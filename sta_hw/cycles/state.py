@@ -254,5 +254,5 @@ class State:
         if i["result"] == Result.BEST:
             listed = BEST_BYTES * self.config.rows / self.config.bus_bytes
             return listed * i["row_last"] / (i["columns"] * self.latencies.parts)
-        wide = i.opcode == Opcode.PRODUCT and i["result"] in (Result.STORE16, Result.RESIDUAL)
+        wide = i.opcode == Opcode.PRODUCT and (i["result"] in (Result.STORE16, Result.RESIDUAL) or bool(i["bits15"]))
         return (1 + wide) * self.config.drain_lanes / self.config.bus_bytes / (1 + i["multiply"])

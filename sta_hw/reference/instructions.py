@@ -119,7 +119,8 @@ def _product(w: list[int]) -> dict[str, int]:
         "keys": w[6] & 0xFFFF, "key_start": _signed16(w[6] >> 16 & 0xFFFF), "stride3": w[6] >> 36 & 0xFFFF,
         "passes": w[7] & 0xFFFF, "n": w[7] >> 16 & 63, "m_log2": w[7] >> 22 & 7, "depth": w[7] >> 25 & 63,
         "encoding": w[7] >> 36 & 3,
-        "reserved": w[2] >> 63 | w[6] >> 52 | w[7] >> 38,
+        "digit": w[6] >> 56 & 3, "lift": w[6] >> 58 & 1, "bits15": w[6] >> 59 & 1,
+        "reserved": w[2] >> 63 | w[6] >> 52 & 15 | w[6] >> 60 | w[7] >> 38,
     }  # fmt: skip
 
 
@@ -132,7 +133,8 @@ def _norm(w: list[int]) -> dict[str, int]:
         "rows_before": w[2] >> 36 & 0xFF, "rows_after": w[2] >> 44 & 0xFF,
         "parameters_address": w[3] & _ALL32,
         "inverse": (w[1] >> 50 & 1) << 32 | w[4] & _ALL32, "kind": w[1] >> 51 & 3, "epsilon": w[4] >> 36,
-        "reserved": w[1] >> 53 | w[2] >> 52 | w[3] >> 36,
+        "bits15": w[1] >> 53 & 1,
+        "reserved": w[1] >> 54 | w[2] >> 52 | w[3] >> 36,
     }  # fmt: skip
 
 
@@ -154,6 +156,26 @@ def _refused_pairs(opcode: int, fields: dict[str, int], config: Config) -> str:
             return f"{name} is set, and there are {fields['columns']} columns, which are no pairs"
     if opcode == _CONTEXT and fields["result"] == 5:
         return "result 5 is no CONTEXT's"
+    return _refused_digits(opcode, fields, config)
+
+
+def _refused_digits(opcode: int, fields: dict[str, int], config: Config) -> str:
+    """Why hardware refuses what a product of 15-bit windows asks for, or 16 bits through the table."""
+    asked = {name: fields[name] for name in ("digit", "lift", "bits15") if fields[name]}
+    if not asked:
+        return ""
+    name, value = next(iter(asked.items()))
+    if "digits" not in config.features:
+        return f"{name} is {value}, and there is no such feature"
+    if opcode != _PRODUCT and (fields["digit"] or fields["lift"]):
+        return f"{name} is {value}, which is PRODUCT's alone"
+    if fields["digit"] == 3:
+        return "digit 3 is unknown"
+    if fields["lift"] and not fields["continues"]:
+        return "lift is set, and it continues nothing"
+    activates = opcode == _PRODUCT and fields["result"] == 2 and not fields["multiply"]
+    if fields["bits15"] and (opcode == _SCORES or (fields["result"] != 1 and not activates)):
+        return f"bits15 is set, and the result is {fields['result']}"
     return ""
 
 
@@ -175,6 +197,8 @@ def _refused(opcode: int, fields: dict[str, int], config: Config) -> str:
         return "place is set, and there is no register POSITION"
     if opcode == _NORM and (fields["kind"] > ("rms" in has) or (fields["epsilon"] and "rms" not in has)):
         return f"kind {fields['kind']} or epsilon {fields['epsilon']} is unknown"
+    if opcode == _NORM and fields["bits15"] and "digits" not in has:
+        return "bits15 is set, and there is no such feature"
     blocks = opcode == _SCORES or (opcode in (_PRODUCT, _CONTEXT) and fields["result"] == 4)
     if blocks and fields["columns"] % config.groups:
         return f"{fields['columns']} columns; scores and transposed results have multiples of groups = {config.groups}"

@@ -20,7 +20,7 @@ from .engine import matrix_sums
 from .instructions import Fetched, IllegalError, fetched
 from .requantizer import requantize
 from .softmax import SoftmaxRows
-from .vector import activate, add_residual, gated, layer_norm, rotated
+from .vector import activate, add_residual, digits, gated, layer_norm, rotated
 from .weights import WeightsError, dense_weights
 
 __all__ = ["Executed", "Observe", "ProgramError", "ProgramRun", "run_counted", "run_program"]
@@ -195,8 +195,12 @@ class _Machine:
         """Activations from memory: shape (rows, reduction)."""
         cfg = self.config
         data = self.bytes_at(i["window_address"], i["window_beats"] * cfg.bus_bytes)
-        if len(data) % cfg.rows:
-            raise CheckError(f"windows of {len(data)} bytes, which are no multiple of rows = {cfg.rows}")
+        size = cfg.rows * (2 if i["digit"] else 1)
+        if len(data) % size:
+            raise CheckError(f"windows of {len(data)} bytes, which are no multiple of a column's {size}")
+        if i["digit"]:
+            high, low = digits(data.view("<i2").reshape(-1, cfg.rows).T)
+            return high if i["digit"] == 1 else low
         return data.view(np.int8).reshape(-1, cfg.rows).T.astype(np.int64)
 
     def sums_of(self, windows: NDArray, weights: NDArray[np.int8]) -> NDArray[np.int32]:
@@ -229,7 +233,7 @@ class _Machine:
         """PRODUCT and SCORES."""
         sums = self.sums_of(self.windows(i), self.weights(i))
         if i["continues"]:
-            sums = sums + self.unfinished(len(sums))
+            sums = sums + self.unfinished(len(sums)) * np.int32(128 if i["lift"] else 1)  # modulo 2^32
         if i["unfinished"]:
             self.sums, self.sums_from = sums, self.number
             return
@@ -247,7 +251,7 @@ class _Machine:
         if mode == Result.BEST:
             self.list_best(results, i)
             return
-        wide = mode in (Result.STORE16, Result.RESIDUAL)
+        wide = mode in (Result.STORE16, Result.RESIDUAL) or bool(i["bits15"])
         data: NDArray
         if i["multiply"]:
             table = np.ascontiguousarray(self.words(Target.TABLE, np.arange(256))).view("<i2")[:, 0]
@@ -259,7 +263,7 @@ class _Machine:
             data = np.stack(pair, axis=1).reshape(columns, rows)
         elif mode == Result.ACTIVATE:
             table = np.ascontiguousarray(self.words(Target.TABLE, np.arange(256))).view("<i2")[:, 0]
-            data = activate(results, table, second[:, None])
+            data = activate(results, table, second[:, None], wide=wide)
         elif mode == Result.RESIDUAL:
             raw = self.bytes_at(i["residual_address"], 2 * results.size)
             data = add_residual(results, raw.copy().view("<i2").reshape(columns, rows), second[:, None])
@@ -267,7 +271,9 @@ class _Machine:
             data = results
         else:
             data = results.astype(np.int8)
-        name, limit = ("saturated_sums", 32767) if wide else ("saturated_results", 127)
+        if i["bits15"]:
+            data = np.clip(data, -16383, 16383)
+        name, limit = ("saturated_sums", 16383 if i["bits15"] else 32767) if wide else ("saturated_results", 127)
         self.saturated[name] += _at_limit(data, limit, self.config.drain_lanes)
         if mode == Result.TRANSPOSE:
             data = data.reshape(-1, self.config.groups, rows).transpose(0, 2, 1)
@@ -365,8 +371,10 @@ class _Machine:
         shift = np.array([((int(w) >> 18 & 0xFFFF) ^ 0x8000) - 0x8000 for w in words])
         multiplier = np.array([int(w) >> 34 & 0xFFFF for w in words])
         rms = i["kind"] == NormKind.RMS
-        wide, narrow = layer_norm(x, scale, shift, multiplier, i["inverse"], rms=rms, epsilon=i["epsilon"])
-        self.saturated["saturated_norms"] += _at_limit(wide.T, 32767, self.config.lanes // 2)
+        wide, narrow = layer_norm(
+            x, scale, shift, multiplier, i["inverse"], rms=rms, epsilon=i["epsilon"], short=bool(i["bits15"])
+        )
+        self.saturated["saturated_norms"] += _at_limit(wide.T, 16383 if i["bits15"] else 32767, self.config.lanes // 2)
         self.put(wide.T, i["wide_address"], i, 2)
         self.put(narrow.T, i["narrow_address"], i, 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["activate", "add_residual", "gated", "inverse_root_table", "layer_norm", "rotated"]
+__all__ = ["activate", "add_residual", "digits", "gated", "inverse_root_table", "layer_norm", "rotated"]
 
 
 def _scaled(value: NDArray[np.int64], multiplier: ArrayLike) -> NDArray[np.int64]:
@@ -13,8 +13,10 @@ def _scaled(value: NDArray[np.int64], multiplier: ArrayLike) -> NDArray[np.int64
     return (value * np.asarray(multiplier, np.int64) + (1 << 15)) >> 16
 
 
-def activate(results: ArrayLike, table: ArrayLike, multiplier: ArrayLike) -> NDArray[np.int8]:
-    """Table, then requantization to 8 bits.
+def activate(
+    results: ArrayLike, table: ArrayLike, multiplier: ArrayLike, *, wide: bool = False
+) -> NDArray[np.int16] | NDArray[np.int8]:
+    """Table, then requantization to 8 bits, or to 16 if `wide`.
 
     Parameters
     ----------
@@ -23,7 +25,24 @@ def activate(results: ArrayLike, table: ArrayLike, multiplier: ArrayLike) -> NDA
     multiplier : 0 to 65535; broadcasts
     """
     found = np.asarray(table, np.int64)[np.asarray(results, np.int64) & 255]
-    return np.clip(_scaled(found, multiplier), -127, 127).astype(np.int8)
+    scaled = _scaled(found, multiplier)
+    return np.clip(scaled, -32767, 32767).astype(np.int16) if wide else np.clip(scaled, -127, 127).astype(np.int8)
+
+
+def digits(values: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """High and low digit of 15-bit activations, which lie in memory in 16 bits.
+
+    Parameters
+    ----------
+    values : int16
+        Modulo 2**15: the highest bit is not looked at.
+
+    Returns
+    -------
+    h and l, the value being ``128 h + l``: -128 to 127, and 0 to 127
+    """
+    value = ((np.asarray(values, np.int64) & 0x7FFF) ^ 0x4000) - 0x4000
+    return value >> 7, value & 127
 
 
 def add_residual(results: ArrayLike, residual: ArrayLike, multiplier: ArrayLike) -> NDArray[np.int16]:
@@ -90,6 +109,7 @@ def layer_norm(
     *,
     rms: bool = False,
     epsilon: int = 0,
+    short: bool = False,
 ) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
     """LayerNorm, or RMSNorm, over the last axis.
 
@@ -106,6 +126,8 @@ def layer_norm(
         RMSNorm: the mean counts as zero.
     epsilon : int
         28 bits unsigned; 2**14 times it is added to the variance in units of columns squared.
+    short : bool
+        The 16-bit results saturate to 15 bits, and the 8-bit ones are made of them.
 
     Returns
     -------
@@ -128,6 +150,7 @@ def layer_norm(
     product = (2 * x - mean[:, None]) * found[:, None]
     limit = (1 << 17) - 1
     normal = np.clip((((product << 1) >> places[:, None]) + 1) >> 1, -limit, limit)
-    wide = np.clip(_scaled(normal, scale) + np.asarray(shift, np.int64), -32767, 32767)
+    most = 16383 if short else 32767
+    wide = np.clip(_scaled(normal, scale) + np.asarray(shift, np.int64), -most, most)
     narrow = np.clip(_scaled(wide, multiplier), -127, 127)
     return wide.astype(np.int16), narrow.astype(np.int8)

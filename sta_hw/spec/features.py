@@ -13,6 +13,7 @@ FEATURES = {
     "gate": "products of neighbouring columns, the first one through the table",
     "rotary": "rotation of neighbouring columns by their row's position",
     "best": "the 8 largest results of each row",
+    "digits": "products of 15-bit activations, as two digits of 8 bits",
 }
 """Names and what they are."""
 ALL_OF_DECODERS = "decoder"

@@ -19,8 +19,8 @@ from .records import Field, Record
 
 __all__ = [
     "CODES", "COUNTED", "FORMATS", "HEADER_BYTES", "LINE_BYTES", "MAGIC", "MOST_LINES", "NO_WAIT", "REGISTERS",
-    "VERSION", "WAITS", "WAIT_BITS", "WORD_BYTES", "Error", "Instruction", "Mask", "NormKind", "Opcode", "Positions",
-    "Result", "Target", "Word", "assemble", "codes", "disassemble", "formats", "instruction_bytes",
+    "VERSION", "WAITS", "WAIT_BITS", "WORD_BYTES", "Digit", "Error", "Instruction", "Mask", "NormKind", "Opcode",
+    "Positions", "Result", "Target", "Word", "assemble", "codes", "disassemble", "formats", "instruction_bytes",
     "most_program_bytes", "program_bytes",
 ]  # fmt: skip
 
@@ -101,6 +101,17 @@ class Mask(IntEnum):
     """Those whose numbers are from 0 to the text's length, less one: register LENGTH's."""
     CAUSAL = 2
     """For row r those whose numbers are from 0 to `keys` + r, less one."""
+
+
+class Digit(IntEnum):
+    """Which digit of its windows a product takes."""
+
+    NONE = 0
+    """Windows are bytes."""
+    HIGH = 1
+    """The high digit of 15-bit windows, which lie in memory in 16 bits."""
+    LOW = 2
+    """Their low digit."""
 
 
 class NormKind(IntEnum):
@@ -198,6 +209,7 @@ _ROWS = (
     Field("rows_before", 8, text="rows at the tile's beginning that are not stored (the low log2(rows) bits count)"),
     Field("rows_after", 8, text="rows at its end that are not stored (likewise)"),
 )
+_BITS15 = Field("bits15", 1, text="results in 16 bits saturate to 15, ACTIVATE's among them", feature="digits")
 _PRODUCT = (
     _word([_address("window_address", "the windows; not used by CONTEXT")], OPCODE, *_WAITS),
     _word(
@@ -243,6 +255,10 @@ _PRODUCT = (
         [Field("keys", 16, text="SCORES: keys from number 0 on that are valid, mask KEYS"),
          Field("key_start", 16, signed=True, text="SCORES: number of the block's first key")],
         Field("stride3", 16, text="outermost counter: step in words"),
+        Field("", 4),
+        Field("digit", 2, text="15-bit windows: which digit of them (Digit)", feature="digits"),
+        Field("lift", 1, text="the sums that it continues count 128 times", feature="digits"),
+        _BITS15,
     ),
     _word(
         [Field("passes", 16, text="windows streamed through one after the other"),
@@ -276,6 +292,7 @@ FORMATS: Mapping[Opcode, tuple[Word, ...]] = {
             Field("width", 14, text="columns"),
             Field("inverse_high", 1, text="bit 32 of round(2^33 / width)"),
             Field("kind", 2, text="which norm (NormKind)"),
+            _BITS15,
         ),
         _word([_address("narrow_address", "8-bit results")], *_ROWS),
         _word([_address("parameters_address", "the columns' parameters")]),
@@ -300,6 +317,7 @@ CODES: Mapping[str, type[IntEnum]] = {
     "mask": Mask,
     "encoding": Positions,
     "kind": NormKind,
+    "digit": Digit,
 }
 """Fields whose values have names."""
 _CODE_FEATURES: Mapping[str, Mapping[int, str]] = {
@@ -434,6 +452,15 @@ def _apart(i: Instruction) -> str:
             return f"{name} = 1 goes with PRODUCT and result {' or '.join(r.name for r in results)} alone"
     if i.opcode == Opcode.CONTEXT and i["result"] == Result.BEST:
         return "result BEST is PRODUCT's alone"
+    if i.fields.get("bits15") and i.opcode != Opcode.NORM:
+        activates = i.opcode == Opcode.PRODUCT and i["result"] == Result.ACTIVATE and not i["multiply"]
+        if i.opcode == Opcode.SCORES or not (activates or i["result"] == Result.STORE16):
+            return "bits15 = 1 goes with result STORE16, or ACTIVATE without multiply, alone"
+    for name in ("digit", "lift"):
+        if i.fields.get(name) and i.opcode != Opcode.PRODUCT:
+            return f"{name} = {i[name]} goes with PRODUCT alone"
+    if i.fields.get("lift") and not i["continues"]:
+        return "lift = 1 goes with continues = 1 alone"
     return ""
 
 

@@ -77,7 +77,7 @@ def dispatch(
 
     layouts: Mapping[str, tuple[data.StructLayout, Value]] = {
         "loads": (_waiting(load_order_layout(), "matrix", "products", "norms"), opcode == Opcode.LOAD),
-        "windows": (_waiting(window_order_layout(), "products", "norms"), multiplies),
+        "windows": (_waiting(window_order_layout(config), "products", "norms"), multiplies),
         "matrix": (_matrix_layout(config), multiplies),
         "results": (result_order_layout(config), gives),
         "norms": (_waiting(norm_order_layout(config), "products", "norms"), opcode == Opcode.NORM),
@@ -191,6 +191,12 @@ def dispatch(
         m.d.comb += [
             entry.rows_before.eq(product["rows_before"] + Mux(place, first, 0)),
             entry.rows_after.eq(product["rows_after"] - Mux(place, behind, 0)),
+        ]
+    if "digits" in config.features:
+        m.d.comb += [
+            entries["matrix"].command.lift.eq(product["lift"]),
+            entries["windows"].order.digit.eq(product["digit"]),
+            entry.bits15.eq(product["bits15"]),
         ]
     if "causal" in config.features:
         m.d.comb += entry.block.causal.eq(product["mask"] == Mask.CAUSAL)

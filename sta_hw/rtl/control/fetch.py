@@ -79,19 +79,24 @@ def _refused(config: Config, word: Value, index: Value, known: Callable[[Opcode]
         above, top = above | word[first:top].any(), first
         wrong = wrong | (above & Cat(*places[first]).any())
     for opcode, name in (
-        (Opcode.LOAD, "target"), (Opcode.PRODUCT, "result"), (Opcode.PRODUCT, "mask"), (Opcode.NORM, "kind")
+        (Opcode.LOAD, "target"), (Opcode.PRODUCT, "result"), (Opcode.PRODUCT, "mask"), (Opcode.NORM, "kind"),
+        (Opcode.PRODUCT, "digit"),
     ):  # fmt: skip
         at, f = formats(opcode).places[name]
         number, first = at // _WORD, at % _WORD
         if there(name, f):
             most = max(codes(name, config.features))
             wrong = wrong | (known(opcode) & (index == number) & (word[first : first + f.width] > most))
-    # Single bits of features, below one that this hardware has.
-    at_word, flags = formats(Opcode.PRODUCT).places, ("multiply", "rotate", "place")
-    for order, name in enumerate(flags):
-        at, f = at_word[name]
-        if not there(name, f) and any(there(n, at_word[n][1]) for n in flags[order + 1 :]):
-            wrong = wrong | (known(Opcode.PRODUCT) & (index == at // _WORD) & word[at % _WORD])
+    # Bits of features that this hardware has not, or of no field, below those that it has.
+    for opcode, words in FORMATS.items():
+        there_of = [(at, f.width) for n, (at, f) in formats(opcode).places.items() if there(n, f)]
+        used = {bit for at, width in there_of for bit in range(at, at + width)}
+        for number in range(0 if opcode in (Opcode.SCORES, Opcode.CONTEXT) else len(words)):
+            highs = range(_WORD * number + _HIGH, _WORD * (number + 1))
+            gaps = [bit for bit in highs if bit not in used and bit < max(used & {*highs}, default=0)]
+            if gaps:
+                set_bits = Cat(word[bit % _WORD] for bit in gaps).any()
+                wrong = wrong | (known(opcode) & (index == number) & set_bits)
     return wrong
 
 
@@ -291,6 +296,16 @@ class Fetch(wiring.Component):
             fits = product & Cat(kind == r for r in results).any()
             wrong = wrong | (after_load & (index == 2) & word[bit] & ~fits)
             wrong = wrong | (after_load & (index == places["columns"][0] // _WORD) & slots[2][bit] & low[0])
+        if "digits" in has:
+            at = places["digit"][0] % _WORD
+            lift, bits15 = (word[places[name][0] % _WORD] for name in ("lift", "bits15"))
+            continues = slots[1][places["continues"][0] % _WORD]
+            activates = product & (kind == Result.ACTIVATE)
+            if "gate" in has:
+                activates = activates & ~slots[2][places["multiply"][0] % _WORD]
+            stores = ((kind == Result.STORE16) & (under_way != Opcode.SCORES)) | activates
+            alone = ((word[at : at + 2].any() | lift) & ~product) | (lift & ~continues) | (bits15 & ~stores)
+            wrong = wrong | (after_load & (index == places["digit"][0] // _WORD) & alone)
         if "best" in has:
             first = places["result"][0] % _WORD
             listed = word[first : first + 4] == Result.BEST
@@ -342,7 +357,7 @@ class Fetch(wiring.Component):
         ragged = (index == places["columns"][0] // _WORD) & (
             ((scores | transposes) & low[:group_bits].any()) | (scores & (low[group_bits:_COUNT] > self.config.window))
         )
-        if {"gate", "rotary", "best"} & {*self.config.features}:
+        if {"gate", "rotary", "best", "digits"} & {*self.config.features}:
             ragged = ragged | self._misfits(word, index, under_way, slots, low)
         bad = Signal()
         m.d.comb += bad.eq(

@@ -48,7 +48,7 @@ class Accumulator(wiring.Component):
     delay : int
         Cycles by which `sums` come after their `flags`, at least 3.
     plain : bool
-        No beat has `widen` set.
+        No beat has `widen` set; with feature digits those of a pass for which stored sums shift left by 7, not 8.
 
     Members
     -------
@@ -109,10 +109,11 @@ class Accumulator(wiring.Component):
         fetched = Signal(row_bits, reset_less=True)
         m.d.sync += fetched.eq(sum_read.data)
         preparing = stages[self.delay - 1]
+        places = 8 if not self.plain else 7 if "digits" in cfg.features else 0
         widen = Signal()
         fresh = Signal()
         halve = Signal(cfg.rows, reset_less=True)
-        m.d.comb += [widen.eq(0 if self.plain else preparing.widen), fresh.eq(preparing.first_pass)]
+        m.d.comb += [widen.eq(0 if places == 0 else preparing.widen), fresh.eq(preparing.first_pass)]
         # One beat early, so that a row's choice comes from a register of its own.
         m.d.sync += halve.eq(Mux(stages[self.delay - 2].rescale, self.halve, 0))
 
@@ -121,7 +122,7 @@ class Accumulator(wiring.Component):
             start = Signal(signed(ACCUMULATOR_WIDTH), name=f"start_{r}", reset_less=True)
             total = Signal(signed(ACCUMULATOR_WIDTH), name=f"total_{r}", reset_less=True)
             stored = fetched.word_select(r, ACCUMULATOR_WIDTH).as_signed()
-            m.d.sync += start.eq(Mux(fresh, 0, Mux(widen, stored << 8, Mux(halve[r], stored >> 1, stored))))
+            m.d.sync += start.eq(Mux(fresh, 0, Mux(widen, stored << (places or 8), Mux(halve[r], stored >> 1, stored))))
             with m.If(meeting.valid):
                 m.d.sync += total.eq(Mux(meeting.first, start, total) + self.sums[r])
             totals.append(total)

@@ -125,7 +125,7 @@ class Engine(wiring.Component):
 
     def _broadcast(self, m: Module, decoder: Decoder, windows: Windows, drain: Drain) -> None:
         """Give each command to decoder, loader and drain, which take it when they come to it."""
-        fixed = {"taps": 1, "widen_at": 0} if self.plain else {}
+        fixed = {"taps": 1, "widen_at": 0} if self.plain else {"lift": 0} if "digits" in self.config.features else {}
         if not self.ahead:
             self._broadcast_in_place(m, decoder, windows, drain, fixed)
             return

@@ -34,7 +34,7 @@ class Loops(wiring.Component):
         Last beat of a column, of a pass, of the matrix.
     first_pass, final_pass : Out(1)
     widen : Out(1)
-        The pass before which sums shift left by 8.
+        The pass before which sums shift left: by 8 (the engine alone: low bytes follow), or by 7 (`lift`).
     rescale : Out(1)
         First beat of a matrix whose sums are rescaled first.
     """
@@ -62,6 +62,7 @@ class Loops(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         new = self.command
+        lifts = new.continues & new.lift if "digits" in self.config.features else 0
         step = self.step
         nonzero_last = self._countdown(m, "nonzero", new.n, step)
         groups = Signal(6)
@@ -104,7 +105,7 @@ class Loops(wiring.Component):
                 tap_base.eq(0),
                 self.first.eq(1),
                 self.first_pass.eq(~new.continues),
-                self.widen.eq(0),
+                self.widen.eq(lifts),
                 self.rescale.eq(new.continues & new.rescale),
                 unfinished.eq(new.unfinished),
             ]

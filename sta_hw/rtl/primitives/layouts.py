@@ -94,8 +94,10 @@ def command_layout(config: Config) -> data.StructLayout:
     continues           1     the first pass adds to the sums the last unfinished product left
     unfinished          1     the last pass leaves its sums for a product that continues; no results
     rescale             1     continues: those sums first shift right, per row, by one beat of `growth`
+    lift                1     feature digits; continues: those sums count 128 times
     ==================  ====  =====================================================================
     """
+    more = {"lift": unsigned(1)} if "digits" in config.features else {}
     return data.StructLayout(
         {
             "encoding": Encoding,
@@ -112,6 +114,7 @@ def command_layout(config: Config) -> data.StructLayout:
             "continues": unsigned(1),
             "unfinished": unsigned(1),
             "rescale": unsigned(1),
+            **more,
         }
     )
 
@@ -155,7 +158,7 @@ def beat_layout(config: Config) -> data.StructLayout:
             "first_pass": unsigned(1),
             "final_pass": unsigned(1),
             "pass_end": unsigned(1),  # last beat of a pass
-            "widen": unsigned(1),  # shift the stored sum left by 8 before adding
+            "widen": unsigned(1),  # shift the stored sum left before adding
             "unsigned": unsigned(1),
             "rescale": unsigned(1),  # first beat of a product whose sums are rescaled before it
             "gives": unsigned(1),  # a result is complete: last beat of a column in the final pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,12 +18,13 @@ __all__ = ["ParameterFeed", "WindowFeed", "parameter_order_layout", "window_orde
 _AHEAD = 4
 
 
-def window_order_layout() -> data.StructLayout:
-    """The windows of one product: from memory, or probabilities."""
+def window_order_layout(config: Config) -> data.StructLayout:
+    """The windows of one product: from memory, or probabilities. With feature digits also which digit (`isa.Digit`)."""
+    more = {"digit": unsigned(2)} if "digits" in config.features else {}
     return data.StructLayout(
         {
             "probabilities": unsigned(1), "address": unsigned(ADDRESS_BITS), "beats": unsigned(20),
-            "instruction": unsigned(COUNT_BITS),
+            "instruction": unsigned(COUNT_BITS), **more,
         }
     )  # fmt: skip
 
@@ -34,6 +35,7 @@ class WindowFeed(wiring.Component):
     Members
     -------
     order : In(stream of window_order_layout)
+        `beats` are those of memory: with a digit two for each that goes on.
     run : Out(stream of run_layout), words : In(stream of bus words)
     probabilities, activations : In, Out(streams of lanes x 8 bits)
     waits_for_softmax : Out(1)
@@ -44,7 +46,7 @@ class WindowFeed(wiring.Component):
         beat = stream.Signature(data.ArrayLayout(unsigned(8), config.lanes))
         super().__init__(
             {
-                "order": In(stream.Signature(window_order_layout())),
+                "order": In(stream.Signature(window_order_layout(config))),
                 "run": Out(stream.Signature(run_layout())),
                 "words": In(stream.Signature(unsigned(8 * config.bus_bytes))),
                 "probabilities": In(beat),
@@ -55,8 +57,10 @@ class WindowFeed(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        queue = m.submodules.queue = Queue(width=21, depth=_AHEAD)
         new = self.order.payload
+        digits = "digits" in self.config.features
+        kind = Cat(new.probabilities, new.digit) if digits else new.probabilities
+        queue = m.submodules.queue = Queue(width=20 + len(kind), depth=_AHEAD)
         m.d.comb += [
             self.run.payload.address.eq(new.address),
             self.run.payload.beats.eq(new.beats),
@@ -64,7 +68,7 @@ class WindowFeed(wiring.Component):
             self.run.valid.eq(self.order.valid & ~new.probabilities & queue.w_rdy),
             self.order.ready.eq(queue.w_rdy & (new.probabilities | self.run.ready)),
             queue.w_en.eq(self.order.valid & self.order.ready),
-            queue.w_data.eq(new.beats << 1 | new.probabilities),
+            queue.w_data.eq(Cat(kind, new.beats) if digits else new.beats << 1 | new.probabilities),
         ]
         left = Signal(20)
         last = Signal()  # one is left
@@ -83,12 +87,32 @@ class WindowFeed(wiring.Component):
             output.r_en.eq(self.activations.ready),
             self.waits_for_softmax.eq(active & probabilities & ~self.probabilities.valid),
         ]
-        beats = queue.r_data[1:]
+        beats = queue.r_data[len(kind) :]
+        if digits:
+            move = self._digits(m, queue, active, probabilities, output)
         with m.If(~active & queue.r_rdy):
             m.d.sync += [left.eq(beats), probabilities.eq(queue.r_data[0]), last.eq(beats == 1), active.eq(beats != 0)]
         with m.If(move):
             m.d.sync += [left.eq(left - 1), last.eq(left == 2), active.eq(~last)]
         return m
+
+    def _digits(self, m: Module, queue: Queue, active: Value, probabilities: Value, output: RegisterSlice) -> Value:
+        """Of two bus words of 15-bit values the word of one of their digits. Returns whether a word is taken."""
+        digit, second = Signal(2), Signal()
+        word, lanes = self.words.payload, self.config.lanes
+        values = [word[16 * i :][:16] for i in range(lanes // 2)]
+        found = Cat(Mux(digit[1], v[:7], v[7:15]) for v in values)  # low ones are from 0 to 127
+        first = Signal(4 * lanes, reset_less=True)  # of the first word
+        cuts = active & (digit != 0)
+        taken = Signal()
+        m.d.comb += taken.eq(active & Mux(probabilities, self.probabilities.valid, self.words.valid) & output.w_rdy)
+        with m.If(cuts):
+            m.d.comb += [output.w_data.eq(Cat(first, found)), output.w_en.eq(self.words.valid & second)]
+            with m.If(taken):
+                m.d.sync += [second.eq(~second), first.eq(found)]
+        with m.If(~active):
+            m.d.sync += [digit.eq(queue.r_data[1:3]), second.eq(0)]
+        return taken
 
 
 def parameter_order_layout() -> data.StructLayout:

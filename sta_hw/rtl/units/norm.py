@@ -31,9 +31,11 @@ _LATENCY = 9 + 3 * Multiplier.latency
 def norm_order_layout(config: Config) -> data.StructLayout:
     """One row tile: addresses, columns, ``round(2**33 / columns)``, and which rows are stored.
 
-    With feature rms also whether it is RMSNorm, and what is added to the variance, in units of 2^14.
+    With feature rms also whether it is RMSNorm, and what is added to the variance, in units of 2^14; with feature
+    digits whether 16-bit results saturate to 15 bits.
     """
     more = {"rms": unsigned(1), "epsilon": unsigned(EPSILON_BITS)} if "rms" in config.features else {}
+    more |= {"bits15": unsigned(1)} if "digits" in config.features else {}
     return data.StructLayout(
         {
             "input_address": unsigned(ADDRESS_BITS),
@@ -207,7 +209,8 @@ class Norm(wiring.Component):
             statistics.slot.eq(slot),
         ]
         word = Mux(order_kept, tile.r_data, self.input.payload)
-        ready = self._second_pass(m, lanes_of(word), statistics.rows, step, slot == slots - 1)
+        short = order.bits15 if "digits" in cfg.features else None
+        ready = self._second_pass(m, lanes_of(word), statistics.rows, step, slot == slots - 1, short)
         m.d.comb += [
             step.eq(normalizing & ready & Mux(order_kept, tile.r_rdy, reading_again & self.input.valid)),
             self.input.ready.eq(sum_step | (reading_again & step)),
@@ -247,8 +250,11 @@ class Norm(wiring.Component):
             m.d.sync += [r.eq(0) for ring in sums + squares for r in ring]
         return sums, squares
 
-    def _second_pass(self, m, x, rows, active, column_end) -> Value:
-        """Normalize, scale, shift; requantize to 8 bits. Returns whether a beat can be taken."""
+    def _second_pass(self, m, x, rows, active, column_end, short: Value | None) -> Value:
+        """Normalize, scale, shift; requantize to 8 bits. Returns whether a beat can be taken.
+
+        Where wide results are `short` they saturate to 15 bits.
+        """
         cfg = self.config
         lanes = len(x)
         gear = m.submodules.parameters_gear = self._parameters = Gearbox(8 * cfg.bus_bytes, 64)
@@ -287,6 +293,9 @@ class Norm(wiring.Component):
         shift = delayed(parameters.shift, 6 + 2 * through, "shift")
         multiplier_8 = delayed(parameters.multiplier, 7 + 2 * through, "narrow_multiplier")
         results_16, results_8 = [], []
+        if short is not None:  # beside the results, and beside those that leave
+            short = delayed(short, 6 + 2 * through, "short")
+            short_late = delayed(short, 3 + through, "short_late")
         for i in range(lanes):
             row = rows[i]
             deviation = Signal(signed(18), name=f"deviation_{i}", reset_less=True)
@@ -323,7 +332,11 @@ class Norm(wiring.Component):
             ]
             m.d.sync += [
                 product.eq((by_scale.p + (1 << 15)) >> 16),
-                result_16.eq(saturated(product + shift, 16)),
+                result_16.eq(
+                    saturated(product + shift, 16)
+                    if short is None
+                    else Mux(short, saturated(product + shift, 15), saturated(product + shift, 16))
+                ),
                 requantized.eq((by_narrow.p + (1 << 15)) >> 16),
                 result_8.eq(saturated(requantized, 8)),
             ]
@@ -334,7 +347,10 @@ class Norm(wiring.Component):
             stage = Signal(name=f"normalized_{k + 1}")
             m.d.sync += stage.eq(valid)
             valid = stage
-        m.d.sync += self.saturated.eq(valid & Cat(at_limit(r, 16) for r in results_16).any())
+        at_ends = Cat(at_limit(r, 16) for r in results_16).any()
+        if short is not None:
+            at_ends = Mux(short_late, Cat(at_limit(r, 15) for r in results_16).any(), at_ends)
+        m.d.sync += self.saturated.eq(valid & at_ends)
         m.d.comb += [
             wide.w_en.eq(valid),
             wide.w_data.eq(Cat(*results_16)),

@@ -34,7 +34,7 @@ _LATENCY = 5 + Multiplier.latency
 
 def result_order_layout(config: Config) -> data.StructLayout:
     """What to do with one product's results."""
-    flags = {"gate": "multiply", "rotary": "rotate"}
+    flags = {"gate": "multiply", "rotary": "rotate", "digits": "bits15"}
     more = {flag: unsigned(1) for feature, flag in flags.items() if feature in config.features}
     return data.StructLayout(
         {
@@ -129,6 +129,9 @@ class ResultPath(wiring.Component):
         m.d.comb += self.order.ready.eq(~active & self.results.valid)
         with m.If(self.order.valid & self.order.ready):
             new = self.order.payload
+            two_bytes = (new.mode == Result.STORE16) | (new.mode == Result.RESIDUAL)
+            if "digits" in has:
+                two_bytes = two_bytes | new.bits15
             m.d.sync += [
                 order.eq(new),
                 active.eq(1),
@@ -137,7 +140,7 @@ class ResultPath(wiring.Component):
                 residual_wanted.eq(~new.scores & (new.mode == Result.RESIDUAL)),
                 activate.eq(new.mode == Result.ACTIVATE),
                 adding.eq(new.mode == Result.RESIDUAL),
-                wide.eq((new.mode == Result.STORE16) | (new.mode == Result.RESIDUAL)),
+                wide.eq(two_bytes),
                 transpose.eq(new.mode == Result.TRANSPOSE),
             ]
             if "rotary" in has:
@@ -145,7 +148,7 @@ class ResultPath(wiring.Component):
             if "best" in has:
                 m.d.sync += [
                     largest.eq(~new.scores & (new.mode == Result.BEST)),
-                    wide.eq((new.mode == Result.STORE16) | (new.mode == Result.RESIDUAL) | (new.mode == Result.BEST)),
+                    wide.eq(two_bytes | (new.mode == Result.BEST)),
                     store_wanted.eq(~new.scores & ((new.mode != Result.BEST) | new.block.last)),
                 ]
         m.d.comb += [
@@ -307,8 +310,8 @@ class ResultPath(wiring.Component):
             stage = Signal(5, name=f"flags_{i + 1}")
             m.d.sync += stage.eq(flags[-1])
             flags.append(stage)
-        more = [Cat(largest, *((go & gates, gated) if "gate" in has else ()))]
-        for i in range(_LATENCY if {"gate", "best"} & {*has} else 0):
+        more = [Cat(largest, *((go & gates, gated) if "gate" in has else ()), *self._short(order))]
+        for i in range(_LATENCY if {"gate", "best", "digits"} & {*has} else 0):
             stage = Signal(len(more[0]), name=f"more_{i + 1}", reset_less=True)
             m.d.sync += stage.eq(more[-1])
             more.append(stage)
@@ -369,7 +372,12 @@ class ResultPath(wiring.Component):
                 gate_values.append(scaled[:16])
             m.d.sync += total.eq(Mux(is_activated, 0, own[at]) + Mux(is_activated | is_added, scaled, 0))
             result = Signal(signed(16), name=f"result_{i}", reset_less=True)
-            m.d.sync += result.eq(Mux(flags[at + 1][1], saturated(total, 8), saturated(total, 16)))
+            if "digits" in has:
+                is_short = more[at + 1][-1]
+                wide_result = Mux(is_short, saturated(total, 15), saturated(total, 16))
+                m.d.sync += result.eq(Mux(flags[at + 1][1] & ~is_short, saturated(total, 8), wide_result))
+            else:
+                m.d.sync += result.eq(Mux(flags[at + 1][1], saturated(total, 8), saturated(total, 16)))
             if "best" in has:  # halves of numbers among them
                 with m.If(more[at + 1][0]):
                     m.d.sync += result.eq(total)
@@ -379,15 +387,22 @@ class ResultPath(wiring.Component):
         taken, is_wide = flags[_LATENCY][0], flags[_LATENCY][3]
         if "best" in has:
             taken = taken & ~more[_LATENCY][0]
+        at_ends = Cat(at_limit(r, 16) for r in results).any()
+        if "digits" in has:
+            at_ends = Mux(more[_LATENCY][-1], Cat(at_limit(r, 15) for r in results).any(), at_ends)
         m.d.sync += self.saturated.eq(
             Cat(
-                taken & is_wide & Cat(at_limit(r, 16) for r in results).any(),
+                taken & is_wide & at_ends,
                 taken & ~is_wide & Cat(at_limit(r, 8) for r in results).any(),
             )
         )
         m.d.comb += [queue.w_en.eq(flags[_LATENCY][0]), queue.w_data.eq(Cat(*results, flags[_LATENCY][3:5]))]
         self._pack(m, queue)
         return go
+
+    def _short(self, order: data.View) -> tuple[Value, ...]:
+        """Whether results in 16 bits saturate to 15, where there is such a thing."""
+        return (order.bits15,) if "digits" in self.config.features else ()
 
     def _pack(self, m: Module, queue: Queue) -> None:
         """Bus words of 16-bit or 8-bit elements; transposed or not."""
