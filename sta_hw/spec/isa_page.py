@@ -17,6 +17,7 @@ from .isa import (
     MOST_LINES,
     NO_WAIT,
     VERSION,
+    Digit,
     Mask,
     NormKind,
     Opcode,
@@ -66,6 +67,11 @@ _MASKS = {
     Mask.CAUSAL: "for row r below `keys` + r (feature causal)",
 }
 _KINDS = {NormKind.LAYER: "LayerNorm", NormKind.RMS: "RMSNorm (feature rms)"}
+_DIGITS = {
+    Digit.NONE: "windows of 8 bits",
+    Digit.HIGH: "the high one of windows of 15 bits (feature digits)",
+    Digit.LOW: "the low one (feature digits)",
+}
 
 _INTRODUCTION = f"""\
 # Programs
@@ -163,8 +169,9 @@ instruction is issued while one 64 instructions before it still waits in front o
   `row_last`; what is kept is scaled to the block's exponent before its own products are added. Results are STORE8, or
   `wide` and STORE16.
 - Not defined, and named by the reference: windows of another size than the product's (`passes` x `groups` x `depth`
-  positions of `rows` bytes); a product that continues without an unfinished one of as many columns before it; a
-  CONTEXT whose flags are not its block's. The hardware computes with what there is, or waits and stops with TIMEOUT.
+  positions of `rows` bytes, or with `digit` of twice as many); a product that continues without an unfinished one of as
+  many columns before it; a CONTEXT whose flags are not its block's. The hardware computes with what there is, or waits
+  and stops with TIMEOUT.
 - `place` (feature position): the rows that are stored count from the position: the first POSITION + `rows_before` rows,
   modulo `rows`, are not, and at the end `rows_after` - POSITION - LENGTH, modulo `rows`. With both fields 0 those from
   POSITION mod rows on are stored, LENGTH of them, which must lie in one tile.
@@ -178,8 +185,16 @@ instruction is issued while one 64 instructions before it still waits in front o
   one with `row_first`, that one among them; a column's number is `residual_address` plus its place, modulo 2^18. With
   `row_last` the lists are stored, all rows': row after row its 8 places, the largest first, each with number and result
   in 32 bits (missing: 2^18 - 1 and -32,768). Without it nothing is stored.
+- `digit` (feature digits; PRODUCT): windows are 16-bit elements, which lie as STORE16 leaves them, and `window_beats`
+  counts twice as many bus words. Of an element the lower 15 bits count, signed: x = 128 h + l, l from 0 to 127. Digit
+  HIGH multiplies the h of all windows, LOW the l. `lift` (with `continues`): the sums that it continues count 128
+  times, modulo 2^32. So a product of 15-bit activations is one of their high digits, `unfinished`, and behind it one
+  of their low digits that `continues` with `lift`, over the same weights on chip.
+- `bits15` (feature digits; results STORE16, and PRODUCT's ACTIVATE without `multiply`, which then stores 16 bits as
+  STORE16 does): results saturate to -16,383..16,383. In NORM its 16-bit results do, from which the 8-bit ones are made.
 - Refused (OPCODE): `multiply` and `rotate` with other results, in SCORES or CONTEXT, or with an odd number of columns;
-  BEST in CONTEXT; whatever needs a feature that the hardware has not.
+  BEST in CONTEXT; `digit` and `lift` in SCORES or CONTEXT, `lift` without `continues`, `bits15` with other results;
+  whatever needs a feature that the hardware has not.
 - NORM: `kind` RMS takes the mean for 0 and does not look at `inverse`; `epsilon`, in units of 2^14 of (columns x
   deviation)^2, is added to the variance of either kind.
 - NORM: `width` is 2 or more; sums and 16-bit results lie as STORE16's, 8-bit results as STORE8's. Its parameters, 8
@@ -212,6 +227,7 @@ def markdown() -> str:
             text += f" (feature {described.feature})" if described.feature else ""
             lines.append(f"| {at // 64} | {bits} | {field} | {text} |")
     lines += _codes("result", _RESULTS) + _codes("target", _TARGETS) + _codes("mask", _MASKS) + _codes("kind", _KINDS)
+    lines += _codes("digit", _DIGITS)
     lines += _codes("encoding", _ENCODINGS)
     lines[-1] += " 3 is refused by the matrix engine (ENGINE), as is one that is not built in."
     return "\n".join(lines) + "\n"

@@ -92,8 +92,10 @@ def test_the_references_functions() -> None:
         x[0] = 0
         p = NormParameters(rng.integers(-131071, 131072, columns), np.zeros(columns, np.int64),
                            rng.integers(0, 65536, columns))  # fmt: skip
-        wanted = layer_norm(x, p.scale, p.shift, p.multiplier, 0, rms=True, epsilon=epsilon)[1]
-        np.testing.assert_array_equal(arithmetic.norm(x, p, 0, epsilon, 8, rms=True), wanted)
+        for bits in (8, 15):
+            wide, narrow = layer_norm(x, p.scale, p.shift, p.multiplier, 0, rms=True, epsilon=epsilon, short=bits == 15)
+            wanted = wide if bits == 15 else narrow
+            np.testing.assert_array_equal(arithmetic.norm(x, p, 0, epsilon, bits, rms=True), wanted)
     x = rng.integers(-32767, 32768, (50, 3, 16))
     cosine, sine = arithmetic.cosines(rng.random(8).astype(np.float32), 100, 50)
     wanted = np.concatenate(rotated(x[..., :8], x[..., 8:], cosine[:, None], sine[:, None]), -1)
@@ -135,6 +137,7 @@ def test_attention_is_the_references_row_by_row() -> None:
     scores = (np.array([40000, 60000, 3000, 65535]), np.array([1, 0, 0, 1]), np.array([0, 0, 1, 1]),
               np.array([0, 1, 2, 7]))  # fmt: skip
     found = arithmetic.attend(query, keys, values, scores, 2, 32, 8)
+    in_15 = arithmetic.attend(query, keys, values, scores, 2, 32, 8, 15)
     number = np.arange(32)
     order = 8 * (number % 4) + number // 4
     for t, h in np.ndindex(tokens, heads):
@@ -155,6 +158,8 @@ def test_attention_is_the_references_row_by_row() -> None:
             sums += row.probabilities[part] @ values[inside[part], h // 2].astype(np.int64)
         wanted = requantize(sums, 0, row.multiplier, row.shift, wide=False)
         np.testing.assert_array_equal(found[t, h], wanted)
+        wanted = requantize(sums, 0, row.multiplier, row.shift, wide=True)
+        np.testing.assert_array_equal(in_15[t, h], np.clip(wanted.astype(np.int64), -16383, 16383))
 
 
 def network(folder: Path, family: str) -> Any:
@@ -173,7 +178,7 @@ def test_against_fp32(family: str, tmp_path: Path) -> None:
     ids = [*prefix, *rng.integers(0, 320, 90).tolist()]
     exact = evaluate(graph, {"ids": ids})["next_token"][2:].astype(np.float64)
     errors = []
-    for wide in ({}, {"attention", "gate", "head"} if family == "gpt2" else {"attention", "gate", "down", "head"}):
+    for wide in ({}, {"attention", "output", "gate", "down", "head"}):
         quantized = quantize_decoder(graph, texts, prefix, Rules(frozenset(wide), 32, 8))
         found = IntegerDecoder(quantized, 92).logits(ids)
         errors.append(float(np.linalg.norm(found - exact) / np.linalg.norm(exact)))

@@ -39,11 +39,12 @@ PREFIX = [1, 5]
 Run = Callable[[NDArray[np.uint8], int, int, int], NDArray[np.uint8]]
 
 
-def quantized(folder: Path, family: str, **changes: Any) -> Any:
+def quantized(folder: Path, family: str, wide: str = "", **changes: Any) -> Any:
+    """A small random model in integers, with 15-bit activations for the products of these roles."""
     name, sizes = FAMILIES[family]
     saved(folder, name, sizes | changes)
     texts = [np.random.default_rng(i).integers(0, 96, 30).tolist() for i in range(4)]
-    return quantize_decoder(load_network(folder).graph, texts, PREFIX, RULES)
+    return quantize_decoder(load_network(folder).graph, texts, PREFIX, replace(RULES, wide=frozenset(wide.split())))
 
 
 def check(of: Any, compiled: DecoderImage, run: Run, ids: list[int], lengths: list[int]) -> None:
@@ -62,10 +63,15 @@ def check(of: Any, compiled: DecoderImage, run: Run, ids: list[int], lengths: li
     assert position == len(PREFIX) + len(ids)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_on_the_reference(family: str, tmp_path: Path) -> None:
+ALL = "attention output gate down head"
+WIDE = [*((family, "") for family in FAMILIES), ("llama", ALL), ("qwen3", ALL), ("qwen2", "down head"), ("gpt2", ALL)]
+"""Products that take 15-bit activations: all, or some beside those that take 8."""
+
+
+@pytest.mark.parametrize(("family", "wide"), WIDE)
+def test_on_the_reference(family: str, wide: str, tmp_path: Path) -> None:
     """Tokens alone, several of a tile, and whole tiles."""
-    of = quantized(tmp_path, family)
+    of = quantized(tmp_path, family, wide)
     lengths = LENGTHS
     capacity = len(PREFIX) + sum(lengths)
     compiled = compile_decoder(of, CONFIG, capacity)
@@ -77,10 +83,10 @@ def test_on_the_reference(family: str, tmp_path: Path) -> None:
     check(of, compiled, run, np.random.default_rng(7).integers(0, 96, sum(lengths)).tolist(), lengths)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_on_rtl(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "wide"), WIDE)
+def test_on_rtl(family: str, wide: str, tmp_path: Path) -> None:
     """Every byte of the image is the reference's after every run, with a memory that stalls."""
-    of = quantized(tmp_path, family)
+    of = quantized(tmp_path, family, wide)
     lengths = LENGTHS
     compiled = compile_decoder(of, CONFIG, len(PREFIX) + sum(lengths))
     model = AcceleratorModel(CONFIG)
@@ -108,6 +114,19 @@ def test_what_is_refused(tmp_path: Path) -> None:
                                       (4, 0, "do not lie in"), (20, 1, "do not lie in")):  # fmt: skip
         with pytest.raises(InputError, match=message):
             compiled.number(position, length)
-    of.widths["normed"] = 15
-    with pytest.raises(InputError, match="normed has 15 bits"):
-        compile_decoder(of, CONFIG, 20)
+    of = quantized(tmp_path, "llama", "head")
+    with pytest.raises(InputError, match="needs hardware with digits"):
+        compile_decoder(of, replace(CONFIG, features=("causal", "rms", "position", "gate", "rotary")), 20)
+
+
+def test_sums_that_32_bits_do_not_hold(tmp_path: Path) -> None:
+    """A long column of weights that are all the largest is refused for 15-bit inputs; for 8 bits it is not."""
+    name, sizes = FAMILIES["gpt2"]
+    saved(tmp_path, name, sizes | {"n_inner": 1040, "n_layer": 1})
+    graph = load_network(tmp_path).graph
+    down = next(o for o in graph.operations if getattr(o, "weight", np.zeros(1)).shape[-1] == 1040)
+    down.weight[3] = np.sign(down.weight[3]) * 0.1
+    texts = [list(range(20))]
+    quantize_decoder(graph, texts, PREFIX, RULES)
+    with pytest.raises(InputError, match=r"weights of column 3 add up to 13[0-9],[0-9]{3}.*131,071.* Leave down at 8"):
+        quantize_decoder(graph, texts, PREFIX, replace(RULES, wide=frozenset({"down"})))

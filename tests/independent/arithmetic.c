@@ -78,7 +78,7 @@ void softmax_end(const struct softmax_row *row, unsigned gain, uint32_t *multipl
 }
 
 void layer_norm(const int16_t *x, size_t width, uint64_t inverse, const struct norm_column *columns, size_t step,
-                int16_t *wide, int8_t *narrow)
+                int16_t *wide, int8_t *narrow, int limit)
 {
     int64_t sum = 0, squares = 0;
     for (size_t i = 0; i < width; i++) {
@@ -109,7 +109,7 @@ void layer_norm(const int16_t *x, size_t width, uint64_t inverse, const struct n
         int64_t half = places ? (int64_t)1 << (places - 1) : 0;
         int64_t normal = saturate(floor_shift((2 * x[i * step] - mean) * root + half, (unsigned)places), 131071);
         int64_t value = floor_shift(normal * columns[i].scale + (1 << 15), 16) + columns[i].shift;
-        int16_t result = (int16_t)saturate(value, 32767);
+        int16_t result = (int16_t)saturate(value, limit);
         wide[i * step] = result;
         narrow[i * step] = (int8_t)saturate(scaled(result, columns[i].multiplier), 127);
     }

@@ -62,7 +62,7 @@ static const char *member(const char *at, const char *name, size_t length)
     return NULL;
 }
 
-uint64_t json_number(const char *text, const char *path)
+static const char *found(const char *text, const char *path)
 {
     const char *at = text;
     for (const char *name = path; at && *name;) {
@@ -70,7 +70,29 @@ uint64_t json_number(const char *text, const char *path)
         at = member(at, name, length);
         name += length + (name[length] == '.');
     }
+    return at;
+}
+
+uint64_t json_number(const char *text, const char *path)
+{
+    const char *at = found(text, path);
     if (!at || *at < '0' || *at > '9')
         fail("the JSON has no number %s", path);
     return strtoull(at, NULL, 10);
+}
+
+bool json_lists(const char *text, const char *path, const char *wanted)
+{
+    const char *at = found(text, path);
+    size_t length = strlen(wanted);
+    if (!at || *at != '[')
+        return false;
+    for (at = blank(at + 1); *at == '"'; at = blank(at)) {
+        const char *end = after_string(at);
+        if ((size_t)(end - at) == length + 2 && !strncmp(at + 1, wanted, length))
+            return true;
+        at = blank(end);
+        at += *at == ',';
+    }
+    return false;
 }

@@ -20,7 +20,7 @@ enum encoding { DENSE, INDEX, BITMAP };
 struct hardware {
     uint32_t rows, groups, window, bus, drain_lanes, columns;
     uint32_t weight_words, position_words, parameter_words;
-    bool has_index, has_bitmap;
+    bool has_index, has_bitmap, has_digits;
     uint64_t hash;
 };
 
@@ -32,6 +32,8 @@ struct instruction {
 
 /* description.c: a number of the image's JSON by its path, "hardware.rows"; exits if there is none. */
 uint64_t json_number(const char *text, const char *path);
+/* Whether the list at that path has this string; no list has none. */
+bool json_lists(const char *text, const char *path, const char *wanted);
 
 /* arithmetic.c: docs/numerics.md. */
 int64_t floor_shift(int64_t value, unsigned places);
@@ -55,15 +57,16 @@ struct norm_column {
     int32_t scale, shift;
     uint32_t multiplier;
 };
-/* LayerNorm of one row of `width` values, `step` apart in all three. */
+/* LayerNorm of one row of `width` values, `step` apart in all three; wide results up to `limit`. */
 void layer_norm(const int16_t *x, size_t width, uint64_t inverse, const struct norm_column *columns, size_t step,
-                int16_t *wide, int8_t *narrow);
+                int16_t *wide, int8_t *narrow, int limit);
 
 /* fetch.c: the program's instructions in their order, loops and registers done with. */
 struct fetch {
     const uint8_t *words;
     uint32_t count, at, issued;
     uint32_t groups, window; /* of the hardware */
+    bool has_digits;
     uint32_t registers[16];
     struct { uint32_t body, turns; } loops[8];
     unsigned depth;

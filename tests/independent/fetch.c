@@ -11,8 +11,8 @@ static const unsigned WORDS[16] = {[HALT] = 1, [LOAD] = 3, [PRODUCT] = 8, [SCORE
 #define ALL BITS(36, 63)
 static const uint32_t FIELDS_HALT[] = {BITS(36, 39)};
 static const uint32_t FIELDS_LOAD[] = {ALL, BITS(36, 59), 0};
-static const uint32_t FIELDS_PRODUCT[] = {ALL, ALL, BITS(36, 59), ALL, ALL, ALL, BITS(36, 51), BITS(36, 37)};
-static const uint32_t FIELDS_NORM[] = {ALL, BITS(36, 50), BITS(36, 51), 0, 0};
+static const uint32_t FIELDS_PRODUCT[] = {ALL, ALL, BITS(36, 59), ALL, ALL, ALL, BITS(36, 51) | BITS(56, 59), BITS(36, 37)};
+static const uint32_t FIELDS_NORM[] = {ALL, BITS(36, 50) | BITS(53, 53), BITS(36, 51), 0, 0};
 static const uint32_t FIELDS_SET[] = {BITS(36, 43)};
 static const uint32_t *const FIELDS[16] = {
     [HALT] = FIELDS_HALT, [LOAD] = FIELDS_LOAD, [PRODUCT] = FIELDS_PRODUCT, [SCORES] = FIELDS_PRODUCT,
@@ -40,6 +40,7 @@ enum error fetch_begin(struct fetch *fetch, const struct hardware *hardware, con
     fetch->words = header + 64;
     fetch->groups = hardware->groups;
     fetch->window = hardware->window;
+    fetch->has_digits = hardware->has_digits;
     fetch->count = 8 * (lines - 1);
     fetch->registers[15] = length;
     fetch->registers[14] = (length + hardware->rows - 1) / hardware->rows;
@@ -63,6 +64,18 @@ static bool body_fits(const struct fetch *fetch, uint32_t body)
     return true;
 }
 
+/* `digit`, `lift` and `bits15`, where there are such, with what they go with. */
+static bool digits_legal(const struct fetch *fetch, const struct instruction *i, uint32_t result)
+{
+    uint32_t digit = i->high[6] >> 24 & 3;
+    bool lift = i->high[6] >> 26 & 1, bits15 = i->high[6] >> 27 & 1, continues = i->high[1] >> 28 & 1;
+    if (!digit && !lift && !bits15)
+        return true;
+    if (!fetch->has_digits || digit == 3 || (lift && !continues) || ((digit || lift) && i->opcode != PRODUCT))
+        return false;
+    return !bits15 || (i->opcode != SCORES && result == STORE16) || (i->opcode == PRODUCT && result == ACTIVATE);
+}
+
 /* Codes in the upper parts that are some, and columns in whole blocks where they have to be. */
 static bool legal(const struct fetch *fetch, const struct instruction *i)
 {
@@ -75,7 +88,9 @@ static bool legal(const struct fetch *fetch, const struct instruction *i)
             return false;
         if (i->opcode == SCORES && columns > fetch->groups * fetch->window)
             return false;
-        return result <= TRANSPOSE && (i->high[2] >> 26 & 3) <= 1;
+        return result <= TRANSPOSE && (i->high[2] >> 26 & 3) <= 1 && digits_legal(fetch, i, result);
+    case NORM:
+        return fetch->has_digits || !(i->high[1] >> 21 & 1);
     default:
         return true;
     }

@@ -110,6 +110,7 @@ static enum error norm(struct machine *m, const struct instruction *i)
     uint32_t width = bits(i->high[1], 4, 14), before = bits(i->high[2], 4, 8), after = bits(i->high[2], 12, 8);
     uint64_t inverse = (uint64_t)bits(i->high[1], 18, 1) << 32 | i->low[4];
     size_t rows = m->hardware.rows, count = width * rows, together = m->hardware.bus / 2;
+    int limit = bits(i->high[1], 21, 1) ? 16383 : 32767; /* bits15 */
     if (!inside(m, i->low[0], 2 * count) || !inside(m, i->low[1], 2 * count) || !inside(m, i->low[2], count)
         || !inside(m, i->low[3], whole_beats(m, (uint64_t)width * 8)))
         return ADDRESS;
@@ -127,12 +128,12 @@ static enum error norm(struct machine *m, const struct instruction *i)
         columns[c].multiplier = (uint32_t)(word >> 34 & 0xFFFF);
     }
     for (size_t r = 0; r < rows; r++)
-        layer_norm(x + r, width, inverse, columns, rows, wide + r, bytes + r);
+        layer_norm(x + r, width, inverse, columns, rows, wide + r, bytes + r, limit);
     for (size_t k = 0; k < count; k++)
         narrow[k] = bytes[k];
     enum error error = NONE;
     for (uint32_t c = 0; c < width && !error; c++) {
-        count_ends(m, OF_NORMS, wide + c * rows, rows, together < rows ? together : rows, 32767);
+        count_ends(m, OF_NORMS, wide + c * rows, rows, together < rows ? together : rows, limit);
         error = store_column(m, i->low[1] + (uint32_t)(2 * c * rows), wide + c * rows, 2, before, after);
         if (!error)
             error = store_column(m, i->low[2] + (uint32_t)(c * rows), narrow + c * rows, 1, before, after);

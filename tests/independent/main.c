@@ -101,6 +101,7 @@ static struct hardware described(const char *json)
     h.columns = (uint32_t)1 << (memories >> 15 & 31);
     h.has_index = memories >> 20 & 1;
     h.has_bitmap = memories >> 21 & 1;
+    h.has_digits = json_lists(json, "hardware.configuration.features", "digits");
     h.hash = json_number(json, "hardware.hash_low") | json_number(json, "hardware.hash_high") << 32;
     return h;
 }

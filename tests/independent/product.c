@@ -7,9 +7,9 @@
 /* A product's fields by their names in docs/isa.md, and what it computes. */
 struct product {
     uint32_t opcode, window_address, result_address, residual_address, window_beats, result, gain, mask, keys;
-    uint32_t rows_before, rows_after, parameters_base;
+    uint32_t rows_before, rows_after, parameters_base, digit;
     int32_t key_start;
-    bool continues, unfinished, wide, parameters_step, row_first, row_last, coarse;
+    bool continues, unfinished, wide, parameters_step, row_first, row_last, coarse, lift, bits15;
     struct weights weights;
     int8_t *matrix;   /* columns x reduction */
     int16_t *windows; /* reduction x rows */
@@ -43,6 +43,9 @@ static enum error take_apart(struct machine *m, const struct instruction *i, str
     p->parameters_base = low[5] >> 16;
     p->keys = bits(low[6], 0, 16);
     p->key_start = (int32_t)(low[6] >> 16) - (low[6] >> 31 ? 65536 : 0);
+    p->digit = bits(high[6], 24, 2);
+    p->lift = bits(high[6], 26, 1);
+    p->bits15 = bits(high[6], 27, 1);
     w->columns = bits(low[5], 0, 16);
     w->passes = bits(low[7], 0, 16);
     w->n = bits(low[7], 16, 6);
@@ -94,10 +97,13 @@ static enum error take_windows(struct machine *m, struct product *p, const struc
     }
     if (!inside(m, p->window_address, (uint64_t)p->window_beats * m->hardware.bus))
         return ADDRESS;
-    if ((size_t)p->window_beats * m->hardware.bus != count)
+    if ((size_t)p->window_beats * m->hardware.bus != (p->digit ? 2 : 1) * count)
         fail("a product has other windows than it multiplies");
-    for (size_t i = 0; i < count; i++)
-        p->windows[i] = (int8_t)m->image[p->window_address + i];
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *at = m->image + p->window_address + (p->digit ? 2 : 1) * i;
+        int16_t high = (int16_t)((at[0] >> 7 | at[1] << 1) & 255);
+        p->windows[i] = p->digit == 2 ? at[0] & 127 : p->digit ? (int16_t)(high - (high > 127 ? 256 : 0)) : (int8_t)at[0];
+    }
     return NONE;
 }
 
@@ -118,7 +124,7 @@ static void multiply(struct machine *m, struct product *p, const struct block *b
             int32_t *sum = p->sums + c * rows + r;
             if (block)
                 *sum = (int32_t)floor_shift(*sum, block->growth[r]);
-            uint32_t total = (uint32_t)*sum; /* modulo 2^32 */
+            uint32_t total = (uint32_t)*sum * (p->lift ? 128u : 1u); /* modulo 2^32 */
             for (size_t k = 0; k < reduction; k++)
                 total += (uint32_t)(p->windows[k * rows + r] * p->matrix[c * reduction + k]);
             *sum = total >> 31 ? (int32_t)(total - 0x80000000u) - 2147483647 - 1 : (int32_t)total;
@@ -135,7 +141,8 @@ static void multiply(struct machine *m, struct product *p, const struct block *b
 static enum error store(struct machine *m, const struct product *p)
 {
     size_t rows = m->hardware.rows, groups = m->hardware.groups, columns = p->weights.columns;
-    bool two = p->result == STORE16 || p->result == RESIDUAL;
+    bool two = p->result == STORE16 || p->result == RESIDUAL || p->bits15;
+    int limit = p->bits15 ? 16383 : two ? 32767 : 127;
     if (!inside(m, p->result_address, columns * rows * (two ? 2 : 1)))
         return ADDRESS;
     if (p->result == RESIDUAL && !inside(m, p->residual_address, columns * rows * 2))
@@ -148,13 +155,15 @@ static enum error store(struct machine *m, const struct product *p)
         for (size_t r = 0; r < rows; r++) {
             if (p->result == ACTIVATE) {
                 int32_t entry = read16(m->memories[TABLE] + 2 * ((uint16_t)column[r] % 256));
-                column[r] = (int16_t)saturate(scaled(entry, second), 127);
+                column[r] = (int16_t)saturate(scaled(entry, second), limit);
             } else if (p->result == RESIDUAL) {
                 int32_t stream = read16(m->image + p->residual_address + 2 * (c * rows + r));
                 column[r] = (int16_t)saturate(column[r] + scaled(stream, second), 32767);
+            } else if (p->bits15) {
+                column[r] = (int16_t)saturate(column[r], limit);
             }
         }
-        count_ends(m, two ? OF_SUMS : OF_RESULTS, column, rows, m->hardware.drain_lanes, two ? 32767 : 127);
+        count_ends(m, two ? OF_SUMS : OF_RESULTS, column, rows, m->hardware.drain_lanes, limit);
         if (p->result != TRANSPOSE) {
             uint32_t address = p->result_address + (uint32_t)(c * rows * (two ? 2 : 1));
             enum error error = store_column(m, address, column, two ? 2 : 1, p->rows_before, p->rows_after);

@@ -141,6 +141,7 @@ class RandomProgram:
 
     def windows(self, fields: dict[str, int]) -> dict[str, int]:
         size = fields["passes"] * self.config.groups * fields["depth"] * self.config.rows
+        size *= 2 if fields.get("digit") else 1
         return {"window_address": self.put(self.bytes(size)), "window_beats": size // self.config.bus_bytes}
 
     def product(self) -> None:
@@ -149,15 +150,24 @@ class RandomProgram:
         result = int(rng.choice(codes("result", self.config.features)))
         fields = self.shape()
         columns = fields["columns"]
-        if not rng.integers(3):
+        digits = "digits" in self.config.features
+        if digits and rng.integers(2):  # both digits of the same windows, over the same weights
+            windows = self.windows(fields | {"digit": 1})
+            self.add(Opcode.PRODUCT, **fields, **windows, digit=1, unfinished=1)
+            fields |= {"digit": 2, "continues": 1, "lift": 1, **windows}
+        elif not rng.integers(3):
+            fields |= {"digit": int(rng.integers(3)) if digits else 0}
             self.add(Opcode.PRODUCT, **fields, **self.windows(fields), parameters_step=1, unfinished=1)
             fields = self.weights(Pattern(1, 1), "dense", 1, columns, 1) | {"continues": 1}
+            fields |= {"digit": int(rng.integers(3)), "lift": int(rng.integers(2))} if digits else {}
+        fields = self.windows(fields) | fields
         step, base = self.parameters(columns)
+        short = digits and result in (Result.STORE16, Result.ACTIVATE) and rng.integers(2)
         if result == Result.ACTIVATE:
             self.load(Target.TABLE, self.bytes(512), 0)
         self.add(
-            Opcode.PRODUCT, **fields, **self.windows(fields), parameters_step=step, parameters_base=base, result=result,
-            wide=int(result in (Result.STORE16, Result.RESIDUAL)),
+            Opcode.PRODUCT, **fields, parameters_step=step, parameters_base=base, result=result,
+            wide=int(result in (Result.STORE16, Result.RESIDUAL)), bits15=int(short),
             result_address=self.put(self.bytes(2 * columns * rows)),
             residual_address=self.put(self.bytes(2 * columns * rows)) if result == Result.RESIDUAL else 0,
             **self.rows(),
@@ -186,6 +196,7 @@ class RandomProgram:
                 Opcode.CONTEXT, **fields, continues=int(block > 0), unfinished=int(block < blocks - 1), wide=wide,
                 window_beats=count * config.rows // config.bus_bytes,
                 result=int(Result.STORE16 if wide else Result.STORE8),
+                bits15=int("digits" in config.features and wide and rng.integers(2)),
                 result_address=self.put(self.bytes(2 * columns * config.rows)), **self.rows(),
             )  # fmt: skip
 
@@ -208,6 +219,7 @@ class RandomProgram:
             Opcode.NORM, input_address=self.put(sums.tobytes()), wide_address=self.put(self.bytes(2 * width * rows)),
             narrow_address=self.put(self.bytes(width * rows)), width=width, inverse=inverse & 0xFFFFFFFF,
             inverse_high=inverse >> 32, parameters_address=self.put(words.astype("<u8").tobytes()), **self.rows(),
+            bits15=int("digits" in self.config.features and rng.integers(2)),
         )  # fmt: skip
 
     def image(self, count: int, length: int) -> tuple[NDArray[np.uint8], int]:

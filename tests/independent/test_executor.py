@@ -190,6 +190,9 @@ CONFIGS = {
     "one group": Config(rows=4, groups=1, window=8, lanes=4, drain_lanes=1, columns=64, weight_words=1024),
     "window of 32": Config(rows=8, groups=4, window=32, lanes=8, drain_lanes=4, columns=128, parameter_words=256),
     "window of 4": Config(rows=8, groups=8, window=4, lanes=4, drain_lanes=2, columns=128, encodings=("index",)),
+    "digits": Config(
+        rows=8, groups=4, window=8, lanes=4, drain_lanes=2, columns=64, weight_words=1024, features=("digits",)
+    ),
     "wide bus": Config(rows=32, groups=2, window=16, lanes=32, drain_lanes=8, columns=128, encodings=("bitmap",)),
 }
 
@@ -226,6 +229,11 @@ MUTANTS = {
     "LayerNorm's fraction bits": ("131071)", "131000)"),
     "the residual's rounding": ("(int64_t)multiplier + (1 << 15), 16)", "(int64_t)multiplier, 16)"),
     "bits of a word of positions": ("hardware->window / w->m_log2 ", "(hardware->window - 1) / w->m_log2 "),
+    "low digits": ("at[0] & 127 :", "at[0] & 63 :"),
+    "high digits": ("at[0] >> 7 | at[1] << 1", "at[1] << 1"),
+    "what high digits count": ("p->lift ? 128u", "p->lift ? 127u"),
+    "saturation to 15 bits": ("p->bits15 ? 16383", "p->bits15 ? 16384"),
+    "LayerNorm's 15 bits": ("? 16383 : 32767; /* bits15 */", "? 16384 : 32767; /* bits15 */"),
     "coarse scores": ("p->coarse ? 8 : 1", "p->coarse ? 4 : 1"),
 }  # fmt: skip
 """Of each a constant or a step of docs/numerics.md or docs/format.md: text of the executor, and what is wrong."""
@@ -236,7 +244,7 @@ def test_a_mutant_is_found(name: str, tmp_path: Path) -> None:
     """The comparison sees one constant that is not what it should be."""
     mutant = built(tmp_path / "mutant", dict([MUTANTS[name]]), ("-O1",))
     for seed in range(8):
-        for hardware in ("tiny", "one group"):
+        for hardware in ("tiny", "one group", "digits"):
             image, about, length = random_program(hardware, seed)
             try:
                 wrong, _ = differences(mutant, image, about, CONFIGS[hardware], length)

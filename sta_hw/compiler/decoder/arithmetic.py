@@ -36,8 +36,7 @@ class Weights:
     def sums(self, x: Ints, bits: int) -> Ints:
         """Exact sums of activations of 8 or 15 bits, shape (tokens, columns)."""
         if bits == 15:
-            high = (x + DIGIT // 2) // DIGIT
-            return DIGIT * self.sums(high, 8) + self.sums(x - DIGIT * high, 8)
+            return DIGIT * self.sums(x // DIGIT, 8) + self.sums(x % DIGIT, 8)
         total: Ints | None = None
         for number, part in enumerate(self.parts):
             some = (x[:, number * _PART : (number + 1) * _PART].astype(np.float32) @ part.T).astype(np.int64)
@@ -52,7 +51,7 @@ def product(x: Ints, weights: Weights, p: LinearParameters, bits: int, *, wide: 
 
 
 def norm(x: Ints, p: NormParameters, inverse: int, epsilon: int, bits: int, *, rms: bool) -> Ints:
-    """LayerNorm or RMSNorm of 16-bit values over the last axis: the narrow results, of 8 bits or 15."""
+    """LayerNorm or RMSNorm of 16-bit values over the last axis: results of 8 bits, or wide ones of 15."""
     columns = x.shape[-1]
     total = np.zeros(x.shape[:-1], np.int64) if rms else x.sum(-1)
     variance = columns * (x * x).sum(-1) - total * total + (epsilon << 14)
@@ -66,9 +65,9 @@ def norm(x: Ints, p: NormParameters, inverse: int, epsilon: int, bits: int, *, r
     scaled = (2 * x - mean[..., None]) * found[..., None]
     limit = (1 << 17) - 1
     normal = np.clip((((scaled << 1) >> places) + 1) >> 1, -limit, limit)
-    wide = np.clip(((normal * p.scale + (1 << 15)) >> 16) + p.shift, -32767, 32767)
-    narrow = (wide * p.multiplier + (1 << 15)) >> 16
-    return np.clip(narrow, -limit_of(bits), limit_of(bits))
+    most = limit_of(15) if bits == 15 else 32767
+    wide = np.clip(((normal * p.scale + (1 << 15)) >> 16) + p.shift, -most, most)
+    return wide if bits == 15 else np.clip((wide * p.multiplier + (1 << 15)) >> 16, -127, 127)
 
 
 def cosines(frequencies: NDArray[np.float32], first: int, count: int) -> tuple[Ints, Ints]:
@@ -101,9 +100,9 @@ def _blocks(keys: int, block: int, groups: int) -> Iterable[tuple[int, Ints]]:
 
 def attend(
     query: Ints, keys: NDArray[np.int8], values: NDArray[np.int8], scores: tuple[Ints, Ints, Ints, Ints], shared: int,
-    block: int, groups: int,
+    block: int, groups: int, bits: int = 8,
 ) -> Ints:  # fmt: skip
-    """Causal attention of the last tokens to all: 8-bit contexts, shape (tokens, heads, width).
+    """Causal attention of the last tokens to all: contexts of 8 or 15 bits, shape (tokens, heads, width).
 
     Parameters
     ----------
@@ -134,5 +133,5 @@ def attend(
         growth = np.minimum(softmax.growth, 31).reshape(heads // shared, -1, 1)
         sums = (sums >> growth) + (probabilities.reshape(heads // shared, -1, block) @ v).astype(np.int64)
     by_row = (a.reshape(heads // shared, -1, 1) for a in softmax.reciprocals(np.repeat(gain, tokens)))
-    found = requantize(sums, 0, *by_row, wide=False).astype(np.int64)
+    found = requantize(sums, 0, *by_row, wide=bits == 15).astype(np.int64).clip(-limit_of(bits), limit_of(bits))
     return found.reshape(heads, tokens, width).transpose(1, 0, 2)

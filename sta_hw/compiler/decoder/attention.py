@@ -76,6 +76,7 @@ def norm_step(low: Room, o: Norm | RmsNorm, addresses: tuple[int, int, int], nee
         "width": len(p.scale), "inverse": inverse & 0xFFFFFFFF, "inverse_high": inverse >> 32,
         "parameters_address": low.image.add(norm_words(p), name=f"{o.name}: norm"),
         "kind": int(NormKind.RMS if isinstance(o, RmsNorm) else NormKind.LAYER), "epsilon": low.of.epsilons[o.name],
+        "bits15": int(low.of.widths[o.name] == 15),
     }  # fmt: skip
     wanted = ((needs, 0),) if needs else ()
     low.steps.append(Step(Opcode.NORM, fields, needs=wanted, gives=((gives, 0),), label=o.name))
@@ -93,8 +94,8 @@ def _normed(low: Room, o: Rotary, wide: str, narrow: str) -> None:
     norm = low.graph.by_name[o.inputs[0]]
     assert isinstance(norm, RmsNorm)
     source = low.graph.linear(norm.inputs[0])
-    linear(low, source.name, low.of.linears[source.name], NARROW, Result.STORE16, wide, needs=source.inputs[0],
-           gives=source.name)  # fmt: skip
+    linear(low, source.name, low.of.linears[source.name], low.taken(NARROW, source.inputs[0]), Result.STORE16, wide,
+           needs=source.inputs[0], gives=source.name)  # fmt: skip
     size = 2 * len(o.frequencies)
     for head in range(o.heads):
         addresses = tuple(low.tile_address(b, 0, head * size) for b in (wide, UNUSED, narrow))
@@ -109,8 +110,9 @@ def _turned(low: Room, o: Rotary, normed: str, result: Result, target: str, give
     for head in range(o.heads):
         first, columns = len(low.steps), head * size + _pairs(size)
         if isinstance(source, Linear):
-            p, label, taken = _ordered(low.of.linears[source.name], columns), source.name, NARROW
             needs, at = source.inputs[0], 0
+            p, label = _ordered(low.of.linears[source.name], columns), source.name
+            taken = low.taken(NARROW, needs)
         else:
             p, label, taken = low.of.linears[o.name], f"{o.name}: turn", normed
             p = _ordered(replace(p, weights=np.tile(p.weights, (o.heads, 1))), columns)
@@ -163,7 +165,7 @@ def _projections(low: Room, o: Attention, size: int) -> None:
     first = len(low.steps)
     if not isinstance(k, Rotary):
         p = _ordered(low.of.linears[key], _key_order(groups, size, heads))
-        linear(low, key, p, NARROW, Result.TRANSPOSE, key, needs=k.inputs[0], gives=key)
+        linear(low, key, p, low.taken(NARROW, k.inputs[0]), Result.TRANSPOSE, key, needs=k.inputs[0], gives=key)
         _cached(low, first, size * heads)
     elif whole:
         _turned(low, k, KEYS_NORMED, Result.TRANSPOSE, key, key)
@@ -173,10 +175,11 @@ def _projections(low: Room, o: Attention, size: int) -> None:
     if isinstance(q, Rotary):
         _turned(low, q, QUERY_NORMED, Result.STORE8, QUERY, query)
     else:
-        linear(low, query, low.of.linears[query], NARROW, Result.STORE8, QUERY, needs=q.inputs[0], gives=query)
+        linear(low, query, low.of.linears[query], low.taken(NARROW, q.inputs[0]), Result.STORE8, QUERY,
+               needs=q.inputs[0], gives=query)  # fmt: skip
     first = len(low.steps)
-    linear(low, value, low.of.linears[value], NARROW, Result.STORE8, value,
-           needs=low.graph.by_name[value].inputs[0], gives=value)  # fmt: skip
+    needs = low.graph.by_name[value].inputs[0]
+    linear(low, value, low.of.linears[value], low.taken(NARROW, needs), Result.STORE8, value, needs=needs, gives=value)
     if isinstance(k, Rotary) and not whole:
         _put_in_order(low, key, size, heads)
     _cached(low, first, size * heads)
@@ -266,6 +269,8 @@ def _scores(
 def _context(low: Room, o: Attention, head: int, block: int, size: int, names: dict[str, str], place: int) -> Step:
     cfg, last = low.config, block == low.blocks - 1
     halves = cfg.rows // cfg.groups
+    short = int(low.of.widths[o.name] == 15)
+    target = low.taken(CONTEXT, o.name)
     return Step(
         Opcode.CONTEXT,
         {
@@ -273,7 +278,8 @@ def _context(low: Room, o: Attention, head: int, block: int, size: int, names: d
             "columns": size, "passes": 1, "continues": int(block > 0), "unfinished": int(not last),
             "count0": halves, "stride0": 1, "count1": cfg.window // halves,
             "stride1": size * cfg.rows // cfg.groups, "count2": size, "stride2": halves, "count3": 1,
-            "result": int(Result.STORE8), "result_address": low.tile_address(CONTEXT, 0, head * size),
+            "result": int(Result.STORE16 if short else Result.STORE8), "wide": short, "bits15": short,
+            "result_address": low.tile_address(target, 0, head * size),
         },
         len(low.groups) - 1, {"values_base": (names["values"], place)}, (),
         ((o.name, 0),) if last and head == o.heads - 1 else (), o.name, (2, 3),

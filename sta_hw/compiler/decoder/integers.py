@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 from ...model.graph import Graph
 from ..parameters import Ints, LinearParameters, NormParameters
 
-__all__ = ["DIGIT", "Floats", "IntegerDecoderGraph", "Rules", "TurnedProduct", "limit_of"]
+__all__ = ["DIGIT", "MOST_WEIGHTS", "Floats", "IntegerDecoderGraph", "Rules", "TurnedProduct", "limit_of"]
 
 Floats = NDArray[np.float64]
 
 DIGIT = 128
-"""Radix of the two signed digits of a 15-bit activation: ``x = 128 h + l`` with ``-64 <= l < 64``."""
+"""Radix of the two digits of a 15-bit activation: ``x = 128 h + l`` with ``0 <= l < 128``."""
+MOST_WEIGHTS = (1 << 31 - 14) - 1
+"""Of a column the sum of all weights' magnitudes with which any sums of 15-bit activations fit 32 bits."""
 
 
 def limit_of(bits: int) -> int:
-    """The largest activation of 8 bits, or of 15, which both digits must hold."""
-    return 127 if bits == 8 else 127 * DIGIT + 63
+    """The largest activation of 8 bits, or of 15."""
+    return (1 << bits - 1) - 1
 
 
 @dataclass(frozen=True)

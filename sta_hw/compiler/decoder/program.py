@@ -118,23 +118,26 @@ def _gate(low: Room, o: Multiply) -> None:
         both(a.weights, b.weights), a.pattern, both(a.bias, b.bias), both(a.multiplier, b.multiplier),
         both(a.shift, b.shift), both(a.second, b.second),
     )  # fmt: skip
-    first, base = len(low.steps), low.tile_address(INNER, 0)
-    linear(low, o.name, p, NARROW, Result.ACTIVATE, INNER, needs=gate.inputs[0], gives=o.name,
-           table=low.of.tables[opened.name])  # fmt: skip
+    target, short = low.taken(INNER, o.name), low.of.widths[o.name] == 15
+    first, base = len(low.steps), low.tile_address(target, 0)
+    linear(low, o.name, p, low.taken(NARROW, gate.inputs[0]), Result.STORE16 if short else Result.ACTIVATE, target,
+           needs=gate.inputs[0], gives=o.name, table=low.of.tables[opened.name])  # fmt: skip
     for step in low.steps[first:]:
         half = (step.fields["result_address"] - base) // 2
-        step.fields.update({"multiply": 1, "wide": 1, "result_address": base + half})
+        step.fields.update({"multiply": 1, "wide": 1, "result_address": base + half, "bits15": int(short)})
 
 
 def _lower(low: Room) -> None:
     """All of a tile's steps."""
     of, graph = low.of, low.graph
-    stream = low.tile_address(STREAM, 0), low.tile_address(UNUSED, 0), low.tile_address(NARROW, 0)
     latest = ""  # what gave the residual stream last
     for o in graph.operations:
         if isinstance(o, Norm | RmsNorm):
             if not isinstance(graph.by_name[o.inputs[0]], Linear):  # those of heads come with the attention
-                norm_step(low, o, stream, latest, o.name)
+                results = [low.tile_address(b, 0) for b in (UNUSED, low.taken(NARROW, o.name))]
+                if of.widths[o.name] == 15:  # the wide ones are taken
+                    results.reverse()
+                norm_step(low, o, (low.tile_address(STREAM, 0), results[0], results[1]), latest, o.name)
         elif isinstance(o, Attention):
             attention(low, o)
         elif isinstance(o, Multiply):
@@ -143,18 +146,22 @@ def _lower(low: Room) -> None:
             if any(isinstance(t, Multiply) for t in graph.takers(o.name)):
                 continue
             first = graph.linear(o.inputs[0])
-            linear(low, first.name, of.linears[first.name], NARROW, Result.ACTIVATE, INNER, needs=first.inputs[0],
-                   gives=o.name, table=of.tables[o.name])  # fmt: skip
+            at = len(low.steps)
+            linear(low, first.name, of.linears[first.name], low.taken(NARROW, first.inputs[0]), Result.ACTIVATE,
+                   low.taken(INNER, o.name), needs=first.inputs[0], gives=o.name, table=of.tables[o.name])  # fmt: skip
+            for step in low.steps[at:]:
+                step.fields["bits15"] = int(of.widths[o.name] == 15)
         elif isinstance(o, Add) and o.inputs[0] in of.linears:
             product = graph.linear(o.inputs[0])
             source = CONTEXT if isinstance(graph.by_name[product.inputs[0]], Attention) else INNER
+            source = low.taken(source, product.inputs[0])
             linear(low, product.name, of.linears[product.name], source, Result.RESIDUAL, STREAM,
                    needs=product.inputs[0], gives=o.name, residual=STREAM)  # fmt: skip
             latest = o.name
         elif isinstance(o, Output):
             head = graph.linear(o.inputs[0])
-            linear(low, head.name, of.linears[head.name], NARROW, Result.STORE16, LOGITS, needs=head.inputs[0],
-                   gives=o.name)  # fmt: skip
+            linear(low, head.name, of.linears[head.name], low.taken(NARROW, head.inputs[0]), Result.STORE16, LOGITS,
+                   needs=head.inputs[0], gives=o.name)  # fmt: skip
         elif not isinstance(o, Input | Embed | Linear | Add | Rotary):
             raise InputError(f"{graph.name}: {type(o).__name__.lower()} {o.name} has no instruction yet.")
 
@@ -171,6 +178,7 @@ def _require(of: IntegerDecoderGraph, config: Config, capacity: int) -> None:
     kinds = {type(o) for o in of.graph.operations}
     wanted = {"causal", "rms", "position"} | ({"rotary"} if Rotary in kinds else set())
     wanted |= {"gate"} if Multiply in kinds else set()
+    wanted |= {"digits"} if 15 in of.widths.values() else set()
     if missing := sorted(wanted - set(config.features)):
         raise InputError(f"a decoder needs hardware with {', '.join(missing)}; the feature decoder stands for all.")
     each = config.groups * config.window
@@ -185,8 +193,6 @@ def _require(of: IntegerDecoderGraph, config: Config, capacity: int) -> None:
     for o, size in widths:
         if size % config.groups:
             raise InputError(f"{o.name}: heads of {size} are no multiple of groups = {config.groups}.")
-    if wide := [n for n, bits in of.widths.items() if bits != 8]:
-        raise InputError(f"{wide[0]} has 15 bits, which no hardware takes yet.")
 
 
 def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int) -> DecoderImage:

@@ -47,7 +47,7 @@ from ..scales import (
     score_factor,
     wide_scale,
 )
-from .integers import Floats, IntegerDecoderGraph, Rules, limit_of
+from .integers import MOST_WEIGHTS, Floats, IntegerDecoderGraph, Rules, limit_of
 
 __all__ = ["quantize_decoder"]
 
@@ -56,6 +56,8 @@ _ALPHA = {"attention": 0.6, "gate": 0.6, "down": 0.8, "head": 0.6}
 _LARGEST_EPSILON = (1 << 28) - 1
 _STREAM_MARGIN = 2.5
 """By how much the residual stream may reach beyond what 16-bit values of calibration are given room for."""
+_LARGEST_GAIN = 7
+"""Of a reciprocal."""
 _TURN_BITS = 6
 """Fraction bits of queries and keys before they turn."""
 _MOST_SEEN, _LARGEST_SEEN = 60_000, 4096
@@ -172,6 +174,14 @@ class _Quantizer:
         """Parameters of a product whose results have a scale, or one for each column."""
         o = self.graph.linear(name)
         found = self._parameters(o.weight, o.bias, self.narrow[o.inputs[0]], output_scale, second)
+        if self.done.widths[o.inputs[0]] == 15:
+            sizes = np.abs(found.weights.astype(np.int64)).sum(1)
+            if sizes.max() > MOST_WEIGHTS:
+                raise InputError(
+                    f"{name}: the INT8 weights of column {int(sizes.argmax())} add up to {int(sizes.max()):,} without "
+                    f"their signs; with 15-bit activations {MOST_WEIGHTS:,} is the most whose sums fit 32 bits. Leave "
+                    f"{self.role(o.inputs[0])} at 8 bits."
+                )
         self.done.linears[key or name] = found
         return found
 
@@ -203,8 +213,11 @@ class _Quantizer:
         beta = o.bias.astype(np.float64) if isinstance(o, Norm) else np.zeros(len(gamma))
         values = self.seen(o.name)
         scale = wide_scale(values, gamma, beta)
+        short = False  # whether products take the wide results, of 15 bits
         if any(isinstance(t, Linear) for t in self.graph.takers(o.name)):
             narrow = self.channel_scales(o.name, values)
+            if short := self.done.widths[o.name] == 15:
+                scale = max(scale, float(narrow[0]))
         else:  # each channel of a head for itself; the product with an identity matrix behind it absorbs them
             heads = values.reshape(len(values) * (values.shape[1] // len(gamma)), len(gamma))
             narrow = np.maximum(np.abs(heads).max(0) * _INDEX_MARGIN / 127, 1e-30).astype(np.float64)
@@ -212,6 +225,8 @@ class _Quantizer:
         columns = len(gamma)
         kappa = columns / 2 ** int(math.log2(columns)) * 16
         multiplier = np.clip(np.round(scale / narrow * 65536), 1, 65535).astype(np.int64)
+        if short:
+            multiplier = np.zeros(columns, np.int64)
         self.done.norms[o.name] = NormParameters(
             np.round(gamma / scale * kappa).astype(np.int64), np.round(beta / scale).astype(np.int64), multiplier, scale
         )  # fmt: skip
@@ -222,7 +237,7 @@ class _Quantizer:
                 f"{self.wide[source] * 32767 / MARGIN:.3g}; {_LARGEST_EPSILON:,} is the limit."
             )
         self.done.epsilons[o.name] = epsilon
-        self.narrow[o.name] = scale * 65536 / multiplier
+        self.narrow[o.name] = np.full(columns, scale) if short else scale * 65536 / multiplier
 
     def _head_scale(self, name: str, heads: int, *more: Array) -> Floats:
         """One 8-bit scale for each head, repeated over its channels; the prefix's rows count an eighth of all."""
@@ -280,10 +295,13 @@ class _Quantizer:
         coarse = np.array([c for _, c in chosen], np.int64)
         context = self.seen(o.name).reshape(-1, o.heads, width)
         by_head = np.repeat(self.narrow[value][::width], o.shared)
-        gain = np.array([self._gain(context[:, h], by_head[h]) for h in range(o.heads)], np.int64)
+        bits = self.done.widths[o.name] = self.rules.bits(self.role(o.name))
+        # With the largest gain a context has 14 bits and its sign, and none saturates.
+        gain = np.array(
+            [_LARGEST_GAIN if bits == 15 else self._gain(context[:, h], by_head[h]) for h in range(o.heads)], np.int64
+        )
         self.done.scores[o.name] = multiplier, shift, coarse, gain
         self.narrow[o.name] = np.repeat(by_head / 2.0**gain, width)
-        self.done.widths[o.name] = 8
 
     @staticmethod
     def _gain(context: Array, scale: float) -> int:
@@ -342,8 +360,6 @@ class _Quantizer:
             self.wide[o.name] = scale
             return
         wanted = self.channel_scales(o.name, self.seen(o.name))
-        if self.done.widths[o.name] != 8:
-            raise InputError("15-bit inputs of a product behind a table are not supported; of a gate they are.")
         second = np.clip(np.round(scale / wanted * 65536), 1, 65535).astype(np.int64)
         self.linear(first, step, second=second)
         self.narrow[o.name] = scale * 65536 / second

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...model.families.decoders import NEXT
-from ...model.operations import Activate, Attention, Embed, Linear, RmsNorm
+from ...model.operations import Activate, Attention, Embed, Linear, Multiply, RmsNorm
 from ...spec.config import Config
 from ...spec.expansion import TILE_REGISTER
 from ...spec.isa import Instruction, Opcode
@@ -97,6 +97,11 @@ class Room(Lowering):
                 QUERY_NORMED: (queries, 1),
                 KEYS_NORMED: (keys, 1),
             }
+        # Where some values of such a buffer have 15 bits.
+        for o in graph.operations:
+            if self.of.widths.get(o.name) == 15:
+                kind = CONTEXT if isinstance(o, Attention) else INNER if isinstance(o, Activate | Multiply) else NARROW
+                sizes[self.taken(kind, o.name)] = sizes[kind][0], 2
         for name, (columns, size) in sizes.items():
             self._reserve(name, columns, size, 1)
         for o in attentions:
@@ -104,13 +109,17 @@ class Room(Lowering):
                 self._reserve(name, int(graph.shapes[name][-1]), 1, self.context_tiles)
                 self.caches.add(name)
 
+    def taken(self, buffer: str, value: str) -> str:
+        """The buffer that products take a value from: of 8 bits, or of 15 in 16."""
+        return f"{buffer}, 15 bits" if self.of.widths[value] == 15 else buffer
+
     def _of_stream(self, o: RmsNorm) -> bool:
         """Whether a norm is not one of heads."""
         return not isinstance(self.graph.by_name[o.inputs[0]], Linear)
 
     def _reserve(self, name: str, width: int, size: int, tiles: int) -> None:
         # Windows of the last tile may be read up to a whole pass beyond its end.
-        slack = self.config.groups * self.config.window * self.config.rows
+        slack = self.config.groups * self.config.window * self.config.rows * size
         self.places[name] = Buffer(name, width, size)
         self.buffers[name] = self.image.reserve(tiles * self.config.rows * width * size + slack, f"buffer {name}")
 

@@ -26,7 +26,7 @@ from ...model.operations import (
 from ..parameters import Ints
 from . import arithmetic
 from .arithmetic import Weights
-from .integers import IntegerDecoderGraph
+from .integers import IntegerDecoderGraph, limit_of
 
 __all__ = ["IntegerDecoder"]
 
@@ -205,7 +205,7 @@ class IntegerDecoder:
         keys, values = (k[:end].reshape(end, o.heads // o.shared, -1) for k in self._kept[o.name])
         context = arithmetic.attend(
             query.reshape(len(query), o.heads, -1), keys, values, self.of.scores[o.name], o.shared,
-            self.of.rules.block, self.of.rules.groups,
+            self.of.rules.block, self.of.rules.groups, self.of.widths[o.name],
         )  # fmt: skip
         return context.reshape(len(query), -1)
 
@@ -215,7 +215,8 @@ class IntegerDecoder:
             return index  # with what the gate lets through
         table = self.of.tables[o.name].astype(np.int64)
         second = self.of.linears[o.inputs[0]].second
-        return np.clip((table[index & 255] * second + (1 << 15)) >> 16, -127, 127)
+        most = limit_of(self.of.widths[o.name])
+        return np.clip((table[index & 255] * second + (1 << 15)) >> 16, -most, most)
 
     def _gate(self, o: Multiply, found: dict[str, NDArray]) -> Ints:
         opened, up = o.inputs

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...formats.nm import bits_per_weight
 from ...formats.tiling import best_depth
-from ...spec.isa import Opcode, Result, Target
+from ...spec.isa import Digit, Opcode, Result, Target
 from ...spec.patterns import DENSE, Pattern
 from ..image import parameter_words
 from ..parameters import LinearParameters
@@ -25,8 +25,13 @@ def linear(
     low: Lowering, label: str, p: LinearParameters, source: str, result: Result, target: str, *,
     needs: str, gives: str, residual: str = "", table: NDArray | None = None,
 ) -> None:  # fmt: skip
-    """All products of one linear layer: chunk of columns after chunk, tile after tile."""
+    """All products of one linear layer: chunk of columns after chunk, tile after tile.
+
+    Of a source of 16 bits both digits are multiplied, one after the other, by the weights on chip: the sums of the high
+    ones are kept, and count 128 times.
+    """
     cfg = low.config
+    digits = low.places[source].size == 2
     pattern, encoding = supported(low, label, p.pattern)
     found = low.found(p, pattern)
     why_not = (
@@ -40,7 +45,8 @@ def linear(
     values_each = passes * (depth // pattern.m * pattern.n)
     # Columns' values that one word of positions goes with.
     per_word = values_each / passes if encoding == "bitmap" else cfg.window // max(1, pattern.m.bit_length() - 1)
-    width = chunk_width(low, label, columns, values_each, passes, depth, per_word if encoding != "dense" else math.inf)
+    per_word = per_word if encoding != "dense" else math.inf
+    width = chunk_width(low, label, columns, values_each, passes, depth, per_word, digits)
     order = low.groups
     tiles = low.repeat(low.tiles, 1)
     for chunk, chunk_weight in low.repeat(math.ceil(columns / width), len(tiles)):
@@ -67,7 +73,7 @@ def linear(
         for tile, weight in tiles:
             fields = {
                 "window_address": low.tile_address(source, tile),
-                "window_beats": low.beats(passes * cfg.groups * depth * cfg.rows),
+                "window_beats": low.beats(passes * cfg.groups * depth * cfg.rows * (1 + digits)),
                 "encoding": {"dense": 0, "index": 1, "bitmap": 2}[encoding], "n": pattern.n,
                 "m_log2": pattern.m.bit_length() - 1, "depth": depth, "columns": count, "passes": passes,
                 "wide": int(result in (Result.STORE16, Result.RESIDUAL)),
@@ -81,6 +87,14 @@ def linear(
             if residual:
                 fields["residual_address"] = low.tile_address(residual, tile, first)
             last = part.stop == columns
+            if digits:
+                low.steps.append(
+                    Step(
+                        Opcode.PRODUCT, fields | {"digit": int(Digit.HIGH), "unfinished": 1}, len(order) - 1, bases,
+                        ((needs, tile),), (), label, weight=low.weight * chunk_weight * weight,
+                    )
+                )  # fmt: skip
+                fields = fields | {"digit": int(Digit.LOW), "continues": 1, "lift": 1}
             low.steps.append(
                 Step(
                     Opcode.PRODUCT, fields, len(order) - 1, bases, ((needs, tile),),
@@ -92,7 +106,7 @@ def linear(
             "layer": label, "columns": columns, "reduction": reduction, "nm": str(found),
             "used": str(pattern), "why_not": why_not,
             "encoding": encoding, "depth": depth, "passes": passes, "chunk": width,
-            "work": low.tokens * columns * reduction * pattern.density,
+            "work": low.tokens * columns * reduction * pattern.density * (1 + digits),
             "bytes": math.ceil(columns * reduction * bits_per_weight(pattern, encoding, cfg.window) / 8),
         }
     )  # fmt: skip
@@ -110,16 +124,20 @@ def supported(low: Lowering, label: str, pattern: Pattern) -> tuple[Pattern, str
 
 
 def chunk_width(
-    low: Lowering, label: str, columns: int, values_each: int, passes: int, depth: int, values_per_position: float
-) -> int:
-    """Columns whose weights are on chip at a time: a multiple of `groups`, as equal as possible."""
+    low: Lowering, label: str, columns: int, values_each: int, passes: int, depth: int, values_per_position: float,
+    digits: bool = False,
+) -> int:  # fmt: skip
+    """Columns whose weights are on chip at a time: a multiple of `groups`, as equal as possible.
+
+    Sums of several passes, and of two `digits`, wait on chip: no more columns than there is room for.
+    """
     cfg = low.config
     # Half of the ring leaves the other half to the next chunk. More is worth a wait where loading the windows
     # of a pass would otherwise take longer than computing it; and it costs nothing where all columns fit
     # beside the chunk before, but spares the bus a second reading of the windows.
     beats = values_each // passes
-    load = cfg.groups * depth * cfg.rows // cfg.lanes
-    limit = min(int(cfg.parameter_words * 0.5), cfg.columns if passes > 1 else columns)
+    load = cfg.groups * depth * cfg.rows // cfg.lanes * (1 + digits)
+    limit = min(int(cfg.parameter_words * 0.5), cfg.columns if passes > 1 or digits else columns)
 
     def room(share: float) -> int:
         values = min(cfg.weight_words * share, cfg.position_words * share * values_per_position)
