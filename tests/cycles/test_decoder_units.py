@@ -46,3 +46,26 @@ def test_products_of_pairs_and_lists_are_followed(name: str) -> None:
             difference = round(estimate_cycles(program, config, MachineTiming(20))) - run.cycles
             assert abs(difference) <= 4, (fields, columns, passes, run.cycles, difference)
     hardware.close()
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_products_of_two_digits_are_followed(name: str) -> None:
+    """High digits, then low ones that continue: windows of 16 bits twice, kept sums in between."""
+    config = CONFIGS[name]
+    hardware = AcceleratorModel(config)
+    for columns, passes in ((4 * config.groups, 1), (4 * config.groups, 3), (1, 2)):
+        for result in (Result.STORE16, Result.ACTIVATE):
+            both = product(config, columns, passes, result=result, bits15=1)
+            both = both.fields | {"window_beats": 2 * both["window_beats"]}
+            program = [
+                Instruction(Opcode.PRODUCT, {**both, "digit": 1, "unfinished": 1}),
+                Instruction(Opcode.PRODUCT, {**both, "digit": 2, "continues": 1, "lift": 1}), HALT,
+            ]  # fmt: skip
+            image = np.zeros(1 << 20, np.uint8)
+            data = np.frombuffer(assemble(program, config), np.uint8)
+            image[1 << 19 :][: len(data)] = data
+            run = hardware.run(image, 1 << 19, memory=MemoryModel(latency=20))
+            assert run.error == Error.NONE
+            difference = round(estimate_cycles(program, config, MachineTiming(20))) - run.cycles
+            assert abs(difference) <= 4, (result, columns, passes, run.cycles, difference)
+    hardware.close()

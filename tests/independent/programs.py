@@ -150,23 +150,23 @@ class RandomProgram:
         result = int(rng.choice(codes("result", self.config.features)))
         fields = self.shape()
         columns = fields["columns"]
-        digits = "digits" in self.config.features
+        digits, windows = "digits" in self.config.features, {}
         if digits and rng.integers(2):  # both digits of the same windows, over the same weights
             windows = self.windows(fields | {"digit": 1})
             self.add(Opcode.PRODUCT, **fields, **windows, digit=1, unfinished=1)
-            fields |= {"digit": 2, "continues": 1, "lift": 1, **windows}
+            fields |= {"digit": 2, "continues": 1, "lift": 1}
         elif not rng.integers(3):
             fields |= {"digit": int(rng.integers(3)) if digits else 0}
             self.add(Opcode.PRODUCT, **fields, **self.windows(fields), parameters_step=1, unfinished=1)
             fields = self.weights(Pattern(1, 1), "dense", 1, columns, 1) | {"continues": 1}
             fields |= {"digit": int(rng.integers(3)), "lift": int(rng.integers(2))} if digits else {}
-        fields = self.windows(fields) | fields
         step, base = self.parameters(columns)
-        short = digits and result in (Result.STORE16, Result.ACTIVATE) and rng.integers(2)
+        short = digits and result in (Result.STORE16, Result.ACTIVATE) and bool(rng.integers(2))
         if result == Result.ACTIVATE:
             self.load(Target.TABLE, self.bytes(512), 0)
+        windows = windows or self.windows(fields)
         self.add(
-            Opcode.PRODUCT, **fields, parameters_step=step, parameters_base=base, result=result,
+            Opcode.PRODUCT, **fields, **windows, parameters_step=step, parameters_base=base, result=result,
             wide=int(result in (Result.STORE16, Result.RESIDUAL)), bits15=int(short),
             result_address=self.put(self.bytes(2 * columns * rows)),
             residual_address=self.put(self.bytes(2 * columns * rows)) if result == Result.RESIDUAL else 0,
