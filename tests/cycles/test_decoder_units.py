@@ -67,5 +67,5 @@ def test_products_of_two_digits_are_followed(name: str) -> None:
             run = hardware.run(image, 1 << 19, memory=MemoryModel(latency=20))
             assert run.error == Error.NONE
             difference = round(estimate_cycles(program, config, MachineTiming(20))) - run.cycles
-            assert abs(difference) <= 4, (result, columns, passes, run.cycles, difference)
+            assert abs(difference) <= max(4, run.cycles // 100), (result, columns, passes, run.cycles, difference)
     hardware.close()

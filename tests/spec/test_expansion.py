@@ -43,13 +43,21 @@ def fitting(opcode: Opcode, fields: dict[str, int]) -> dict[str, int]:
     if found.get("rotate") and found.get("multiply"):
         del found["rotate"]
     if opcode != Opcode.PRODUCT:
-        found = {name: value for name, value in found.items() if name not in ("multiply", "rotate")}
+        alone = ("multiply", "rotate", "digit", "lift")
+        found = {name: value for name, value in found.items() if name not in alone}
+    if found.get("lift"):
+        found["continues"] = 1
     if opcode == Opcode.CONTEXT and found.get("result") == Result.BEST:
         del found["result"]
     if found.get("multiply"):
         found["result"] = 1 + found.get("result", 0) % 2
     if found.get("rotate"):
         found["result"] = found.get("result", 0) % 2 * 4
+    if found.get("bits15") and opcode != Opcode.NORM:
+        stores = found.get("result") == Result.STORE16 and opcode != Opcode.SCORES
+        activates = found.get("result") == Result.ACTIVATE and opcode == Opcode.PRODUCT and not found.get("multiply")
+        if not stores and not activates:
+            del found["bits15"]
     pairs = found.get("multiply") or found.get("rotate")
     if pairs or opcode == Opcode.SCORES or found.get("result") == Result.TRANSPOSE:
         found |= {"columns": 4 * (found.get("columns", 0) % 9), "parameters_base_register": 0}

@@ -75,6 +75,12 @@ def test_what_no_hardware_takes_is_refused() -> None:
         (Opcode.PRODUCT, {"rotate": 1, "multiply": 1, "result": 4}, "multiply = 1 goes with PRODUCT"),
         (Opcode.SCORES, {"rotate": 1}, "SCORES: rotate = 1 goes with PRODUCT"),
         (Opcode.CONTEXT, {"result": 5}, "CONTEXT: result BEST is PRODUCT's alone"),
+        (Opcode.PRODUCT, {"digit": 3}, "digit = 3 is unknown; there are NONE 0, HIGH 1, LOW 2"),
+        (Opcode.SCORES, {"digit": 1}, "SCORES: digit = 1 goes with PRODUCT alone"),
+        (Opcode.CONTEXT, {"lift": 1, "continues": 1}, "CONTEXT: lift = 1 goes with PRODUCT alone"),
+        (Opcode.PRODUCT, {"lift": 1}, "lift = 1 goes with continues = 1 alone"),
+        (Opcode.PRODUCT, {"bits15": 1, "result": 3}, "bits15 = 1 goes with result STORE16, or ACTIVATE without"),
+        (Opcode.PRODUCT, {"bits15": 1, "result": 2, "multiply": 1}, "bits15 = 1 goes with result STORE16, or ACTIVATE"),
     ):
         with pytest.raises(InputError, match=message):
             Instruction(opcode, fields)
@@ -88,7 +94,9 @@ def test_what_the_hardware_has_not_is_refused() -> None:
         (Opcode.PRODUCT, {"multiply": 1, "result": 2}, "gate"), (Opcode.PRODUCT, {"rotate": 1}, "rotary"),
         (Opcode.PRODUCT, {"result": 5}, "best"),
         (Opcode.SCORES, {"mask": 2}, "causal"), (Opcode.NORM, {"kind": 1}, "rms"), (Opcode.NORM, {"epsilon": 5}, "rms"),
-        (Opcode.CONTEXT, {"place": 1}, "position"),
+        (Opcode.CONTEXT, {"place": 1}, "position"), (Opcode.PRODUCT, {"digit": 2}, "digits"),
+        (Opcode.PRODUCT, {"lift": 1, "continues": 1}, "digits"), (Opcode.NORM, {"bits15": 1}, "digits"),
+        (Opcode.CONTEXT, {"bits15": 1, "result": 1}, "digits"),
     ):  # fmt: skip
         program = [Instruction(opcode, fields), HALT]
         less = dataclasses.replace(DECODER, features=tuple(f for f in FEATURES if f != feature))
