@@ -31,7 +31,7 @@ from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import PRESETS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-MOST = {"target": 3, "result": 4, "mask": 2, "encoding": 2, "kind": 1}
+MOST = {"target": 3, "result": 4, "mask": 2, "encoding": 2, "kind": 1, "digit": 2}
 """Codes are not all that their bits could be."""
 Fields = dict[str, tuple[int, int, int]]
 
@@ -81,9 +81,13 @@ def test_every_field_has_its_place(name: str) -> None:
         if field == "opcode" or described.reserved:
             continue
         most = MOST.get(field, (1 << bits) - 1)
-        if field in ("multiply", "rotate") and name != "PRODUCT":
+        if (field in ("multiply", "rotate", "digit", "lift") and name != "PRODUCT") or (
+            field == "bits15" and name == "SCORES"
+        ):
             continue
-        beside = {"result": 2} if field == "multiply" else {}  # without which it is refused
+        # Without which it is refused.
+        needs = {"multiply": {"result": 2}, "lift": {"continues": 1}, "bits15": {"result": 1}}
+        beside = needs.get(field, {}) if name != "NORM" else {}
         alone = Instruction(Opcode[name], {field: signed(Opcode[name], field, most), **beside}).pack()
         rest = sum(value << formats(Opcode[name]).places[n][0] for n, value in beside.items())
         assert int.from_bytes(alone, "little") == most << first | int(Opcode[name]) << 36 | rest, field
