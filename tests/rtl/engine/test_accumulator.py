@@ -11,11 +11,13 @@ from sta_hw.rtl.engine.accumulator import HAZARD_CYCLES, Accumulator
 from sta_hw.spec.config import Config
 
 
-@pytest.mark.parametrize(("rows", "delay"), [(1, 3), (2, 4), (3, 7)])
-def test_sums(rows: int, delay: int) -> None:
-    config = Config(rows=rows, columns=16)
+@pytest.mark.parametrize(("rows", "delay", "digits"), [(1, 3, False), (2, 4, False), (3, 7, False), (2, 4, True)])
+def test_sums(rows: int, delay: int, digits: bool) -> None:
+    """With digits, as in the accelerator, stored sums shift by 7 places instead of 8."""
+    config = Config(rows=rows, columns=16, features=("digits",) if digits else ())
+    places = 7 if digits else 8
     top = Module()
-    top.submodules.dut = dut = Accumulator(config, 19, delay)
+    top.submodules.dut = dut = Accumulator(config, 19, delay, plain=digits)
     rng = np.random.default_rng(rows)
     schedule: list[tuple[dict[str, int], list[int]]] = []
     expected: list[list[int]] = []
@@ -27,7 +29,7 @@ def test_sums(rows: int, delay: int) -> None:
         total = np.zeros((columns, rows), np.int64)
         for step in range(passes):
             widen = widen_at > 0 and step == widen_at
-            total = (total << 8 if widen else total) + sums[step].sum(1)
+            total = (total << places if widen else total) + sums[step].sum(1)
             for column in range(columns):
                 for beat in range(beats):
                     last = beat == beats - 1
