@@ -97,6 +97,9 @@ def test_every_kind_in_sequence(config: Config) -> None:
         seconds = rng.integers(0, 65536, columns) >> rng.integers(0, 10, columns)  # not all saturate
         has_seconds = int(not to_scores and rng.integers(2)) if mode in (0, 1, 4) else int(not is_best)
         multiplies, rotates = (str(kind).startswith(name) for name in ("multiply", "rotate"))
+        keeps = mode == Result.STORE16 or (mode == Result.ACTIVATE and not multiplies)
+        short = bool(config.features and keeps and not to_scores and number % 2)  # 15 bits in 16
+        wide = wide or short
         if multiplies:
             has_seconds = 1
             results[:: 2 * config.groups] >>= 9  # gates within the table
@@ -106,7 +109,7 @@ def test_every_kind_in_sequence(config: Config) -> None:
                 best, opens = BestRows(rows), 1
             listed = 1
             best.add(results.astype(np.int16), best_number)
-        more = [(multiplies, 1), (rotates, 1)] if config.features else []
+        more = [(multiplies, 1), (rotates, 1), (short, 1)] if config.features else []
         block_bits = [(0, 38), (is_best and opens, 1), (is_best and closes, 1), (0, 4 + bool(config.features))]
         fields = [
             (int(mode), 3), (int(to_scores), 1), (has_seconds, 1), (columns, 16), (address, 32),
@@ -147,8 +150,10 @@ def test_every_kind_in_sequence(config: Config) -> None:
             streams["residual"].append(join([(x.reshape(-1, bus // 2), 16)]))
             data = add_residual(results, x, seconds[:, None])
         elif mode == Result.ACTIVATE:
-            data = activate(results, table, seconds[:, None])
+            data = activate(results, table, seconds[:, None], wide=wide)
             assert len(np.unique(data)) > 2
+        if short:
+            data = np.clip(data, -16383, 16383)
         if mode == Result.TRANSPOSE:
             data = data.reshape(-1, config.groups, rows).transpose(0, 2, 1)
         stores.append(join([(np.ascontiguousarray(data).view(np.uint8).reshape(-1, bus), 8)]))
