@@ -62,7 +62,7 @@ def _configure(preset_name: str, options: dict[str, Any], problems: list[str]) -
 
 
 _SOFTMAX = ("softmax_lanes", "softmax_block")
-_ACCELERATOR = ("weight_words", "parameter_words", "norm_columns", "features")
+_ACCELERATOR = ("weight_words", "parameter_words", "norm_columns", "features", "window_words", "loads_ahead")
 _ARRAY = ("rows", "lanes", "drain_lanes", "multiplier", "window_memory")
 _WEIGHTS = ("groups", "window", "nm", "encodings", "columns")
 _MOST_MACS = 8192
@@ -99,6 +99,8 @@ def generate(
     features: Annotated[
         str | None, typer.Option(help=f"Accelerator: decoder for all, or of {', '.join(FEATURES)}.")
     ] = None,
+    window_words: Annotated[int | None, typer.Option(help="Accelerator: bus words of windows kept on chip.")] = None,
+    loads_ahead: Annotated[int | None, typer.Option(help="Accelerator: 1: weights without pauses between.")] = None,
     top: Annotated[str, typer.Option(help="accelerator, engine, softmax or decoder.")] = "engine",
     preset: Annotated[str, typer.Option(help=f"Start from: {', '.join(PRESETS)}, or a manifest.")] = "reference",
     name: Annotated[str | None, typer.Option(help="Of module, core and files; the top level's if not given.")] = None,
@@ -119,7 +121,7 @@ def generate(
     split = {"nm": nm, "encodings": encodings, "features": features}
     options = {
         "rows": rows, "groups": groups, "window": window, "lanes": lanes, "drain_lanes": drain_lanes,
-        "columns": columns, **sizes,
+        "columns": columns, **sizes, "window_words": window_words, "loads_ahead": loads_ahead,
         "multiplier": multiplier, "window_memory": window_memory, "softmax_lanes": softmax_lanes,
         "softmax_block": softmax_block,
         **{k: tuple(w.strip() for w in v.split(",") if w.strip()) for k, v in split.items() if v is not None},

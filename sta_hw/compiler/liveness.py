@@ -19,10 +19,11 @@ from ..errors import InputError
 from ..spec.config import Config
 from ..spec.expansion import unroll
 from ..spec.isa import Instruction, Opcode
+from .kept import KeptWindows
 from .stuck import named, why
 from .untimed import UntimedMachine
 
-__all__ = ["check_liveness"]
+__all__ = ["check_kept", "check_liveness"]
 
 MOST_COLUMNS = 4096
 """The most that a configuration may have."""
@@ -42,6 +43,33 @@ def _never(number: int, i: Instruction, config: Config) -> None:
             f"{named(number, i.opcode)} waits for ever: it takes {windows} bytes of windows and has "
             f"{i['window_beats'] * config.bus_bytes}; window_beats = {windows // config.bus_bytes} would do."
         )
+
+
+def _unkept(number: int, i: Instruction, config: Config, on_chip: KeptWindows) -> None:
+    """Refuse what takes windows that were not kept, or keeps more than there is room for: hardware would, too."""
+    if i.fields.get("keep") and not on_chip.keep(i["window_address"], i["window_beats"]):
+        raise InputError(
+            f"{named(number, i.opcode)} keeps {i['window_beats']} words of windows, more than window_words = "
+            f"{config.window_words}; {1 << (i['window_beats'] - 1).bit_length()} would do."
+        )
+    if i.fields.get("kept") and not on_chip.there(i["window_address"], i["window_beats"]):
+        raise InputError(
+            f"{named(number, i.opcode)} takes kept windows from address {i['window_address']}, and not all of its "
+            f"{i['window_beats']} words were kept; a product with keep = 1 before it would do."
+        )
+
+
+def check_kept(program: Iterable[Instruction], config: Config) -> None:
+    """Refuse a flat program that takes windows from the chip that are not there, or keeps more than there is room for.
+
+    Raises
+    ------
+    InputError
+        The instruction, and what would do.
+    """
+    on_chip = KeptWindows(config)
+    for number, i in enumerate(program):
+        _unkept(number, i, config, on_chip)
 
 
 def _followed(program: Sequence[Instruction], config: Config) -> tuple[UntimedMachine, str]:
@@ -80,6 +108,7 @@ def check_liveness(program: Iterable[Instruction], config: Config) -> None:
         program = [found.instruction for found in unroll(program, config)]
     for number, i in enumerate(program):
         _never(number, i, config)
+    check_kept(program, config)
     state, problem = _followed(program, config)
     if problem or not state.ended:
         rest = program[state.issued :]

@@ -128,12 +128,13 @@ class Packing:
             found.append(last)
         return found
 
-    def together(self, most: int) -> list[Sequence[Place]]:
-        """Runs of texts that lie in at most `most` row tiles; one that takes more is alone."""
+    def together(self, most: int, rows: int = 0) -> list[Sequence[Place]]:
+        """Runs of texts that lie in at most `most` tiles, row tiles or of `rows` rows; one that takes more is alone."""
+        rows = rows or self.rows
         found: list[list[Place]] = []
         for text in self.texts:
-            tiles = text.tiles(self.rows)
-            if found and tiles.stop - found[-1][0].tiles(self.rows).start <= most:
+            tiles = text.tiles(rows)
+            if found and tiles.stop - found[-1][0].tiles(rows).start <= most:
                 found[-1].append(text)
             else:
                 found.append([text])

@@ -58,7 +58,7 @@ class Flows(State):
         accept = 0.0
         fill = self.fill[0] if self.fill else None
         if fill is not None and self.banks < 2 and self.reached(max(self.fill_free, fill.product.commanded)):
-            accept = 1.0 if fill.product.from_memory or self.now >= self.streaming - EPSILON else 0.0
+            accept = 1.0 if not fill.product.from_softmax or self.now >= self.streaming - EPSILON else 0.0
         demand = 0.0
         if self.feed and self.reached(self.feed[0].product.window_clear):
             taken = accept if fill is not None and fill.product.from_memory else 0.0

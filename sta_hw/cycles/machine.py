@@ -25,6 +25,8 @@ _AHEAD = 17
 _PRODUCTS_AHEAD = 6
 """Products of the window feed and of the engine (rtl/units/feeds.py, rtl/engine/engine.py): 4 in a queue, one in its
 output register, one in work."""
+_LOADS_AHEAD = 5
+"""LOADs that are asked for ahead of the one whose words come (rtl/units/loader.py): 4 in a queue, one behind it."""
 _BETWEEN = {0: 2, 1: 3, 2: 5}
 """Cycles between products at the decoder, by encoding (rtl/engine/decoder.py): CLOSE and IDLE; the first word of
 positions; and for bitmaps the comparison that is still in its registers."""
@@ -76,7 +78,9 @@ class _Machine(Flows):
         """A product's passes."""
         passes, columns = i["passes"], i["columns"]
         steps = i["depth"] // (1 << i["m_log2"]) * i["n"]
-        product = Product(i, columns, queued, weight, self.until(i), i.opcode != Opcode.CONTEXT)
+        softmax = i.opcode == Opcode.CONTEXT
+        memory = not (softmax or i["kept"])
+        product = Product(i, columns, queued, weight, self.until(i), memory, softmax)
         for number in range(passes):
             last = number == passes - 1
             cycles = columns * steps + (_SHORT_PASS if columns < _SHORT_PASS and not last else 0)
@@ -85,7 +89,9 @@ class _Machine(Flows):
 
     def step_loader(self) -> bool:
         known = self.latencies
-        if self.load is None and self.loads and self.reached(self.load_free) and self.reached(self.loads[0][1]):
+        ahead = self.config.loads_ahead and self.load is not None and len(self.next_loads) < _LOADS_AHEAD
+        free = ahead or (self.load is None and self.reached(self.load_free))
+        if free and self.loads and self.reached(self.loads[0][1]):
             i, _, until = self.loads[0]
             if self.clear(until, "matrix", "products", "norms"):
                 width = {
@@ -96,14 +102,22 @@ class _Machine(Flows):
                 if i["rows"] > 1:
                     peak = min(peak, known.run_rate(i["beats"], i["rows"]))
                 begin = 1 + self.first_beat(known.run)
-                self.load = Flow(i["beats"] * i["rows"], begin, peak, asked=self.now, run=i["beats"])
-                self.load_wide = width > self.config.bus_bytes
+                wide = width > self.config.bus_bytes
+                load = Flow(i["beats"] * i["rows"], begin, peak, asked=self.now, run=i["beats"], wide=wide)
+                if self.load is None:
+                    self.load = load
+                else:
+                    self.next_loads.append(load)
                 self.loads.popleft()
                 return True
         if self.load is not None and self.load.left <= EPSILON and self.reached(self.load.start):
             # Words wider than the bus are complete a cycle after their last beat.
-            self.load, self.load_free = None, self.now + 1 + self.load_wide
-            self.events.append((self.now + 3 + self.load_wide, "loads"))
+            wide = self.load.wide
+            self.load, self.load_free = None, self.now + 1 + wide
+            self.events.append((self.now + 3 + wide, "loads"))
+            if self.next_loads:
+                self.load = self.next_loads.popleft()
+                self.load.start = max(self.load.start, self.load_free + 1)
             return True
         return False
 
@@ -137,7 +151,7 @@ class _Machine(Flows):
             if done is product.passes[-1]:
                 self.window_products -= 1
                 self.fill_free = self.now + _NEXT_WINDOW
-            if not product.from_memory:
+            if product.from_softmax:
                 self.streaming = math.inf
                 self.softmax_free = self.now + self.latencies.recovery
                 product.totals = self.now + self.latencies.totals

@@ -24,7 +24,7 @@ Until = Mapping[str, int]
 class Flow:
     """Beats to move from `start` on; `peak` is the most per cycle; `asked` is when they were asked for.
 
-    They are runs of `run` beats each; infinity: one run.
+    They are runs of `run` beats each; infinity: one run. A LOAD is `wide` if its words are wider than the bus.
     """
 
     left: float
@@ -33,6 +33,7 @@ class Flow:
     rate: float = 0.0
     asked: float = -math.inf
     run: float = math.inf
+    wide: bool = False
 
 
 @dataclass(slots=True)
@@ -66,6 +67,8 @@ class Product:
         When its last beat has passed.
     came : float
         When its first results come from the array.
+    from_memory, from_softmax : bool
+        Where its windows come from; if from neither, they were kept.
     totals : float
         CONTEXT: when its results may be divided.
     weight : float
@@ -78,6 +81,7 @@ class Product:
     weight: float
     until: Until
     from_memory: bool
+    from_softmax: bool
     passes: list[Pass] = field(default_factory=list)
     window_clear: float = math.inf
     window_asked: float = -math.inf
@@ -178,7 +182,7 @@ class State:
         self.results_queued = 0
         # Loader.
         self.load: Flow | None = None
-        self.load_wide = False
+        self.next_loads: deque[Flow] = deque()  # asked for while the one before still comes
         self.load_free = 0.0
         # Windows and engine.
         self.windows_free = self.fill_free = 0.0

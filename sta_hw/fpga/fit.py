@@ -65,6 +65,7 @@ def block_memories(top: str, config: Config, family: str = "ecp5") -> list[Memor
             (c.groups * c.window, c.position_words),
             *[(bus, deep)] * 9,
             (bus, c.norm_columns * (2 * c.rows // c.lanes)),
+            *([(bus, c.window_words)] if c.window_words else []),
             *[(16, 256)] * c.drain_lanes,
             *[(16, 1024)] * 2,
             (17 * c.lanes, 2 * c.groups * c.window * (c.rows // c.lanes)),

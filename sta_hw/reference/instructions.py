@@ -117,10 +117,11 @@ def _product(w: list[int]) -> dict[str, int]:
         "columns": w[5] & 0xFFFF, "parameters_base": w[5] >> 16 & 0xFFFF, "stride2": w[5] >> 36 & 0xFFFF,
         "count2": w[5] >> 52,
         "keys": w[6] & 0xFFFF, "key_start": _signed16(w[6] >> 16 & 0xFFFF), "stride3": w[6] >> 36 & 0xFFFF,
+        "keep": w[6] >> 52 & 1, "kept": w[6] >> 53 & 1, "apart": w[6] >> 54 & 1,
         "passes": w[7] & 0xFFFF, "n": w[7] >> 16 & 63, "m_log2": w[7] >> 22 & 7, "depth": w[7] >> 25 & 63,
         "encoding": w[7] >> 36 & 3,
         "digit": w[6] >> 56 & 3, "lift": w[6] >> 58 & 1, "bits15": w[6] >> 59 & 1,
-        "reserved": w[2] >> 63 | w[6] >> 52 & 15 | w[6] >> 60 | w[7] >> 38,
+        "reserved": w[2] >> 63 | w[6] >> 55 & 1 | w[6] >> 60 | w[7] >> 38,
     }  # fmt: skip
 
 
@@ -179,6 +180,34 @@ def _refused_digits(opcode: int, fields: dict[str, int], config: Config) -> str:
     return ""
 
 
+class _Kept:
+    """Which windows are on chip: those of the addresses from `start` to `end`, in words of the bus."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.start, self.end = config, 0, 0
+
+    def refused(self, opcode: int, fields: dict[str, int]) -> str:
+        """Why hardware refuses to keep, or to take what is kept; empty if it does, or if nothing of that is asked."""
+        keep, kept = fields["keep"], fields["kept"]
+        if not (keep or kept):
+            return ""
+        words = self.config.window_words
+        if not words or opcode == _CONTEXT or (keep and kept):
+            return "keep or kept is set, where there is no such memory, in CONTEXT, or both"
+        first, odd = divmod(fields["window_address"], self.config.bus_bytes)
+        behind = first + fields["window_beats"]
+        if kept:
+            if odd or first < self.start or behind > self.end or first > self.end:
+                return f"kept is set, and of the {fields['window_beats']} words not all were kept"
+        elif behind - first > words:
+            return f"keep is set for {fields['window_beats']} words, and there is room for {words}"
+        elif self.start <= first <= self.end and max(behind, self.end) - self.start <= words:
+            self.end = max(behind, self.end)
+        else:
+            self.start, self.end = first, behind
+        return ""
+
+
 def _refused(opcode: int, fields: dict[str, int], config: Config) -> str:
     """Why hardware refuses an instruction; empty if it takes it."""
     if fields["reserved"]:
@@ -191,6 +220,8 @@ def _refused(opcode: int, fields: dict[str, int], config: Config) -> str:
             return f"result {fields['result']} or mask {fields['mask']} is unknown"
         if problem := _refused_pairs(opcode, fields, config):
             return problem
+        if fields["apart"] and (config.groups <= config.rows or opcode != _PRODUCT or fields["result"]):
+            return "apart is set, where groups are no more than rows, or for other results than STORE8"
     if opcode == _SCORES and fields["columns"] > config.groups * config.window:
         return f"scores of {fields['columns']} keys; a window has {config.groups * config.window}"
     if fields.get("place") and "position" not in has:
@@ -270,6 +301,7 @@ def fetched(
     begins: list[int] = []  # the first word of each loop around
     left: list[int] = []
     place = number = idle = furthest = 0
+    there = _Kept(config)
     places: dict[int, int] = {}  # of the words at which instructions begin, their numbers in the program
     while True:
         if begins and place // 8 - begins[0] // 8 > 63:
@@ -330,7 +362,9 @@ def fetched(
                 left.pop()
         else:
             fields = UNPACK[opcode](found)
-            if problem := _refused(opcode, fields, config):
+            if problem := _refused(opcode, fields, config) or (
+                there.refused(opcode, fields) if opcode in (_PRODUCT, _SCORES, _CONTEXT) else ""
+            ):
                 raise IllegalError(number, problem)
             by_length = fields.get("place") or (opcode == _SCORES and fields["mask"] == _LENGTH_MASK)
             if length_needed and by_length:

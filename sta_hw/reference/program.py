@@ -114,6 +114,8 @@ class _Machine:
             Target.PARAMETERS: np.zeros((config.parameter_words, _PARAMETER_BYTES), np.uint8),
             Target.TABLE: np.zeros((256, 2), np.uint8),
         }
+        self.kept = np.zeros((config.window_words, config.bus_bytes), np.uint8)
+        self.kept_from = np.full(config.window_words, -1)
         self.sums: NDArray[np.int32] | None = None
         self.rows = SoftmaxRows(config.rows, wide=False)
         self.best: BestRows | None = None
@@ -194,7 +196,15 @@ class _Machine:
     def windows(self, i: Fetched) -> NDArray[np.int64]:
         """Activations from memory: shape (rows, reduction)."""
         cfg = self.config
-        data = self.bytes_at(i["window_address"], i["window_beats"] * cfg.bus_bytes)
+        at = i["window_address"] // cfg.bus_bytes + np.arange(i["window_beats"])
+        if i["kept"]:
+            data = self.kept[at % cfg.window_words].reshape(-1)
+            self.sources.update(np.unique(self.kept_from[at % cfg.window_words]).tolist())
+        else:
+            data = self.bytes_at(i["window_address"], i["window_beats"] * cfg.bus_bytes)
+        if i["keep"]:
+            self.kept[at % cfg.window_words] = data.reshape(-1, cfg.bus_bytes)
+            self.kept_from[at % cfg.window_words] = self.number
         size = cfg.rows * (2 if i["digit"] else 1)
         if len(data) % size:
             raise CheckError(f"windows of {len(data)} bytes, which are no multiple of a column's {size}")
@@ -277,6 +287,9 @@ class _Machine:
         self.saturated[name] += _at_limit(data, limit, self.config.drain_lanes)
         if mode == Result.TRANSPOSE:
             data = data.reshape(-1, self.config.groups, rows).transpose(0, 2, 1)
+        if i["apart"]:
+            self.put_apart(data, i["result_address"], i)
+            return
         self.put(data, i["result_address"], i, self.config.groups if mode == Result.TRANSPOSE else 1 + wide)
 
     def list_best(self, results: NDArray[np.int16], i: Fetched) -> None:
@@ -293,6 +306,13 @@ class _Machine:
             data = self.best.stored()
             self.bytes_at(i["result_address"], len(data))[:] = data
             self.stores.append((i["result_address"], data))
+
+    def put_apart(self, data: NDArray, address: int, i: Fetched) -> None:
+        """8-bit results to memory, a column's `groups` bytes from the one's before."""
+        groups = self.config.groups
+        self.bytes_at(address, len(data) * groups)
+        for number, column in enumerate(data):
+            self.put(column, address + number * groups, i, 1)
 
     def put(self, data: NDArray, address: int, i: Fetched, together: int) -> None:
         """Results to memory, those of the rows alone that are to be stored; `together` bytes are one row's."""

@@ -240,7 +240,7 @@ def _norm(norm: nn.LayerNorm, p: NormParameters) -> NormParameters:
 
 def _key_order(config: Config, tokens: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The keys in the order the softmax sees them, and which of them are there."""
-    halves = config.rows // config.groups
+    halves = config.value_rows // config.groups
     depth = min(config.window, math.ceil(tokens / (config.groups * halves)) * halves)
     number = np.arange(config.groups * depth)
     key = config.groups * (number % depth) + number // depth

@@ -25,16 +25,21 @@ ENCODINGS = ("index", "bitmap")
 _LIMITS = {
     "rows": 256, "groups": 128, "columns": 4096, "softmax_lanes": 64, "softmax_block": 4096,
     "weight_words": 65536, "parameter_words": 65536, "norm_columns": 4096, "burst": 256, "outstanding": 64,
-    "array_multipliers": 65536,
+    "array_multipliers": 65536, "window_words": 65536,
+    "loads_ahead": 1,
 }  # fmt: skip
-_POWERS_OF_TWO = ("columns", "weight_words", "parameter_words", "norm_columns", "burst")
+_POWERS_OF_TWO = ("columns", "weight_words", "parameter_words", "norm_columns", "burst", "window_words")
 
 
 _SEEN = (
     "rows", "groups", "window", "nm", "encodings", "lanes", "columns", "weight_words", "parameter_words", "burst",
-    "features",
+    "features", "window_words",
 )  # fmt: skip
 """What a program, or the layout of its image, depends on."""
+
+
+_ADDED = ("features", "window_words", "loads_ahead")
+"""Parameters that came later: what leaves them at nothing is the hardware that it was without them."""
 
 
 def _digest(parameters: dict[str, Any]) -> str:
@@ -93,6 +98,12 @@ class Config:
         Accelerator: read bursts that may be under way at a time at least; docs/axi.md says how many at most.
     features : tuple of str
         Accelerator: what decoders need beyond encoders (`spec.features.FEATURES`); ``decoder`` stands for all of it.
+    window_words : int
+        Accelerator: bus words of windows that are kept on chip, for products that take them from there instead of
+        reading them again; a power of two, or 0 for no such memory.
+    loads_ahead : int
+        Accelerator: LOADs that memory is asked for while the one before them still comes, 0 or 1: without, memory's
+        latency lies between any two.
 
     Raises
     ------
@@ -119,6 +130,8 @@ class Config:
     outstanding: int = 8
     array_multipliers: int = 0
     features: tuple[str, ...] = ()
+    window_words: int = 0
+    loads_ahead: int = 0
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -164,7 +177,7 @@ class Config:
         before = len(problems)
         for name, high in _LIMITS.items():
             value = getattr(self, name)
-            low = 0 if name in ("softmax_block", "array_multipliers") else 1
+            low = 0 if name in ("softmax_block", "array_multipliers", "window_words", "loads_ahead") else 1
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 nearest = low if not isinstance(value, int) or value < low else high
                 problems.append(
@@ -272,6 +285,17 @@ class Config:
         """Bytes of one beat of the accelerator's memory bus."""
         return self.lanes
 
+    @property
+    def abilities(self) -> tuple[str, ...]:
+        """What fields of instructions may need: the features, and what other parameters bring (`spec.features`)."""
+        more = {"windows": self.window_words > 0, "apart": self.groups > self.rows}
+        return (*self.features, *(name for name, there in more.items() if there))
+
+    @property
+    def value_rows(self) -> int:
+        """Tokens whose values lie side by side: as attention's weights, `groups` of them are a beat's."""
+        return max(self.rows, self.groups)
+
     def require_accelerator(self) -> None:
         """Raise ConfigError, one sentence for each reason why no whole accelerator has this shape."""
         problems = []
@@ -292,12 +316,7 @@ class Config:
                 f"the accelerator needs 2 x drain_lanes at most lanes = {self.lanes}, and drain_lanes is "
                 f"{self.drain_lanes}; the nearest is {max(1, self.lanes // 2)}."
             )
-        if self.groups > self.rows:
-            problems.append(
-                f"the accelerator needs groups at most rows = {self.rows} (keys of one row tile are weights of one "
-                f"beat), and groups is {self.groups}; the nearest is {self.rows}."
-            )
-        elif self.rows > self.groups * self.window:
+        if self.rows > self.groups * self.window:
             problems.append(
                 f"the accelerator needs rows at most groups x window = {self.groups * self.window} (a tile of keys "
                 f"is one window), and rows is {self.rows}; the nearest is {self.groups * self.window}."
@@ -327,8 +346,8 @@ class Config:
 
     @property
     def hash(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of all parameters, features only if there are any."""
-        return _digest({name: value for name, value in self.as_dict().items() if name != "features" or value})
+        """The first 16 hexadecimal digits of the SHA-256 of all parameters, those of `_ADDED` only if they are set."""
+        return _digest({name: value for name, value in self.as_dict().items() if name not in _ADDED or value})
 
     @property
     def program_hash(self) -> str:

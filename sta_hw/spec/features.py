@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["ALL_OF_DECODERS", "FEATURES", "in_order"]
+__all__ = ["ABILITIES", "ALL_OF_DECODERS", "FEATURES", "in_order"]
 
 FEATURES = {
     "causal": "masks of one key more for each row",
@@ -16,6 +16,8 @@ FEATURES = {
     "digits": "products of 15-bit activations, as two digits of 8 bits",
 }
 """Names and what they are."""
+ABILITIES = {"windows": "window_words of more than 0", "apart": "more groups than rows"}
+"""What fields of instructions may need that is no feature, and the parameters that bring it (`Config.abilities`)."""
 ALL_OF_DECODERS = "decoder"
 """Stands for all of them."""
 

@@ -15,6 +15,7 @@ from enum import IntEnum
 
 from ..errors import InputError
 from .config import Config
+from .features import ABILITIES
 from .records import Field, Record
 
 __all__ = [
@@ -255,7 +256,11 @@ _PRODUCT = (
         [Field("keys", 16, text="SCORES: keys from number 0 on that are valid, mask KEYS"),
          Field("key_start", 16, signed=True, text="SCORES: number of the block's first key")],
         Field("stride3", 16, text="outermost counter: step in words"),
-        Field("", 4),
+        Field("keep", 1, text="its windows stay on chip for products that take kept ones", feature="windows"),
+        Field("kept", 1, text="its windows are those kept from the same addresses; memory is not read",
+              feature="windows"),
+        Field("apart", 1, text="columns are stored groups bytes apart", feature="apart"),
+        Field("", 1),
         Field("digit", 2, text="15-bit windows: which digit of them (Digit)", feature="digits"),
         Field("lift", 1, text="the sums that it continues count 128 times", feature="digits"),
         _BITS15,
@@ -424,12 +429,11 @@ def _require_features(instructions: Sequence[Instruction], config: Config) -> No
     """Raise InputError at an instruction that needs what the hardware has not."""
     for number, instruction in enumerate(instructions):
         for feature, what in instruction.features():
-            if feature not in config.features:
-                there = ", ".join(config.features) or "none"
-                raise InputError(
-                    f"instruction {number} ({instruction.opcode.name}): {what} needs the feature {feature}, and this "
-                    f"hardware has {there}."
-                )
+            if feature not in config.abilities:
+                there, where = ", ".join(config.features) or "none", f"instruction {number} ({instruction.opcode.name})"
+                if feature in ABILITIES:
+                    raise InputError(f"{where}: {what} needs hardware with {ABILITIES[feature]}.")
+                raise InputError(f"{where}: {what} needs the feature {feature}, and this hardware has {there}.")
 
 
 def _not_yet(opcode: Opcode, described: Field, value: int) -> str:
@@ -450,6 +454,11 @@ def _apart(i: Instruction) -> str:
     for name, results in _PAIRS.items():
         if i.fields.get(name) and (i.opcode != Opcode.PRODUCT or i["result"] not in results):
             return f"{name} = 1 goes with PRODUCT and result {' or '.join(r.name for r in results)} alone"
+    for name, other in (("keep", "kept"), ("kept", "keep")):
+        if i.fields.get(name) and (i.opcode == Opcode.CONTEXT or i.fields.get(other)):
+            return f"{name} = 1 goes with PRODUCT and SCORES, and without {other}"
+    if i.fields.get("apart") and (i.opcode != Opcode.PRODUCT or i["result"] != Result.STORE8):
+        return "apart = 1 goes with PRODUCT and result STORE8 alone"
     if i.opcode == Opcode.CONTEXT and i["result"] == Result.BEST:
         return "result BEST is PRODUCT's alone"
     if i.fields.get("bits15") and i.opcode != Opcode.NORM:

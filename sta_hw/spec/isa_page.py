@@ -10,6 +10,7 @@ from .expansion import (
     TILES_REGISTER,
     WINDOW_LINES,
 )
+from .features import ABILITIES
 from .isa import (
     FORMATS,
     HEADER_BYTES,
@@ -181,6 +182,15 @@ instruction is issued while one 64 instructions before it still waits in front o
 - `rotate` (feature rotary; PRODUCT, results STORE8 and TRANSPOSE): columns come in pairs, which each row turns by an
   angle of its own; cosines (first column) and sines (second) of the rows are read from `residual_address` as the
   residual stream is, 16 bits each ([numerics.md](numerics.md)).
+- `keep` (hardware with window_words; PRODUCT and SCORES): the windows stay on chip as they are read. What stays is that
+  of the addresses from some first one on to some last one, nothing at the program's start; a product that keeps what
+  begins there, or right behind it, adds to it if all then has at most window_words bus words, and else what it keeps is
+  all that stays. `kept`: the windows are those that stay of `window_address` on, as they were when they were kept, and
+  memory is not read. Refused (OPCODE): `keep` of more than window_words bus words, `kept` of any that do not stay or
+  from an address that is no multiple of the bus word, both at once, either in CONTEXT.
+- `apart` (hardware with more groups than rows; PRODUCT, result STORE8): result r of column c is byte c `groups` + r
+  from `result_address` on; the bytes between columns stay, and all `columns` x `groups` bytes lie in the image. So the
+  values of `groups` tokens, of several row tiles, lie side by side, as CONTEXT's weights do.
 - BEST (feature best): for each row the 8 largest results, of equal ones the earlier, over all products since the last
   one with `row_first`, that one among them; a column's number is `residual_address` plus its place, modulo 2^18. With
   `row_last` the lists are stored, all rows': row after row its 8 places, the largest first, each with number and result
@@ -193,8 +203,8 @@ instruction is issued while one 64 instructions before it still waits in front o
 - `bits15` (feature digits; results STORE16, and PRODUCT's ACTIVATE without `multiply`, which then stores 16 bits as
   STORE16 does): results saturate to -16,383..16,383. In NORM its 16-bit results do, from which the 8-bit ones are made.
 - Refused (OPCODE): `multiply` and `rotate` with other results, in SCORES or CONTEXT, or with an odd number of columns;
-  BEST in CONTEXT; `digit` and `lift` in SCORES or CONTEXT, `lift` without `continues`, `bits15` with other results;
-  whatever needs a feature that the hardware has not.
+  BEST in CONTEXT; `apart` with anything but STORE8 in PRODUCT; `digit` and `lift` in SCORES or CONTEXT, `lift` without
+  `continues`, `bits15` with other results; whatever needs a feature that the hardware has not.
 - NORM: `kind` RMS takes the mean for 0 and does not look at `inverse`; `epsilon`, in units of 2^14 of (columns x
   deviation)^2, is added to the variance of either kind.
 - NORM: `width` is 2 or more; sums and 16-bit results lie as STORE16's, 8-bit results as STORE8's. Its parameters, 8
@@ -224,7 +234,8 @@ def markdown() -> str:
             bits = str(first) if first == last else f"{first} to {last}"
             text = described.text + (", signed" if described.signed else "")
             text += "; **reserved: 0**" * described.reserved
-            text += f" (feature {described.feature})" if described.feature else ""
+            feature = described.feature
+            text += f" ({ABILITIES.get(feature, f'feature {feature}')})" if feature else ""
             lines.append(f"| {at // 64} | {bits} | {field} | {text} |")
     lines += _codes("result", _RESULTS) + _codes("target", _TARGETS) + _codes("mask", _MASKS) + _codes("kind", _KINDS)
     lines += _codes("digit", _DIGITS)

@@ -18,7 +18,7 @@ from sta_hw.explore.question import Question
 from sta_hw.explore.store import Store
 
 SHAPE = ("--shape", "hidden=64,heads=2,layers=1")
-SWEEP = ("explore", *SHAPE, "--set", "rows=4,8", "--set", "groups=4,8", "--nm", "dense,2:4", "--workers", 1)
+SWEEP = ("explore", *SHAPE, "--set", "rows=4,64", "--set", "groups=2,4", "--nm", "dense,2:4", "--workers", 1)
 
 
 def test_sweep_then_more(tmp_path: Path) -> None:
@@ -26,11 +26,13 @@ def test_sweep_then_more(tmp_path: Path) -> None:
     found = json.loads(run(*SWEEP, "--tokens", "8", "-o", store, "--json").stdout)
     assert (found["computed"], found["kept"], found["failed"]) == (6, 0, [])
     (refused,) = found["refused"]
-    assert (refused["name"], refused["points"]) == ("rows=4 groups=8", 2) and "at most rows" in refused["problems"][0]
+    assert (refused["name"], refused["points"]) == ("rows=64 groups=2", 2) and "rows at most" in refused["problems"][0]
     points = {(p["hardware"], p["nm"]): p for p in found["points"]}
-    assert set(points) == {(f"rows={r} groups={g}", nm) for r, g in ((4, 4), (8, 4), (8, 8)) for nm in ("dense", "2:4")}
-    dense = points["rows=8 groups=8", "dense"]
-    assert dense["config"]["rows"] == dense["config"]["lanes"] == 8 and 2 * dense["config"]["drain_lanes"] <= 8
+    assert set(points) == {
+        (f"rows={r} groups={g}", nm) for r, g in [(4, 2), (4, 4), (64, 4)] for nm in ("dense", "2:4")
+    }
+    dense = points["rows=4 groups=4", "dense"]
+    assert dense["config"]["rows"] == dense["config"]["lanes"] == 4 and 2 * dense["config"]["drain_lanes"] <= 4
     assert dense["milliseconds"] == pytest.approx(dense["cycles"] / 80_000) and dense["fits"] == "yes"
     assert ElementTree.parse(image).getroot().tag.endswith("svg")
     first = image.read_bytes()
@@ -42,8 +44,8 @@ def test_sweep_then_more(tmp_path: Path) -> None:
     assert "16 points: 12 valid" in more.stdout and "6 answers computed, 6 kept from before" in more.stdout
     lines = more.stdout.splitlines()
     table = lines[1 : next(n for n, line in enumerate(lines) if line.startswith("The front"))]
-    assert max(map(len, table)) <= 80 and any("rows=8 groups=8" in line for line in table)
-    assert "4 points, rows=4 groups=8: the accelerator needs groups at most rows = 4" in more.stdout
+    assert max(map(len, table)) <= 80 and any("rows=4 groups=4" in line for line in table)
+    assert "4 points, rows=64 groups=2: the accelerator needs rows at most groups x window = 32" in more.stdout
     run(*SWEEP, "--tokens", "8", "-o", store)
     assert image.read_bytes() == first  # the same figures are the same picture
 
@@ -62,8 +64,8 @@ def test_synthesis_is_told(tmp_path: Path) -> None:
 
 def test_nothing_valid_is_bad_input(tmp_path: Path) -> None:
     store = tmp_path / "e.sqlite"
-    found = run("explore", *SHAPE, "--set", "rows=4", "--set", "groups=8", "-o", store, "--json", status=2)
-    assert found.stdout == "" and "at most rows = 4" in found.stderr and "no point is valid" in found.stderr
+    found = run("explore", *SHAPE, "--set", "rows=64", "--set", "groups=2", "-o", store, "--json", status=2)
+    assert found.stdout == "" and "at most groups x window = 32" in found.stderr and "no point is valid" in found.stderr
     sizes = ("--shape", "hidden=64,heads=3,layers=1", "--preset", "tiny", "--nm", "2:4", "--workers", 1)
     found = run("explore", *sizes, "-o", store, status=2)
     assert "heads = 3 does not divide hidden = 64" in found.stderr and not store.with_suffix(".svg").exists()

@@ -24,7 +24,7 @@ from sta_hw.model.families import load_network
 from sta_hw.reference.program import run_program
 from sta_hw.spec.presets import PRESETS
 
-CONFIG = replace(PRESETS["ci"], features=("decoder",))
+CONFIG = replace(PRESETS["ci"], features=("decoder",), window_words=256, loads_ahead=1)
 RULES = Rules(block=CONFIG.groups * CONFIG.window, groups=CONFIG.groups)
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", SIZES | {"vocab_size": 96}),
@@ -39,19 +39,19 @@ PREFIX = [1, 5]
 Run = Callable[[NDArray[np.uint8], int, int, int], NDArray[np.uint8]]
 
 
-def quantized(folder: Path, family: str, wide: str = "", **changes: Any) -> Any:
+def quantized(folder: Path, family: str, wide: str = "", rules: Rules = RULES, **changes: Any) -> Any:
     """A small random model in integers, with 15-bit activations for the products of these roles."""
     name, sizes = FAMILIES[family]
     saved(folder, name, sizes | changes)
     texts = [np.random.default_rng(i).integers(0, 96, 30).tolist() for i in range(4)]
-    return quantize_decoder(load_network(folder).graph, texts, PREFIX, replace(RULES, wide=frozenset(wide.split())))
+    return quantize_decoder(load_network(folder).graph, texts, PREFIX, replace(rules, wide=frozenset(wide.split())))
 
 
 def check(of: Any, compiled: DecoderImage, run: Run, ids: list[int], lengths: list[int]) -> None:
     """A text in runs of so many tokens, none of which leaves its row tile."""
     wanted = np.round(IntegerDecoder(of, 60).logits([*PREFIX, *ids]) / of.logit_scale).astype(np.int64)
     host, image = IntegerDecoder(of, 60), compiled.image.copy()
-    rows, position = CONFIG.rows, len(PREFIX)
+    rows, position = compiled.config.rows, len(PREFIX)
     for length in lengths:
         host.length = position
         part = ids[position - len(PREFIX) : position - len(PREFIX) + length]

@@ -26,7 +26,7 @@ def test_every_point_is_there_or_refused() -> None:
     config = PRESETS["small"]
     hardware = [
         Hardware("small", config), Hardware("bad", None, ("no.",)), Hardware("the same", config),
-        Hardware("wide", dataclasses.replace(config, groups=16)),
+        Hardware("wide", dataclasses.replace(config, groups=12)),
         Hardware("ci", PRESETS["ci"]),
     ]  # fmt: skip
     subject = dataclasses.replace(of_shape(SMALL, "dense,2:4", [8, 16, 900]), problems={900: "too many."})
@@ -35,7 +35,7 @@ def test_every_point_is_there_or_refused() -> None:
         (h, nm, t) for h in ("small", "ci") for nm in ("dense", "2:4") for t in (8, 16)
     }
     assert {r.name: r.points for r in refused} == {"bad": 6, "wide": 6, subject.name + ", 900 tokens": 6}
-    assert "groups at most rows" in next(r for r in refused if r.name == "wide").problems[0]
+    assert "groups a power of two" in next(r for r in refused if r.name == "wide").problems[0]
     # Four configurations' points (two of which are one), one configuration's are refused for their tokens.
     contents = {p.hardware: p.question.content for p in points}
     assert contents["small"]["configuration"]["multiplier"] == "dsp"  # 85F has as many

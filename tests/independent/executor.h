@@ -19,7 +19,7 @@ enum encoding { DENSE, INDEX, BITMAP };
 /* What the image's JSON says of the hardware. */
 struct hardware {
     uint32_t rows, groups, window, bus, drain_lanes, columns;
-    uint32_t weight_words, position_words, parameter_words;
+    uint32_t weight_words, position_words, parameter_words, window_words;
     bool has_index, has_bitmap, has_digits;
     uint64_t hash;
 };
@@ -65,8 +65,9 @@ void layer_norm(const int16_t *x, size_t width, uint64_t inverse, const struct n
 struct fetch {
     const uint8_t *words;
     uint32_t count, at, issued;
-    uint32_t groups, window; /* of the hardware */
+    uint32_t rows, groups, window, bus, window_words; /* of the hardware */
     bool has_digits;
+    uint64_t stay_begin, stay_end;              /* addresses of the windows that stay on chip */
     uint32_t registers[16];
     struct { uint32_t body, turns; } loops[8];
     unsigned depth;

@@ -11,7 +11,7 @@ static const unsigned WORDS[16] = {[HALT] = 1, [LOAD] = 3, [PRODUCT] = 8, [SCORE
 #define ALL BITS(36, 63)
 static const uint32_t FIELDS_HALT[] = {BITS(36, 39)};
 static const uint32_t FIELDS_LOAD[] = {ALL, BITS(36, 59), 0};
-static const uint32_t FIELDS_PRODUCT[] = {ALL, ALL, BITS(36, 59), ALL, ALL, ALL, BITS(36, 51) | BITS(56, 59), BITS(36, 37)};
+static const uint32_t FIELDS_PRODUCT[] = {ALL, ALL, BITS(36, 59), ALL, ALL, ALL, BITS(36, 54) | BITS(56, 59), BITS(36, 37)};
 static const uint32_t FIELDS_NORM[] = {ALL, BITS(36, 50) | BITS(53, 53), BITS(36, 51), 0, 0};
 static const uint32_t FIELDS_SET[] = {BITS(36, 43)};
 static const uint32_t *const FIELDS[16] = {
@@ -41,6 +41,9 @@ enum error fetch_begin(struct fetch *fetch, const struct hardware *hardware, con
     fetch->groups = hardware->groups;
     fetch->window = hardware->window;
     fetch->has_digits = hardware->has_digits;
+    fetch->rows = hardware->rows;
+    fetch->bus = hardware->bus;
+    fetch->window_words = hardware->window_words;
     fetch->count = 8 * (lines - 1);
     fetch->registers[15] = length;
     fetch->registers[14] = (length + hardware->rows - 1) / hardware->rows;
@@ -76,8 +79,33 @@ static bool digits_legal(const struct fetch *fetch, const struct instruction *i,
     return !bits15 || (i->opcode != SCORES && result == STORE16) || (i->opcode == PRODUCT && result == ACTIVATE);
 }
 
+/* The windows that stay on chip, by their addresses: what an instruction may take of them, and what it adds. */
+static bool windows_legal(struct fetch *fetch, const struct instruction *i)
+{
+    bool keep = i->high[6] >> 20 & 1, kept = i->high[6] >> 21 & 1;
+    uint64_t begin = i->low[0], size = (uint64_t)(i->high[1] >> 4 & 0xFFFFF) * fetch->bus, end = begin + size;
+    uint64_t room = (uint64_t)fetch->window_words * fetch->bus;
+    if (!keep && !kept)
+        return true;
+    if (!room || (keep && kept) || i->opcode == CONTEXT)
+        return false;
+    if (kept)
+        return begin % fetch->bus == 0 && begin >= fetch->stay_begin && begin <= fetch->stay_end
+            && end <= fetch->stay_end;
+    if (size > room)
+        return false;
+    uint64_t last = end > fetch->stay_end ? end : fetch->stay_end;
+    if (begin >= fetch->stay_begin && begin <= fetch->stay_end && last - fetch->stay_begin <= room) {
+        fetch->stay_end = last;
+    } else {
+        fetch->stay_begin = begin;
+        fetch->stay_end = end;
+    }
+    return true;
+}
+
 /* Codes in the upper parts that are some, and columns in whole blocks where they have to be. */
-static bool legal(const struct fetch *fetch, const struct instruction *i)
+static bool legal(struct fetch *fetch, const struct instruction *i)
 {
     uint32_t columns = i->low[5] & 0xFFFF, result = i->high[1] >> 24 & 15;
     switch (i->opcode) {
@@ -88,7 +116,10 @@ static bool legal(const struct fetch *fetch, const struct instruction *i)
             return false;
         if (i->opcode == SCORES && columns > fetch->groups * fetch->window)
             return false;
-        return result <= TRANSPOSE && (i->high[2] >> 26 & 3) <= 1 && digits_legal(fetch, i, result);
+        if ((i->high[6] >> 22 & 1) && (fetch->groups <= fetch->rows || i->opcode != PRODUCT || result != STORE8))
+            return false;
+        return result <= TRANSPOSE && (i->high[2] >> 26 & 3) <= 1 && digits_legal(fetch, i, result)
+            && windows_legal(fetch, i);
     case NORM:
         return fetch->has_digits || !(i->high[1] >> 21 & 1);
     default:

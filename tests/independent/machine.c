@@ -18,6 +18,7 @@ struct machine *machine_new(const struct hardware *hardware, uint8_t *image, siz
     m->memories[POSITIONS] = room(hardware->position_words, hardware->groups * hardware->window / 8);
     m->memories[PARAMETERS] = room(hardware->parameter_words, 16);
     m->memories[TABLE] = room(256, 2);
+    m->windows = room(size, 1);
     m->softmax = room(hardware->rows, sizeof *m->softmax);
     m->sums = room(1, 1);
     return m;

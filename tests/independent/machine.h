@@ -21,6 +21,7 @@ struct machine {
     store_hook *hook;
     void *context;
     uint8_t *memories[4];
+    uint8_t *windows; /* those that stay on chip: of each word of the image at its place, for want of a ring */
     struct softmax_row *softmax;
     struct block *first, *last;
     int32_t *sums;

@@ -9,7 +9,7 @@ struct product {
     uint32_t opcode, window_address, result_address, residual_address, window_beats, result, gain, mask, keys;
     uint32_t rows_before, rows_after, parameters_base, digit;
     int32_t key_start;
-    bool continues, unfinished, wide, parameters_step, row_first, row_last, coarse, lift, bits15;
+    bool continues, unfinished, wide, parameters_step, row_first, row_last, coarse, lift, bits15, keep, kept, apart;
     struct weights weights;
     int8_t *matrix;   /* columns x reduction */
     int16_t *windows; /* reduction x rows */
@@ -46,6 +46,9 @@ static enum error take_apart(struct machine *m, const struct instruction *i, str
     p->digit = bits(high[6], 24, 2);
     p->lift = bits(high[6], 26, 1);
     p->bits15 = bits(high[6], 27, 1);
+    p->keep = bits(high[6], 20, 1);
+    p->kept = bits(high[6], 21, 1);
+    p->apart = bits(high[6], 22, 1);
     w->columns = bits(low[5], 0, 16);
     w->passes = bits(low[7], 0, 16);
     w->n = bits(low[7], 16, 6);
@@ -99,8 +102,11 @@ static enum error take_windows(struct machine *m, struct product *p, const struc
         return ADDRESS;
     if ((size_t)p->window_beats * m->hardware.bus != (p->digit ? 2 : 1) * count)
         fail("a product has other windows than it multiplies");
+    if (p->keep)
+        memcpy(m->windows + p->window_address, m->image + p->window_address, (p->digit ? 2 : 1) * count);
+    const uint8_t *from = p->kept ? m->windows : m->image;
     for (size_t i = 0; i < count; i++) {
-        const uint8_t *at = m->image + p->window_address + (p->digit ? 2 : 1) * i;
+        const uint8_t *at = from + p->window_address + (p->digit ? 2 : 1) * i;
         int16_t high = (int16_t)((at[0] >> 7 | at[1] << 1) & 255);
         p->windows[i] = p->digit == 2 ? at[0] & 127 : p->digit ? (int16_t)(high - (high > 127 ? 256 : 0)) : (int8_t)at[0];
     }
@@ -143,7 +149,8 @@ static enum error store(struct machine *m, const struct product *p)
     size_t rows = m->hardware.rows, groups = m->hardware.groups, columns = p->weights.columns;
     bool two = p->result == STORE16 || p->result == RESIDUAL || p->bits15;
     int limit = p->bits15 ? 16383 : two ? 32767 : 127;
-    if (!inside(m, p->result_address, columns * rows * (two ? 2 : 1)))
+    size_t step = p->apart ? groups : rows * (two ? 2 : 1); /* from one column to the next */
+    if (!inside(m, p->result_address, columns * step))
         return ADDRESS;
     if (p->result == RESIDUAL && !inside(m, p->residual_address, columns * rows * 2))
         return ADDRESS;
@@ -165,7 +172,7 @@ static enum error store(struct machine *m, const struct product *p)
         }
         count_ends(m, two ? OF_SUMS : OF_RESULTS, column, rows, m->hardware.drain_lanes, limit);
         if (p->result != TRANSPOSE) {
-            uint32_t address = p->result_address + (uint32_t)(c * rows * (two ? 2 : 1));
+            uint32_t address = p->result_address + (uint32_t)(c * step);
             enum error error = store_column(m, address, column, two ? 2 : 1, p->rows_before, p->rows_after);
             if (error)
                 return error;

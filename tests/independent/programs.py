@@ -23,6 +23,8 @@ class RandomProgram:
     ----------
     pieces : list of bytes
         The image so far; each instruction's data are pieces of their own, where nothing else writes.
+    kept : (address, bus words)
+        The windows that were kept last.
     """
 
     config: Config
@@ -30,6 +32,7 @@ class RandomProgram:
     pieces: list[bytes] = field(default_factory=list)
     size: int = 0
     instructions: list[Instruction] = field(default_factory=list)
+    kept: tuple[int, int] = (0, 0)
 
     def put(self, data: bytes) -> int:
         """Its address."""
@@ -142,7 +145,15 @@ class RandomProgram:
     def windows(self, fields: dict[str, int]) -> dict[str, int]:
         size = fields["passes"] * self.config.groups * fields["depth"] * self.config.rows
         size *= 2 if fields.get("digit") else 1
-        return {"window_address": self.put(self.bytes(size)), "window_beats": size // self.config.bus_bytes}
+        beats, (at, there) = size // self.config.bus_bytes, self.kept
+        found = {"window_address": self.put(self.bytes(size)), "window_beats": beats}
+        if beats <= there and self.rng.integers(2):
+            first = int(self.rng.integers(there - beats + 1))
+            return found | {"window_address": at + first * self.config.bus_bytes, "kept": 1}
+        if beats <= self.config.window_words and self.rng.integers(2):
+            self.kept = found["window_address"], beats
+            return found | {"keep": 1}
+        return found
 
     def product(self) -> None:
         """One, or one that another continues."""
@@ -165,10 +176,11 @@ class RandomProgram:
         if result == Result.ACTIVATE:
             self.load(Target.TABLE, self.bytes(512), 0)
         windows = windows or self.windows(fields)
+        apart = int("apart" in self.config.abilities and result == Result.STORE8 and rng.integers(2))
+        place = self.put(self.bytes(columns * (self.config.groups if apart else 2 * rows)))
         self.add(
             Opcode.PRODUCT, **fields, **windows, parameters_step=step, parameters_base=base, result=result,
-            wide=int(result in (Result.STORE16, Result.RESIDUAL)), bits15=int(short),
-            result_address=self.put(self.bytes(2 * columns * rows)),
+            wide=int(result in (Result.STORE16, Result.RESIDUAL)), bits15=int(short), apart=apart, result_address=place,
             residual_address=self.put(self.bytes(2 * columns * rows)) if result == Result.RESIDUAL else 0,
             **self.rows(),
         )  # fmt: skip

@@ -21,10 +21,10 @@ from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
 from sta_hw.model.families.layers import LINEAR
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
-from sta_hw.reference.program import Executed, run_counted
+from sta_hw.reference.program import Executed, ProgramError, run_counted
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Opcode
-from sta_hw.spec.patterns import parse_nm
+from sta_hw.spec.patterns import Pattern, parse_nm
 from sta_hw.spec.presets import PRESETS, preset
 from sta_hw.spec.registers import capabilities
 
@@ -191,8 +191,18 @@ CONFIGS = {
     "window of 32": Config(rows=8, groups=4, window=32, lanes=8, drain_lanes=4, columns=128, parameter_words=256),
     "window of 4": Config(rows=8, groups=8, window=4, lanes=4, drain_lanes=2, columns=128, encodings=("index",)),
     "digits": Config(
-        rows=8, groups=4, window=8, lanes=4, drain_lanes=2, columns=64, weight_words=1024, features=("digits",)
+        rows=8,
+        groups=4,
+        window=8,
+        lanes=4,
+        drain_lanes=2,
+        columns=64,
+        weight_words=1024,
+        window_words=512,
+        features=("digits",),
     ),
+    "kept windows": Config(rows=8, groups=4, window=8, lanes=4, drain_lanes=2, columns=128, window_words=512),
+    "more groups than rows": Config(rows=4, groups=16, window=8, drain_lanes=2, columns=128, window_words=128),
     "wide bus": Config(rows=32, groups=2, window=16, lanes=32, drain_lanes=8, columns=128, encodings=("bitmap",)),
 }
 
@@ -213,6 +223,34 @@ def test_random_instructions(name: str, executor: Path) -> None:
         image, about, length = random_program(name, seed)
         wrong, _ = differences(executor, image, about, CONFIGS[name], length)
         assert not wrong, (seed, wrong[:3])
+
+
+def test_windows_that_do_not_stay(executor: Path) -> None:
+    """Refused by both at the same instruction; where they do, taken by both."""
+    config, ends = CONFIGS["kept windows"], set()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        program = RandomProgram(config, rng)
+        start, taken = program.put(program.bytes(4096)), 0
+        for number in range(8):
+            fields = program.weights(Pattern(1, 1), "dense", 1, 4, 1)
+            taken = int(rng.integers(2)) if number else 0
+            program.add(
+                Opcode.PRODUCT, **fields, window_address=start + 32 * int(rng.integers(4)), window_beats=8,
+                result_address=program.put(program.bytes(32)), **{("keep", "kept")[taken]: 1},
+            )  # fmt: skip
+        image, address = program.image(0, 0)
+        about = {"hardware": {**capabilities(config), "configuration": config.as_dict()},
+                 "program": {"offset": address}}  # fmt: skip
+        said = ""
+        try:
+            run_counted(image, address, config)
+        except ProgramError as error:
+            said = f"{error.error.name} at instruction {error.instruction}"
+        found = run_in_c(executor, image, about)
+        assert said == ("" if found.counters else found.said)
+        ends.add(said.partition(" ")[0])
+    assert ends == {"OPCODE", ""}
 
 
 MUTANTS = {

@@ -334,7 +334,7 @@ def test_shapes_without_an_accelerator_are_refused() -> None:
         ({"rows": 12, "lanes": 4}, "needs rows a power of two, and rows = 12; the nearest is 8"),
         ({"rows": 2}, "lanes = 2 bytes"),
         ({"drain_lanes": 8}, "drain_lanes at most lanes = 8"),
-        ({"rows": 8, "groups": 16}, "groups at most rows"),
+        ({"rows": 8, "groups": 12}, "needs groups a power of two, and groups = 12"),
         ({"rows": 64, "groups": 4, "window": 8}, "rows at most groups x window"),
         ({"burst": 256, "lanes": 32, "rows": 32}, "exceed AXI's 4,096 bytes"),
     ):

@@ -88,7 +88,7 @@ def test_hash_depends_on_every_parameter() -> None:
         "drain_lanes": 2, "columns": 256, "weight_words": 4096,
         "parameter_words": 512, "norm_columns": 64, "burst": 8, "outstanding": 4,
         "multiplier": "lut", "window_memory": "distributed", "softmax_lanes": 4, "softmax_block": 64,
-        "array_multipliers": 8, "features": ("rms",),
+        "array_multipliers": 8, "features": ("rms",), "window_words": 512, "loads_ahead": 1,
     }  # fmt: skip
     assert set(changes) == {f.name for f in dataclasses.fields(Config)}
     hashes = {dataclasses.replace(base, **{k: v}).hash for k, v in changes.items()}

@@ -18,6 +18,7 @@ from ...model.operations import Attention, Linear, Norm, RmsNorm, Rotary
 from ...spec.isa import Mask, NormKind, Opcode, Result, Target
 from ...spec.patterns import DENSE
 from ..image import norm_words, parameter_words
+from ..lower.attention import counters, key_counters
 from ..lower.linear import linear
 from ..parameters import LinearParameters
 from ..schedule import RING_SHARE, Load, Step
@@ -82,9 +83,8 @@ def norm_step(low: Room, o: Norm | RmsNorm, addresses: tuple[int, int, int], nee
     low.steps.append(Step(Opcode.NORM, fields, needs=wanted, gives=((gives, 0),), label=o.name))
 
 
-def _cached(low: Room, first: int, width: int) -> None:
-    """The steps from `first` on store the position's rows alone, into its own tile."""
-    register = low.by_tile(low.config.rows * width)
+def _cached(low: Room, first: int, register: int) -> None:
+    """The steps from `first` on store the position's rows alone, into its own tile, whose place a register holds."""
     for step in low.steps[first:]:
         step.fields.update({"place": 1, "result_address_register": register})
 
@@ -117,7 +117,8 @@ def _turned(low: Room, o: Rotary, normed: str, result: Result, target: str, give
             p, label, taken = low.of.linears[o.name], f"{o.name}: turn", normed
             p = _ordered(replace(p, weights=np.tile(p.weights, (o.heads, 1))), columns)
             needs, at = f"{source.name}, head {head}", head * size * rows
-        linear(low, f"{label}, head {head}", p, taken, result, target, needs=needs, gives=f"{gives}, head {head}")
+        linear(low, f"{label}, head {head}", p, taken, result, target, needs=needs, gives=f"{gives}, head {head}",
+               keeps=at == 0)  # fmt: skip
         for step in low.steps[first:]:
             column = (step.fields["result_address"] - low.tile_address(target, 0)) // rows
             step.fields.update({
@@ -136,7 +137,7 @@ def _put_in_order(low: Room, name: str, size: int, heads: int) -> None:
     p = LinearParameters(np.eye(size, dtype=np.int8)[order], DENSE, none, none + _ONE, none, none)
     first = len(low.steps)
     linear(low, f"{name}: order", p, KEYS, Result.TRANSPOSE, name, needs=f"{name}: turned, head 0",
-           gives=f"{name}, head 0")  # fmt: skip
+           gives=f"{name}, head 0", keeps=False)  # fmt: skip
     given = low.steps[first:]
     low.steps[first:] = [
         replace(
@@ -166,10 +167,10 @@ def _projections(low: Room, o: Attention, size: int) -> None:
     if not isinstance(k, Rotary):
         p = _ordered(low.of.linears[key], _key_order(groups, size, heads))
         linear(low, key, p, low.taken(NARROW, k.inputs[0]), Result.TRANSPOSE, key, needs=k.inputs[0], gives=key)
-        _cached(low, first, size * heads)
+        _cached(low, first, low.by_tile(low.config.rows * size * heads))
     elif whole:
         _turned(low, k, KEYS_NORMED, Result.TRANSPOSE, key, key)
-        _cached(low, first, size * heads)
+        _cached(low, first, low.by_tile(low.config.rows * size * heads))
     else:
         _turned(low, k, KEYS_NORMED, Result.STORE8, KEYS, f"{key}: turned")
     if isinstance(q, Rotary):
@@ -179,10 +180,13 @@ def _projections(low: Room, o: Attention, size: int) -> None:
                needs=q.inputs[0], gives=query)  # fmt: skip
     first = len(low.steps)
     needs = low.graph.by_name[value].inputs[0]
-    linear(low, value, low.of.linears[value], low.taken(NARROW, needs), Result.STORE8, value, needs=needs, gives=value)
+    linear(low, value, low.of.linears[value], low.taken(NARROW, needs), Result.STORE8, value, needs=needs, gives=value,
+           side_by_side=True)  # fmt: skip
+    _cached(low, first, low.by_stack(low.config.value_rows * size * heads))
     if isinstance(k, Rotary) and not whole:
+        first = len(low.steps)
         _put_in_order(low, key, size, heads)
-    _cached(low, first, size * heads)
+        _cached(low, first, low.by_tile(low.config.rows * size * heads))
 
 
 def _keys_and_values(
@@ -191,18 +195,18 @@ def _keys_and_values(
     """A group of LOADs: blocks of a head's keys and values, and parameters of scores; names of their bases."""
     cfg, (_, key, value) = low.config, o.inputs
     size = int(low.graph.shapes[o.name][-1]) // o.heads
-    halves, tile_words = cfg.rows // cfg.groups, size * cfg.rows // cfg.groups
-    tiles = len(blocks) * cfg.window // halves
+    tokens, first = (n * cfg.groups * cfg.window for n in (len(blocks), blocks.start))
     names = {n: low.name(n) for n in ("keys", "values", "parameters")}
     # Blocks before the last have been there since other runs.
     events = {n: ((_event(low, n, shared), 0),) if low.blocks - 1 in blocks else () for n in (key, value)}
     keys, values = (
         Load(
-            Target.VALUES, tiles * tile_words,
-            low.tile_address(source, blocks.start * cfg.window // halves, shared * size), low.beats(size * cfg.rows),
-            tiles, size * (o.heads // o.shared) * cfg.rows, events[source], names[name],
+            Target.VALUES, tokens * size // cfg.groups, address(source, first // cfg.rows, shared * size),
+            low.beats(size * rows), tokens // rows, size * (o.heads // o.shared) * rows, events[source], names[name],
         )
-        for source, name in ((key, "keys"), (value, "values"))
+        for source, name, rows, address in (
+            (key, "keys", cfg.rows, low.tile_address), (value, "values", cfg.value_rows, low.value_address)
+        )
     )  # fmt: skip
     address, count = parameters
     scores = Load(Target.PARAMETERS, count, address, low.beats(16 * count), base=names["parameters"])
@@ -225,7 +229,7 @@ def attention(low: Room, o: Attention) -> None:
     multiplier, shift, _, _ = low.of.scores[o.name]
     none = np.zeros(o.heads, np.int64)
     parameters = low.image.add(parameter_words(none, multiplier, shift, none), name=f"{o.name}: parameters")
-    block_words = cfg.window // (cfg.rows // cfg.groups) * size * cfg.rows // cfg.groups
+    block_words = cfg.window * size
     together = 2 * low.blocks * block_words <= cfg.weight_words * RING_SHARE
     context: Step | None = None
     for head in range(o.heads):
@@ -248,15 +252,13 @@ def _scores(
     low: Room, o: Attention, head: int, block: int, size: int, names: dict[str, str], places: tuple[int, int]
 ) -> Step:
     cfg, (_, _, coarse, gain) = low.config, low.of.scores[o.name]
-    halves, each = cfg.rows // cfg.groups, cfg.groups * cfg.window
+    each = cfg.groups * cfg.window
     return Step(
         Opcode.SCORES,
         {
             "window_address": low.tile_address(QUERY, 0, head * size), "window_beats": low.beats(size * cfg.rows),
             "n": 1, "depth": size // cfg.groups, "columns": each, "passes": 1, "wide": 1,
-            "count0": size // cfg.groups, "stride0": cfg.rows, "count1": halves, "stride1": cfg.groups,
-            "count2": cfg.window // halves, "stride2": size * cfg.rows // cfg.groups,
-            "count3": cfg.groups, "stride3": 1,
+            **counters([(size // cfg.groups, cfg.rows), *key_counters(cfg, size, each // cfg.value_rows)]),
             "mask": int(Mask.CAUSAL), "keys": 1, "key_start": block * each, "key_start_register": low.by_tile(cfg.rows),
             "row_first": int(block == 0), "row_last": int(block == low.blocks - 1),
             "gain": int(gain[head]), "coarse": int(coarse[head]),
@@ -268,7 +270,7 @@ def _scores(
 
 def _context(low: Room, o: Attention, head: int, block: int, size: int, names: dict[str, str], place: int) -> Step:
     cfg, last = low.config, block == low.blocks - 1
-    halves = cfg.rows // cfg.groups
+    halves = cfg.value_rows // cfg.groups
     short = int(low.of.widths[o.name] == 15)
     target = low.taken(CONTEXT, o.name)
     return Step(
@@ -277,7 +279,7 @@ def _context(low: Room, o: Attention, head: int, block: int, size: int, names: d
             "window_beats": low.beats(cfg.groups * cfg.window * cfg.rows), "n": 1, "depth": cfg.window,
             "columns": size, "passes": 1, "continues": int(block > 0), "unfinished": int(not last),
             "count0": halves, "stride0": 1, "count1": cfg.window // halves,
-            "stride1": size * cfg.rows // cfg.groups, "count2": size, "stride2": halves, "count3": 1,
+            "stride1": size * halves, "count2": size, "stride2": halves, "count3": 1,
             "result": int(Result.STORE16 if short else Result.STORE8), "wide": short, "bits15": short,
             "result_address": low.tile_address(target, 0, head * size),
         },
@@ -302,5 +304,5 @@ def put_prefix(low: Room, o: Attention, image: NDArray[np.uint8]) -> None:
         for block in range(len(columns) // cfg.groups):
             start = at + block * cfg.groups * cfg.rows + row * cfg.groups
             image[start : start + cfg.groups] = columns[block * cfg.groups : (block + 1) * cfg.groups]
-        at = low.tile_address(o.inputs[2], tile)
-        image[at + row : at + len(columns) * cfg.rows : cfg.rows] = values[position].view(np.uint8)
+        at, step = low.value_address(o.inputs[2], tile), cfg.value_rows
+        image[at + row : at + len(columns) * step : step] = values[position].view(np.uint8)

@@ -30,6 +30,7 @@ from ...model.operations import (
 )
 from ...spec.config import Config
 from ...spec.isa import Result, assemble, program_bytes
+from ..liveness import check_kept
 from ..lower.linear import linear
 from ..parameters import LinearParameters
 from ..schedule import schedule
@@ -212,6 +213,7 @@ def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int) -> D
         low.begin(blocks)
         _lower(low)
         instructions, said = schedule(low.steps, low.groups, config)
+        check_kept(instructions, config)
         instructions = [*low.prologue(), *instructions]
         raw = np.frombuffer(assemble(instructions, config), np.uint8)
         programs.append(low.image.add(raw, program_bytes(instructions), f"program for {blocks} blocks of keys"))

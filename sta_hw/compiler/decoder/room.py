@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,9 @@ class Room(Lowering):
         self.caches: set[str] = set()
         self.blocks = 0
         self._registers: dict[int, int] = {}
+        self._stacks: dict[int, list[int]] = {}
+        self._used = 0  # registers
+        self.forget_windows()
         self._reserve_all()
 
     def _reserve_all(self) -> None:
@@ -128,6 +132,26 @@ class Room(Lowering):
         self.blocks = blocks
         self.steps, self.groups, self.layers = [], [], []
         self.words_before = 0
+        self.forget_windows()
+
+    def _free_register(self) -> int:
+        if self._used == _REGISTERS:
+            raise InputError(
+                f"{self.graph.name}: its layers' keys and values have more different widths than the {_REGISTERS} "
+                "registers hold strides of."
+            )
+        self._used += 1
+        return self._used
+
+    def by_stack(self, stride: int) -> int:
+        """The register that holds the place of the position's values, where stacks of row tiles are `stride` apart."""
+        each = self.config.value_rows // self.config.rows
+        if each == 1:
+            return self.by_tile(stride)
+        if stride not in self._stacks:
+            # The places of so many tiles from this one on, and one register to move them in.
+            self._stacks[stride] = [self._free_register() for _ in range(each + 1)]
+        return self._stacks[stride][0]
 
     def by_tile(self, stride: int) -> int:
         """The register that holds the position's row tile times `stride`.
@@ -137,21 +161,29 @@ class Room(Lowering):
         InputError
             If there are more strides than registers.
         """
-        if stride not in self._registers and len(self._registers) == _REGISTERS:
-            raise InputError(
-                f"{self.graph.name}: its layers' keys and values have more different widths than the {_REGISTERS} "
-                "registers hold strides of."
-            )
-        return self._registers.setdefault(stride, len(self._registers) + 1)
+        if stride not in self._registers:
+            self._registers[stride] = self._free_register()
+        return self._registers[stride]
 
     def prologue(self) -> list[Instruction]:
         """What gives the registers their values, of as many turns as the position has row tiles before it, and one."""
         if not self._registers:
             return []
-        registers = [(number, stride) for stride, number in self._registers.items()]
-        return [
-            *(Instruction(Opcode.SET, {"destination": n, "value": -s & 0xFFFFFFFF}) for n, s in registers),
-            Instruction(Opcode.LOOP, {"count": 1, "count_register": TILE_REGISTER}),
-            *(Instruction(Opcode.SET, {"destination": n, "value": s, "value_register": n}) for n, s in registers),
-            Instruction(Opcode.NEXT, {}),
-        ]
+        rows, begin, turn = self.config.rows, [], []
+
+        def set_to(number: int, value: int, register: int = 0) -> Instruction:
+            value &= 0xFFFFFFFF
+            return Instruction(Opcode.SET, {"destination": number, "value": value, "value_register": register})
+
+        for stride, number in self._registers.items():
+            begin.append(set_to(number, -stride))
+            turn.append(set_to(number, stride, number))
+        for stride, (*places, spare) in self._stacks.items():
+            # A tile's place is that of as many tiles before as a stack has, and a stack more.
+            begin.append(set_to(places[0], (len(places) - 1) * rows - stride))
+            begin += [set_to(number, part * rows) for part, number in enumerate(places[1:])]
+            turn.append(set_to(spare, stride, places[0]))
+            moved = [*places, spare]
+            turn += [set_to(to, 0, taken) for to, taken in pairwise(moved)]
+        loop = Instruction(Opcode.LOOP, {"count": 1, "count_register": TILE_REGISTER})
+        return [*begin, loop, *turn, Instruction(Opcode.NEXT, {})]

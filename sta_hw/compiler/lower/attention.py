@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from ...errors import InputError
 from ...model.operations import Operation
+from ...spec.config import Config
 from ...spec.isa import Mask, Opcode, Result, Target
 from ..image import parameter_words
 from ..integers import IntegerAttention, linear_of
@@ -17,7 +19,7 @@ from ..schedule import RING_SHARE, Load, Step
 from .linear import linear
 from .state import Lowering
 
-__all__ = ["attention"]
+__all__ = ["attention", "counters", "key_counters"]
 
 Loop = list[tuple[int, float]]
 
@@ -33,6 +35,25 @@ def _keys_permuted(low: Lowering, p: LinearParameters, heads: int) -> LinearPara
     )
 
 
+def counters(steps: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """A product's fields of counters, the innermost first: how often each, and its stride; no more than four."""
+    assert len(steps) <= 4
+    filled = [*steps, *[(1, 0)] * (4 - len(steps))]
+    return {f"{what}{n}": v for n, pair in enumerate(filled) for what, v in zip(("count", "stride"), pair, strict=True)}
+
+
+def key_counters(config: Config, size: int, stacks: int) -> list[tuple[int, int]]:
+    """The order in which the softmax takes a block's keys: key g of each beat of values, then the next one of each.
+
+    A beat of values is of `groups` consecutive tokens: several beats lie in a row tile, or several row tiles in a beat.
+    """
+    rows, groups = config.rows, config.groups
+    tile_words = size * rows // groups
+    if groups > rows:
+        return [(stacks, groups // rows * tile_words), (rows, 1), (groups // rows, tile_words)]
+    return [(rows // groups, groups), (stacks, tile_words), (groups, 1)]
+
+
 def attention(low: Lowering, o: Operation) -> None:
     """Keys, values, queries; then scores, softmax and context of every head: scores run one step ahead of contexts."""
     assert isinstance(o, IntegerAttention)
@@ -44,7 +65,8 @@ def attention(low: Lowering, o: Operation) -> None:
     ):
         source, target = linear_o.inputs[0], low.narrow[linear_o.name]
         low.note(linear_o.name, linear_o, linear_o.name, target)
-        linear(low, linear_o.name, p, low.narrow[source], result, target, needs=low.event(source), gives=linear_o.name)
+        linear(low, linear_o.name, p, low.narrow[source], result, target, needs=low.event(source), gives=linear_o.name,
+               side_by_side=linear_o is value)  # fmt: skip
     low.note(o.name, o, o.name, low.narrow[o.name])
     _heads(low, o)
 
@@ -52,40 +74,40 @@ def attention(low: Lowering, o: Operation) -> None:
 def _heads(low: Lowering, o: IntegerAttention) -> None:
     """Scores, softmax and context of every head and text; scores run one step ahead of contexts."""
     cfg, size = low.config, low.places[low.narrow[o.name]].width // o.heads
-    tile_words = size * cfg.rows // cfg.groups
+    stack_words = size * cfg.value_rows // cfg.groups
     none = np.zeros(o.heads, np.int64)
     scores_to = parameter_words(none, o.score_multiplier, o.score_shift, none)
-    longest_block = max(low.key_blocks(t)[0] for t in low.packing.texts) // (cfg.rows // cfg.groups)
-    if 2 * longest_block * tile_words > cfg.weight_words:
-        wanted = 1 << (2 * longest_block * tile_words - 1).bit_length()
+    longest_block = max(low.key_blocks(t)[0] for t in low.packing.texts) // (cfg.value_rows // cfg.groups)
+    if 2 * longest_block * stack_words > cfg.weight_words:
+        wanted = 1 << (2 * longest_block * stack_words - 1).bit_length()
         raise InputError(
-            f"{o.name}: a block of keys and values takes {2 * longest_block * tile_words} words, more than "
+            f"{o.name}: a block of keys and values takes {2 * longest_block * stack_words} words, more than "
             f"weight_words = {cfg.weight_words}; {wanted} would do."
         )
     scores_parameters = [
         low.image.add(words, name=f"{o.name}, head {head}: parameters") for head, words in enumerate(scores_to)
     ]
-    # Texts whose keys and values are on chip together.
-    most = int(cfg.weight_words * RING_SHARE) // (2 * tile_words)
-    runs = low.packing.together(most)
+    # Texts whose keys and values are on chip together: in so many stacks, of `value_rows` tokens.
+    most = int(cfg.weight_words * RING_SHARE) // (2 * stack_words)
+    runs = low.packing.together(most, cfg.value_rows)
     loops = {text: _loops(low, text) for text in low.packing.texts}
     products = sum(2 * len(tile_loop) * len(block_loop) for tile_loop, block_loop, _ in loops.values())
     context: Step | None = None
     for head, by_head in low.repeat(o.heads, products, True):
         last_head = head == o.heads - 1
         for texts in runs:
-            tiles = range(texts[0].tiles(cfg.rows).start, texts[-1].tiles(cfg.rows).stop)
-            whole = len(tiles) <= most
+            stacks = range(texts[0].tiles(cfg.value_rows).start, texts[-1].tiles(cfg.value_rows).stop)
+            whole = len(stacks) <= most
             if whole:
-                names = _load_keys(low, o, head, tiles, scores_parameters[head])
+                names = _load_keys(low, o, head, stacks, scores_parameters[head])
             for text in texts:
                 tile_loop, block_loop, followed = loops[text]
                 for tile, by_tile in tile_loop:
                     for block, by_block in block_loop:
-                        keys_of = low.block_tiles(text, block)
+                        keys_of = low.block_stacks(text, block)
                         if not whole:
                             names = _load_keys(low, o, head, keys_of, scores_parameters[head])
-                        offset = (keys_of.start - tiles.start) * tile_words if whole else 0
+                        offset = (keys_of.start - stacks.start) * stack_words if whole else 0
                         done = last_head and block == block_loop[-1][0]
                         gives = tuple((o.name, t) for t in followed[tile]) if done else ()
                         weight = low.weight * by_head * by_tile * by_block
@@ -116,18 +138,26 @@ def _loops(low: Lowering, text: Place) -> tuple[Loop, Loop, dict[int, list[int]]
     return tile_loop, block_loop, {a: low.within(a, b) for a, b in pairwise([*starts, mine.stop])}
 
 
-def _load_keys(low: Lowering, o: IntegerAttention, head: int, tiles: range, parameters_at: int) -> dict[str, str]:
-    """A group of LOADs: keys, values and the scores' parameters of a head; names of their bases."""
+def _load_keys(low: Lowering, o: IntegerAttention, head: int, stacks: range, parameters_at: int) -> dict[str, str]:
+    """A group of LOADs: keys, values and the scores' parameters of a head; names of their bases.
+
+    Keys lie in row tiles, values in stacks; both take as many words.
+    """
     cfg, size = low.config, low.places[low.narrow[o.name]].width // o.heads
     names = {n: low.name(n) for n in ("keys", "values", "parameters")}
+    needed, each = low.stacked(stacks.start, stacks.stop), cfg.value_rows // cfg.rows
     keys, values = (
         Load(
-            Target.VALUES, len(tiles) * size * cfg.rows // cfg.groups,
-            low.tile_address(low.narrow[value], tiles.start, head * size), low.beats(size * cfg.rows),
-            len(tiles), size * o.heads * cfg.rows,
-            tuple((value, t) for t in low.within(tiles.start, tiles.stop)), names[name],
+            Target.VALUES, len(stacks) * size * cfg.value_rows // cfg.groups, address, low.beats(size * rows),
+            len(stacks) * cfg.value_rows // rows, size * o.heads * rows,
+            tuple((value, t) for t in low.within(needed.start, needed.stop)), names[name],
         )
-        for value, name in ((o.inputs[1], "keys"), (o.inputs[2], "values"))
+        for value, name, rows, address in (
+            (o.inputs[1], "keys", cfg.rows,
+             low.tile_address(low.narrow[o.inputs[1]], stacks.start * each, head * size)),
+            (o.inputs[2], "values", cfg.value_rows,
+             low.value_address(low.narrow[o.inputs[2]], stacks.start * each, head * size)),
+        )
     )  # fmt: skip
     parameters = Load(Target.PARAMETERS, 1, parameters_at, low.beats(16), base=names["parameters"])
     # Scores run ahead: they may not wait for values that overwrite those of contexts after them.
@@ -141,10 +171,10 @@ def _attention_block(
 ) -> tuple[Step, Step]:  # fmt: skip
     """The scores and the context of a head, a row tile of a text and a block of its keys."""
     cfg, size = low.config, low.places[low.narrow[o.name]].width // o.heads
-    halves = cfg.rows // cfg.groups
+    halves = cfg.value_rows // cfg.groups
     keys_depth, blocks = low.key_blocks(text)
-    block_tiles = keys_depth // halves
-    tile_words = size * cfg.rows // cfg.groups
+    block_stacks = keys_depth // halves
+    stack_words = size * cfg.value_rows // cfg.groups
     group = len(low.groups) - 1
     last = block == blocks - 1
     # Keys are numbered from the text's first token on, and blocks begin with a row tile: so numbers step evenly from
@@ -157,11 +187,9 @@ def _attention_block(
             "window_address": low.tile_address(low.narrow[o.inputs[0]], tile, head * size),
             "window_beats": low.beats(size * cfg.rows), "n": 1, "depth": size // cfg.groups,
             "columns": cfg.groups * keys_depth, "passes": 1, "wide": 1,
-            "count0": size // cfg.groups, "stride0": cfg.rows, "count1": halves,
-            "stride1": cfg.groups, "count2": block_tiles, "stride2": tile_words,
-            "count3": cfg.groups, "stride3": 1,
+            **counters([(size // cfg.groups, cfg.rows), *key_counters(cfg, size, block_stacks)]),
             "mask": int(Mask.LENGTH if alone else Mask.KEYS), "keys": 0 if alone else text.tokens,
-            "key_start": block * cfg.groups * keys_depth - text.first % cfg.rows,
+            "key_start": block * cfg.groups * keys_depth - text.first % cfg.value_rows,
             "row_first": int(block == 0), "row_last": int(last), "gain": o.gain[head],
             "coarse": o.coarse[head],
         },
@@ -175,7 +203,7 @@ def _attention_block(
             "window_beats": low.beats(cfg.groups * keys_depth * cfg.rows), "n": 1,
             "depth": keys_depth, "columns": size, "passes": 1,
             "continues": int(block > 0), "unfinished": int(not last),
-            "count0": halves, "stride0": 1, "count1": block_tiles, "stride1": tile_words,
+            "count0": halves, "stride0": 1, "count1": block_stacks, "stride1": stack_words,
             "count2": size, "stride2": halves, "count3": 1,
             "result": int(Result.STORE8), "result_address": low.tile_address(low.narrow[o.name], tile, head * size),
             "rows_before": before, "rows_after": after,

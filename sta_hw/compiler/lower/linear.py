@@ -23,12 +23,16 @@ __all__ = ["linear"]
 
 def linear(
     low: Lowering, label: str, p: LinearParameters, source: str, result: Result, target: str, *,
-    needs: str, gives: str, residual: str = "", table: NDArray | None = None,
+    needs: str, gives: str, residual: str = "", table: NDArray | None = None, side_by_side: bool = False,
+    keeps: bool = True,
 ) -> None:  # fmt: skip
     """All products of one linear layer: chunk of columns after chunk, tile after tile.
 
     Of a source of 16 bits both digits are multiplied, one after the other, by the weights on chip: the sums of the high
     ones are kept, and count 128 times.
+
+    Attention's values are stored as its weights are: `value_rows` tokens of a column `side_by_side`. Windows are
+    not kept on chip for who moves the products' addresses: `keeps`.
     """
     cfg = low.config
     digits = low.places[source].size == 2
@@ -48,7 +52,11 @@ def linear(
     per_word = per_word if encoding != "dense" else math.inf
     width = chunk_width(low, label, columns, values_each, passes, depth, per_word, digits)
     order = low.groups
+    place = low.value_address if side_by_side else low.tile_address
     tiles = low.repeat(low.tiles, 1)
+    beats = low.beats(passes * cfg.groups * depth * cfg.rows * (1 + digits))
+    addresses = [low.tile_address(source, tile) for tile, _ in tiles]
+    flags = low.keep_windows(needs or source, addresses, beats) if keeps else ("", "")
     for chunk, chunk_weight in low.repeat(math.ceil(columns / width), len(tiles)):
         first = chunk * width
         part = slice(first, min(first + width, columns))
@@ -73,17 +81,20 @@ def linear(
         for tile, weight in tiles:
             fields = {
                 "window_address": low.tile_address(source, tile),
-                "window_beats": low.beats(passes * cfg.groups * depth * cfg.rows * (1 + digits)),
+                "window_beats": beats,
                 "encoding": {"dense": 0, "index": 1, "bitmap": 2}[encoding], "n": pattern.n,
                 "m_log2": pattern.m.bit_length() - 1, "depth": depth, "columns": count, "passes": passes,
                 "wide": int(result in (Result.STORE16, Result.RESIDUAL)),
                 "count0": len(value_words), "stride0": 1, "count1": 1, "count2": 1, "count3": 1,
                 "positions_count": len(positions_there), "parameters_step": 1,
-                "result": int(result), "result_address": low.tile_address(target, tile, first),
+                "result": int(result), "result_address": place(target, tile, first),
+                "apart": int(side_by_side and cfg.value_rows > cfg.rows),
             }  # fmt: skip
             bases = {"values_base": (names["values"], 0), "parameters_base": (names["parameters"], 0)}
             if len(positions_there):
                 bases["positions_base"] = (names["positions"], 0)
+            if flag := flags[chunk > 0]:
+                fields[flag] = 1
             if residual:
                 fields["residual_address"] = low.tile_address(residual, tile, first)
             last = part.stop == columns
@@ -95,6 +106,8 @@ def linear(
                     )
                 )  # fmt: skip
                 fields = fields | {"digit": int(Digit.LOW), "continues": 1, "lift": 1}
+                if fields.pop("keep", 0):
+                    fields["kept"] = 1
             low.steps.append(
                 Step(
                     Opcode.PRODUCT, fields, len(order) - 1, bases, ((needs, tile),),

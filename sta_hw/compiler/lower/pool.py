@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from ...reference.requantizer import quantize_factor
 from ...spec.isa import Opcode, Result, Target
+from ..buffers import Buffer
 from ..image import parameter_words
 from ..packing import Place, window_rows
-from ..parameters import POOL_FACTOR
+from ..parameters import POOL_FACTOR, LinearParameters
 from ..schedule import RING_SHARE, Load, Step
+from .linear import linear
 from .state import Lowering
 
 __all__ = ["pool"]
@@ -21,6 +23,8 @@ __all__ = ["pool"]
 def pool(low: Lowering, label: str, source: str, target: str, *, mean: bool, needs: str) -> None:
     """Each text's mean over its tokens, or its first one: products with windows that choose them, a text a row."""
     runs = low.packing.pooled()
+    if low.config.value_rows > low.config.rows:
+        source, needs = _side_by_side(low, label, source, needs)
     windows = [low.image.add(_pool_windows(low, texts, mean), name="pooling: windows") for texts in runs]
     if mean and len(low.packing.texts) == 1:
         low.mean_windows = (windows[0], *low.blocks_of(low.packing.tokens))
@@ -33,10 +37,25 @@ def pool(low: Lowering, label: str, source: str, target: str, *, mean: bool, nee
         _pool_texts(low, label, number, texts, address, parameters, source, target, needs)
 
 
+def _side_by_side(low: Lowering, label: str, source: str, needs: str) -> tuple[str, str]:
+    """What is pooled as weights are, of `value_rows` tokens side by side: its product with one. Buffer and event."""
+    cfg, width = low.config, low.places[source].width
+    name = f"{label}: side by side"
+    low.places[name] = Buffer(name, width, 1)
+    tokens = -(-low.tiles * cfg.rows // cfg.value_rows) * cfg.value_rows
+    low.buffers[name] = low.image.reserve(tokens * width, f"buffer {name}")
+    one, none = np.eye(width, dtype=np.int8), np.zeros(width, np.int64)
+    exact = none + (1 << 12)
+    p = LinearParameters(one, low.encoded.tightest(one), none, exact, none, none)
+    linear(low, name, p, source, Result.STORE8, name, needs=needs, gives=name, side_by_side=True)
+    low.layers[-1]["work"] = 0.0  # nothing that the network asks for
+    return name, name
+
+
 def _pool_windows(low: Lowering, texts: Sequence[Place], mean: bool) -> NDArray[np.uint8]:
     """What pooling multiplies tokens by, shape (positions, rows); rows without a text repeat the last one."""
     cfg = low.config
-    start = texts[0].tiles(cfg.rows).start * cfg.rows
+    start = texts[0].tiles(cfg.value_rows).start * cfg.value_rows
     depth, blocks = low.blocks_of(texts[-1].end - start)
     row = start + window_rows(cfg.groups, depth, blocks)
     chosen = [
@@ -53,10 +72,11 @@ def _pool_texts(
 ) -> None:  # fmt: skip
     """Pool as many texts as a row tile has rows into tile `number` of the results."""
     cfg, hidden = low.config, low.places[source].width
-    halves = cfg.rows // cfg.groups
-    tiles = range(texts[0].tiles(cfg.rows).start, texts[-1].tiles(cfg.rows).stop)
-    depth, blocks = low.blocks_of(texts[-1].end - tiles.start * cfg.rows)
-    most = int(cfg.weight_words * RING_SHARE) // (len(tiles) * halves)
+    halves, each = cfg.value_rows // cfg.groups, cfg.value_rows // cfg.rows
+    stacks = range(texts[0].tiles(cfg.value_rows).start, texts[-1].tiles(cfg.value_rows).stop)
+    needed = low.stacked(stacks.start, stacks.stop)
+    depth, blocks = low.blocks_of(texts[-1].end - stacks.start * cfg.value_rows)
+    most = int(cfg.weight_words * RING_SHARE) // (len(stacks) * halves)
     if blocks > 1:
         most = min(most, cfg.columns)
     if most == 0:
@@ -71,9 +91,9 @@ def _pool_texts(
         low.groups.append(
             [
                 Load(
-                    Target.VALUES, len(tiles) * count * halves, low.tile_address(source, tiles.start, first),
-                    low.beats(count * cfg.rows), len(tiles), hidden * cfg.rows,
-                    tuple((needs, t) for t in low.within(tiles.start, tiles.stop)), names["values"],
+                    Target.VALUES, len(stacks) * count * halves, low.value_address(source, stacks.start * each, first),
+                    low.beats(count * cfg.value_rows), len(stacks), hidden * cfg.value_rows,
+                    tuple((needs, t) for t in low.within(needed.start, needed.stop)), names["values"],
                 ),
                 Load(Target.PARAMETERS, 1, parameters, low.beats(16), base=names["parameters"]),
             ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ...spec.config import Config
 from ...spec.patterns import DENSE, Pattern
 from ..buffers import plan_buffers
 from ..image import Image, position_words
+from ..kept import KeptWindows
 from ..packing import Packing, Place
 from ..parameters import LinearParameters
 from ..schedule import Load, Step
@@ -77,18 +79,19 @@ class Lowering:
         self.latest, self.given = "", 0  # the last operation that gave steps, and how many
         self._names = 0
         self.words_before = 0  # on-chip words of the chunk before
+        self.forget_windows()
         # How many steps one stands for (an outline's; 1 in a program), now and in each layer; likewise how many chunks
         # of columns the one stands for that is being laid out.
         self.weight = self.chunk_weight = 1.0
         self.layer_weights = [1.0] * graph.layers
         # Windows of the last tile may be read up to a whole pass beyond its end.
         slack = config.groups * config.window * config.rows
+        whole = -(-self.tiles * config.rows // config.value_rows) * config.value_rows
         plan = plan_buffers(graph)
         self.wide, self.narrow = plan.wide, plan.narrow
         self.places = {b.name: b for b in plan.buffers}
         self.buffers = {
-            b.name: self.image.reserve(self.tiles * config.rows * b.width * b.size + slack, f"buffer {b.name}")
-            for b in plan.buffers
+            b.name: self.image.reserve(whole * b.width * b.size + slack, f"buffer {b.name}") for b in plan.buffers
         }
 
     def __str__(self) -> str:
@@ -143,6 +146,43 @@ class Lowering:
         place = self.places[buffer]
         return self.buffers[buffer] + (tile * place.width + column) * self.config.rows * place.size
 
+    def forget_windows(self) -> None:
+        """At a program's start no windows are on chip."""
+        self.windows_on_chip, self.windows_of = KeptWindows(self.config), ""
+
+    def keep_windows(self, value: str, addresses: Sequence[int], beats: int) -> tuple[str, str]:
+        """Where a linear layer's products have a value's windows from, of so many beats for each row tile.
+
+        Returns
+        -------
+        first, after : str
+            The flag, if any, of the first products of all tiles, and of those after them: ``keep`` or ``kept``.
+        """
+        on_chip = self.windows_on_chip
+        if not self.config.window_words:
+            return "", ""
+        if value == self.windows_of and all(on_chip.there(a, beats) for a in addresses):
+            return "kept", "kept"
+        span = addresses[-1] - addresses[0] + beats * self.config.bus_bytes
+        if span > self.config.window_words * self.config.bus_bytes:
+            return "", ""
+        self.windows_of = value
+        for address in addresses:
+            on_chip.keep(address, beats)
+        # Where they went on from others, those of the first tiles may have had to go.
+        return "keep", "kept" if all(on_chip.there(a, beats) for a in addresses) else ""
+
+    def value_address(self, buffer: str, tile: int, column: int = 0) -> int:
+        """Address of a tile's column where values lie for attention: those of `value_rows` tokens side by side."""
+        cfg, place = self.config, self.places[buffer]
+        stack, part = divmod(tile, cfg.value_rows // cfg.rows)
+        return self.buffers[buffer] + (stack * place.width + column) * cfg.value_rows + part * cfg.rows
+
+    def stacked(self, start: int, stop: int) -> range:
+        """The row tiles of stacks; of the last one some may not be there."""
+        each = self.config.value_rows // self.config.rows
+        return range(start * each, min(stop * each, self.tiles))
+
     def name(self, what: str) -> str:
         """A name for a load's base."""
         self._names += 1
@@ -154,18 +194,19 @@ class Lowering:
 
     def key_blocks(self, text: Place) -> tuple[int, int]:
         """Window depth of a block of a text's keys, and blocks; they begin with its first row tile."""
-        return self.blocks_of(text.first % self.config.rows + text.tokens)
+        return self.blocks_of(text.first % self.config.value_rows + text.tokens)
 
     def blocks_of(self, tokens: int) -> tuple[int, int]:
         """Window depth of a block of so many tokens, and blocks."""
         cfg = self.config
-        halves = cfg.rows // cfg.groups
+        halves = cfg.value_rows // cfg.groups
         depth = min(cfg.window, math.ceil(tokens / (cfg.groups * halves)) * halves)
         return depth, math.ceil(tokens / (cfg.groups * depth))
 
-    def block_tiles(self, text: Place, block: int) -> range:
-        """The row tiles of a block of a text's keys."""
-        mine, each = text.tiles(self.config.rows), self.key_blocks(text)[0] * self.config.groups // self.config.rows
+    def block_stacks(self, text: Place, block: int) -> range:
+        """The stacks, of `value_rows` tokens, of a block of a text's keys."""
+        rows = self.config.value_rows
+        mine, each = text.tiles(rows), self.key_blocks(text)[0] * self.config.groups // rows
         start = mine.start + block * each
         return range(start, min(start + each, mine.stop))
 

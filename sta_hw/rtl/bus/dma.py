@@ -20,7 +20,7 @@ from ..primitives.layouts import COUNT_BITS
 from ..primitives.queue import Queue
 from .axi import ADDRESS_BITS
 
-__all__ = ["Kind", "ReadMaster", "WriteMaster", "row_range", "run_layout", "store_layout"]
+__all__ = ["APART", "Kind", "ReadMaster", "WriteMaster", "row_range", "run_layout", "store_layout"]
 
 _BEATS_BITS = 20
 _WRITES_QUEUED = 16
@@ -42,6 +42,11 @@ class Kind(enum.Enum, shape=unsigned(2)):
     TRANSPOSED = 2
 
 
+APART = 3
+"""The kind that hardware with more groups than rows alone has: columns of 8 bits a row in places of `groups` bytes, of
+which they have a part."""
+
+
 def row_range(config: Config) -> dict[str, Shape]:
     """Fields that say which rows of a tile are written: how many before and after them are not."""
     return dict.fromkeys(("rows_before", "rows_after"), unsigned(config.rows.bit_length() - 1))
@@ -49,7 +54,9 @@ def row_range(config: Config) -> dict[str, Shape]:
 
 def store_layout(config: Config) -> data.StructLayout:
     """A run to be written, and which rows of it. A column, or a block of them, begins at a multiple of its bytes."""
-    return data.StructLayout({**run_layout().members, "kind": Kind, **row_range(config)})
+    parts = max(1, config.groups // config.rows).bit_length() - 1
+    part = {"part": unsigned(parts)} if parts else {}
+    return data.StructLayout({**run_layout().members, "kind": Kind, **row_range(config), **part})
 
 
 class _Bursts(wiring.Component):
@@ -194,7 +201,10 @@ def _strobes(config: Config, run: data.View, beat: Value) -> Value:
         byte = Cat(Const(i, config.bus_bytes.bit_length() - 1), beat)
         narrow, wide, transposed = (byte[first : first + bits] for first in (0, 1, config.groups.bit_length() - 1))
         row = Mux(run.kind == Kind.TRANSPOSED, transposed, Mux(run.kind == Kind.WIDE, wide, narrow))
-        strobes.append((row >= run.rows_before) & (row <= ~run.rows_after))
+        stored = (row >= run.rows_before) & (row <= ~run.rows_after)
+        if "apart" in config.abilities:
+            stored = stored & ((Value.cast(run.kind) != APART) | (byte[bits : bits + len(run.part)] == run.part))
+        strobes.append(stored)
     return Cat(*strobes)
 
 

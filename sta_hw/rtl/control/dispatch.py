@@ -184,6 +184,10 @@ def dispatch(
     if "best" in config.features:
         seconds = is_product & (product["result"] != Result.BEST)
         m.d.comb += [entry.seconds.eq(seconds), entries["matrix"].feed.seconds.eq(seconds)]
+    if config.window_words:
+        m.d.comb += [entries["windows"].order[flag].eq(product[flag]) for flag in ("keep", "kept")]
+    if "apart" in config.abilities:
+        m.d.comb += entry.apart.eq(product["apart"])
     if "position" in config.features:
         place = product["place"]
         first = fetch.position[: len(entry.rows_before)]

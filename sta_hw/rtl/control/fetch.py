@@ -61,7 +61,7 @@ def _refused(config: Config, word: Value, index: Value, known: Callable[[Opcode]
 
     def there(name: str, described: Field) -> bool:
         """Whether this hardware has a field."""
-        if described.reserved or described.feature not in ("", *config.features):
+        if described.reserved or described.feature not in ("", *config.abilities):
             return False
         return name not in CODES or max(codes(name, config.features)) > 0
 
@@ -312,6 +312,46 @@ class Fetch(wiring.Component):
             wrong = wrong | ((under_way == Opcode.CONTEXT) & (index == 1) & listed)
         return wrong
 
+    def _unkept(
+        self, m: Module, word: Value, index: Value, under_way: Value, slots: list[Signal], consume: Value
+    ) -> Value:
+        """Whether a word asks for windows to be kept that have no room, or for kept ones of which some are not there.
+
+        Kept is what lies from `start` to `end`, in words of the bus; all of it has a place of its own on chip.
+        """
+        cfg = self.config
+        places = formats(Opcode.PRODUCT).places
+        unit = cfg.bus_bytes.bit_length() - 1
+        bits = ADDRESS_BITS - unit + 1
+        beats_at = places["window_beats"][0] - _WORD
+        address, beats = slots[0][unit:ADDRESS_BITS], slots[1][beats_at : beats_at + 20]
+        start, end = Signal(bits), Signal(bits)
+        # Each from a register: the words with address and beats are there cycles before the one with the flags.
+        behind, furthest = Signal(bits, reset_less=True), Signal(bits, reset_less=True)
+        apart, inside, joins, fits, fits_joined = (
+            Signal(name=n, reset_less=True) for n in ("apart", "inside", "joins", "fits", "fits_joined")
+        )
+        keeps, takes = (word[places[n][0] % _WORD] for n in ("keep", "kept"))
+        here = index == places["keep"][0] // _WORD
+        product = (under_way == Opcode.PRODUCT) | (under_way == Opcode.SCORES)
+        m.d.sync += [
+            behind.eq(address + beats),
+            furthest.eq(Mux(behind > end, behind, end)),
+            apart.eq((address < start) | (address > end)),
+            inside.eq(~apart & (behind <= end) & ~slots[0][:unit].any()),
+            fits.eq(beats <= cfg.window_words),
+            joins.eq(~apart),
+            fits_joined.eq(furthest - start <= cfg.window_words),
+        ]
+        with m.If(consume & here & product & keeps):
+            with m.If(joins & fits_joined):
+                m.d.sync += end.eq(furthest)
+            with m.Else():
+                m.d.sync += [start.eq(address), end.eq(behind)]
+        after_load = product | (under_way == Opcode.CONTEXT)
+        bad = (keeps & takes) | (keeps & ~fits) | (takes & ~inside) | ((keeps | takes) & ~product)
+        return after_load & here & bad
+
     def _decode(self, m: Module, at: _AtHand) -> Value:
         """Add the word's register and see what it is. Returns whether it is nothing that may stand there."""
         word, consume, first_values = at.word, at.consume, at.first_values
@@ -359,6 +399,13 @@ class Fetch(wiring.Component):
         )
         if {"gate", "rotary", "best", "digits"} & {*self.config.features}:
             ragged = ragged | self._misfits(word, index, under_way, slots, low)
+        if "apart" in self.config.abilities:
+            bit = places["apart"][0] % _WORD
+            fits = (under_way == Opcode.PRODUCT) & (result == Result.STORE8)
+            after_load = (under_way == Opcode.SCORES) | (under_way == Opcode.CONTEXT) | (under_way == Opcode.PRODUCT)
+            ragged = ragged | (after_load & (index == places["apart"][0] // _WORD) & word[bit] & ~fits)
+        if self.config.window_words:
+            ragged = ragged | self._unkept(m, word, index, under_way, slots, consume)
         bad = Signal()
         m.d.comb += bad.eq(
             _refused(self.config, word, index, known)

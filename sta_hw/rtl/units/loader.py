@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,6 +12,7 @@ from ...spec.parameters import COLUMN
 from ..bus.axi import ADDRESS_BITS
 from ..bus.dma import run_layout
 from ..primitives.layouts import COUNT_BITS
+from ..primitives.queue import Queue
 from ..primitives.sequencer import Gearbox
 
 __all__ = ["Loader", "load_order_layout"]
@@ -29,6 +30,8 @@ def load_order_layout() -> data.StructLayout:
 
 class Loader(wiring.Component):
     """One LOAD after the other; the runs of one follow each other without a gap.
+
+    With `loads_ahead` the next one's runs are asked for meanwhile, and 3 cycles lie between the two.
 
     Members
     -------
@@ -76,39 +79,45 @@ class Loader(wiring.Component):
         runs_left = Signal(16)
         beats_left = Signal(20)
         step = Signal()
+        asks: Value = order
+        given, ahead = self.order, cfg.loads_ahead > 0
+        if ahead:
+            given, asks = self._ahead(m, asked, next_address)
         m.d.comb += [
             self.run.payload.address.eq(next_address),
-            self.run.payload.beats.eq(order.beats),
-            self.run.payload.instruction.eq(order.instruction),
+            self.run.payload.beats.eq(asks.beats),
+            self.run.payload.instruction.eq(asks.instruction),
         ]
         taken = Signal()
         finished = Signal()
         empty = Signal()
         with m.FSM(name="loader") as fsm:
             with m.State("IDLE"):
-                m.d.comb += self.order.ready.eq(1)
-                new = self.order.payload
+                m.d.comb += given.ready.eq(1)
+                new = given.payload
                 m.d.sync += [
                     order.eq(new),
-                    asked.eq(new.rows),
-                    next_address.eq(new.address),
+                    *([] if ahead else [asked.eq(new.rows), next_address.eq(new.address)]),
                     runs_left.eq(new.rows),
                     beats_left.eq(new.beats),
                     self.address.eq(new.destination),
                 ]
-                with m.If(self.order.valid):
+                with m.If(given.valid):
                     m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += [self.run.valid.eq(asked != 0), taken.eq(1)]
-                with m.If(self.run.valid & self.run.ready):
-                    m.d.sync += [asked.eq(asked - 1), next_address.eq(next_address + order.stride)]
+                nothing = (order.rows == 0) | (order.beats == 0)
+                # What comes while a LOAD of nothing is looked at is the next one's.
+                m.d.comb += [*([] if ahead else [self.run.valid.eq(asked != 0)]), taken.eq(~nothing if ahead else 1)]
+                if not ahead:
+                    with m.If(self.run.valid & self.run.ready):
+                        m.d.sync += [asked.eq(asked - 1), next_address.eq(next_address + order.stride)]
                 with m.If(step):
                     m.d.sync += beats_left.eq(beats_left - 1)
                     with m.If(beats_left == 1):
                         m.d.sync += [beats_left.eq(order.beats), runs_left.eq(runs_left - 1)]
                         with m.If(runs_left == 1):
                             m.next = "FLUSH"
-                with m.If((order.rows == 0) | (order.beats == 0)):
+                with m.If(nothing):
                     m.next = "FLUSH"
             with m.State("FLUSH"), m.If(empty):  # the last words leave the gearbox
                 m.d.comb += finished.eq(1)
@@ -121,7 +130,7 @@ class Loader(wiring.Component):
             Target.PARAMETERS: self.parameters,
             Target.TABLE: self.entry,
         }
-        readies, given = [], []
+        readies, filled = [], []
         for target, width in self.widths.items():
             gear = m.submodules[f"gear_{target.name.lower()}"] = Gearbox(8 * cfg.bus_bytes, width)
             chosen = order.target == target
@@ -134,13 +143,36 @@ class Loader(wiring.Component):
                 self.enable[target].eq(gear.target.valid),
             ]
             readies.append(chosen & gear.source.ready)
-            given.append(gear.target.valid)
+            filled.append(gear.target.valid)
         ready = readies[0] | readies[1] | readies[2] | readies[3]
         m.d.comb += [
             self.words.ready.eq(taken & ready),
             step.eq(self.words.valid & taken & ready),
-            empty.eq(~(given[0] | given[1] | given[2] | given[3])),
+            empty.eq(~(filled[0] | filled[1] | filled[2] | filled[3])),
         ]
         with m.If(self.enable.any()):
             m.d.sync += self.address.eq(self.address + 1)
         return m
+
+    def _ahead(self, m: Module, asked: Signal, next_address: Signal) -> tuple[stream.Interface, Value]:
+        """Ask for LOADs as they come. Returns them for who takes their words, and the one that is asked for."""
+        asking = Signal(load_order_layout(), reset_less=True)
+        queue = m.submodules.orders = Queue(width=load_order_layout().size, depth=4)
+        given = stream.Signature(load_order_layout()).create(path=("given",))
+        free = Signal()
+        m.d.comb += [
+            free.eq(asked == 0),
+            self.order.ready.eq(free & queue.w_rdy),
+            queue.w_data.eq(self.order.payload),
+            queue.w_en.eq(self.order.valid & free),
+            given.payload.eq(queue.r_data),
+            given.valid.eq(queue.r_rdy),
+            queue.r_en.eq(given.ready),
+            self.run.valid.eq(~free),
+        ]
+        with m.If(self.order.valid & self.order.ready):
+            new = self.order.payload
+            m.d.sync += [asking.eq(new), asked.eq(Mux(new.beats == 0, 0, new.rows)), next_address.eq(new.address)]
+        with m.Elif(self.run.valid & self.run.ready):
+            m.d.sync += [asked.eq(asked - 1), next_address.eq(next_address + asking.stride)]
+        return given, asking

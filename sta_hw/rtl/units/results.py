@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 from ...spec.config import Config
 from ...spec.isa import Result
 from ..bus.axi import ADDRESS_BITS
-from ..bus.dma import row_range, run_layout, store_layout
+from ..bus.dma import APART, row_range, run_layout, store_layout
 from ..primitives.arithmetic import at_limit, saturated
 from ..primitives.layouts import COUNT_BITS, result_layout
 from ..primitives.multiplier import Multiplier
@@ -34,8 +34,8 @@ _LATENCY = 5 + Multiplier.latency
 
 def result_order_layout(config: Config) -> data.StructLayout:
     """What to do with one product's results."""
-    flags = {"gate": "multiply", "rotary": "rotate", "digits": "bits15"}
-    more = {flag: unsigned(1) for feature, flag in flags.items() if feature in config.features}
+    flags = {"gate": "multiply", "rotary": "rotate", "digits": "bits15", "apart": "apart"}
+    more = {flag: unsigned(1) for feature, flag in flags.items() if feature in config.abilities}
     return data.StructLayout(
         {
             "mode": unsigned(3),  # isa.Result
@@ -165,6 +165,16 @@ class ResultPath(wiring.Component):
             self.residual_run.payload.instruction.eq(order.instruction),
             self.residual_run.valid.eq(residual_wanted),
         ]
+        mode = Cat(activate, adding, wide, transpose)
+        if "apart" in cfg.abilities:
+            part, factor = self.store_run.payload.part, (cfg.groups // cfg.rows).bit_length() - 1
+            m.d.comb += part.eq(order.address[cfg.rows.bit_length() - 1 :][: len(part)])
+            with m.If(order.apart):
+                m.d.comb += [
+                    Value.cast(self.store_run.payload.kind).eq(APART),
+                    self.store_run.payload.beats.eq((order.columns * words_per_column) << factor),
+                ]
+            mode = Cat(mode, order.apart)
         if "best" in has:  # of lists all is stored
             with m.If(largest):
                 m.d.comb += [self.store_run.payload[f].eq(0) for f in row_range(cfg)]
@@ -180,7 +190,7 @@ class ResultPath(wiring.Component):
         beat = given.payload
         computes = Signal()
         m.d.comb += computes.eq(active & ~order.scores)
-        go = self._arithmetic(m, order, computes, Cat(activate, adding, wide, transpose), largest)
+        go = self._arithmetic(m, order, computes, mode, largest)
         to_scores = active & order.scores & ~block_wanted
         m.d.comb += [
             *(self.scores.payload[i].eq(beat.values[i]) for i in range(cfg.drain_lanes)),
@@ -261,7 +271,7 @@ class ResultPath(wiring.Component):
             unpack.source.valid.eq(self.residual.valid),
             self.residual.ready.eq(unpack.source.ready),
         ]
-        queue = m.submodules.queue = Queue(width=16 * lanes + 2, depth=_QUEUE_DEPTH)
+        queue = m.submodules.queue = Queue(width=16 * lanes + len(mode) - 2, depth=_QUEUE_DEPTH)
         part = Signal(range(parts))
         go = Signal()
         gives: Value = go
@@ -307,7 +317,7 @@ class ResultPath(wiring.Component):
 
         flags = [Cat(gives, mode)]
         for i in range(_LATENCY):
-            stage = Signal(5, name=f"flags_{i + 1}")
+            stage = Signal(1 + len(mode), name=f"flags_{i + 1}")
             m.d.sync += stage.eq(flags[-1])
             flags.append(stage)
         more = [Cat(largest, *((go & gates, gated) if "gate" in has else ()), *self._short(order))]
@@ -396,7 +406,7 @@ class ResultPath(wiring.Component):
                 taken & ~is_wide & Cat(at_limit(r, 8) for r in results).any(),
             )
         )
-        m.d.comb += [queue.w_en.eq(flags[_LATENCY][0]), queue.w_data.eq(Cat(*results, flags[_LATENCY][3:5]))]
+        m.d.comb += [queue.w_en.eq(flags[_LATENCY][0]), queue.w_data.eq(Cat(*results, flags[_LATENCY][3:]))]
         self._pack(m, queue)
         return go
 
@@ -405,19 +415,20 @@ class ResultPath(wiring.Component):
         return (order.bits15,) if "digits" in self.config.features else ()
 
     def _pack(self, m: Module, queue: Queue) -> None:
-        """Bus words of 16-bit or 8-bit elements; transposed or not."""
+        """Bus words of 16-bit or 8-bit elements; transposed, apart, or neither."""
         cfg = self.config
         lanes = cfg.drain_lanes
         words = [queue.r_data[16 * i :][:16] for i in range(lanes)]
-        is_wide, is_transposed = queue.r_data[16 * lanes], queue.r_data[16 * lanes + 1]
+        is_wide = queue.r_data[16 * lanes]
+        flags = queue.r_data[16 * lanes :]
         wide = m.submodules.pack_wide = Gearbox(16 * lanes, 8 * cfg.bus_bytes)
         narrow = m.submodules.pack_narrow = Gearbox(8 * lanes, 8 * cfg.bus_bytes)
         transposer = m.submodules.transposer = Transposer(cfg)
         gate = m.submodules.output = Queue(width=8 * cfg.bus_bytes, depth=2)
         # A product's words leave before the next product's, of another kind, may enter.
         under_way = Signal(16)
-        kind = Signal(2)
-        same = kind == Cat(is_wide, is_transposed)
+        kind = Signal(len(flags))
+        same = kind == flags
         entering = queue.r_rdy & same
         m.d.comb += [
             wide.source.payload.eq(Cat(*words)),
@@ -438,12 +449,31 @@ class ResultPath(wiring.Component):
             m.d.comb += [gate.w_data.eq(transposer.target.payload), gate.w_en.eq(transposer.target.valid)]
         with m.Else():
             m.d.comb += [gate.w_data.eq(narrow.target.payload), gate.w_en.eq(narrow.target.valid)]
-        with m.If(queue.r_rdy & (under_way == 0)):
-            m.d.sync += kind.eq(Cat(is_wide, is_transposed))
+        empty, leaves = under_way == 0, gate.w_en & gate.w_rdy
+        if "apart" in cfg.abilities:
+            filling = self._fill(m, kind[2] & ~kind[0], narrow, gate)
+            empty, leaves = empty & ~filling, leaves & ~filling
+        with m.If(queue.r_rdy & empty):
+            m.d.sync += kind.eq(flags)
         steps = Mux(kind[0], cfg.bus_bytes // (2 * lanes), cfg.bus_bytes // lanes)
-        m.d.sync += under_way.eq(under_way + moved_in - Mux(gate.w_en & gate.w_rdy, steps, 0))
+        m.d.sync += under_way.eq(under_way + moved_in - Mux(leaves, steps, 0))
         m.d.comb += [
             self.store.payload.eq(gate.r_data),
             self.store.valid.eq(gate.r_rdy),
             gate.r_en.eq(self.store.ready),
         ]
+
+    def _fill(self, m: Module, apart: Value, narrow: Gearbox, gate: Queue) -> Signal:
+        """Behind each column the words that are not its own, and not written; returns whether one of them is given."""
+        cfg = self.config
+        own, others = cfg.rows // cfg.bus_bytes, (cfg.groups - cfg.rows) // cfg.bus_bytes
+        number, left, filling = Signal(range(own)), Signal(range(others + 1)), Signal()
+        m.d.comb += filling.eq(left != 0)
+        with m.If(filling):
+            m.d.comb += [narrow.target.ready.eq(0), gate.w_en.eq(1)]
+            m.d.sync += left.eq(left - gate.w_rdy)
+        with m.If(~filling & apart & gate.w_en & gate.w_rdy):
+            m.d.sync += number.eq(Mux(number == own - 1, 0, number + 1))
+            with m.If(number == own - 1):
+                m.d.sync += left.eq(others)
+        return filling
