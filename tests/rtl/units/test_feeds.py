@@ -1,4 +1,5 @@
-"""The window feed alone, with stalls, against numpy: windows of bytes, of either digit, and probabilities, by turns."""
+"""The window feed alone, with stalls, against numpy: windows of bytes, of either digit, and probabilities, by turns;
+read, read and kept, or kept ones."""
 
 from __future__ import annotations
 
@@ -16,32 +17,47 @@ CONFIGS = [
     Config(rows=16, groups=8, lanes=8, drain_lanes=4, features=("digits",)),
     Config(rows=4, groups=2, lanes=4, drain_lanes=2, features=("digits",)),
     Config(rows=16, groups=2, lanes=16, drain_lanes=4),
+    Config(rows=16, groups=8, lanes=8, drain_lanes=4, features=("digits",), window_words=64),
+    Config(rows=4, groups=2, lanes=4, drain_lanes=2, window_words=32),
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"bus {c.lanes} {','.join(c.features)}")
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"bus {c.lanes} {','.join(c.abilities)}")
 def test_windows(config: Config) -> None:
     rng = np.random.default_rng(config.lanes)
-    kinds = 4 if "digits" in config.features else 2
+    kinds, places = 4 if "digits" in config.features else 2, config.window_words
+    ring, there = np.zeros((places, config.lanes), np.uint8), np.zeros(places, bool)
     orders: list[tuple[int, ...]] = []
-    words, probabilities, wanted = [], [], []
+    words, probabilities, wanted, taken = [], [], [], []
     for number in range(60):
         kind = int(rng.integers(kinds))  # probabilities, bytes, high digits, low ones
         beats = 2 * int(rng.integers(1, 9)) if kind > 1 else int(rng.integers(1, 17))
         data = rng.integers(0, 256, (beats, config.lanes), dtype=np.uint8)
-        (words if kind else probabilities).append(data)
+        address, flags = 8 * number, [0, 0]
+        if kind and places:
+            first = int(rng.integers(3 * places))
+            at, address = (first + np.arange(beats)) % places, first * config.lanes
+            how = int(rng.integers(3))
+            flags = [int(how == 1), int(how == 2 and there[at].all())]
+            if flags[0]:
+                ring[at], there[at] = data, True
+            data = ring[at] if flags[1] else data
+        if not flags[1]:
+            (words if kind else probabilities).append(data)
         if kind > 1:
             data = digits(data.reshape(-1).view("<i2"))[kind - 2].astype(np.int8).view(np.uint8)
             data = data.reshape(-1, config.lanes)
         wanted.append(data)
-        orders.append((int(kind == 0), 8 * number, beats, number, *((max(kind - 1, 0),) if kinds == 4 else ())))
+        digit = [max(kind - 1, 0)] if kinds == 4 else []
+        orders.append((int(kind == 0), address, beats, number, *digit, *(flags if places else ())))
+        taken.append(kind > 0 and not flags[1])
     block = WindowFeed(config)
     model = NativeModel(build(emit_verilog(block, "feed"), "feed", streams_of(block)), streams_of(block))
     columns = np.array(orders).T
-    widths = (1, 32, 20, 16, 2)
+    widths = (1, 32, 20, 16, *([2] if kinds == 4 else []), 1, 1)
     inputs = {"order": join([(c[:, None], w) for c, w in zip(columns, widths, strict=False)])}
     inputs |= {n: join([(np.concatenate(d), 8)]) for n, d in (("words", words), ("probabilities", probabilities))}
-    read = columns[:, columns[0] == 0]
+    read = columns[:, taken]
     expected = {
         "activations": join([(np.concatenate(wanted), 8)]),
         "run": join([(c[:, None], w) for c, w in zip(read[1:4], widths[1:4], strict=True)]),
