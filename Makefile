@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARSITY := $(VENV)/.installed-sparsity
 
-.PHONY: setup sparsity llm demo lint test quick docs docs-commands bench clean
+.PHONY: setup sparsity llm demo lint test quick formal docs docs-commands bench clean
 
 setup: $(STAMP)
 
@@ -44,6 +44,10 @@ test: lint
 # What a developer runs every few minutes: every block, format, instruction and command, small.
 quick: sparsity
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m quick $(TESTS)
+
+# Proofs of blocks, and of each property that it fails in a block broken on purpose; minutes (docs/formal.md).
+formal: setup
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/formal.py $(FORMAL)
 
 # Every command line of README and docs, the slow ones too, as written: hours.
 docs-commands: sparsity llm

@@ -1,0 +1,18 @@
+"""All proofs there are."""
+
+from __future__ import annotations
+
+import proofs_arithmetic
+import proofs_control
+import proofs_decoder
+import proofs_dma
+import proofs_queue
+import proofs_sequencer
+import proofs_softmax
+
+from sim.formal import Proof
+
+_MODULES = (
+    proofs_queue, proofs_sequencer, proofs_dma, proofs_arithmetic, proofs_decoder, proofs_softmax, proofs_control,
+)  # fmt: skip
+PROOFS: tuple[Proof, ...] = tuple(proof for module in _MODULES for proof in module.PROOFS)
