@@ -50,6 +50,7 @@ def collected(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
         properties = {
             name: {
                 "meaning": promise.sentence,
+                "depth": promise.depth or proof.depth,
                 "broken": {"module": promise.broken.module, "old": promise.broken.old, "new": promise.broken.new},
                 "fails_in_cycle": outcomes[f"{Task(proof, 'break', name)}"].step,
             }

@@ -115,8 +115,8 @@ class Property:
 
     sentence: str
     broken: Edit
-    within: int = 20
-    """Cycles from reset within which the edited block fails; in a bounded proof it fails within the proof's depth."""
+    depth: int = 0
+    """Cycles of a bounded proof, where not the proof's own; within as many the edited block fails, or 20 by induction."""
 
 
 @dataclass(frozen=True)
@@ -464,14 +464,20 @@ def run_task(task: Task) -> Outcome:
             elif task.kind == "reach":
                 reached = _reach(proof, bench, folder)
             else:
-                _prove(proof, folder)
+                _prove(task, folder)
     except (CheckError, ToolError) as error:
         raise type(error)(f"{task}: {error}") from error
     return Outcome(time.perf_counter() - start, step, reached)
 
 
-def _prove(proof: Proof, folder: Path) -> None:
-    passed, said = _smtbmc(folder, "-t", str(proof.depth))
+def _depth(task: Task) -> int:
+    """Cycles that a task looks at."""
+    return (task.proof.properties[task.name].depth if task.name else 0) or task.proof.depth
+
+
+def _prove(task: Task, folder: Path) -> None:
+    proof = task.proof
+    passed, said = _smtbmc(folder, "-t", str(_depth(task)))
     if not passed:
         raise CheckError(f"{_failed(said)} after reset.")
     if proof.method == "induction":
@@ -483,7 +489,7 @@ def _prove(proof: Proof, folder: Path) -> None:
 def _break(task: Task, folder: Path) -> int | None:
     proof, name = task.proof, task.name
     assert name is not None
-    depth = proof.depth if proof.method == "bounded" else proof.properties[name].within
+    depth = _depth(task) if proof.method == "bounded" else 20
     passed, said = _smtbmc(folder, "-t", str(depth))
     if passed:
         raise CheckError(f"it holds for {depth} cycles in the block that was broken so that it should not.")

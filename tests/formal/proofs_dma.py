@@ -370,7 +370,7 @@ SETTING = f"bus of {BYTES} bytes, bursts of {BURST} beats"
 PROOFS = (
     Proof("bursts", BLOCK, bursts, 2, BURSTS, setting=f"{SETTING}; any run"),
     Proof(
-        "read-master", BLOCK, reads, 18, READS, method="bounded", setting=f"{SETTING}, 2 clients, 2 outstanding",
+        "read-master", BLOCK, reads, 16, READS, method="bounded", setting=f"{SETTING}, 2 clients, 2 outstanding",
         bound="any runs of up to 6 beats, any memory, any waits; two bursts of a client", reach_depth=24,
     ),
     Proof(
