@@ -116,7 +116,7 @@ class Property:
     sentence: str
     broken: Edit
     depth: int = 0
-    """Cycles of a bounded proof, where not the proof's own; within as many the edited block fails, or 20 by induction."""
+    """Cycles of a bounded proof, if not the proof's own: within as many the edited block fails, or 20 by induction."""
 
 
 @dataclass(frozen=True)

@@ -308,7 +308,7 @@ READS = {
             "m.d.sync += room.eq(room + taken - Mux(unit.grant, unit.length, 0))",
             "m.d.sync += room.eq(room + taken - unit.grant)",
         ),
-        24,
+        18,
     ),
     "fault": Property(
         "A fault is only of a run that leaves the image or is not aligned; an error of the bus is kept, none is made up.",
