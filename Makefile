@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARSITY := $(VENV)/.installed-sparsity
 
-.PHONY: setup sparsity llm demo lint test quick formal docs docs-commands bench clean
+.PHONY: setup sparsity llm demo lint test quick formal soak faults mutate docs docs-commands bench clean
 
 setup: $(STAMP)
 
@@ -48,6 +48,19 @@ quick: sparsity
 # Proofs of blocks, and of each property that it fails in a block broken on purpose; minutes (docs/formal.md).
 formal: setup
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/formal.py $(FORMAL)
+
+# Random programs on RTL and reference for so many hours, and bus faults at every place of one (docs/soak.md).
+HOURS ?= 1
+SEED ?= 1
+soak: sparsity
+	OMP_NUM_THREADS=1 $(BIN)/python -m sim.soak --hours $(HOURS) --seed $(SEED) --log build/soak.json
+
+faults: sparsity
+	OMP_NUM_THREADS=1 $(BIN)/python -m sim.soak.faults
+
+# Mutants of the sources against their tests, as many as there is time for (docs/soak.md).
+mutate: sparsity
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutate.py --seconds $$((3600 * $(HOURS))) --log scripts/results/mutation.json
 
 # Every command line of README and docs, the slow ones too, as written: hours.
 docs-commands: sparsity llm

@@ -22,7 +22,15 @@ from sta_hw.spec.registers import COMPLETIONS, COUNTERS, register
 from .native import BLOCK_MEMORY, PRIMITIVES, compile_library
 from .verilog import module_verilog
 
-__all__ = ["MEMORY_BYTES", "AcceleratorModel", "MemoryModel", "ProgramRun", "Recording", "accelerator_library"]
+__all__ = [
+    "MEMORY_BYTES",
+    "AcceleratorModel",
+    "MemoryModel",
+    "ProgramRun",
+    "Recording",
+    "UnendedError",
+    "accelerator_library",
+]
 
 _FORMATS = ("", "fst", "vcd")
 _EVENT_BITS = len(COUNTERS) - 1
@@ -158,7 +166,13 @@ class ProgramRun:
     completed: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
-def accelerator_library(config: Config, *, trace: str = "", netlist: str | None = None) -> Path:
+class UnendedError(CheckError):
+    """A program that was still at work when its time was over."""
+
+
+def accelerator_library(
+    config: Config, *, trace: str = "", netlist: str | None = None, watchdog_bits: int | None = None
+) -> Path:
     """The shared library that `AcceleratorModel` and the C driver's tests load, compiled or found in the cache."""
     name = "accelerator"
     header = (
@@ -168,8 +182,9 @@ def accelerator_library(config: Config, *, trace: str = "", netlist: str | None 
     extra = [PRIMITIVES] if config.instantiates_primitives else []
     if netlist is not None:
         extra = [PRIMITIVES, BLOCK_MEMORY]
+    options = {} if watchdog_bits is None else {"watchdog_bits": watchdog_bits}
     return compile_library(
-        netlist or module_verilog(name, config, hierarchy=bool(trace)), name, header,
+        netlist or module_verilog(name, config, hierarchy=bool(trace), **options), name, header,
         Path(__file__).with_name("memory_harness.cpp"), extra=extra, trace=trace, fast=netlist is None,
     )  # fmt: skip
 
@@ -185,11 +200,15 @@ class AcceleratorModel:
         empty for none.
     netlist : str or None
         Verilog of the synthesized netlist (`sta_hw.fpga.netlist.netlist_verilog`), to take the RTL's place.
+    watchdog_bits : int or None
+        Of the core (`sta_hw.rtl.core`), if not as all accelerators have them.
     """
 
-    def __init__(self, config: Config, *, trace: str = "", netlist: str | None = None) -> None:
+    def __init__(
+        self, config: Config, *, trace: str = "", netlist: str | None = None, watchdog_bits: int | None = None
+    ) -> None:
         self.config = config
-        library = accelerator_library(config, trace=trace, netlist=netlist)
+        library = accelerator_library(config, trace=trace, netlist=netlist, watchdog_bits=watchdog_bits)
         lib = self._library = ctypes.CDLL(str(library))
         pointer, memory = ctypes.c_void_p, ctypes.POINTER(_Memory)
         lib.accelerator_open.restype = pointer
@@ -349,7 +368,8 @@ class AcceleratorModel:
         Raises
         ------
         CheckError
-            When the simulation makes no progress (with the streams that wait), or breaks the protocol.
+            When the simulation makes no progress (with the streams that wait), or breaks the protocol; UnendedError
+            when it is still at work after `most` cycles.
         InputError
             If the program depends on register LENGTH, and no length is given.
         """
@@ -420,7 +440,7 @@ class AcceleratorModel:
             if gone < slice_cycles:
                 return
             if total >= most:
-                raise CheckError(f"the program did not end within {most} cycles; waiting: {self.stalled()}")
+                raise UnendedError(f"the program did not end within {most} cycles; waiting: {self.stalled()}")
 
     def stalled(self) -> str:
         """Names of the streams that offer a beat nobody takes."""

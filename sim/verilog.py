@@ -64,12 +64,16 @@ def _generator() -> str:
     return digest.hexdigest()
 
 
-def module_verilog(top: str, config: Config, *, hierarchy: bool = False) -> str:
-    """What `emit_verilog` gives for a top level, from the cache of models if it was emitted before."""
-    key = json.dumps([_generator(), top, config.as_dict(), *(["hierarchy"] if hierarchy else [])], sort_keys=True)
+def module_verilog(top: str, config: Config, *, hierarchy: bool = False, **options: int) -> str:
+    """What `emit_verilog` gives for a top level, from the cache of models if it was emitted before.
+
+    `options` are more of the component's parameters.
+    """
+    more = [*(["hierarchy"] if hierarchy else []), *([options] if options else [])]
+    key = json.dumps([_generator(), top, config.as_dict(), *more], sort_keys=True)
     target = cache_folder() / f"{top}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.v"
     data = kept(target)
     if data is None:
-        data = emit_verilog(component(top, config), top, hierarchy=hierarchy).encode()
+        data = emit_verilog(component(top, config, **options), top, hierarchy=hierarchy).encode()
         keep(target, data)
     return data.decode()

@@ -6,6 +6,7 @@ one another, and it must leave the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from .instructions import Fetched, IllegalError, fetched
 from .requantizer import requantize
 from .softmax import SoftmaxRows
 from .vector import activate, add_residual, digits, gated, layer_norm, rotated
-from .weights import WeightsError, dense_weights
+from .weights import WeightsError, check_weights, dense_weights
 
 __all__ = ["Executed", "Observe", "ProgramError", "ProgramRun", "run_counted", "run_program"]
 
@@ -117,7 +118,9 @@ class _Machine:
         self.kept = np.zeros((config.window_words, config.bus_bytes), np.uint8)
         self.kept_from = np.full(config.window_words, -1)
         self.sums: NDArray[np.int32] | None = None
+        self.sums_went = "none"  # why there are no sums, if there are none
         self.rows = SoftmaxRows(config.rows, wide=False)
+        self.coarse: int | None = None  # of rows that have had their first block, and not their last
         self.best: BestRows | None = None
         self.best_from = -1
         self.saturated = dict.fromkeys(
@@ -159,22 +162,36 @@ class _Machine:
         memory = self.chip[Target(i["target"])]
         width, count = memory.shape[1], i["beats"] * self.config.bus_bytes
         # Addresses have 32 bits: a stride may lead backwards.
-        parts = [self.bytes_at((i["address"] + row * i["stride"]) % (1 << 32), count) for row in range(i["rows"])]
-        data = np.concatenate([np.zeros(0, np.uint8), *parts])
-        words = data[: len(data) // width * width].reshape(-1, width)  # what is left of a word is forgotten
-        at = (i["destination"] + np.arange(len(words))) % len(memory)
-        memory[at] = words
+        addresses = (i["address"] + np.arange(i["rows"] if count else 0) * i["stride"]) % (1 << 32)
+        wrong = (addresses % self.config.bus_bytes != 0) | (addresses + count > len(self.image))
+        for address in addresses[wrong][:1].tolist():
+            self.bytes_at(address, count)
+        words = len(addresses) * count // width  # what is left of a word is forgotten
+        # Of more words than there are the last ones stay.
+        first = max(words - len(memory), 0)
+        begin = first * width // count if words else 0
+        parts = [self.bytes_at(address, count) for address in addresses[begin:].tolist()]
+        data = np.concatenate([np.zeros(0, np.uint8), *parts])[first * width - begin * count :]
+        at = (i["destination"] + first + np.arange(words - first)) % len(memory)
+        memory[at] = data[: len(at) * width].reshape(-1, width)
         self.filled[Target(i["target"])][at] = self.number
 
     def weights(self, i: Fetched) -> NDArray[np.int8]:
         """The product's weight matrix, dense: shape (columns, passes * groups * depth)."""
         cfg = self.config
+        # Before so many are there: an instruction may name more than any memory has.
+        positions = self.positions(i)
+        check_weights(i.fields, math.prod(i[f"count{level}"] for level in range(4)), positions, cfg)
+        size = i["passes"] * cfg.groups * i["depth"]
+        there = i["window_beats"] * cfg.bus_bytes // (cfg.rows * (2 if i["digit"] else 1))
+        if i.opcode != Opcode.CONTEXT and size != there:
+            raise CheckError(f"windows of {there} positions; the product has {size}")
         at = np.array([i["values_base"]])
         for level in range(4):
             steps = np.arange(i[f"count{level}"]) * i[f"stride{level}"]
             at = (at[None, :] + steps[:, None]).reshape(-1) if level else at + steps
         values = self.words(Target.VALUES, at % cfg.weight_words).view(np.int8)
-        return dense_weights(i.fields, values, self.positions(i), cfg)
+        return dense_weights(i.fields, values, positions, cfg)
 
     def positions(self, i: Fetched) -> NDArray[np.uint32]:
         """The product's position words: shape (words, groups)."""
@@ -234,16 +251,32 @@ class _Machine:
             If there are none, or of another number of columns.
         """
         if self.sums is None or len(self.sums) != columns:
-            there = "none" if self.sums is None else f"those of {len(self.sums)}"
+            there = self.sums_went if self.sums is None else f"those of {len(self.sums)}"
             raise CheckError(f"it continues sums of {columns} columns, and there are {there}")
         self.sources.add(self.sums_from)
-        return self.sums
+        sums, self.sums = self.sums, None
+        self.sums_went = f"none: instruction {self.number} continued the last ones"
+        return sums
+
+    def overwrite_sums(self, i: Fetched) -> None:
+        """What is kept lies where the sums of a product of several passes do."""
+        if i["passes"] > 1 and self.sums is not None:
+            self.sums = None
+            self.sums_went = f"none: instruction {self.number}, of several passes, has overwritten them"
 
     def product(self, i: Fetched) -> None:
         """PRODUCT and SCORES."""
-        sums = self.sums_of(self.windows(i), self.weights(i))
+        size = i["passes"] * self.config.groups * i["depth"] * self.config.rows * (2 if i["digit"] else 1)
+        try:
+            windows = self.windows(i)
+        except _AddressError as error:
+            if i["window_beats"] * self.config.bus_bytes != size:  # hardware may end before it comes to those
+                raise CheckError(f"its windows have other bytes than the {size} of the product, and {error}") from None
+            raise
+        sums = self.sums_of(windows, self.weights(i))
         if i["continues"]:
             sums = sums + self.unfinished(len(sums)) * np.int32(128 if i["lift"] else 1)  # modulo 2^32
+        self.overwrite_sums(i)
         if i["unfinished"]:
             self.sums, self.sums_from = sums, self.number
             return
@@ -346,8 +379,15 @@ class _Machine:
         self.saturated["saturated_scores"] += _at_limit(counted, 32767, self.config.drain_lanes)
         if i["row_first"]:
             self.rows = SoftmaxRows(self.config.rows, wide=False, coarse=i["coarse"])
+            self.coarse = i["coarse"]
+        elif self.coarse is None:
+            raise CheckError("it has no row_first, and there are no rows that an earlier block began")
+        elif self.coarse != i["coarse"]:
+            raise CheckError(f"coarse = {i['coarse']}, and its rows' first block has {self.coarse}")
         else:
             self.sources.add(self.scores_from)
+        if i["row_last"]:
+            self.coarse = None
         self.scores_from = self.number
         probabilities = self.rows.block(results.T.astype(np.int64), valid)
         totals = np.stack(self.rows.reciprocals(i["gain"])) if i["row_last"] else None
@@ -374,6 +414,7 @@ class _Machine:
                 raise CheckError(f"{name} = {i[name]}, and its block's SCORES has {marked} = {int(is_set)}")
         if growth is not None:
             sums = sums + (self.unfinished(len(sums)) >> growth)
+        self.overwrite_sums(i)
         if totals is None:
             self.sums, self.sums_from = sums, self.number
             return
@@ -385,6 +426,8 @@ class _Machine:
     def norm(self, i: Fetched) -> None:
         """NORM."""
         rows, width = self.config.rows, i["width"]
+        if width < 2:
+            raise CheckError(f"width = {width}; it is 2 or more")
         x = self.bytes_at(i["input_address"], 2 * rows * width).copy().view("<i2").reshape(width, rows).T
         words = self.bytes_at(i["parameters_address"], 8 * width).copy().view("<u8").astype(object)
         scale = np.array([((int(w) & 0x3FFFF) ^ 0x20000) - 0x20000 for w in words])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import CheckError
 from ..spec.config import Config
 
-__all__ = ["WeightsError", "command_problem", "dense_weights", "positions_problem", "stream_faults"]
+__all__ = ["WeightsError", "check_weights", "command_problem", "dense_weights", "positions_problem", "stream_faults"]
 
 _DENSE, _INDEX, _BITMAP = 0, 1, 2
 _VALUES_SHORT, _VALUES_LONG, _POSITIONS_SHORT, _POSITIONS_LONG, _POSITIONS_WRONG, _COMMAND = 1, 2, 4, 8, 16, 32
@@ -135,6 +135,21 @@ def stream_faults(command: Fields, values: int, positions: NDArray[np.uint32], c
     return faults
 
 
+def check_weights(command: Fields, values: int, positions: NDArray[np.uint32], config: Config) -> None:
+    """Raise WeightsError if the engine reports a fault for so many value beats and these position words."""
+    problem = command_problem(command, config)
+    if problem:
+        raise WeightsError(_COMMAND, problem)
+    faults = stream_faults(command, values, positions, config)
+    if faults:
+        beats, words = _sizes(command)[2], _words(command, config)
+        found = positions_problem(command, positions[:words], config)
+        raise WeightsError(
+            faults,
+            found or f"{values} values and {len(positions)} position words; the product takes {beats} and {words}",
+        )
+
+
 def dense_weights(
     command: Fields, values: NDArray[np.int8], positions: NDArray[np.uint32], config: Config
 ) -> NDArray[np.int8]:
@@ -150,18 +165,8 @@ def dense_weights(
     WeightsError
         If the engine reports a fault for it.
     """
-    problem = command_problem(command, config)
-    if problem:
-        raise WeightsError(_COMMAND, problem)
-    faults = stream_faults(command, len(values), positions, config)
-    size, kept, beats = _sizes(command)
-    if faults:
-        words = _words(command, config)
-        found = positions_problem(command, positions[:words], config)
-        raise WeightsError(
-            faults,
-            found or f"{len(values)} values and {len(positions)} position words; the product takes {beats} and {words}",
-        )
+    check_weights(command, len(values), positions, config)
+    size, kept, _ = _sizes(command)
     depth, columns, passes = command["depth"], command["columns"], command["passes"]
     entries = values.reshape(passes, columns, kept, config.groups)
     subgroup = (np.arange(kept) // command["n"] * size)[None, None, :, None]

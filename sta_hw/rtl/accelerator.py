@@ -10,7 +10,7 @@ from ..spec.config import Config
 from ..spec.registers import COMPLETIONS, COUNTERS
 from .bus.axi import lite_ports, master_ports
 from .control.registers import Registers
-from .core import Core
+from .core import WATCHDOG_BITS, Core
 
 __all__ = ["Accelerator"]
 
@@ -21,6 +21,8 @@ class Accelerator(wiring.Component):
     Parameters
     ----------
     config : Config
+    watchdog_bits : int
+        Less than all accelerators have, for simulations of many programs that wait for ever.
 
     Members
     -------
@@ -40,9 +42,9 @@ class Accelerator(wiring.Component):
         If this configuration has no accelerator; the message says why.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, watchdog_bits: int = WATCHDOG_BITS) -> None:
         config.require_accelerator()
-        self.config = config
+        self.config, self.watchdog_bits = config, watchdog_bits
         super().__init__(
             master_ports(config.bus_bytes)
             | lite_ports()
@@ -53,7 +55,7 @@ class Accelerator(wiring.Component):
         cfg = self.config
         m = Module()
         registers = m.submodules.registers = Registers(cfg)
-        core = Core(cfg)
+        core = Core(cfg, self.watchdog_bits)
         # The core's reset comes straight from a register: it goes to thousands of others.
         core_reset, late_reset = Signal(), Signal(init=1)
         m.domains.core = ClockDomain(local=True)

@@ -22,9 +22,10 @@ from .units.loader import Loader
 from .units.norm import Norm
 from .units.results import ResultPath
 
-__all__ = ["WRITE_CLIENTS", "Core"]
+__all__ = ["WATCHDOG_BITS", "WRITE_CLIENTS", "Core"]
 
-_WATCHDOG_BITS = 20
+WATCHDOG_BITS = 20
+"""After 2 to the so many cycles in which nothing moved a program is stopped."""
 
 WRITE_CLIENTS = ("results", "norm_wide", "norm_narrow")
 
@@ -57,9 +58,9 @@ class Core(wiring.Component):
         The channels of `ReadMaster` and `WriteMaster`, prefixed ``ar``, ``r``, ``aw``, ``w``, ``b``.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, watchdog_bits: int = WATCHDOG_BITS) -> None:
         config.require_accelerator()
-        self.config = config
+        self.config, self.watchdog_bits = config, watchdog_bits
         bits = 8 * config.bus_bytes
         super().__init__(
             {
@@ -299,7 +300,7 @@ class Core(wiring.Component):
         """Finish, or stop at the first error; either way only when the bus is quiet."""
         idle = Signal()
         m.d.sync += idle.eq(reads.idle & writes.idle)
-        watchdog = Signal(_WATCHDOG_BITS + 1)
+        watchdog = Signal(self.watchdog_bits + 1)
         moving = Signal()
         m.d.sync += moving.eq(
             (self.rvalid & self.rready) | (self.wvalid & self.wready) | engine.busy | engine.status.valid

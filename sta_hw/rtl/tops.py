@@ -19,8 +19,8 @@ TOPS: dict[str, Any] = {"engine": Engine, "softmax": Softmax, "decoder": Decoder
 """Components that can be generated as a top level."""
 
 
-def component(top: str, config: Config) -> wiring.Component:
-    """The component called `top`.
+def component(top: str, config: Config, **options: int) -> wiring.Component:
+    """The component called `top`, with more of its own parameters as `options`.
 
     Raises
     ------
@@ -29,4 +29,4 @@ def component(top: str, config: Config) -> wiring.Component:
     """
     if top not in TOPS:
         raise InputError(f"top {top!r} is unknown; it is {', '.join(TOPS)}.")
-    return TOPS[top](config)
+    return TOPS[top](config, **options)

@@ -138,7 +138,8 @@ instruction is issued while one 64 instructions before it still waits in front o
 - LOAD copies `rows` runs of `beats` bus words, `stride` bytes apart, to consecutive words of `target` from word
   `destination` on: the runs' bytes one behind the other; what is left at its end and no whole word is forgotten, and a
   LOAD of no runs or no beats loads nothing. The memories are rings: addresses wrap. All have a power of two of words:
-  register `memories` says how many, and the table has 256.
+  register `memories` says how many, and the table has 256. Words that a program loads nothing into hold what earlier
+  programs left.
 - PRODUCT reads `window_beats` bus words from `window_address`, weights from `values_base` in the order of four nested
   counters (0 is the innermost; strides in words), positions and parameters from their bases, and gives `columns`
   results per row to `result_address` as `result` says. As many values and position words as [the format](format.md)
@@ -153,9 +154,9 @@ instruction is issued while one 64 instructions before it still waits in front o
 - A column's parameters in memory: bias 32, multiplier 16, shift 8, unused 8, second multiplier 16, unused 48 bits.
   Column c has those at `parameters_base` + c `parameters_step`; of the shift 3 bits count. The second multiplier is
   that of ACTIVATE and RESIDUAL. SCORES has parameters, too, CONTEXT none.
-- `unfinished` keeps a product's sums, and the next product that `continues`, of as many columns, adds to them. Products
-  between the two have one pass: those of several use the same memory. What is kept, and the sums of several passes,
-  have at most as many columns as register `memories` says.
+- `unfinished` keeps a product's sums, and the next product that `continues`, of as many columns, takes them and adds to
+  them. Products between the two, SCORES and CONTEXT too, have one pass: those of several use the same memory. What is
+  kept, and the sums of several passes, have at most as many columns as register `memories` says.
 - Rows: of results that go to memory, and of NORM's, the first `rows_before` and the last `rows_after` rows of the
   tile are not written; their bytes stay. Byte A of memory is one of row A mod rows (8 bits), A / 2 mod rows (16), A /
   `groups` mod rows (transposed), so tiles begin at multiples of a column's bytes.
@@ -163,7 +164,7 @@ instruction is issued while one 64 instructions before it still waits in front o
   `columns` / `groups`, at most `window`, column c is the block's key i = `groups` (c mod D) + c / D, which has number
   `key_start` + i; those from 0 on and below `keys`, or with mask LENGTH below register LENGTH, are valid, and the
   others have probability 0. `row_first` and `row_last` mark a row's first and last block, and every row has both; the
-  last one's `gain` counts. Rows without any valid key get zeros.
+  last one's `gain` counts, and `coarse` is the same in all. Rows without any valid key get zeros.
 - CONTEXT: windows are the next block's probabilities, all of them, column c of its SCORES as position c; each block is
   taken by one CONTEXT, in order, and where there is none it waits for ever (TIMEOUT). `continues` and `unfinished`
   chain the blocks of a row: it continues unless its SCORES had `row_first`, and is unfinished unless that had
@@ -171,8 +172,9 @@ instruction is issued while one 64 instructions before it still waits in front o
   `wide` and STORE16.
 - Not defined, and named by the reference: windows of another size than the product's (`passes` x `groups` x `depth`
   positions of `rows` bytes, or with `digit` of twice as many); a product that continues without an unfinished one of as
-  many columns before it; a CONTEXT whose flags are not its block's. The hardware computes with what there is, or waits
-  and stops with TIMEOUT.
+  many columns before it, or whose sums one of several passes has overwritten; a CONTEXT whose flags are not its
+  block's; SCORES without `row_first` where no row was begun, or of another `coarse` than the row's first block; a NORM
+  of less than 2 columns. The hardware computes with what there is, or waits and stops with TIMEOUT.
 - `place` (feature position): the rows that are stored count from the position: the first POSITION + `rows_before` rows,
   modulo `rows`, are not, and at the end `rows_after` - POSITION - LENGTH, modulo `rows`. With both fields 0 those from
   POSITION mod rows on are stored, LENGTH of them, which must lie in one tile.

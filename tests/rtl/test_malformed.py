@@ -134,6 +134,35 @@ def test_what_waits_for_ever_times_out(model: AcceleratorModel) -> None:
             "continues sums of 8 columns, and there are those of 6",
         ),
         ([multiplied(Opcode.PRODUCT, window_beats=3)], "windows of 3 positions"),
+        ([multiplied(Opcode.PRODUCT, window_beats=1 << 18)], "other bytes than the 32 of the product, and bytes 0 to"),
+        (
+            [
+                multiplied(Opcode.PRODUCT, unfinished=1),
+                multiplied(Opcode.PRODUCT, passes=2),
+                multiplied(Opcode.PRODUCT, continues=1),
+            ],
+            "there are none: instruction 3, of several passes, has overwritten them",
+        ),
+        (
+            [
+                scores(row_last=0),
+                multiplied(Opcode.CONTEXT, unfinished=1),
+                scores(row_first=0, passes=2),
+                multiplied(Opcode.CONTEXT, continues=1),
+            ],
+            "there are none: instruction 4, of several passes, has overwritten them",
+        ),
+        (
+            [multiplied(Opcode.PRODUCT, unfinished=1), *2 * [multiplied(Opcode.PRODUCT, continues=1)]],
+            "there are none: instruction 3 continued the last ones",
+        ),
+        ([Instruction(Opcode.NORM, {"width": 0})], "width = 0; it is 2 or more"),
+        ([Instruction(Opcode.NORM, {"width": 1, "wide_address": 64})], "width = 1; it is 2 or more"),
+        ([scores(row_first=0)], "it has no row_first, and there are no rows that an earlier block began"),
+        (
+            [scores(row_last=0), multiplied(Opcode.CONTEXT, unfinished=1), scores(row_first=0, coarse=1)],
+            "coarse = 1, and its rows' first block has 0",
+        ),
     ],
 )
 def test_what_is_not_defined_is_named(model: AcceleratorModel, program: list[Instruction], text: str) -> None:

@@ -17,7 +17,7 @@ from ...spec.isa import Result
 from ..bus.axi import ADDRESS_BITS
 from ..bus.dma import APART, row_range, run_layout, store_layout
 from ..primitives.arithmetic import at_limit, saturated
-from ..primitives.layouts import COUNT_BITS, result_layout
+from ..primitives.layouts import CLASS_BITS, COUNT_BITS, result_layout
 from ..primitives.multiplier import Multiplier
 from ..primitives.queue import Queue, credits
 from ..primitives.sequencer import Gearbox
@@ -73,8 +73,9 @@ class ResultPath(wiring.Component):
         To the softmax.
     scored : Out(1)
         When a product's scores are in the softmax.
-    done : Out(2)
-        Products finished in this cycle: `scored`, `stored`, and `listed`.
+    done : Out(CLASS_BITS)
+        Products finished in this cycle: `scored`, `stored`, and `listed`, those that memory does not answer for only
+        when all before them are: who waits for all but the last few counts on their order.
     listed : Out(1)
         With feature best: a product's results are in the lists, and nothing of it goes to memory; counted in `done`.
     saturated : Out(2)
@@ -100,7 +101,7 @@ class ResultPath(wiring.Component):
                 "block": Out(stream.Signature(block_layout(config))),
                 "scores": Out(stream.Signature(data.ArrayLayout(signed(16), config.drain_lanes))),
                 "scored": Out(1),
-                "done": Out(2),
+                "done": Out(CLASS_BITS),
                 "saturated": Out(2),
                 **({"listed": Out(1)} if "best" in config.features else {}),
             }
@@ -200,12 +201,38 @@ class ResultPath(wiring.Component):
         m.d.comb += self.scored.eq(to_scores & given.valid & self.scores.ready & beat.last)
         with m.If((given.valid & given.ready & beat.last) & ~store_wanted & ~residual_wanted):
             m.d.sync += active.eq(0)
-        m.d.comb += self.done.eq(self.scored + self.stored)
         if "best" in has:
             with m.If(self._best.done):
                 m.d.sync += active.eq(0)
-            m.d.comb += self.done.eq(self.scored + self.stored + self.listed)
+        new = self.order.payload
+        stores = ~new.scores
+        if "best" in has:
+            stores = stores & ((new.mode != Result.BEST) | new.block.last)
+        self._count(m, self.order.valid & self.order.ready & stores)
         return m
+
+    def _count(self, m: Module, begun: Value) -> None:
+        """Products finished: one that leaves the chip when memory has answered, others not before those ahead of them.
+
+        `begun`: a product's results begin whose store is to come.
+        """
+        outstanding = Signal(CLASS_BITS)  # stores that memory has not answered
+        behind = Signal(CLASS_BITS)  # of those, how many came before the last product that stores nothing
+        held = Signal(CLASS_BITS)  # such products, which are finished and not counted
+        finished = self.scored + self.listed if "best" in self.config.features else self.scored
+        none = Signal()
+        m.d.comb += [
+            none.eq(outstanding == self.stored),
+            self.done.eq(self.stored + Mux(none, finished, 0) + Mux(none | (behind == 0), held, 0)),
+        ]
+        m.d.sync += [
+            outstanding.eq(outstanding + begun - self.stored),
+            held.eq(Mux(none | (behind == 0), 0, held) + Mux(none, 0, finished)),
+        ]
+        with m.If(finished):
+            m.d.sync += behind.eq(outstanding - self.stored)
+        with m.Elif(self.stored & (behind != 0)):
+            m.d.sync += behind.eq(behind - 1)
 
     def _changed(self, m: Module, order: data.View, active: Value, largest: Value) -> stream.Interface:
         """The results, but those of products that are rotated or of which the largest alone are wanted."""

@@ -1,0 +1,1 @@
+"""Random programs through RTL and reference for as long as one likes, and faults on the bus."""
