@@ -27,12 +27,12 @@ from sta_hw.spec.isa import (
 from sta_hw.spec.presets import PRESETS
 from tests.rtl.test_decoder_features import CONFIGS, Program, check
 
-ALONE = dataclasses.replace(CONFIGS["4x2"], features=("digits",))
+ALONE = dataclasses.replace(CONFIGS["4x2"], features=("digits",), window_words=1024)
 
 
 @pytest.fixture(scope="module", params=[*CONFIGS, "alone"])
 def hardware(request: pytest.FixtureRequest) -> AcceleratorModel:
-    """Built once; with all features, and with this one alone."""
+    """Built once; with all features, and with this one alone and windows kept from high digits to low ones."""
     return AcceleratorModel(CONFIGS.get(request.param, ALONE))
 
 
@@ -60,10 +60,12 @@ def two_digits(
         for number, place in enumerate(places):
             low = digit == Digit.LOW
             last = low and number == parts - 1
+            keeps = "kept" if low else "keep"  # 16 bits, of which the second product takes the other digit
             program.add(
                 Opcode.PRODUCT, **weights, digit=int(digit), window_address=place,
                 window_beats=x[0].nbytes // cfg.bus_bytes, continues=int(low or number > 0), unfinished=int(not last),
                 lift=int(low and number == 0), **(fields if last else {}),
+                **({keeps: 1} if cfg.window_words and parts == 1 else {}),
             )  # fmt: skip
     # Weights as they lie in memory: value word w of column c and pass p, position w of group g.
     load = next(i for i in reversed(program.instructions) if i.opcode == Opcode.LOAD and not i["target"])
