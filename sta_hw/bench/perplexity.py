@@ -25,6 +25,9 @@ _SETTINGS = {
     "W8A8": Rules(),
     "W8A8, down and head 15 bits": Rules(frozenset({"down", "head"})),
     "W8A15 but attention's output": Rules(frozenset({"attention", "gate", "down", "head"})),
+    "W4A15 in the file's blocks, head INT8": Rules(
+        frozenset({"attention", "gate", "down", "head"}), blocks=frozenset({"attention", "output", "gate", "down"})
+    ),
 }
 """Of the products' inputs; what has 15 bits is computed as two digits (docs/decoders.md)."""
 

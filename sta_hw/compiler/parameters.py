@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..formats.blocks import BlockedWeights
 from ..spec.patterns import Pattern
 
 __all__ = ["POOL_FACTOR", "Ints", "LinearParameters", "NormParameters"]
@@ -27,6 +28,8 @@ class LinearParameters:
         ``weights = round(w * input_scale / steps)``, ``bias = round((b - offset) / steps)``.
     offset : float64 array, shape (columns,)
         What is taken from the bias because nothing behind sees it.
+    blocks : BlockedWeights or None
+        The same weights in 4 bits, if they are kept so.
     """
 
     weights: NDArray[np.int8]
@@ -38,6 +41,7 @@ class LinearParameters:
     input_scale: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
     steps: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
     offset: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+    blocks: BlockedWeights | None = None
 
 
 @dataclass(frozen=True)

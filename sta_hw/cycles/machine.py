@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ..rtl.engine.accumulator import HAZARD_CYCLES
+from ..rtl.units.expander import Expander
 from ..spec.config import Config
 from ..spec.expansion import unroll
 from ..spec.isa import COUNTED, FORMATS, Instruction, Opcode, Result, Target
@@ -78,6 +79,8 @@ class _Machine(Flows):
         """A product's passes."""
         passes, columns = i["passes"], i["columns"]
         steps = i["depth"] // (1 << i["m_log2"]) * i["n"]
+        if i["value_format"]:  # a block's levels take so long
+            steps = max(steps, Expander.steps)
         softmax = i.opcode == Opcode.CONTEXT
         memory = not (softmax or i["kept"])
         product = Product(i, columns, queued, weight, self.until(i), memory, softmax)
@@ -178,6 +181,9 @@ class _Machine(Flows):
                 sparse = product.instruction["encoding"] != 0
                 product.commanded = self.now + self.latencies.commanded
                 product.first_beat = self.now + self.latencies.engine + sparse
+                if "blocks4" in self.config.features:
+                    in_blocks = product.instruction["value_format"]
+                    product.first_beat += Expander.first if in_blocks else Expander.latency
                 self.matrix.append(product)
                 moved = True
         if self.computing is not None and self.now >= self.compute_end - EPSILON:

@@ -19,6 +19,8 @@ __all__ = ["Tensors", "read_tensors"]
 _TYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
 """The formats of safetensors that numpy reads as they are; bfloat16 is the upper half of float32."""
 
+_PACKED = (".qweight", ".qzeros", ".g_idx")
+"""Of AWQ's and GPTQ's checkpoints, integers that `packed.unpacked` makes weights of."""
 _MOST = 1 << 40
 """Elements of a tensor, at most."""
 
@@ -173,6 +175,8 @@ def _read(path: Path) -> dict[str, Array]:
         if kind == "I64" and name.endswith(("position_ids", "token_type_ids")):
             # Counting numbers and zeros, which early versions of transformers stored and none reads.
             array = np.frombuffer(raw, "<i8").astype(np.float32)
+        elif kind == "I32" and name.endswith(_PACKED):
+            array = np.frombuffer(raw, "<i4")
         elif kind == "BF16":
             array = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
         elif kind in _TYPES:

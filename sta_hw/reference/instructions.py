@@ -119,9 +119,9 @@ def _product(w: list[int]) -> dict[str, int]:
         "keys": w[6] & 0xFFFF, "key_start": _signed16(w[6] >> 16 & 0xFFFF), "stride3": w[6] >> 36 & 0xFFFF,
         "keep": w[6] >> 52 & 1, "kept": w[6] >> 53 & 1, "apart": w[6] >> 54 & 1,
         "passes": w[7] & 0xFFFF, "n": w[7] >> 16 & 63, "m_log2": w[7] >> 22 & 7, "depth": w[7] >> 25 & 63,
-        "encoding": w[7] >> 36 & 3,
+        "encoding": w[7] >> 36 & 3, "value_format": w[7] >> 38 & 3, "run": w[7] >> 40 & 63,
         "digit": w[6] >> 56 & 3, "lift": w[6] >> 58 & 1, "bits15": w[6] >> 59 & 1,
-        "reserved": w[2] >> 63 | w[6] >> 55 & 1 | w[6] >> 60 | w[7] >> 38,
+        "reserved": w[2] >> 63 | w[6] >> 55 & 1 | w[6] >> 60 | w[7] >> 46,
     }  # fmt: skip
 
 
@@ -222,6 +222,10 @@ def _refused(opcode: int, fields: dict[str, int], config: Config) -> str:
             return problem
         if fields["apart"] and (config.groups <= config.rows or opcode != _PRODUCT or fields["result"]):
             return "apart is set, where groups are no more than rows, or for other results than STORE8"
+        if fields["value_format"] > ("blocks4" in has) or (fields["run"] and "blocks4" not in has):
+            return f"value_format {fields['value_format']} or run {fields['run']} is unknown"
+        if fields["value_format"] and fields["run"] < 2:
+            return f"blocks of 4 bits with a run of {fields['run']}"
     if opcode == _SCORES and fields["columns"] > config.groups * config.window:
         return f"scores of {fields['columns']} keys; a window has {config.groups * config.window}"
     if fields.get("place") and "position" not in has:

@@ -17,6 +17,7 @@ from ..errors import CheckError
 from ..spec.config import Config
 from ..spec.isa import Error, Instruction, Mask, NormKind, Opcode, Result, Target
 from .best import BestRows
+from .blocks import block_values
 from .engine import matrix_sums
 from .instructions import Fetched, IllegalError, fetched
 from .requantizer import requantize
@@ -190,7 +191,8 @@ class _Machine:
         for level in range(4):
             steps = np.arange(i[f"count{level}"]) * i[f"stride{level}"]
             at = (at[None, :] + steps[:, None]).reshape(-1) if level else at + steps
-        values = self.words(Target.VALUES, at % cfg.weight_words).view(np.int8)
+        words = self.words(Target.VALUES, at % cfg.weight_words)
+        values = block_values(i.fields, words, cfg) if i["value_format"] else words.view(np.int8)
         return dense_weights(i.fields, values, positions, cfg)
 
     def positions(self, i: Fetched) -> NDArray[np.uint32]:

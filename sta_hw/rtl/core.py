@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
@@ -17,6 +19,7 @@ from .primitives.layouts import CLASS_BITS, COUNT_BITS, LENGTH_BITS, Encoding
 from .primitives.queue import Queue
 from .primitives.sequencer import StreamedMemory
 from .units.attention import AttentionSoftmax
+from .units.expander import Expander
 from .units.feeds import ParameterFeed, WindowFeed
 from .units.loader import Loader
 from .units.norm import Norm
@@ -106,6 +109,9 @@ class Core(wiring.Component):
         values = m.submodules.values = StreamedMemory(loader.widths[Target.VALUES], cfg.weight_words, 4)
         positions = m.submodules.positions = StreamedMemory(loader.widths[Target.POSITIONS], cfg.position_words, 1)
         parameters = m.submodules.parameters = StreamedMemory(loader.widths[Target.PARAMETERS], cfg.parameter_words, 1)
+        expander = None
+        if "blocks4" in cfg.features:
+            expander = m.submodules.expander = Expander(cfg)
         windows = m.submodules.windows = WindowFeed(cfg)
         feed = m.submodules.parameter_feed = ParameterFeed(cfg)
         softmax = m.submodules.softmax = AttentionSoftmax(cfg)
@@ -134,14 +140,23 @@ class Core(wiring.Component):
         connect(m, feed.parameters, engine.parameters)
         connect(m, feed.seconds, results.seconds)
         connect(m, parameters.words, feed.words)
+        if expander is not None:
+            connect(m, values.words, expander.words)
+            connect(m, expander.values, engine.values)
+            weights = []
+        else:
+            word = values.words.payload.word
+            weights = [
+                *(engine.values.payload.values[g].eq(word[8 * g :][:8]) for g in range(cfg.groups)),
+                engine.values.payload.last.eq(values.words.payload.last),
+                engine.values.valid.eq(values.words.valid),
+                values.words.ready.eq(engine.values.ready),
+            ]
         m.d.comb += [
             engine.activations.payload.as_value().eq(windows.activations.payload.as_value()),
             engine.activations.valid.eq(windows.activations.valid),
             windows.activations.ready.eq(engine.activations.ready),
-            *(engine.values.payload.values[g].eq(values.words.payload.word[8 * g :][:8]) for g in range(cfg.groups)),
-            engine.values.payload.last.eq(values.words.payload.last),
-            engine.values.valid.eq(values.words.valid),
-            values.words.ready.eq(engine.values.ready),
+            *weights,
             engine.positions.payload.words.as_value().eq(positions.words.payload.word),
             engine.positions.payload.last.eq(positions.words.payload.last),
             engine.positions.valid.eq(positions.words.valid),
@@ -170,7 +185,8 @@ class Core(wiring.Component):
         if "position" in cfg.features:
             m.d.comb += fetch.position.eq(self.position)
         heads, issued = dispatch(m, cfg, fetch, self.length, self.stop)
-        done = self._order(m, heads, loader, engine, values, positions, parameters, windows, feed, results, norm)
+        memories = values, positions, parameters
+        done = self._order(m, heads, loader, engine, memories, expander, windows, feed, results, norm)
         self._events(m, heads, done, engine, loader, norm, softmax, windows, results)
         self._outcome(m, fetch, done, issued, reads, writes, engine)
         offers = [engine.activations, values.words, engine.results]
@@ -184,8 +200,9 @@ class Core(wiring.Component):
         )
         return m
 
-    def _order(self, m, heads, loader, engine, values, positions, parameters, windows, feed, results, norm):
+    def _order(self, m, heads, loader, engine, memories, expander, windows, feed, results, norm):
         """Let an instruction into its unit when what it waits for is finished; count what is."""
+        values, positions, parameters = memories
         done = {name: Signal(CLASS_BITS, name=f"done_{name}") for name in WAITS}
         loaded = Signal()
         m.d.sync += [
@@ -221,13 +238,15 @@ class Core(wiring.Component):
         sparse = order.command.encoding.as_value() != Encoding.DENSE
         finishing = ~order.command.unfinished
         by_columns = finishing & ~order.feed.totals
-        targets = (
+        targets: tuple[tuple[Any, Any, Any], ...] = (
             (engine.command, order.command, 1),
             (values.order, order.values, 1),
             (positions.order, order.positions, sparse),
             (parameters.order, order.parameters, by_columns),
             (feed.order, order.feed, finishing),
         )
+        if expander is not None:
+            targets = (*targets, (expander.order, order.expansion, 1))
         clear = Signal()
         go = Signal()
         self._loads_wait = Signal()

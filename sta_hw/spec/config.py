@@ -276,6 +276,11 @@ class Config:
         return self.window.bit_length() - 1
 
     @property
+    def block_groups(self) -> int:
+        """Groups that a block of 4-bit weights is spread over: 32 weights, where a window has no more."""
+        return min(max(1, 32 // self.window), self.groups)
+
+    @property
     def position_words(self) -> int:
         """Words of index metadata held on chip: enough for `weight_words` values of any pattern."""
         return self.weight_words // (4 if self.window >= 16 else 2)

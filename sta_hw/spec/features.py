@@ -14,6 +14,7 @@ FEATURES = {
     "rotary": "rotation of neighbouring columns by their row's position",
     "best": "the 8 largest results of each row",
     "digits": "products of 15-bit activations, as two digits of 8 bits",
+    "blocks4": "weights of 4 bits in blocks with a scale and a minimum",
 }
 """Names and what they are."""
 ABILITIES = {"windows": "window_words of more than 0", "apart": "more groups than rows"}

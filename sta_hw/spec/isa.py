@@ -21,7 +21,8 @@ from .records import Field, Record
 __all__ = [
     "CODES", "COUNTED", "FORMATS", "HEADER_BYTES", "LINE_BYTES", "MAGIC", "MOST_LINES", "NO_WAIT", "REGISTERS",
     "VERSION", "WAITS", "WAIT_BITS", "WORD_BYTES", "Digit", "Error", "Instruction", "Mask", "NormKind", "Opcode",
-    "Positions", "Result", "Target", "Word", "assemble", "codes", "disassemble", "formats", "instruction_bytes",
+    "Positions", "Result", "Target", "ValueFormat", "Word", "assemble", "codes", "disassemble", "formats",
+    "instruction_bytes",
     "most_program_bytes", "program_bytes",
 ]  # fmt: skip
 
@@ -91,6 +92,14 @@ class Positions(IntEnum):
     DENSE = 0
     INDEX = 1
     BITMAP = 2
+
+
+class ValueFormat(IntEnum):
+    """How a product's values are written."""
+
+    INT8 = 0
+    BLOCKS4 = 1
+    """4 bits each, in blocks with a scale and a minimum."""
 
 
 class Mask(IntEnum):
@@ -271,7 +280,8 @@ _PRODUCT = (
          Field("m_log2", 3, text="log2 M; 0 if dense"),
          Field("depth", 6, text="window positions in use")],
         Field("encoding", 2, text="of positions: 0 dense, 1 index, 2 bitmap"),
-        Field("value_format", 2, text="of weight values: 0 INT8", reserved=True),
+        Field("value_format", 2, text="of weight values: 0 INT8, 1 4 bits in blocks", feature="blocks4"),
+        Field("run", 6, text="of 4 bits: values of a group behind each header, at least 2", feature="blocks4"),
         register="passes",
     ),
 )  # fmt: skip
@@ -323,14 +333,17 @@ CODES: Mapping[str, type[IntEnum]] = {
     "encoding": Positions,
     "kind": NormKind,
     "digit": Digit,
+    "value_format": ValueFormat,
 }
 """Fields whose values have names."""
 _CODE_FEATURES: Mapping[str, Mapping[int, str]] = {
     "mask": {Mask.CAUSAL: "causal"}, "kind": {NormKind.RMS: "rms"}, "result": {Result.BEST: "best"},
+    "value_format": {ValueFormat.BLOCKS4: "blocks4"},
 }  # fmt: skip
 """What hardware must have for a code of such a field."""
 
 
+_LEAST_RUN = 2
 _PAIRS = {"multiply": (Result.STORE16, Result.ACTIVATE), "rotate": (Result.STORE8, Result.TRANSPOSE)}
 """Results with which neighbouring columns can be multiplied, or rotated."""
 
@@ -459,6 +472,8 @@ def _apart(i: Instruction) -> str:
             return f"{name} = 1 goes with PRODUCT and SCORES, and without {other}"
     if i.fields.get("apart") and (i.opcode != Opcode.PRODUCT or i["result"] != Result.STORE8):
         return "apart = 1 goes with PRODUCT and result STORE8 alone"
+    if i.fields.get("value_format") and i["run"] < _LEAST_RUN:
+        return f"value_format = {i['value_format']} goes with run >= {_LEAST_RUN}"
     if i.opcode == Opcode.CONTEXT and i["result"] == Result.BEST:
         return "result BEST is PRODUCT's alone"
     if i.fields.get("bits15") and i.opcode != Opcode.NORM:

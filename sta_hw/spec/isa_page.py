@@ -145,6 +145,9 @@ instruction is issued while one 64 instructions before it still waits in front o
   results per row to `result_address` as `result` says. As many values and position words as [the format](format.md)
   asks for, each count at least 1: anything else, positions that are not in order and a command out of range stop the
   program (error ENGINE). Dense weights have no positions; their `positions_count` is not looked at.
+- `value_format` 1 (feature blocks4): the words at `values_base` are weights of 4 bits in blocks, each header followed
+  by `run` values of a group ([format](format.md)); `run` is N x `depth` / M, at least 2 (else OPCODE), and not defined
+  where it does not divide the product's values. As many words as the format asks for, or ENGINE.
 - Windows are bytes, signed in memory (PRODUCT, SCORES) and unsigned from the softmax (CONTEXT): weight k of a column
   meets, in row r, byte k `rows` + r. There are `passes` `groups` `depth` `rows` of them, neither more nor fewer.
 - Result r of column c: with STORE8 and ACTIVATE byte c `rows` + r from `result_address` on; with STORE16 and RESIDUAL

@@ -9,6 +9,7 @@ from test_decoder_features import CONFIGS
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
+from sta_hw.formats.blocks import block_words
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Error, Instruction, Opcode, Result, assemble
 
@@ -23,6 +24,8 @@ def product(config: Config, columns: int, passes: int, **fields: int) -> Instruc
         "count0": passes * columns * depth, "stride0": 1, "count1": 1, "count2": 1, "count3": 1, "parameters_step": 1,
         "result_address": 0x20000, "residual_address": 0x40000,
     }  # fmt: skip
+    if fields.get("value_format"):
+        shape["count0"] = block_words(config.block_groups, fields["run"], passes * columns)
     return Instruction(Opcode.PRODUCT, shape | fields)
 
 
@@ -34,6 +37,7 @@ def test_products_of_pairs_and_lists_are_followed(name: str) -> None:
         {"result": Result.ACTIVATE, "multiply": 1}, {"result": Result.STORE16, "multiply": 1},
         {"result": Result.STORE8, "rotate": 1}, {"result": Result.TRANSPOSE, "rotate": 1},
         {"result": Result.BEST, "row_first": 1},
+        {"result": Result.STORE16, "value_format": 1, "run": config.window},
     ]  # fmt: skip
     for fields in kinds:
         for columns, passes in ((4 * config.groups, 1), (4 * config.groups, 3)):

@@ -11,7 +11,7 @@ static const unsigned WORDS[16] = {[HALT] = 1, [LOAD] = 3, [PRODUCT] = 8, [SCORE
 #define ALL BITS(36, 63)
 static const uint32_t FIELDS_HALT[] = {BITS(36, 39)};
 static const uint32_t FIELDS_LOAD[] = {ALL, BITS(36, 59), 0};
-static const uint32_t FIELDS_PRODUCT[] = {ALL, ALL, BITS(36, 59), ALL, ALL, ALL, BITS(36, 54) | BITS(56, 59), BITS(36, 37)};
+static const uint32_t FIELDS_PRODUCT[] = {ALL, ALL, BITS(36, 59), ALL, ALL, ALL, BITS(36, 54) | BITS(56, 59), BITS(36, 45)};
 static const uint32_t FIELDS_NORM[] = {ALL, BITS(36, 50) | BITS(53, 53), BITS(36, 51), 0, 0};
 static const uint32_t FIELDS_SET[] = {BITS(36, 43)};
 static const uint32_t *const FIELDS[16] = {
@@ -115,6 +115,8 @@ static bool legal(struct fetch *fetch, const struct instruction *i)
         if (columns % fetch->groups && (i->opcode == SCORES || result == TRANSPOSE))
             return false;
         if (i->opcode == SCORES && columns > fetch->groups * fetch->window)
+            return false;
+        if ((i->high[7] >> 6 & 3) > 1 || ((i->high[7] >> 6 & 3) == 1 && (i->high[7] >> 8 & 63) < 2))
             return false;
         if ((i->high[6] >> 22 & 1) && (fetch->groups <= fetch->rows || i->opcode != PRODUCT || result != STORE8))
             return false;

@@ -60,9 +60,13 @@ static enum error take_apart(struct machine *m, const struct instruction *i, str
     w->value_beats = (uint64_t)counts[0] * counts[1] * counts[2] * counts[3];
     w->position_beats = bits(low[4], 0, 16);
     bool kept = w->passes > 1 || p->unfinished || p->continues;
+    bool in_blocks = bits(high[7], 6, 2) == 1;
+    uint64_t words = w->value_beats;
+    if (in_blocks)
+        w->value_beats = (uint64_t)w->passes * w->columns * (w->depth >> w->m_log2) * w->n;
     if (!weights_legal(w, h) || (kept && w->columns > h->columns))
         return ENGINE;
-    uint8_t *values = room(w->value_beats, h->groups), *to = values;
+    uint8_t *values = room(words, h->groups), *to = values;
     for (uint32_t c3 = 0; c3 < counts[3]; c3++)
         for (uint32_t c2 = 0; c2 < counts[2]; c2++)
             for (uint32_t c1 = 0; c1 < counts[1]; c1++)
@@ -71,6 +75,16 @@ static enum error take_apart(struct machine *m, const struct instruction *i, str
                                   + c3 * strides[3];
                     memcpy(to, m->memories[VALUES] + word % h->weight_words * h->groups, h->groups);
                 }
+    if (in_blocks) {
+        uint8_t *expanded = room(w->value_beats, h->groups);
+        bool whole = expand(values, words, w->value_beats, bits(high[7], 8, 6), h, expanded);
+        free(values);
+        values = expanded;
+        if (!whole) {
+            free(values);
+            return ENGINE;
+        }
+    }
     size_t size = h->groups * h->window / 8;
     uint8_t *positions = room(w->position_beats, size);
     for (uint32_t b = 0; b < w->position_beats; b++)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sta_hw.formats import encode, prune
+from sta_hw.formats import encode, keep_mask, prune
+from sta_hw.formats.blocks import BlockedWeights, encode_blocks
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Instruction, Opcode, Result, Target, assemble, codes
 from sta_hw.spec.patterns import Pattern
@@ -120,6 +121,22 @@ class RandomProgram:
             "n": pattern.n, "m_log2": pattern.m.bit_length() - 1, "depth": depth, "columns": columns, "passes": passes,
             "encoding": _CODES[encoding], "values_base": base,
         }  # fmt: skip
+        run = depth // pattern.m * pattern.n
+        if "blocks4" in config.features and run >= 2 and rng.integers(2):
+            share = config.block_groups
+            blocks = BlockedWeights(
+                share * depth, rng.integers(0, 16, matrix.shape, np.uint8),
+                rng.integers(0, 4096, (columns, passes * config.groups // share)),
+                rng.integers(-2048, 2048, (columns, passes * config.groups // share)),
+                None if pattern.m == 1 else keep_mask(rng.random(matrix.shape), pattern),
+            )  # fmt: skip
+            found = encode_blocks(
+                blocks, pattern, groups=config.groups, window=config.window, depth=depth,
+                encoding=None if encoding == "dense" else encoding,
+            )  # fmt: skip
+            values, beats = found.words.tobytes(), len(found.words)
+            positions = found.matrix.to_bytes()[28:][: len(positions)]
+            fields |= {"value_format": 1, "run": run}
         self.load(Target.VALUES, values, base)
         if rng.integers(2):
             fields |= self.counters(beats)

@@ -203,6 +203,11 @@ CONFIGS = {
     ),
     "kept windows": Config(rows=8, groups=4, window=8, lanes=4, drain_lanes=2, columns=128, window_words=512),
     "more groups than rows": Config(rows=4, groups=16, window=8, drain_lanes=2, columns=128, window_words=128),
+    "blocks": Config(rows=8, groups=8, window=16, lanes=8, drain_lanes=4, columns=128, features=("blocks4",)),
+    "blocks of 32": Config(
+        rows=8, groups=4, window=32, lanes=8, drain_lanes=4, columns=128, features=("blocks4",), encodings=("bitmap",)
+    ),
+    "blocks of 8": Config(rows=8, groups=8, window=8, lanes=4, drain_lanes=2, columns=128, features=("blocks4",)),
     "wide bus": Config(rows=32, groups=2, window=16, lanes=32, drain_lanes=8, columns=128, encodings=("bitmap",)),
 }
 
@@ -272,6 +277,8 @@ MUTANTS = {
     "what high digits count": ("p->lift ? 128u", "p->lift ? 127u"),
     "saturation to 15 bits": ("p->bits15 ? 16383", "p->bits15 ? 16384"),
     "LayerNorm's 15 bits": ("? 16383 : 32767; /* bits15 */", "? 16384 : 32767; /* bits15 */"),
+    "scales of blocks": ("(h[1] & 15) << 8", "(h[1] & 7) << 8"),
+    "the byte that two headers share": ("kept[block] = own[groups + 1]", "kept[block] = own[groups]"),
     "coarse scores": ("p->coarse ? 8 : 1", "p->coarse ? 4 : 1"),
 }  # fmt: skip
 """Of each a constant or a step of docs/numerics.md or docs/format.md: text of the executor, and what is wrong."""
@@ -282,7 +289,7 @@ def test_a_mutant_is_found(name: str, tmp_path: Path) -> None:
     """The comparison sees one constant that is not what it should be."""
     mutant = built(tmp_path / "mutant", dict([MUTANTS[name]]), ("-O1",))
     for seed in range(8):
-        for hardware in ("tiny", "one group", "digits"):
+        for hardware in ("tiny", "one group", "digits", "blocks"):
             image, about, length = random_program(hardware, seed)
             try:
                 wrong, _ = differences(mutant, image, about, CONFIGS[hardware], length)

@@ -1,6 +1,7 @@
 /* docs/format.md: a decoder from that page alone. */
 #include "executor.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static bool is_legal_pattern(const struct weights *w, const struct hardware *hardware)
@@ -26,6 +27,59 @@ bool weights_legal(const struct weights *w, const struct hardware *hardware)
         positions = (uint64_t)w->passes * w->columns;
     }
     return w->value_beats == entries && (w->encoding == DENSE || w->position_beats == positions);
+}
+
+/* Bytes 0 to 2 of a block's scale and minimum. */
+static void take_header(const uint8_t **words, uint32_t number, uint32_t share, uint32_t groups, uint8_t *header,
+                        uint8_t *kept)
+{
+    const uint8_t *word = *words;
+    uint32_t taken = share == 1 ? 3 : share == 2 ? 2 - number % 2 : 1;
+    for (uint32_t block = 0; block < groups / share; block++) {
+        uint8_t *to = header + 3 * block;
+        const uint8_t *own = word + share * block;
+        for (uint32_t i = 0; i < 3; i++)
+            to[i] = share == 1 ? own[groups * i] : share == 2 && i == 2 ? kept[block] : own[i];
+        if (share == 2 && number % 2 == 0) {
+            to[2] = own[groups];
+            kept[block] = own[groups + 1];
+        }
+    }
+    *words += taken * groups;
+}
+
+bool expand(const uint8_t *words, uint64_t count, uint64_t entries, uint32_t run, const struct hardware *hardware,
+            uint8_t *values)
+{
+    uint32_t groups = hardware->groups, share = hardware->window < 32 ? 32 / hardware->window : 1;
+    if (share > groups)
+        share = groups;
+    if (entries % run)
+        fail("runs of %u values do not divide a product's", (unsigned)run);
+    uint64_t runs = entries / run, headers = runs + 1;
+    if (share == 1)
+        headers *= 3;
+    else if (share == 2)
+        headers += (headers + 1) / 2;
+    if (count != headers + runs * ((run + 1) / 2))
+        return false;
+    uint8_t *both[2] = {room(groups, 3), room(groups, 3)}, *kept = room(groups, 1);
+    take_header(&words, 0, share, groups, both[0], kept);
+    for (uint64_t r = 0; r < runs; r++) {
+        take_header(&words, (uint32_t)((r + 1) % 2), share, groups, both[(r + 1) % 2], kept);
+        for (uint32_t v = 0; v < run; v++)
+            for (uint32_t g = 0; g < groups; g++) {
+                const uint8_t *h = both[r % 2] + 3 * (g / share);
+                uint32_t scale = h[0] | (uint32_t)(h[1] & 15) << 8, minimum = h[1] >> 4 | (uint32_t)h[2] << 4;
+                uint32_t code = words[v / 2 * groups + g] >> 4 * (v % 2) & 15;
+                *values++ = (uint8_t)((code * scale + 8 * minimum) >> 7);
+            }
+        words += (size_t)groups * ((run + 1) / 2);
+    }
+    free(both[0]);
+    free(both[1]);
+    free(kept);
+    return true;
 }
 
 /* Word `beat` of a group's lane of positions. */

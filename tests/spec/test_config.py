@@ -34,8 +34,8 @@ from sta_hw.spec.presets import PRESETS, preset
         ({"encodings": ()}, "encodings is empty; name index, bitmap or both."),
         (
             {"features": ("rms", "casual")},
-            "feature 'casual' is unknown; it is causal, rms, position, gate, rotary, best, digits or decoder, the "
-            "nearest is causal.",
+            "feature 'casual' is unknown; it is causal, rms, position, gate, rotary, best, digits, blocks4 or decoder, "
+            "the nearest is causal.",
         ),
         ({"nm": ()}, "nm is empty"),
         ({"nm": ("any", "2:4")}, "mixes any with patterns"),

@@ -49,6 +49,8 @@ def fitting(opcode: Opcode, fields: dict[str, int]) -> dict[str, int]:
         found["continues"] = 1
     if opcode == Opcode.CONTEXT and found.get("result") == Result.BEST:
         del found["result"]
+    if found.get("value_format"):
+        found["run"] = max(2, found.get("run", 0))
     if found.get("multiply"):
         found["result"] = 1 + found.get("result", 0) % 2
     if found.get("rotate"):

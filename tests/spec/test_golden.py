@@ -31,7 +31,7 @@ from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import PRESETS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-MOST = {"target": 3, "result": 4, "mask": 2, "encoding": 2, "kind": 1, "digit": 2}
+MOST = {"target": 3, "result": 4, "mask": 2, "encoding": 2, "kind": 1, "digit": 2, "value_format": 1}
 """Codes are not all that their bits could be."""
 KEPT = ("keep", "kept")
 Fields = dict[str, tuple[int, int, int]]
@@ -89,7 +89,12 @@ def test_every_field_has_its_place(name: str) -> None:
         ):
             continue
         # Without which it is refused.
-        needs = {"multiply": {"result": 2}, "lift": {"continues": 1}, "bits15": {"result": 1}}
+        needs = {
+            "multiply": {"result": 2},
+            "lift": {"continues": 1},
+            "bits15": {"result": 1},
+            "value_format": {"run": 2},
+        }
         beside = needs.get(field, {}) if name != "NORM" else {}
         alone = Instruction(Opcode[name], {field: signed(Opcode[name], field, most), **beside}).pack()
         rest = sum(value << formats(Opcode[name]).places[n][0] for n, value in beside.items())

@@ -56,8 +56,9 @@ def _pairs(size: int) -> NDArray[np.int64]:
 
 def _ordered(p: LinearParameters, order: NDArray[np.int64]) -> LinearParameters:
     return LinearParameters(
-        p.weights[order], p.pattern, p.bias[order], p.multiplier[order], p.shift[order], p.second[order]
-    )
+        p.weights[order], p.pattern, p.bias[order], p.multiplier[order], p.shift[order], p.second[order],
+        blocks=None if p.blocks is None else p.blocks.columns(order),
+    )  # fmt: skip
 
 
 def _turns(low: Room, o: Rotary) -> int:

@@ -38,11 +38,18 @@ class Rules:
         Keys that share an exponent of the softmax: groups times window of the hardware.
     groups : int
         Of the hardware: the order of a block's keys follows from it.
+    blocks : frozenset of str
+        Which products' weights have 4 bits in blocks (docs/format.md), by the same roles: as the file has them where it
+        has such, else quantized here.
+    block_size : int
+        Weights of a block where they are quantized here: 32, 64 or 128.
     """
 
     wide: frozenset[str] = frozenset()
     block: int = 128
     groups: int = 8
+    blocks: frozenset[str] = frozenset()
+    block_size: int = 32
 
     def bits(self, role: str) -> int:
         """8 or 15, for a product's input."""

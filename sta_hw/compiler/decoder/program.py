@@ -8,12 +8,14 @@ tile come from POSITION. There is a program for each number of blocks of keys.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ...formats.blocks import BlockedWeights
 from ...model.operations import (
     Activate,
     Add,
@@ -106,6 +108,18 @@ _MOST_POSITIONS = 1 << 15
 """A block's first key has a number of 16 bits, signed."""
 
 
+def _both_blocks(
+    a: BlockedWeights | None, b: BlockedWeights | None, both: Callable[[NDArray, NDArray], NDArray]
+) -> BlockedWeights | None:
+    """Weights of 4 bits, if both are; in blocks as small as the smaller ones."""
+    if a is None or b is None:
+        return None
+    size = min(a.size, b.size)
+    a, b = a.of_size(size), b.of_size(size)
+    kept = None if a.kept is None or b.kept is None else both(a.kept, b.kept)
+    return BlockedWeights(size, both(a.codes, b.codes), both(a.scales, b.scales), both(a.minima, b.minima), kept)
+
+
 def _gate(low: Room, o: Multiply) -> None:
     """Gate and what it lets through, column by column side by side, in one product."""
     opened = low.graph.by_name[o.inputs[0]]
@@ -117,7 +131,7 @@ def _gate(low: Room, o: Multiply) -> None:
 
     p = LinearParameters(
         both(a.weights, b.weights), a.pattern, both(a.bias, b.bias), both(a.multiplier, b.multiplier),
-        both(a.shift, b.shift), both(a.second, b.second),
+        both(a.shift, b.shift), both(a.second, b.second), blocks=_both_blocks(a.blocks, b.blocks, both),
     )  # fmt: skip
     target, short = low.taken(INNER, o.name), low.of.widths[o.name] == 15
     first, base = len(low.steps), low.tile_address(target, 0)

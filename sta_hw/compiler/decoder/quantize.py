@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ...formats.blocks import BLOCK_SIZES
 from ...model.families.decoders import NEXT
 from ...model.fp32 import FUNCTIONS, Cache, evaluate, value_of
 from ...model.graph import Graph
@@ -47,6 +49,7 @@ from ..scales import (
     score_factor,
     wide_scale,
 )
+from .four_bits import block_factors, in_blocks, with_blocks
 from .integers import MOST_WEIGHTS, Floats, IntegerDecoderGraph, Rules, limit_of
 
 __all__ = ["quantize_decoder"]
@@ -166,6 +169,8 @@ class _Quantizer:
         if bits == 15:  # enough for one scale, which leaves rare values of any channel their range
             return np.full(values.shape[1], MARGIN * float(np.abs(values).max(initial=1e-30)) / limit_of(bits))
         smooth = channel_factors(values, weights, _ALPHA[role])
+        if role in self.rules.blocks and all(in_blocks(w) for w in weights):
+            smooth = block_factors(smooth, values)  # a factor for each channel would take the weights off their grid
         return np.asarray(smooth * _scale(values / smooth), np.float64)
 
     def linear(
@@ -173,14 +178,19 @@ class _Quantizer:
     ) -> LinearParameters:  # fmt: skip
         """Parameters of a product whose results have a scale, or one for each column."""
         o = self.graph.linear(name)
-        found = self._parameters(o.weight, o.bias, self.narrow[o.inputs[0]], output_scale, second)
-        if self.done.widths[o.inputs[0]] == 15:
+        inputs = o.inputs[0]
+        found = self._parameters(o.weight, o.bias, self.narrow[inputs], output_scale, second)
+        if self.role(inputs) in self.rules.blocks:
+            most = LARGEST_FACTOR * np.broadcast_to(np.asarray(output_scale, np.float64), (len(o.weight),))
+            narrow, seen = self.narrow[inputs], self.seen(inputs)
+            found = with_blocks(found, o, seen / narrow, self.rules.block_size, most, output_scale)
+        if self.done.widths[inputs] == 15:
             sizes = np.abs(found.weights.astype(np.int64)).sum(1)
             if sizes.max() > MOST_WEIGHTS:
                 raise InputError(
                     f"{name}: the INT8 weights of column {int(sizes.argmax())} add up to {int(sizes.max()):,} without "
                     f"their signs; with 15-bit activations {MOST_WEIGHTS:,} is the most whose sums fit 32 bits. Leave "
-                    f"{self.role(o.inputs[0])} at 8 bits."
+                    f"{self.role(inputs)} at 8 bits."
                 )
         self.done.linears[key or name] = found
         return found
@@ -278,12 +288,13 @@ class _Quantizer:
         """Values (and queries and keys that do not turn); scores; the prefix; the context's scales."""
         query, key, value = o.inputs
         narrow_heads = o.heads // o.shared
+        together = self._together(o)
         prefix_keys, prefix_values = self._keys(o.name)
         for name, heads, more in (
             (query, o.heads, ()), (key, narrow_heads, (prefix_keys,)), (value, narrow_heads, (prefix_values,)),
         ):  # fmt: skip
             if name not in self.narrow:
-                self.narrow[name] = self._head_scale(name, heads, *more)
+                self.narrow[name] = self._head_scale(name, 1 if together and name == value else heads, *more)
                 self.linear(name, self.narrow[name])
         width = len(self.narrow[query]) // o.heads
         for of, kept, name in ((self.done.keys, prefix_keys, key), (self.done.values, prefix_values, value)):
@@ -300,8 +311,17 @@ class _Quantizer:
         gain = np.array(
             [_LARGEST_GAIN if bits == 15 else self._gain(context[:, h], by_head[h]) for h in range(o.heads)], np.int64
         )
+        if together:
+            gain[:] = gain.min()
         self.done.scores[o.name] = multiplier, shift, coarse, gain
         self.narrow[o.name] = np.repeat(by_head / 2.0**gain, width)
+
+    def _together(self, o: Attention) -> bool:
+        """Whether the heads' contexts have one scale: where a block of a file's weights takes more than one head."""
+        width = self.seen(o.name).shape[1] // o.heads
+        takers = [t for t in self.graph.takers(o.name) if isinstance(t, Linear)]
+        kept = "output" in self.rules.blocks and any(in_blocks(t.weight) for t in takers)
+        return kept and width % BLOCK_SIZES[0] != 0
 
     @staticmethod
     def _gain(context: Array, scale: float) -> int:
@@ -378,9 +398,7 @@ class _Quantizer:
         up_scale = np.maximum(wanted / (65536 * gate_scale), MARGIN * largest_up / 32767)
         first = self.graph.by_name[gate].inputs[0]
         old = self.done.linears[first]
-        self.done.linears[first] = LinearParameters(
-            old.weights, DENSE, old.bias, old.multiplier, old.shift, second, old.input_scale, old.steps
-        )  # fmt: skip
+        self.done.linears[first] = replace(old, second=second)
         self.linear(up, up_scale)
         self.narrow[o.name] = gate_scale * up_scale * 65536
 

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ...formats.blocks import block_words
 from ...formats.nm import bits_per_weight
 from ...formats.tiling import best_depth
-from ...spec.isa import Digit, Opcode, Result, Target
+from ...spec.config import Config
+from ...spec.isa import Digit, Opcode, Result, Target, ValueFormat
 from ...spec.patterns import DENSE, Pattern
 from ..image import parameter_words
 from ..parameters import LinearParameters
@@ -44,14 +46,21 @@ def linear(
         else (f"found {found}, but the table says {p.pattern}" if pattern.density > found.density else "")
     )
     columns, reduction = p.weights.shape
+    blocks = p.blocks if "blocks4" in cfg.features else None
     depth = best_depth(cfg, reduction, pattern)
+    if blocks is not None:
+        depth = depth_of_blocks(cfg, label, reduction, pattern, blocks.size)
     passes = math.ceil(reduction / (cfg.groups * depth))
-    values_each = passes * (depth // pattern.m * pattern.n)
+    run = depth // pattern.m * pattern.n
+    values_each = passes * run
     # Columns' values that one word of positions goes with.
     per_word = values_each / passes if encoding == "bitmap" else cfg.window // max(1, pattern.m.bit_length() - 1)
     per_word = per_word if encoding != "dense" else math.inf
+    if blocks is not None:  # of words that hold two each
+        words_each = block_words(cfg.block_groups, run, 2 * passes) // 2 + 1
+        per_word, values_each = per_word * words_each / values_each, words_each
     width = chunk_width(low, label, columns, values_each, passes, depth, per_word, digits)
-    order = low.groups
+    order, stored = low.groups, 0
     place = low.value_address if side_by_side else low.tile_address
     tiles = low.repeat(low.tiles, 1)
     beats = low.beats(passes * cfg.groups * depth * cfg.rows * (1 + digits))
@@ -63,7 +72,11 @@ def linear(
         count = part.stop - part.start
         of = f"{label}, columns {first} to {part.stop - 1}"
         low.chunk_weight = chunk_weight
-        value_words, positions_there = low.words(p, part, pattern, depth, encoding)
+        if blocks is not None:
+            value_words, positions_there = low.encoded.blocks(blocks.columns(part), pattern, depth, encoding)
+        else:
+            value_words, positions_there = low.words(p, part, pattern, depth, encoding)
+        stored += value_words.size + positions_there.size
         names = {n: low.name(n) for n in ("values", "positions", "parameters")}
         words = parameter_words(p.bias[part], p.multiplier[part], p.shift[part], p.second[part])
         loads = pieces(low, Target.PARAMETERS, words, names["parameters"], 1, of)
@@ -90,6 +103,8 @@ def linear(
                 "result": int(result), "result_address": place(target, tile, first),
                 "apart": int(side_by_side and cfg.value_rows > cfg.rows),
             }  # fmt: skip
+            if blocks is not None:
+                fields |= {"value_format": int(ValueFormat.BLOCKS4), "run": run}
             bases = {"values_base": (names["values"], 0), "parameters_base": (names["parameters"], 0)}
             if len(positions_there):
                 bases["positions_base"] = (names["positions"], 0)
@@ -120,9 +135,32 @@ def linear(
             "used": str(pattern), "why_not": why_not,
             "encoding": encoding, "depth": depth, "passes": passes, "chunk": width,
             "work": low.tokens * columns * reduction * pattern.density * (1 + digits),
-            "bytes": math.ceil(columns * reduction * bits_per_weight(pattern, encoding, cfg.window) / 8),
+            "bytes": stored
+            if blocks is not None
+            else math.ceil(columns * reduction * bits_per_weight(pattern, encoding, cfg.window) / 8),
         }
     )  # fmt: skip
+
+
+def depth_of_blocks(config: Config, label: str, reduction: int, pattern: Pattern, size: int) -> int:
+    """Window positions of a product with weights of 4 bits: of those that divide its blocks, with the fewest words."""
+    share = config.block_groups
+
+    def words(depth: int) -> tuple[int, int]:
+        passes = math.ceil(reduction / (config.groups * depth))
+        return block_words(share, depth // pattern.m * pattern.n, passes * config.groups), -depth
+
+    possible = [
+        d
+        for d in range(pattern.m, config.window + 1, pattern.m)
+        if size % (share * d) == 0 and reduction % (share * d) == 0 and d // pattern.m * pattern.n > 1
+    ]
+    if not possible:
+        raise InputError(
+            f"{label}: blocks of {size} weights, {reduction} in a column, have no depth for {pattern} on hardware with "
+            f"{config.groups} groups and window {config.window}."
+        )
+    return min(possible, key=words)
 
 
 def supported(low: Lowering, label: str, pattern: Pattern) -> tuple[Pattern, str]:

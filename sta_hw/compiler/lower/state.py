@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ...formats.blocks import BlockedWeights, encode_blocks
 from ...formats.nm import encode
 from ...model.graph import Graph, layer_of
 from ...model.operations import Input, Operation
@@ -53,6 +54,21 @@ class EncodedWeights:
             found = encode(weights, pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding)
             positions = position_words(found) if len(found.positions) else np.zeros((0, 1), np.uint8)
             self._words[key] = found.values.view(np.uint8), positions
+        return self._words[key]
+
+    def blocks(
+        self, blocked: BlockedWeights, pattern: Pattern, depth: int, encoding: str
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Words of codes and headers, and position words, of some columns in 4 bits."""
+        cfg = self.config
+        digest = hashlib.sha256(b"".join(a.tobytes() for a in (blocked.codes, blocked.scales, blocked.minima)))
+        key = ("blocks", blocked.size, digest.digest(), *self._key(blocked.weights), pattern, depth, encoding)
+        if key not in self._words:
+            found = encode_blocks(
+                blocked, pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding
+            )
+            there = len(found.matrix.positions)
+            self._words[key] = found.words, position_words(found.matrix) if there else np.zeros((0, 1), np.uint8)
         return self._words[key]
 
     def tightest(self, weights: NDArray[np.int8]) -> Pattern:

@@ -12,6 +12,7 @@ from ...errors import InputError
 from ...files import read_json
 from ..graph import Graph
 from ..operations import Mean, Output
+from ..packed import unpacked
 from ..settings import Settings
 from ..stored import MODEL_TYPE, stored_graph
 from ..tensors import Tensors, read_tensors
@@ -133,7 +134,7 @@ def load_network(folder: Path) -> Network:
         return Network(graph, folder, place, tensors, tuple(unused), tuple(keys), tuple(labels), Limits(folder))
     if family not in FAMILIES:
         raise InputError(f"{path}: model_type {family!r} is not supported; it is one of {', '.join(FAMILIES)}.")
-    tensors = read_tensors(place)
+    tensors = unpacked(read_tensors(place), settings)
     if family in _OTHERS:
         graph = _OTHERS[family].build(settings, tensors, family)
     else:

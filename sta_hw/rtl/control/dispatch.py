@@ -17,6 +17,7 @@ from ...spec.isa import COUNTED, WAIT_BITS, WAITS, Mask, NormKind, Opcode, Resul
 from ..primitives.layouts import CLASS_BITS, COUNT_BITS, MOST_AGE, command_layout
 from ..primitives.queue import Queue
 from ..primitives.sequencer import order_layout
+from ..units.expander import expansion_layout
 from ..units.feeds import parameter_order_layout, window_order_layout
 from ..units.loader import load_order_layout
 from ..units.norm import norm_order_layout
@@ -44,6 +45,7 @@ def _matrix_layout(config: Config) -> data.StructLayout:
             "parameters": order_layout(1),
             "feed": parameter_order_layout(),
             "instruction": unsigned(COUNT_BITS),
+            **({"expansion": expansion_layout()} if "blocks4" in config.features else {}),
         }
     )
 
@@ -160,6 +162,8 @@ def dispatch(
         entry.feed.seconds.eq(is_product),
         entry.instruction.eq(number),
     ]
+    if "blocks4" in config.features:
+        m.d.comb += [entry.expansion.blocks.eq(product["value_format"]), entry.expansion.run.eq(product["run"])]
     entry = entries["results"]
     m.d.comb += [
         entry.mode.eq(product["result"]),

@@ -80,7 +80,7 @@ def _refused(config: Config, word: Value, index: Value, known: Callable[[Opcode]
         wrong = wrong | (above & Cat(*places[first]).any())
     for opcode, name in (
         (Opcode.LOAD, "target"), (Opcode.PRODUCT, "result"), (Opcode.PRODUCT, "mask"), (Opcode.NORM, "kind"),
-        (Opcode.PRODUCT, "digit"),
+        (Opcode.PRODUCT, "digit"), (Opcode.PRODUCT, "value_format"),
     ):  # fmt: skip
         at, f = formats(opcode).places[name]
         number, first = at // _WORD, at % _WORD
@@ -310,6 +310,10 @@ class Fetch(wiring.Component):
             first = places["result"][0] % _WORD
             listed = word[first : first + 4] == Result.BEST
             wrong = wrong | ((under_way == Opcode.CONTEXT) & (index == 1) & listed)
+        if "blocks4" in has:
+            bits = {name: places[name][0] % _WORD for name in ("value_format", "run")}
+            short = word[bits["value_format"]] & ~word[bits["run"] + 1 : bits["run"] + places["run"][1].width].any()
+            wrong = wrong | (after_load & (index == places["run"][0] // _WORD) & short)
         return wrong
 
     def _unkept(
@@ -397,7 +401,7 @@ class Fetch(wiring.Component):
         ragged = (index == places["columns"][0] // _WORD) & (
             ((scores | transposes) & low[:group_bits].any()) | (scores & (low[group_bits:_COUNT] > self.config.window))
         )
-        if {"gate", "rotary", "best", "digits"} & {*self.config.features}:
+        if {"gate", "rotary", "best", "digits", "blocks4"} & {*self.config.features}:
             ragged = ragged | self._misfits(word, index, under_way, slots, low)
         if "apart" in self.config.abilities:
             bit = places["apart"][0] % _WORD

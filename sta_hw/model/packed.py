@@ -1,0 +1,87 @@
+"""Checkpoints whose weights are 4-bit integers packed into words of 32: AWQ's and GPTQ's safetensors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .operations import Array
+from .settings import Settings
+from .tensors import Tensors
+
+__all__ = ["unpacked"]
+
+_KEY = "quantization_config"
+_PARTS = ("qweight", "qzeros", "scales", "g_idx")
+_AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+"""Which of eight neighbouring columns each 4 bits of a word are, lowest first."""
+
+
+def _fields(words: NDArray) -> NDArray[np.int64]:
+    """The eight numbers of each word, along a new last dimension."""
+    return np.asarray(words.astype(np.int64)[..., None] >> 4 * np.arange(8) & 15)
+
+
+def _columns(words: NDArray, order: tuple[int, ...] = tuple(range(8))) -> NDArray[np.int64]:
+    """Numbers that lie side by side along the columns, eight in a word."""
+    fields = _fields(words)
+    found = np.empty_like(fields)
+    found[..., list(order)] = fields
+    return found.reshape(len(words), -1)
+
+
+def unpacked(tensors: Tensors, settings: Settings) -> Tensors:
+    """Tensors with AWQ's and GPTQ's weights as float32, ``(number - zero) * scale``; others as they are.
+
+    Raises
+    ------
+    InputError
+        If the configuration names what is not supported, or parts are missing or do not fit each other.
+    """
+    about = settings.found.get(_KEY)
+    method = about.get("quant_method") if isinstance(about, dict) else None
+    if method not in ("awq", "gptq"):
+        return tensors
+    assert isinstance(about, dict)
+    version = about.get("version", "gemm") if method == "awq" else about.get("checkpoint_format", "gptq")
+    if about.get("bits") != 4 or version not in ("gemm", "gptq", "gptq_v2"):
+        raise InputError(
+            f"{settings.path}: {method} with {about.get('bits')} bits and format {version} is not supported; 4 bits "
+            "and gemm, gptq or gptq_v2 are."
+        )
+    settings.found = {k: v for k, v in settings.found.items() if k != _KEY}
+    found: dict[str, Array] = dict(tensors.found)
+    for name in [n for n in found if n.endswith(".qweight")]:
+        stem = name.removesuffix("qweight")
+        parts: dict[str, Any] = {p: found.pop(stem + p, None) for p in _PARTS}
+        missing = [p for p in _PARTS[:3] if parts[p] is None or parts[p].ndim != 2]
+        if missing:
+            raise InputError(f"{tensors.path} lacks {', '.join(stem + p for p in missing)}, or it is no matrix.")
+        found[stem + "weight"] = _weight(parts, method, version, f"{tensors.path}: {stem[:-1]}")
+    return replace(tensors, found=found)
+
+
+def _weight(parts: dict[str, Any], method: str, version: str, what: str) -> Array:
+    scales = parts["scales"].astype(np.float32)
+    groups = len(scales)
+    if method == "awq":
+        numbers, zeros = (_columns(parts[p], _AWQ_ORDER) for p in ("qweight", "qzeros"))
+    else:
+        numbers = _fields(parts["qweight"]).transpose(0, 2, 1).reshape(-1, parts["qweight"].shape[1])
+        # Files of the first kind store zeros less one.
+        zeros = (_columns(parts["qzeros"]) + (version == "gptq")) & (15 if version == "gptq_v2" else 31)
+    channels = len(numbers)
+    index = parts["g_idx"]
+    if index is None:
+        index = np.arange(channels) * groups // max(channels, 1)
+    if numbers.shape[1:] != scales.shape[1:] or zeros.shape != scales.shape or channels % groups:
+        raise InputError(f"{what}: numbers {numbers.shape}, zeros {zeros.shape} and scales {scales.shape} do not fit.")
+    if index.shape != (channels,) or index.min() < 0 or index.max() >= groups:
+        raise InputError(f"{what}: g_idx does not name a group of {groups} for each of {channels} inputs.")
+    index = index.astype(np.int64)
+    weights = (numbers - zeros[index]).astype(np.float32) * scales[index]
+    return np.ascontiguousarray(weights.T, np.float32)

@@ -1,0 +1,105 @@
+"""Decoders with weights of 4 bits in blocks: a file's as they are, others quantized here; their programs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from decoder_files import SIZES
+from numpy.typing import NDArray
+from test_decoder_program import CONFIG, PREFIX, RULES, check
+from test_families import saved
+
+from sim.accelerator import AcceleratorModel, MemoryModel
+from sta_hw.compiler.decoder.four_bits import by_error_feedback
+from sta_hw.compiler.decoder.program import compile_decoder
+from sta_hw.compiler.decoder.quantize import quantize_decoder
+from sta_hw.formats.blocks import BlockedWeights
+from sta_hw.formats.nm import keep_mask
+from sta_hw.model.families import load_network
+from sta_hw.model.graph import Graph
+from sta_hw.model.operations import Linear
+from sta_hw.reference.program import run_program
+from sta_hw.spec.isa import Opcode, disassemble
+from sta_hw.spec.patterns import parse_nm
+
+ROLES = frozenset({"attention", "output", "gate", "down", "head"})
+TEXTS = [np.random.default_rng(i).integers(0, 96, 30).tolist() for i in range(4)]
+
+
+def on_a_grid(graph: Graph, size: int) -> Graph:
+    """The same network with weights as a file of 4 bits gives them."""
+
+    def rounded(o: Any) -> Any:
+        if not isinstance(o, Linear):
+            return o
+        w = o.weight.reshape(-1, size).astype(np.float64)
+        d = np.float16((w.max(1) - w.min(1)) / 15)[:, None].astype(np.float32)
+        low = np.float16(w.min(1))[:, None].astype(np.float32)
+        codes = np.clip(np.round((w - low) / d), 0, 15).astype(np.float32)
+        return replace(o, weight=(codes * d + low).reshape(o.weight.shape))
+
+    return replace(graph, operations=tuple(rounded(o) for o in graph.operations))
+
+
+def network(folder: Path, *, of_file: bool) -> Graph:
+    saved(folder, "LlamaForCausalLM", SIZES | {"vocab_size": 96})
+    graph = load_network(folder).graph
+    return on_a_grid(graph, 32) if of_file else graph
+
+
+def test_a_files_blocks_are_taken_as_they_are(tmp_path: Path) -> None:
+    """What is multiplied is the file's weight within half an INT8 step, in units of the column's."""
+    graph = network(tmp_path, of_file=True)
+    of = quantize_decoder(graph, TEXTS, PREFIX, replace(RULES, blocks=ROLES))
+    for name, p in of.linears.items():
+        assert p.blocks is not None, name
+        np.testing.assert_array_equal(p.weights, p.blocks.weights)
+        exact = graph.linear(name).weight.astype(np.float64) * p.input_scale / p.steps[:, None]
+        assert np.abs(p.weights - exact).max() <= 0.5 + 1e-6, name
+
+
+@pytest.mark.parametrize("of_file", [True, False], ids=["of a file", "quantized here"])
+@pytest.mark.parametrize("where", ["reference", "rtl"])
+def test_programs(of_file: bool, where: str, tmp_path: Path) -> None:
+    """Logits are the integers', every byte on RTL the reference's, with a memory that stalls."""
+    of = quantize_decoder(network(tmp_path, of_file=of_file), TEXTS, PREFIX, replace(RULES, blocks=ROLES))
+    lengths = [2, 4, 1, 1]
+    compiled = compile_decoder(of, CONFIG, len(PREFIX) + sum(lengths))
+    products = [i for i in disassemble(compiled.image[compiled.programs[0] :].tobytes(), CONFIG)
+                if i.opcode == Opcode.PRODUCT]  # fmt: skip
+    assert sum(i["value_format"] for i in products) >= len(of.linears) - 2
+    hardware = AcceleratorModel(CONFIG) if where == "rtl" else None
+
+    def run(image: NDArray[np.uint8], program: int, length: int, position: int) -> NDArray[np.uint8]:
+        wanted = run_program(image, program, CONFIG, length=length, position=position)
+        if hardware:
+            memory = MemoryModel(stall=0.2, seed=position)
+            found = hardware.run(image, program, length=length, position=position, memory=memory)
+            np.testing.assert_array_equal(found.image, wanted)
+        return wanted
+
+    check(of, compiled, run, np.random.default_rng(7).integers(0, 96, sum(lengths)).tolist(), lengths)
+
+
+@pytest.mark.parametrize(("pattern", "share"), [("", 0.6), ("2:4", 0.9)])
+def test_error_feedback_beats_rounding(pattern: str, share: float) -> None:
+    """Inputs that depend on one another let later weights make good what earlier ones lost; pruned ones stay zero."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(400, 96)) @ rng.normal(size=(96, 96)) ** 3
+    weights = rng.normal(size=(24, 96))
+    kept = keep_mask(np.abs(weights), parse_nm(pattern)) if pattern else None
+    weights = weights if kept is None else np.where(kept, weights, 0)
+    weights *= 127 / np.abs(weights).max(1)[:, None]
+    found = by_error_feedback(weights, x.T @ x, 32, kept)
+    plain = by_error_feedback(weights, np.eye(96), 32, kept)
+    if kept is not None:
+        assert not found.weights[~kept].any()
+
+    def error(blocks: BlockedWeights) -> float:
+        return float((((blocks.weights - weights) @ x.T) ** 2).sum())
+
+    assert error(found) < share * error(plain)

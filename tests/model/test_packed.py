@@ -1,0 +1,102 @@
+"""AWQ's and GPTQ's checkpoints: weights are what their numbers, zeros and scales say, in any order of activations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from decoder_files import SIZES
+from safetensors.numpy import load_file, save_file
+from test_families import saved
+
+from sta_hw.errors import InputError
+from sta_hw.formats.blocks import common_grid, on_column_grid
+from sta_hw.model.families import load_network
+from sta_hw.model.operations import Linear
+
+GROUP = 32
+
+
+def packed(rows: np.ndarray, order: list[int]) -> np.ndarray:
+    """Eight numbers of a row in each word."""
+    words = np.zeros((len(rows), rows.shape[1] // 8), np.uint32)
+    for i, column in enumerate(order):
+        words |= rows[:, column::8].astype(np.uint32) << np.uint32(4 * i)
+    return words.view(np.int32)
+
+
+def quantize(folder: Path, method: str, acts: bool, **about: Any) -> dict[str, np.ndarray]:
+    """Replaces a checkpoint's linear weights by 4-bit ones; the weights that they stand for."""
+    rng, place = np.random.default_rng(1), folder / "model.safetensors"
+    tensors, exact = dict(load_file(place)), {}
+    for name in [n for n in tensors if n.endswith("_proj.weight")]:
+        outputs, inputs = tensors.pop(name).shape
+        stem, groups = name.removesuffix("weight"), inputs // GROUP
+        numbers = rng.integers(0, 16, (inputs, outputs))
+        zeros, scales = rng.integers(1, 16, (groups, outputs)), rng.uniform(0.001, 0.02, (groups, outputs))
+        scales = scales.astype(np.float16)
+        index = np.arange(inputs) // GROUP
+        if acts:
+            index = rng.permutation(index)
+        exact[name] = ((numbers - zeros[index]).astype(np.float32) * scales.astype(np.float32)[index]).T
+        tensors[stem + "scales"] = scales
+        if method == "awq":
+            order = [0, 2, 4, 6, 1, 3, 5, 7]
+            tensors[stem + "qweight"], tensors[stem + "qzeros"] = packed(numbers, order), packed(zeros, order)
+        else:
+            plain = list(range(8))
+            tensors[stem + "qweight"] = np.ascontiguousarray(packed(numbers.T, plain).T)
+            tensors[stem + "qzeros"] = packed(zeros - (about.get("checkpoint_format") != "gptq_v2"), plain)
+            tensors[stem + "g_idx"] = index.astype(np.int32)
+    save_file(tensors, place, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": GROUP, **about}
+    (folder / "config.json").write_text(json.dumps(config))
+    return exact
+
+
+@pytest.mark.parametrize(
+    ("method", "acts", "about"),
+    [("awq", False, {"version": "gemm"}), ("gptq", False, {}), ("gptq", True, {"desc_act": True}),
+     ("gptq", False, {"checkpoint_format": "gptq_v2"})],
+    ids=["awq", "gptq", "gptq, order of activations", "gptq v2"],
+)  # fmt: skip
+def test_weights_are_the_files(method: str, acts: bool, about: dict[str, Any], tmp_path: Path) -> None:
+    saved(tmp_path, "LlamaForCausalLM", SIZES)
+    exact = quantize(tmp_path, method, acts, **about)
+    network = load_network(tmp_path)
+    found = {o.name: o.weight for o in network.graph.operations if isinstance(o, Linear)}
+    assert len(exact) == 14
+    for name, wanted in exact.items():
+        stem = name.removeprefix("model.layers.").removesuffix(".weight")
+        np.testing.assert_array_equal(found[stem], wanted)
+        if acts and wanted.shape[1] > GROUP:
+            continue
+        assert common_grid(wanted, GROUP) is not None
+        grid = on_column_grid(wanted, np.abs(wanted).max(1) / 127, GROUP)
+        assert grid is not None
+        assert np.abs(grid[0].weights - wanted / grid[1][:, None]).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("about", "problem"),
+    [({"bits": 8}, "8 bits"), ({"version": "gemv"}, "gemv is not supported")],
+)
+def test_what_is_refused(about: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    saved(tmp_path, "LlamaForCausalLM", SIZES)
+    quantize(tmp_path, "awq", acts=False, **about)
+    with pytest.raises(InputError, match=problem):
+        load_network(tmp_path)
+
+
+def test_parts_that_are_missing(tmp_path: Path) -> None:
+    saved(tmp_path, "LlamaForCausalLM", SIZES)
+    quantize(tmp_path, "gptq", acts=False)
+    tensors = dict(load_file(tmp_path / "model.safetensors"))
+    del tensors["model.layers.0.mlp.up_proj.scales"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks model.layers.0.mlp.up_proj.scales"):
+        load_network(tmp_path)

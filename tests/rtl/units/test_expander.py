@@ -1,0 +1,90 @@
+"""The expander in RTL against the reference: products in blocks and in INT8 in any order, with stalls; its rate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sim.native import NativeModel, build
+from sta_hw.formats.blocks import block_words
+from sta_hw.host.beats import join
+from sta_hw.reference.blocks import block_values
+from sta_hw.rtl.emit import emit_verilog, streams_of
+from sta_hw.rtl.units.expander import Expander
+from sta_hw.spec.config import Config
+
+CONFIGS = [Config(groups=8, window=16), Config(groups=2, window=32), Config(groups=4, window=8),
+           Config(rows=8, groups=1, window=8), Config(groups=8, window=4)]  # fmt: skip
+IDS = ["16", "32", "8", "one group", "4"]
+
+
+def model_of(config: Config) -> NativeModel:
+    block = Expander(config)
+    return NativeModel(build(emit_verilog(block, "expander"), "expander", streams_of(block)), streams_of(block))
+
+
+def product(config: Config, run: int, runs: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Words of any bits, and the values that they stand for."""
+    words = rng.integers(0, 256, (block_words(config.block_groups, run, runs), config.groups), np.uint8)
+    command = {"run": run, "columns": runs, "passes": 1, "depth": run, "m_log2": 0, "n": 1}
+    return words, block_values(command, words, config)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
+def test_equal_to_the_reference(config: Config) -> None:
+    model, rng = model_of(config), np.random.default_rng(config.window)
+    orders, given, wanted = [], [], []
+
+    def marked(beats: np.ndarray) -> np.ndarray:
+        last = np.arange(len(beats)) == len(beats) - 1
+        return join([(beats.astype(np.int64), 8), (last, 1)])
+
+    for number in range(60):
+        if number % 4 == 3:
+            words = rng.integers(0, 256, (int(rng.integers(1, 20)), config.groups), np.uint8)
+            orders.append([0, int(rng.integers(0, 64))])
+            values = words.view(np.int8)
+        else:
+            run = int(rng.choice([2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 31, 32, 63]))
+            words, values = product(config, run, int(rng.choice([1, 2, 3, 8, 11])), rng)
+            orders.append([1, run])
+        given.append(marked(words))
+        wanted.append(marked(values))
+    inputs = {"order": join([(np.array(orders)[:, :1], 1), (np.array(orders)[:, 1:], 6)]),
+              "words": np.concatenate(given)}  # fmt: skip
+    expected = np.concatenate(wanted)
+    for stall in (0.0, 0.3, 0.7):
+        outcome = model.run(inputs, {"values": len(expected)}, stall=stall, seed=4, linger=20)
+        np.testing.assert_array_equal(outcome.outputs["values"], expected)
+
+
+@pytest.mark.parametrize(("run", "rate"), [(32, 1.0), (16, 1.0), (8, 1.0), (4, 0.5), (2, 0.25)])
+def test_rate(run: int, rate: float) -> None:
+    """A beat a cycle from 8 values of a block on; below, a block in 8 cycles."""
+    config = CONFIGS[0]
+    words, values = product(config, run, 300, np.random.default_rng(1))
+    last = np.arange(len(words)) == len(words) - 1
+    inputs = {"order": join([(np.array([[1]]), 1), (np.array([[run]]), 6)]),
+              "words": join([(words.astype(np.int64), 8), (last, 1)])}  # fmt: skip
+    outcome = model_of(config).run(inputs, {"values": len(values)})
+    cycles = outcome.cycles["values"]
+    taken = cycles[-1] - cycles[0] + 1
+    assert taken == len(values) if rate == 1 else abs(taken - len(values) / rate) < 8
+
+
+def test_words_that_end_early_or_late_give_a_last_beat() -> None:
+    """Never after as many beats as the product has, so that the decoder reports a fault, and waits for nothing."""
+    config, run, runs = CONFIGS[0], 4, 3
+    words, _ = product(config, run, runs + 2, np.random.default_rng(2))
+    whole = block_words(config.block_groups, run, runs)
+    kinds = "HH" + "".join(("H" if n % 2 == 0 else "HH") + "VV" for n in range(runs + 2))
+    assert len(kinds) == len(words)
+    for there in range(1, len(words) + 1):
+        beats = 2 * kinds[:there].count("V") + (kinds[there - 1] == "H")
+        last = np.arange(there) == there - 1
+        inputs = {"order": join([(np.array([[1]]), 1), (np.array([[run]]), 6)]),
+                  "words": join([(words[:there].astype(np.int64), 8), (last, 1)])}  # fmt: skip
+        found = model_of(config).run(inputs, {"values": beats}, linger=60).outputs["values"]
+        marks = found[:, 2] & 1
+        assert marks.tolist() == [0] * (beats - 1) + [1]
+        assert (beats == run * runs) == (there == whole)
