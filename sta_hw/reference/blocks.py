@@ -9,9 +9,19 @@ from ..errors import CheckError
 from ..spec.config import Config
 from .weights import Fields, WeightsError
 
-__all__ = ["block_values"]
+__all__ = ["block_beats", "block_values"]
 
 _VALUES_SHORT, _VALUES_LONG = 1, 2
+
+
+def block_beats(command: Fields, words: int, config: Config) -> int:
+    """How many beats of values so many words are: those of the product, or one fewer or more if words are."""
+    run = command["run"]
+    beats = command["passes"] * command["columns"] * (command["depth"] >> command["m_log2"]) * command["n"]
+    runs, share = beats // run, max(1, min(32 // config.window, config.groups))
+    headers = {1: 3 * (runs + 1), 2: (3 * (runs + 1) + 1) // 2}.get(share, runs + 1)
+    wanted = headers + runs * -(-run // 2)
+    return beats + (words > wanted) - (words < wanted) if beats % run == 0 else beats
 
 
 def block_values(command: Fields, words: NDArray[np.uint8], config: Config) -> NDArray[np.int8]:

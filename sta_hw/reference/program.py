@@ -17,7 +17,7 @@ from ..errors import CheckError
 from ..spec.config import Config
 from ..spec.isa import Error, Instruction, Mask, NormKind, Opcode, Result, Target
 from .best import BestRows
-from .blocks import block_values
+from .blocks import block_beats, block_values
 from .engine import matrix_sums
 from .instructions import Fetched, IllegalError, fetched
 from .requantizer import requantize
@@ -182,7 +182,8 @@ class _Machine:
         cfg = self.config
         # Before so many are there: an instruction may name more than any memory has.
         positions = self.positions(i)
-        check_weights(i.fields, math.prod(i[f"count{level}"] for level in range(4)), positions, cfg)
+        count = math.prod(i[f"count{level}"] for level in range(4))
+        check_weights(i.fields, block_beats(i.fields, count, cfg) if i["value_format"] else count, positions, cfg)
         size = i["passes"] * cfg.groups * i["depth"]
         there = i["window_beats"] * cfg.bus_bytes // (cfg.rows * (2 if i["digit"] else 1))
         if i.opcode != Opcode.CONTEXT and size != there:
