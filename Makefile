@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARSITY := $(VENV)/.installed-sparsity
 
-.PHONY: setup sparsity llm demo lint test quick formal soak faults mutate docs docs-commands bench clean
+.PHONY: setup sparsity llm demo demo-llm lint test quick formal soak faults mutate docs docs-commands bench clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,10 @@ llm: setup
 
 demo: setup
 	$(BIN)/sta-hw demo $(DEMO)
+
+# Words of SmolLM2-135M-Instruct from generated RTL: some minutes.
+demo-llm: llm
+	$(BIN)/sta-hw demo-llm $(DEMO)
 
 lint: sparsity
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import accuracy, batch, digits, encoder, engine, explore, model, perplexity, sim, softmax
+from . import accuracy, batch, decode, digits, encoder, engine, explore, model, perplexity, sim, softmax
 from .report import Figure, Report, tool_versions
 
 __all__ = ["BENCHES", "Figure", "Report", "tool_versions"]
@@ -20,5 +20,7 @@ BENCHES: dict[str, Callable[..., Report]] = {
     "digits": digits.run,
     "explore": explore.run,
     "perplexity": perplexity.run,
+    "decode": decode.run,
+    "decode-full": decode.run_full,
 }
 """Benchmarks by name."""

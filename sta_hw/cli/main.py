@@ -37,7 +37,7 @@ def main() -> None:
 
 def add_commands() -> None:
     """Every module of commands adds its own to `sta_hw.cli.app.app`."""
-    from . import batch, cache, demo, explore, fpga, inputs, plan, program, sparsity, text  # noqa: F401
+    from . import batch, cache, demo, demo_llm, explore, fpga, inputs, plan, program, sparsity, text  # noqa: F401
 
 
 @app.callback(invoke_without_command=True)
@@ -164,7 +164,10 @@ def generate(
 def bench(
     name: Annotated[
         str,
-        typer.Argument(help="engine, softmax, encoder, batch, accuracy, model, sim, digits, explore or perplexity."),
+        typer.Argument(
+            help="engine, softmax, encoder, batch, accuracy, model, sim, digits, explore, perplexity, decode or "
+            "decode-full."
+        ),
     ] = "engine",
     as_json: JsonOption = False,
 ) -> None:

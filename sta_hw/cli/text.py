@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +11,13 @@ import typer
 
 from ..errors import InputError
 from .app import Unused, app
-from .terminal import JsonOption, complain, print_json, printable, say, watched
+from .decoding import BoardOption, CheckOption, Hardware, PortOption, opened, watching
+from .program import PresetOption
+from .terminal import JsonOption, complain, print_json, printable, say
 
 if TYPE_CHECKING:
     from ..tasks.sampling import Sampling
-    from ..tasks.text import Generated, TextModel
+    from ..tasks.text import Generated
 
 __all__: list[str] = []
 
@@ -28,12 +30,22 @@ TemperatureOption = Annotated[float, typer.Option(help="Logits are divided by it
 KOption = Annotated[int, typer.Option("--top-k", help="Draw of so many of the likeliest; 0: of all.")]
 POption = Annotated[float, typer.Option("--top-p", help="Draw of the likeliest with this probability; 1: of all.")]
 SeedOption = Annotated[int, typer.Option(help="Of drawing: the same seed gives the same text.")]
-IntegersOption = Annotated[
-    bool, typer.Option("--integers", help="In the accelerator's integers (W8A8) instead of fp32; takes a calibration.")
+BackendOption = Annotated[
+    str,
+    typer.Option("--backend", help="fp32 or fast (INT8), both numpy; or programs on reference, rtl, board (W8A8)."),
+]
+DraftsOption = Annotated[
+    int, typer.Option(help="Tokens looked up in the text, verified with the next one: the same text.", min=0, max=127)
 ]
 ContextOption = Annotated[int | None, typer.Option(help="Tokens that the context holds.", show_default="up to 2048")]
 
-_DRAWS = Unused(("top_k", "top_p", "seed"), lambda o: not o["temperature"], "without --temperature")
+_UNUSED = [
+    Unused(("top_k", "top_p", "seed"), lambda o: not o["temperature"], "without --temperature"),
+    Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
+    Unused(("preset_name",), lambda o: o["backend_name"] == "board", "with --backend board, which has its own"),
+    Unused(("preset_name",), lambda o: o["backend_name"] == "fp32", "with --backend fp32, which knows no hardware"),
+    Unused(("check",), lambda o: o["backend_name"] in ("fp32", "fast"), "with --backend fp32 or fast"),
+]
 
 
 def _visible(text: str) -> str:
@@ -52,6 +64,7 @@ def _figures(made: Generated) -> dict[str, Any]:
     return {
         "text": made.text, "ended": made.ended, "prompt_tokens": len(made.prompt), "tokens": len(made.ids),
         "prompt_ids": made.prompt, "ids": made.ids, "prompt_seconds": made.prompt_seconds, "seconds": made.seconds,
+        "weight_passes": made.passes, "drafted": made.drafted, "accepted": made.accepted,
         "tokens_per_second": after / made.seconds if after > 0 and made.seconds else None,
     }  # fmt: skip
 
@@ -64,7 +77,7 @@ def _tell_end(made: Generated, context: int) -> None:
 
 
 @app.command(
-    "generate-text", unused=[_DRAWS, Unused(("system",), lambda o: not o["chat"], "without --chat")],
+    "generate-text", unused=[*_UNUSED, Unused(("system",), lambda o: not o["chat"], "without --chat")],
     epilog="Example: sta-hw generate-text 'The capital of France is' --max-tokens 16",
 )  # fmt: skip
 def generate_text(
@@ -79,40 +92,42 @@ def generate_text(
     seed: SeedOption = 0,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends it; may be given several times.")] = None,
     context: ContextOption = None,
-    integers: IntegersOption = False,
+    drafts: DraftsOption = 0,
+    backend_name: BackendOption = "fp32",
+    preset_name: PresetOption = "reference",
+    board: BoardOption = "ulx3s-85f",
+    port: PortOption = "sim",
+    check: CheckOption = True,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Go on with a text, token by token.
 
-    The network is computed by numpy, in float32 or in integers.
+    Numpy computes the network in float32 or in integers, or the accelerator does: 8-bit weights and activations, which
+    is less exact (docs/decoders.md).
     """
     from ..tasks.text import Generated, load_text_model
 
     sampling = _sampling(temperature, top_k, top_p, seed)
+    hardware = Hardware(backend_name, preset_name, board, port, check)
     prompt: Any = sys.stdin.buffer.read().decode("utf-8") if text == "-" else text
     loaded = load_text_model(model)
-    if integers:
-        loaded = _in_integers(loaded, loaded.language.chat_prefix(system) if chat else None)
-    session = loaded.session(context)
+    loaded, session = opened(loaded, hardware, context, loaded.language.chat_prefix(system) if chat else None)
     if chat:
         prompt = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
     made = Generated([])
     pieces = loaded.stream(
-        prompt, max_tokens=max_tokens, sampling=sampling, stop=stop or (), session=session, into=made
+        prompt, max_tokens=max_tokens, sampling=sampling, stop=stop or (), session=session, drafts=drafts, into=made
     )  # fmt: skip
+    if hardware.programs:
+        pieces = iter(watching(pieces, session))
     if as_json:
         for _ in pieces:
             pass
-        print_json(_figures(made))
+        print_json(_figures(made) | hardware.figures(session))
     else:
         _print(pieces)
+        hardware.tell(session)
     _tell_end(made, session.decoder.capacity)
-
-
-def _in_integers(model: TextModel, prefix: Sequence[int] | None) -> TextModel:
-    """The same in integers, with a bar on a terminal."""
-    found: TextModel = watched("quantizing", "", lambda watch: model.in_integers(prefix, report=watch.step))
-    return found
 
 
 def _print(pieces: Iterator[str]) -> None:
@@ -142,7 +157,7 @@ def _messages(asked: bool) -> Iterator[str]:
             yield line.strip()
 
 
-@app.command(unused=[_DRAWS], epilog="Example: sta-hw chat --temperature 0.7 --top-p 0.9 --seed 1")
+@app.command(unused=_UNUSED, epilog="Example: sta-hw chat --temperature 0.7 --top-p 0.9 --seed 1")
 def chat(
     model: ModelOption = None,
     system: Annotated[str | None, typer.Option(help="What the model is told beforehand.")] = None,
@@ -152,7 +167,12 @@ def chat(
     top_p: POption = 1.0,
     seed: SeedOption = 0,
     context: ContextOption = None,
-    integers: IntegersOption = False,
+    drafts: DraftsOption = 0,
+    backend_name: BackendOption = "fp32",
+    preset_name: PresetOption = "reference",
+    board: BoardOption = "ulx3s-85f",
+    port: PortOption = "sim",
+    check: CheckOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Talk with a model: each line of standard input is a message, answered word by word.
@@ -162,12 +182,11 @@ def chat(
     from ..tasks.text import Generated, load_text_model
 
     sampling = _sampling(temperature, top_k, top_p, seed)
+    hardware = Hardware(backend_name, preset_name, board, port, check)
     loaded = load_text_model(model)
     if loaded.language.template is None:
         raise InputError(f"{loaded.language.path} has no chat template; sta-hw generate-text goes on with a text.")
-    if integers:
-        loaded = _in_integers(loaded, loaded.language.chat_prefix(system))
-    session = loaded.session(context)
+    loaded, session = opened(loaded, hardware, context, loaded.language.chat_prefix(system))
     asked = sys.stdin.isatty()
     messages = [{"role": "system", "content": system}] if system else []
     answers: list[dict[str, Any]] = []
@@ -177,7 +196,9 @@ def chat(
         if answers and len(loaded.ids(messages)) > session.decoder.capacity:
             made.ended = "context"
         else:
-            pieces = loaded.stream(messages, max_tokens=max_tokens, sampling=sampling, session=session, into=made)
+            pieces = loaded.stream(
+                messages, max_tokens=max_tokens, sampling=sampling, session=session, drafts=drafts, into=made
+            )  # fmt: skip
             try:
                 if as_json:
                     for _ in pieces:
@@ -195,6 +216,6 @@ def chat(
             _tell_end(made, session.decoder.capacity)
             break
     if as_json:
-        print_json({"answers": answers})
+        print_json({"answers": answers} | hardware.figures(session))
     elif not answers and not asked:
         say("standard input has no message.")

@@ -8,103 +8,33 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from numpy.typing import NDArray
 
 from ..compiler.decoder.integers import IntegerDecoderGraph, Rules
+from ..compiler.decoder.program import compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.run import IntegerDecoder
 from ..errors import InputError
 from ..model.byte_pairs import Streamed
-from ..model.families.decoders import NEXT
-from ..model.fp32 import Cache, evaluate, value_of
-from ..model.graph import Graph
 from ..model.language import LanguageModel, load_language_model
 from ..model.minilm import calibration_sentences, evaluation_sentences
+from ..run.decoder import CheckedDecoder, Machine, ProgramDecoder
+from ..spec.config import Config
+from .lookup import looked_up
 from .sampling import Sampler, Sampling
+from .session import Fp32Decoder, Session
 
 __all__ = [
-    "CONTEXT", "Decoder", "Fp32Decoder", "Generated", "Session", "TextModel", "calibration_texts", "load_text_model",
+    "CONTEXT", "Generated", "TextModel", "calibration_texts", "load_text_model",
 ]  # fmt: skip
 
 CONTEXT = 2048
 """Tokens of a context, where nothing else is said and the model was made for as many."""
-_CHUNK = 128
-"""Tokens of a prompt that are computed at a time: what lies between two layers fits caches."""
-
-
-class Decoder(Protocol):
-    """What computes a network token by token: a back end.
-
-    Attributes
-    ----------
-    capacity : int
-        Tokens that its context holds.
-    length : int
-        Tokens in it; setting it to less forgets the last ones.
-    """
-
-    capacity: int
-    length: int
-
-    def feed(self, ids: Sequence[int]) -> NDArray:
-        """Put tokens behind those that are there; the logits of the next one, shape (tokens of the vocabulary,)."""
-        ...
-
-
-class Fp32Decoder:
-    """The network in float32 numpy; see `Decoder`."""
-
-    def __init__(self, graph: Graph, capacity: int) -> None:
-        self.graph = graph
-        self.capacity = capacity
-        self.cache = Cache(capacity)
-        self._head = graph.by_name[graph.by_name[NEXT].inputs[0]]
-
-    @property
-    def length(self) -> int:
-        return self.cache.length
-
-    @length.setter
-    def length(self, tokens: int) -> None:
-        self.cache.length = tokens
-
-    def feed(self, ids: Sequence[int]) -> NDArray:
-        """See `Decoder`; the head is computed for the last token alone."""
-        before = self._head.inputs[0]
-        self.cache.require(len(ids))
-        for first in range(0, len(ids), _CHUNK):
-            chunk = ids[first : first + _CHUNK]
-            found = evaluate(self.graph, {"ids": chunk}, before, cache=self.cache, keep=(before,))
-        return value_of(self._head, found[before][-1:])[0]
-
-
-class Session:
-    """A context that grows: of a new text, what the context begins with already is not computed again.
-
-    Attributes
-    ----------
-    ids : list of int
-        Tokens whose keys and values are kept.
-    """
-
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-        self.ids: list[int] = []
-
-    def feed(self, ids: Sequence[int]) -> NDArray:
-        """The logits of the token behind a whole text, all of whose tokens are given."""
-        shared = 0
-        while shared < min(len(self.ids), len(ids) - 1) and self.ids[shared] == ids[shared]:
-            shared += 1
-        self.decoder.length, self.ids = shared, list(ids[:shared])
-        logits = self.decoder.feed(ids[shared:])
-        self.ids = list(ids)
-        return logits
 
 
 @dataclass
@@ -123,6 +53,10 @@ class Generated:
         (the context is full).
     prompt_seconds, seconds : float
         For the prompt, and for all tokens after the first.
+    passes : int
+        How often all weights were read for tokens after the first.
+    drafted, accepted : int
+        Tokens that were looked up in the text, and those of them that it went on with.
     """
 
     prompt: list[int]
@@ -131,6 +65,9 @@ class Generated:
     ended: str = "length"
     prompt_seconds: float = 0.0
     seconds: float = 0.0
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +87,7 @@ class TextModel:
 
     def in_integers(
         self, prefix: Sequence[int] | None = None, *, texts: Sequence[Sequence[int]] | None = None,
-        rules: Rules | None = None, report: Callable[[str], None] = lambda _: None,
+        rules: Rules | None = None, config: Config | None = None, report: Callable[[str], None] = lambda _: None,
     ) -> TextModel:  # fmt: skip
         """The same model in the accelerator's integers.
 
@@ -160,12 +97,17 @@ class TextModel:
             Their keys and values are computed in fp32; a begin token if None.
         texts : token ids of texts that scales are made for, or None
             Sentences of docstrings if None; behind a prefix with a chat template's marks, as messages.
+        rules : Rules or None
+        config : Config or None
+            Of the hardware that is to run it, where no rules are given.
 
         Raises
         ------
         InputError
             As `quantize_decoder`.
         """
+        if rules is None and config is not None:
+            rules = Rules(block=config.groups * config.window, groups=config.groups)
         plain = prefix is None
         prefix = tuple(self.language.begin if prefix is None else prefix)
         if texts is None:
@@ -194,9 +136,27 @@ class TextModel:
             raise InputError(f"a context of {tokens} tokens is out of range; the model was made for 1 to {most}.")
         return tokens or min(CONTEXT, most or CONTEXT)
 
-    def session(self, context: int | None = None) -> Session:
-        """An empty context, for several texts that have a beginning in common."""
+    def session(self, context: int | None = None, machine: Machine | None = None, *, check: bool = False) -> Session:
+        """An empty context, for several texts that have a beginning in common.
+
+        Parameters
+        ----------
+        machine : Machine or None
+            What runs programs (`sta_hw.run.decoder.decoder_machine`); numpy computes without one.
+        check : bool
+            Compare a machine's logits with the integers that numpy computes.
+
+        Raises
+        ------
+        InputError
+            If the model is not quantized for the machine's hardware, or does not fit it.
+        """
         tokens = self.context(context)
+        if machine is not None:
+            if self.quantized is None:
+                raise InputError("programs compute in integers; quantize the model first (in_integers).")
+            compiled = compile_decoder(self.quantized, machine.config, tokens)
+            return Session((CheckedDecoder if check else ProgramDecoder)(self.quantized, compiled, machine))
         if self.quantized is not None:
             return Session(IntegerDecoder(self.quantized, tokens))
         return Session(Fp32Decoder(self.language.graph, tokens))
@@ -228,7 +188,7 @@ class TextModel:
     def stream(
         self, prompt: str | Sequence[int] | Sequence[dict[str, str]], *, max_tokens: int = 128,
         sampling: Sampling | None = None, stop: Sequence[str] = (), session: Session | None = None,
-        into: Generated | None = None,
+        drafts: int = 0, into: Generated | None = None,
     ) -> Iterator[str]:  # fmt: skip
         """Text piece by piece, as soon as no later token changes it.
 
@@ -242,6 +202,9 @@ class TextModel:
         stop : texts that end the text; they are not given
         session : Session or None
             The context to go on in; a new one if None.
+        drafts : int
+            Tokens that are looked up in the text, at most, and verified with the next one (`tasks.lookup`); greedy
+            text alone, which stays the same.
         into : Generated or None
             What is filled as it goes.
 
@@ -257,14 +220,19 @@ class TextModel:
             raise InputError(f"the prompt has {len(ids)} tokens; the context holds {capacity}.")
         if max_tokens < 1:
             raise InputError(f"{max_tokens} tokens are asked for; the least is 1.")
+        if drafts < 0:
+            raise InputError(f"{drafts} drafts are asked for; the least is 0.")
+        if drafts and sampling is not None and sampling.temperature:
+            raise InputError("drafts are verified against the greedy choice; a temperature has none.")
         made = into if into is not None else Generated(ids)
         made.prompt = ids
         sampler, streamed = Sampler(sampling or Sampling()), Streamed(self.language.vocabulary, ids[-8:])
         begun = time.perf_counter()
         logits = session.feed(ids)
         made.prompt_seconds = time.perf_counter() - begun
-        begun = time.perf_counter()
+        begun, passes = time.perf_counter(), session.decoder.passes
         held = _Held(stop)
+        verified: deque[tuple[int, NDArray]] = deque()  # tokens of a draft, and the logits behind each
         while True:
             token = sampler.choose(logits)
             made.ids.append(token)
@@ -280,7 +248,17 @@ class TextModel:
             if len(ids) + len(made.ids) > capacity:
                 made.ended = "context"
                 break
-            logits = session.feed([*ids, *made.ids])
+            if verified and verified[0][0] == token:
+                logits = verified.popleft()[1]
+                made.accepted += 1
+            else:
+                text = [*ids, *made.ids]
+                room = min(session.decoder.together(len(text) - 1) - 1, capacity - len(text))
+                draft = looked_up(text, min(drafts, room, max_tokens - len(made.ids) - 1))
+                found = session.feed_last([*text, *draft], len(draft) + 1)
+                logits, verified = found[0], deque(zip(draft, found[1:], strict=True))
+                made.drafted += len(draft)
+                made.passes = session.decoder.passes - passes
             made.seconds = time.perf_counter() - begun
         if rest := held.rest(streamed.rest()):
             made.text += rest
@@ -288,12 +266,13 @@ class TextModel:
 
     def generate(
         self, prompt: str | Sequence[int] | Sequence[dict[str, str]], *, max_tokens: int = 128,
-        sampling: Sampling | None = None, stop: Sequence[str] = (), session: Session | None = None,
+        sampling: Sampling | None = None, stop: Sequence[str] = (), session: Session | None = None, drafts: int = 0,
     ) -> Generated:  # fmt: skip
         """A text at once; see `stream`."""
         made = Generated([])
         for _ in self.stream(
-            prompt, max_tokens=max_tokens, sampling=sampling, stop=stop, session=session, into=made
+            prompt, max_tokens=max_tokens, sampling=sampling, stop=stop, session=session, drafts=drafts,
+            into=made,
         ):  # fmt: skip
             pass
         return made

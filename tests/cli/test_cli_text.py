@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from decoder_files import decoder_folder
 
+from sta_hw.spec.presets import PRESETS
 from sta_hw.tasks.text import load_text_model
 
 PROMPT = "The quick brown fox"
@@ -49,15 +50,33 @@ def test_a_conversation_that_fills_the_context(folder: Path) -> None:
 
 def test_in_integers(folder: Path) -> None:
     figures = json.loads(
-        run("generate-text", PROMPT, "--model", folder, "--max-tokens", 5, "--integers", "--json").stdout
+        run("generate-text", PROMPT, "--model", folder, "--max-tokens", 5, "--backend", "fast", "--json").stdout
     )
-    model = load_text_model(folder).in_integers()
+    model = load_text_model(folder).in_integers(config=PRESETS["reference"])
     assert figures["prompt_ids"][0] == 1 and figures["ids"] == model.generate(PROMPT, max_tokens=5).ids
-    done = run("generate-text", "Hi", "--chat", "--model", folder, "--max-tokens", 5, "--integers", "--json")
+    done = run("generate-text", "Hi", "--chat", "--model", folder, "--max-tokens", 5, "--backend", "fast", "--json")
     assert done.returncode == 0, done.stderr
-    model = model.in_integers(model.language.chat_prefix())
+    model = model.in_integers(model.language.chat_prefix(), config=PRESETS["reference"])
     wanted = model.generate([{"role": "user", "content": "Hi"}], max_tokens=5)
     assert json.loads(done.stdout)["ids"] == wanted.ids
+
+
+def test_as_programs(folder: Path) -> None:
+    """The same text from programs, with drafts in fewer passes; figures of each pass; every logit compared."""
+    common = ("generate-text", PROMPT * 2, "--model", folder, "--max-tokens", 8, "--preset", "ci", "--json")
+    fast, reference, rtl = (
+        json.loads(run(*common, "--backend", *more).stdout)
+        for more in (("fast",), ("reference", "--drafts", 3), ("rtl", "--drafts", 3))
+    )  # fmt: skip
+    assert fast["ids"] == reference["ids"] == rtl["ids"] and fast["text"] == rtl["text"] and "passes" not in fast
+    assert rtl["equal_to_integers"] is True and rtl["weight_passes"] + rtl["accepted"] == len(rtl["ids"]) - 1
+    for passes in (reference["passes"], rtl["passes"]):
+        assert passes[0]["position"] == 1 and sum(p["tokens"] for p in passes) >= len(rtl["prompt_ids"])
+    for p in rtl["passes"]:
+        assert p["bandwidth"] == p["least_bytes"] / (p["cycles"] * PRESETS["ci"].bus_bytes) and 0.1 < p["bandwidth"] < 1
+        assert p["read_bytes"] > 0.9 * p["least_bytes"] and p["written_bytes"] > 0
+    done = run("generate-text", PROMPT, "--model", folder, "--max-tokens", 2, "--preset", "ci", "--backend", "rtl")
+    assert "2 passes over the weights" not in done.stdout and "Every logit equals the integers'" in done.stdout
 
 
 def test_chat_of_lines(tmp_path: Path) -> None:
@@ -86,6 +105,12 @@ def test_a_full_context_is_a_sentence(folder: Path) -> None:
         (("generate-text", PROMPT, "--temperature", -1), "temperature -1.0 is out of range"),
         (("generate-text", PROMPT, "--top-k", 5), "--top-k is not used without --temperature"),
         (("generate-text", PROMPT, "--system", "x"), "--system is not used without --chat"),
+        (("generate-text", PROMPT, "--drafts", 3, "--temperature", 1), "a temperature has none"),
+        (("generate-text", PROMPT, "--backend", "vhdl"), "backend 'vhdl' is unknown; it is fp32, fast, reference"),
+        (("generate-text", PROMPT, "--preset", "ci"), "--preset is not used with --backend fp32"),
+        (("generate-text", PROMPT, "--backend", "rtl", "--board", "x"), "--board is not used but with --backend board"),
+        (("generate-text", PROMPT, "--no-check"), "is not used with --backend fp32"),
+        (("chat", "--backend", "rtl", "--preset", "engine"), "preset 'engine' is unknown"),
         (("chat", "--context", 3), "the prompt has"), (("chat", "--context", 5000), "made for 1 to 60"),
     ],
 )  # fmt: skip

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from decoder_files import SIZES
+from decoder_files import SIZES, decoder_folder
 from numpy.typing import NDArray
 from test_decoders import GPT2
 from test_families import saved
 
-from sim.accelerator import AcceleratorModel, MemoryModel
+from sim.accelerator import MemoryModel
 from sta_hw.compiler.decoder.integers import Rules
 from sta_hw.compiler.decoder.program import DecoderImage, compile_decoder
 from sta_hw.compiler.decoder.quantize import quantize_decoder
-from sta_hw.compiler.decoder.run import IntegerDecoder
-from sta_hw.errors import InputError
+from sta_hw.compiler.decoder.run import HostEmbedding, IntegerDecoder
+from sta_hw.errors import CheckError, InputError
 from sta_hw.model.families import load_network
-from sta_hw.reference.program import run_program
+from sta_hw.reference.program import run_counted
+from sta_hw.run.decoder import ProgramDecoder, ReferenceMachine, RtlMachine
 from sta_hw.spec.presets import PRESETS
+from sta_hw.tasks.text import load_text_model
 
 CONFIG = replace(PRESETS["ci"], features=("decoder",), window_words=256, loads_ahead=1)
 RULES = Rules(block=CONFIG.groups * CONFIG.window, groups=CONFIG.groups)
@@ -33,9 +35,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3ForCausalLM", SIZES | {"vocab_size": 96, "head_dim": 6}),
     "gpt2": ("GPT2LMHeadModel", GPT2 | {"vocab_size": 96, "n_positions": 60}),
 }
-LENGTHS = [2, 4, 4, 1, 3, 1, 1, 2, 4, 4, 1, 1, 1, 1, 4, 4, 1, 1, 1, 1, 3]
-"""Over more than one block of keys."""
+PROMPTS = (1, 15, 16, 17, 40)
+DECODED = 4
 PREFIX = [1, 5]
+CAPACITY = 60
 Run = Callable[[NDArray[np.uint8], int, int, int], NDArray[np.uint8]]
 
 
@@ -50,17 +53,28 @@ def quantized(folder: Path, family: str, wide: str = "", rules: Rules = RULES, *
 def check(of: Any, compiled: DecoderImage, run: Run, ids: list[int], lengths: list[int]) -> None:
     """A text in runs of so many tokens, none of which leaves its row tile."""
     wanted = np.round(IntegerDecoder(of, 60).logits([*PREFIX, *ids]) / of.logit_scale).astype(np.int64)
-    host, image = IntegerDecoder(of, 60), compiled.image.copy()
+    host, image = HostEmbedding(of, 60), compiled.image.copy()
     rows, position = compiled.config.rows, len(PREFIX)
     for length in lengths:
-        host.length = position
         part = ids[position - len(PREFIX) : position - len(PREFIX) + length]
-        compiled.with_rows(image, host.embedded(part), position % rows)
+        compiled.with_rows(image, host(part, position), position % rows)
         image = run(image, compiled.programs[compiled.number(position, length)], length, position)
         found = compiled.logits(image, position % rows, length)
         np.testing.assert_array_equal(found, wanted[position - len(PREFIX) :][:length])
         position += length
     assert position == len(PREFIX) + len(ids)
+
+
+class Both(RtlMachine):
+    """RTL, of which every run is compared with the reference, in every byte; the memory stalls."""
+
+    def run(self, program: int, length: int, position: int, labels: Sequence[str]) -> tuple[int | None, dict[str, int]]:
+        self.memory = MemoryModel(stall=0.2, seed=position)
+        wanted = run_counted(self.image, program, self.config, length=length, position=position)
+        cycles, counters = super().run(program, length, position, labels)
+        np.testing.assert_array_equal(self.image, wanted.image)
+        assert {name: counters[name] for name in wanted.saturated} == wanted.saturated
+        return cycles, counters
 
 
 ALL = "attention output gate down head"
@@ -69,36 +83,57 @@ WIDE = [*((family, "") for family in FAMILIES), ("llama", ALL), ("qwen3", ALL), 
 
 
 @pytest.mark.parametrize(("family", "wide"), WIDE)
-def test_on_the_reference(family: str, wide: str, tmp_path: Path) -> None:
-    """Tokens alone, several of a tile, and whole tiles."""
-    of = quantized(tmp_path, family, wide)
-    lengths = LENGTHS
-    capacity = len(PREFIX) + sum(lengths)
-    compiled = compile_decoder(of, CONFIG, capacity)
-    assert len(compiled.programs) == -(-capacity // RULES.block) == 2
-
-    def run(image: NDArray[np.uint8], program: int, length: int, position: int) -> NDArray[np.uint8]:
-        return run_program(image, program, CONFIG, length=length, position=position)
-
-    check(of, compiled, run, np.random.default_rng(7).integers(0, 96, sum(lengths)).tolist(), lengths)
-
-
-@pytest.mark.parametrize(("family", "wide"), WIDE)
 def test_on_rtl(family: str, wide: str, tmp_path: Path) -> None:
-    """Every byte of the image is the reference's after every run, with a memory that stalls."""
+    """Prompts of less than a row tile to several blocks of keys, then single tokens: bytes and logits."""
     of = quantized(tmp_path, family, wide)
-    lengths = LENGTHS
-    compiled = compile_decoder(of, CONFIG, len(PREFIX) + sum(lengths))
-    model = AcceleratorModel(CONFIG)
+    compiled = compile_decoder(of, CONFIG, CAPACITY)
+    assert len(compiled.programs) == 2 * -(-CAPACITY // RULES.block) == 4
+    decoder = ProgramDecoder(of, compiled, Both(CONFIG))
+    for prompt in PROMPTS:
+        ids = [*PREFIX, *np.random.default_rng(prompt).integers(0, 96, prompt + DECODED).tolist()]
+        wanted = IntegerDecoder(of, CAPACITY).logits(ids)
+        decoder.length, before, asked = 0, decoder.passes, 1 if prompt == PROMPTS[-1] else prompt
+        np.testing.assert_array_equal(decoder.feed_last(ids[:-DECODED], asked), wanted[:prompt][-asked:])
+        assert decoder.passes - before == -(-(len(PREFIX) % CONFIG.rows + prompt) // CONFIG.rows)
+        for place in range(DECODED):
+            found = decoder.feed(ids[len(PREFIX) + prompt + place :][:1])
+            np.testing.assert_array_equal(found, wanted[prompt + place])
+        assert decoder.length == len(ids) and decoder.passes - before >= DECODED + 1
+    assert all(r.cycles and r.counters["read_beats"] for r in decoder.runs)
 
-    def run(image: NDArray[np.uint8], program: int, length: int, position: int) -> NDArray[np.uint8]:
-        wanted = run_program(image, program, CONFIG, length=length, position=position)
-        memory = MemoryModel(stall=0.2, seed=position)
-        found = model.run(image, program, length=length, position=position, memory=memory)
-        np.testing.assert_array_equal(found.image, wanted)
-        return wanted
 
-    check(of, compiled, run, np.random.default_rng(8).integers(0, 96, sum(lengths)).tolist(), lengths)
+def test_drafts_change_nothing(tmp_path: Path) -> None:
+    """The integers, and programs on the reference, make the same text with drafts as without, in fewer passes."""
+    decoder_folder(tmp_path)
+    model = load_text_model(tmp_path).in_integers([1], texts=[list(range(40))], config=CONFIG)
+    prompt = [1, *[7, 8, 9, 10, 11, 12] * 3]
+    plain = model.generate(prompt, max_tokens=24, session=model.session(60))
+    assert plain.passes == len(plain.ids) - 1 and not plain.drafted
+    machine = ReferenceMachine(CONFIG)
+    for session in (model.session(60), model.session(60, machine)):
+        made = model.generate(prompt, max_tokens=24, session=session, drafts=7)
+        assert (made.ids, made.text, made.ended) == (plain.ids, plain.text, plain.ended)
+        assert made.passes + made.accepted == len(made.ids) - 1 and 0 < made.accepted < made.drafted
+    assert all(r.position % CONFIG.rows + r.tokens <= CONFIG.rows for r in session.decoder.runs)  # type: ignore[attr-defined]
+
+
+def test_an_error_says_where(tmp_path: Path) -> None:
+    """A program that stops names the operation, and the next run is right."""
+    of = quantized(tmp_path, "llama")
+    compiled = compile_decoder(of, CONFIG, 20)
+    for machine in (ReferenceMachine(CONFIG), RtlMachine(CONFIG)):
+        decoder = ProgramDecoder(of, compiled, machine)
+        fine = decoder.feed([*PREFIX, 3])
+        decoder.length = 2
+        start = compiled.programs[-1]
+        kept = machine.read(start, 4096).copy()
+        spoilt = kept.copy()
+        spoilt[64 + 8 * 32 : 64 + 8 * 40] = 0xFF
+        machine.write(start, spoilt)
+        with pytest.raises(CheckError, match=r"stopped: OPCODE at instruction \d+ \("):
+            decoder.feed([3])
+        machine.write(start, kept)
+        np.testing.assert_array_equal(decoder.feed([3]), fine)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

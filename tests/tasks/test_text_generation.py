@@ -71,13 +71,13 @@ def test_what_is_drawn() -> None:
 def test_a_session_computes_what_is_new_alone(model: TextModel) -> None:
     session = model.session()
     fed: list[int] = []
-    feed = session.decoder.feed
+    feed_last = session.decoder.feed_last
 
-    def counted(ids: list[int]) -> np.ndarray:
+    def counted(ids: list[int], last: int) -> np.ndarray:
         fed.append(len(ids))
-        return feed(ids)
+        return feed_last(ids, last)
 
-    session.decoder.feed = counted  # type: ignore[method-assign, assignment]
+    session.decoder.feed_last = counted  # type: ignore[method-assign, assignment]
     first = model.generate(PROMPT, max_tokens=4, session=session)
     more = [*first.prompt, *first.ids[:2], 7, 8]
     fed.clear()

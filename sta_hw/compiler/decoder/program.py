@@ -3,19 +3,21 @@
 The token of position p lies in row ``p mod rows`` of tile ``p div rows``: in the one input tile, in keys, in values. A
 program computes all rows of a tile, and keeps the keys and values of those alone that registers POSITION and LENGTH
 name; so the same program serves a prompt's tokens of a tile at once, and each of them for itself. Addresses of the
-tile come from POSITION. There is a program for each number of blocks of keys.
+tile come from POSITION. There are two programs for each number of blocks of keys: with logits, and without, for those
+tokens of a prompt whose logits nobody asks for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...formats.blocks import BlockedWeights
+from ...model.families.decoders import NEXT
 from ...model.operations import (
     Activate,
     Add,
@@ -40,7 +42,9 @@ from .attention import attention, norm_step, put_prefix
 from .integers import IntegerDecoderGraph
 from .room import CONTEXT, INNER, LOGITS, NARROW, STREAM, UNUSED, Room
 
-__all__ = ["DecoderImage", "compile_decoder"]
+__all__ = ["DecoderImage", "compile_decoder", "decoder_config"]
+
+_FEATURES = ("causal", "rms", "position", "gate", "rotary", "best")
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class DecoderImage:
     capacity : int
         Tokens of the context.
     programs : tuple of int
-        Address of the program for each number of blocks of keys.
+        Address of the program for each number of blocks of keys, without logits; then of those with logits.
     labels : tuple of tuples of str
         Of each program's instructions, by their numbers.
     input_address, logits_address : int
@@ -71,8 +75,8 @@ class DecoderImage:
     width: int
     vocabulary: int
 
-    def number(self, position: int, length: int) -> int:
-        """Which program runs `length` tokens from `position` on.
+    def number(self, position: int, length: int, *, logits: bool = True) -> int:
+        """Which program runs `length` tokens from `position` on; without `logits`, tokens of a prompt.
 
         Raises
         ------
@@ -89,7 +93,8 @@ class DecoderImage:
                 f"{length} tokens from position {position} on lie in more than one row tile; "
                 f"{rows - position % rows} is the most there."
             )
-        return position // rows * rows // (self.config.groups * self.config.window)
+        first = len(self.programs) // 2 if logits else 0
+        return first + position // rows * rows // (self.config.groups * self.config.window)
 
     def with_rows(self, image: NDArray[np.uint8], rows: NDArray[np.int64], first: int) -> None:
         """Write tokens' 16-bit streams, shape (tokens, width), into the input tile from row `first` on."""
@@ -142,11 +147,14 @@ def _gate(low: Room, o: Multiply) -> None:
         step.fields.update({"multiply": 1, "wide": 1, "result_address": base + half, "bits15": int(short)})
 
 
-def _lower(low: Room) -> None:
-    """All of a tile's steps."""
+def _lower(low: Room, logits: bool) -> None:
+    """All of a tile's steps; without `logits`, those of all layers."""
     of, graph = low.of, low.graph
+    last = graph.linear(graph.by_name[NEXT].inputs[0]).inputs[0]
     latest = ""  # what gave the residual stream last
     for o in graph.operations:
+        if o.name == last and not logits:
+            break
         if isinstance(o, Norm | RmsNorm):
             if not isinstance(graph.by_name[o.inputs[0]], Linear):  # those of heads come with the attention
                 results = [low.tile_address(b, 0) for b in (UNUSED, low.taken(NARROW, o.name))]
@@ -179,6 +187,11 @@ def _lower(low: Room) -> None:
                    needs=head.inputs[0], gives=o.name)  # fmt: skip
         elif not isinstance(o, Input | Embed | Linear | Add | Rotary):
             raise InputError(f"{graph.name}: {type(o).__name__.lower()} {o.name} has no instruction yet.")
+
+
+def decoder_config(config: Config) -> Config:
+    """The hardware with decoders' features, if it has none."""
+    return config if config.features else replace(config, features=_FEATURES)
 
 
 def _require(of: IntegerDecoderGraph, config: Config, capacity: int) -> None:
@@ -223,14 +236,15 @@ def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int) -> D
     most = -(-capacity // each)
     low = Room(of, config, most * each // config.rows)
     programs, labels = [], []
-    for blocks in range(1, most + 1):
+    for blocks, logits in ((b, h) for h in (False, True) for b in range(1, most + 1)):
         low.begin(blocks)
-        _lower(low)
+        _lower(low, logits)
+        name = f"program for {blocks} blocks of keys, {'with' if logits else 'without'} logits"
         instructions, said = schedule(low.steps, low.groups, config)
         check_kept(instructions, config)
         instructions = [*low.prologue(), *instructions]
         raw = np.frombuffer(assemble(instructions, config), np.uint8)
-        programs.append(low.image.add(raw, program_bytes(instructions), f"program for {blocks} blocks of keys"))
+        programs.append(low.image.add(raw, program_bytes(instructions), name))
         labels.append(tuple(said))
     low.image.reserve(64, "unused")
     image = low.image.finish()

@@ -28,14 +28,76 @@ from . import arithmetic
 from .arithmetic import Weights
 from .integers import IntegerDecoderGraph, limit_of
 
-__all__ = ["IntegerDecoder"]
+__all__ = ["HostEmbedding", "IntegerDecoder", "behind_prefix"]
 
 _CHUNK = 128
 """Tokens that are computed at a time."""
 
 
+def behind_prefix(of: IntegerDecoderGraph, length: int, capacity: int, ids: Sequence[int]) -> tuple[int, list[int]]:
+    """How many of the next tokens are the prefix's, of which nothing is computed, and those behind them.
+
+    Parameters
+    ----------
+    length : int
+        Tokens in the context.
+
+    Raises
+    ------
+    InputError
+        If there is no room, one is not in the vocabulary, the text does not begin with the prefix, or has nothing
+        behind it.
+    """
+    if length + len(ids) > capacity:
+        raise InputError(
+            f"the context holds {capacity} tokens and is full: {length} are in it, and {len(ids)} more are wanted."
+        )
+    vocabulary = next(len(o.table) for o in of.graph.operations if isinstance(o, Embed))
+    if wrong := [i for i in ids if not 0 <= i < vocabulary]:
+        raise InputError(f"token {wrong[0]} is not in the vocabulary, which has 0 to {vocabulary - 1}.")
+    ahead = of.prefix[length:]
+    if ahead and tuple(ids[: len(ahead)]) != ahead:
+        raise InputError(
+            f"the text does not begin with the {len(of.prefix)} tokens of the prefix that the decoder was made for."
+        )
+    if not ids[len(ahead) :]:
+        raise InputError("the text is the prefix alone, behind which nothing was computed; give it more tokens.")
+    return len(ahead), list(ids[len(ahead) :])
+
+
+class HostEmbedding:
+    """The residual stream's beginning, which the host computes and stores.
+
+    Attributes
+    ----------
+    saturated : int
+        Values that lie beyond the 16 bits that calibration gave them.
+    """
+
+    def __init__(self, of: IntegerDecoderGraph, capacity: int) -> None:
+        self.of, self.capacity, self.saturated = of, capacity, 0
+        self._norm = next((o for o in of.graph.operations if isinstance(o, Norm | RmsNorm)), None)
+
+    def __call__(self, ids: Sequence[int], position: int) -> Ints:
+        """The 16-bit stream of tokens from a position on, shape (tokens, width)."""
+        if self._norm is None:
+            raise InputError(f"{self.of.graph.name} has no norm behind its embeddings.")
+        cache = Cache(self.capacity)
+        cache.length = position
+        found: dict[str, NDArray] = {"ids": np.asarray(ids)}
+        for o in self.of.graph.operations:
+            if o is self._norm:
+                break
+            if o.inputs:
+                found[o.name] = value_of(o, *(found[i] for i in o.inputs), cache=cache)
+        name = self._norm.inputs[0]
+        exact = np.round(found[name].astype(np.float64) / self.of.streams[name])
+        self.saturated += int((np.abs(exact) > 32767).sum())
+        return np.clip(exact, -32767, 32767).astype(np.int64)
+
+
 class IntegerDecoder:
-    """A decoder in integers; see `sta_hw.tasks.text.Decoder`.
+    """A decoder in integers; see `sta_hw.tasks.session.Decoder`.
 
     Every text begins with the prefix that the decoder was quantized for, of which nothing is computed.
 
@@ -43,6 +105,8 @@ class IntegerDecoder:
     ----------
     saturated : int
         Values of embeddings that lie beyond the 16 bits that calibration gave them.
+    passes : int
+        How often all weights were read: tokens that are computed together share them.
     """
 
     def __init__(self, quantized: IntegerDecoderGraph, capacity: int) -> None:
@@ -51,8 +115,9 @@ class IntegerDecoder:
             raise InputError(
                 f"a context of {capacity} tokens has no room behind the prefix of {len(of.prefix)}; give it more."
             )
-        self.capacity, self.saturated = capacity, 0
+        self.capacity, self.passes = capacity, 0
         self._length = 0
+        self._embedding = HostEmbedding(of, capacity)
         self._weights = {name: Weights(p.weights) for name, p in of.linears.items()}
         self._kept: dict[str, tuple[NDArray[np.int8], NDArray[np.int8]]] = {}
         for name, keys in of.keys.items():
@@ -62,6 +127,12 @@ class IntegerDecoder:
                 room[: len(rows)] = rows
             self._kept[name] = kept[0], kept[1]
         self._head = of.graph.by_name[of.graph.by_name[NEXT].inputs[0]]
+        self._stream = next(o.inputs[0] for o in of.graph.operations if isinstance(o, Norm | RmsNorm))
+
+    @property
+    def saturated(self) -> int:
+        """Values of embeddings beyond their 16 bits."""
+        return self._embedding.saturated
 
     @property
     def length(self) -> int:
@@ -78,30 +149,29 @@ class IntegerDecoder:
         Raises
         ------
         InputError
-            If there is no room, the text does not begin with the prefix, or has nothing behind it.
+            As `behind_prefix`.
         """
-        return self.logits(ids, all_tokens=False)[0]
+        return self._fed(ids, all_tokens=False)[0]
 
-    def logits(self, ids: Sequence[int], *, all_tokens: bool = True) -> NDArray[np.float64]:
-        """The logits behind each token (but the prefix's), or behind the last; shape (tokens, vocabulary)."""
-        prefix = self.of.prefix
-        if self._length + len(ids) > self.capacity:
-            raise InputError(
-                f"the context holds {self.capacity} tokens and is full: {self._length} are in it, and {len(ids)} more "
-                "are wanted."
-            )
-        if (ahead := prefix[self._length :]) and tuple(ids[: len(ahead)]) != ahead:
-            raise InputError(
-                f"the text does not begin with the {len(prefix)} tokens of the prefix that the decoder was made for."
-            )
-        ids = list(ids[len(ahead) :])
-        if not ids:
-            raise InputError("the text is the prefix alone, behind which nothing was computed; give it more tokens.")
-        self._length += len(ahead)
+    def feed_last(self, ids: Sequence[int], last: int) -> NDArray[np.float64]:
+        """The same; the logits behind each of the last tokens, shape (last, tokens of the vocabulary)."""
+        return self.logits(ids)[-last:]
+
+    def together(self, position: int) -> int:
+        """Tokens that are computed together, at most."""
+        return _CHUNK
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        """The logits behind each token but the prefix's, shape (tokens, vocabulary)."""
+        return self._fed(ids, all_tokens=True)
+
+    def _fed(self, ids: Sequence[int], *, all_tokens: bool) -> NDArray[np.float64]:
+        ahead, ids = behind_prefix(self.of, self._length, self.capacity, ids)
+        self._length += ahead
         found = []
         for first in range(0, len(ids), _CHUNK):
-            chunk = ids[first : first + _CHUNK]
-            last = self._before_head(chunk)
+            last = self._before_head(ids[first : first + _CHUNK])
+            self.passes += 1
             if all_tokens:
                 found.append(self._logits(last))
         return np.concatenate(found) if all_tokens else self._logits(last[-1:])
@@ -110,16 +180,6 @@ class IntegerDecoder:
         found = self._product(self._head.name, self._head.inputs[0], x, wide=True)
         return found.astype(np.float64) * self.of.logit_scale
 
-    def embedded(self, ids: Sequence[int]) -> Ints:
-        """The 16-bit residual stream of the next tokens, as the host stores it, shape (tokens, width)."""
-        found: dict[str, NDArray] = {"ids": np.asarray(ids)}
-        for o in self.of.graph.operations:
-            if isinstance(o, Norm | RmsNorm):
-                return found[o.inputs[0]]
-            if isinstance(o, Embed | Add):
-                found[o.name] = self._embed(o, found) if isinstance(o, Embed) else self._add(o, found)
-        raise InputError(f"{self.of.graph.name} has no norm behind its embeddings.")
-
     def _product(self, name: str, source: str, x: Ints, *, wide: bool) -> Ints:
         bits = self.of.widths[source]
         return arithmetic.product(x, self._weights[name], self.of.linears[name], bits, wide=wide)
@@ -127,15 +187,15 @@ class IntegerDecoder:
     def _before_head(self, ids: Sequence[int]) -> Ints:
         """What the head's product takes, for each token."""
         graph = self.of.graph
-        found: dict[str, NDArray] = {"ids": np.asarray(ids)}
+        found: dict[str, NDArray] = {"ids": np.asarray(ids), self._stream: self._embedding(ids, self._length)}
         rules: dict[type[Operation], Callable[..., NDArray]] = {
-            Embed: self._embed, Norm: self._norm, RmsNorm: self._norm, Linear: self._linear, Rotary: self._turn,
+            Norm: self._norm, RmsNorm: self._norm, Linear: self._linear, Rotary: self._turn,
             Attention: self._attention, Activate: self._activate, Multiply: self._gate, Add: self._add,
         }  # fmt: skip
         for o in graph.operations:
             if o is self._head or isinstance(o, Output):
                 break
-            if not o.inputs:
+            if self._of_host(o):
                 continue
             found[o.name] = rules[type(o)](o, found)
             for name in o.inputs:
@@ -143,25 +203,6 @@ class IntegerDecoder:
                     del found[name]
         self._length += len(ids)
         return found[self._head.inputs[0]]
-
-    def _embed(self, o: Embed, found: dict[str, NDArray]) -> NDArray:
-        value = value_of(o, found["ids"], cache=self._at())
-        return self._stream(o.name, value) if o.name in self.of.streams and self._begins(o.name) else value
-
-    def _at(self) -> Cache:
-        cache = Cache(self.capacity)
-        cache.length = self._length
-        return cache
-
-    def _begins(self, name: str) -> bool:
-        """Whether a value is the stream, and not a part of a sum of embeddings."""
-        takers = self.of.graph.takers(name)
-        return any(isinstance(t, Norm | RmsNorm) for t in takers)
-
-    def _stream(self, name: str, value: NDArray) -> Ints:
-        exact = np.round(value.astype(np.float64) / self.of.streams[name])
-        self.saturated += int((np.abs(exact) > 32767).sum())
-        return np.clip(exact, -32767, 32767).astype(np.int64)
 
     def _norm(self, o: Norm | RmsNorm, found: dict[str, NDArray]) -> Ints:
         p = self.of.norms[o.name]
@@ -173,6 +214,10 @@ class IntegerDecoder:
             self.of.widths[o.name], rms=isinstance(o, RmsNorm),
         )  # fmt: skip
         return narrow.reshape(x.shape)
+
+    def _of_host(self, o: Operation) -> bool:
+        """Whether an operation comes ahead of the stream's beginning."""
+        return not o.inputs or isinstance(o, Embed) or (isinstance(o, Add) and o.inputs[0] not in self.of.linears)
 
     def _linear(self, o: Linear, found: dict[str, NDArray]) -> Ints:
         """Results in 16 bits where a norm, a turn, a gate or a sum takes them, else in 8."""
@@ -227,7 +272,5 @@ class IntegerDecoder:
 
     def _add(self, o: Add, found: dict[str, NDArray]) -> NDArray:
         first, stream = o.inputs
-        if first not in self.of.linears:
-            return self._stream(o.name, found[first] + found[stream])
         second = self.of.linears[first].second
         return np.clip(found[first] + ((found[stream] * second + (1 << 15)) >> 16), -32767, 32767)

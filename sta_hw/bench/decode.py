@@ -1,0 +1,112 @@
+"""Benchmark of decoding: bytes that a token needs, over what the memory could have moved in its cycles, on RTL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from ..compiler.decoder.integers import Rules
+from ..compiler.decoder.program import DecoderImage, compile_decoder, decoder_config
+from ..compiler.decoder.quantize import quantize_decoder
+from ..compiler.decoder.traffic import least_traffic, least_work
+from ..model.graph import Graph, layer_of
+from ..run.decoder import RtlMachine
+from ..spec.config import Config
+from ..spec.presets import PRESETS
+from ..tasks.text import calibration_texts, load_text_model
+from .report import Figure, Report
+
+__all__ = ["first_layers", "run", "run_full"]
+
+_CONTEXTS = (128, 512)
+_PROMPT = 128
+_CALIBRATION = 64
+"""Tokens of the one text that scales are made for where few layers run: cycles do not depend on them."""
+
+
+def first_layers(graph: Graph, count: int) -> Graph:
+    """The same network with so many of its layers: what the last one gives, the final norm takes."""
+    kept = [o for o in graph.operations if (layer := layer_of(o.name)) is None or layer < count]
+    there = {o.name for o in kept}
+    last = [o.name for o in kept if layer_of(o.name) == count - 1][-1]
+    changed = tuple(replace(o, inputs=tuple(i if i in there else last for i in o.inputs)) for o in kept)
+    return replace(graph, operations=changed).verify()
+
+
+def _pass(
+    machine: RtlMachine, compiled: DecoderImage, position: int, tokens: int, report: Callable[[str], None]
+) -> int:
+    report(f"{tokens} tokens from position {position} on, on RTL")
+    number = compiled.number(position, tokens, logits=tokens == 1 or position + tokens == _PROMPT)
+    cycles, _ = machine.run(compiled.programs[number], tokens, position, compiled.labels[number])
+    assert cycles is not None
+    return cycles
+
+
+def _counted(config: Config, counts: dict[tuple[int, int], float], graph: Graph, how: str) -> Report:
+    """The report of cycles, by position and tokens; `graph` has all layers."""
+    rows, figures = [], []
+    for (position, tokens), cycles in counts.items():
+        least = least_traffic(graph, position, tokens)
+        share = least.total / (cycles * config.bus_bytes)
+        rows.append({
+            "context": position + tokens, "tokens": tokens, "cycles": round(cycles), "least_bytes": least.total,
+            "cache_bytes": least.cache_read + least.cache_written, "bandwidth": share, "layers": how,
+        })  # fmt: skip
+        if tokens == 1:
+            figures.append(Figure(f"context {position + 1}: share of the memory's bandwidth", share, "1", ">= 0.93"))
+    prompt = sum(cycles for (_, tokens), cycles in counts.items() if tokens > 1)
+    ideal = least_work(graph, 0, _PROMPT) / config.macs
+    figures.append(Figure(f"prompt of {_PROMPT}: fraction of ideal", ideal / prompt, "1", ">= 0.92"))
+    return Report("decode", config, rows, figures)
+
+
+def _positions(config: Config) -> list[tuple[int, int]]:
+    prompt = [(first, config.rows) for first in range(0, _PROMPT, config.rows)]
+    return [*((context - 1, 1) for context in _CONTEXTS), *prompt]
+
+
+def run(report: Callable[[str], None] = lambda _: None) -> Report:
+    """One and two layers of SmolLM2-135M-Instruct on RTL, with its head; a layer's cycles count for all others.
+
+    Of a prompt's tiles the last two are run, with and without logits, and the latter counts for all before it: they
+    differ in addresses and masks alone.
+    """
+    config = decoder_config(PRESETS["reference"])
+    report("loading the model")
+    model = load_text_model()
+    whole, texts = model.language.graph, [t[:_CALIBRATION] for t in calibration_texts(model.language, count=1)]
+    rules = Rules(block=config.groups * config.window, groups=config.groups)
+    machine = RtlMachine(config)
+    wanted = [p for p in _positions(config) if p[1] == 1 or p[0] >= _PROMPT - 2 * config.rows]
+    found: list[dict[tuple[int, int], int]] = []
+    for layers in (1, 2):
+        report(f"quantizing and compiling {layers} layers")
+        of = quantize_decoder(first_layers(whole, layers), texts, model.language.begin, rules)
+        compiled = compile_decoder(of, config, max(_CONTEXTS))
+        machine.load(compiled.image)
+        told: Callable[[str], None] = partial(_tell, report, layers)
+        found.append({p: _pass(machine, compiled, *p, told) for p in wanted})
+    counts = {p: found[0][p] + (whole.layers - 1.0) * (found[1][p] - found[0][p]) for p in wanted}
+    other = counts[_PROMPT - 2 * config.rows, config.rows]
+    counts = {p: counts.get(p, other) for p in _positions(config)}
+    return _counted(config, counts, whole, "1 and 2")
+
+
+def run_full(report: Callable[[str], None] = lambda _: None) -> Report:
+    """The same with all layers, as they are: half an hour."""
+    config = decoder_config(PRESETS["reference"])
+    report("loading the model")
+    model = load_text_model()
+    of = model.in_integers(config=config, report=report).quantized
+    assert of is not None
+    compiled = compile_decoder(of, config, max(_CONTEXTS))
+    machine = RtlMachine(config)
+    machine.load(compiled.image)
+    counts = {p: float(_pass(machine, compiled, *p, report)) for p in _positions(config)}
+    return _counted(config, counts, of.graph, "all")
+
+
+def _tell(report: Callable[[str], None], layers: int, what: str) -> None:
+    report(f"{layers} layers, {what}")

@@ -1,0 +1,165 @@
+"""What generate-text, chat and demo-llm run a decoder on, and what they tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from ..spec.config import Config
+from .configuration import read_configuration
+from .terminal import Watch, say, watched
+
+if TYPE_CHECKING:
+    from ..tasks.session import Session
+    from ..tasks.text import TextModel
+
+__all__ = ["BoardOption", "CheckOption", "Hardware", "PortOption", "opened", "watching"]
+
+_SHOWN = 30
+"""Characters of a text so far that stand beside a bar."""
+
+CheckOption = Annotated[
+    bool, typer.Option(help="Compare every logit of programs with the integers that numpy computes.")
+]
+BoardOption = Annotated[str, typer.Option(help="For --backend board; its preset is taken, with decoders' features.")]
+PortOption = Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What computes a decoder.
+
+    Attributes
+    ----------
+    backend : str
+        Of `sta_hw.run.decoder.DECODER_BACKENDS`.
+
+    Raises
+    ------
+    InputError
+        If there is no such back end or board.
+    """
+
+    backend: str
+    preset: str = "reference"
+    board: str = "ulx3s-85f"
+    port: str = "sim"
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        from ..run.decoder import DECODER_BACKENDS
+
+        if self.backend not in DECODER_BACKENDS:
+            raise InputError(f"backend {self.backend!r} is unknown; it is {', '.join(DECODER_BACKENDS)}.")
+        if self.backend != "fp32":
+            self.config()
+
+    def target(self) -> Any:
+        """The board, if that is the back end."""
+        from boards import board as find
+
+        return find(self.board) if self.backend == "board" else None
+
+    def config(self) -> Config:
+        """The accelerator's configuration, with decoders' features."""
+        from ..compiler.decoder.program import decoder_config
+
+        target = self.target()
+        return decoder_config(target.config if target else read_configuration(self.preset, top="accelerator"))
+
+    @property
+    def programs(self) -> bool:
+        """Whether programs run."""
+        return self.backend not in ("fp32", "fast")
+
+    def figures(self, session: Session) -> dict[str, Any]:
+        """Of what ran on hardware: cycles of each pass over the weights, and the share of the memory's bandwidth."""
+        from ..compiler.decoder.traffic import least_traffic
+        from ..run.decoder import ProgramDecoder
+
+        decoder, config = session.decoder, self.config() if self.programs else None
+        found: dict[str, Any] = {"backend": self.backend}
+        if not isinstance(decoder, ProgramDecoder) or config is None:
+            return found
+        found |= {"hash": config.hash, "image_bytes": len(decoder.compiled.image), "equal_to_integers": None}
+        if self.check:
+            found["equal_to_integers"] = True
+        passes = []
+        for run in decoder.runs:
+            row: dict[str, Any] = {"position": run.position, "tokens": run.tokens}
+            if run.cycles:
+                least = least_traffic(decoder.of.graph, run.position, run.tokens).total
+                row |= {
+                    "cycles": run.cycles, "least_bytes": least, "bandwidth": least / (run.cycles * config.bus_bytes),
+                    "read_bytes": run.counters["read_beats"] * config.bus_bytes,
+                    "written_bytes": run.counters["write_beats"] * config.bus_bytes,
+                }  # fmt: skip
+            passes.append(row)
+        return found | {"passes": passes}
+
+    def tell(self, session: Session) -> None:
+        """The same as a sentence or two."""
+        passes = [p for p in self.figures(session).get("passes", ()) if "cycles" in p]
+        if passes:
+            cycles, tokens = sum(p["cycles"] for p in passes), sum(p["tokens"] for p in passes)
+            share = sum(p["least_bytes"] for p in passes) / sum(p["least_bytes"] / p["bandwidth"] for p in passes)
+            same = " Every logit equals the integers'." if self.check else ""
+            say(
+                f"{tokens} tokens in {len(passes)} passes over the weights, {cycles / len(passes):,.0f} cycles each; "
+                f"{share:.3f} of the memory's bandwidth.{same}"
+            )
+
+
+def watching(pieces: Iterable[str], session: Session) -> list[str]:
+    """A text's pieces as a machine gives them, with a bar on a terminal, and the text so far."""
+    from ..compiler.decoder.traffic import least_traffic
+    from ..run.decoder import ProgramDecoder, ReferenceMachine
+
+    decoder = session.decoder
+    assert isinstance(decoder, ProgramDecoder)
+    slow = isinstance(decoder.machine, ReferenceMachine)
+    least = least_traffic(decoder.of.graph, 0).total / decoder.compiled.config.bus_bytes
+    expected = len(decoder.compiled.labels[-1]) if slow else round(least * 1.1)
+
+    def work(watch: Watch) -> list[str]:
+        found: list[str] = []
+
+        def told(done: int) -> None:
+            watch.describe(f"pass {decoder.passes + 1}: {''.join(found)[-_SHOWN:]!r}")
+            watch(done, expected)
+
+        decoder.machine.progress = told
+        for piece in pieces:
+            found.append(piece)
+        return found
+
+    result: list[str] = watched("running", "instructions" if slow else "cycles", work)
+    return result
+
+
+def opened(
+    model: TextModel, hardware: Hardware, context: int | None, prefix: Sequence[int] | None
+) -> tuple[TextModel, Session]:
+    """The model as the back end computes it, and an empty context there; with a bar on a terminal."""
+    if hardware.backend == "fp32":
+        return model, model.session(context)
+    model.context(context)
+
+    def work(watch: Watch) -> tuple[TextModel, Session]:
+        from ..run.decoder import decoder_machine
+
+        config = hardware.config()
+        quantized = model.in_integers(prefix, config=config, report=watch.step)
+        if not hardware.programs:
+            return quantized, quantized.session(context)
+        watch.step("preparing the backend")
+        machine = decoder_machine(hardware.backend, config, board=hardware.target(), port=hardware.port)
+        watch.step("compiling the programs")
+        return quantized, quantized.session(context, machine, check=hardware.check)
+
+    found: tuple[TextModel, Session] = watched("quantizing", "", work)
+    return found

@@ -1,0 +1,61 @@
+"""What a decoder must move between memory and chip for tokens, whatever runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...model.families.decoders import NEXT
+from ...model.graph import Graph
+from ...model.operations import Attention, Linear, Norm, RmsNorm
+from ...spec.parameters import COLUMN_BYTES, NORM_COLUMN_BYTES
+
+__all__ = ["Traffic", "least_traffic", "least_work"]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of a pass over the weights.
+
+    Attributes
+    ----------
+    weights, parameters, cache_read, cache_written, tokens : int
+        INT8 weights; parameters of columns and norms; keys and values of the tokens before, and of the new ones;
+        what the new tokens take (their 16-bit stream) and give (16-bit logits).
+    """
+
+    weights: int
+    parameters: int
+    cache_read: int
+    cache_written: int
+    tokens: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.parameters + self.cache_read + self.cache_written + self.tokens
+
+
+def least_traffic(graph: Graph, position: int, tokens: int = 1) -> Traffic:
+    """What `tokens` new tokens from `position` on take: everything that is needed once, nothing twice."""
+    linears = [o for o in graph.operations if isinstance(o, Linear)]
+    norms = [o for o in graph.operations if isinstance(o, Norm | RmsNorm)]
+    cached = sum(
+        int(graph.shapes[name][-1]) for o in graph.operations if isinstance(o, Attention) for name in o.inputs[1:]
+    )  # fmt: skip
+    return Traffic(
+        sum(o.weight.size for o in linears),
+        COLUMN_BYTES * sum(len(o.weight) for o in linears) + NORM_COLUMN_BYTES * sum(len(o.weight) for o in norms),
+        position * cached, tokens * cached, 2 * tokens * (len(norms[-1].weight) + int(graph.shapes[NEXT][-1])),
+    )  # fmt: skip
+
+
+def least_work(graph: Graph, position: int, tokens: int) -> int:
+    """Multiplications of a prompt's next tokens: all products, of which the head is the last token's alone.
+
+    Each token attends to itself and to those before it.
+    """
+    head = graph.linear(graph.by_name[NEXT].inputs[0])
+    layers = sum(o.weight.size for o in graph.operations if isinstance(o, Linear) and o is not head)
+    widths = sum(int(graph.shapes[o.name][-1]) for o in graph.operations if isinstance(o, Attention))
+    keys = sum(range(position + 1, position + tokens + 1))
+    return tokens * layers + head.weight.size + 2 * keys * widths

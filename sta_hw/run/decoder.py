@@ -1,0 +1,351 @@
+"""Decoders on back ends: programs run for a row tile's new tokens, keys and values stay in memory.
+
+>>> decoder = ProgramDecoder(quantized, compile_decoder(quantized, config, 256), RtlMachine(config))
+>>> logits = decoder.feed(ids)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.decoder.integers import IntegerDecoderGraph
+from ..compiler.decoder.program import DecoderImage
+from ..compiler.decoder.run import HostEmbedding, IntegerDecoder, behind_prefix
+from ..errors import CheckError, InputError
+from ..host.board import BoardLink
+from ..reference.program import ProgramError, run_counted
+from ..rtl.board.board_core import MEMORY
+from ..spec.config import Config
+from ..spec.isa import Error
+from ..spec.registers import COUNTERS
+from .board import BoardBackend, connect
+
+__all__ = [
+    "DECODER_BACKENDS", "BoardMachine", "CheckedDecoder", "Machine", "Pass", "ProgramDecoder", "ReferenceMachine",
+    "RtlMachine", "decoder_machine",
+]  # fmt: skip
+
+DECODER_BACKENDS = ("fp32", "fast", "reference", "rtl", "board")
+"""Those of `sta_hw.run.backends`; numpy in float32, and in the accelerator's integers without a program."""
+
+Progress = Callable[[int], None]
+"""Called with cycles, or instructions, so far."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A run of a program, in which all weights are read once.
+
+    Attributes
+    ----------
+    position, tokens : int
+        The first new token, and how many.
+    cycles : int or None
+        Where there is hardware.
+    counters : dict of int
+        Of the hardware, or the saturations that the reference counts.
+    """
+
+    position: int
+    tokens: int
+    cycles: int | None
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+class Machine(Protocol):
+    """Memory with an image, and what runs its programs.
+
+    Attributes
+    ----------
+    progress : function or None
+        Called now and then while a program runs.
+    """
+
+    config: Config
+    progress: Progress | None
+
+    def load(self, image: NDArray[np.uint8]) -> None:
+        """Put an image into memory."""
+
+    def write(self, address: int, data: NDArray[np.uint8]) -> None:
+        """Change some of it."""
+
+    def read(self, address: int, count: int) -> NDArray[np.uint8]:
+        """Some of it."""
+        ...
+
+    def run(self, program: int, length: int, position: int, labels: Sequence[str]) -> tuple[int | None, dict[str, int]]:
+        """Run a program to its end; cycles, where there are any, and counters.
+
+        Raises
+        ------
+        CheckError
+            If it stops with an error, at an instruction that is named.
+        """
+        ...
+
+
+def _stopped(error: Error, number: int, labels: Sequence[str]) -> CheckError:
+    # Register ERROR_INSTRUCTION counts modulo 2**16.
+    where = " or ".join(dict.fromkeys(labels[number :: 1 << 16])) or "behind the end"
+    return CheckError(f"the accelerator stopped: {error.name} at instruction {number} ({where})")
+
+
+class _InProcess:
+    """Memory in this process."""
+
+    def __init__(self, config: Config, progress: Progress | None = None) -> None:
+        self.config, self.progress = config, progress
+        self.image: NDArray[np.uint8] = np.zeros(0, np.uint8)
+
+    def load(self, image: NDArray[np.uint8]) -> None:
+        self.image = image.copy()
+
+    def write(self, address: int, data: NDArray[np.uint8]) -> None:
+        self.image[address : address + len(data)] = data
+
+    def read(self, address: int, count: int) -> NDArray[np.uint8]:
+        return self.image[address : address + count]
+
+
+class ReferenceMachine(_InProcess):
+    """The numpy reference of programs."""
+
+    def run(self, program: int, length: int, position: int, labels: Sequence[str]) -> tuple[int | None, dict[str, int]]:
+        """See `Machine`."""
+        progress = self.progress
+
+        def told(done: int, _: int) -> None:
+            assert progress is not None
+            progress(done)
+
+        try:
+            found = run_counted(
+                self.image, program, self.config, told if progress else None, length=length, position=position
+            )
+        except ProgramError as error:
+            raise _stopped(error.error, error.instruction, labels) from error
+        self.image = found.image
+        return None, found.saturated
+
+
+class RtlMachine(_InProcess):
+    """The generated Verilog under Verilator.
+
+    Parameters
+    ----------
+    memory : sim.accelerator.MemoryModel or None
+        Latency, bandwidth and stalls of the simulated memory.
+    """
+
+    def __init__(self, config: Config, progress: Progress | None = None, memory: Any = None) -> None:
+        from sim.accelerator import AcceleratorModel
+
+        super().__init__(config, progress)
+        self.memory, self.model = memory, AcceleratorModel(config)
+
+    def run(self, program: int, length: int, position: int, labels: Sequence[str]) -> tuple[int | None, dict[str, int]]:
+        """See `Machine`."""
+        run = self.model.run(
+            self.image, program, length=length, position=position, memory=self.memory, progress=self.progress
+        )
+        if run.error != Error.NONE:
+            raise _stopped(run.error, run.error_instruction, labels)
+        self.image = run.image
+        return run.cycles, run.counters
+
+
+class BoardMachine:
+    """A board behind a serial line; only what changes goes over it.
+
+    Parameters
+    ----------
+    size : int
+        Bytes of the board's memory.
+    """
+
+    def __init__(self, config: Config, link: BoardLink, size: int, progress: Progress | None = None) -> None:
+        self.config, self.size, self.progress = config, size, progress
+        self.link = BoardBackend(config, link).link
+        self._bytes = 0
+
+    def load(self, image: NDArray[np.uint8]) -> None:
+        """See `Machine`.
+
+        Raises
+        ------
+        InputError
+            If the image is larger than the memory.
+        """
+        if len(image) > self.size:
+            raise InputError(
+                f"the image takes {len(image):,} bytes with its keys and values; the board's memory has "
+                f"{self.size:,}. A smaller model or context would do."
+            )
+        self._bytes = len(image)
+        self.link.set_register("control", 0b10)
+        self.link.write(MEMORY, image.view("<u4"), self.progress)
+
+    def write(self, address: int, data: NDArray[np.uint8]) -> None:
+        """See `Machine`."""
+        self.link.write(MEMORY + address, data.view("<u4"))
+
+    def read(self, address: int, count: int) -> NDArray[np.uint8]:
+        """See `Machine`."""
+        return self.link.read(MEMORY + address, count // 4).astype("<u4").view(np.uint8)
+
+    def run(self, program: int, length: int, position: int, labels: Sequence[str]) -> tuple[int | None, dict[str, int]]:
+        """See `Machine`."""
+        link = self.link
+        for name, value in (
+            ("image_address", 0), ("image_size", self._bytes), ("program_address", program), ("length", length),
+            ("position", position), ("control", 0b001),
+        ):  # fmt: skip
+            link.set_register(name, value)
+        for _ in range(100_000):
+            status = link.register("status")
+            if not status & 1:
+                break
+        else:
+            raise CheckError("the board's program does not end")
+        error = Error(status >> 8 & 0xFF)
+        if error != Error.NONE:
+            raise _stopped(error, link.register("error_instruction"), labels)
+        counters = {c.name: link.register(f"counter_{c.name}") for c in COUNTERS}
+        return counters["cycles"], counters
+
+
+class ProgramDecoder:
+    """A decoder's programs on a machine; see `sta_hw.tasks.session.Decoder`.
+
+    Attributes
+    ----------
+    runs : list of Pass
+        What was run.
+    """
+
+    def __init__(self, quantized: IntegerDecoderGraph, compiled: DecoderImage, machine: Machine) -> None:
+        self.of, self.compiled, self.machine = quantized, compiled, machine
+        self.capacity, self.length = compiled.capacity, 0
+        self.runs: list[Pass] = []
+        self._embedding = HostEmbedding(quantized, compiled.capacity)
+        machine.load(compiled.image)
+        rows = compiled.config.rows
+        self._tile = np.zeros((compiled.width, rows), "<i2")
+
+    @property
+    def saturated(self) -> int:
+        """Values of embeddings beyond their 16 bits."""
+        return self._embedding.saturated
+
+    @property
+    def passes(self) -> int:
+        """How often all weights were read."""
+        return len(self.runs)
+
+    def together(self, position: int) -> int:
+        """Tokens that a pass takes from a position on."""
+        rows = self.compiled.config.rows
+        return rows - position % rows
+
+    def feed(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        """Put tokens behind those that are there; the logits of the next one, shape (tokens of the vocabulary,).
+
+        Raises
+        ------
+        InputError
+            As `behind_prefix`.
+        CheckError
+            If the machine stops with an error.
+        """
+        return self.feed_last(ids, 1)[0]
+
+    def feed_last(self, ids: Sequence[int], last: int) -> NDArray[np.float64]:
+        """The same; the logits behind each of the last tokens, shape (last, tokens of the vocabulary)."""
+        ahead, rest = behind_prefix(self.of, self.length, self.capacity, ids)
+        self.length += ahead
+        found: list[NDArray[np.int16]] = []
+        while rest:
+            part = rest[: self.together(self.length)]
+            rest = rest[len(part) :]
+            wanted = min(len(part), last - len(rest))
+            self._run(part, logits=wanted > 0)
+            if wanted > 0:
+                found.append(self._logits(self.length - wanted, wanted))
+        return np.concatenate(found).astype(np.float64) * self.of.logit_scale
+
+    def _run(self, ids: Sequence[int], *, logits: bool) -> None:
+        compiled, position = self.compiled, self.length
+        number = compiled.number(position, len(ids), logits=logits)
+        first = position % compiled.config.rows
+        self._tile[:, first : first + len(ids)] = self._embedding(ids, position).T
+        self.machine.write(compiled.input_address, self._tile.view(np.uint8).reshape(-1))
+        cycles, counters = self.machine.run(
+            compiled.programs[number], len(ids), position, compiled.labels[number]
+        )  # fmt: skip
+        self.runs.append(Pass(position, len(ids), cycles, counters))
+        self.length += len(ids)
+
+    def _logits(self, position: int, count: int) -> NDArray[np.int16]:
+        """The 16-bit logits behind tokens of the tile that was run last, shape (count, vocabulary)."""
+        compiled, rows = self.compiled, self.compiled.config.rows
+        raw = self.machine.read(compiled.logits_address, 2 * compiled.vocabulary * rows)
+        first = position % rows
+        return raw.view("<i2").reshape(compiled.vocabulary, rows).T[first : first + count]
+
+
+class CheckedDecoder(ProgramDecoder):
+    """A decoder's programs, of which every logit that is asked for is compared with the integers."""
+
+    def __init__(self, quantized: IntegerDecoderGraph, compiled: DecoderImage, machine: Machine) -> None:
+        super().__init__(quantized, compiled, machine)
+        self._integers = IntegerDecoder(quantized, compiled.capacity)
+
+    def feed_last(self, ids: Sequence[int], last: int) -> NDArray[np.float64]:
+        """See `ProgramDecoder`.
+
+        Raises
+        ------
+        CheckError
+            If a logit differs from `IntegerDecoder`'s.
+        """
+        self._integers.length = self.length
+        wanted = self._integers.feed_last(ids, last)
+        found = super().feed_last(ids, last)
+        wrong = np.argwhere(found != wanted)
+        if len(wrong):
+            row, token = wrong[0]
+            unit = self.of.logit_scale
+            raise CheckError(
+                f"the logit of token {token} behind position {self.length - len(found) + row}: expected "
+                f"{wanted[row, token] / unit:.0f}, got {found[row, token] / unit:.0f} ({len(wrong)} of {found.size} "
+                "logits differ)"
+            )
+        return found
+
+
+def decoder_machine(name: str, config: Config, progress: Progress | None = None, board: Any = None,
+                    port: str = "sim") -> Machine:  # fmt: skip
+    """The machine called `name`: ``reference``, ``rtl``, or ``board`` with a board and its serial port.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name, no board was given, or it has no memory for an image.
+    CheckError
+        If the board does not answer, or has another configuration.
+    """
+    if name == "reference":
+        return ReferenceMachine(config, progress)
+    if name == "rtl":
+        return RtlMachine(config, progress)
+    if name != "board":
+        raise InputError(f"backend {name!r} is unknown; it is {', '.join(DECODER_BACKENDS)}.")
+    if board is None or board.sdram is None:
+        raise InputError("the backend board needs a board with SDRAM; name one, for example ulx3s-85f.")
+    return BoardMachine(config, connect(board, port), board.sdram.size, progress)

@@ -1,0 +1,92 @@
+"""A decoder on a board: what goes over the line, what comes back, what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from decoder_files import decoder_folder
+from numpy.typing import NDArray
+
+from sta_hw.errors import CheckError, InputError
+from sta_hw.reference.program import ProgramError, run_counted
+from sta_hw.rtl.board.board_core import BOARD_REGISTERS, IDENTITY, MEMORY
+from sta_hw.run.decoder import BoardMachine, decoder_machine
+from sta_hw.spec.presets import PRESETS
+from sta_hw.spec.registers import capabilities
+from sta_hw.tasks.text import load_text_model
+
+CONFIG = replace(PRESETS["ci"], features=("causal", "rms", "position", "gate", "rotary"))
+
+
+class Link:
+    """The host's end of a board, whose accelerator is the reference."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = np.zeros(size, np.uint8)
+        self.registers: dict[str, int] = dict(capabilities(CONFIG))
+        self.sent = 0
+
+    def read(self, address: int, words: int) -> NDArray[np.uint32]:
+        if address == BOARD_REGISTERS:
+            return np.array([IDENTITY], np.uint32)
+        return self.memory[address - MEMORY :][: 4 * words].view("<u4")
+
+    def write(self, address: int, words: NDArray, progress: Callable[[int], None] | None = None) -> None:
+        raw = np.ascontiguousarray(words).view(np.uint8)
+        self.memory[address - MEMORY : address - MEMORY + len(raw)] = raw
+        self.sent += len(raw)
+
+    def register(self, name: str) -> int:
+        return self.registers.get(name, 0)
+
+    def set_register(self, name: str, value: int) -> None:
+        self.registers[name] = value
+        if name == "control" and value & 1:
+            r, size = self.registers, self.registers["image_size"]
+            try:
+                done = run_counted(
+                    self.memory[:size], r["program_address"], CONFIG, length=r["length"], position=r["position"]
+                )
+            except ProgramError as error:
+                r["status"], r["error_instruction"] = error.error << 8, error.instruction
+                return
+            self.memory[:size], r["status"], r["counter_cycles"] = done.image, 0, 77
+
+
+def test_text_on_a_board(tmp_path: Path) -> None:
+    decoder_folder(tmp_path)
+    model = load_text_model(tmp_path).in_integers([1], texts=[list(range(40))], config=CONFIG)
+    link: Any = Link(1 << 20)
+    session = model.session(40, BoardMachine(CONFIG, link, 1 << 20), check=True)
+    loaded = link.sent
+    made = model.generate([1, 9, 8, 7], max_tokens=5, session=session)
+    assert made.ids == model.generate([1, 9, 8, 7], max_tokens=5, session=model.session(40)).ids
+    runs = session.decoder.runs  # type: ignore[attr-defined]
+    assert all(r.cycles == 77 for r in runs)
+    # Of the image nothing is sent again but the tile of the stream.
+    assert link.sent - loaded == len(runs) * 2 * 32 * CONFIG.rows
+    link.registers["image_size"] = 0
+    link.memory[:] = 0
+    with pytest.raises(CheckError, match="stopped: HEADER at instruction 0"):
+        session.feed([1, 9, 8, 7, 6])
+
+
+def test_what_does_not_fit(tmp_path: Path) -> None:
+    decoder_folder(tmp_path)
+    model = load_text_model(tmp_path).in_integers([1], texts=[list(range(40))], config=CONFIG)
+    link: Any = Link(1 << 20)
+    with pytest.raises(InputError, match=r"the image takes [\d,]+ bytes with its keys and values; the board's memory"):
+        model.session(40, BoardMachine(CONFIG, link, 1 << 12))
+    with pytest.raises(CheckError, match="another one"):
+        BoardMachine(replace(CONFIG, columns=128), link, 1 << 12)
+    with pytest.raises(InputError, match="needs a board with SDRAM"):
+        decoder_machine("board", CONFIG)
+    with pytest.raises(InputError, match="quantized for blocks of 32 keys"):
+        model.session(40, decoder_machine("reference", replace(CONFIG, window=8)))
+    with pytest.raises(InputError, match="quantize the model first"):
+        load_text_model(tmp_path).session(40, decoder_machine("reference", CONFIG))
