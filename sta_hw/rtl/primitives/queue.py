@@ -61,7 +61,8 @@ class Queue(wiring.Component):
         m = Module()
         block, bits = self.depth >= _BLOCK_DEPTH, _bits(self.depth)
         # What is read was written in an earlier cycle, and nothing is written when all places are taken.
-        storage = memory.Memory(shape=unsigned(self.width), depth=1 << bits, init=[], attrs={"no_rw_check": 1})
+        attributes = {"no_rw_check": 1} | ({"ram_style": "block"} if block else {})
+        storage = memory.Memory(shape=unsigned(self.width), depth=1 << bits, init=[], attrs=attributes)
         m.submodules.storage = storage
         write, read = storage.write_port(), storage.read_port()
         some = Signal()  # in the memory, not yet read
