@@ -17,6 +17,7 @@ __all__ = [
     "GROWTH_BITS",
     "LENGTH_BITS",
     "MOST_AGE",
+    "UNDER_WAY_BITS",
     "Encoding",
     "Fault",
     "beat_layout",
@@ -40,6 +41,8 @@ CLASS_BITS = 8
 what waits is at most `MOST_AGE` instructions old, so that a difference of two counts lies between -63 and 126."""
 MOST_AGE = 63
 """Instructions given after one that still waits at the end of a unit's queue, at most."""
+UNDER_WAY_BITS = 6
+"""Bits of how many instructions of a class are under way: no more than 62."""
 LENGTH_BITS = 16
 """Bits of register LENGTH."""
 GROWTH_BITS = 5

@@ -17,7 +17,7 @@ from ...spec.isa import Result
 from ..bus.axi import ADDRESS_BITS
 from ..bus.dma import APART, row_range, run_layout, store_layout
 from ..primitives.arithmetic import at_limit, saturated
-from ..primitives.layouts import CLASS_BITS, COUNT_BITS, result_layout
+from ..primitives.layouts import COUNT_BITS, UNDER_WAY_BITS, result_layout
 from ..primitives.multiplier import Multiplier
 from ..primitives.queue import Queue, credits
 from ..primitives.sequencer import Gearbox
@@ -73,7 +73,7 @@ class ResultPath(wiring.Component):
         To the softmax.
     scored : Out(1)
         When a product's scores are in the softmax.
-    done : Out(CLASS_BITS)
+    done : Out(UNDER_WAY_BITS)
         Products finished in this cycle: `scored`, `stored`, and `listed`, those that memory does not answer for only
         when all before them are: who waits for all but the last few counts on their order.
     listed : Out(1)
@@ -101,7 +101,7 @@ class ResultPath(wiring.Component):
                 "block": Out(stream.Signature(block_layout(config))),
                 "scores": Out(stream.Signature(data.ArrayLayout(signed(16), config.drain_lanes))),
                 "scored": Out(1),
-                "done": Out(CLASS_BITS),
+                "done": Out(UNDER_WAY_BITS),
                 "saturated": Out(2),
                 **({"listed": Out(1)} if "best" in config.features else {}),
             }
@@ -216,9 +216,9 @@ class ResultPath(wiring.Component):
 
         `begun`: a product's results begin whose store is to come.
         """
-        outstanding = Signal(CLASS_BITS)  # stores that memory has not answered
-        behind = Signal(CLASS_BITS)  # of those, how many came before the last product that stores nothing
-        held = Signal(CLASS_BITS)  # such products, which are finished and not counted
+        outstanding = Signal(UNDER_WAY_BITS)  # stores that memory has not answered
+        behind = Signal(UNDER_WAY_BITS)  # of those, how many came before the last product that stores nothing
+        held = Signal(UNDER_WAY_BITS)  # such products, which are finished and not counted
         finished = self.scored + self.listed if "best" in self.config.features else self.scored
         none = Signal()
         m.d.comb += [
