@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from ..compiler.decoder.integers import Rules
-from ..compiler.decoder.program import DecoderImage, compile_decoder, decoder_config
+from ..compiler.decoder.program import DecoderImage, compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.traffic import least_traffic, least_work
 from ..model.graph import Graph, layer_of
@@ -73,7 +73,7 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
     Of a prompt's tiles the last two are run, with and without logits, and the latter counts for all before it: they
     differ in addresses and masks alone.
     """
-    config = decoder_config(PRESETS["reference"])
+    config = PRESETS["decoder"]
     report("loading the model")
     model = load_text_model()
     whole, texts = model.language.graph, [t[:_CALIBRATION] for t in calibration_texts(model.language, count=1)]
@@ -96,7 +96,7 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
 
 def run_full(report: Callable[[str], None] = lambda _: None) -> Report:
     """The same with all layers, as they are: half an hour."""
-    config = decoder_config(PRESETS["reference"])
+    config = PRESETS["decoder"]
     report("loading the model")
     model = load_text_model()
     of = model.in_integers(config=config, report=report).quantized

@@ -45,7 +45,7 @@ class Hardware:
     """
 
     backend: str
-    preset: str = "reference"
+    preset: str = "decoder"
     board: str = "ulx3s-85f"
     port: str = "sim"
     check: bool = True

@@ -19,7 +19,7 @@ def demo_llm(
     text: Annotated[str, typer.Argument(help="How the text begins.")] = "The capital of France is",
     max_tokens: Annotated[int, typer.Option(help="Tokens to generate.", min=1, max=1 << 16)] = 3,
     context: Annotated[int, typer.Option(help="Tokens that the context holds.")] = 256,
-    preset_name: PresetOption = "reference",
+    preset_name: PresetOption = "decoder",
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a text by SmolLM2-135M-Instruct on generated RTL.

@@ -19,6 +19,19 @@ PRESETS: dict[str, Config] = {
     "reference": Config(
         rows=16, groups=8, window=16, softmax_lanes=8, softmax_block=128, drain_lanes=4, weight_words=16384
     ),
+    # The reference's multipliers, for language models: 16 weights a cycle, twice what 8 bytes a cycle bring.
+    "decoder": Config(
+        rows=8,
+        groups=16,
+        window=16,
+        softmax_lanes=8,
+        softmax_block=256,
+        drain_lanes=4,
+        weight_words=8192,
+        features=("decoder",),
+        window_words=4096,
+        loads_ahead=1,
+    ),
     "medium": Config(rows=16, groups=16, window=16, softmax_lanes=16, softmax_block=256, drain_lanes=4),
     "large": Config(rows=32, groups=32, window=16, lanes=16, softmax_lanes=16, softmax_block=512, drain_lanes=8),
     "huge": Config(rows=64, groups=32, window=16, lanes=32, softmax_lanes=32, softmax_block=512, drain_lanes=16),
