@@ -34,11 +34,16 @@ def first_layers(graph: Graph, count: int) -> Graph:
     return replace(graph, operations=changed).verify()
 
 
+def _with_logits(position: int, tokens: int) -> bool:
+    """Those of a prompt are wanted behind its end."""
+    return tokens == 1 or position + tokens == _PROMPT
+
+
 def _pass(
     machine: RtlMachine, compiled: DecoderImage, position: int, tokens: int, report: Callable[[str], None]
 ) -> int:
     report(f"{tokens} tokens from position {position} on, on RTL")
-    number = compiled.number(position, tokens, logits=tokens == 1 or position + tokens == _PROMPT)
+    number = compiled.number(position, tokens, logits=_with_logits(position, tokens))
     cycles, _ = machine.run(compiled.programs[number], tokens, position, compiled.labels[number])
     assert cycles is not None
     return cycles
@@ -48,7 +53,7 @@ def _counted(config: Config, counts: dict[tuple[int, int], float], graph: Graph,
     """The report of cycles, by position and tokens; `graph` has all layers."""
     rows, figures = [], []
     for (position, tokens), cycles in counts.items():
-        least = least_traffic(graph, position, tokens)
+        least = least_traffic(graph, position, tokens, logits=_with_logits(position, tokens))
         share = least.total / (cycles * config.bus_bytes)
         rows.append({
             "context": position + tokens, "tokens": tokens, "cycles": round(cycles), "least_bytes": least.total,

@@ -92,7 +92,7 @@ class Hardware:
         for run in decoder.runs:
             row: dict[str, Any] = {"position": run.position, "tokens": run.tokens}
             if run.cycles:
-                least = least_traffic(decoder.of.graph, run.position, run.tokens).total
+                least = least_traffic(decoder.of.graph, run.position, run.tokens, logits=run.logits).total
                 row |= {
                     "cycles": run.cycles, "least_bytes": least, "bandwidth": least / (run.cycles * config.bus_bytes),
                     "read_bytes": run.counters["read_beats"] * config.bus_bytes,

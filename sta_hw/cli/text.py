@@ -59,6 +59,11 @@ def _sampling(temperature: float, top_k: int, top_p: float, seed: int) -> Sampli
     return Sampling(temperature, top_k, top_p, seed)
 
 
+def _require_greedy(drafts: int, temperature: float) -> None:
+    if drafts and temperature:
+        raise InputError("--drafts are verified against the greedy choice; with --temperature there is none.")
+
+
 def _figures(made: Generated) -> dict[str, Any]:
     after = len(made.ids) - 1
     return {
@@ -108,12 +113,15 @@ def generate_text(
     from ..tasks.text import Generated, load_text_model
 
     sampling = _sampling(temperature, top_k, top_p, seed)
+    _require_greedy(drafts, temperature)
     hardware = Hardware(backend_name, preset_name, board, port, check)
     prompt: Any = sys.stdin.buffer.read().decode("utf-8") if text == "-" else text
     loaded = load_text_model(model)
-    loaded, session = opened(loaded, hardware, context, loaded.language.chat_prefix(system) if chat else None)
+    prefix = loaded.language.chat_prefix(system) if chat else None
     if chat:
         prompt = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
+    loaded.ids(prompt)  # what is none is refused before the work
+    loaded, session = opened(loaded, hardware, context, prefix)
     made = Generated([])
     pieces = loaded.stream(
         prompt, max_tokens=max_tokens, sampling=sampling, stop=stop or (), session=session, drafts=drafts, into=made
@@ -182,6 +190,7 @@ def chat(
     from ..tasks.text import Generated, load_text_model
 
     sampling = _sampling(temperature, top_k, top_p, seed)
+    _require_greedy(drafts, temperature)
     hardware = Hardware(backend_name, preset_name, board, port, check)
     loaded = load_text_model(model)
     if loaded.language.template is None:

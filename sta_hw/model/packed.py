@@ -58,9 +58,12 @@ def unpacked(tensors: Tensors, settings: Settings) -> Tensors:
     for name in [n for n in found if n.endswith(".qweight")]:
         stem = name.removesuffix("qweight")
         parts: dict[str, Any] = {p: found.pop(stem + p, None) for p in _PARTS}
-        missing = [p for p in _PARTS[:3] if parts[p] is None or parts[p].ndim != 2]
+        missing = [p for p in _PARTS[:3] if parts[p] is None or parts[p].ndim != 2 or not parts[p].size]
         if missing:
             raise InputError(f"{tensors.path} lacks {', '.join(stem + p for p in missing)}, or it is no matrix.")
+        for part in ("qweight", "qzeros", "g_idx"):
+            if parts[part] is not None and parts[part].dtype.kind not in "iu":
+                raise InputError(f"{tensors.path}: {stem}{part} is {parts[part].dtype}; it is of integers.")
         found[stem + "weight"] = _weight(parts, method, version, f"{tensors.path}: {stem[:-1]}")
     return replace(tensors, found=found)
 

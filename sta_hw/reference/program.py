@@ -346,6 +346,8 @@ class _Machine:
     def put_apart(self, data: NDArray, address: int, i: Fetched) -> None:
         """8-bit results to memory, a column's `groups` bytes from the one's before."""
         groups = self.config.groups
+        if address % self.config.rows:
+            raise CheckError(f"rows apart from address {address} on, which is no multiple of {self.config.rows}")
         self.bytes_at(address, len(data) * groups)
         for number, column in enumerate(data):
             self.put(column, address + number * groups, i, 1)

@@ -31,8 +31,10 @@ class BoardRun:
     counters: dict[str, int] = field(default_factory=dict)
 
 
-def connect(board: Any, port_name: str) -> BoardLink:
+def connect(board: Any, port_name: str, config: Config | None = None) -> BoardLink:
     """The link to a board at a serial port; ``sim`` simulates the board from its pins in, with its memory chip.
+
+    `config` is what the simulated board has, its own preset if None.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def connect(board: Any, port_name: str) -> BoardLink:
         return BoardLink(open_port(port_name, board.baud))
     from sim.pins import PinsPort
 
-    simulated = PinsPort(board)
+    simulated = PinsPort(board, config)
     simulated.pause(60_000)  # the memory starts
     return BoardLink(simulated, lambda: simulated.pause(round(2 * SERIAL_TIMEOUT * board.frequency)))
 

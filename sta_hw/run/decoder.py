@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -49,12 +50,15 @@ class Pass:
         Where there is hardware.
     counters : dict of int
         Of the hardware, or the saturations that the reference counts.
+    logits : bool
+        Whether the head's product was in it.
     """
 
     position: int
     tokens: int
     cycles: int | None
     counters: dict[str, int] = field(default_factory=dict)
+    logits: bool = True
 
 
 class Machine(Protocol):
@@ -151,9 +155,13 @@ class RtlMachine(_InProcess):
 
     def run(self, program: int, length: int, position: int, labels: Sequence[str]) -> tuple[int | None, dict[str, int]]:
         """See `Machine`."""
-        run = self.model.run(
-            self.image, program, length=length, position=position, memory=self.memory, progress=self.progress
-        )
+        try:
+            run = self.model.run(
+                self.image, program, length=length, position=position, memory=self.memory, progress=self.progress
+            )
+        except BaseException:  # Ctrl-C too: the next program must not find this one running
+            self.model.reset()
+            raise
         if run.error != Error.NONE:
             raise _stopped(run.error, run.error_instruction, labels)
         self.image = run.image
@@ -207,12 +215,17 @@ class BoardMachine:
             ("position", position), ("control", 0b001),
         ):  # fmt: skip
             link.set_register(name, value)
-        for _ in range(100_000):
-            status = link.register("status")
-            if not status & 1:
-                break
-        else:
-            raise CheckError("the board's program does not end")
+        try:
+            for _ in range(100_000):
+                status = link.register("status")
+                if not status & 1:
+                    break
+            else:
+                raise CheckError("the board's program does not end")
+        except BaseException:  # Ctrl-C too: the next program must not find this one running
+            with suppress(CheckError):
+                link.set_register("control", 0b10)
+            raise
         error = Error(status >> 8 & 0xFF)
         if error != Error.NONE:
             raise _stopped(error, link.register("error_instruction"), labels)
@@ -288,7 +301,7 @@ class ProgramDecoder:
         cycles, counters = self.machine.run(
             compiled.programs[number], len(ids), position, compiled.labels[number]
         )  # fmt: skip
-        self.runs.append(Pass(position, len(ids), cycles, counters))
+        self.runs.append(Pass(position, len(ids), cycles, counters, logits))
         self.length += len(ids)
 
     def _logits(self, position: int, count: int) -> NDArray[np.int16]:
@@ -348,4 +361,4 @@ def decoder_machine(name: str, config: Config, progress: Progress | None = None,
         raise InputError(f"backend {name!r} is unknown; it is {', '.join(DECODER_BACKENDS)}.")
     if board is None or board.sdram is None:
         raise InputError("the backend board needs a board with SDRAM; name one, for example ulx3s-85f.")
-    return BoardMachine(config, connect(board, port), board.sdram.size, progress)
+    return BoardMachine(config, connect(board, port, config), board.sdram.size, progress)

@@ -423,8 +423,9 @@ class Instruction:
 
     def features(self) -> Iterator[tuple[str, str]]:
         """What hardware must have for it, each with what needs it."""
-        for name in _FEATURED & self.fields.keys():
-            value = self.fields[name]
+        for name, value in self.fields.items():
+            if name not in _FEATURED:
+                continue
             needed = _RECORDS[self.opcode].field(name).feature or _CODE_FEATURES.get(name, {}).get(value, "")
             if needed:
                 yield needed, f"{name} = {value}"

@@ -105,7 +105,7 @@ def test_a_full_context_is_a_sentence(folder: Path) -> None:
         (("generate-text", PROMPT, "--temperature", -1), "temperature -1.0 is out of range"),
         (("generate-text", PROMPT, "--top-k", 5), "--top-k is not used without --temperature"),
         (("generate-text", PROMPT, "--system", "x"), "--system is not used without --chat"),
-        (("generate-text", PROMPT, "--drafts", 3, "--temperature", 1), "a temperature has none"),
+        (("generate-text", PROMPT, "--drafts", 3, "--temperature", 1), "with --temperature there is none"),
         (("generate-text", PROMPT, "--backend", "vhdl"), "backend 'vhdl' is unknown; it is fp32, fast, reference"),
         (("generate-text", PROMPT, "--preset", "ci"), "--preset is not used with --backend fp32"),
         (("generate-text", PROMPT, "--backend", "rtl", "--board", "x"), "--board is not used but with --backend board"),

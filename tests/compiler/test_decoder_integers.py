@@ -207,3 +207,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds 6 tokens and is full: 0 are in it, and 7"):
         decoder.feed([1, 2, 3, 4, 5, 6, 7])
     assert np.isfinite(decoder.feed([1, 2, 3])).all()
+
+
+def test_rules_are_of_known_products() -> None:
+    for wrong in ({"wide": frozenset({"query"})}, {"blocks": frozenset({"ffn"})}, {"block_size": 48}):
+        with pytest.raises(InputError, match=r"there are attention|32, 64, 128 are"):
+            Rules(**wrong)  # type: ignore[arg-type]

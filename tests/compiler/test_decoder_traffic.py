@@ -23,6 +23,9 @@ def test_bytes_and_multiplications(tmp_path: Path) -> None:
     saved(tmp_path, "LlamaForCausalLM", SIZES)
     graph = load_network(tmp_path).graph
     found = least_traffic(graph, 7, 3)
+    head = graph.linear(graph.by_name[NEXT].inputs[0]).weight
+    bare = least_traffic(graph, 7, 3, logits=False)
+    assert found.total - bare.total == head.size + 16 * len(head) + 2 * 3 * len(head)
     assert found.weights == LAYERS * LAYER + WIDTH * TOKENS
     columns = LAYERS * (2 * WIDTH + 2 * KEYS + 2 * INNER + WIDTH) + TOKENS
     assert found.parameters == 16 * columns + 8 * (2 * LAYERS + 1) * WIDTH

@@ -288,7 +288,7 @@ MUTANTS = {
 def test_a_mutant_is_found(name: str, tmp_path: Path) -> None:
     """The comparison sees one constant that is not what it should be."""
     mutant = built(tmp_path / "mutant", dict([MUTANTS[name]]), ("-O1",))
-    for seed in range(8):
+    for seed in range(40):
         for hardware in ("tiny", "one group", "digits", "blocks"):
             image, about, length = random_program(hardware, seed)
             try:

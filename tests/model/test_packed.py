@@ -100,3 +100,22 @@ def test_parts_that_are_missing(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match=r"lacks model.layers.0.mlp.up_proj.scales"):
         load_network(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [("qweight", lambda a: a[:0], "it is no matrix"), ("scales", lambda a: a[:, :0], "it is no matrix"),
+     ("qzeros", lambda a: a.astype(np.float32), "it is of integers"),
+     ("g_idx", lambda a: np.full(len(a), np.nan, np.float32), "it is of integers"),
+     ("g_idx", lambda a: a + 1000, "does not name a group")],
+)  # fmt: skip
+def test_damaged_parts(part: str, change: Any, said: str, tmp_path: Path) -> None:
+    saved(tmp_path, "LlamaForCausalLM", SIZES)
+    quantize(tmp_path, "gptq", False)
+    place = tmp_path / "model.safetensors"
+    tensors = dict(load_file(place))
+    name = next(n for n in tensors if n.endswith(part))
+    tensors[name] = np.ascontiguousarray(change(tensors[name]))
+    save_file(tensors, place, {"format": "pt"})
+    with pytest.raises(InputError, match=said):
+        load_network(tmp_path)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import InputError
+from ...formats.blocks import BLOCK_SIZES
 from ...model.graph import Graph
 from ..parameters import Ints, LinearParameters, NormParameters
 
-__all__ = ["DIGIT", "MOST_WEIGHTS", "Floats", "IntegerDecoderGraph", "Rules", "TurnedProduct", "limit_of"]
+__all__ = ["DIGIT", "MOST_WEIGHTS", "ROLES", "Floats", "IntegerDecoderGraph", "Rules", "TurnedProduct", "limit_of"]
 
 Floats = NDArray[np.float64]
 
@@ -18,6 +20,10 @@ DIGIT = 128
 """Radix of the two digits of a 15-bit activation: ``x = 128 h + l`` with ``0 <= l < 128``."""
 MOST_WEIGHTS = (1 << 31 - 14) - 1
 """Of a column the sum of all weights' magnitudes with which any sums of 15-bit activations fit 32 bits."""
+
+
+ROLES = ("attention", "output", "gate", "down", "head")
+"""Of a decoder's products: query, key and value; attention's output; gate and up, or GPT-2's first; down; head."""
 
 
 def limit_of(bits: int) -> int:
@@ -43,6 +49,11 @@ class Rules:
         has such, else quantized here.
     block_size : int
         Weights of a block where they are quantized here: 32, 64 or 128.
+
+    Raises
+    ------
+    InputError
+        If a role or a block's size is unknown.
     """
 
     wide: frozenset[str] = frozenset()
@@ -50,6 +61,13 @@ class Rules:
     groups: int = 8
     blocks: frozenset[str] = frozenset()
     block_size: int = 32
+
+    def __post_init__(self) -> None:
+        if unknown := sorted((self.wide | self.blocks) - set(ROLES)):
+            raise InputError(f"there is no product {unknown[0]!r} in decoders; there are {', '.join(ROLES)}.")
+        if self.block_size not in BLOCK_SIZES:
+            sizes = ", ".join(map(str, BLOCK_SIZES))
+            raise InputError(f"blocks of {self.block_size} weights are not supported; {sizes} are.")
 
     def bits(self, role: str) -> int:
         """8 or 15, for a product's input."""

@@ -33,6 +33,7 @@ from ...model.operations import (
     Rotary,
 )
 from ...spec.config import Config
+from ...spec.features import ALL_OF_DECODERS
 from ...spec.isa import Result, assemble, program_bytes
 from ..liveness import check_kept
 from ..lower.linear import linear
@@ -43,8 +44,6 @@ from .integers import IntegerDecoderGraph
 from .room import CONTEXT, INNER, LOGITS, NARROW, STREAM, UNUSED, Room
 
 __all__ = ["DecoderImage", "compile_decoder", "decoder_config"]
-
-_FEATURES = ("causal", "rms", "position", "gate", "rotary", "best")
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ def _lower(low: Room, logits: bool) -> None:
 
 def decoder_config(config: Config) -> Config:
     """The hardware with decoders' features, if it has none."""
-    return config if config.features else replace(config, features=_FEATURES)
+    return config if config.features else replace(config, features=(ALL_OF_DECODERS,))
 
 
 def _require(of: IntegerDecoderGraph, config: Config, capacity: int) -> None:

@@ -20,7 +20,7 @@ class Traffic:
     ----------
     weights, parameters, cache_read, cache_written, tokens : int
         INT8 weights; parameters of columns and norms; keys and values of the tokens before, and of the new ones;
-        what the new tokens take (their 16-bit stream) and give (16-bit logits).
+        what the new tokens take (their 16-bit stream) and give (16-bit logits, if any).
     """
 
     weights: int
@@ -35,9 +35,13 @@ class Traffic:
         return self.weights + self.parameters + self.cache_read + self.cache_written + self.tokens
 
 
-def least_traffic(graph: Graph, position: int, tokens: int = 1) -> Traffic:
-    """What `tokens` new tokens from `position` on take: everything that is needed once, nothing twice."""
-    linears = [o for o in graph.operations if isinstance(o, Linear)]
+def least_traffic(graph: Graph, position: int, tokens: int = 1, *, logits: bool = True) -> Traffic:
+    """What `tokens` new tokens from `position` on take: everything that is needed once, nothing twice.
+
+    Without `logits`, the head is left out.
+    """
+    head = graph.linear(graph.by_name[NEXT].inputs[0])
+    linears = [o for o in graph.operations if isinstance(o, Linear) and (logits or o is not head)]
     norms = [o for o in graph.operations if isinstance(o, Norm | RmsNorm)]
     cached = sum(
         int(graph.shapes[name][-1]) for o in graph.operations if isinstance(o, Attention) for name in o.inputs[1:]
@@ -45,7 +49,7 @@ def least_traffic(graph: Graph, position: int, tokens: int = 1) -> Traffic:
     return Traffic(
         sum(o.weight.size for o in linears),
         COLUMN_BYTES * sum(len(o.weight) for o in linears) + NORM_COLUMN_BYTES * sum(len(o.weight) for o in norms),
-        position * cached, tokens * cached, 2 * tokens * (len(norms[-1].weight) + int(graph.shapes[NEXT][-1])),
+        position * cached, tokens * cached, 2 * tokens * (len(norms[-1].weight) + logits * int(graph.shapes[NEXT][-1])),
     )  # fmt: skip
 
 

@@ -28,6 +28,8 @@ from .transposer import Transposer
 
 __all__ = ["ResultPath", "result_order_layout"]
 
+_MOST_HELD = 8
+"""Products that wait to be counted, a power of two; one more may be at its end."""
 _QUEUE_DEPTH = 16
 _LATENCY = 5 + Multiplier.latency
 
@@ -126,8 +128,9 @@ class ResultPath(wiring.Component):
         if "best" in has:  # lists are stored as so many columns of 16 bits are
             columns = Mux(largest, LIST_BYTES // 2, columns)
 
+        self._crowded = Signal()  # as many products are held as may be
         # An order is looked at when its first result is there: what it reads has then been waited for.
-        m.d.comb += self.order.ready.eq(~active & self.results.valid)
+        m.d.comb += self.order.ready.eq(~active & self.results.valid & ~self._crowded)
         with m.If(self.order.valid & self.order.ready):
             new = self.order.payload
             two_bytes = (new.mode == Result.STORE16) | (new.mode == Result.RESIDUAL)
@@ -214,11 +217,13 @@ class ResultPath(wiring.Component):
     def _count(self, m: Module, begun: Value) -> None:
         """Products finished: one that leaves the chip when memory has answered, others not before those ahead of them.
 
-        `begun`: a product's results begin whose store is to come.
+        `begun`: a product's results begin whose store is to come. No other product begins while `_MOST_HELD` are held,
+        so that no more are under way than counts of instructions hold.
         """
         outstanding = Signal(UNDER_WAY_BITS)  # stores that memory has not answered
         behind = Signal(UNDER_WAY_BITS)  # of those, how many came before the last product that stores nothing
-        held = Signal(UNDER_WAY_BITS)  # such products, which are finished and not counted
+        held = Signal(range(2 * _MOST_HELD))  # such products, which are finished and not counted
+        m.d.comb += self._crowded.eq(held[-1])
         finished = self.scored + self.listed if "best" in self.config.features else self.scored
         none = Signal()
         m.d.comb += [
