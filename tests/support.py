@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ def covering_products(config: Config, seed: int, *, limit: int | None = None) ->
     products = [random_product(config, rng, *choices[i]) for i in order]
     products += [random_product(config, rng, *choices[i], extreme=True) for i in order[:8]]
     return products
+
+
+def hears_ctrl_c() -> None:
+    """For a child process, which inherits that Ctrl-C is ignored where the tests run in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def embed(model: Graph, ids: list[int]) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from support import hears_ctrl_c
 from test_cli_sparsity import run
 
 from sta_hw.explore.question import Question
@@ -107,7 +108,9 @@ def test_an_interrupted_sweep_keeps_what_it_has(tmp_path: Path) -> None:
         "--nm", "dense,2:4,1:4,1:8", "--tokens", ",".join(map(str, range(1, 200))),
         "--preset", "tiny", "--workers", "1", "-o", str(store),
     ]  # fmt: skip
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, start_new_session=True, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
+    ) as process:
         kept = 0
         while kept < 3 and process.poll() is None:
             time.sleep(0.3)

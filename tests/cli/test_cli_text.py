@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from decoder_files import decoder_folder
+from support import hears_ctrl_c
 
 from sta_hw.spec.presets import PRESETS
 from sta_hw.tasks.text import load_text_model
@@ -132,7 +133,7 @@ def test_ctrl_c_at_the_prompt_ends_a_conversation(folder: Path) -> None:
     code = "from sta_hw.cli.main import main; main()"
     command = [sys.executable, "-c", code, "chat", "--model", str(folder), "--max-tokens", "2"]
     with subprocess.Popen(
-        command, stdin=follower, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, stdin=follower, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
     ) as process:  # fmt: skip
         assert process.stdout and process.stderr
         os.write(leader, b"Hi\n")
