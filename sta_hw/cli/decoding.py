@@ -14,6 +14,7 @@ from .configuration import read_configuration
 from .terminal import Watch, say, watched
 
 if TYPE_CHECKING:
+    from ..compiler.decoder.integers import IntegerDecoderGraph, Rules
     from ..tasks.session import Session
     from ..tasks.text import TextModel
 
@@ -22,6 +23,8 @@ __all__ = ["BoardOption", "CheckOption", "Hardware", "PortOption", "opened", "wa
 _SHOWN = 30
 """Characters of a text so far that stand beside a bar."""
 
+ActivationsOption = Annotated[int, typer.Option(help="Bits of products' inputs, in integers: 8 or 15.")]
+WeightsOption = Annotated[int, typer.Option(help="Bits of weights, in integers: 8, or 4 in blocks as the file's.")]
 CheckOption = Annotated[
     bool, typer.Option(help="Compare every logit of programs with the integers that numpy computes.")
 ]
@@ -37,11 +40,15 @@ class Hardware:
     ----------
     backend : str
         Of `sta_hw.run.decoder.DECODER_BACKENDS`.
+    activations : int
+        Bits: 8, or 15 but for attention's output.
+    weights : int
+        Bits: 8, or 4 in blocks but for the head.
 
     Raises
     ------
     InputError
-        If there is no such back end or board.
+        If there is no such back end or board, or no hardware for so many bits.
     """
 
     backend: str
@@ -49,14 +56,26 @@ class Hardware:
     board: str = "ulx3s-85f"
     port: str = "sim"
     check: bool = True
+    activations: int = 8
+    weights: int = 8
 
     def __post_init__(self) -> None:
         from ..run.decoder import DECODER_BACKENDS
 
         if self.backend not in DECODER_BACKENDS:
             raise InputError(f"backend {self.backend!r} is unknown; it is {', '.join(DECODER_BACKENDS)}.")
+        for what, bits, known in (("activations", self.activations, (8, 15)), ("weights", self.weights, (8, 4))):
+            if bits not in known:
+                raise InputError(f"{what} of {bits} bits are not supported; {known[0]} and {known[1]} are.")
         if self.backend != "fp32":
             self.config()
+
+    def rules(self) -> Rules:
+        """Of quantization."""
+        from ..compiler.decoder.integers import BLOCKED, WIDE, Rules
+
+        wide, blocks = WIDE if self.activations == 15 else frozenset(), BLOCKED if self.weights == 4 else frozenset()
+        return Rules(wide, blocks=blocks)
 
     def target(self) -> Any:
         """The board, if that is the back end."""
@@ -88,11 +107,13 @@ class Hardware:
         found |= {"hash": config.hash, "image_bytes": len(decoder.compiled.image), "equal_to_integers": None}
         if self.check:
             found["equal_to_integers"] = True
-        passes = []
+        passes, blocked = [], _blocked(decoder.of)
         for run in decoder.runs:
             row: dict[str, Any] = {"position": run.position, "tokens": run.tokens}
             if run.cycles:
-                least = least_traffic(decoder.of.graph, run.position, run.tokens, logits=run.logits).total
+                least = least_traffic(
+                    decoder.of.graph, run.position, run.tokens, logits=run.logits, blocked=blocked
+                ).total
                 row |= {
                     "cycles": run.cycles, "least_bytes": least, "bandwidth": least / (run.cycles * config.bus_bytes),
                     "read_bytes": run.counters["read_beats"] * config.bus_bytes,
@@ -114,6 +135,11 @@ class Hardware:
             )
 
 
+def _blocked(of: IntegerDecoderGraph) -> list[str]:
+    """Products whose weights have 4 bits."""
+    return [name for name, p in of.linears.items() if p.blocks is not None]
+
+
 def watching(pieces: Iterable[str], session: Session) -> list[str]:
     """A text's pieces as a machine gives them, with a bar on a terminal, and the text so far."""
     from ..compiler.decoder.traffic import least_traffic
@@ -122,7 +148,7 @@ def watching(pieces: Iterable[str], session: Session) -> list[str]:
     decoder = session.decoder
     assert isinstance(decoder, ProgramDecoder)
     slow = isinstance(decoder.machine, ReferenceMachine)
-    least = least_traffic(decoder.of.graph, 0).total / decoder.compiled.config.bus_bytes
+    least = least_traffic(decoder.of.graph, 0, blocked=_blocked(decoder.of)).total / decoder.compiled.config.bus_bytes
     expected = len(decoder.compiled.labels[-1]) if slow else round(least * 1.1)
 
     def work(watch: Watch) -> list[str]:
@@ -153,7 +179,7 @@ def opened(
         from ..run.decoder import decoder_machine
 
         config = hardware.config()
-        quantized = model.in_integers(prefix, config=config, report=watch.step)
+        quantized = model.in_integers(prefix, rules=hardware.rules(), config=config, report=watch.step)
         if not hardware.programs:
             return quantized, quantized.session(context)
         watch.step("preparing the backend")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from .app import app
-from .decoding import Hardware, opened, watching
+from .decoding import ActivationsOption, Hardware, WeightsOption, opened, watching
 from .program import PresetOption
 from .terminal import JsonOption, Watch, print_json, print_table, printable, say, watched
 
@@ -20,6 +20,8 @@ def demo_llm(
     max_tokens: Annotated[int, typer.Option(help="Tokens to generate.", min=1, max=1 << 16)] = 3,
     context: Annotated[int, typer.Option(help="Tokens that the context holds.")] = 256,
     preset_name: PresetOption = "decoder",
+    activations: ActivationsOption = 8,
+    weights: WeightsOption = 8,
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a text by SmolLM2-135M-Instruct on generated RTL.
@@ -29,7 +31,7 @@ def demo_llm(
     """
     from ..tasks.text import Generated, load_text_model
 
-    hardware = Hardware("rtl", preset_name)
+    hardware = Hardware("rtl", preset_name, activations=activations, weights=weights)
     exact = load_text_model()
     exact.context(context)
     model, session = opened(exact, hardware, context, None)
@@ -58,10 +60,10 @@ def demo_llm(
     ]
     print_table("passes", ("position", "tokens", "cycles", "bytes needed", "of bandwidth"), rows)
     say(f"Prompt: {printable(text)}")
-    say(f"RTL, INT8 weights and activations: {printable(made.text)}")
-    say(f"The same model in fp32:            {printable(own.text)}")
+    say(f"RTL, {weights}-bit weights, {activations}-bit activations: {printable(made.text)}")
+    say(f"The same model in fp32: {printable(own.text)}")
     same = next((n for n, (a, b) in enumerate(zip(made.ids, own.ids, strict=False)) if a != b), len(made.ids))
     say(
-        f"Every logit equals the integers'; {same} of {len(made.ids)} tokens are fp32's. Eight-bit activations cost "
-        "accuracy: docs/decoders.md says how much."
+        f"Every logit equals the integers'; {same} of {len(made.ids)} tokens are fp32's. Fewer bits cost accuracy: "
+        "docs/decoders.md says how much."
     )

@@ -11,7 +11,16 @@ import typer
 
 from ..errors import InputError
 from .app import Unused, app
-from .decoding import BoardOption, CheckOption, Hardware, PortOption, opened, watching
+from .decoding import (
+    ActivationsOption,
+    BoardOption,
+    CheckOption,
+    Hardware,
+    PortOption,
+    WeightsOption,
+    opened,
+    watching,
+)
 from .program import PresetOption
 from .terminal import JsonOption, complain, print_json, printable, say
 
@@ -32,7 +41,7 @@ POption = Annotated[float, typer.Option("--top-p", help="Draw of the likeliest w
 SeedOption = Annotated[int, typer.Option(help="Of drawing: the same seed gives the same text.")]
 BackendOption = Annotated[
     str,
-    typer.Option("--backend", help="fp32 or fast (INT8), both numpy; or programs on reference, rtl, board (W8A8)."),
+    typer.Option("--backend", help="fp32 or fast (integers), both numpy; or programs on reference, rtl, board."),
 ]
 DraftsOption = Annotated[
     int, typer.Option(help="Tokens looked up in the text, verified with the next one: the same text.", min=0, max=127)
@@ -44,6 +53,7 @@ _UNUSED = [
     Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
     Unused(("preset_name",), lambda o: o["backend_name"] == "board", "with --backend board, which has its own"),
     Unused(("preset_name",), lambda o: o["backend_name"] == "fp32", "with --backend fp32, which knows no hardware"),
+    Unused(("activations", "weights"), lambda o: o["backend_name"] == "fp32", "with --backend fp32"),
     Unused(("check",), lambda o: o["backend_name"] in ("fp32", "fast"), "with --backend fp32 or fast"),
 ]
 
@@ -103,6 +113,8 @@ def generate_text(
     board: BoardOption = "ulx3s-85f",
     port: PortOption = "sim",
     check: CheckOption = True,
+    activations: ActivationsOption = 8,
+    weights: WeightsOption = 8,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Go on with a text, token by token.
@@ -114,7 +126,7 @@ def generate_text(
 
     sampling = _sampling(temperature, top_k, top_p, seed)
     _require_greedy(drafts, temperature)
-    hardware = Hardware(backend_name, preset_name, board, port, check)
+    hardware = Hardware(backend_name, preset_name, board, port, check, activations, weights)
     prompt: Any = sys.stdin.buffer.read().decode("utf-8") if text == "-" else text
     loaded = load_text_model(model)
     prefix = loaded.language.chat_prefix(system) if chat else None
@@ -181,6 +193,8 @@ def chat(
     board: BoardOption = "ulx3s-85f",
     port: PortOption = "sim",
     check: CheckOption = True,
+    activations: ActivationsOption = 8,
+    weights: WeightsOption = 8,
     as_json: JsonOption = False,
 ) -> None:
     """Talk with a model: each line of standard input is a message, answered word by word.
@@ -191,7 +205,7 @@ def chat(
 
     sampling = _sampling(temperature, top_k, top_p, seed)
     _require_greedy(drafts, temperature)
-    hardware = Hardware(backend_name, preset_name, board, port, check)
+    hardware = Hardware(backend_name, preset_name, board, port, check, activations, weights)
     loaded = load_text_model(model)
     if loaded.language.template is None:
         raise InputError(f"{loaded.language.path} has no chat template; sta-hw generate-text goes on with a text.")

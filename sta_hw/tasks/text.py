@@ -99,15 +99,15 @@ class TextModel:
             Sentences of docstrings if None; behind a prefix with a chat template's marks, as messages.
         rules : Rules or None
         config : Config or None
-            Of the hardware that is to run it, where no rules are given.
+            Of the hardware that is to run it: blocks of keys, and groups, are its own.
 
         Raises
         ------
         InputError
             As `quantize_decoder`.
         """
-        if rules is None and config is not None:
-            rules = Rules(block=config.groups * config.window, groups=config.groups)
+        if config is not None:
+            rules = replace(rules or Rules(), block=config.groups * config.window, groups=config.groups)
         plain = prefix is None
         prefix = tuple(self.language.begin if prefix is None else prefix)
         if texts is None:

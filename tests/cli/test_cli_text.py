@@ -76,6 +76,13 @@ def test_as_programs(folder: Path) -> None:
     for p in rtl["passes"]:
         assert p["bandwidth"] == p["least_bytes"] / (p["cycles"] * PRESETS["ci"].bus_bytes) and 0.1 < p["bandwidth"] < 1
         assert p["read_bytes"] > 0.9 * p["least_bytes"] and p["written_bytes"] > 0
+    few = ("generate-text", PROMPT, "--model", folder, "--max-tokens", 3, "--preset", "ci", "--json")
+    bits = ("--activations", 15, "--weights", 4)
+    fast, rtl = (json.loads(run(*few, *bits, "--backend", name).stdout) for name in ("fast", "rtl"))
+    assert fast["ids"] == rtl["ids"] and rtl["equal_to_integers"] is True
+    eight = json.loads(run(*few, "--backend", "reference").stdout)
+    assert eight["prompt_ids"] == rtl["prompt_ids"] and eight["hash"] == rtl["hash"]
+    assert rtl["passes"][-1]["least_bytes"] < 0.9 * passes[-1]["least_bytes"]
     done = run("generate-text", PROMPT, "--model", folder, "--max-tokens", 2, "--preset", "ci", "--backend", "rtl")
     assert "2 passes over the weights" not in done.stdout and "Every logit equals the integers'" in done.stdout
 
@@ -109,6 +116,8 @@ def test_a_full_context_is_a_sentence(folder: Path) -> None:
         (("generate-text", PROMPT, "--drafts", 3, "--temperature", 1), "with --temperature there is none"),
         (("generate-text", PROMPT, "--backend", "vhdl"), "backend 'vhdl' is unknown; it is fp32, fast, reference"),
         (("generate-text", PROMPT, "--preset", "ci"), "--preset is not used with --backend fp32"),
+        (("chat", "--weights", 4), "--weights is not used with --backend fp32"),
+        (("generate-text", PROMPT, "--backend", "fast", "--activations", 16), "activations of 16 bits are not"),
         (("generate-text", PROMPT, "--backend", "rtl", "--board", "x"), "--board is not used but with --backend board"),
         (("generate-text", PROMPT, "--no-check"), "is not used with --backend fp32"),
         (("chat", "--backend", "rtl", "--preset", "engine"), "preset 'engine' is unknown"),

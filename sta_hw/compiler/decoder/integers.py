@@ -12,7 +12,10 @@ from ...formats.blocks import BLOCK_SIZES
 from ...model.graph import Graph
 from ..parameters import Ints, LinearParameters, NormParameters
 
-__all__ = ["DIGIT", "MOST_WEIGHTS", "ROLES", "Floats", "IntegerDecoderGraph", "Rules", "TurnedProduct", "limit_of"]
+__all__ = [
+    "BLOCKED", "DIGIT", "MOST_WEIGHTS", "ROLES", "WIDE", "Floats", "IntegerDecoderGraph", "Rules", "TurnedProduct",
+    "limit_of",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +27,11 @@ MOST_WEIGHTS = (1 << 31 - 14) - 1
 
 ROLES = ("attention", "output", "gate", "down", "head")
 """Of a decoder's products: query, key and value; attention's output; gate and up, or GPT-2's first; down; head."""
+
+WIDE = frozenset(ROLES) - {"output"}
+"""Products that take 15-bit activations where a model is to have them: attention's output gains nothing by it."""
+BLOCKED = frozenset(ROLES) - {"head"}
+"""Products whose weights have 4 bits where a model is to have them: those of the head cost too much accuracy."""
 
 
 def limit_of(bits: int) -> int:

@@ -151,11 +151,20 @@ class IntegerDecoder:
         InputError
             As `behind_prefix`.
         """
-        return self._fed(ids, all_tokens=False)[0]
+        return self.feed_last(ids, 1)[0]
 
     def feed_last(self, ids: Sequence[int], last: int) -> NDArray[np.float64]:
         """The same; the logits behind each of the last tokens, shape (last, tokens of the vocabulary)."""
-        return self.logits(ids)[-last:]
+        ahead, rest = behind_prefix(self.of, self._length, self.capacity, ids)
+        self._length += ahead
+        found = []
+        for first in range(0, len(rest), _CHUNK):
+            part = self._before_head(rest[first : first + _CHUNK])
+            self.passes += 1
+            wanted = min(len(part), first + len(part) - (len(rest) - last))
+            if wanted > 0:
+                found.append(self._logits(part[-wanted:]))
+        return np.concatenate(found)
 
     def together(self, position: int) -> int:
         """Tokens that are computed together, at most."""
@@ -163,18 +172,7 @@ class IntegerDecoder:
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float64]:
         """The logits behind each token but the prefix's, shape (tokens, vocabulary)."""
-        return self._fed(ids, all_tokens=True)
-
-    def _fed(self, ids: Sequence[int], *, all_tokens: bool) -> NDArray[np.float64]:
-        ahead, ids = behind_prefix(self.of, self._length, self.capacity, ids)
-        self._length += ahead
-        found = []
-        for first in range(0, len(ids), _CHUNK):
-            last = self._before_head(ids[first : first + _CHUNK])
-            self.passes += 1
-            if all_tokens:
-                found.append(self._logits(last))
-        return np.concatenate(found) if all_tokens else self._logits(last[-1:])
+        return self.feed_last(ids, len(ids))
 
     def _logits(self, x: Ints) -> NDArray[np.float64]:
         found = self._product(self._head.name, self._head.inputs[0], x, wide=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ...model.families.decoders import NEXT
@@ -19,8 +20,9 @@ class Traffic:
     Attributes
     ----------
     weights, parameters, cache_read, cache_written, tokens : int
-        INT8 weights; parameters of columns and norms; keys and values of the tokens before, and of the new ones;
-        what the new tokens take (their 16-bit stream) and give (16-bit logits, if any).
+        Weights of 8 bits, or of 4 with 3 bytes for each block of 32; parameters of columns and norms; keys and values
+        of the tokens before, and of the new ones; what the new tokens take (their 16-bit stream) and give (16-bit
+        logits, if any).
     """
 
     weights: int
@@ -35,10 +37,12 @@ class Traffic:
         return self.weights + self.parameters + self.cache_read + self.cache_written + self.tokens
 
 
-def least_traffic(graph: Graph, position: int, tokens: int = 1, *, logits: bool = True) -> Traffic:
+def least_traffic(
+    graph: Graph, position: int, tokens: int = 1, *, logits: bool = True, blocked: Collection[str] = ()
+) -> Traffic:
     """What `tokens` new tokens from `position` on take: everything that is needed once, nothing twice.
 
-    Without `logits`, the head is left out.
+    Without `logits`, the head is left out; the weights of the products `blocked` have 4 bits in blocks.
     """
     head = graph.linear(graph.by_name[NEXT].inputs[0])
     linears = [o for o in graph.operations if isinstance(o, Linear) and (logits or o is not head)]
@@ -47,7 +51,7 @@ def least_traffic(graph: Graph, position: int, tokens: int = 1, *, logits: bool 
         int(graph.shapes[name][-1]) for o in graph.operations if isinstance(o, Attention) for name in o.inputs[1:]
     )  # fmt: skip
     return Traffic(
-        sum(o.weight.size for o in linears),
+        sum(o.weight.size * (19 if o.name in blocked else 32) // 32 for o in linears),
         COLUMN_BYTES * sum(len(o.weight) for o in linears) + NORM_COLUMN_BYTES * sum(len(o.weight) for o in norms),
         position * cached, tokens * cached, 2 * tokens * (len(norms[-1].weight) + logits * int(graph.shapes[NEXT][-1])),
     )  # fmt: skip
