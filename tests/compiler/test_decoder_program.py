@@ -28,17 +28,19 @@ from sta_hw.tasks.text import load_text_model
 
 CONFIG = replace(PRESETS["ci"], features=("decoder",), window_words=256, loads_ahead=1)
 RULES = Rules(block=CONFIG.groups * CONFIG.window, groups=CONFIG.groups)
+CAPACITY = 90
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", SIZES | {"vocab_size": 96}),
     "llama-narrow": ("LlamaForCausalLM", SIZES | {"vocab_size": 96, "head_dim": 2}),
     "qwen2": ("Qwen2ForCausalLM", SIZES | {"vocab_size": 96, "num_key_value_heads": 1}),
     "qwen3": ("Qwen3ForCausalLM", SIZES | {"vocab_size": 96, "head_dim": 6}),
-    "gpt2": ("GPT2LMHeadModel", GPT2 | {"vocab_size": 96, "n_positions": 60}),
+    "gpt2": ("GPT2LMHeadModel", GPT2 | {"vocab_size": 96, "n_positions": CAPACITY}),
 }
 PROMPTS = (1, 15, 16, 17, 40)
 DECODED = 4
+DECODED_LAST = 40
+"""Behind the last prompt."""
 PREFIX = [1, 5]
-CAPACITY = 60
 Run = Callable[[NDArray[np.uint8], int, int, int], NDArray[np.uint8]]
 
 
@@ -87,18 +89,19 @@ def test_on_rtl(family: str, wide: str, tmp_path: Path) -> None:
     """Prompts of less than a row tile to several blocks of keys, then single tokens: bytes and logits."""
     of = quantized(tmp_path, family, wide)
     compiled = compile_decoder(of, CONFIG, CAPACITY)
-    assert len(compiled.programs) == 2 * -(-CAPACITY // RULES.block) == 4
+    assert len(compiled.programs) == 2 * -(-CAPACITY // RULES.block) == 6
     decoder = ProgramDecoder(of, compiled, Both(CONFIG))
     for prompt in PROMPTS:
-        ids = [*PREFIX, *np.random.default_rng(prompt).integers(0, 96, prompt + DECODED).tolist()]
+        count = DECODED_LAST if prompt == PROMPTS[-1] else DECODED
+        ids = [*PREFIX, *np.random.default_rng(prompt).integers(0, 96, prompt + count).tolist()]
         wanted = IntegerDecoder(of, CAPACITY).logits(ids)
         decoder.length, before, asked = 0, decoder.passes, 1 if prompt == PROMPTS[-1] else prompt
-        np.testing.assert_array_equal(decoder.feed_last(ids[:-DECODED], asked), wanted[:prompt][-asked:])
+        np.testing.assert_array_equal(decoder.feed_last(ids[:-count], asked), wanted[:prompt][-asked:])
         assert decoder.passes - before == -(-(len(PREFIX) % CONFIG.rows + prompt) // CONFIG.rows)
-        for place in range(DECODED):
+        for place in range(count):
             found = decoder.feed(ids[len(PREFIX) + prompt + place :][:1])
             np.testing.assert_array_equal(found, wanted[prompt + place])
-        assert decoder.length == len(ids) and decoder.passes - before >= DECODED + 1
+        assert decoder.length == len(ids) and decoder.passes - before >= count + 1
     assert all(r.cycles and r.counters["read_beats"] for r in decoder.runs)
 
 
