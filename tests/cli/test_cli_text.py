@@ -154,3 +154,12 @@ def test_ctrl_c_at_the_prompt_ends_a_conversation(folder: Path) -> None:
     os.close(leader)
     os.close(follower)
     assert process.returncode == 0 and "Traceback" not in err and "sta-hw:" not in err, (out, err)
+
+
+@pytest.mark.slow  # a minute and a half: it builds the board, and simulates it from its pins in
+def test_on_a_simulated_board(folder: Path) -> None:
+    common = ("generate-text", PROMPT, "--model", folder, "--max-tokens", 3, "--json")
+    fast = json.loads(run(*common, "--backend", "fast", "--preset", "ecp5-25f").stdout)
+    board = json.loads(run(*common, "--backend", "board", "--board", "ulx3s-25f").stdout)
+    assert board["ids"] == fast["ids"] and board["equal_to_integers"] is True
+    assert all(p["cycles"] > 10_000 for p in board["passes"])
