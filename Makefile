@@ -42,7 +42,8 @@ lint: sparsity
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# A test reads tensors of the decoder's own file, in a second.
+test: lint llm
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(TESTS)
 
 # What a developer runs every few minutes: every block, format, instruction and command, small.

@@ -117,7 +117,8 @@ def test_drafts_change_nothing(tmp_path: Path) -> None:
         made = model.generate(prompt, max_tokens=24, session=session, drafts=7)
         assert (made.ids, made.text, made.ended) == (plain.ids, plain.text, plain.ended)
         assert made.passes + made.accepted == len(made.ids) - 1 and 0 < made.accepted < made.drafted
-    assert all(r.position % CONFIG.rows + r.tokens <= CONFIG.rows for r in session.decoder.runs)  # type: ignore[attr-defined]
+    assert isinstance(session.decoder, ProgramDecoder)
+    assert all(r.position % CONFIG.rows + r.tokens <= CONFIG.rows for r in session.decoder.runs)
 
 
 def test_an_error_says_where(tmp_path: Path) -> None:

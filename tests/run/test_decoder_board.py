@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sta_hw.errors import CheckError, InputError
 from sta_hw.reference.program import ProgramError, run_counted
 from sta_hw.rtl.board.board_core import BOARD_REGISTERS, IDENTITY, MEMORY
-from sta_hw.run.decoder import BoardMachine, decoder_machine
+from sta_hw.run.decoder import BoardMachine, ProgramDecoder, ReferenceMachine, decoder_machine
 from sta_hw.spec.presets import PRESETS
 from sta_hw.spec.registers import capabilities
 from sta_hw.tasks.text import load_text_model
@@ -66,7 +66,8 @@ def test_text_on_a_board(tmp_path: Path) -> None:
     loaded = link.sent
     made = model.generate([1, 9, 8, 7], max_tokens=5, session=session)
     assert made.ids == model.generate([1, 9, 8, 7], max_tokens=5, session=model.session(40)).ids
-    runs = session.decoder.runs  # type: ignore[attr-defined]
+    assert isinstance(session.decoder, ProgramDecoder)
+    runs = session.decoder.runs
     assert all(r.cycles == 77 for r in runs)
     # Of the image nothing is sent again but the tile of the stream.
     assert link.sent - loaded == len(runs) * 2 * 32 * CONFIG.rows
@@ -90,3 +91,32 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
         model.session(40, decoder_machine("reference", replace(CONFIG, window=8)))
     with pytest.raises(InputError, match="quantize the model first"):
         load_text_model(tmp_path).session(40, decoder_machine("reference", CONFIG))
+
+
+class WrongLogit(ReferenceMachine):
+    """Of one token the logits in memory are another one's, by one unit."""
+
+    token = 5
+
+    def read(self, address: int, count: int) -> NDArray[np.uint8]:
+        found = super().read(address, count).copy()
+        rows = self.config.rows
+        found[2 * rows * self.token :: 2][:rows] ^= 1
+        return found
+
+
+def test_a_logit_that_is_not_the_integers_is_found(tmp_path: Path) -> None:
+    """Of whichever token, also behind the first; named with its position; without the check it is taken as it is."""
+    decoder_folder(tmp_path)
+    model = load_text_model(tmp_path).in_integers([1], texts=[list(range(40))], config=CONFIG)
+    right = model.session(40).feed([1, 9, 8, 7])
+    for token in (0, 5, len(right) - 1):
+        machine = WrongLogit(CONFIG)
+        machine.token = token
+        found = model.session(40, machine).feed([1, 9, 8, 7])
+        assert np.flatnonzero(found != right).tolist() == [token]
+        with pytest.raises(CheckError, match=rf"the logit of token {token} behind position 3: .*\(1 of {len(right)} "):
+            model.session(40, machine, check=True).feed([1, 9, 8, 7])
+    session = model.session(40, machine, check=True)
+    with pytest.raises(CheckError, match=rf"the logit of token {token} behind position 2: .*\(2 of {2 * len(right)} "):
+        session.feed_last([1, 9, 8, 7], 2)

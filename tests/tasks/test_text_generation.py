@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from decoder_files import decoder_folder
+from numpy.typing import NDArray
 
 from sta_hw.compiler.decoder.integers import Rules
 from sta_hw.errors import InputError
 from sta_hw.tasks.sampling import Sampler, Sampling
+from sta_hw.tasks.session import Fp32Decoder, Session
 from sta_hw.tasks.text import Generated, TextModel, calibration_texts, load_text_model
 
 PROMPT = "The quick brown fox"
@@ -69,15 +72,14 @@ def test_what_is_drawn() -> None:
 
 
 def test_a_session_computes_what_is_new_alone(model: TextModel) -> None:
-    session = model.session()
     fed: list[int] = []
-    feed_last = session.decoder.feed_last
 
-    def counted(ids: list[int], last: int) -> np.ndarray:
-        fed.append(len(ids))
-        return feed_last(ids, last)
+    class Counted(Fp32Decoder):
+        def feed_last(self, ids: Sequence[int], last: int) -> NDArray:
+            fed.append(len(ids))
+            return super().feed_last(ids, last)
 
-    session.decoder.feed_last = counted  # type: ignore[method-assign, assignment]
+    session = Session(Counted(model.language.graph, 60))
     first = model.generate(PROMPT, max_tokens=4, session=session)
     more = [*first.prompt, *first.ids[:2], 7, 8]
     fed.clear()

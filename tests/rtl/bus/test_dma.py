@@ -6,9 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from amaranth.hdl import Value
 from amaranth.sim import Simulator
 
-from sta_hw.rtl.bus.dma import ReadMaster, WriteMaster
+from sta_hw.rtl.bus.dma import APART, ReadMaster, WriteMaster
 from sta_hw.spec.config import Config
 
 CONFIG = Config(rows=4, groups=2, lanes=4, drain_lanes=2, burst=4, outstanding=3)
@@ -17,12 +18,14 @@ REGION = 0x1000
 ROWS = CONFIG.rows
 
 
-def strobes(address: int, kind: int, before: int, after: int) -> int:
-    """Which bytes of a bus word are written: those of the rows from `before` on, but the last `after`."""
+def strobes(config: Config, address: int, kind: int, before: int, after: int, part: int) -> int:
+    """Which bytes of a bus word are written: those of the rows from `before` on, but the last `after`; of columns
+    apart those of one part of each place."""
     found = 0
-    for i in range(CONFIG.bus_bytes):
-        row = (address + i) // (1, 2, CONFIG.groups)[kind] % ROWS
-        found |= (before <= row < ROWS - after) << i
+    for i in range(config.bus_bytes):
+        row = (address + i) // (1, 2, config.groups, 1)[kind] % ROWS
+        own = kind != APART or (address + i) % config.groups // ROWS == part
+        found |= (own and before <= row < ROWS - after) << i
     return found
 
 
@@ -122,11 +125,14 @@ def test_so_many_reads_are_let_out(outstanding: int) -> None:
 
 @pytest.mark.parametrize("depth", [8, 128])  # distributed and block RAM
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_written(depth: int, seed: int) -> None:
+@pytest.mark.parametrize("groups", [2, 16])
+def test_what_is_written(depth: int, seed: int, groups: int) -> None:
     """Runs of random lengths, kinds and rows from three clients, words that come when they like, a bus that stalls."""
     rng = np.random.default_rng(seed)
-    dut = WriteMaster(CONFIG, dict.fromkeys(NAMES, depth))
-    size = CONFIG.bus_bytes
+    config = dataclasses.replace(CONFIG, groups=groups)
+    kinds, parts = (4, groups // ROWS) if groups > ROWS else (3, 1)
+    dut = WriteMaster(config, dict.fromkeys(NAMES, depth))
+    size = config.bus_bytes
     runs: dict[str, list[dict[str, int]]] = {n: [] for n in NAMES}
     expected: dict[int, tuple[int, int]] = {}
     words: dict[str, list[int]] = {n: [] for n in NAMES}
@@ -134,13 +140,14 @@ def test_what_is_written(depth: int, seed: int) -> None:
         address = i * REGION + size * int(rng.integers(0, 9))
         for _ in range(4):
             beats = int(rng.integers(1, 20))
-            kind, before, after = (int(rng.integers(n)) for n in (3, ROWS, ROWS))
+            kind, before, after, part = (int(rng.integers(n)) for n in (kinds, ROWS, ROWS, parts))
             fields = {"address": address, "beats": beats, "instruction": 1, "kind": kind}
-            runs[name].append({**fields, "rows_before": before, "rows_after": after})
+            fields |= {"rows_before": before, "rows_after": after} | ({"part": part} if parts > 1 else {})
+            runs[name].append(fields)
             for k in range(beats):
                 word = int(rng.integers(0, 1 << 32))
                 words[name].append(word)
-                expected[address + size * k] = (word, strobes(address + size * k, kind, before, after))
+                expected[address + size * k] = (word, strobes(config, address + size * k, kind, before, after, part))
             address += size * beats
     pace, accept = ((1.0, 1.0), (0.3, 1.0), (1.0, 0.4), (0.6, 0.6))[seed]
     memory: dict[int, tuple[int, int]] = {}
@@ -156,7 +163,9 @@ def test_what_is_written(depth: int, seed: int) -> None:
                 run, data = getattr(dut, f"{name}_run"), getattr(dut, f"{name}_data")
                 ctx.set(run.valid, int(bool(runs[name])))
                 if runs[name]:
-                    ctx.set(run.payload, runs[name][0])
+                    fields = runs[name][0]
+                    ctx.set(run.payload, fields | {"kind": 0})
+                    ctx.set(Value.cast(run.payload.kind), fields["kind"])  # APART is no member of its enumeration
                 ctx.set(data.valid, int(bool(words[name]) and rng.random() < pace))
                 if words[name]:
                     ctx.set(data.payload, words[name][0])

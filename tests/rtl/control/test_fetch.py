@@ -17,7 +17,17 @@ from sta_hw.rtl.emit import emit_verilog, streams_of
 from sta_hw.rtl.primitives.layouts import COUNT_BITS
 from sta_hw.spec.config import Config
 from sta_hw.spec.expansion import expand
-from sta_hw.spec.isa import CODES, HEADER_BYTES, WORD_BYTES, Error, Instruction, Opcode, assemble, formats
+from sta_hw.spec.isa import (
+    CODES,
+    HEADER_BYTES,
+    WORD_BYTES,
+    Error,
+    Instruction,
+    Opcode,
+    assemble,
+    formats,
+    instruction_bytes,
+)
 from tests.spec.test_expansion import HALT, NEXT, legal_fields, loop, random_program, setting
 
 LENGTH, POSITION = 1000, 777
@@ -65,14 +75,18 @@ class Bench(wiring.Component):
         return m
 
 
-@pytest.fixture(scope="module", params=[(4, ()), (8, ()), (16, ()), (64, ()), (8, ("decoder",)), (8, ("position",))])
-def hardware(request: pytest.FixtureRequest) -> tuple[Config, Callable[[], NativeModel]]:
-    """The configuration, and what makes a model just out of reset."""
-    bus, features = request.param
-    config = Config(rows=max(8, bus), groups=4, lanes=bus, drain_lanes=2, features=features)
+def built(config: Config) -> Callable[[], NativeModel]:
+    """What makes a model just out of reset."""
     block = Bench(config)
     library, streams = build(emit_verilog(block, "fetch"), "fetch", streams_of(block)), streams_of(block)
-    return config, lambda: NativeModel(library, streams)
+    return lambda: NativeModel(library, streams)
+
+
+@pytest.fixture(scope="module", params=[(4, ()), (8, ()), (16, ()), (64, ()), (8, ("decoder",)), (8, ("position",))])
+def hardware(request: pytest.FixtureRequest) -> tuple[Config, Callable[[], NativeModel]]:
+    bus, features = request.param
+    config = Config(rows=max(8, bus), groups=4, lanes=bus, drain_lanes=2, features=features)
+    return config, built(config)
 
 
 def run(hardware: tuple[Config, Callable[[], NativeModel]], program: bytes, count: int, stall: float, seed: int):
@@ -204,3 +218,85 @@ def test_headers(hardware) -> None:
         bad = bytearray(good)
         bad[at] ^= value
         assert run(hardware, bytes(bad[:HEADER_BYTES]), 0, 0.3, 2)[1] == (error, 0, 0)
+
+
+ASKING = {
+    "all": Config(rows=8, groups=16, lanes=8, drain_lanes=2, features=("decoder",), window_words=64),
+    "digits": Config(rows=8, groups=4, lanes=4, drain_lanes=2, features=("digits",), window_words=16),
+    "blocks": Config(rows=8, groups=4, lanes=8, drain_lanes=2, features=("gate", "blocks4")),
+    "nothing": Config(rows=8, groups=4, lanes=8, drain_lanes=2),
+}
+
+
+def asking(rng: np.random.Generator, opcode: Opcode, config: Config, there: list[int]) -> dict[str, int]:
+    """What a product asks for; now and then what does not go together, or what hardware has not.
+
+    `there`: where windows that are kept begin and end, in words of the bus; what is asked for lies about there.
+    """
+    most, (start, end) = config.window_words or 8, there
+    fields = {"columns": config.groups * int(rng.integers(1, 4)), "result": int(rng.choice([0, 1, 2, 3, 4]))}
+    how = ("keep", "kept", "kept", "")[rng.integers(4)] if config.window_words and opcode != Opcode.CONTEXT else ""
+    first, behind = start, end
+    if how == "kept":
+        first, behind = np.sort(rng.integers(start, end + 1, 2)).tolist()
+    elif how == "keep" and rng.integers(4):
+        first = int(rng.choice([start, end, int(rng.integers(start, end + 1)), end + 1, max(start - 1, 0)]))
+        behind = first + int(
+            rng.choice([1, 2, most // 2, most - 1, most, *[max(start + most - first + d, 0) for d in (0, 1)]])
+        )
+    if rng.integers(12) == 0:
+        first, behind = max(first - int(rng.integers(2)), 0), behind + int(rng.integers(2))
+    odd = int(how != "" and rng.integers(60) == 0)
+    fields |= {"window_address": config.bus_bytes * first + odd, "window_beats": max(behind - first, 0)}
+    fields |= {how: 1} if how else {}
+    if how == "keep":
+        joins = start <= first <= end and max(behind, end) - start <= most
+        there[:] = [start, max(behind, end)] if joins else [first, behind]
+    for name, needed, feature in (
+        ("digit", {"digit": 1 + int(rng.integers(2))}, "digits"), ("lift", {"continues": 1}, "digits"),
+        ("bits15", {"result": 1 + int(rng.integers(2))}, "digits"), ("apart", {"result": 0}, "apart"),
+        ("value_format", {"run": int(rng.choice([2, 3, 63]))}, "blocks4"),
+        ("multiply", {"result": 1 + int(rng.integers(2))}, "gate"), ("keep", {}, "none"), ("kept", {}, "none"),
+    ):  # fmt: skip
+        if rng.random() < (0.15 if feature in config.abilities else 0.002):
+            fields[name] = 1
+            fields |= needed if rng.integers(12) else {}
+    values = {
+        "digit": [1, 3],
+        "value_format": [1, 2],
+        "run": [0, 1],
+        "result": [5, 6],
+        "columns": [2, 3],
+        "continues": [0, 1],
+    }
+    if rng.integers(25) == 0:
+        name = str(rng.choice(list(values)))
+        fields[name] = int(rng.choice(values[name]))
+    return fields
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_what_goes_together(name: str) -> None:
+    """Random products, of which some ask for what was not kept, has no room, is not there, or goes with other results:
+    RTL refuses the one that the reference does."""
+    config = ASKING[name]
+    hardware, rng, ends = (config, built(config)), np.random.default_rng(len(name)), []
+    size = instruction_bytes(Opcode.PRODUCT)
+    for seed in range(400):
+        opcodes = rng.choice([Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT], 24, p=[0.9, 0.05, 0.05])
+        raw = bytearray(assemble([*(Instruction(Opcode(o)) for o in opcodes), HALT], config))
+        there = [100, 100]
+        for number, opcode in enumerate(opcodes):
+            asked = asking(rng, Opcode(opcode), config, there)
+            at = HEADER_BYTES + number * size
+            raw[at : at + size] = (
+                formats(Opcode(opcode)).pack({**asked, "opcode": int(opcode)}).to_bytes(size, "little")
+            )
+        try:
+            before, illegal = len(list(fetched(np.frombuffer(raw, np.uint8), 0, config, LENGTH, POSITION))), 0
+        except IllegalError as refused:
+            before, illegal = refused.number, 1
+        ends.append(before)
+        found, end = run(hardware, bytes(raw), before, 0.2 * (seed % 2), seed + 1)
+        assert (len(found), end) == (before, (0, illegal, before)), (seed, before)
+    assert len(set(ends)) > 12
