@@ -33,6 +33,10 @@ HARDWARE: dict[str, Config] = {
     "window of 4": Config(
         rows=8, groups=8, window=4, lanes=4, drain_lanes=2, columns=128, weight_words=2048, encodings=("index",),
     ),
+    "4 x 8, decoder": Config(
+        rows=4, groups=8, window=8, lanes=4, drain_lanes=2, columns=64, weight_words=1024, parameter_words=256,
+        norm_columns=32, features=("decoder",), window_words=64, loads_ahead=1,
+    ),
 }  # fmt: skip
 """Small ones of every kind: cycles are what counts."""
 _REPORTS = 10.0

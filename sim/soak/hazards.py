@@ -99,7 +99,7 @@ def accesses(opcode: int, f: Fields, config: Config) -> Accesses:
         ]
         return found
     columns, result = get("columns", 0), get("result", 0)
-    if opcode != Opcode.CONTEXT:
+    if opcode != Opcode.CONTEXT and not get("kept", 0):  # kept ones are on chip; the window feed takes them in order
         start = get("window_address", 0)
         found.reads = [(start, start + get("window_beats", 0) * bus)]
     at = np.array([get("values_base", 0)])
@@ -126,6 +126,8 @@ def accesses(opcode: int, f: Fields, config: Config) -> Accesses:
         start = get("residual_address", 0)
         found.residuals = [(start, start + 2 * columns * rows)]
     size = columns * rows * (2 if result in (Result.STORE16, Result.RESIDUAL) or get("bits15", 0) else 1)
+    if get("apart", 0):
+        size = columns * config.groups
     if result == Result.BEST:
         size = _LIST_BYTES * rows * get("row_last", 0)
     start = get("result_address", 0)

@@ -182,6 +182,9 @@ static enum error store(struct machine *m, const struct product *p)
                 column[r] = (int16_t)saturate(column[r] + scaled(stream, second), 32767);
             } else if (p->bits15) {
                 column[r] = (int16_t)saturate(column[r], limit);
+            } else if (!two) { /* the lower 8 bits of 16, if it is wide */
+                int low = (uint16_t)column[r] % 256;
+                column[r] = (int16_t)(low > 127 ? low - 256 : low);
             }
         }
         count_ends(m, two ? OF_SUMS : OF_RESULTS, column, rows, m->hardware.drain_lanes, limit);

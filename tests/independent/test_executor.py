@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from programs import RandomProgram
 from support import embed
 
+from sim.soak.programs import RandomProgram
 from sta_hw.compiler.contract import describe
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
@@ -215,7 +215,7 @@ CONFIGS = {
 def random_program(name: str, seed: int, count: int = 12) -> tuple[NDArray[np.uint8], dict, int]:
     config, rng = CONFIGS[name], np.random.default_rng([seed, sorted(CONFIGS).index(name)])
     length = int(rng.integers(0, 60))
-    image, address = RandomProgram(config, rng).image(count, length)
+    image, address = RandomProgram(config, rng).image(count, length, waits=False)
     about = {
         "hardware": {**capabilities(config), "configuration": config.as_dict()}, "program": {"offset": address},
     }  # fmt: skip
@@ -236,20 +236,20 @@ def test_windows_that_do_not_stay(executor: Path) -> None:
     for seed in range(12):
         rng = np.random.default_rng(seed)
         program = RandomProgram(config, rng)
-        start, taken = program.put(program.bytes(4096)), 0
+        start, taken = program.put(program.noise(4096)), 0
         for number in range(8):
             fields = program.weights(Pattern(1, 1), "dense", 1, 4, 1)
             taken = int(rng.integers(2)) if number else 0
             program.add(
                 Opcode.PRODUCT, **fields, window_address=start + 32 * int(rng.integers(4)), window_beats=8,
-                result_address=program.put(program.bytes(32)), **{("keep", "kept")[taken]: 1},
+                result_address=program.put(program.noise(32)), **{("keep", "kept")[taken]: 1},
             )  # fmt: skip
-        image, address = program.image(0, 0)
+        image, address = program.image(0, 0, waits=False)
         about = {"hardware": {**capabilities(config), "configuration": config.as_dict()},
                  "program": {"offset": address}}  # fmt: skip
         said = ""
         try:
-            run_counted(image, address, config)
+            run_counted(image, address, config, length=0)
         except ProgramError as error:
             said = f"{error.error.name} at instruction {error.instruction}"
         found = run_in_c(executor, image, about)

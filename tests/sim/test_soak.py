@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from sim.soak.__main__ import HARDWARE, soak
 from sim.soak.damage import KINDS, damaged
-from sim.soak.hazards import UnorderedError, needed_waits
+from sim.soak.hazards import Accesses, UnorderedError, accesses, needed_waits
 from sim.soak.programs import RandomProgram, with_waits
 from sim.soak.trial import Difference, Hardware, Subject
+from sta_hw.compiler.kept import KeptWindows
 from sta_hw.reference.program import run_counted
+from sta_hw.spec.config import Config
 from sta_hw.spec.expansion import unroll
-from sta_hw.spec.isa import Instruction, Opcode, Result, Target, disassemble
+from sta_hw.spec.isa import Digit, Instruction, Opcode, Result, Target, disassemble
 
-NAME = "ci, decoder"
+NAME, NEWER = "ci, decoder", "4 x 8, decoder"
 CONFIG = HARDWARE[NAME]
 
 
-def test_a_sample_shows_no_difference() -> None:
-    result = soak(11, 600, names=[NAME], legal=12, damaged=60)
+@pytest.mark.parametrize("name", [NAME, NEWER])
+def test_a_sample_shows_no_difference(name: str) -> None:
+    result = soak(11, 600, names=[name], legal=12, damaged=60)
     assert not result["differences"], result["differences"][:2]
     assert result["legal"] == 12 and result["damaged"] == 60
-    row = result["hardware"][NAME]
+    row = result["hardware"][name]
     assert row["legal, equal"] > 5 and result["cycles"] > 100_000
     assert sum(row.get(f"damaged: {kind}", 0) for kind in KINDS) == 60
     assert row["damaged, equal"] and row["damaged, OPCODE"], row
@@ -30,33 +35,85 @@ def test_a_sample_shows_no_difference() -> None:
 
 def test_every_instruction_and_feature_comes_up() -> None:
     """In few programs, all results, masks and flags among them."""
-    seen: set[tuple[str, str, int]] = set()
-    opcodes = set()
-    for seed in range(30):
-        rng = np.random.default_rng(seed)
-        try:
-            image, at = RandomProgram(CONFIG, rng).image(8, 20, 33)
-        except UnorderedError:
-            continue
-        for i in disassemble(image[at:].tobytes(), CONFIG):
-            opcodes.add(i.opcode)
-            for name in (
-                "result",
-                "mask",
-                "kind",
-                "multiply",
-                "rotate",
-                "place",
-                "continues",
-                "unfinished",
-                "encoding",
-            ):
-                if i.fields.get(name):
-                    seen.add((i.opcode.name, name, i[name]))
-    assert opcodes == set(Opcode)
+    programs = some_programs(CONFIG)
+    seen = {
+        (i.opcode.name, name, value)
+        for program in programs for i in program for name, value in i.fields.items()
+        if name in ("result", "mask", "kind", "multiply", "rotate", "place", "continues", "unfinished", "encoding")
+    }  # fmt: skip
+    assert {i.opcode for program in programs for i in program} == set(Opcode)
     assert {("PRODUCT", "result", int(r)) for r in Result if r} <= seen
     assert {("SCORES", "mask", 1), ("SCORES", "mask", 2), ("NORM", "kind", 1), ("SCORES", "continues", 1)} <= seen
     assert {("PRODUCT", f, 1) for f in ("multiply", "rotate", "place", "continues", "unfinished", "encoding")} <= seen
+
+
+def some_programs(config: Config) -> list[list[Instruction]]:
+    """Random ones of an image of random bytes each, as they are written."""
+    found = []
+    for seed in range(30):
+        try:
+            image, at = RandomProgram(config, np.random.default_rng(seed)).image(8, 20, 33)
+        except UnorderedError:
+            continue
+        found.append(disassemble(image[at:].tobytes(), config))
+    return found
+
+
+def test_what_hardware_gained_comes_up() -> None:
+    """Windows kept, one behind the other, and taken, also in loops; rows apart, weights of 4 bits, digits."""
+    config = HARDWARE[NEWER]
+    seen: Counter[tuple[str, str, int]] = Counter()
+    joined = looped = lows = 0
+    for program in some_programs(config):
+        on_chip, depth = KeptWindows(config), 0
+        for i in program:
+            depth += (i.opcode == Opcode.LOOP) - (i.opcode == Opcode.NEXT)
+            for name in ("keep", "kept", "apart", "value_format", "digit", "lift", "bits15"):
+                seen[i.opcode.name, name, i.fields.get(name, 0)] += 1
+            looped += depth > 0 and bool(i.fields.get("kept"))
+            lows += i.fields.get("digit") == Digit.LOW and bool(i.fields.get("kept"))
+        for f in unroll(program, config, 20, 33):
+            i = f.instruction
+            if i.fields.get("keep"):
+                before = on_chip.end
+                assert on_chip.keep(i["window_address"], i["window_beats"])
+                joined += i["window_address"] == before * config.bus_bytes
+    for opcode, name, value in (
+        ("PRODUCT", "keep", 1), ("PRODUCT", "kept", 1), ("SCORES", "keep", 1), ("SCORES", "kept", 1),
+        ("PRODUCT", "apart", 1), ("PRODUCT", "value_format", 1), ("SCORES", "value_format", 1),
+        ("CONTEXT", "value_format", 1), ("PRODUCT", "digit", 1), ("PRODUCT", "digit", 2), ("PRODUCT", "lift", 1),
+        ("PRODUCT", "bits15", 1), ("CONTEXT", "bits15", 1), ("NORM", "bits15", 1),
+    ):  # fmt: skip
+        assert seen[opcode, name, value] > 2, (opcode, name, value)
+    assert joined > 5 and looped > 5 and lows > 5, (joined, looped, lows)
+
+
+def test_what_is_kept_or_lies_apart_is_found() -> None:
+    """What kept windows, rows apart and digits touch, by hand; and the waits that come of it."""
+    config = HARDWARE[NEWER]
+    product = {
+        "window_address": 0, "window_beats": 16, "result_address": 1024, "columns": 8, "passes": 1, "n": 1, "depth": 2,
+        "count0": 16, "count1": 1, "count2": 1, "count3": 1, "stride0": 1,
+    }  # fmt: skip
+
+    def touched(**more: int) -> Accesses:
+        return accesses(Opcode.PRODUCT, product | more, config)
+
+    def waits(first: dict[str, int], second: tuple[Opcode, dict[str, int]]) -> dict[str, int]:
+        return needed_waits([(Opcode.PRODUCT, product | first), second], config, 1 << 14)[-1][1]
+
+    assert touched().reads == touched(keep=1).reads == [(0, 64)] and touched(kept=1).reads == []
+    assert touched(digit=1, window_beats=32).reads == [(0, 128)]
+    assert touched().writes == touched(kept=1).writes == [(1024, 1024 + 8 * 4)]
+    assert touched(apart=1).writes == [(1024, 1024 + 8 * 8)]
+    assert touched(bits15=1, result=int(Result.STORE16)).writes == [(1024, 1024 + 2 * 8 * 4)]
+    reader = product | {"window_address": 1024 + 32, "result_address": 4096, "window_beats": 4}
+    assert waits({}, (Opcode.PRODUCT, reader)) == {}
+    assert waits({"apart": 1}, (Opcode.PRODUCT, reader)) == {"products": 1}
+    assert waits({"apart": 1}, (Opcode.PRODUCT, reader | {"kept": 1})) == {}
+    norm = {"input_address": 2048, "wide_address": 0, "narrow_address": 4096, "parameters_address": 640, "width": 2}
+    assert waits({"keep": 1}, (Opcode.NORM, norm)) == {"products": 1}
+    assert waits({"kept": 1}, (Opcode.NORM, norm)) == {}
 
 
 def test_waits_are_needed() -> None:
