@@ -59,7 +59,11 @@ class Pieces:
         return self.put(data)
 
     def target(self, size: int) -> int:
-        """Where results go; now and then where others were."""
+        """Where results go; now and then where others were, or where windows were that stay on chip as they were."""
+        whole, bus = self.config.burst * self.config.bus_bytes, self.config.bus_bytes
+        kept, end = -(-self.on_chip.start * bus // whole) * whole, self.on_chip.end * bus
+        if kept < end and kept + size <= self.size and not self.rng.integers(3):
+            return kept
         places = [address for address, there in self.written if there >= size]
         if places and not self.rng.integers(8):
             return int(self.rng.choice(places))

@@ -179,8 +179,15 @@ class Products(Pieces):
         self.add(
             Opcode.PRODUCT, **fields, **windows, parameters_step=step, parameters_base=base, result=result,
             result_address=place,
-            residual_address=self.source(self.noise(2 * columns * rows)) if residual else 0, **more, **self.stored(),
+            residual_address=self.stream(columns, place, "apart" in more) if residual else 0, **more, **self.stored(),
         )  # fmt: skip
+
+    def stream(self, columns: int, place: int, apart: bool) -> int:
+        """Where a residual stream lies, none of which results at a place overwrite before it is read."""
+        size = 2 * columns * self.config.rows
+        found, end = self.source(self.noise(size)), place + max(size, columns * self.config.groups * apart)
+        overlaps = found < end and place < found + size
+        return self.put(self.noise(size)) if overlaps and (apart or found != place) else found
 
     def beside(self, columns: int) -> int:
         """Where results go whose columns lie `groups` bytes apart: one of the tiles that then lie side by side."""

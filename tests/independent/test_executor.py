@@ -23,7 +23,7 @@ from sta_hw.model.families.layers import LINEAR
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.reference.program import Executed, ProgramError, run_counted
 from sta_hw.spec.config import Config
-from sta_hw.spec.isa import Opcode
+from sta_hw.spec.isa import Opcode, disassemble
 from sta_hw.spec.patterns import Pattern, parse_nm
 from sta_hw.spec.presets import PRESETS, preset
 from sta_hw.spec.registers import capabilities
@@ -230,6 +230,25 @@ def test_random_instructions(name: str, executor: Path) -> None:
         assert not wrong, (seed, wrong[:3])
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("digits", {"digit", "lift", "bits15", "keep", "kept"}),
+        ("kept windows", {"keep", "kept", "continues", "count_register"}),
+        ("more groups than rows", {"apart", "keep", "kept", "window_address_register"}),
+        ("blocks", {"value_format", "run", "value_register"}),
+    ],
+)
+def test_what_the_programs_have(name: str, fields: set[str]) -> None:
+    """What a configuration has comes up in them."""
+    config, seen = CONFIGS[name], set()
+    for seed in range(8):
+        image, about, _ = random_program(name, seed)
+        for i in disassemble(image[about["program"]["offset"] :].tobytes(), config):
+            seen |= i.fields.keys()
+    assert fields <= seen
+
+
 def test_windows_that_do_not_stay(executor: Path) -> None:
     """Refused by both at the same instruction; where they do, taken by both."""
     config, ends = CONFIGS["kept windows"], set()
@@ -279,6 +298,8 @@ MUTANTS = {
     "LayerNorm's 15 bits": ("? 16383 : 32767; /* bits15 */", "? 16384 : 32767; /* bits15 */"),
     "scales of blocks": ("(h[1] & 15) << 8", "(h[1] & 7) << 8"),
     "the byte that two headers share": ("kept[block] = own[groups + 1]", "kept[block] = own[groups]"),
+    "windows as they were kept": ("p->kept ? m->windows : m->image", "m->image"),
+    "the lower 8 bits of 16": ("low > 127 ? low - 256 : low", "low"),
     "coarse scores": ("p->coarse ? 8 : 1", "p->coarse ? 4 : 1"),
 }  # fmt: skip
 """Of each a constant or a step of docs/numerics.md or docs/format.md: text of the executor, and what is wrong."""
