@@ -24,9 +24,9 @@ CONFIG = HARDWARE[NAME]
 
 @pytest.mark.parametrize("name", [NAME, NEWER])
 def test_a_sample_shows_no_difference(name: str) -> None:
-    result = soak(11, 600, names=[name], legal=12, damaged=60)
+    result = soak(11, 600, names=[name], legal=20, damaged=60)
     assert not result["differences"], result["differences"][:2]
-    assert result["legal"] == 12 and result["damaged"] == 60
+    assert result["legal"] == 20 and result["damaged"] == 60
     row = result["hardware"][name]
     assert row["legal, equal"] > 5 and result["cycles"] > 100_000
     assert sum(row.get(f"damaged: {kind}", 0) for kind in KINDS) == 60
