@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from ..cache import cache_folder, keep, kept
 from ..errors import InputError
 from ..formats.nm import keep_mask, prune, satisfies
+from ..model.families.decoders import is_decoder
 from ..model.finite import require_finite
 from ..model.fp32 import value_of
 from ..model.graph import Graph
 from ..model.operations import Linear
-from ..model.part import Part, accelerator_part
+from ..model.part import accelerator_part
 from ..spec.patterns import Pattern
 
 __all__ = [
@@ -52,6 +53,9 @@ _AT_ONCE = 64
 _MOST_KEPT = 512
 """Weights kept in a column up to which they are fitted again, which takes the cube of their number: at 384 inputs less
 time than the rest of the pruning, at 1,536 several times as much."""
+_LONGEST_TOKEN = 4.0
+"""Of a decoder's inputs a token counts for no more than one of so many times the tokens' usual length: the first one
+of a text is hundreds of times as long in some layers, and would be all that is looked at."""
 Floats = NDArray[np.float64]
 
 
@@ -80,9 +84,16 @@ class InputStatistics:
     dense_mean: Floats
 
     @staticmethod
-    def of(pruned: NDArray, dense: NDArray) -> InputStatistics:
-        """Of inputs of shape (rows, reduction), row by row the same tokens."""
+    def of(pruned: NDArray, dense: NDArray, longest: float = np.inf) -> InputStatistics:
+        """Of inputs of shape (rows, reduction), row by row the same tokens.
+
+        Rows that are longer than `longest` times the median are shortened to that, in both networks alike.
+        """
         count = len(pruned)
+        if np.isfinite(longest):
+            length = np.sqrt(np.square(dense, dtype=np.float64).mean(1))
+            share = np.minimum(longest * np.median(length) / np.maximum(length, 1e-30), 1.0).astype(np.float32)
+            pruned, dense = pruned * share[:, None], dense * share[:, None]
         gram, cross = (((x.T @ pruned) / count).astype(np.float64) for x in (pruned, dense - pruned))
         return InputStatistics(gram, cross, pruned.mean(0, dtype=np.float64), dense.mean(0, dtype=np.float64))
 
@@ -179,7 +190,8 @@ def prune_model(
     """Prune the linear operations that have a pattern with M above 1; biases take the mean that is left.
 
     Those whose weights satisfy their pattern already stay as they are. A matrix of 384 x 1,536 takes about half
-    a second; all of all-MiniLM-L6-v2 with 384 sentences a quarter of a minute.
+    a second; all of all-MiniLM-L6-v2 with 384 sentences a quarter of a minute. Of a decoder, biases that are zero stay
+    so, as most of these checkpoints have no tensors for them; texts begin with the token that all texts begin with.
 
     Parameters
     ----------
@@ -201,31 +213,44 @@ def prune_model(
     wanted = {
         name: pattern
         for name, pattern in patterns.items()
-        if pattern.m > 1 and not satisfies(graph.linears[name].weight, pattern)
+        if pattern.m > 1 and not satisfies(graph.linear(name).weight, pattern)
     }
     if method == "magnitude" or not wanted:
-        return graph.with_weights({name: prune(graph.linears[name].weight, p) for name, p in wanted.items()})
+        return graph.with_weights({name: prune(graph.linear(name).weight, p) for name, p in wanted.items()})
     if not calibration:
         raise InputError("there is no calibration text; SparseGPT needs at least one.")
     with np.errstate(all="ignore"):  # what overflows is refused by name
-        return graph.replaced(_pruned(accelerator_part(graph), wanted, calibration, report))
+        return graph.replaced(_pruned(graph, wanted, calibration, report))
+
+
+def _texts(
+    graph: Graph, calibration: Sequence[list[int] | NDArray[np.float32]]
+) -> tuple[Graph, str, list[NDArray]]:  # fmt: skip
+    """The operations to prune, the value that they begin with, and that of every text."""
+    if is_decoder(graph):
+        return graph, "ids", [np.asarray(ids) for ids in calibration]
+    part = accelerator_part(graph)
+    embedded = [given if isinstance(given, np.ndarray) else part.embed("ids", given) for given in calibration]
+    return part.inner, part.begins, embedded
 
 
 def _pruned(
-    part: Part, wanted: Mapping[str, Pattern], calibration: Sequence[list[int] | NDArray[np.float32]],
+    whole: Graph, wanted: Mapping[str, Pattern], calibration: Sequence[list[int] | NDArray[np.float32]],
     report: Callable[[str], None],
 ) -> dict[str, Linear]:  # fmt: skip
     """Linear operations pruned with SparseGPT, one after the other; all texts go through the graph in step."""
-    graph = part.inner
-    embedded = [given if isinstance(given, np.ndarray) else part.embed("ids", given) for given in calibration]
-    bounds = np.cumsum([len(e) for e in embedded])[:-1]
+    graph, begins, texts = _texts(whole, calibration)
+    decoder = is_decoder(whole)
+    bounds = np.cumsum([len(t) for t in texts])[:-1]
     # Every text's values, in the pruned network and in the dense one.
-    values, dense_values = ({part.begins: list(embedded)} for _ in range(2))
+    values, dense_values = ({begins: list(texts)} for _ in range(2))
     left = {name: sum(o.inputs.count(name) for o in graph.operations) for name in graph.by_name}
     found: dict[str, Linear] = {}
     source, inputs = "", None
     for o in graph.operations[1:]:
-        if isinstance(o, Linear) and o.name in graph.linears:
+        if len(found) == len(wanted):  # A decoder's head gives many values, which nothing takes.
+            break
+        if isinstance(o, Linear) and (o.name in graph.linears or o.name in wanted):
             value, dense_value = (np.concatenate(v[o.inputs[0]]) for v in (values, dense_values))
             if o.inputs[0] != source:  # Query, key and value share theirs.
                 source, inputs = o.inputs[0], None
@@ -233,13 +258,16 @@ def _pruned(
                 _require_squares(next(iter(graph.arrays(o))), value, dense_value)
             pruned = o
             if pattern := wanted.get(o.name):
-                inputs = inputs or InputStatistics.of(value, dense_value)
+                longest = _LONGEST_TOKEN if decoder else np.inf
+                inputs = inputs or InputStatistics.of(value, dense_value, longest)
                 dense = o.weight.astype(np.float64)
                 wanted_weight = toward_dense(dense, inputs)
                 weight, mask = prune_weights(wanted_weight, inputs.gram, pattern)
                 if mask.sum(1).max() <= _MOST_KEPT:
                     weight = refit(wanted_weight, inputs.gram, mask)
-                bias = o.bias + dense @ inputs.dense_mean - weight @ inputs.mean
+                bias: NDArray = o.bias
+                if not decoder or bias.any():
+                    bias = bias + dense @ inputs.dense_mean - weight @ inputs.mean
                 pruned = replace(o, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
                 found[o.name] = pruned
             values[o.name] = np.split(value_of(pruned, value), bounds)

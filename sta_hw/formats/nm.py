@@ -23,6 +23,7 @@ __all__ = [
     "bits_per_weight",
     "decode",
     "encode",
+    "implies",
     "keep_mask",
     "prune",
     "satisfies",
@@ -72,6 +73,13 @@ def satisfies(weights: NDArray, pattern: Pattern) -> bool:
     padded[:, :reduction] = weights != 0
     counts = padded.reshape(columns, -1, pattern.m).sum(-1)
     return bool((counts <= pattern.n).all())
+
+
+def implies(pattern: Pattern, other: Pattern) -> bool:
+    """Whether all weights that satisfy `pattern` satisfy the `other` one: 2:4 implies 4:8, and 3:4, but not 1:2."""
+    if pattern.m >= other.m:  # all that a group of M has may lie in one of the other's
+        return other.dense or min(pattern.n, other.m) <= other.n
+    return pattern.n * (other.m // pattern.m) <= other.n
 
 
 def bits_per_weight(pattern: Pattern, encoding: str, window: int = 16) -> float:

@@ -154,9 +154,7 @@ class Graph:
 
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> Graph:
         """The same with other weights of linear operations, by name."""
-        return self.replaced(
-            {n: replace(self.linears[n], weight=np.asarray(w, np.float32)) for n, w in weights.items()}
-        )
+        return self.replaced({n: replace(self.linear(n), weight=np.asarray(w, np.float32)) for n, w in weights.items()})
 
     @property
     def most_tokens(self) -> int | None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sta_hw.errors import InputError
 from sta_hw.formats import EncodedMatrix, best_encoding, bits_per_weight, decode, encode, keep_mask, prune, satisfies
-from sta_hw.spec.patterns import SUPPORTED_M, Pattern, parse_nm
+from sta_hw.formats.nm import implies
+from sta_hw.spec.patterns import DENSE, SUPPORTED_M, Pattern, parse_nm
 
 
 @st.composite
@@ -48,6 +49,18 @@ def test_dense_round_trip(case: tuple) -> None:
     encoded = encode(weights, Pattern(1, 1), groups=groups, window=window, depth=depth)
     assert encoded.encoding == "dense" and not len(encoded.positions)
     np.testing.assert_array_equal(decode(EncodedMatrix.from_bytes(encoded.to_bytes())), weights)
+
+
+def test_what_a_pattern_implies() -> None:
+    """Against matrices: one pattern implies another if the worst that it allows satisfies that one."""
+    every = [DENSE, *(Pattern(n, m) for m in SUPPORTED_M for n in range(1, m + 1))]
+    for one in every:
+        # Each group's weights at one end or the other: somewhere they lie as near together as they can.
+        ends = np.zeros((2, 2, one.m), np.int8)
+        ends[:, 0, one.m - one.n :] = ends[0, 1, : one.n] = ends[1, 1, one.m - one.n :] = 1
+        worst = np.tile(ends.reshape(2, -1), 32)
+        for other in every:
+            assert implies(one, other) == satisfies(worst, other), (one, other)
 
 
 @given(

@@ -65,12 +65,13 @@ def with_blocks(
         If blocks do not divide the reduction dimension.
     """
     absorbed = o.weight.astype(np.float64) * p.input_scale
+    kept = None if p.pattern.dense else o.weight != 0  # what is pruned stays zero, whatever the file's levels were
     for of_file in reversed(BLOCK_SIZES):
-        if (found := on_column_grid(absorbed, p.steps, of_file, most)) is not None:
+        if kept is None and (found := on_column_grid(absorbed, p.steps, of_file, most)) is not None:
             blocks, steps = found
             break
     else:
-        if in_blocks(o.weight):
+        if kept is None and in_blocks(o.weight):
             raise InputError(
                 f"{o.name}: its weights have 4 bits in blocks in the file, and the scales of its inputs differ within "
                 "a block, or its results' scale is too fine; leave it in INT8."
@@ -82,7 +83,7 @@ def with_blocks(
             )
         steps = p.steps
         x = inputs.astype(np.float64)
-        blocks = by_error_feedback(absorbed / steps[:, None], x.T @ x, size)
+        blocks = by_error_feedback(absorbed / steps[:, None], x.T @ x, size, kept)
     results = np.broadcast_to(np.asarray(output_scale, np.float64), (len(steps),))
     multiplier, shift = factors(steps / results)
     bias = np.round(o.bias / steps).astype(np.int64)
@@ -117,13 +118,14 @@ def by_error_feedback(
         s, m = _levels(w[:, first:end], zero=kept is not None)
         scales[:, block], minima[:, block] = s, m
         levels = ((np.arange(_LEVELS) * s[:, None] + 8 * m[:, None]) >> 7).astype(np.float64)
+        nothing = np.abs(levels).argmin(1)  # where some are pruned, a level that is zero
         errors = np.zeros((columns, size))
         for i in range(first, end):
             chosen = np.abs(levels - w[:, i, None]).argmin(1)
+            if kept is not None:  # what others' errors made of a pruned weight goes on to those behind it
+                chosen = np.where(kept[:, i], chosen, nothing)
             codes[:, i] = chosen
             given = levels[every, chosen]
-            if kept is not None:  # what others' errors made of a pruned weight goes on to those behind it
-                given = np.where(kept[:, i], given, 0)
             error = (w[:, i] - given) / upper[i, i]
             errors[:, i - first] = error
             w[:, i + 1 : end] -= error[:, None] * upper[i, i + 1 : end]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...formats.blocks import BlockedWeights
+from ...formats.nm import implies
 from ...model.families.decoders import NEXT
 from ...model.operations import (
     Activate,
@@ -35,6 +36,7 @@ from ...model.operations import (
 from ...spec.config import Config
 from ...spec.features import ALL_OF_DECODERS
 from ...spec.isa import Result, assemble, program_bytes
+from ...spec.patterns import DENSE, Pattern
 from ..liveness import check_kept
 from ..lower.linear import linear
 from ..parameters import LinearParameters
@@ -120,8 +122,18 @@ def _both_blocks(
         return None
     size = min(a.size, b.size)
     a, b = a.of_size(size), b.of_size(size)
-    kept = None if a.kept is None or b.kept is None else both(a.kept, b.kept)
+    kept = None
+    if a.kept is not None or b.kept is not None:
+        kept = both(*(np.ones(p.codes.shape, bool) if p.kept is None else p.kept for p in (a, b)))
     return BlockedWeights(size, both(a.codes, b.codes), both(a.scales, b.scales), both(a.minima, b.minima), kept)
+
+
+def _both_patterns(low: Room, a: LinearParameters, b: LinearParameters) -> Pattern:
+    """The N:M of two products in one: theirs, or where they differ the sparsest that both satisfy."""
+    if a.pattern == b.pattern or a.pattern.dense or b.pattern.dense:
+        return a.pattern if a.pattern == b.pattern else DENSE
+    possible = [p for p in low.config.patterns if all(implies(q.pattern, p) for q in (a, b))]
+    return min(possible, key=lambda p: p.density, default=DENSE)
 
 
 def _gate(low: Room, o: Multiply) -> None:
@@ -134,7 +146,7 @@ def _gate(low: Room, o: Multiply) -> None:
         return np.stack([first, second], axis=1).reshape(2 * len(first), *first.shape[1:])
 
     p = LinearParameters(
-        both(a.weights, b.weights), a.pattern, both(a.bias, b.bias), both(a.multiplier, b.multiplier),
+        both(a.weights, b.weights), _both_patterns(low, a, b), both(a.bias, b.bias), both(a.multiplier, b.multiplier),
         both(a.shift, b.shift), both(a.second, b.second), blocks=_both_blocks(a.blocks, b.blocks, both),
     )  # fmt: skip
     target, short = low.taken(INNER, o.name), low.of.widths[o.name] == 15

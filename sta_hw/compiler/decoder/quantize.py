@@ -11,7 +11,7 @@ more is dropped, so a model of any depth takes the memory of a layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...formats.blocks import BLOCK_SIZES
+from ...formats.nm import satisfies
 from ...model.families.decoders import NEXT
 from ...model.fp32 import FUNCTIONS, Cache, evaluate, value_of
 from ...model.graph import Graph
@@ -37,7 +38,7 @@ from ...model.operations import (
     RmsNorm,
     Rotary,
 )
-from ...spec.patterns import DENSE
+from ...spec.patterns import DENSE, Pattern
 from ..parameters import LinearParameters, NormParameters
 from ..scales import (
     LARGEST_FACTOR,
@@ -71,7 +72,7 @@ _INDEX_MARGIN = 1.05
 
 def quantize_decoder(
     graph: Graph, texts: Sequence[Sequence[int]], prefix: Sequence[int], rules: Rules | None = None,
-    report: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None, patterns: Mapping[str, Pattern] | None = None,
 ) -> IntegerDecoderGraph:  # fmt: skip
     """A decoder in integers.
 
@@ -79,17 +80,27 @@ def quantize_decoder(
     ----------
     texts : token ids of texts, without the prefix
     prefix : token ids that every text begins with, at least one
+    patterns : N:M of linear operations, or None
+        To which they are pruned already (`compiler.prune`); those that are not named are dense.
 
     Raises
     ------
     InputError
-        If there is no text or prefix, or an operation that the accelerator has not; it is named.
+        If there is no text or prefix, an operation that the accelerator has not, or weights that are not pruned as
+        `patterns` says; it is named.
     """
     if not prefix:
         raise InputError("a decoder's texts begin with a constant prefix of at least one token; give it one.")
     if not texts or not all(texts):
         raise InputError("there is no calibration text, or one without tokens; give at least one.")
-    return _Quantizer(graph, texts, prefix, rules or Rules()).quantized(report)
+    patterns = {name: p for name, p in (patterns or {}).items() if not p.dense}
+    linears = {o.name: o for o in graph.operations if isinstance(o, Linear)}
+    for name, pattern in patterns.items():
+        if name not in linears:
+            raise InputError(f"{graph.name}: N:M {pattern} is given for {name}, which is no linear operation of it.")
+        if not satisfies(linears[name].weight, pattern):
+            raise InputError(f"{name}: its weights are not pruned to {pattern}; prune the model first.")
+    return _Quantizer(graph, texts, prefix, rules or Rules(), patterns).quantized(report)
 
 
 def _scale(values: NDArray) -> float:
@@ -101,8 +112,11 @@ def _scale(values: NDArray) -> float:
 
 
 class _Quantizer:
-    def __init__(self, graph: Graph, texts: Sequence[Sequence[int]], prefix: Sequence[int], rules: Rules) -> None:
-        self.graph, self.rules = graph, rules
+    def __init__(
+        self, graph: Graph, texts: Sequence[Sequence[int]], prefix: Sequence[int], rules: Rules,
+        patterns: Mapping[str, Pattern],
+    ) -> None:  # fmt: skip
+        self.graph, self.rules, self.patterns = graph, rules, patterns
         self.done = IntegerDecoderGraph(graph, rules, tuple(prefix))
         self.prefix = Cache(len(prefix))
         evaluate(graph, {"ids": list(prefix)}, cache=self.prefix, keep=())
@@ -180,6 +194,7 @@ class _Quantizer:
         o = self.graph.linear(name)
         inputs = o.inputs[0]
         found = self._parameters(o.weight, o.bias, self.narrow[inputs], output_scale, second)
+        found = replace(found, pattern=self.patterns.get(name, DENSE))
         if self.role(inputs) in self.rules.blocks:
             most = LARGEST_FACTOR * np.broadcast_to(np.asarray(output_scale, np.float64), (len(o.weight),))
             narrow, seen = self.narrow[inputs], self.seen(inputs)
