@@ -16,7 +16,7 @@ __all__ = ["Accelerator"]
 
 
 class Accelerator(wiring.Component):
-    """Runs programs from memory (sta_hw/spec/isa.py); sta_hw/spec/registers.py lists its registers.
+    """Runs programs from memory (sta_hw/spec/isa/); sta_hw/spec/registers.py lists its registers.
 
     Parameters
     ----------

@@ -77,7 +77,7 @@ _DIGITS = {
 _INTRODUCTION = f"""\
 # Programs
 
-Generated from `sta_hw/spec/isa.py` by `python -m sta_hw.spec.isa_page`. `sta_hw.spec.isa` packs and reads programs,
+Generated from `sta_hw/spec/isa/` by `python -m sta_hw.spec.isa_page`. `sta_hw.spec.isa` packs and reads programs,
 strictly; `sta_hw.spec.assembly` has them as text (`sta-hw compile --listing`), `sta_hw.spec.expansion` says what
 their loops stand for.
 
