@@ -1,4 +1,4 @@
-"""Reference of activation, residual addition (rtl/units/results.py), LayerNorm and RMSNorm (rtl/units/norm.py)."""
+"""Reference of activation and residual addition (rtl/units/result_arithmetic.py), and of norms (rtl/units/norm.py)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import pytest
 from test_accelerator import PATTERNS, compiled
 from test_families import TEXT, saved
 
-import sta_hw.reference.program as reference
+import sta_hw.reference.machine as machine
 from sim.accelerator import AcceleratorModel, MemoryModel, Recording
 from sim.verilog import module_verilog
 from sta_hw.compiler.encoder import compile_encoder
@@ -23,7 +23,9 @@ from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
 from sta_hw.errors import CheckError
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
+from sta_hw.reference.engine import matrix_sums
 from sta_hw.reference.program import Executed, run_counted
+from sta_hw.reference.requantizer import requantize
 from sta_hw.run.outcome import compare
 from sta_hw.run.search import search
 from sta_hw.run.trail import Trail, element_at
@@ -143,7 +145,7 @@ def first_changed(
 
     right = stores()
     with monkeypatch.context() as patch:
-        patch.setattr(reference, name, wrap(getattr(reference, name)))
+        patch.setattr(machine, name, wrap(getattr(machine, name)))
         wrong = stores()
     for a, b in zip(right, wrong, strict=True):
         for (address, data), (_, other) in zip(a.stores, b.stores, strict=True):
@@ -360,8 +362,8 @@ def keys_of(tokens: int, **shape: int) -> np.ndarray:
         stores.setdefault(at, data)
     tiles = [stores[address + t * width * CONFIG.rows] for t in range(-(-tokens // CONFIG.rows))]
     x = np.concatenate([t.view(np.int8).reshape(width, CONFIG.rows).T for t in tiles])
-    sums = reference.matrix_sums(x, key.weights)
-    return reference.requantize(
+    sums = matrix_sums(x, key.weights)
+    return requantize(
         sums, key.bias[:, None], key.multiplier[:, None], key.shift[:, None], wide=False
     ).T  # fmt: skip
 
