@@ -46,7 +46,7 @@ _RING = 3
 _COMPLETION = 3
 """A pulse of completion goes through a register into its counter, which is compared a cycle later."""
 _RESULT_LATENCY = 5 + Multiplier.latency
-"""rtl/units/results.py: table, second multiplication, addition."""
+"""rtl/units/result_arithmetic.py: table, second multiplication, addition."""
 _SOFTMAX_LATENCY = 7
 """rtl/units/attention.py: pipeline and output queue."""
 _NORM_LATENCY = 9 + 3 * Multiplier.latency

@@ -1,6 +1,6 @@
 """What a program means: the flat list of instructions that its loops and address registers stand for.
 
-The fetch unit (rtl/control/fetch.py) does the same word by word, and the reference by code of its own.
+The fetch unit (rtl/control/decode.py) does the same word by word, and the reference by code of its own.
 """
 
 from __future__ import annotations

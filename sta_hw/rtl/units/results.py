@@ -1,4 +1,4 @@
-"""The result path: what becomes of the drain's columns on their way to memory or to the softmax.
+"""The result path: the order in which the drain's columns go to memory or to the softmax, and when they are there.
 
 Per product: stored as they are; through the activation table and a second per-column requantization;
 added to the residual stream; transposed, to become weights; or handed to the softmax. With the features of these names
@@ -9,29 +9,23 @@ and the largest results of each row alone (best).
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...spec.config import Config
 from ...spec.isa import Result
 from ..bus.axi import ADDRESS_BITS
 from ..bus.dma import APART, row_range, run_layout, store_layout
-from ..primitives.arithmetic import at_limit, saturated
 from ..primitives.layouts import COUNT_BITS, UNDER_WAY_BITS, result_layout
-from ..primitives.multiplier import Multiplier
-from ..primitives.queue import Queue, credits
-from ..primitives.sequencer import Gearbox
 from .attention import block_layout
 from .best import LIST_BYTES, Best
+from .result_arithmetic import ArithmeticPorts, arithmetic
 from .rotary import Rotary
-from .transposer import Transposer
 
 __all__ = ["ResultPath", "result_order_layout"]
 
 _MOST_HELD = 8
 """Products that wait to be counted, a power of two; one more may be at its end."""
-_QUEUE_DEPTH = 16
-_LATENCY = 5 + Multiplier.latency
 
 
 def result_order_layout(config: Config) -> data.StructLayout:
@@ -190,11 +184,18 @@ class ResultPath(wiring.Component):
             with m.If(wanted & run.ready):
                 m.d.sync += wanted.eq(0)
 
-        given = self._given = self._changed(m, order, active, largest) if {"rotary", "best"} & {*has} else self.results
+        given = self._changed(m, order, active, largest) if {"rotary", "best"} & {*has} else self.results
         beat = given.payload
         computes = Signal()
         m.d.comb += computes.eq(active & ~order.scores)
-        go = self._arithmetic(m, order, computes, mode, largest)
+        go = arithmetic(
+            m, cfg,
+            ArithmeticPorts(
+                order, computes, largest, mode, given, self.seconds, self.residual, self.store,
+                self._rotary.table if "rotary" in has else None, self.store_run.valid | self.residual_run.valid,
+                self.table_enable, self.table_address, self.table_data, self.saturated,
+            ),
+        )  # fmt: skip
         to_scores = active & order.scores & ~block_wanted
         m.d.comb += [
             *(self.scores.payload[i].eq(beat.values[i]) for i in range(cfg.drain_lanes)),
@@ -286,226 +287,3 @@ class ResultPath(wiring.Component):
                 best.order.payload.number.eq(order.residual_address),
             ]
         return given
-
-    def _arithmetic(self, m: Module, order: data.View, active: Value, mode: Value, largest: Value) -> Signal:
-        """Table, second multiplication, addition, packing. Returns the condition that takes a result beat."""
-        cfg = self.config
-        lanes = cfg.drain_lanes
-        parts = cfg.rows // lanes
-        has, given = cfg.features, self._given
-        beat = given.payload
-        adding = mode[1]
-
-        # `lanes` elements of the residual stream at a time.
-        unpack = m.submodules.unpack = Gearbox(8 * cfg.bus_bytes, 16 * lanes)
-        m.d.comb += [
-            unpack.source.payload.eq(self.residual.payload),
-            unpack.source.valid.eq(self.residual.valid),
-            self.residual.ready.eq(unpack.source.ready),
-        ]
-        queue = m.submodules.queue = Queue(width=16 * lanes + len(mode) - 2, depth=_QUEUE_DEPTH)
-        part = Signal(range(parts))
-        go = Signal()
-        gives: Value = go
-        if "gate" in has:
-            # Columns by turns: gates, which wait behind the table and their multipliers, and what they multiply.
-            waiting = m.submodules.waiting = Queue(width=16 * lanes, depth=parts)
-            second_column, gates, gated = Signal(), Signal(), Signal()
-            m.d.comb += [
-                gates.eq(order.multiply & ~second_column),
-                gated.eq(order.multiply & second_column),
-                waiting.r_en.eq(go & gated),
-            ]
-            gives = go & ~gates
-            with m.If(go & (part == parts - 1)):
-                m.d.sync += second_column.eq(gates)
-        room = credits(m, "room", _QUEUE_DEPTH, gives, queue.r_rdy & queue.r_en)
-        # The last beat waits until the runs of this product are with the masters.
-        runs_out = ~(self.store_run.valid | self.residual_run.valid)
-        may = (
-            active
-            & given.valid
-            & room
-            & (~order.seconds | self.seconds.valid)
-            & (~adding | unpack.target.valid)
-            & (~beat.last | runs_out)
-        )
-        m.d.comb += [
-            go.eq(may & (~gated | waiting.r_rdy) if "gate" in has else may),
-            unpack.target.ready.eq(go & adding),
-            self.seconds.ready.eq(go & order.seconds & (part == parts - 1)),
-        ]
-        with m.If(go):
-            m.d.sync += part.eq(Mux(part == parts - 1, 0, part + 1))
-
-        if "rotary" in has:
-            table = self._rotary.table
-            m.d.comb += [
-                table.payload.as_value().eq(unpack.target.payload),
-                table.valid.eq(unpack.target.valid & active & order.rotate),
-            ]
-            with m.If(active & order.rotate):
-                m.d.comb += unpack.target.ready.eq(table.ready)
-
-        flags = [Cat(gives, mode)]
-        for i in range(_LATENCY):
-            stage = Signal(1 + len(mode), name=f"flags_{i + 1}")
-            m.d.sync += stage.eq(flags[-1])
-            flags.append(stage)
-        more = [Cat(largest, *((go & gates, gated) if "gate" in has else ()), *self._short(order))]
-        for i in range(_LATENCY if {"gate", "best", "digits"} & {*has} else 0):
-            stage = Signal(len(more[0]), name=f"more_{i + 1}", reset_less=True)
-            m.d.sync += stage.eq(more[-1])
-            more.append(stage)
-        if "gate" in has:
-            factor_1, factor_2 = (Signal(16 * lanes, name=f"factor_{i}", reset_less=True) for i in (1, 2))
-            m.d.sync += [factor_1.eq(waiting.r_data), factor_2.eq(factor_1)]
-        seconds = [self.seconds.payload]
-        for i in range(2):
-            second = Signal(16, name=f"second_{i + 1}", reset_less=True)
-            m.d.sync += second.eq(seconds[-1])
-            seconds.append(second)
-
-        results = []
-        gate_values: list[Value] = []
-        for i in range(lanes):
-            table = m.submodules[f"table_{i}"] = memory.Memory(
-                shape=signed(16), depth=256, init=[], attrs={"no_rw_check": 1, "ram_style": "block"}
-            )
-            write, read = table.write_port(), table.read_port()
-            found = Signal(signed(16), name=f"found_{i}", reset_less=True)
-            m.d.comb += [
-                write.addr.eq(self.table_address),
-                write.data.eq(self.table_data),
-                write.en.eq(self.table_enable),
-                read.addr.eq(
-                    Mux(order.multiply, saturated(beat.values[i], 8), beat.values[i])[:8]
-                    if "gate" in has
-                    else beat.values[i][:8]
-                ),
-                read.en.eq(1),
-            ]
-            m.d.sync += found.eq(read.data)
-            own = [beat.values[i]]
-            for k in range(_LATENCY - 1):
-                stage = Signal(signed(16), name=f"own_{i}_{k + 1}", reset_less=True)
-                m.d.sync += stage.eq(own[-1])
-                own.append(stage)
-            residual = [unpack.target.payload[16 * i :][:16].as_signed()]
-            for k in range(2):
-                stage = Signal(signed(16), name=f"residual_{i}_{k + 1}", reset_less=True)
-                m.d.sync += stage.eq(residual[-1])
-                residual.append(stage)
-            multiplier = m.submodules[f"multiplier_{i}"] = Multiplier(16, 17, cfg.vector_multiplier)
-            m.d.comb += [
-                multiplier.a.eq(Mux(flags[2][2], residual[2], found)),
-                multiplier.b.eq(seconds[2]),
-            ]
-            if "gate" in has:
-                with m.If(more[2][2]):
-                    m.d.comb += [multiplier.a.eq(own[2]), multiplier.b.eq(factor_2[16 * i :][:16].as_signed())]
-            scaled = Signal(signed(17), name=f"scaled_{i}", reset_less=True)
-            m.d.sync += scaled.eq((multiplier.p + (1 << 15)) >> 16)
-            at = 3 + Multiplier.latency
-            total = Signal(signed(18), name=f"total_{i}", reset_less=True)
-            is_activated, is_added = flags[at][1], flags[at][2]
-            if "gate" in has:
-                is_activated = is_activated | more[at][2]
-                gate_values.append(scaled[:16])
-            m.d.sync += total.eq(Mux(is_activated, 0, own[at]) + Mux(is_activated | is_added, scaled, 0))
-            result = Signal(signed(16), name=f"result_{i}", reset_less=True)
-            if "digits" in has:
-                is_short = more[at + 1][-1]
-                wide_result = Mux(is_short, saturated(total, 15), saturated(total, 16))
-                m.d.sync += result.eq(Mux(flags[at + 1][1] & ~is_short, saturated(total, 8), wide_result))
-            else:
-                m.d.sync += result.eq(Mux(flags[at + 1][1], saturated(total, 8), saturated(total, 16)))
-            if "best" in has:  # halves of numbers among them
-                with m.If(more[at + 1][0]):
-                    m.d.sync += result.eq(total)
-            results.append(result)
-        if "gate" in has:
-            m.d.comb += [waiting.w_en.eq(more[3 + Multiplier.latency][1]), waiting.w_data.eq(Cat(*gate_values))]
-        taken, is_wide = flags[_LATENCY][0], flags[_LATENCY][3]
-        if "best" in has:
-            taken = taken & ~more[_LATENCY][0]
-        at_ends = Cat(at_limit(r, 16) for r in results).any()
-        if "digits" in has:
-            at_ends = Mux(more[_LATENCY][-1], Cat(at_limit(r, 15) for r in results).any(), at_ends)
-        m.d.sync += self.saturated.eq(
-            Cat(
-                taken & is_wide & at_ends,
-                taken & ~is_wide & Cat(at_limit(r, 8) for r in results).any(),
-            )
-        )
-        m.d.comb += [queue.w_en.eq(flags[_LATENCY][0]), queue.w_data.eq(Cat(*results, flags[_LATENCY][3:]))]
-        self._pack(m, queue)
-        return go
-
-    def _short(self, order: data.View) -> tuple[Value, ...]:
-        """Whether results in 16 bits saturate to 15, where there is such a thing."""
-        return (order.bits15,) if "digits" in self.config.features else ()
-
-    def _pack(self, m: Module, queue: Queue) -> None:
-        """Bus words of 16-bit or 8-bit elements; transposed, apart, or neither."""
-        cfg = self.config
-        lanes = cfg.drain_lanes
-        words = [queue.r_data[16 * i :][:16] for i in range(lanes)]
-        is_wide = queue.r_data[16 * lanes]
-        flags = queue.r_data[16 * lanes :]
-        wide = m.submodules.pack_wide = Gearbox(16 * lanes, 8 * cfg.bus_bytes)
-        narrow = m.submodules.pack_narrow = Gearbox(8 * lanes, 8 * cfg.bus_bytes)
-        transposer = m.submodules.transposer = Transposer(cfg)
-        gate = m.submodules.output = Queue(width=8 * cfg.bus_bytes, depth=2)
-        # A product's words leave before the next product's, of another kind, may enter.
-        under_way = Signal(16)
-        kind = Signal(len(flags))
-        same = kind == flags
-        entering = queue.r_rdy & same
-        m.d.comb += [
-            wide.source.payload.eq(Cat(*words)),
-            wide.source.valid.eq(entering & is_wide),
-            narrow.source.payload.eq(Cat(w[:8] for w in words)),
-            narrow.source.valid.eq(entering & ~is_wide),
-            queue.r_en.eq(same & Mux(is_wide, wide.source.ready, narrow.source.ready)),
-            transposer.source.payload.eq(narrow.target.payload),
-            transposer.source.valid.eq(narrow.target.valid & kind[1]),
-            narrow.target.ready.eq(Mux(kind[1], transposer.source.ready, gate.w_rdy & ~kind[0])),
-            wide.target.ready.eq(gate.w_rdy & kind[0]),
-            transposer.target.ready.eq(gate.w_rdy & kind[1]),
-        ]
-        moved_in = queue.r_rdy & queue.r_en
-        with m.If(kind[0]):
-            m.d.comb += [gate.w_data.eq(wide.target.payload), gate.w_en.eq(wide.target.valid)]
-        with m.Elif(kind[1]):
-            m.d.comb += [gate.w_data.eq(transposer.target.payload), gate.w_en.eq(transposer.target.valid)]
-        with m.Else():
-            m.d.comb += [gate.w_data.eq(narrow.target.payload), gate.w_en.eq(narrow.target.valid)]
-        empty, leaves = under_way == 0, gate.w_en & gate.w_rdy
-        if "apart" in cfg.abilities:
-            filling = self._fill(m, kind[2] & ~kind[0], narrow, gate)
-            empty, leaves = empty & ~filling, leaves & ~filling
-        with m.If(queue.r_rdy & empty):
-            m.d.sync += kind.eq(flags)
-        steps = Mux(kind[0], cfg.bus_bytes // (2 * lanes), cfg.bus_bytes // lanes)
-        m.d.sync += under_way.eq(under_way + moved_in - Mux(leaves, steps, 0))
-        m.d.comb += [
-            self.store.payload.eq(gate.r_data),
-            self.store.valid.eq(gate.r_rdy),
-            gate.r_en.eq(self.store.ready),
-        ]
-
-    def _fill(self, m: Module, apart: Value, narrow: Gearbox, gate: Queue) -> Signal:
-        """Behind each column the words that are not its own, and not written; returns whether one of them is given."""
-        cfg = self.config
-        own, others = cfg.rows // cfg.bus_bytes, (cfg.groups - cfg.rows) // cfg.bus_bytes
-        number, left, filling = Signal(range(own)), Signal(range(others + 1)), Signal()
-        m.d.comb += filling.eq(left != 0)
-        with m.If(filling):
-            m.d.comb += [narrow.target.ready.eq(0), gate.w_en.eq(1)]
-            m.d.sync += left.eq(left - gate.w_rdy)
-        with m.If(~filling & apart & gate.w_en & gate.w_rdy):
-            m.d.sync += number.eq(Mux(number == own - 1, 0, number + 1))
-            with m.If(number == own - 1):
-                m.d.sync += left.eq(others)
-        return filling
