@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
@@ -25,7 +25,8 @@ class Product(wiring.Component):
     """In a multiplier's place: its operands are looked at, its product is the bench's to say."""
 
     latency = 2
-    made: list[Product] = []  # noqa: RUF012 - those of the block that was made last
+    made: ClassVar[list[Product]] = []
+    """Those of the block that was made last."""
 
     def __init__(self, a_width: int, b_width: int, kind: str) -> None:
         super().__init__({"a": In(signed(a_width)), "b": In(signed(b_width)), "p": Out(signed(a_width + b_width))})
@@ -87,8 +88,7 @@ def requantizer(bench: Bench) -> None:
         rounded = Mux(shift == i, (late + (1 << (places - 1))) >> places, rounded)
     most_result = Mux(wide, 32767, 127)
     expected = Mux(rounded > most_result, most_result, Mux(rounded < -most_result, -most_result, rounded))
-    # In the first cycles nothing has come through yet.
-    begun = bench.past(bench.past(1), dut.latency)
+    begun = bench.begun(dut.latency)
     bench.holds("result", ~begun | (dut.result == expected))
     bench.reaches("saturated", begun & (dut.result == -32767))
     bench.reaches("rounded-up", begun & (dut.result == 1) & ((late >> 12) == 0))
@@ -97,8 +97,7 @@ def requantizer(bench: Bench) -> None:
 def beside(bench: Bench) -> None:
     dut = bench.load("primitives.mac16").Mac16Pair()
     bench.block(dut)
-    # In the first cycles nothing has come through yet.
-    begun = bench.past(bench.past(1), dut.latency)
+    begun = bench.begun(dut.latency)
     for i in range(2):
         operand = getattr(dut, f"a{i}")
         bench.assume(operand >= -128)
@@ -113,13 +112,14 @@ def single(a_width: int, b_width: int, kind: str) -> Callable[[Bench], None]:
         dut = bench.load("primitives.multiplier").Multiplier(a_width, b_width, kind)
         bench.block(dut)
         product = bench.past(dut.a, 2) * bench.past(dut.b, 2)
-        begun = bench.past(bench.past(1), 2)
+        begun = bench.begun(2)
         bench.holds("product", ~begun | (dut.p == product))
         bench.reaches("ends", dut.p == 1 << (a_width + b_width - 2))
 
     return fill
 
 
+EXACT = "The product is exact, 2 cycles behind its operands, for all of them."
 PIPELINE = "all operands; nothing is kept for longer than the pipeline is"
 
 PROOFS = (
@@ -152,18 +152,12 @@ PROOFS = (
     ),
     Proof(
         "multiplier-lut", MULTIPLIER, single(9, 8, "lut"), 4, {
-            "product": Property(
-                "The product is exact, 2 cycles behind its operands, for all of them.",
-                edit(MULTIPLIER, "-(a << (self.b_width - 1)), 0", "(a << (self.b_width - 1)), 0"),
-            ),
+            "product": Property(EXACT, edit(MULTIPLIER, "-(a << (self.b_width - 1)), 0", "(a << (self.b_width - 1)), 0")),
         }, setting="9 x 8 bits of adders, as in the array", method="bounded", bound=PIPELINE,
     ),
     Proof(
         "multiplier-dsp", MULTIPLIER, single(18, 18, "dsp"), 4, {
-            "product": Property(
-                "The product is exact, 2 cycles behind its operands, for all of them.",
-                edit(MULTIPLIER, "i_SIGNEDB=Const(1)", "i_SIGNEDB=Const(0)"),
-            ),
+            "product": Property(EXACT, edit(MULTIPLIER, "i_SIGNEDB=Const(1)", "i_SIGNEDB=Const(0)")),
         }, setting="18 x 18 bits; the primitive as in sim/primitives.v", sources=(PRIMITIVES,), method="bounded",
         bound=PIPELINE,
     ),

@@ -260,6 +260,7 @@ def writes(bench: Bench) -> None:
     bench.reaches("fault", dut.fault)
 
 
+BOUNDARY = "No burst crosses a multiple of its greatest length, and so none crosses 4 KiB."
 BURSTS = {
     "beats": Property(
         "The bursts of a run have all its beats together and no more, and exactly the last is said to be it.",
@@ -270,7 +271,7 @@ BURSTS = {
         edit("Cat(Const(0, block_bits), block + 1)", "Cat(Const(0, block_bits), block + 2)"),
     ),
     "boundary": Property(
-        "No burst crosses a multiple of its greatest length, and so none crosses 4 KiB.",
+        BOUNDARY,
         edit(
             "to_boundary.eq(cfg.burst - self.address[word : word + burst_bits] if burst_bits else 1)",
             "to_boundary.eq(cfg.burst)",
@@ -285,10 +286,12 @@ BURSTS = {
         edit("with m.If(self.final):", "with m.If(self.final | beats[0]):"),
     ),
 }
-INSIDE = "No request leaves the image, or is not at a multiple of the bus's bytes, whatever the run."
-BOUNDARY = "No burst crosses a multiple of its greatest length, and so none crosses 4 KiB."
+INSIDE = Property(
+    "No request leaves the image, or is not at a multiple of the bus's bytes, whatever the run.",
+    edit("(self.address[low:] >= limit[low:]) |", "(self.address[low:] > limit[low:]) |"),
+)
 READS = {
-    "inside": Property(INSIDE, edit("(self.address[low:] >= limit[low:]) |", "(self.address[low:] > limit[low:]) |")),
+    "inside": INSIDE,
     "boundary": Property(BOUNDARY, edit("self.arlen.eq(chosen.length - 1)", "self.arlen.eq(chosen.length)")),
     "unchanged": Property(
         "A request that is not taken stays, the same (AXI A3.2.1).",
@@ -324,7 +327,7 @@ READS = {
     ),
 }
 WRITES = {
-    "inside": Property(INSIDE, edit("(self.address[low:] >= limit[low:]) |", "(self.address[low:] > limit[low:]) |")),
+    "inside": INSIDE,
     "boundary": Property(BOUNDARY, edit("self.awlen.eq(chosen.length - 1)", "self.awlen.eq(chosen.length)")),
     "unchanged": Property(
         "An address, or data, that are not taken stay, the same (AXI A3.2.1).",
