@@ -19,20 +19,16 @@ from sta_hw.spec.isa import Error, disassemble
 from sta_hw.spec.presets import preset
 from sta_hw.spec.registers import COMPLETIONS, COUNTERS, register
 
-from .native import BLOCK_MEMORY, PRIMITIVES, compile_library
-from .verilog import module_verilog
+from .memory_harness import STORED, Memory, Record, Timeline, accelerator_library, loaded_library
 
 __all__ = [
-    "MEMORY_BYTES",
     "AcceleratorModel",
     "MemoryModel",
     "ProgramRun",
     "Recording",
     "UnendedError",
-    "accelerator_library",
 ]
 
-_FORMATS = ("", "fst", "vcd")
 _EVENT_BITS = len(COUNTERS) - 1
 _SLICE = 200_000
 _COMPLETED = {name: at for name, (at, _) in COMPLETIONS.places.items()}
@@ -66,35 +62,6 @@ class MemoryModel:
     seed: int = 1
     error: tuple[int, int] | None = None
     flip: tuple[int, int] | None = None
-
-
-class _Memory(ctypes.Structure):
-    _fields_ = (
-        ("bytes", ctypes.c_void_p), ("base", ctypes.c_uint64), ("size", ctypes.c_uint64),
-        ("latency", ctypes.c_int64), ("beats_per_256", ctypes.c_uint32), ("shared", ctypes.c_uint32),
-        ("stall", ctypes.c_uint32),
-        ("error_low", ctypes.c_uint64), ("error_high", ctypes.c_uint64), ("seed", ctypes.c_uint64),
-        ("protocol_errors", ctypes.c_int64), ("reads_done", ctypes.c_int64), ("writes_done", ctypes.c_int64),
-    )  # fmt: skip
-
-
-MEMORY_BYTES = ctypes.sizeof(_Memory)
-"""Of the harness's description of a memory, which the C driver has, too."""
-
-
-class _Record(ctypes.Structure):
-    _fields_ = (
-        ("flipped_beat", ctypes.c_int64), ("flipped_bit", ctypes.c_int64), ("stores", ctypes.c_void_p),
-        ("stored", ctypes.c_void_p), ("capacity", ctypes.c_int64), ("count", ctypes.c_int64),
-    )  # fmt: skip
-
-
-class _Timeline(ctypes.Structure):
-    _fields_ = (
-        ("samples", ctypes.c_void_p), ("capacity", ctypes.c_int64), ("period", ctypes.c_int64),
-        ("bits", ctypes.c_int32), ("count", ctypes.c_int64), ("events", ctypes.c_void_p),
-        ("event_capacity", ctypes.c_int64), ("event_count", ctypes.c_int64), ("event_shift", ctypes.c_int32),
-    )  # fmt: skip
 
 
 @dataclass
@@ -133,9 +100,6 @@ class Recording:
         self.data.append(data.copy())
 
 
-_STORE = np.dtype([("cycle", np.int64), ("offset", np.uint64), ("strobe", np.uint64)])
-
-
 @dataclass
 class ProgramRun:
     """What a run gave.
@@ -170,25 +134,6 @@ class UnendedError(CheckError):
     """A program that was still at work when its time was over."""
 
 
-def accelerator_library(
-    config: Config, *, trace: str = "", netlist: str | None = None, watchdog_bits: int | None = None
-) -> Path:
-    """The shared library that `AcceleratorModel` and the C driver's tests load, compiled or found in the cache."""
-    name = "accelerator"
-    header = (
-        f'#pragma once\n#define TRACE {_FORMATS.index(trace)}\n#include "V{name}.h"\nusing Model = V{name};\n'
-        f"constexpr int BUS_BYTES = {config.bus_bytes};\n"
-    )
-    extra = [PRIMITIVES] if config.instantiates_primitives else []
-    if netlist is not None:
-        extra = [PRIMITIVES, BLOCK_MEMORY]
-    options = {} if watchdog_bits is None else {"watchdog_bits": watchdog_bits}
-    return compile_library(
-        netlist or module_verilog(name, config, hierarchy=bool(trace), **options), name, header,
-        Path(__file__).with_name("memory_harness.cpp"), extra=extra, trace=trace, fast=netlist is None,
-    )  # fmt: skip
-
-
 class AcceleratorModel:
     """The accelerator's RTL in this process.
 
@@ -208,30 +153,10 @@ class AcceleratorModel:
         self, config: Config, *, trace: str = "", netlist: str | None = None, watchdog_bits: int | None = None
     ) -> None:
         self.config = config
-        library = accelerator_library(config, trace=trace, netlist=netlist, watchdog_bits=watchdog_bits)
-        lib = self._library = ctypes.CDLL(str(library))
-        pointer, memory = ctypes.c_void_p, ctypes.POINTER(_Memory)
-        lib.accelerator_open.restype = pointer
-        lib.accelerator_close.argtypes = [pointer]
-        lib.accelerator_reset.argtypes = [pointer, memory]
-        lib.accelerator_write.argtypes = [pointer, memory, ctypes.c_uint32, ctypes.c_uint32]
-        lib.accelerator_write.restype = ctypes.c_uint32
-        lib.accelerator_read.argtypes = [pointer, memory, ctypes.c_uint32]
-        lib.accelerator_read.restype = ctypes.c_uint64
-        lib.accelerator_run.argtypes = [
-            pointer, memory, ctypes.POINTER(_Timeline), ctypes.c_int64, ctypes.c_int64,
-        ]  # fmt: skip
-        lib.accelerator_run.restype = ctypes.c_int64
-        lib.accelerator_cycle.argtypes = [pointer]
-        lib.accelerator_cycle.restype = ctypes.c_int64
-        lib.accelerator_record.argtypes = [pointer, ctypes.POINTER(_Record)]
-        lib.accelerator_record.restype = None
-        lib.accelerator_under_way.argtypes = [pointer]
-        lib.accelerator_under_way.restype = ctypes.c_int64
-        if trace:
-            lib.accelerator_trace.argtypes = [pointer, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64]
+        lib = loaded_library(config, trace=trace, netlist=netlist, watchdog_bits=watchdog_bits)
+        self._library = lib
         self._handle = lib.accelerator_open()
-        self._memory = _Memory(beats_per_256=256)
+        self._memory = Memory(beats_per_256=256)
         self.reset()
 
     def close(self) -> None:
@@ -291,11 +216,11 @@ class AcceleratorModel:
         memory = memory or MemoryModel()
         data = np.ascontiguousarray(image).copy()
         low, high = memory.error or (0, 0)
-        self._memory = _Memory(
+        self._memory = Memory(
             data.ctypes.data, base, len(data), memory.latency, round(memory.beats_per_cycle * 256), int(memory.shared),
             round(memory.stall * 256), low, high, memory.seed,
         )  # fmt: skip
-        self._record = _Record(*(memory.flip or (-1, 0)))
+        self._record = Record(*(memory.flip or (-1, 0)))
         self._library.accelerator_record(self._handle, ctypes.byref(self._record) if memory.flip else None)
         self._image = data  # kept: the hardware may still read it when nobody else does
         self.write("image_address", base)
@@ -380,10 +305,10 @@ class AcceleratorModel:
         capacity = 1 << 16
         samples = np.zeros((capacity, _EVENT_BITS), np.uint16)
         events = np.zeros((1 << 20, 2), np.int64)
-        timeline = _Timeline(
+        timeline = Timeline(
             samples.ctypes.data, capacity, period, _EVENT_BITS, 0, events.ctypes.data, len(events), 0, _EVENT_BITS
         )
-        stores = np.zeros(_SLICE if record else 0, _STORE)
+        stores = np.zeros(_SLICE if record else 0, STORED)
         stored = np.zeros((len(stores), self.config.bus_bytes), np.uint8)
         if record:
             beats = self._record
@@ -412,7 +337,7 @@ class AcceleratorModel:
         )  # fmt: skip
 
     def _until_done(
-        self, timeline: _Timeline, events: NDArray[np.int64], most: int, patience: int,
+        self, timeline: Timeline, events: NDArray[np.int64], most: int, patience: int,
         progress: Callable[[int], None] | None, record: Recording | None, stores: NDArray, stored: NDArray[np.uint8],
     ) -> None:  # fmt: skip
         """Run in slices to the end of the program; the events' cycles count from here on."""

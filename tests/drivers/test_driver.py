@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_golden import small_encoder
 
-from sim.accelerator import MEMORY_BYTES, accelerator_library
+from sim.memory_harness import MEMORY_BYTES, accelerator_library
 from sta_hw.compiler.contract import inputs_file, raw_files
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
