@@ -11,10 +11,9 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from sim.accelerator import AcceleratorModel, MemoryModel
-from sta_hw.reference.program import ProgramError, run_counted
+from sta_hw.reference.program import run_counted
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import (
-    HEADER_BYTES,
     Error,
     Instruction,
     Mask,
@@ -23,11 +22,10 @@ from sta_hw.spec.isa import (
     Result,
     Target,
     assemble,
-    formats,
-    instruction_bytes,
 )  # fmt: skip
 from sta_hw.spec.presets import PRESETS
 from sta_hw.spec.registers import SATURATIONS
+from tests.rtl.illegal import check_illegal
 from tests.spec.test_expansion import NEXT, loop, setting
 
 CONFIGS = {
@@ -228,7 +226,6 @@ def test_gates_rotations_and_the_largest(hardware: AcceleratorModel) -> None:
 
 def test_pairs_of_which_one_is_missing_are_refused(hardware: AcceleratorModel) -> None:
     """And results that cannot be multiplied or rotated: by hardware and reference with OPCODE, at their number."""
-    config = hardware.config
     fields = [
         {"multiply": 1, "result": 2, "columns": 3}, {"rotate": 1, "columns": 5},
         {"multiply": 1, "result": 2, "rotate": 1}, {"multiply": 1, "result": 0}, {"multiply": 1, "result": 3},
@@ -241,16 +238,7 @@ def test_pairs_of_which_one_is_missing_are_refused(hardware: AcceleratorModel) -
         (Opcode.CONTEXT, {"result": 5}),
     ]
     for opcode, bad in cases:
-        data = bytearray(assemble([Instruction(Opcode.LOAD), Instruction(opcode), Instruction(Opcode.HALT)], config))
-        size, at = instruction_bytes(opcode), HEADER_BYTES + instruction_bytes(Opcode.LOAD)
-        data[at : at + size] = formats(opcode).pack({**bad, "opcode": int(opcode)}).to_bytes(size, "little")
-        image = np.concatenate([np.frombuffer(bytes(data), np.uint8), np.zeros(-len(data) % 1024, np.uint8)])
-        with pytest.raises(ProgramError) as refused:
-            run_counted(image, 0, config)
-        assert (refused.value.error, refused.value.instruction) == (Error.OPCODE, 1), bad
-        run = hardware.run(image, 0, patience=50_000)
-        assert (run.error, run.error_instruction) == (Error.OPCODE, 1), bad
-        hardware.write("control", 0b10)
+        check_illegal(hardware, opcode, bad)
 
 
 def test_registers_begin_with_the_position(hardware: AcceleratorModel) -> None:
@@ -279,12 +267,4 @@ def test_hardware_without_a_feature_refuses_its_instructions() -> None:
         (Opcode.PRODUCT, {"rotate": 1}), (Opcode.PRODUCT, {"result": 5}),
     ]  # fmt: skip
     for opcode, bad in fields:
-        data = bytearray(assemble([Instruction(Opcode.LOAD), Instruction(opcode, bad)], CONFIGS["4x2"]))
-        data[16:24] = bytes.fromhex(config.program_hash)[::-1]
-        image = np.concatenate([np.frombuffer(bytes(data), np.uint8), np.zeros(-len(data) % 1024, np.uint8)])
-        with pytest.raises(ProgramError) as refused:
-            run_counted(image, 0, config)
-        assert (refused.value.error, refused.value.instruction) == (Error.OPCODE, 1)
-        run = model.run(image, 0, patience=50_000)
-        assert (run.error, run.error_instruction) == (Error.OPCODE, 1), bad
-        model.write("control", 0b10)
+        check_illegal(model, opcode, bad)

@@ -14,8 +14,9 @@ from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.errors import InputError
 from sta_hw.reference.program import ProgramError, run_counted
 from sta_hw.spec.config import Config
-from sta_hw.spec.isa import HEADER_BYTES, Error, Instruction, Opcode, Target, assemble, formats, instruction_bytes
+from sta_hw.spec.isa import Error, Instruction, Opcode, Target, assemble
 from sta_hw.spec.presets import PRESETS
+from tests.rtl.illegal import check_illegal
 
 CONFIGS = {
     "4x2": dataclasses.replace(PRESETS["ci"], window_words=256, loads_ahead=1),
@@ -188,25 +189,13 @@ def test_what_was_not_kept(hardware: AcceleratorModel) -> None:
 
 def test_both_or_in_context_or_without_the_memory(hardware: AcceleratorModel) -> None:
     """Refused by name in Python; by hardware and reference with OPCODE, at their number."""
-    cfg = hardware.config
     for opcode, fields in ((Opcode.PRODUCT, {"keep": 1, "kept": 1}), (Opcode.CONTEXT, {"keep": 1}),
                            (Opcode.CONTEXT, {"kept": 1})):  # fmt: skip
         with pytest.raises(InputError, match="goes with PRODUCT and SCORES"):
             Instruction(opcode, fields)
-        refused(hardware, cfg, opcode, fields)
+        check_illegal(hardware, opcode, fields)
     with pytest.raises(InputError, match=r"instruction 0 \(PRODUCT\): keep = 1 needs hardware with window_words of"):
         assemble([Instruction(Opcode.PRODUCT, {"keep": 1})], PRESETS["ci"])
-
-
-def refused(hardware: AcceleratorModel, cfg: Config, opcode: Opcode, fields: dict[str, int]) -> None:
-    data = bytearray(assemble([Instruction(Opcode.LOAD), Instruction(opcode), Instruction(Opcode.HALT)], cfg))
-    size, at = instruction_bytes(opcode), HEADER_BYTES + instruction_bytes(Opcode.LOAD)
-    data[at : at + size] = formats(opcode).pack({**fields, "opcode": int(opcode)}).to_bytes(size, "little")
-    image = np.concatenate([np.frombuffer(bytes(data), np.uint8), np.zeros(-len(data) % 1024, np.uint8)])
-    assert outcome(image, 0, cfg)[:2] == (Error.OPCODE, 1)
-    run = hardware.run(image, 0, patience=50_000)
-    assert (run.error, run.error_instruction) == (Error.OPCODE, 1)
-    hardware.write("control", 0b10)
 
 
 @pytest.mark.parametrize("features", [(), ("decoder",)], ids=["", "decoder"])
@@ -214,7 +203,7 @@ def test_hardware_without_the_memory(features: tuple[str, ...]) -> None:
     config = dataclasses.replace(PRESETS["ci"], features=features)
     hardware = AcceleratorModel(config)
     for flag in ("keep", "kept"):
-        refused(hardware, config, Opcode.PRODUCT, {flag: 1})
+        check_illegal(hardware, Opcode.PRODUCT, {flag: 1})
 
 
 def test_a_memory_that_is_slow(hardware: AcceleratorModel) -> None:

@@ -10,21 +10,17 @@ import pytest
 from numpy.typing import NDArray
 
 from sim.accelerator import AcceleratorModel
-from sta_hw.reference.program import ProgramError, run_counted
+from sta_hw.reference.program import run_counted
 from sta_hw.reference.requantizer import requantize
 from sta_hw.spec.isa import (
-    HEADER_BYTES,
     Digit,
-    Error,
     Instruction,
     Opcode,
     Result,
     Target,
-    assemble,
-    formats,
-    instruction_bytes,
 )  # fmt: skip
 from sta_hw.spec.presets import PRESETS
+from tests.rtl.illegal import check_illegal
 from tests.rtl.test_decoder_features import CONFIGS, Program, check
 
 ALONE = dataclasses.replace(CONFIGS["4x2"], features=("digits",), window_words=1024)
@@ -162,7 +158,6 @@ def test_sums_wrap(hardware: AcceleratorModel) -> None:
 
 def test_what_does_not_go_together_is_refused(hardware: AcceleratorModel) -> None:
     """By hardware and reference with OPCODE, at its number."""
-    config = hardware.config
     cases = [
         (Opcode.PRODUCT, {"digit": 3}), (Opcode.PRODUCT, {"lift": 1}), (Opcode.PRODUCT, {"bits15": 1}),
         (Opcode.PRODUCT, {"bits15": 1, "result": 3}), (Opcode.PRODUCT, {"digit": 2, "lift": 1}),
@@ -171,16 +166,7 @@ def test_what_does_not_go_together_is_refused(hardware: AcceleratorModel) -> Non
         (Opcode.PRODUCT, {"bits15": 1, "result": 2, "multiply": 1}), (Opcode.SCORES, {"bits15": 1, "result": 1}),
     ]  # fmt: skip
     for opcode, bad in cases:
-        data = bytearray(assemble([Instruction(Opcode.LOAD), Instruction(opcode), Instruction(Opcode.HALT)], config))
-        size, at = instruction_bytes(opcode), HEADER_BYTES + instruction_bytes(Opcode.LOAD)
-        data[at : at + size] = formats(opcode).pack({**bad, "opcode": int(opcode)}).to_bytes(size, "little")
-        image = np.concatenate([np.frombuffer(bytes(data), np.uint8), np.zeros(-len(data) % 1024, np.uint8)])
-        with pytest.raises(ProgramError) as refused:
-            run_counted(image, 0, config)
-        assert (refused.value.error, refused.value.instruction) == (Error.OPCODE, 1), bad
-        run = hardware.run(image, 0, patience=50_000)
-        assert (run.error, run.error_instruction) == (Error.OPCODE, 1), bad
-        hardware.write("control", 0b10)
+        check_illegal(hardware, opcode, bad)
 
 
 def test_norms(hardware: AcceleratorModel) -> None:
@@ -222,12 +208,4 @@ def test_hardware_without_the_feature_refuses_it() -> None:
             (Opcode.PRODUCT, {"digit": 1}), (Opcode.PRODUCT, {"continues": 1, "lift": 1}),
             (Opcode.PRODUCT, {"bits15": 1, "result": 1}), (Opcode.NORM, {"bits15": 1}),
         ):  # fmt: skip
-            data = bytearray(assemble([Instruction(Opcode.LOAD), Instruction(opcode, bad)], ALONE))
-            data[16:24] = bytes.fromhex(config.program_hash)[::-1]
-            image = np.concatenate([np.frombuffer(bytes(data), np.uint8), np.zeros(-len(data) % 1024, np.uint8)])
-            with pytest.raises(ProgramError) as refused:
-                run_counted(image, 0, config)
-            assert (refused.value.error, refused.value.instruction) == (Error.OPCODE, 1)
-            run = model.run(image, 0, patience=50_000)
-            assert (run.error, run.error_instruction) == (Error.OPCODE, 1), bad
-            model.write("control", 0b10)
+            check_illegal(model, opcode, bad)
