@@ -24,7 +24,7 @@ from sta_hw.spec.isa import Error
 
 from ..accelerator import AcceleratorModel, MemoryModel, ProgramRun
 from .hazards import UnorderedError
-from .trial import Difference, Subject
+from .trial import DifferenceError, Subject
 
 __all__ = ["FaultBench", "main"]
 
@@ -75,21 +75,21 @@ class FaultBench:
             if not self.model.read("status") & 1:
                 break
         else:
-            raise Difference("a reset does not end")
+            raise DifferenceError("a reset does not end")
         if self.model.under_way or self.model.transfers[2]:
-            raise Difference(f"behind a reset: {self.model.under_way} bursts under way")
+            raise DifferenceError(f"behind a reset: {self.model.under_way} bursts under way")
 
     def is_right(self) -> None:
         """Run it undisturbed.
 
         Raises
         ------
-        Difference
+        DifferenceError
             If its result is not the reference's.
         """
         run = self._run(replace(self.subject, memory=MemoryModel(latency=5)))
         if run.error or not np.array_equal(run.image, self.expected):
-            raise Difference(f"the next run ends with {run.error.name}, or other bytes")
+            raise DifferenceError(f"the next run ends with {run.error.name}, or other bytes")
 
     def reset(self, cycle: int, *, by_wire: bool) -> str:
         """Reset it so many cycles after its start; whether it had ended."""
@@ -105,7 +105,7 @@ class FaultBench:
         beats = self.model.transfers
         self.model.advance(100)
         if self.model.transfers != beats:
-            raise Difference("the bus moves behind a reset")
+            raise DifferenceError("the bus moves behind a reset")
         self.is_right()
         return "had ended" if ended else "was under way"
 
@@ -115,11 +115,11 @@ class FaultBench:
         low = _BASE + burst * size
         run = self._run(replace(self.subject, memory=replace(self.subject.memory, error=(low, low + size))))
         if self.model.under_way:
-            raise Difference(f"{self.model.under_way} bursts are under way behind the end")
+            raise DifferenceError(f"{self.model.under_way} bursts are under way behind the end")
         if run.error == Error.NONE and not np.array_equal(run.image, self.expected):
-            raise Difference("it ended well with other bytes")
+            raise DifferenceError("it ended well with other bytes")
         if run.error not in (Error.NONE, Error.READ, Error.WRITE):
-            raise Difference(f"it ended with {run.error.name}")
+            raise DifferenceError(f"it ended with {run.error.name}")
         self._clear()
         self.is_right()
         return run.error.name
@@ -129,7 +129,7 @@ class FaultBench:
         memory = MemoryModel(latency=latency, stall=0.3, seed=latency)
         run = self._run(replace(self.subject, memory=memory))
         if run.error or not np.array_equal(run.image, self.expected):
-            raise Difference(f"it ended with {run.error.name}, or other bytes")
+            raise DifferenceError(f"it ended with {run.error.name}, or other bytes")
         return "right"
 
     def all_faults(self, sample: int, seed: int, say: Callable[[str], None] | None = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from .damage import damaged
 from .hazards import UnorderedError, needed_waits
 from .programs import RandomProgram
 
-__all__ = ["Difference", "Hardware", "Subject"]
+__all__ = ["DifferenceError", "Hardware", "Subject"]
 
 _WATCHDOG_BITS = 14
 _MOST_CYCLES = 300_000
@@ -33,7 +33,7 @@ _SETTLES = 4000
 Image = NDArray[np.uint8]
 
 
-class Difference(CheckError):  # noqa: N818
+class DifferenceError(CheckError):
     """What should not be: hardware and reference differ, or hardware does not end."""
 
 
@@ -113,7 +113,7 @@ class Hardware:
 
         Raises
         ------
-        Difference
+        DifferenceError
             If they differ, or the hardware does not end.
         """
         try:
@@ -135,7 +135,7 @@ class Hardware:
 
         Raises
         ------
-        Difference
+        DifferenceError
             If it does not stop, touches what is outside the image, ends otherwise than the reference where docs/isa.md
             says how, or the next program does not run right.
         """
@@ -147,7 +147,7 @@ class Hardware:
             ended = self._ended(subject)
             self._next_is_right()
         except CheckError as error:
-            raise Difference(f"{what}: {error}") from None
+            raise DifferenceError(f"{what}: {error}") from None
         return kind, ended
 
     def _made(self, rng: np.random.Generator, operations: int = 4) -> Subject:
@@ -168,14 +168,14 @@ class Hardware:
             s.image, s.address, memory=s.memory, length=s.length, position=s.position, most=most, patience=patience
         )
         if model.under_way:
-            raise Difference(f"{model.under_way} bursts are under way behind the end")
+            raise DifferenceError(f"{model.under_way} bursts are under way behind the end")
         return run
 
     def _compare(self, model: AcceleratorModel, s: Subject, expected: ProgramRun) -> None:
         run = self._run(model, s, 50_000_000)
         if problem := _differs(run, expected):
             self._clear(model)
-            raise Difference(problem)
+            raise DifferenceError(problem)
         self.cycles += run.cycles
 
     def _waits_for_itself(self, issued: list[Fetched]) -> bool:
@@ -193,9 +193,11 @@ class Hardware:
             if not model.read("status") & 1:
                 break
         else:
-            raise Difference("a reset does not end")
+            raise DifferenceError("a reset does not end")
         if model.under_way or model.transfers[2]:
-            raise Difference(f"behind a reset: {model.under_way} bursts, {model.transfers[2]} breaches of protocol")
+            raise DifferenceError(
+                f"behind a reset: {model.under_way} bursts, {model.transfers[2]} breaches of protocol"
+            )
 
     def _next_is_right(self) -> None:
         """A legal program, the same each time, behind whatever was run."""
@@ -205,7 +207,7 @@ class Hardware:
         self._clear(self.impatient)
         subject, expected = self._next
         if problem := _differs(self._run(self.impatient, subject, _MOST_CYCLES), expected):
-            raise Difference(f"the next program: {problem}")
+            raise DifferenceError(f"the next program: {problem}")
 
     def _ended(self, s: Subject) -> str:
         """Run it on both, and say what it came to."""
@@ -213,7 +215,7 @@ class Hardware:
             run = self._run(self.impatient, s, _MOST_CYCLES, patience=4 << _WATCHDOG_BITS)
         except UnendedError:
             if self.impatient.transfers[2]:
-                raise Difference(f"{self.impatient.transfers[2]} breaches of protocol") from None
+                raise DifferenceError(f"{self.impatient.transfers[2]} breaches of protocol") from None
             return "stopped by a reset"
         self.cycles += run.cycles
         issued = s.issued(self.config)
@@ -236,7 +238,7 @@ class Hardware:
         if run.error == Error.TIMEOUT and not self._waits_for_itself(issued):
             self._compare(self.model, s, expected)  # with the watchdog that accelerators have
         elif run.error != Error.TIMEOUT and (problem := _differs(run, expected)):
-            raise Difference(problem)
+            raise DifferenceError(problem)
         return "equal" if not run.error else "waits for itself"
 
     def _ordered(self, issued: list[Fetched], s: Subject) -> bool:
@@ -264,7 +266,7 @@ class Hardware:
             if expected.error == Error.ADDRESS and "lines of 64 bytes" in str(expected):
                 return "ended before a missing line"
             if expected.error != Error.TIMEOUT:
-                raise Difference(f"{said}, none in hardware ({expected})")
+                raise DifferenceError(f"{said}, none in hardware ({expected})")
         if run.error == Error.TIMEOUT and expected.error != Error.TIMEOUT and not self._waits_for_itself(issued):
             run = self._run(self.model, s, 50_000_000)  # with the watchdog that accelerators have
             self._clear(self.model)
@@ -273,4 +275,4 @@ class Hardware:
             return expected.error.name
         if run.error_instruction > expected.instruction or run.error == Error.TIMEOUT:
             return f"{expected.error.name}, a later one named"
-        raise Difference(f"{said}, {found} ({expected})")
+        raise DifferenceError(f"{said}, {found} ({expected})")

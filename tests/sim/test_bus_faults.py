@@ -7,7 +7,7 @@ import pytest
 
 from sim.soak.__main__ import HARDWARE
 from sim.soak.faults import FaultBench
-from sim.soak.trial import Difference
+from sim.soak.trial import DifferenceError
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_wrong_bytes_are_found(bench: FaultBench) -> None:
     try:
         bench.expected[np.flatnonzero(bench.expected != bench.subject.image)[0]] ^= 1
         for fault in (lambda: bench.late(5), lambda: bench.reset(3, by_wire=True), lambda: bench.fail(0)):
-            with pytest.raises(Difference):
+            with pytest.raises(DifferenceError):
                 fault()
     finally:
         bench.expected = FaultBench(HARDWARE["ci, decoder"], 1500, tried=8).expected

@@ -11,7 +11,7 @@ from sim.soak.__main__ import HARDWARE, soak
 from sim.soak.damage import KINDS, damaged
 from sim.soak.hazards import Accesses, UnorderedError, accesses, needed_waits
 from sim.soak.programs import RandomProgram, with_waits
-from sim.soak.trial import Difference, Hardware, Subject
+from sim.soak.trial import DifferenceError, Hardware, Subject
 from sta_hw.compiler.kept import KeptWindows
 from sta_hw.reference.program import run_counted
 from sta_hw.spec.config import Config
@@ -129,7 +129,7 @@ def test_waits_are_needed() -> None:
     run_counted(image, subject.address, CONFIG, length=subject.length, position=subject.position)
     expected = hardware._reference(subject)
     hardware._compare(hardware.model, subject, expected)
-    with pytest.raises(Difference):
+    with pytest.raises(DifferenceError):
         hardware._compare(hardware.model, subject.with_image(image), expected)
 
 
