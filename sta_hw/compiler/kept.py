@@ -26,7 +26,7 @@ class KeptWindows:
         return first, first + beats
 
     def keep(self, address: int, beats: int) -> bool:
-        """Keep the windows at a byte address; False, and nothing changes, if there is no room for so many."""
+        """Keep `beats` bus words at a byte address; False, and nothing changes, if there is no room for so many."""
         first, behind = self._words(address, beats)
         if beats > self.config.window_words:
             return False
@@ -37,6 +37,6 @@ class KeptWindows:
         return True
 
     def there(self, address: int, beats: int) -> bool:
-        """Whether the windows at a byte address are all on chip."""
+        """Whether the `beats` bus words at a byte address are all on chip."""
         first, behind = self._words(address, beats)
         return address % self.config.bus_bytes == 0 and self.start <= first <= self.end and behind <= self.end

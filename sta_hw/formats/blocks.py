@@ -203,7 +203,7 @@ def on_column_grid(
 
 
 def block_groups(window: int, groups: int) -> int:
-    """Groups that a block in memory is spread over."""
+    """Groups that a block in memory is spread over, of hardware with `groups` groups and windows of `window`."""
     return min(max(1, _BLOCK // window), groups)
 
 
@@ -213,7 +213,15 @@ def _header_words(share: int, headers: Any) -> Any:
 
 
 def block_words(share: int, run: int, runs: int) -> int:
-    """Words of values of a product with so many runs: of each column and pass one."""
+    """Words of values of a product, `groups` bytes each, headers among them.
+
+    Parameters
+    ----------
+    share : int
+        Groups that share a header (`block_groups`).
+    run, runs : int
+        Values of a group behind each header; how many of those: of each column and pass one.
+    """
     return _header_words(share, runs + 1) + runs * -(-run // 2)
 
 
@@ -224,6 +232,7 @@ class EncodedBlocks:
     Attributes
     ----------
     words : uint8 array, shape (words, groups)
+        Headers of 24 bits, and codes, two a byte (docs/format.md).
     run : int
         Values of a group behind each header.
     matrix : EncodedMatrix
@@ -239,6 +248,15 @@ def encode_blocks(
     blocked: BlockedWeights, pattern: Pattern, *, groups: int, window: int, depth: int, encoding: str | None = None
 ) -> EncodedBlocks:
     """Encode a matrix in 4 bits.
+
+    Parameters
+    ----------
+    blocked : BlockedWeights
+        Its blocks are cut to those of `block_groups` times `depth` weights that share a scale in memory.
+    groups, window, depth : int
+        Of the hardware; `depth` positions of each window are used.
+    encoding : str or None
+        Of positions, as `encode` takes it.
 
     Raises
     ------

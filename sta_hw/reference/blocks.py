@@ -15,7 +15,15 @@ _VALUES_SHORT, _VALUES_LONG = 1, 2
 
 
 def block_beats(command: Fields, words: int, config: Config) -> int:
-    """How many beats of values so many words are: those of the product, or one fewer or more if words are."""
+    """How many beats of values so many words are: those of the product, or one fewer or more if words are.
+
+    Parameters
+    ----------
+    command : mapping of str to int
+        A product's fields.
+    words : int
+        Of values on chip, `groups` bytes each.
+    """
     run = command["run"]
     beats = command["passes"] * command["columns"] * (command["depth"] >> command["m_log2"]) * command["n"]
     runs, share = beats // run, max(1, min(32 // config.window, config.groups))

@@ -42,6 +42,12 @@ class Machine:
     ----------
     memories : Memories
     results : Results
+    sums : int32 array, shape (columns, rows), or None
+        What an unfinished product left in the accumulators.
+    probabilities : list
+        Blocks in the softmax that no CONTEXT has taken: probabilities of shape (rows, keys), how far the sums before
+        them are shifted (None of a first block), multipliers and shifts of the rows' reciprocals (None but of a last
+        block), and the number of the SCORES.
     """
 
     def __init__(self, image: NDArray[np.uint8], config: Config, length: int, position: int) -> None:
@@ -56,7 +62,15 @@ class Machine:
         self.sums_from = self.scores_from = -1  # the instructions that they come from
 
     def weights(self, i: Fetched) -> NDArray[np.int8]:
-        """The product's weight matrix, dense: shape (columns, passes * groups * depth)."""
+        """The product's weight matrix, dense: shape (columns, passes * groups * depth).
+
+        Raises
+        ------
+        WeightsError
+            If the engine reports a fault for what lies in the on-chip memories.
+        CheckError
+            If its windows have another reduction dimension.
+        """
         cfg = self.config
         # Before so many are there: an instruction may name more than any memory has.
         positions = self.positions(i)
@@ -83,7 +97,7 @@ class Machine:
         return (bits.astype(np.uint32) << np.arange(cfg.window, dtype=np.uint32)).sum(-1, dtype=np.uint32)
 
     def parameters(self, i: Fetched) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-        """Bias, multiplier, shift and second multiplier of the product's columns."""
+        """Bias (32 bits, signed), multiplier (16), shift (3) and second multiplier (16): int64, shape (columns,)."""
         at = (i["parameters_base"] + np.arange(i["columns"]) * i["parameters_step"]) % self.config.parameter_words
         words = np.ascontiguousarray(self.memories.words(Target.PARAMETERS, at))
         bias = words[:, :4].copy().view("<i4")[:, 0].astype(np.int64)
@@ -92,7 +106,15 @@ class Machine:
         return bias, multiplier, words[:, 6].astype(np.int64) & 7, second
 
     def windows(self, i: Fetched) -> NDArray[np.int64]:
-        """Activations from memory: shape (rows, reduction)."""
+        """Activations from memory or kept windows, or one digit of 15-bit ones: shape (rows, reduction).
+
+        Raises
+        ------
+        AddressError
+            If they are not in the image, or not aligned.
+        CheckError
+            If they are no whole number of columns.
+        """
         cfg = self.config
         data = self.memories.windows(i)
         size = cfg.rows * (2 if i["digit"] else 1)
@@ -138,7 +160,13 @@ class Machine:
             self.sums_went = f"none: instruction {self.memories.number}, of several passes, has overwritten them"
 
     def product(self, i: Fetched) -> None:
-        """PRODUCT and SCORES."""
+        """PRODUCT and SCORES: windows times weights; requantized and handed on unless it is unfinished.
+
+        Raises
+        ------
+        AddressError, WeightsError, CheckError
+            As what it calls; CheckError also if the bytes of its windows are not those of its weights.
+        """
         size = i["passes"] * self.config.groups * i["depth"] * self.config.rows * (2 if i["digit"] else 1)
         try:
             windows = self.windows(i)
@@ -161,7 +189,13 @@ class Machine:
             self.results.store(results, second, i)
 
     def scores(self, results: NDArray[np.int16], i: Fetched) -> None:
-        """The softmax of one block of keys."""
+        """The softmax of one block of keys, of scores of shape (columns, rows): the columns are its keys.
+
+        Raises
+        ------
+        CheckError
+            If it continues rows that no block began, or that began with other fraction bits.
+        """
         groups = self.config.groups
         number = np.arange(i["columns"])
         depth = i["columns"] // groups
@@ -191,7 +225,15 @@ class Machine:
         self.probabilities.append((probabilities, growth, totals, self.memories.number))
 
     def context(self, i: Fetched) -> None:
-        """CONTEXT: one block of P x V."""
+        """CONTEXT: one block of P x V; behind the last one divided by the rows' totals and stored.
+
+        Raises
+        ------
+        WaitsError
+            If there is no block in the softmax.
+        AddressError, WeightsError, CheckError
+            As what it calls; CheckError also if its fields are not those of the block's SCORES.
+        """
         weights = self.weights(i)
         if not self.probabilities:
             raise WaitsError("it takes the next block in the softmax, and there is none")
@@ -220,7 +262,15 @@ class Machine:
         self.results.store(results, np.zeros(len(sums), np.int64), i)
 
     def norm(self, i: Fetched) -> None:
-        """NORM."""
+        """NORM of 16-bit columns of shape (width, rows), with 8 bytes of parameters a column; stored in 16 and 8 bits.
+
+        Raises
+        ------
+        AddressError
+            If what is read or written is not in the image, or not aligned.
+        CheckError
+            If `width` is less than 2.
+        """
         rows, width = self.config.rows, i["width"]
         if width < 2:
             raise CheckError(f"width = {width}; it is 2 or more")

@@ -64,7 +64,7 @@ class Memories:
         self.number, self.sources, self.stores = number, set(), []
 
     def words(self, target: Target, at: NDArray) -> NDArray[np.uint8]:
-        """Words of an on-chip memory."""
+        """Words of an on-chip memory at the places `at`: shape (places, bytes of a word)."""
         self.sources.update(np.unique(self.filled[target][at]).tolist())
         return self.chip[target][at]
 
@@ -83,7 +83,13 @@ class Memories:
         return self.image[address : address + count]
 
     def load(self, i: Fetched) -> None:
-        """LOAD."""
+        """LOAD: `rows` runs of `beats` bus words, `stride` bytes apart, one behind the other on chip.
+
+        Raises
+        ------
+        AddressError
+            As `bytes_at`; then nothing was loaded.
+        """
         memory = self.chip[Target(i["target"])]
         width, count = memory.shape[1], i["beats"] * self.config.bus_bytes
         # Addresses have 32 bits: a stride may lead backwards.

@@ -96,7 +96,15 @@ class Results:
         self.put(data, i["result_address"], i, self.config.groups if mode == Result.TRANSPOSE else 1 + wide)
 
     def list_best(self, results: NDArray[np.int16], i: Fetched) -> None:
-        """Result BEST."""
+        """Result BEST: 16-bit results of shape (columns, rows) into each row's list, stored behind the last product.
+
+        Raises
+        ------
+        AddressError
+            As `Memories.bytes_at`.
+        CheckError
+            If it goes on with lists and there are none.
+        """
         if i["row_first"]:
             self.best = BestRows(self.config.rows)
         elif self.best is None:
@@ -111,7 +119,15 @@ class Results:
             self.memories.stores.append((i["result_address"], data))
 
     def put_apart(self, data: NDArray, address: int, i: Fetched) -> None:
-        """8-bit results to memory, a column's `groups` bytes from the one's before."""
+        """8-bit results of shape (columns, rows) to memory, a column's `groups` bytes from the one's before.
+
+        Raises
+        ------
+        AddressError
+            As `Memories.bytes_at`.
+        CheckError
+            If the address is no multiple of `rows` bytes.
+        """
         groups = self.config.groups
         if address % self.config.rows:
             raise CheckError(f"rows apart from address {address} on, which is no multiple of {self.config.rows}")
@@ -120,7 +136,13 @@ class Results:
             self.put(column, address + number * groups, i, 1)
 
     def put(self, data: NDArray, address: int, i: Fetched, together: int) -> None:
-        """Results to memory, those of the rows alone that are to be stored; `together` bytes are one row's."""
+        """Results to memory, those of the rows alone that are to be stored; `together` bytes are one row's.
+
+        Raises
+        ------
+        AddressError
+            As `Memories.bytes_at`.
+        """
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
         there, rows = self.memories.bytes_at(address, len(raw)), self.config.rows
         before, after = i["rows_before"], i["rows_after"]

@@ -136,7 +136,21 @@ def stream_faults(command: Fields, values: int, positions: NDArray[np.uint32], c
 
 
 def check_weights(command: Fields, values: int, positions: NDArray[np.uint32], config: Config) -> None:
-    """Raise WeightsError if the engine reports a fault for so many value beats and these position words."""
+    """Refuse what the engine reports a fault for.
+
+    Parameters
+    ----------
+    command : mapping of str to int
+        A product's fields.
+    values : int
+        Beats of values, `groups` each.
+    positions : uint32, shape (words, groups)
+
+    Raises
+    ------
+    WeightsError
+        With the word of faults, as `stream_faults` has it.
+    """
     problem = command_problem(command, config)
     if problem:
         raise WeightsError(_COMMAND, problem)

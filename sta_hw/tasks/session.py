@@ -35,7 +35,9 @@ class Decoder(Protocol):
     length: int
 
     @property
-    def passes(self) -> int: ...
+    def passes(self) -> int:
+        """How often all weights were read so far."""
+        ...
 
     def feed(self, ids: Sequence[int]) -> NDArray:
         """Put tokens behind those that are there; the logits of the next one, shape (tokens of the vocabulary,)."""
@@ -62,6 +64,7 @@ class Fp32Decoder:
 
     @property
     def length(self) -> int:
+        """Tokens in the context."""
         return self.cache.length
 
     @length.setter
@@ -69,7 +72,13 @@ class Fp32Decoder:
         self.cache.length = tokens
 
     def feed(self, ids: Sequence[int]) -> NDArray:
-        """See `Decoder`; the head is computed for the last token alone."""
+        """See `Decoder`; the head is computed for the last token alone.
+
+        Raises
+        ------
+        InputError
+            If the context has no room for so many.
+        """
         return self.feed_last(ids, 1)[0]
 
     def feed_last(self, ids: Sequence[int], last: int) -> NDArray:

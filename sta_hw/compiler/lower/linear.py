@@ -143,7 +143,20 @@ def linear(
 
 
 def depth_of_blocks(config: Config, label: str, reduction: int, pattern: Pattern, size: int) -> int:
-    """Window positions of a product with weights of 4 bits: of those that divide its blocks, with the fewest words."""
+    """Window positions of a product with weights of 4 bits: of those that divide its blocks, with the fewest words.
+
+    Parameters
+    ----------
+    label : str
+        Of the layer, for the message.
+    reduction, size : int
+        Weights of a column, and of a block.
+
+    Raises
+    ------
+    InputError
+        If the hardware's windows divide no such blocks.
+    """
     share = config.block_groups
 
     def words(depth: int) -> tuple[int, int]:

@@ -59,7 +59,13 @@ class EncodedWeights:
     def blocks(
         self, blocked: BlockedWeights, pattern: Pattern, depth: int, encoding: str
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Words of codes and headers, and position words, of some columns in 4 bits."""
+        """Words of some columns in 4 bits: codes and headers, uint8 of shape (words, groups), and positions.
+
+        Raises
+        ------
+        InputError
+            As `encode_blocks`.
+        """
         cfg = self.config
         digest = hashlib.sha256(b"".join(a.tobytes() for a in (blocked.codes, blocked.scales, blocked.minima)))
         key = ("blocks", blocked.size, digest.digest(), *self._key(blocked.weights), pattern, depth, encoding)
@@ -169,6 +175,15 @@ class Lowering:
     def keep_windows(self, value: str, addresses: Sequence[int], beats: int) -> tuple[str, str]:
         """Where a linear layer's products have a value's windows from, of so many beats for each row tile.
 
+        Parameters
+        ----------
+        value : str
+            Its name.
+        addresses : sequence of int
+            Of each row tile's windows, in bytes, ascending.
+        beats : int
+            Bus words of each.
+
         Returns
         -------
         first, after : str
@@ -195,7 +210,7 @@ class Lowering:
         return self.buffers[buffer] + (stack * place.width + column) * cfg.value_rows + part * cfg.rows
 
     def stacked(self, start: int, stop: int) -> range:
-        """The row tiles of stacks; of the last one some may not be there."""
+        """The row tiles of stacks `start` to `stop`, which is not one of them; of the last some may not be there."""
         each = self.config.value_rows // self.config.rows
         return range(start * each, min(stop * each, self.tiles))
 

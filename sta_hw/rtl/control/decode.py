@@ -26,20 +26,20 @@ class AtHand:
 
     Attributes
     ----------
-    word : Signal
+    word : Signal of WORD_BITS
         The word at hand; while the registers are cleared, in its lower part what they begin with.
     there, running, clearing : Signal
         Whether it is one; whether the program runs; whether the registers are given what they begin with.
     first_values : Signal
         Which of them.
     behind : Signal
-        The place behind the word's, counted as the ring counts them.
+        The place behind the word's, counted as the ring counts them: once around more than there are.
     consume, jump : Signal
         Given by the decoder: it takes the word; the next one is at `target_place`.
-    target_place : Signal
-        Where a NEXT goes back to.
+    target_place : Signal like `behind`
+        Given by the decoder: where a NEXT goes back to.
     kept : Signal
-        The first line that may be looked at again.
+        Given by the decoder: the first line that may be looked at again.
     instructions : stream of instruction_layout
         Given by the decoder.
     illegal, ended : Signal
@@ -83,7 +83,8 @@ class Decoded:
 def decode(m: Module, config: Config, at: AtHand) -> Decoded:
     """Add the word's register and see what it is: a word a cycle while no instruction waits to be taken.
 
-    An instruction is given in the cycle after its last word was at hand.
+    An instruction is given in the cycle after its last word was at hand, and taken in that cycle at the earliest. What
+    is wrong is said in the cycle in which the word is at hand.
     """
     word, consume, first_values = at.word, at.consume, at.first_values
     registers = m.submodules.registers = memory.Memory(shape=unsigned(LOW_BITS), depth=REGISTERS, init=[])

@@ -50,7 +50,20 @@ class UnderWay:
 
 
 def refused(config: Config, word: Value, index: Value, known: Callable[[Opcode], Value]) -> Value:
-    """Whether a word has bits that no field has, or codes that are reserved: in its upper part, where all such are."""
+    """Whether a word has bits that no field has, or codes that are reserved: in its upper part, where all such are.
+
+    Parameters
+    ----------
+    word : Value of WORD_BITS
+    index : Value
+        Which word of the instruction it is, from 0.
+    known : function of Opcode
+        Whether the instruction is of that opcode; PRODUCT also stands for those that have its fields.
+
+    Returns
+    -------
+    Value of 1 bit, in the cycle of its operands
+    """
 
     def there(name: str, described: Field) -> bool:
         """Whether this hardware has a field."""
@@ -94,7 +107,13 @@ def refused(config: Config, word: Value, index: Value, known: Callable[[Opcode],
 
 
 def disagrees(m: Module, config: Config, now: UnderWay) -> Value:
-    """Whether a word asks for what does not go together with its instruction's other fields."""
+    """Whether a word asks for what does not go together with its instruction's other fields.
+
+    Returns
+    -------
+    Value of 1 bit, in the cycle of its operands; with windows kept on chip, what is kept is followed in registers of
+    `m`, and the words with a product's addresses must be there three cycles before the one with its flags
+    """
     word, low, index, under_way, slots = now.word, now.low, now.index, now.opcode, now.slots
     # Columns that go in blocks of `groups`: of scores, no more than a window has; and transposed. Of the codes that
     # pass, the highest bit is TRANSPOSE's alone.

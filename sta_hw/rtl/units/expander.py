@@ -56,8 +56,11 @@ class Expander(wiring.Component):
     """
 
     latency = 3
+    """Cycles from a word to its values."""
     first = 14
+    """Cycles from the first word of a product in blocks to its first values."""
     steps = _STEPS
+    """Cycles that a block takes at least."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

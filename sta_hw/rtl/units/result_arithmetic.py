@@ -45,6 +45,7 @@ class ArithmeticPorts:
         Runs of the product are not yet with the masters: its last beat waits.
     table_enable, table_address, table_data : Signal
         Write port of the activation table.
+        Its 256 entries have 16 bits, signed; the address is the 8-bit result as unsigned.
     saturated : Signal of 2 bits
         As `ResultPath.saturated`.
     """
@@ -68,7 +69,12 @@ class ArithmeticPorts:
 def arithmetic(m: Module, config: Config, ports: ArithmeticPorts) -> Signal:
     """Take up to a beat of results a cycle; 5 cycles and the multiplier's later it is in the queue to be packed.
 
-    Returns whether a beat is taken in this cycle.
+    A result is rounded once, in its second multiplication (by 2^-16, half up), and saturates to 8, 15 or 16 bits.
+
+    Returns
+    -------
+    Signal of 1 bit
+        A beat of `given` is taken in this cycle.
     """
     order, given, active, mode, largest = ports.order, ports.given, ports.active, ports.mode, ports.largest
     lanes = config.drain_lanes

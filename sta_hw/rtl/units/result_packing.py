@@ -14,7 +14,7 @@ __all__ = ["pack"]
 
 
 def pack(m: Module, config: Config, queue: Queue, store: stream.Interface) -> None:
-    """Bus words of 16-bit or 8-bit elements; transposed, apart, or neither.
+    """Bus words of 16-bit or 8-bit elements; transposed, apart, or neither: up to one a cycle, as results fill them.
 
     Parameters
     ----------
