@@ -26,9 +26,9 @@ from ..tasks.batch import MOST_TOKENS, BatchRun
 from ..tasks.embedder import Embedder
 from .app import Unused, app
 from .configuration import manifest_file, read_configuration
-from .model import dense_network, load, look_at, pruned
+from .model import Pruning, dense_network, load
+from .options import CalibrationOption, ModelOption, OwnPatternOption, PresetOption, PrunerOption, TableOption
 from .paths import require_writable
-from .program import CalibrationOption, ModelOption, OwnPatternOption, PresetOption, PrunerOption, TableOption
 from .terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
 
 __all__ = ["read_lines"]
@@ -148,8 +148,12 @@ class _Options:
             raise InputError(f"backend {found.backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
         if found.target is not None:
             found = replace(found, preset_name=found.target.preset)
-        look_at(None, None, found.nm, found.nm_table, found.preset_name, found.pruner)
+        found.pruning.look_at(found.preset_name)
         return found
+
+    @property
+    def pruning(self) -> Pruning:
+        return Pruning(self.nm, self.nm_table, self.pruner, self.calibration)
 
     @cached_property
     def target(self) -> Any:
@@ -170,10 +174,7 @@ def _run(
     embedder = load(options.model, options.calibration)
     suits(embedder)
     names, inputs = zip(*(pair for f in files for pair in _embedded(embedder, f, options.truncate)), strict=True)
-    sparse = pruned(
-        embedder, options.nm, options.nm_table, options.pruner, config, max(map(len, inputs)), options.calibration,
-        watch,
-    )  # fmt: skip
+    sparse = options.pruning.pruned(embedder, config, max(map(len, inputs)), watch)
     watch.step("quantizing")
     batcher = sparse.batcher(config, options.tokens)
     watch.step("preparing the backend")

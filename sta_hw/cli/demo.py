@@ -17,18 +17,10 @@ from ..run.outcome import compare
 from ..tasks.embedder import Embedder, read_patterns
 from .app import app
 from .configuration import manifest_file, read_configuration
+from .figures import print_layers, run_figures
+from .model import Pruning, require_text
+from .options import DEFAULT_TEXT, PatternOption, PresetOption, PrunerOption, TableOption, TextOption
 from .paths import require_writable
-from .program import (
-    DEFAULT_TEXT,
-    PatternOption,
-    PresetOption,
-    PrunerOption,
-    TableOption,
-    TextOption,
-    look_at,
-    print_layers,
-    run_figures,
-)
 from .terminal import JsonOption, Watch, print_json, say, watched
 
 __all__ = ["SENTENCES"]
@@ -68,7 +60,8 @@ def demo(
     from ..generate.generator import generate as write
 
     config = read_configuration(preset_name, top="accelerator")
-    look_at(None, text, nm, nm_table, preset_name, pruner)
+    require_text(text)
+    Pruning(nm, nm_table, pruner).look_at(preset_name)
     require_writable(folders=[output])
     names = [*file_names("accelerator"), "report.html"]
     inputs = {"--nm-table": nm_table, "--preset": manifest_file(preset_name)}

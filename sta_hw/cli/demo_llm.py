@@ -8,7 +8,7 @@ import typer
 
 from .app import app
 from .decoding import ActivationsOption, Hardware, WeightsOption, opened, watching
-from .program import PresetOption
+from .options import PresetOption
 from .terminal import JsonOption, Watch, print_json, print_table, printable, say, watched
 
 __all__: list[str] = []

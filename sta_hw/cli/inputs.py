@@ -14,8 +14,8 @@ from ..files import distinct, write_all
 from .app import Unused, app
 from .batch import read_lines
 from .model import load, require_own
+from .options import InputOption, ModelOption
 from .paths import require_writable
-from .program import InputOption, ModelOption
 from .terminal import JsonOption, Watch, print_json, say, watched
 
 __all__: list[str] = []

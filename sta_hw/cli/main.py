@@ -37,7 +37,22 @@ def main() -> None:
 
 def add_commands() -> None:
     """Every module of commands adds its own to `sta_hw.cli.app.app`."""
-    from . import batch, cache, demo, demo_llm, explore, fpga, inputs, plan, program, sparsity, text  # noqa: F401
+    from . import (  # noqa: F401  # noqa: F401
+        batch,
+        cache,
+        compilation,
+        demo,
+        demo_llm,
+        estimate,
+        explore,
+        fpga,
+        inputs,
+        plan,
+        report,
+        run,
+        sparsity,
+        text,
+    )
 
 
 @app.callback(invoke_without_command=True)

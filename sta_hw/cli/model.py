@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -12,51 +13,123 @@ from ..compiler.model import CompiledModel
 from ..compiler.prune import METHODS
 from ..compiler.shorter import shortened, smallest
 from ..errors import InputError
-from ..files import read_json
+from ..files import distinct, read_json
 from ..formats.provenance import Source
 from ..report.accuracy import dense_network as network_compared_with
 from ..spec.config import Config
 from ..spec.patterns import parse_nm
 from ..tasks.api import Model
 from ..tasks.embedder import Embedder
-from .configuration import read_configuration
+from .configuration import manifest_file, read_configuration
 from .terminal import Watch, complain
 
-__all__ = ["compared", "dense_network", "load", "look_at", "prepare", "pruned", "require_own"]
+__all__ = ["Pruning", "Request", "dense_network", "load", "require_own", "require_text"]
 
 
-def pruned(
-    embedder: Embedder, nm: str | None, nm_table: Path | None, pruner: str, config: Config, tokens: int,
-    calibration: Path | None, watch: Watch,
-) -> Model:  # fmt: skip
-    """Pruned for hardware and so many tokens; on stderr, where N:M is from if the user did not say."""
-    found = Model(embedder, {}, calibration=calibration).prune(
-        nm, table=nm_table, method=pruner, hardware=config, tokens=tokens, report=watch.step
-    )
-    for note in found.notes:
-        complain(note)
-    return found
+@dataclass(frozen=True)
+class Pruning:
+    """What makes a checkpoint's weights sparse, as the options have it."""
+
+    nm: str | None
+    """N:M of all linear layers, or dense; None is the checkpoint's own table, or the default."""
+    table: Path | None
+    """JSON: N:M of single layers."""
+    method: str
+    calibration: Path | None = None
+    """Images or spectrograms to quantize for."""
+
+    def look_at(self, preset_name: str) -> None:
+        """Refuse at once what is refused after the model is loaded, the hardware of a preset among it."""
+        read_configuration(preset_name, top="accelerator").require_accelerator()
+        if self.nm is not None:
+            parse_nm(self.nm)
+        if self.method not in METHODS:
+            near = get_close_matches(self.method, METHODS, n=1, cutoff=0)[0]
+            raise InputError(f"pruner {self.method!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
+        if self.table is not None:
+            read_json(self.table, "N:M table")
+
+    def pruned(self, embedder: Embedder, config: Config, tokens: int, watch: Watch) -> Model:
+        """Pruned for hardware and so many tokens; on stderr, where N:M is from if the user did not say."""
+        found = Model(embedder, {}, calibration=self.calibration).prune(
+            self.nm, table=self.table, method=self.method, hardware=config, tokens=tokens, report=watch.step
+        )
+        for note in found.notes:
+            complain(note)
+        return found
 
 
-def look_at(
-    file: Path | Sequence[Path] | None, text: str | None, nm: str | None, nm_table: Path | None, preset_name: str,
-    pruner: str,
-) -> None:  # fmt: skip
-    """Refuse at once what `prepare` would refuse after the model is loaded; no `text` where another input is given."""
-    if text is not None and not text.strip():
+def require_text(text: str) -> None:
+    """Refuse one of blanks alone."""
+    if not text.strip():
         raise InputError("the text is empty; give a sentence with --text.")
-    for one in _files(file):
-        CompiledModel.load(one)
-    if file:
-        return
-    read_configuration(preset_name, top="accelerator").require_accelerator()
-    if nm is not None:
-        parse_nm(nm)
-    if pruner not in METHODS:
-        near = get_close_matches(pruner, METHODS, n=1, cutoff=0)[0]
-        raise InputError(f"pruner {pruner!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
-    if nm_table is not None:
-        read_json(nm_table, "N:M table")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command runs: compiled files, or a checkpoint to prune and compile; and the text or input."""
+
+    files: tuple[Path, ...]
+    """Compiled models; none: one is compiled on the fly."""
+    text: str
+    given: Path | None
+    """An image's or a spectrogram's file, in place of the text."""
+    pruning: Pruning
+    model: Path | None
+    """A checkpoint's folder; None is all-MiniLM-L6-v2."""
+    preset_name: str
+
+    def look_at(self) -> None:
+        """Refuse at once what `prepare` would refuse after the model is loaded."""
+        if self.given is None:
+            require_text(self.text)
+        for one in self.files:
+            CompiledModel.load(one)
+        if not self.files:
+            self.pruning.look_at(self.preset_name)
+
+    def require_distinct(self, outputs: Mapping[str, Path | None]) -> None:
+        """Refuse outputs that are one another, or are read."""
+        names = ("FILE" if not n else f"FILE {n}" for n in range(len(self.files)))
+        distinct(outputs, {
+            **dict(zip(names, self.files, strict=True)), "--model": self.model, "--nm-table": self.pruning.table,
+            "--preset": manifest_file(self.preset_name), "--input": self.given,
+            "--calibration": self.pruning.calibration,
+        })  # fmt: skip
+
+    def prepare(self, watch: Watch) -> tuple[CompiledModel, Embedder, NDArray]:
+        """The compiled model, what embeds text (an image, a spectrogram) for it, and that embedded: (tokens, width).
+
+        Of several files, which are compiled for different numbers of tokens, the smallest that holds the text; it is
+        told.
+        """
+        found = [CompiledModel.load(f) for f in self.files]
+        embedder = load(self.model, self.pruning.calibration, calibrated=bool(self.files))
+        for one, compiled in zip(self.files, found, strict=True):
+            require_own(one, compiled, embedder)
+        embedded = embedder.read(self.text, self.given)
+        tokens, cut = len(embedded), embedder.network.limits.most_tokens
+        if cut is not None and tokens > cut:
+            complain(f"sentence-transformers cuts this model's texts at {cut} tokens; all {tokens} are taken here.")
+        if not found:
+            config = read_configuration(self.preset_name, top="accelerator")
+            sparse = self.pruning.pruned(embedder, config, tokens, watch)
+            return sparse.compile(config, tokens=tokens).compiled, embedder, embedded
+        number = 0
+        if len(found) > 1:
+            number = smallest(found, tokens)
+            complain(f"{self.files[number]} runs it: of {len(found)} programs the smallest that holds {tokens} tokens.")
+        elif found[0].tokens < tokens:
+            raise InputError(
+                f"{self.files[0]} was compiled for up to {found[0].tokens} tokens, and the text has {tokens}; compile "
+                f"it with --tokens {tokens}."
+            )
+        return shortened(found[number], tokens), embedder, embedded
+
+    def compared(self, embedder: Embedder) -> tuple[str, str, NDArray]:
+        """What a result is compared with: the figure's name, whose fp32 it is, and that fp32 result."""
+        figure, place, network = dense_network(embedder)
+        return figure, place, network.exact(network.read(self.text, self.given))
 
 
 def load(model: Path | None, calibration: Path | None, *, calibrated: bool = False) -> Embedder:
@@ -72,45 +145,6 @@ def load(model: Path | None, calibration: Path | None, *, calibrated: bool = Fal
     if embedder.tokenizer is None and calibration is None and not calibrated:
         complain("calibrated with noise; --calibration FILE.npy with inputs of its kind makes a better model.")
     return embedder
-
-
-def _files(file: Path | Sequence[Path] | None) -> list[Path]:
-    """The compiled models that a command names."""
-    return [file] if isinstance(file, Path) else list(file or ())
-
-
-def prepare(
-    file: Path | Sequence[Path] | None, text: str, given: Path | None, nm: str | None, nm_table: Path | None,
-    pruner: str, model: Path | None, preset_name: str, watch: Watch, calibration: Path | None = None,
-) -> tuple[CompiledModel, Embedder, NDArray]:  # fmt: skip
-    """The compiled model, what embeds text (an image, a spectrogram) for it, and that embedded: (tokens, width).
-
-    Of several files, which are compiled for different numbers of tokens, the smallest that holds the text; it is told.
-    """
-    files = _files(file)
-    found = [CompiledModel.load(f) for f in files]
-    embedder = load(model, calibration, calibrated=bool(files))
-    for one, compiled in zip(files, found, strict=True):
-        require_own(one, compiled, embedder)
-    embedded = embedder.read(text, given)
-    cut = embedder.network.limits.most_tokens
-    if cut is not None and len(embedded) > cut:
-        complain(f"sentence-transformers cuts this model's texts at {cut} tokens; all {len(embedded)} are taken here.")
-    if not files:
-        config = read_configuration(preset_name, top="accelerator")
-        sparse = pruned(embedder, nm, nm_table, pruner, config, len(embedded), calibration, watch)
-        return sparse.compile(config, tokens=len(embedded)).compiled, embedder, embedded
-    if len(files) > 1:
-        number = smallest(found, len(embedded))
-        complain(f"{files[number]} runs it: of {len(files)} programs the smallest that holds {len(embedded)} tokens.")
-        return shortened(found[number], len(embedded)), embedder, embedded
-    (compiled,) = found
-    if compiled.tokens < len(embedded):
-        raise InputError(
-            f"{files[0]} was compiled for up to {compiled.tokens} tokens, and the text has {len(embedded)}; compile it "
-            f"with --tokens {len(embedded)}."
-        )
-    return shortened(compiled, len(embedded)), embedder, embedded
 
 
 def require_own(file: Path | None, compiled: CompiledModel, embedder: Embedder) -> None:
@@ -131,12 +165,6 @@ def require_own(file: Path | None, compiled: CompiledModel, embedder: Embedder) 
 
 def _digests(source: Source) -> str:
     return f"weights {source.weights[:12]}, tokenizer {source.tokenizer[:12]}"
-
-
-def compared(embedder: Embedder, text: str, given: Path | None) -> tuple[str, str, NDArray]:
-    """What a result is compared with: the figure's name, whose fp32 it is, and that fp32 result."""
-    figure, place, network = dense_network(embedder)
-    return figure, place, network.exact(network.read(text, given))
 
 
 def dense_network(embedder: Embedder) -> tuple[str, str, Embedder]:

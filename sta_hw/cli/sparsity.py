@@ -21,8 +21,8 @@ from ..spec.patterns import listed, parse_nm
 from ..tasks.embedder import OWN_TABLE, Embedder, read_patterns
 from .app import Unused, app
 from .configuration import read_configuration
+from .options import ModelOption, PresetOption, TableOption
 from .paths import require_writable
-from .program import ModelOption, PresetOption, TableOption
 from .terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
 
 if TYPE_CHECKING:

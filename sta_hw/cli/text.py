@@ -21,7 +21,7 @@ from .decoding import (
     opened,
     watching,
 )
-from .program import PresetOption
+from .options import PresetOption
 from .terminal import JsonOption, complain, print_json, printable, say
 
 if TYPE_CHECKING:

@@ -1,0 +1,180 @@
+"""The command that runs a text, an image or a spectrogram: run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ..compiler.check import cosine
+from ..compiler.model import CompiledModel
+from ..errors import CheckError, InputError
+from ..host.saturation import compare_saturations, saturation_sentences
+from ..report.tables import by_layer
+from ..run.backends import BACKENDS, ReferenceBackend, backend
+from ..run.outcome import compare
+from ..run.search import Search
+from .app import Unused, app
+from .bisect import WAVEFORM, find_wrong, search_figures, waveform_format
+from .figures import print_layers, run_figures
+from .model import Pruning, Request
+from .options import (
+    DEFAULT_TEXT,
+    NOTHING_PRUNED,
+    WITH_FILE,
+    WITH_INPUT,
+    CalibrationOption,
+    InputOption,
+    ModelOption,
+    OwnPatternOption,
+    PresetOption,
+    PrunerOption,
+    TableOption,
+    TextOption,
+)
+from .paths import require_writable
+from .terminal import JsonOption, Watch, print_json, say, watched
+
+__all__: list[str] = []
+
+
+FilesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Compiled models, of which the smallest that holds the text runs it; none: compiled on the fly."
+    ),
+]
+
+
+@app.command(
+    epilog='Example: sta-hw run --text "Hardware that skips zeros." --backend rtl --json',
+    unused=[
+        NOTHING_PRUNED,
+        WITH_INPUT,
+        Unused(("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: bool(o["file"]), WITH_FILE),
+        Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
+        Unused(("preset_name",), lambda o: o["backend_name"] == "board" and not o["file"],
+               "with --backend board, which has its own"),
+        Unused(("check",), lambda o: o["backend_name"] == "reference", "with --backend reference: it is compared with"),
+        Unused(("check",), lambda o: o["bisect"], "with --bisect, which compares every write"),
+        Unused(("bisect",), lambda o: o["backend_name"] != "rtl", "but with --backend rtl, whose every write is seen"),
+        Unused(("waveform",), lambda o: not o["bisect"], "but with --bisect"),
+    ],
+)  # fmt: skip
+def run(
+    file: FilesArgument = None,
+    text: TextOption = DEFAULT_TEXT,
+    given: InputOption = None,
+    backend_name: Annotated[str, typer.Option("--backend", help=f"{' or '.join(BACKENDS)}.")] = "rtl",
+    nm: OwnPatternOption = None,
+    nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
+    model: ModelOption = None,
+    calibration: CalibrationOption = None,
+    preset_name: PresetOption = "reference",
+    check: Annotated[bool, typer.Option(help="Compare memory with the reference afterwards.")] = True,
+    board: Annotated[str, typer.Option(help="For --backend board; its preset is taken.")] = "ulx3s-85f",
+    port: Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")] = "sim",
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Find the first instruction whose result on the RTL differs.")
+    ] = False,
+    waveform: Annotated[Path, typer.Option(help="For --bisect: where a waveform of it goes, .fst or .vcd.")] = WAVEFORM,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a text (an image, a spectrogram) through the accelerator; print its embedding or classes.
+
+    Of several compiled models, for different numbers of tokens, the smallest that holds the text runs it.
+
+    With --bisect every write of the RTL is compared with the reference's, instruction by instruction. Where one
+    differs, the first such instruction is named, with layer, value, token, channel and cycles, and a waveform of it is
+    written.
+    """
+    if backend_name not in BACKENDS:
+        raise InputError(f"backend {backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
+    target = None
+    if backend_name == "board":
+        from boards import board as find
+
+        target = find(board)
+        preset_name = target.preset
+    asked = Request(
+        tuple(file or ()), text, given, Pruning(nm, nm_table, pruner, calibration), model, preset_name
+    )  # fmt: skip
+    asked.look_at()
+    if bisect:
+        waveform_format(waveform)
+        require_writable(files=[waveform])
+        asked.require_distinct({"--waveform": waveform})
+
+    def ready(watch: Watch) -> Any:
+        watch.step("loading, compiling the model")
+        return asked.prepare(watch)
+
+    def searched(watch: Watch) -> tuple[CompiledModel, Search, Any]:
+        compiled, _, embedded = ready(watch)
+        return compiled, *find_wrong(compiled, embedded, waveform, watch)
+
+    if bisect:
+        compiled, found, cycles = watched("run", "", searched)
+        _tell_wrong(compiled, found, cycles, waveform, as_json)
+        return
+
+    def work(watch: Watch) -> Any:
+        compiled, embedder, embedded = ready(watch)
+        figure, whose, exact = asked.compared(embedder)
+        watch.step("preparing the backend")
+        hardware = backend(backend_name, compiled.config, target, port)
+        watch.step(f"running ({backend_name})")
+        outcome = hardware.run(compiled, embedded, watch)
+        if check and backend_name != "reference":
+            watch.step("running the reference")
+            expected = ReferenceBackend(compiled.config).run(compiled, embedded, watch)
+            compare(compiled, outcome.image, expected.image, expected.trail)
+            compare_saturations(outcome.saturated, expected.saturated)
+        return compiled, outcome, embedder, embedder.result(compiled, outcome.image), (figure, whose, exact)
+
+    compiled, outcome, embedder, (name, result), (figure, whose, exact) = watched("run", "", work)
+    figures: dict[str, Any] = {
+        "text": text if given is None else None, "input": str(given) if given else None, "tokens": compiled.tokens,
+        "backend": backend_name, "hash": compiled.config.hash, figure: cosine(result, exact),
+        "compared_with": whose, **outcome.saturated,
+    }  # fmt: skip
+    if name == "logits" and embedder.network.labels:
+        chosen = np.take(embedder.network.labels, result.argmax(-1)).tolist()
+        figures["label"] = chosen
+    if outcome.run is not None:
+        figures |= run_figures(compiled, outcome.run) | {"equal_to_reference": True if check else None}
+    if as_json:
+        print_json(figures | {name: np.round(result, 6).tolist()})
+        return
+    if outcome.run is not None:
+        if backend_name == "rtl":
+            print_layers(f"{compiled.tokens} tokens on {backend_name}", by_layer(compiled, outcome.run))
+        say(f"{outcome.run.cycles:,} cycles, {figures['fraction_of_ideal']:.3f} of ideal.")
+    for sentence in saturation_sentences(outcome.saturated):
+        say(sentence)
+    say(f"{outcome.saturated['saturated_results']:,} groups of 8-bit results are at the ends of their range.")
+    if "label" in figures:
+        labels = figures["label"]
+        say(f"Label: {labels if isinstance(labels, str) else ', '.join(labels)}")
+    what = figure.replace("_", " ").capitalize()
+    say(f"{what} of {whose}: {figures[figure]:.4f}; {name}: {result.reshape(-1)[:6]} ...")
+
+
+def _tell_wrong(compiled: CompiledModel, found: Search, cycles: Any, waveform: Path, as_json: bool) -> None:
+    """Print what a search found.
+
+    Raises
+    ------
+    CheckError
+        If a write differs, or the RTL did not end as it should.
+    """
+    if as_json:
+        print_json(search_figures(found, waveform, cycles) | {"tokens": compiled.tokens, "hash": compiled.config.hash})
+    said = found.text()
+    if not found.equal:
+        raise CheckError(said + (f"\nWaveform of cycles {cycles[0]} to {cycles[1]}: {waveform}" if cycles else ""))
+    if not as_json:
+        say(said[0].upper() + said[1:])
