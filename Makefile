@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARSITY := $(VENV)/.installed-sparsity
 
-.PHONY: setup sparsity llm demo demo-llm lint test quick formal soak faults mutate docs docs-commands bench clean
+.PHONY: setup sparsity llm demo demo-llm lint test quick formal soak faults mutate coverage docs docs-commands bench clean
 
 setup: $(STAMP)
 
@@ -63,9 +63,13 @@ soak: sparsity
 faults: sparsity
 	OMP_NUM_THREADS=1 $(BIN)/python -m sim.soak.faults
 
-# Mutants of the sources against their tests, as many as there is time for (docs/soak.md).
+# Mutants of the sources against their tests, as many as there is time for (docs/mutation.md).
 mutate: sparsity
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutate.py --seconds $$((3600 * $(HOURS))) --log scripts/results/mutation.json
+
+# What benches and random programs meet of the RTL, counted by Verilator; some 20 minutes (docs/coverage.md).
+coverage: sparsity
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/cover.py run
 
 # Every command line of README and docs, the slow ones too, as written: hours.
 docs-commands: sparsity llm

