@@ -67,7 +67,7 @@ faults: sparsity
 mutate: sparsity
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutate.py --seconds $$((3600 * $(HOURS))) --log scripts/results/mutation.json
 
-# What benches and random programs meet of the RTL, counted by Verilator; some 20 minutes (docs/coverage.md).
+# What benches and random programs meet of the RTL, counted by Verilator (docs/coverage.md).
 coverage: sparsity
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/cover.py run
 

@@ -3,12 +3,15 @@
 What is counted are Amaranth's statements and not the Verilog that Yosys makes of them, which has neither: each
 assignment under its conditions, each arm of an If, a Switch, a state or a Mux, and that none of them was taken. A point
 is a cover statement in the clock domain. `marked` has the simulator name each point, and each signal, by the source.
+
+The classes of statements are in a module that Amaranth keeps to itself; the pinned version has them as they are here.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +64,8 @@ class Point:
         ``line`` for an assignment, ``branch`` for an arm of a statement, ``choice`` for one of a Mux, ``signal`` for
         one whose bits change.
     arm : str
-        Of a branch: its number, and ``else`` for that none of them is taken. Of a signal: its name.
+        Of a branch: its number, and ``else`` for that none of them is taken. Of a Mux: which of its line's, and how it
+        is. Of a signal: its name, bit and direction.
     """
 
     file: str
@@ -129,15 +133,15 @@ def _choices(value: Value) -> Iterator[SwitchValue]:
 
 
 class _Body:
-    """The points of one list of statements, each once."""
+    """The points of one list of statements, each once; those of a loop in the source are as many as its turns."""
 
     def __init__(self) -> None:
         self.statements: list[Any] = []
-        self.seen: set[Point] = set()
+        self.seen: set[tuple[Point, int]] = set()
 
-    def add(self, point: Point, test: Value | int = 1) -> None:
-        if point not in self.seen:
-            self.seen.add(point)
+    def add(self, point: Point, of: Value | None = None, test: Value | int = 1) -> None:
+        if (point, id(of)) not in self.seen:
+            self.seen.add((point, id(of)))
             cover = Cover(test)
             cover._MustUse__used = True  # those of an arm that the design turns out not to have, too
             cover.src_loc = (str(point), 0)
@@ -152,10 +156,12 @@ def _points(statements: Any) -> list[Any]:
         if isinstance(statement, Assign):
             if place is not None:
                 body.add(Point(*place, "line"))
+            numbers: Counter[tuple[str, int]] = Counter()  # of the Muxes of a line
             for choice in _choices(statement.rhs):
                 where = _place(choice.src_loc)
                 if where is not None and not isinstance(choice.test, Const):
-                    _add_choice(body, choice, where)
+                    numbers[where] += 1
+                    _add_choice(body, choice, where, numbers[where])
         elif isinstance(statement, Switch) and not isinstance(statement.test, Const):
             cases = []
             for number, (pattern, inner, src_loc) in enumerate(statement.cases):
@@ -172,16 +178,17 @@ def _points(statements: Any) -> list[Any]:
     return body.statements
 
 
-def _add_choice(body: _Body, choice: SwitchValue, where: tuple[str, int]) -> None:
+def _add_choice(body: _Body, choice: SwitchValue, where: tuple[str, int], number: int) -> None:
     """The arms of a Mux, or of what else chooses a value: a list's element by a Value."""
     if len(choice.cases) == 2 and choice.cases[1][0] is None:
-        body.add(Point(*where, "choice", "false"), choice.test == 0)
-        body.add(Point(*where, "choice", "true"), choice.test != 0)
+        body.add(Point(*where, "choice", f"{number} false"), choice, choice.test == 0)
+        body.add(Point(*where, "choice", f"{number} true"), choice, choice.test != 0)
 
 
 def _watch(fragment: Fragment) -> None:
-    for domain, statements in list(fragment.statements.items()):
-        fragment.add_statements("sync" if domain == "comb" else domain, *_points(statements))
+    found = [(domain, _points(statements)) for domain, statements in fragment.statements.items()]
+    for domain, points in found:  # in a clock domain: a cover without a clock would count glitches
+        fragment.add_statements("sync" if domain == "comb" else domain, *points)
     for inner, _, _ in fragment.subfragments:
         _watch(inner)
 
