@@ -37,7 +37,7 @@ def install() -> None:
         programs.add(program, model.config, bool(memory and memory.stall))
         return start(model, image, program_address, **options)
 
-    accelerator.AcceleratorModel.start = counted  # type: ignore[method-assign]
+    accelerator.AcceleratorModel.start = counted  # type: ignore[method-assign, assignment]
 
 
 def pytest_configure() -> None:

@@ -202,7 +202,7 @@ def covered(component: wiring.Component) -> wiring.Component:
         _watch(fragment)
         return fragment
 
-    component.elaborate = with_points  # type: ignore[method-assign]
+    component.elaborate = with_points
     return component
 
 
