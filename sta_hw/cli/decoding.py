@@ -4,27 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
+from ..files import read_json
 from ..spec.config import Config
+from ..spec.patterns import DENSE, parse_nm
+from .app import Unused
 from .configuration import read_configuration
-from .terminal import Watch, say, watched
+from .terminal import Watch, complain, say, watched
 
 if TYPE_CHECKING:
-    from ..compiler.decoder.integers import IntegerDecoderGraph, Rules
+    from ..compiler.decoder.integers import Rules
     from ..tasks.session import Session
     from ..tasks.text import TextModel
 
-__all__ = ["BoardOption", "CheckOption", "Hardware", "PortOption", "opened", "watching"]
+__all__ = [
+    "NOTHING_PRUNED", "ActivationsOption", "BoardOption", "CheckOption", "Hardware", "PatternOption", "PortOption",
+    "WeightsOption", "opened", "watching",
+]  # fmt: skip
 
 _SHOWN = 30
 """Characters of a text so far that stand beside a bar."""
 
 ActivationsOption = Annotated[int, typer.Option(help="Bits of products' inputs, in integers: 8 or 15.")]
 WeightsOption = Annotated[int, typer.Option(help="Bits of weights, in integers: 8, or 4 in blocks as the file's.")]
+PatternOption = Annotated[
+    str | None,
+    typer.Option(
+        help="N:M of all products of the layers, or dense; if not given, a pruned checkpoint's own table, or dense."
+    ),
+]
+NOTHING_PRUNED = Unused(
+    ("pruner",), lambda o: o["nm"] in (None, "dense") and o["nm_table"] is None,
+    "without --nm or --nm-table, where nothing is pruned",
+)  # fmt: skip
 CheckOption = Annotated[
     bool, typer.Option(help="Compare every logit of programs with the integers that numpy computes.")
 ]
@@ -44,6 +62,10 @@ class Hardware:
         Bits: 8, or 15 but for attention's output.
     weights : int
         Bits: 8, or 4 in blocks but for the head.
+    nm, nm_table : str or None, Path or None
+        N:M to prune to: of all products of the layers, and of single ones.
+    pruner : str
+        Of `compiler.prune.METHODS`.
 
     Raises
     ------
@@ -58,8 +80,12 @@ class Hardware:
     check: bool = True
     activations: int = 8
     weights: int = 8
+    nm: str | None = None
+    nm_table: Path | None = None
+    pruner: str = "sparsegpt"
 
     def __post_init__(self) -> None:
+        from ..compiler.prune import METHODS
         from ..run.decoder import DECODER_BACKENDS
 
         if self.backend not in DECODER_BACKENDS:
@@ -67,8 +93,15 @@ class Hardware:
         for what, bits, known in (("activations", self.activations, (8, 15)), ("weights", self.weights, (8, 4))):
             if bits not in known:
                 raise InputError(f"{what} of {bits} bits are not supported; {known[0]} and {known[1]} are.")
-        if self.backend != "fp32":
-            self.config()
+        config = None if self.backend == "fp32" else self.config()
+        if self.pruner not in METHODS:
+            near = get_close_matches(self.pruner, METHODS, n=1, cutoff=0)[0]
+            raise InputError(f"pruner {self.pruner!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
+        if self.nm_table is not None:
+            read_json(self.nm_table, "N:M table")
+        pattern = DENSE if self.nm is None else parse_nm(self.nm)
+        if config is not None and not pattern.dense:
+            config.require(pattern)
 
     def rules(self) -> Rules:
         """Of quantization."""
@@ -97,7 +130,7 @@ class Hardware:
 
     def figures(self, session: Session) -> dict[str, Any]:
         """Of what ran on hardware: cycles of each pass over the weights, and the share of the memory's bandwidth."""
-        from ..compiler.decoder.traffic import least_traffic
+        from ..compiler.decoder.traffic import least_traffic, weight_bits
         from ..run.decoder import ProgramDecoder
 
         decoder, config = session.decoder, self.config() if self.programs else None
@@ -107,13 +140,11 @@ class Hardware:
         found |= {"hash": config.hash, "image_bytes": len(decoder.compiled.image), "equal_to_integers": None}
         if self.check:
             found["equal_to_integers"] = True
-        passes, blocked = [], _blocked(decoder.of)
+        passes, bits = [], weight_bits(decoder.of.linears, config)
         for run in decoder.runs:
             row: dict[str, Any] = {"position": run.position, "tokens": run.tokens}
             if run.cycles:
-                least = least_traffic(
-                    decoder.of.graph, run.position, run.tokens, logits=run.logits, blocked=blocked
-                ).total
+                least = least_traffic(decoder.of.graph, run.position, run.tokens, logits=run.logits, bits=bits).total
                 row |= {
                     "cycles": run.cycles, "least_bytes": least, "bandwidth": least / (run.cycles * config.bus_bytes),
                     "read_bytes": run.counters["read_beats"] * config.bus_bytes,
@@ -135,20 +166,17 @@ class Hardware:
             )
 
 
-def _blocked(of: IntegerDecoderGraph) -> list[str]:
-    """Products whose weights have 4 bits."""
-    return [name for name, p in of.linears.items() if p.blocks is not None]
-
-
 def watching(pieces: Iterable[str], session: Session) -> list[str]:
     """A text's pieces as a machine gives them, with a bar on a terminal, and the text so far."""
-    from ..compiler.decoder.traffic import least_traffic
+    from ..compiler.decoder.traffic import least_traffic, weight_bits
     from ..run.decoder import ProgramDecoder, ReferenceMachine
 
     decoder = session.decoder
     assert isinstance(decoder, ProgramDecoder)
     slow = isinstance(decoder.machine, ReferenceMachine)
-    least = least_traffic(decoder.of.graph, 0, blocked=_blocked(decoder.of)).total / decoder.compiled.config.bus_bytes
+    config = decoder.compiled.config
+    bits = weight_bits(decoder.of.linears, config)
+    least = least_traffic(decoder.of.graph, 0, bits=bits).total / config.bus_bytes
     expected = len(decoder.compiled.labels[-1]) if slow else round(least * 1.1)
 
     def work(watch: Watch) -> list[str]:
@@ -170,16 +198,28 @@ def watching(pieces: Iterable[str], session: Session) -> list[str]:
 def opened(
     model: TextModel, hardware: Hardware, context: int | None, prefix: Sequence[int] | None
 ) -> tuple[TextModel, Session]:
-    """The model as the back end computes it, and an empty context there; with a bar on a terminal."""
-    if hardware.backend == "fp32":
-        return model, model.session(context)
+    """The model as the back end computes it, pruned if wanted, and an empty context there; with a bar on a terminal.
+
+    On stderr, where a pruned checkpoint's N:M is from.
+    """
     model.context(context)
+    prunes = hardware.nm is not None or hardware.nm_table is not None
 
     def work(watch: Watch) -> tuple[TextModel, Session]:
         from ..run.decoder import decoder_machine
 
-        config = hardware.config()
-        quantized = model.in_integers(prefix, rules=hardware.rules(), config=config, report=watch.step)
+        config = None if hardware.backend == "fp32" else hardware.config()
+        given = model
+        if prunes:
+            given = model.prune(hardware.nm, table=hardware.nm_table, method=hardware.pruner, hardware=config,
+                                report=watch.step)  # fmt: skip
+        for note in given.notes:
+            complain(note)
+        if config is None:
+            return given, given.session(context)
+        for pattern in dict.fromkeys(p for p in given.patterns.values() if not p.dense):
+            config.require(pattern)
+        quantized = given.in_integers(prefix, rules=hardware.rules(), config=config, report=watch.step)
         if not hardware.programs:
             return quantized, quantized.session(context)
         watch.step("preparing the backend")
@@ -187,5 +227,9 @@ def opened(
         watch.step("compiling the programs")
         return quantized, quantized.session(context, machine, check=hardware.check)
 
-    found: tuple[TextModel, Session] = watched("quantizing", "", work)
+    if hardware.backend == "fp32" and not prunes:
+        for note in model.notes:
+            complain(note)
+        return model, model.session(context)
+    found: tuple[TextModel, Session] = watched("pruning" if prunes else "quantizing", "", work)
     return found

@@ -7,14 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from .app import app
-from .decoding import ActivationsOption, Hardware, WeightsOption, opened, watching
-from .options import PresetOption
+from .decoding import NOTHING_PRUNED, ActivationsOption, Hardware, PatternOption, WeightsOption, opened, watching
+from .options import PresetOption, PrunerOption, TableOption
 from .terminal import JsonOption, Watch, print_json, print_table, printable, say, watched
 
 __all__: list[str] = []
 
 
-@app.command("demo-llm", epilog="Example: sta-hw demo-llm 'The capital of Italy is' --max-tokens 2")
+@app.command(
+    "demo-llm", unused=[NOTHING_PRUNED], epilog="Example: sta-hw demo-llm 'The capital of Italy is' --max-tokens 2"
+)  # fmt: skip
 def demo_llm(
     text: Annotated[str, typer.Argument(help="How the text begins.")] = "The capital of France is",
     max_tokens: Annotated[int, typer.Option(help="Tokens to generate.", min=1, max=1 << 16)] = 3,
@@ -22,6 +24,9 @@ def demo_llm(
     preset_name: PresetOption = "decoder",
     activations: ActivationsOption = 8,
     weights: WeightsOption = 8,
+    nm: PatternOption = None,
+    nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a text by SmolLM2-135M-Instruct on generated RTL.
@@ -31,7 +36,9 @@ def demo_llm(
     """
     from ..tasks.text import Generated, load_text_model
 
-    hardware = Hardware("rtl", preset_name, activations=activations, weights=weights)
+    hardware = Hardware(
+        "rtl", preset_name, activations=activations, weights=weights, nm=nm, nm_table=nm_table, pruner=pruner
+    )  # fmt: skip
     exact = load_text_model()
     exact.context(context)
     model, session = opened(exact, hardware, context, None)
@@ -60,8 +67,9 @@ def demo_llm(
     ]
     print_table("passes", ("position", "tokens", "cycles", "bytes needed", "of bandwidth"), rows)
     say(f"Prompt: {printable(text)}")
-    say(f"RTL, {weights}-bit weights, {activations}-bit activations: {printable(made.text)}")
-    say(f"The same model in fp32: {printable(own.text)}")
+    sparse = f"{nm or nm_table} weights" if nm or nm_table else "weights"
+    say(f"RTL, {weights}-bit {sparse}, {activations}-bit activations: {printable(made.text)}")
+    say(f"The {'dense' if nm or nm_table else 'same'} model in fp32: {printable(own.text)}")
     same = next((n for n, (a, b) in enumerate(zip(made.ids, own.ids, strict=False)) if a != b), len(made.ids))
     say(
         f"Every logit equals the integers'; {same} of {len(made.ids)} tokens are fp32's. Fewer bits cost accuracy: "

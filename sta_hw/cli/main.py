@@ -16,6 +16,7 @@ from ..errors import CheckError, ConfigError, InputError
 from ..files import distinct
 from ..spec.config import Config
 from ..spec.features import FEATURES
+from ..spec.patterns import parse_nm
 from ..spec.presets import PRESETS
 from .app import Unused, app, end
 from .configuration import changed, manifest_file, read_configuration
@@ -175,7 +176,13 @@ def generate(
         say(f"{file}: {file.stat().st_size:,} bytes")
 
 
-@app.command(epilog="Example: sta-hw bench engine --json")
+_BENCHES_OF_NM = ("decode", "decode-full")
+
+
+@app.command(
+    epilog="Example: sta-hw bench engine --json",
+    unused=[Unused(("nm",), lambda o: o["name"] not in _BENCHES_OF_NM, "but by decode and decode-full")],
+)
 def bench(
     name: Annotated[
         str,
@@ -184,15 +191,20 @@ def bench(
             "decode-full."
         ),
     ] = "engine",
+    nm: Annotated[
+        str, typer.Option(help="For decode and decode-full: N:M of the layers, such as dense,2:4.")
+    ] = "dense",
     as_json: JsonOption = False,
 ) -> None:
     """Run a benchmark; exit status 1 when a figure misses its bar."""
     from ..bench import BENCHES
 
+    patterns = [parse_nm(part) for part in nm.split(",")]
     if name not in BENCHES:
         near = get_close_matches(name, BENCHES, n=1, cutoff=0)[0]
         raise InputError(f"benchmark {name!r} is unknown; it is {', '.join(BENCHES)}, the nearest is {near}.")
-    report = watched(f"bench {name}", "", lambda watch: BENCHES[name](watch.step))
+    chosen = {"patterns": patterns} if name in _BENCHES_OF_NM else {}
+    report = watched(f"bench {name}", "", lambda watch: BENCHES[name](watch.step, **chosen))
     show_report(report, as_json)
     if not report.ok:
         missed = ", ".join(f.name for f in report.figures if not f.ok)

@@ -14,6 +14,8 @@ import typer
 
 from ..errors import InputError, ToolError
 from ..files import distinct, read_json, write_all
+from ..formats.provenance import bytes_digest
+from ..model.language import holds_decoder
 from ..sparsity.costs import BUDGETS
 from ..sparsity.names import METHODS
 from ..sparsity.store import DESCRIPTION, compared_with
@@ -50,6 +52,13 @@ def _tunes(options: Mapping[str, Any]) -> bool:
     return bool(options["steps"] or options["aware_steps"])
 
 
+_OF_ENCODERS = ("steps", "batch", "rate", "aware_steps", "budget", "preset_name")
+
+
+def _of_decoder(options: Mapping[str, Any]) -> bool:
+    return options["decoder"] or (options["model"] is not None and holds_decoder(options["model"]))
+
+
 def _counts_cycles(options: Mapping[str, Any]) -> bool:
     return options["method"] == "domino" and options["budget"] == "cycles"
 
@@ -61,6 +70,7 @@ def _counts_cycles(options: Mapping[str, Any]) -> bool:
         Unused(("budget",), lambda o: o["method"] != "domino", "but by --method domino"),
         Unused(("nm_table",), lambda o: o["method"] in ("domino", "idp"),
                "by --method domino or idp, which choose N:M themselves"),
+        Unused(_OF_ENCODERS, lambda o: _of_decoder(o), "for a decoder, which is pruned in one shot"),
         Unused(("preset_name",), lambda o: not _counts_cycles(o) and not o["aware_steps"],
                "but for a budget of cycles or with --aware-steps"),
     ],
@@ -83,16 +93,24 @@ def prune(
         int, typer.Option(help="Of quantization-aware fine-tuning after it, at a tenth of the rate.", min=0, max=10**7)
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of sentences and batches.", min=0, max=2**31 - 1)] = 0,
-    calibration: Annotated[int, typer.Option(help="Sentences that one-shot pruners look at.", min=1, max=16384)] = 256,
+    calibration: Annotated[
+        int | None,
+        typer.Option(
+            help="Sentences that one-shot pruners look at.", min=1, max=16384, show_default="256; 600 of a decoder"
+        ),
+    ] = None,
     budget: Annotated[str, typer.Option(help="Of domino: parameters, macs or cycles.")] = "cycles",
     model: ModelOption = None,
+    decoder: Annotated[
+        bool, typer.Option("--decoder", help="SmolLM2-135M-Instruct, unless --model names another decoder.")
+    ] = False,
     preset_name: PresetOption = "reference",
     output: OutputOption = Path("build/pruned"),
     as_json: JsonOption = False,
 ) -> None:
-    """Prune a text encoder to N:M, fine-tune it.
+    """Prune a text encoder to N:M, fine-tune it; or prune a decoder, in one shot.
 
-    It is tuned on the fp32 embeddings, and kept for compile and evaluate.
+    An encoder is tuned on the fp32 embeddings, and kept for compile and evaluate; a decoder for generate-text and chat.
 
     What is finished is not made again, and fine-tuning goes on where it was interrupted.
     """
@@ -111,6 +129,10 @@ def prune(
     if nm_table is not None:
         read_json(nm_table, "N:M table")
     require_writable(folders=[output])
+    if _of_decoder({"decoder": decoder, "model": model}):
+        _prune_decoder(model, method, nm, nm_table, seed, calibration, output, as_json)
+        return
+    calibration = calibration or 256
     _require_torch()
     from ..sparsity.aware import tune_quantized
     from ..sparsity.finetune import Tuning
@@ -177,6 +199,54 @@ def prune(
         return found
 
     _show_pruned(watched("prune", "steps", work), as_json)
+
+
+def _prune_decoder(
+    path: Path | None, method: str, nm: str, nm_table: Path | None, seed: int, calibration: int | None, output: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from ..sparsity.decoders import (
+        METHODS_OF_DECODERS,
+        SENTENCES,
+        decoder_sentences,
+        described,
+        finished_decoder,
+        require_writable_format,
+        save_decoder,
+    )
+    from ..tasks.text import load_text_model, pruning_texts
+
+    if method not in METHODS_OF_DECODERS:
+        raise InputError(f"method {method} is not for decoders yet; {' and '.join(METHODS_OF_DECODERS)} are.")
+    model = load_text_model(path)
+    source = model.language
+    require_writable_format(source)
+    if any(not p.dense for p in model.patterns.values()):
+        raise InputError(f"{source.path} is pruned already; prune the dense model that it comes from.")
+    patterns = read_patterns(nm, nm_table, source.graph.linears)
+
+    def work(watch: Watch) -> tuple[Any, bool]:
+        texts: list[list[int]] = []
+        if method != "magnitude":
+            watch.step("reading sentences")
+            texts = pruning_texts(source, decoder_sentences(calibration or SENTENCES, seed))
+        settings = described(model, method, texts, patterns)
+        name = f"{method}-{nm.replace(':', 'of')}-{source.folder.name if source.path.is_dir() else source.path.stem}"
+        folder = output / f"{name}-{bytes_digest(repr(sorted(settings.items())).encode())[:6]}"
+        if found := finished_decoder(folder, settings):
+            return found, True
+        pruned = model.prune(nm, table=nm_table, method=METHODS_OF_DECODERS[method], texts=texts, report=watch.step)
+        watch.step("writing")
+        return save_decoder(folder, source, pruned, settings), False
+
+    found, there = watched("prune", "", work)
+    if there:
+        complain(f"{found.folder} is there already.")
+    if as_json:
+        print_json({"folder": str(found.folder), **found.settings})
+        return
+    say(f"Pruned: {found.folder}")
+    say(f"Next: sta-hw generate-text 'The capital of France is' --model {quote(str(found.folder))} --backend fast")
 
 
 def _show_pruned(found: list[Stored], as_json: bool) -> None:

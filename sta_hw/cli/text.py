@@ -12,16 +12,18 @@ import typer
 from ..errors import InputError
 from .app import Unused, app
 from .decoding import (
+    NOTHING_PRUNED,
     ActivationsOption,
     BoardOption,
     CheckOption,
     Hardware,
+    PatternOption,
     PortOption,
     WeightsOption,
     opened,
     watching,
 )
-from .options import PresetOption
+from .options import PresetOption, PrunerOption, TableOption
 from .terminal import JsonOption, complain, print_json, printable, say
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ DraftsOption = Annotated[
 ContextOption = Annotated[int | None, typer.Option(help="Tokens that the context holds.", show_default="up to 2048")]
 
 _UNUSED = [
+    NOTHING_PRUNED,
     Unused(("top_k", "top_p", "seed"), lambda o: not o["temperature"], "without --temperature"),
     Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
     Unused(("preset_name",), lambda o: o["backend_name"] == "board", "with --backend board, which has its own"),
@@ -115,6 +118,9 @@ def generate_text(
     check: CheckOption = True,
     activations: ActivationsOption = 8,
     weights: WeightsOption = 8,
+    nm: PatternOption = None,
+    nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Go on with a text, token by token.
@@ -126,7 +132,9 @@ def generate_text(
 
     sampling = _sampling(temperature, top_k, top_p, seed)
     _require_greedy(drafts, temperature)
-    hardware = Hardware(backend_name, preset_name, board, port, check, activations, weights)
+    hardware = Hardware(
+        backend_name, preset_name, board, port, check, activations, weights, nm, nm_table, pruner
+    )  # fmt: skip
     prompt: Any = sys.stdin.buffer.read().decode("utf-8") if text == "-" else text
     loaded = load_text_model(model)
     prefix = loaded.language.chat_prefix(system) if chat else None
@@ -195,6 +203,9 @@ def chat(
     check: CheckOption = True,
     activations: ActivationsOption = 8,
     weights: WeightsOption = 8,
+    nm: PatternOption = None,
+    nm_table: TableOption = None,
+    pruner: PrunerOption = "sparsegpt",
     as_json: JsonOption = False,
 ) -> None:
     """Talk with a model: each line of standard input is a message, answered word by word.
@@ -205,7 +216,9 @@ def chat(
 
     sampling = _sampling(temperature, top_k, top_p, seed)
     _require_greedy(drafts, temperature)
-    hardware = Hardware(backend_name, preset_name, board, port, check, activations, weights)
+    hardware = Hardware(
+        backend_name, preset_name, board, port, check, activations, weights, nm, nm_table, pruner
+    )  # fmt: skip
     loaded = load_text_model(model)
     if loaded.language.template is None:
         raise InputError(f"{loaded.language.path} has no chat template; sta-hw generate-text goes on with a text.")

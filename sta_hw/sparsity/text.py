@@ -20,7 +20,7 @@ from ..cache import cache_folder, keep, kept
 from ..errors import InputError
 from ..model.minilm import calibration_sentences, evaluation_sentences
 
-__all__ = ["CORPUS", "corpus_digest", "corpus_sentences"]
+__all__ = ["CORPUS", "corpus_digest", "corpus_sentences", "without_near"]
 
 CORPUS = ("python", "scipy", "sklearn", "sympy", "networkx")
 """Whose docstrings are the text: Python's standard library (PSF license; the evaluated sentences are others of it), and
@@ -74,6 +74,12 @@ def corpus_sentences(count: int, *, seed: int = 0, packages: tuple[str, ...] = C
     sentences = _cached(packages)
     order = np.random.default_rng(seed).permutation(len(sentences))
     return [sentences[i] for i in order[:count]]
+
+
+def without_near(sentences: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """Those that are not, or nearly, a sentence of the texts."""
+    others = [_words(s) for text in texts for s in _SENTENCE.split(" ".join(text.split()))]
+    return [s for s in sentences if not _near(s, others)]
 
 
 def corpus_digest(packages: tuple[str, ...] = CORPUS) -> str:

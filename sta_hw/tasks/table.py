@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..formats.nm import satisfies
+from ..model.graph import Graph
 from ..spec.patterns import Pattern, parse_nm
 from .embedder import OWN_TABLE, Embedder, own_patterns, read_patterns
 
-__all__ = ["DEFAULT_NM", "Chosen", "choose_patterns", "nm_choices"]
+__all__ = ["DEFAULT_NM", "Chosen", "choose_patterns", "choose_patterns_of", "nm_choices"]
 
 DEFAULT_NM = "2:4"
 """Of a checkpoint without a table, where the user names none."""
@@ -41,10 +42,20 @@ def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None) -> C
     InputError
         If a file or pattern is not valid, or a checkpoint that was pruned would be pruned once more.
     """
-    linears, folder = embedder.graph.linears, embedder.folder
+    return choose_patterns_of(embedder.graph, embedder.folder, nm, table, DEFAULT_NM)
+
+
+def choose_patterns_of(
+    graph: Graph, folder: Path | None, nm: str | None, table: Path | None, default: str, *, mends: bool = True
+) -> Chosen:  # fmt: skip
+    """The same for the layers of a graph, whose own table lies in a folder; raises what `choose_patterns` does.
+
+    Unless what comes of it `mends` them, weights that are not as their own table says are refused.
+    """
+    linears = graph.linears
     own = own_patterns(folder, linears)
     if not own:
-        return Chosen(read_patterns(nm or DEFAULT_NM, table, linears))
+        return Chosen(read_patterns(nm or default, table, linears))
     assert folder is not None
     place = folder / OWN_TABLE
     chosen = dict(own)
@@ -53,6 +64,11 @@ def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None) -> C
     elif table is not None:
         chosen |= read_patterns("dense", table, linears, listed_only=True)
     harmed = [k for k, p in chosen.items() if not p.dense and not satisfies(linears[k].weight, p)]
+    if chosen == own and harmed and not mends:
+        raise InputError(
+            f"the weights are not pruned as {place} says ({_shown(harmed)}); prune the model again, or delete the "
+            "table where it belongs to other weights."
+        )
     if chosen == own:
         notes = [f"N:M is that of {place}, to which the checkpoint was pruned."] if nm is None and table is None else []
         if harmed:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from numpy.typing import NDArray
@@ -19,22 +20,27 @@ from ..compiler.decoder.integers import IntegerDecoderGraph, Rules
 from ..compiler.decoder.program import compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.run import IntegerDecoder
+from ..compiler.prune import METHODS, prune_model_once, pruning_sentences
 from ..errors import InputError
 from ..model.byte_pairs import Streamed
 from ..model.language import LanguageModel, load_language_model
 from ..model.minilm import calibration_sentences, evaluation_sentences
 from ..run.decoder import CheckedDecoder, Machine, ProgramDecoder
 from ..spec.config import Config
+from ..spec.patterns import Pattern
 from .lookup import looked_up
 from .sampling import Sampler, Sampling
 from .session import Fp32Decoder, Session
+from .table import choose_patterns_of
 
 __all__ = [
-    "CONTEXT", "Generated", "TextModel", "calibration_texts", "load_text_model",
+    "CONTEXT", "Generated", "TextModel", "calibration_texts", "load_text_model", "pruning_texts",
 ]  # fmt: skip
 
 CONTEXT = 2048
 """Tokens of a context, where nothing else is said and the model was made for as many."""
+_PRUNING_TOKENS = 256
+"""Of a text that is pruned for."""
 
 
 @dataclass
@@ -80,10 +86,59 @@ class TextModel:
         Network, tokenizer, chat template.
     quantized : IntegerDecoderGraph or None
         The network in the accelerator's integers, in which text is then generated; else in fp32.
+    patterns : dict of str to Pattern
+        N:M of the layers' products, by their names; the head is dense.
+    notes : tuple of str
+        Where that is from, if nobody said.
     """
 
     language: LanguageModel
     quantized: IntegerDecoderGraph | None = None
+    patterns: dict[str, Pattern] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def prune(
+        self, nm: str | None = None, *, table: str | Path | None = None, method: str = "sparsegpt",
+        texts: Sequence[Sequence[int]] | None = None, hardware: Config | None = None,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> TextModel:  # fmt: skip
+        """Pruned in one shot, all products of the layers; the head stays dense.
+
+        Parameters
+        ----------
+        nm : str
+            N:M such as ``8:16``, or ``dense``; if not given, a pruned checkpoint's own, or dense.
+        table : JSON file
+            N:M of single products, as docs/sparsity.md has it.
+        method : str
+            ``sparsegpt`` or ``magnitude``, as `compiler.prune.METHODS`.
+        texts : token ids of texts to prune for, or None
+            Of docstrings if None (`pruning_texts`).
+        hardware : Config or None
+            Refuse at once N:M that it does not run.
+
+        Raises
+        ------
+        InputError, ConfigError
+            If N:M, table or method is not valid, or a pruned checkpoint would be pruned once more.
+        """
+        if method not in METHODS:
+            near = get_close_matches(method, METHODS, n=1, cutoff=0)[0]
+            raise InputError(f"pruner {method!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
+        language = self.language
+        chosen = choose_patterns_of(
+            language.graph, language.folder, nm, None if table is None else Path(table), "dense", mends=False
+        )
+        for pattern in dict.fromkeys(p for p in chosen.patterns.values() if not p.dense):
+            if hardware is not None:
+                hardware.require(pattern)
+        if texts is None:
+            texts = pruning_texts(language)
+        graph = prune_model_once(language.graph, chosen.patterns, [list(t) for t in texts], method=method,
+                                 report=report)  # fmt: skip
+        return replace(
+            self, language=replace(language, graph=graph), patterns=chosen.patterns, notes=tuple(chosen.notes)
+        )
 
     def in_integers(
         self, prefix: Sequence[int] | None = None, *, texts: Sequence[Sequence[int]] | None = None,
@@ -114,7 +169,8 @@ class TextModel:
             texts = calibration_texts(self.language)
             if self.language.template is not None and not plain:
                 texts = [self._as_conversation(t) for t in texts]
-        return replace(self, quantized=quantize_decoder(self.language.graph, texts, prefix, rules, report))
+        quantized = quantize_decoder(self.language.graph, texts, prefix, rules, report, self.patterns)
+        return replace(self, quantized=quantized)
 
     def _as_conversation(self, ids: Sequence[int]) -> list[int]:
         """A text behind a conversation's prefix: the first half as a message, the other as its answer."""
@@ -308,15 +364,25 @@ class _Held:
 
 def calibration_texts(language: LanguageModel, count: int = 4, tokens: int = 256) -> list[list[int]]:
     """Texts of docstrings, each of whole sentences up to so many tokens, or what the model has positions for."""
-    most = min(tokens, language.positions // 2 or tokens)
+    sentences = [*calibration_sentences(), *evaluation_sentences()]
+    return _joined(language, sentences, min(tokens, language.positions // 2 or tokens))[:count]
+
+
+def pruning_texts(language: LanguageModel, sentences: Sequence[str] | None = None) -> list[list[int]]:
+    """Texts to prune for, behind the token that texts begin with: of `pruning_sentences`, or of others if given."""
+    begin = list(language.begin)
+    most = min(_PRUNING_TOKENS, (language.positions or CONTEXT) - len(begin))
+    return [[*begin, *ids] for ids in _joined(language, sentences or pruning_sentences(), most)]
+
+
+def _joined(language: LanguageModel, sentences: Sequence[str], tokens: int) -> list[list[int]]:
+    """Sentences, one behind the other, in texts of up to so many tokens."""
     found: list[list[int]] = [[]]
-    for sentence in [*calibration_sentences(), *evaluation_sentences()]:
-        if len(found[-1]) >= most:
-            if len(found) == count:
-                break
+    for sentence in sentences:
+        if len(found[-1]) >= tokens:
             found.append([])
         ids = language.vocabulary.encode(("\n\n" if found[-1] else "") + sentence, begin=False)
-        found[-1] = [*found[-1], *ids][:most]
+        found[-1] = [*found[-1], *ids][:tokens]
     return found
 
 
@@ -328,4 +394,6 @@ def load_text_model(path: str | Path | None = None) -> TextModel:
     InputError
         If it cannot be read, or is no decoder of a family that is supported.
     """
-    return TextModel(load_language_model(None if path is None else Path(path)))
+    language = load_language_model(None if path is None else Path(path))
+    chosen = choose_patterns_of(language.graph, language.folder, None, None, "dense", mends=False)
+    return TextModel(language, patterns=chosen.patterns, notes=tuple(chosen.notes))

@@ -16,13 +16,15 @@ from sta_hw.compiler.decoder.integers import BLOCKED
 from sta_hw.compiler.decoder.program import DecoderImage, compile_decoder
 from sta_hw.compiler.decoder.quantize import quantize_decoder
 from sta_hw.compiler.decoder.run import IntegerDecoder
+from sta_hw.compiler.lower.parts import window_parts
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import prune, satisfies
 from sta_hw.model.families import load_network
 from sta_hw.model.graph import Graph
 from sta_hw.run.decoder import ProgramDecoder, ReferenceMachine
 from sta_hw.spec.isa import Opcode, disassemble
-from sta_hw.spec.patterns import Pattern, parse_nm
+from sta_hw.spec.patterns import DENSE, Pattern, parse_nm
+from sta_hw.spec.presets import PRESETS
 
 TEXTS = [np.random.default_rng(i).integers(0, 96, 30).tolist() for i in range(4)]
 MIXED = {
@@ -31,9 +33,13 @@ MIXED = {
 """Another N:M for each product, gate and up among them, whose columns alternate in one product."""
 
 
-def network(folder: Path, family: str = "llama") -> Graph:
-    name, sizes = FAMILIES[family]
-    saved(folder, name, sizes)
+UNEVEN = {"hidden_size": 40, "intermediate_size": 84}
+"""No whole passes of 2 groups of 16: what is left over is a product of its own."""
+
+
+def network(folder: Path, family: str = "llama", **changes: int) -> Graph:
+    name, sizes = FAMILIES[family.removesuffix("-uneven")]
+    saved(folder, name, sizes | (UNEVEN if family.endswith("-uneven") else {}) | changes)
     return load_network(folder).graph
 
 
@@ -59,6 +65,7 @@ CASES: list[tuple[str, str, str, bool, dict[str, Any]]] = [
     ("llama", "2:4", "", False, {}), ("llama", "8:16", "", False, {}), ("llama", "2:4", ALL, False, {}),
     ("llama", "8:16", "down head", True, {}), ("llama", "mixed", "gate down", True, {}),
     ("qwen3", "mixed", "gate down", False, {}), ("gpt2", "mixed", "", False, {}),
+    ("llama-uneven", "8:16", "gate head", False, {}), ("llama-uneven", "mixed", "", False, {}),
     ("qwen2", "8:16", "", False, {"encodings": ("index",)}), ("llama", "mixed", "", False, {"encodings": ("bitmap",)}),
 ]  # fmt: skip
 """Family, N:M, the products with 15-bit activations, whether weights have 4 bits, and other hardware: on the reference,
@@ -87,6 +94,27 @@ def test_programs(family: str, nm: str, wide: str, blocks: bool, changes: dict[s
     np.testing.assert_array_equal(decoder.feed_last(ids[: 2 + prompt], prompt), wanted[:prompt])
     for place in range(prompt, len(wanted)):
         np.testing.assert_array_equal(decoder.feed(ids[2 + place :][:1]), wanted[place])
+
+
+def test_what_whole_passes_leave_over() -> None:
+    """It has a smaller M that its weights have; no byte is moved for groups that have none, and all else is dense."""
+    config = PRESETS["decoder"]  # 16 groups of 16
+    weights = np.random.default_rng(0).integers(-127, 128, (32, 576)).astype(np.int8)
+    sparse = prune(weights, parse_nm("8:16"))
+    assert [(p.first, p.stop, p.depth, p.passes) for p in window_parts(config, weights, DENSE, apart=True)] == [
+        (0, 576, 12, 3)
+    ]
+    (whole,) = window_parts(config, sparse, parse_nm("8:16"), apart=False)
+    assert (whole.depth, whole.passes) == (16, 3)
+    head, rest = window_parts(config, sparse, parse_nm("8:16"), apart=True)
+    assert (head.first, head.stop, head.depth, head.passes, head.pattern) == (0, 512, 16, 2, parse_nm("8:16"))
+    assert (rest.first, rest.stop, rest.depth, rest.passes, rest.pattern) == (512, 576, 4, 1, DENSE)
+    assert head.bits(config) + rest.bits(config) == 512 * 5 + 64 * 8 < whole.bits(config)
+    sparse[:, 512:] = prune(weights[:, 512:], parse_nm("2:4"))
+    head, rest = window_parts(config, sparse, parse_nm("8:16"), apart=True)
+    assert rest.pattern == parse_nm("2:4") and head.bits(config) + rest.bits(config) == 576 * 5
+    (even,) = window_parts(config, prune(weights[:, :512], parse_nm("8:16")), parse_nm("8:16"), apart=True)
+    assert even.passes == 2
 
 
 def test_groups_run_along_the_reduction_dimension(tmp_path: Path) -> None:

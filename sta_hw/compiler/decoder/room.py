@@ -61,6 +61,8 @@ class Room(Lowering):
         Keys and values, whose buffers have a place for each tile.
     """
 
+    rest_apart = True
+
     def __init__(self, of: IntegerDecoderGraph, config: Config, tiles: int) -> None:
         self.of, self.graph, self.config = of, of.graph, config
         self.encoded = EncodedWeights(config)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...formats.nm import best_encoding, bits_per_weight
 from ...model.families.decoders import NEXT
 from ...model.graph import Graph
 from ...model.operations import Attention, Linear, Norm, RmsNorm
+from ...spec.config import Config
 from ...spec.parameters import COLUMN_BYTES, NORM_COLUMN_BYTES
+from ..parameters import LinearParameters
 
-__all__ = ["Traffic", "least_traffic", "least_work"]
+__all__ = ["Traffic", "least_traffic", "least_work", "weight_bits"]
+
+
+_HEADER_BITS = 24 / 32
+"""Of scale and minimum, for each weight of a block in memory."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +28,9 @@ class Traffic:
     Attributes
     ----------
     weights, parameters, cache_read, cache_written, tokens : int
-        Weights of 8 bits, or of 4 with 3 bytes for each block of 32; parameters of columns and norms; keys and values
-        of the tokens before, and of the new ones; what the new tokens take (their 16-bit stream) and give (16-bit
-        logits, if any).
+        Weights, with their positions and blocks' scales (`weight_bits`); parameters of columns and norms; keys and
+        values of the tokens before, and of the new ones; what the new tokens take (their 16-bit stream) and give
+        (16-bit logits, if any).
     """
 
     weights: int
@@ -37,13 +45,31 @@ class Traffic:
         return self.weights + self.parameters + self.cache_read + self.cache_written + self.tokens
 
 
+def weight_bits(linears: Mapping[str, LinearParameters], config: Config) -> dict[str, float]:
+    """Bits that a weight of the dense matrix takes in memory, by product, where they are not 8.
+
+    Of N:M, those that are kept and their positions in the smaller encoding; of 4 bits, 3 bytes more for each 32.
+    """
+    found = {}
+    for name, p in linears.items():
+        bits = 8.0
+        if not p.pattern.dense:
+            bits = bits_per_weight(p.pattern, best_encoding(p.pattern, config.window, config.encodings), config.window)
+        if p.blocks is not None:
+            bits += _HEADER_BITS - 4 * p.pattern.density
+        if bits != 8:
+            found[name] = bits
+    return found
+
+
 def least_traffic(
-    graph: Graph, position: int, tokens: int = 1, *, logits: bool = True, blocked: Collection[str] = ()
+    graph: Graph, position: int, tokens: int = 1, *, logits: bool = True, bits: Mapping[str, float] | None = None
 ) -> Traffic:
     """What `tokens` new tokens from `position` on take: everything that is needed once, nothing twice.
 
-    Without `logits`, the head is left out; the weights of the products `blocked` have 4 bits in blocks.
+    Without `logits`, the head is left out; `bits` of a weight are 8 where nothing else is said (`weight_bits`).
     """
+    bits = bits or {}
     head = graph.linear(graph.by_name[NEXT].inputs[0])
     linears = [o for o in graph.operations if isinstance(o, Linear) and (logits or o is not head)]
     norms = [o for o in graph.operations if isinstance(o, Norm | RmsNorm)]
@@ -51,7 +77,7 @@ def least_traffic(
         int(graph.shapes[name][-1]) for o in graph.operations if isinstance(o, Attention) for name in o.inputs[1:]
     )  # fmt: skip
     return Traffic(
-        sum(o.weight.size * (19 if o.name in blocked else 32) // 32 for o in linears),
+        sum(math.ceil(o.weight.size * bits.get(o.name, 8) / 8) for o in linears),
         COLUMN_BYTES * sum(len(o.weight) for o in linears) + NORM_COLUMN_BYTES * sum(len(o.weight) for o in norms),
         position * cached, tokens * cached, 2 * tokens * (len(norms[-1].weight) + logits * int(graph.shapes[NEXT][-1])),
     )  # fmt: skip

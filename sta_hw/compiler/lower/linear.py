@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...formats.blocks import block_words
-from ...formats.nm import bits_per_weight
-from ...formats.tiling import best_depth
+from ...formats.nm import best_encoding, bits_per_weight
 from ...spec.config import Config
 from ...spec.isa import Digit, Opcode, Result, Target, ValueFormat
 from ...spec.patterns import DENSE, Pattern
 from ..image import parameter_words
 from ..parameters import LinearParameters
 from ..schedule import RING_SHARE, Load, Step
+from .parts import WindowPart, window_parts
 from .state import Lowering
 
 __all__ = ["linear"]
@@ -47,38 +47,50 @@ def linear(
     )
     columns, reduction = p.weights.shape
     blocks = p.blocks if "blocks4" in cfg.features else None
-    depth = best_depth(cfg, reduction, pattern)
+    parts = window_parts(cfg, p.weights, pattern, apart=low.rest_apart and blocks is None)
     if blocks is not None:
         depth = depth_of_blocks(cfg, label, reduction, pattern, blocks.size)
-    passes = math.ceil(reduction / (cfg.groups * depth))
-    run = depth // pattern.m * pattern.n
-    values_each = passes * run
+        parts = [WindowPart(0, reduction, pattern, encoding, depth, math.ceil(reduction / (cfg.groups * depth)))]
+    depth, passes = parts[0].depth, sum(part.passes for part in parts)
+    values_each = sum(part.passes * part.run for part in parts)
     # Columns' values that one word of positions goes with.
-    per_word = values_each / passes if encoding == "bitmap" else cfg.window // max(1, pattern.m.bit_length() - 1)
-    per_word = per_word if encoding != "dense" else math.inf
+    position_words = sum(part.passes * part.run / part.values_per_position(cfg.window) for part in parts)
+    per_word = values_each / position_words if position_words else math.inf
     if blocks is not None:  # of words that hold two each
-        words_each = block_words(cfg.block_groups, run, 2 * passes) // 2 + 1
+        words_each = block_words(cfg.block_groups, parts[0].run, 2 * passes) // 2 + 1
         per_word, values_each = per_word * words_each / values_each, words_each
     width = chunk_width(low, label, columns, values_each, passes, depth, per_word, digits)
     order, stored = low.groups, 0
     place = low.value_address if side_by_side else low.tile_address
     tiles = low.repeat(low.tiles, 1)
-    beats = low.beats(passes * cfg.groups * depth * cfg.rows * (1 + digits))
-    addresses = [low.tile_address(source, tile) for tile, _ in tiles]
-    flags = low.keep_windows(needs or source, addresses, beats) if keeps else ("", "")
+    beats = [low.beats(part.passes * cfg.groups * part.depth * cfg.rows * (1 + digits)) for part in parts]
+    addresses = [
+        [low.tile_address(source, tile, part.first) for part in parts] for tile, _ in tiles
+    ]  # fmt: skip
+    windows = [window for of_tile in addresses for window in zip(of_tile, beats, strict=True)]
+    flags = low.keep_windows(needs or source, windows) if keeps else ("", "")
     for chunk, chunk_weight in low.repeat(math.ceil(columns / width), len(tiles)):
         first = chunk * width
-        part = slice(first, min(first + width, columns))
-        count = part.stop - part.start
-        of = f"{label}, columns {first} to {part.stop - 1}"
+        there = slice(first, min(first + width, columns))
+        count = there.stop - there.start
+        of = f"{label}, columns {first} to {there.stop - 1}"
         low.chunk_weight = chunk_weight
         if blocks is not None:
-            value_words, positions_there = low.encoded.blocks(blocks.columns(part), pattern, depth, encoding)
+            encoded = [low.encoded.blocks(blocks.columns(there), pattern, depth, encoding)]
+        elif len(parts) == 1:
+            encoded = [low.words(p, there, pattern, depth, encoding)]
         else:
-            value_words, positions_there = low.words(p, part, pattern, depth, encoding)
+            encoded = [
+                low.encoded.words(p.weights[there, part.first : part.stop], part.pattern, part.depth, part.encoding)
+                for part in parts
+            ]
+        value_words, positions_there = encoded[0]
+        if len(encoded) > 1:
+            value_words = np.concatenate([values for values, _ in encoded])
+            positions_there = np.concatenate([positions for _, positions in encoded if len(positions)])
         stored += value_words.size + positions_there.size
         names = {n: low.name(n) for n in ("values", "positions", "parameters")}
-        words = parameter_words(p.bias[part], p.multiplier[part], p.shift[part], p.second[part])
+        words = parameter_words(p.bias[there], p.multiplier[there], p.shift[there], p.second[there])
         loads = pieces(low, Target.PARAMETERS, words, names["parameters"], 1, of)
         # In pieces that alternate: those that find room go ahead of the last ones, which may have to wait.
         values = pieces(low, Target.VALUES, value_words, names["values"], 4, of)
@@ -91,44 +103,46 @@ def linear(
             loads.append(Load(Target.TABLE, 256, address, low.beats(512)))
         low.chunk_weight = 1.0
         order.append(loads)
-        for tile, weight in tiles:
-            fields = {
-                "window_address": low.tile_address(source, tile),
-                "window_beats": beats,
-                "encoding": {"dense": 0, "index": 1, "bitmap": 2}[encoding], "n": pattern.n,
-                "m_log2": pattern.m.bit_length() - 1, "depth": depth, "columns": count, "passes": passes,
-                "wide": int(result in (Result.STORE16, Result.RESIDUAL)),
-                "count0": len(value_words), "stride0": 1, "count1": 1, "count2": 1, "count3": 1,
-                "positions_count": len(positions_there), "parameters_step": 1,
+        for (tile, weight), of_tile in zip(tiles, addresses, strict=True):
+            fields: dict[str, int] = {
+                "columns": count, "wide": int(result in (Result.STORE16, Result.RESIDUAL)),
+                "stride0": 1, "count1": 1, "count2": 1, "count3": 1, "parameters_step": 1,
                 "result": int(result), "result_address": place(target, tile, first),
                 "apart": int(side_by_side and cfg.value_rows > cfg.rows),
             }  # fmt: skip
-            if blocks is not None:
-                fields |= {"value_format": int(ValueFormat.BLOCKS4), "run": run}
-            bases = {"values_base": (names["values"], 0), "parameters_base": (names["parameters"], 0)}
-            if len(positions_there):
-                bases["positions_base"] = (names["positions"], 0)
-            if flag := flags[chunk > 0]:
-                fields[flag] = 1
             if residual:
                 fields["residual_address"] = low.tile_address(residual, tile, first)
-            last = part.stop == columns
+            products, at, positions_at = [], 0, 0
+            for part, address, size, (values_of, positions_of) in zip(parts, of_tile, beats, encoded, strict=True):
+                own = fields | {
+                    "window_address": address, "window_beats": size,
+                    "encoding": {"dense": 0, "index": 1, "bitmap": 2}[part.encoding], "n": part.pattern.n,
+                    "m_log2": part.pattern.m.bit_length() - 1, "depth": part.depth, "passes": part.passes,
+                    "count0": len(values_of), "positions_count": len(positions_of),
+                }  # fmt: skip
+                if blocks is not None:
+                    own |= {"value_format": int(ValueFormat.BLOCKS4), "run": part.run}
+                bases = {"values_base": (names["values"], at), "parameters_base": (names["parameters"], 0)}
+                if len(positions_of):
+                    bases["positions_base"] = (names["positions"], positions_at)
+                at, positions_at = at + len(values_of), positions_at + len(positions_of)
+                if flag := flags[chunk > 0]:
+                    own[flag] = 1
+                products.append((own, bases))
             if digits:
+                low_digits = [(_without_keeping(f) | {"digit": int(Digit.LOW)}, b) for f, b in products]
+                low_digits[0][0]["lift"] = 1
+                products = [(f | {"digit": int(Digit.HIGH)}, b) for f, b in products] + low_digits
+            for number, (own, bases) in enumerate(products):
+                # The sums of all are one product's.
+                own |= {"continues": 1} if number else {}
+                ends = number == len(products) - 1
+                own |= {} if ends else {"unfinished": 1}
+                given = ((gives, tile),) if ends and there.stop == columns else ()
                 low.steps.append(
-                    Step(
-                        Opcode.PRODUCT, fields | {"digit": int(Digit.HIGH), "unfinished": 1}, len(order) - 1, bases,
-                        ((needs, tile),), (), label, weight=low.weight * chunk_weight * weight,
-                    )
+                    Step(Opcode.PRODUCT, own, len(order) - 1, bases, ((needs, tile),), given, label,
+                         weight=low.weight * chunk_weight * weight)
                 )  # fmt: skip
-                fields = fields | {"digit": int(Digit.LOW), "continues": 1, "lift": 1}
-                if fields.pop("keep", 0):
-                    fields["kept"] = 1
-            low.steps.append(
-                Step(
-                    Opcode.PRODUCT, fields, len(order) - 1, bases, ((needs, tile),),
-                    ((gives, tile),) if last else (), label, weight=low.weight * chunk_weight * weight,
-                )
-            )  # fmt: skip
     low.layers.append(
         {
             "layer": label, "columns": columns, "reduction": reduction, "nm": str(found),
@@ -140,6 +154,12 @@ def linear(
             else math.ceil(columns * reduction * bits_per_weight(pattern, encoding, cfg.window) / 8),
         }
     )  # fmt: skip
+
+
+def _without_keeping(fields: dict[str, int]) -> dict[str, int]:
+    """Of a product whose windows another one has kept just before: it takes them."""
+    found = {name: value for name, value in fields.items() if name != "keep"}
+    return found | ({"kept": 1} if "keep" in fields else {})
 
 
 def depth_of_blocks(config: Config, label: str, reduction: int, pattern: Pattern, size: int) -> int:
@@ -184,7 +204,7 @@ def supported(low: Lowering, label: str, pattern: Pattern) -> tuple[Pattern, str
         low.config.require(pattern)
     except InputError as error:
         raise InputError(f"{label}: {error}") from None
-    return pattern, min(low.config.encodings, key=lambda e: bits_per_weight(pattern, e, low.config.window))
+    return pattern, best_encoding(pattern, low.config.window, low.config.encodings)
 
 
 def chunk_width(

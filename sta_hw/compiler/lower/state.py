@@ -86,7 +86,16 @@ class EncodedWeights:
 
 
 class Lowering:
-    """Everything of one compilation."""
+    """Everything of one compilation.
+
+    Attributes
+    ----------
+    rest_apart : bool
+        Whether what whole passes of a product leave over may be a product of its own (`lower.parts`): worth it where
+        memory alone is waited for.
+    """
+
+    rest_apart = False
 
     def __init__(self, graph: Graph, config: Config, packing: Packing, encoded: EncodedWeights | None = None) -> None:
         self.encoded = encoded or EncodedWeights(config)
@@ -172,8 +181,8 @@ class Lowering:
         """At a program's start no windows are on chip."""
         self.windows_on_chip, self.windows_of = KeptWindows(self.config), ""
 
-    def keep_windows(self, value: str, addresses: Sequence[int], beats: int) -> tuple[str, str]:
-        """Where a linear layer's products have a value's windows from, of so many beats for each row tile.
+    def keep_windows(self, value: str, windows: Sequence[tuple[int, int]]) -> tuple[str, str]:
+        """Where a linear layer's products have a value's windows from: addresses and beats, in the products' order.
 
         Parameters
         ----------
@@ -192,16 +201,16 @@ class Lowering:
         on_chip = self.windows_on_chip
         if not self.config.window_words:
             return "", ""
-        if value == self.windows_of and all(on_chip.there(a, beats) for a in addresses):
+        if value == self.windows_of and all(on_chip.there(*w) for w in windows):
             return "kept", "kept"
-        span = addresses[-1] - addresses[0] + beats * self.config.bus_bytes
+        span = windows[-1][0] - windows[0][0] + windows[-1][1] * self.config.bus_bytes
         if span > self.config.window_words * self.config.bus_bytes:
             return "", ""
         self.windows_of = value
-        for address in addresses:
-            on_chip.keep(address, beats)
+        for window in windows:
+            on_chip.keep(*window)
         # Where they went on from others, those of the first tiles may have had to go.
-        return "keep", "kept" if all(on_chip.there(a, beats) for a in addresses) else ""
+        return "keep", "kept" if all(on_chip.there(*w) for w in windows) else ""
 
     def value_address(self, buffer: str, tile: int, column: int = 0) -> int:
         """Address of a tile's column where values lie for attention: those of `value_rows` tokens side by side."""

@@ -19,10 +19,12 @@ from ..tensors import Tensors, read_tensors
 from . import bert, clip, gpt2, llama, vit, whisper
 from .sentences import Limits, modules, pool
 
-__all__ = ["FAMILIES", "Network", "load_network"]
+__all__ = ["DECODERS", "FAMILIES", "Network", "load_network"]
 
 _OTHERS = {family: module for module in (vit, clip, whisper, llama, gpt2) for family in module.FAMILIES}
 
+DECODERS = (*llama.FAMILIES, *gpt2.FAMILIES)
+"""Those of ``model_type`` that are decoders'."""
 FAMILIES = {
     "bert": "BERT", "roberta": "RoBERTa", "xlm-roberta": "XLM-R", "camembert": "CamemBERT", "electra": "ELECTRA",
     "distilbert": "DistilBERT", "vit": "ViT", "deit": "DeiT", "clip_vision_model": "CLIP", "clip": "CLIP",

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ..gguf import Gguf
+from ..gguf import Gguf, with_arrays
 from ..graph import Graph
 from ..operations import Array
 from ..settings import Settings
 from ..tensors import Tensors
 from . import gpt2, llama
 
-__all__ = ["ARCHITECTURES", "network_of"]
+__all__ = ["ARCHITECTURES", "file_with", "network_of"]
 
 _KEYS = {
     "block_count": "num_hidden_layers", "context_length": "max_position_embeddings", "embedding_length": "hidden_size",
@@ -44,6 +44,12 @@ _GPT2_NAMES = {
 def _interleaved(array: Array, heads: int) -> Array:
     """Rows of pairs, which ggml has side by side, as transformers has them: a head's first ones, then the others."""
     shape = (heads, len(array) // heads // 2, 2, *array.shape[1:])
+    return np.ascontiguousarray(array.reshape(shape).swapaxes(1, 2)).reshape(array.shape)
+
+
+def _side_by_side(array: Array, heads: int) -> Array:
+    """The other way round."""
+    shape = (heads, 2, len(array) // heads // 2, *array.shape[1:])
     return np.ascontiguousarray(array.reshape(shape).swapaxes(1, 2)).reshape(array.shape)
 
 
@@ -96,6 +102,8 @@ def _gpt2(file: Gguf, family: str) -> tuple[dict[str, Any], dict[str, Array]]:
 _FAMILIES: dict[str, tuple[Callable[[Gguf, str], tuple[dict[str, Any], dict[str, Array]]], Any]] = {
     "llama": (_llama, llama), "qwen2": (_llama, llama), "qwen3": (_llama, llama), "gpt2": (_gpt2, gpt2),
 }  # fmt: skip
+_NAMED_ALIKE = tuple(name for name, (_, importer) in _FAMILIES.items() if importer is llama)
+_TURNING = {"q": "head_count", "k": "head_count_kv"}
 ARCHITECTURES = tuple(_FAMILIES)
 """What ``general.architecture`` may be."""
 
@@ -145,3 +153,31 @@ def network_of(file: Gguf) -> tuple[Graph, Tensors, list[str], list[str]]:
     keys = settings.finish() + sorted(k for k in file.metadata if not k.startswith((f"{family}.", "tokenizer.")))
     keys.remove("general.architecture")
     return graph.verify(), tensors, tensors.finish(), keys
+
+
+def file_with(file: Gguf, graph: Graph) -> bytes:
+    """The file with the weights of `graph`, the same network with others in its layers.
+
+    Raises
+    ------
+    InputError
+        If the architecture is one whose products are not tensors of their own in the file.
+    """
+    family = file.get("general.architecture", str, "")
+    if family not in _NAMED_ALIKE:
+        raise InputError(
+            f"{file.path}: {family}'s files hold several products in a tensor, which cannot be written; a folder of "
+            f"transformers' could not either. {', '.join(_NAMED_ALIKE)} can."
+        )
+    before, names = network_of(file)[0].tensors, {stem: name for name, stem in _NAMES.items()}
+    heads = {f"self_attn.{r}_proj": file.get(f"{family}.attention.{k}", int) for r, k in _TURNING.items()}
+    changed = {}
+    for name, array in graph.tensors.items():
+        if np.array_equal(array, before[name]):
+            continue
+        layer, _, stem = name.removeprefix("model.").removeprefix("layers.").partition(".")
+        stem, _, field = stem.rpartition(".")
+        if family == "llama" and stem in heads:
+            array = _side_by_side(array, heads[stem] or heads["self_attn.q_proj"])
+        changed[f"blk.{layer}.{names[stem]}.{field}"] = array
+    return with_arrays(file, changed)

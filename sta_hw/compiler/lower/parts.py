@@ -1,0 +1,95 @@
+"""How a product's reduction dimension is cut into windows: with one N:M, or what is left over with another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...formats.nm import best_encoding, bits_per_weight, satisfies
+from ...formats.tiling import best_depth
+from ...spec.config import Config
+from ...spec.patterns import DENSE, Pattern
+
+__all__ = ["WindowPart", "window_parts"]
+
+_LEAST_SAVED = 0.02
+"""Of a product's bytes, for which its rest becomes a product of its own: that takes a few cycles for each chunk."""
+
+
+@dataclass(frozen=True)
+class WindowPart:
+    """Some passes of a product.
+
+    Attributes
+    ----------
+    first, stop : int
+        Of the reduction dimension.
+    pattern, encoding, depth : Pattern, str, int
+        Of its windows.
+    passes : int
+    """
+
+    first: int
+    stop: int
+    pattern: Pattern
+    encoding: str
+    depth: int
+    passes: int
+
+    @property
+    def run(self) -> int:
+        """Values of a column and pass, in each group."""
+        return self.depth // self.pattern.m * self.pattern.n
+
+    def values_per_position(self, window: int) -> float:
+        """Words of values that one word of positions goes with."""
+        if self.encoding == "dense":
+            return math.inf
+        return self.run if self.encoding == "bitmap" else window // max(1, self.pattern.m.bit_length() - 1)
+
+    def bits(self, config: Config) -> float:
+        """Bits of a column, of what fills up the last pass too."""
+        positions = self.passes * config.groups * self.depth
+        if self.encoding == "bitmap":  # a word for each pass, however deep
+            return self.passes * config.groups * (8 * self.run + config.window)
+        return positions * bits_per_weight(self.pattern, self.encoding, config.window)
+
+
+def _part(config: Config, first: int, stop: int, pattern: Pattern, depth: int) -> WindowPart:
+    encoding = best_encoding(pattern, config.window, config.encodings)
+    return WindowPart(first, stop, pattern, encoding, depth, math.ceil((stop - first) / (config.groups * depth)))
+
+
+def window_parts(config: Config, weights: NDArray[np.int8], pattern: Pattern, *, apart: bool) -> list[WindowPart]:
+    """One part; or two, if what is left behind whole passes may go `apart` and that spares bytes.
+
+    Groups of M weights are not divided among the array's groups of windows. So a column whose weights are not whole
+    passes of ``groups`` times a multiple of M leaves some of those idle in the last pass, and memory is read for zeros:
+    8:16 with 576 weights in 16 groups takes 3 passes of 256. Where the last 64 are a product of their own, with a
+    smaller M that they have (dense, if none) and of less depth, they take a pass of 64.
+
+    Parameters
+    ----------
+    weights : int8 array, shape (columns, reduction)
+        That satisfy `pattern`.
+    """
+    reduction = weights.shape[1]
+    whole = _part(config, 0, reduction, pattern, best_depth(config, reduction, pattern))
+    found, least = [whole], whole.bits(config) * (1 - _LEAST_SAVED)
+    if pattern.dense or not apart:
+        return found
+    for depth in range(pattern.m, config.window + 1, pattern.m):
+        each = config.groups * depth
+        start = reduction // each * each
+        if start in (0, reduction):
+            continue
+        head, rest = _part(config, 0, start, pattern, depth), weights[:, start:]
+        smaller = [DENSE, *(p for p in config.patterns if 1 < p.m < pattern.m and not p.dense and satisfies(rest, p))]
+        for other in smaller:
+            tail = _part(config, start, reduction, other, best_depth(config, reduction - start, other))
+            if (bits := head.bits(config) + tail.bits(config)) < least:
+                found, least = [head, tail], bits
+    return found
