@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import random
 import sys
 from pathlib import Path
 
@@ -62,3 +63,17 @@ def test_what_lives_and_what_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     assert ended["a + 1", "(a - 1)"] == "found" and ended["1", "2"] == "found"
     assert ended["0", "1"] == "lives" and ended["a > 5", "(a >= 5)"] == "lives"
     assert (tmp_path / "to" / module).read_text() == source
+
+
+SAMPLED = {"sta_hw/rtl/control/controller.py": 5, "sta_hw/rtl/engine/requantizer.py": 5}
+"""Blocks whose tests take seconds, and how many mutants of each are tried."""
+
+
+@pytest.mark.parametrize("module", SAMPLED)
+def test_a_sample_of_blocks_is_found(module: str, tmp_path: Path) -> None:
+    """Drawn from all of a block; its own test fails with each, or it cannot be elaborated."""
+    source = (ROOT / module).read_text(encoding="utf-8")
+    place = mutate.Workplace(tmp_path)
+    chosen = random.Random(3).sample(mutate.mutants(source), SAMPLED[module])
+    lives = [m for m in chosen if place.outcome(module, source, m)[0] == "lives"]
+    assert not lives
