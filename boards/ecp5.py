@@ -69,11 +69,15 @@ class Ecp5Top(Elaboratable):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.domains.sync = ClockDomain(reset_less=False)
-        self._clocks(m, platform)
+        ddr3 = self.board.sdram is not None and self.board.sdram.kind == "DDR3"
+        if not ddr3:
+            self._clocks(m, platform)
         core = self._core(m)
         self._serial(m, platform, core)
-        if self.board.sdram is not None:
-            self._memory(m, platform, core)
+        if ddr3:
+            self._ddr3(m, platform, core)
+        elif self.board.sdram is not None:
+            self._sdr(m, platform, core)
         lamps = {"ready": core["ready"], "busy": core["busy"], "failed": core["failed"]}
         if ("led", 0) in platform.resources:
             for i, signal in enumerate(lamps.values()):
@@ -116,7 +120,7 @@ class Ecp5Top(Elaboratable):
         """The board core, its ports as signals by name."""
         members: dict[str, tuple[int, bool]] = {}
         if self.board.sdram is not None:
-            ports_of_bus = master_ports(self.config.bus_bytes)
+            ports_of_bus = master_ports(self.board.sdram.port_bytes(self.config.bus_bytes))
             members = {n: (len_of(member), member.flow is In) for n, member in ports_of_bus.items()}
             for bus in ("host", "control"):
                 for name, width in (("adr", 30), ("dat_w", 32), ("sel", 4), ("cyc", 1), ("stb", 1), ("we", 1)):
@@ -134,34 +138,39 @@ class Ecp5Top(Elaboratable):
         m.submodules.tx_buffer = tx = io.Buffer("o", ports.tx)
         m.d.comb += [core["rx"].eq(rx.i), tx.o.eq(core["tx"])]
 
-    def _memory(self, m: Module, platform: Any, core: dict[str, Signal]) -> None:
-        """LiteDRAM between the board core and the chip."""
-        sdram = self.board.sdram
-        assert sdram is not None
-        address_bits = sdram.size.bit_length() - 1
+    def _sdr(self, m: Module, platform: Any, core: dict[str, Signal]) -> None:
+        """LiteDRAM between the board core and an SDR SDRAM."""
         pins = platform.request("sdram", dir="-")
-        names = {
-            "a": "a",
-            "ba": "ba",
-            "cas": "cas_n",
-            "clk_en": "cke",
-            "cs": "cs_n",
-            "dqm": "dm",
-            "ras": "ras_n",
-            "we": "we_n",
-        }
-        outputs: dict[str, Any] = {}
-        for pin, name in names.items():
-            # LiteDRAM's outputs have the pins' own polarity.
-            port = io.SingleEndedPort(getattr(pins, pin).io, direction="o")
-            m.submodules[f"{pin}_buffer"] = buffer = io.Buffer("o", port)
-            outputs[f"o_sdram_{name}"] = buffer.o
+        names = {"a": "a", "ba": "ba", "cas": "cas_n", "clk_en": "cke", "cs": "cs_n", "dqm": "dm", "ras": "ras_n",
+                 "we": "we_n"}  # fmt: skip
+        ports: dict[str, Any] = _outputs(m, pins, names, "sdram")
         m.submodules.clk_buffer = buffer = io.Buffer("o", pins.clk)
         m.submodules.clk_output = Instance(
             "ODDRX1F", i_SCLK=self._shifted, i_RST=Const(0), i_D0=Const(1), i_D1=Const(0), o_Q=buffer.o
         )
+        ports |= {"i_clk": ClockSignal(), "i_rst": ResetSignal(), "io_sdram_dq": pins.dq.io}
+        m.submodules.memory = self._controller(m, core, ports)
+
+    def _ddr3(self, m: Module, platform: Any, core: dict[str, Signal]) -> None:
+        """LiteDRAM between the board core and a DDR3 SDRAM; its clock for the board core comes from there."""
+        pins = platform.request("ddr3", dir="-")
+        names = {"a": "a", "ba": "ba", "cas": "cas_n", "clk": "clk_p", "clk_en": "cke", "dm": "dm", "odt": "odt",
+                 "ras": "ras_n", "we": "we_n"}  # fmt: skip
+        ports: dict[str, Any] = _outputs(m, pins, names, "ddram")
+        m.submodules.clock_buffer = buffer = io.Buffer("i", platform.request(platform.default_clk, dir="-"))
+        ports |= {
+            "i_clk": buffer.i, "i_rst": Const(0), "o_user_clk": ClockSignal(), "o_user_rst": ResetSignal(),
+            "io_ddram_dq": pins.dq.io, "io_ddram_dqs_p": pins.dqs.p,
+        }  # fmt: skip
+        m.submodules.memory = self._controller(m, core, ports)
+
+    def _controller(self, m: Module, core: dict[str, Signal], ports: dict[str, Any]) -> Instance:
+        """LiteDRAM with `ports` to its chip, and those to the board core."""
+        sdram = self.board.sdram
+        assert sdram is not None
+        address_bits = sdram.size.bit_length() - 1
         data: dict[str, Any] = {}
-        for name, member in master_ports(self.config.bus_bytes).items():
+        for name, member in master_ports(sdram.port_bytes(self.config.bus_bytes)).items():
             short = name.removeprefix("m_axi_")
             signal = core[name]
             if short.endswith("addr"):
@@ -171,8 +180,8 @@ class Ecp5Top(Elaboratable):
                 m.d.comb += widened.eq(signal)
                 signal = widened
             data[f"{'o' if member.flow is In else 'i'}_user_port_data_{short}"] = signal
-        m.submodules.memory = Instance(
-            "litedram_core", i_clk=ClockSignal(), i_rst=ResetSignal(), **outputs, io_sdram_dq=pins.dq.io, **data,
+        return Instance(
+            "litedram_core", **ports, **data,
             i_user_port_host_adr=core["host_adr"][: address_bits - 2],
             **{f"i_user_port_host_{n}": core[f"host_{n}"] for n in ("dat_w", "sel", "cyc", "stb", "we")},
             **{f"o_user_port_host_{n}": core[f"host_{n}"] for n in ("dat_r", "ack")},
@@ -180,6 +189,18 @@ class Ecp5Top(Elaboratable):
             **{f"o_wb_ctrl_{n}": core[f"control_{n}"] for n in ("dat_r", "ack")},
             i_wb_ctrl_bte=Const(0, 2), i_wb_ctrl_cti=Const(0, 3),
         )  # fmt: skip
+
+
+def _outputs(m: Module, pins: Any, names: dict[str, str], prefix: str) -> dict[str, Any]:
+    """Output pins by LiteDRAM's names for them; of differential ones the cell that drives both is at the first."""
+    found: dict[str, Any] = {}
+    for pin, name in names.items():
+        # LiteDRAM's outputs have the pins' own polarity.
+        given = getattr(pins, pin)
+        port = io.SingleEndedPort(given.p if isinstance(given, io.DifferentialPort) else given.io, direction="o")
+        m.submodules[f"{pin}_buffer"] = buffer = io.Buffer("o", port)
+        found[f"o_{prefix}_{name}"] = buffer.o
+    return found
 
 
 def len_of(member: Any) -> int:

@@ -19,7 +19,6 @@ from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.quantize import quantize
 from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
-from sta_hw.fpga.litedram import SDRAM_LATENCY
 from sta_hw.host.board import BoardLink
 from sta_hw.model.part import accelerator_part
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
@@ -41,7 +40,7 @@ def main(
     port = PinsPort(target, config)
     port.pause(60_000)  # the memory starts
     backend = BoardBackend(config, BoardLink(port))
-    timing = MachineTiming(SDRAM_LATENCY, sdram.bytes_per_cycle / config.bus_bytes, shared=True)
+    timing = MachineTiming(sdram.latency, sdram.bytes_per_cycle / config.bus_bytes, shared=True)
     for hidden, heads, intermediate, tokens, nm in CASES[:cases]:
         model = random_model(1, hidden=hidden, heads=heads, intermediate=intermediate)
         patterns = mixed_patterns([parse_nm(nm)])

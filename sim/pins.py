@@ -15,9 +15,11 @@ from sta_hw.spec.config import Config
 from .board import SimulatedPort
 from .native import PRIMITIVES
 
-__all__ = ["PinsPort"]
+__all__ = ["HERE", "LAGS", "PinsPort"]
 
-_HERE = Path(__file__).parent
+HERE = Path(__file__).parent
+LAGS = (1, 2)
+"""Bits by which a DDR3's byte lanes come late."""
 _DIVISOR = 8
 _LAMPS = ("ready", "busy", "failed")
 
@@ -44,10 +46,19 @@ class PinsPort(SimulatedPort):
             run_yosys("read_rtlil top.il\nwrite_verilog -noattr top.v\n", folder)
             parts = [(folder / Path(source).with_suffix(".v")).read_text(encoding="utf-8") for source in sources]
         ecp5 = board.chip.family == "ecp5"
-        extra = [PRIMITIVES, _HERE / ("ecp5_pins.v" if ecp5 else "ice40_pins.v")]
-        if board.sdram is not None:
-            extra += [_HERE / "sdram_cells.v", _HERE / "sdram.v"]
+        extra = [PRIMITIVES, *(HERE / name for name in _models(board))]
         self._open([*parts, _wrapper(board)], extra, _DIVISOR, timeout, clocks=2 if ecp5 else 1)
+
+
+def _models(board: Board) -> list[str]:
+    """Verilog of the cells at its pins and of its memory."""
+    if board.chip.family == "ice40":
+        return ["ice40_pins.v"]
+    if board.sdram is None:
+        return ["ecp5_pins.v", "ecp5_pll.v"]
+    if board.sdram.kind == "DDR3":
+        return ["ecp5_pins.v", "ecp5_ddr3.v", "sdram_cells.v", "ddr3.v"]
+    return ["ecp5_pins.v", "ecp5_pll.v", "sdram_cells.v", "sdram.v"]
 
 
 def _wrapper(board: Board) -> str:
@@ -63,7 +74,17 @@ def _wrapper(board: Board) -> str:
             body += [f"wire {lamp}_pin;", f"assign {lamp} = {'~' if inverted else ''}{lamp}_pin;"]
         else:
             body += [f"assign {lamp} = 0;"]
-    if board.sdram is not None:
+    if board.sdram is not None and board.sdram.kind == "DDR3":
+        widths = {"a": 15, "ba": 3, "dm": 2, "dq": 16, "dqs": 2}
+        names: tuple[str, ...] = ("a", "ba", "cas", "clk", "clk_en", "dm", "dq", "dqs", "odt", "ras", "we")
+        pins |= {f"ddr3_0__{n}__{'p' if n in ('clk', 'dqs') else 'io'}": f"ddr3_{n}" for n in names}
+        body += [f"wire [{widths.get(n, 1) - 1}:0] ddr3_{n};" for n in names]
+        body += [
+            f"ddr3 #(.LAG_0({LAGS[0]}), .LAG_1({LAGS[1]})) chip (.tick(clk), .ck(ddr3_clk), .cke(ddr3_clk_en),",
+            "    .ras_n(ddr3_ras), .cas_n(ddr3_cas), .we_n(ddr3_we), .ba(ddr3_ba), .a(ddr3_a), .dm(ddr3_dm),",
+            "    .odt(ddr3_odt), .dq(ddr3_dq), .dqs(ddr3_dqs), .violations(violations));",
+        ]
+    elif board.sdram is not None:
         widths = {"a": 13, "ba": 2, "dqm": 2, "dq": 16}
         names = ("a", "ba", "cas", "clk_en", "cs", "dqm", "ras", "we", "clk", "dq")
         pins |= {f"sdram_0__{n}__io": f"sdram_{n}" for n in names}

@@ -206,7 +206,7 @@ def opened(
     prunes = hardware.nm is not None or hardware.nm_table is not None
 
     def work(watch: Watch) -> tuple[TextModel, Session]:
-        from ..run.decoder import decoder_machine
+        from ..run.decoder import BoardMachine, decoder_machine
 
         config = None if hardware.backend == "fp32" else hardware.config()
         given = model
@@ -225,6 +225,13 @@ def opened(
         watch.step("preparing the backend")
         machine = decoder_machine(hardware.backend, config, board=hardware.target(), port=hardware.port)
         watch.step("compiling the programs")
+
+        def loading(done: int, total: int) -> None:
+            watch.describe("loading the board's memory, bytes")
+            watch(done, total)
+
+        if isinstance(machine, BoardMachine):
+            machine.loading = loading
         return quantized, quantized.session(context, machine, check=hardware.check)
 
     if hardware.backend == "fp32" and not prunes:

@@ -15,7 +15,6 @@ from ..compiler.prune import METHODS
 from ..cycles.timing import MachineTiming
 from ..errors import InputError
 from ..files import distinct, write_text
-from ..fpga.litedram import SDRAM_LATENCY
 from ..report.accuracy import accuracy_inputs, one_shot_cosines
 from ..report.plan import Choice, Shape, Target, plan
 from ..report.plan_page import plan_page
@@ -51,7 +50,7 @@ def _targets(boards: list[str] | None, presets: list[str] | None, megahertz: flo
         refusal = "" if top == "accelerator" else "it has the engine alone, which runs no programs."
         timing = MachineTiming()
         if sdram is not None:
-            timing = MachineTiming(SDRAM_LATENCY, min(1.0, sdram.bytes_per_cycle / config.bus_bytes), shared=True)
+            timing = MachineTiming(sdram.latency, min(1.0, sdram.bytes_per_cycle / config.bus_bytes), shared=True)
         name = ", ".join(b.name for b in same)
         memory = sdram.size if sdram is not None else None
         targets.append(Target(name, config, frequency / 1e6, timing, memory, refusal))

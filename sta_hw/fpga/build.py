@@ -41,8 +41,12 @@ def prepare_board(board: Any, config: Config, folder: Path) -> list[str]:
     if board.top == "accelerator":
         from ..rtl.board.board_core import BoardCore
 
-        controller = generate_controller(board.sdram, board.frequency, config.bus_bytes)
-        core = BoardCore(config, controller.start_up, board.divisor, timeout)
+        width = board.sdram.port_bytes(config.bus_bytes)
+        oscillator = float(platform.default_clk_frequency)
+        controller = generate_controller(board.sdram, board.frequency, width, oscillator)
+        core = BoardCore(
+            config, controller.start_up, board.divisor, timeout, leveled=board.sdram.kind == "DDR3", memory_bytes=width
+        )
         (folder / "board_core.v").write_text(emit_verilog(core, "board_core"))
         (folder / "litedram_core.v").write_text(controller.verilog)
         sources += ["board_core.v", "litedram_core.v"]

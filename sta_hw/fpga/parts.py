@@ -43,6 +43,7 @@ PARTS = {
         Part("lfe5u-25f", "ecp5", 24288, 28, 56, ("--25k", "--package", "CABGA381", "--speed", "6")),
         Part("lfe5u-45f", "ecp5", 43848, 72, 108, ("--45k", "--package", "CABGA381", "--speed", "6")),
         Part("lfe5u-85f", "ecp5", 83640, 156, 208, ("--85k", "--package", "CABGA756", "--speed", "6")),
+        Part("lfe5um5g-85f", "ecp5", 83640, 156, 208, ("--um5g-85k", "--package", "CABGA554", "--speed", "8")),
         Part("ice40up5k", "ice40", 5280, 8, 30, ("--up5k", "--package", "sg48")),
         Part("ice40hx8k", "ice40", 7680, 0, 32, ("--hx8k", "--package", "ct256")),
         Part("ultrascale+", "xcup"),

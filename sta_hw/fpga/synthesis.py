@@ -18,7 +18,7 @@ from ..rtl.emit import run_yosys
 from .output_registers import absorb_output_registers
 from .parts import Part
 
-__all__ = ["CELLS", "Routed", "cell_counts", "pack", "packed_logic", "place_and_route", "synthesize"]
+__all__ = ["CELLS", "Routed", "cell_counts", "pack", "packed_logic", "place_and_route", "routed", "synthesize"]
 
 # The Verilog goes through RTLIL once, because Yosys 0.70 otherwise parses a module that instantiates
 # vendor primitives again at the end of synthesis, and throws the result away. ABC9 stops on many
@@ -131,7 +131,8 @@ class Routed:
     Attributes
     ----------
     fmax : float
-        MHz, of the slowest clock.
+        MHz, of the slowest clock; where several clocks are made of one oscillator's, the frequency of the accelerator's
+        at which the one that is nearest to its limit just holds.
     used : dict
         Cells by nextpnr's names.
     path : list of str
@@ -199,7 +200,8 @@ def place_and_route(
         if any(words in message for words in _NO_PLACE):
             raise InputError(f"{top} does not fit {chosen.name}: nextpnr says {message!r}; take a smaller preset.")
         raise ToolError(f"nextpnr: {message}; its log is {log.name} in the output folder.")
-    return _routed(seed, json.loads((folder / report).read_text(encoding="utf-8")), time.monotonic() - begin)
+    found = json.loads((folder / report).read_text(encoding="utf-8"))
+    return routed(seed, found, frequency, time.monotonic() - begin)
 
 
 def packed_logic(top: str, chosen: Part, folder: Path, constraints: str | None = None) -> int:
@@ -242,9 +244,11 @@ def _last_line(log: Path) -> str:
     return lines[-1].removeprefix("Info:").strip()[:70] if lines else "starting"
 
 
-def _routed(seed: int, report: dict[str, Any], seconds: float) -> Routed:
+def routed(seed: int, report: dict[str, Any], frequency: float, seconds: float = 0.0) -> Routed:
+    """What nextpnr reports of a design whose accelerator was to run at `frequency`, MHz."""
     clocks = report["fmax"]
-    slowest = min(clocks, key=lambda name: clocks[name]["achieved"])
+    shares = {name: clock["achieved"] / (clock.get("constraint") or frequency) for name, clock in clocks.items()}
+    slowest = min(shares, key=lambda name: shares[name])
     paths = [p for p in report["critical_paths"] if slowest in p["from"] and slowest in p["to"]]
     paths = paths or report["critical_paths"]
     path = paths[0]["path"] if paths else []
@@ -253,7 +257,7 @@ def _routed(seed: int, report: dict[str, Any], seconds: float) -> Routed:
     nets += [named(p["to"]["cell"]) for p in path[-1:]]
     nets = [net for net in nets if net and not re.fullmatch(r"(.*\.)?_\d+_(\[\d+\])?", net)]
     used = {k: v["used"] for k, v in report["utilization"].items() if v["used"]}
-    return Routed(seed, clocks[slowest]["achieved"], used, list(dict.fromkeys(nets)), seconds)
+    return Routed(seed, shares[slowest] * frequency, used, list(dict.fromkeys(nets)), seconds)
 
 
 def named(cell: str) -> str:

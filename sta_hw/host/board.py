@@ -75,12 +75,20 @@ class BoardLink:
     port : Port
     settle : function
         Waits until the board has forgotten an unfinished command.
+
+    Attributes
+    ----------
+    resumable : bool
+        Whether the board's memory controller keeps what image is in the memory (`sta_hw.host.loading`).
+    image_known : bool
+        Whether it does at the moment.
     """
 
     def __init__(self, port: Port, settle: Callable[[], None] | None = None) -> None:
         self.port = port
         self.settle = settle or (lambda: time.sleep(2 * SERIAL_TIMEOUT))
         self.retries = 0
+        self.resumable = self.image_known = False
 
     def _command(self, kind: int, address: int, words: int) -> bytes:
         return struct.pack(">BBI", kind, words, address >> 2)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ..compiler.model import CompiledModel, Embedded
 from ..errors import CheckError, InputError
 from ..host.board import BoardLink, open_port
+from ..host.leveling import level, leveled
+from ..host.loading import forget_image
 from ..host.saturation import counted
 from ..rtl.board.board_core import BOARD_REGISTERS, IDENTITY, MEMORY
 from ..rtl.board.uart_bridge import SERIAL_TIMEOUT
@@ -20,7 +22,7 @@ from ..spec.isa import Error
 from ..spec.registers import COUNTERS, capabilities
 from .outcome import Outcome
 
-__all__ = ["BoardBackend", "BoardRun", "connect"]
+__all__ = ["BoardBackend", "BoardRun", "connect", "identify"]
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,46 @@ def connect(board: Any, port_name: str, config: Config | None = None) -> BoardLi
     ------
     InputError
         If the port cannot be opened.
+    CheckError
+        If the board does not answer, or its memory does not start.
     """
     if port_name != "sim":
-        return BoardLink(open_port(port_name, board.baud))
+        return _started(board, BoardLink(open_port(port_name, board.baud)))
     from sim.pins import PinsPort
 
     simulated = PinsPort(board, config)
-    simulated.pause(60_000)  # the memory starts
-    return BoardLink(simulated, lambda: simulated.pause(round(2 * SERIAL_TIMEOUT * board.frequency)))
+    for _ in range(10):
+        simulated.pause(20_000)  # the memory starts
+        if simulated.lamps["ready"]:
+            break
+    link = BoardLink(simulated, lambda: simulated.pause(round(2 * SERIAL_TIMEOUT * board.frequency)))
+    return _started(board, link)
+
+
+def _started(board: Any, link: BoardLink) -> BoardLink:
+    """The link to a board whose memory, where it has to be, is leveled."""
+    if board.sdram is not None and board.sdram.kind == "DDR3":
+        identify(link)
+        if not int(link.read(BOARD_REGISTERS + 8, 1)[0]) & 1:
+            raise CheckError("the board's memory has not started: a fault of the supply, or of the clock.")
+        if not leveled(link):
+            level(link, board.sdram.byte_lanes)
+        # Of an image that another session has left nothing is known here: it is forgotten ahead of any other.
+        link.resumable = link.image_known = True
+    return link
+
+
+def identify(link: BoardLink) -> None:
+    """Ask whether a board with STA-HW is at the other end.
+
+    Raises
+    ------
+    CheckError
+        If there is none.
+    """
+    identity = int(link.read(BOARD_REGISTERS, 1)[0])
+    if identity != IDENTITY:
+        raise CheckError(f"this is no board with STA-HW: its identity reads 0x{identity:08x}")
 
 
 class BoardBackend:
@@ -66,9 +100,7 @@ class BoardBackend:
 
     def __init__(self, config: Config, link: BoardLink) -> None:
         self.config, self.link = config, link
-        identity = int(link.read(BOARD_REGISTERS, 1)[0])
-        if identity != IDENTITY:
-            raise CheckError(f"this is no board with STA-HW: its identity reads 0x{identity:08x}")
+        identify(link)
         for name, value in capabilities(config).items():
             if link.register(name) != value:
                 raise CheckError(
@@ -95,6 +127,7 @@ class BoardBackend:
         total = 2 * len(words)
         link = self.link
         link.set_register("control", 0b10)
+        forget_image(link)
         link.write(MEMORY, words, (lambda done: progress(done, total)) if progress else None)
         link.set_register("image_address", 0)
         link.set_register("image_size", 4 * len(words))

@@ -19,6 +19,7 @@ from ..compiler.decoder.program import DecoderImage
 from ..compiler.decoder.run import HostEmbedding, IntegerDecoder, behind_prefix
 from ..errors import CheckError, InputError
 from ..host.board import BoardLink
+from ..host.loading import forget_image, load_image
 from ..reference.program import ProgramError, run_counted
 from ..rtl.board.board_core import MEMORY
 from ..spec.config import Config
@@ -175,10 +176,16 @@ class BoardMachine:
     ----------
     size : int
         Bytes of the board's memory.
+
+    Attributes
+    ----------
+    loading : function or None
+        Is told the bytes of an image that are there, and all.
     """
 
     def __init__(self, config: Config, link: BoardLink, size: int, progress: Progress | None = None) -> None:
         self.config, self.size, self.progress = config, size, progress
+        self.loading: Callable[[int, int], None] | None = None
         self.link = BoardBackend(config, link).link
         self._bytes = 0
 
@@ -197,10 +204,11 @@ class BoardMachine:
             )
         self._bytes = len(image)
         self.link.set_register("control", 0b10)
-        self.link.write(MEMORY, image.view("<u4"), self.progress)
+        load_image(self.link, image, self.loading)
 
     def write(self, address: int, data: NDArray[np.uint8]) -> None:
         """See `Machine`."""
+        forget_image(self.link)
         self.link.write(MEMORY + address, data.view("<u4"))
 
     def read(self, address: int, count: int) -> NDArray[np.uint8]:
@@ -210,6 +218,7 @@ class BoardMachine:
     def run(self, program: int, length: int, position: int, labels: Sequence[str]) -> tuple[int | None, dict[str, int]]:
         """See `Machine`."""
         link = self.link
+        forget_image(link)
         for name, value in (
             ("image_address", 0), ("image_size", self._bytes), ("program_address", program), ("length", length),
             ("position", position), ("control", 0b001),

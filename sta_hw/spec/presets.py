@@ -52,6 +52,10 @@ BOARD_PRESETS: dict[str, Config] = {
         rows=8, groups=4, window=16, lanes=4, drain_lanes=2, columns=128, softmax_lanes=4, softmax_block=64,
         weight_words=2048, parameter_words=512, norm_columns=256, multiplier="dsp-pair", array_multipliers=14,
     ),
+    # The multipliers as language models want them, and all that a DDR3 brings: 8 bytes a cycle.
+    "ecp5-85f-decoder": dataclasses.replace(
+        PRESETS["decoder"], multiplier="dsp", drain_lanes=2, softmax_lanes=4, weight_words=4096, parameter_words=1024
+    ),
     "ecp5-85f-256": dataclasses.replace(_ECP5, groups=16, multiplier="dsp-pair", weight_words=4096),
     "up5k": Config(
         rows=4, groups=2, window=16, lanes=4, drain_lanes=1, columns=64, encodings=("index",), nm=("2:4",),

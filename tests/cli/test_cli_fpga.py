@@ -34,7 +34,7 @@ def test_fit_of_every_part() -> None:
     result = run("fit", "--json")
     assert result.returncode == 0, result.stderr
     parts = json.loads(result.stdout)["parts"]
-    assert list(parts) == ["lfe5u-25f", "lfe5u-45f", "lfe5u-85f", "ice40up5k", "ice40hx8k"]
+    assert list(parts) == ["lfe5u-25f", "lfe5u-45f", "lfe5u-85f", "lfe5um5g-85f", "ice40up5k", "ice40hx8k"]
     fits = {(name, p["preset"]): p["fits"] for name, presets in parts.items() for p in presets}
     for each in BOARDS.values():  # what is placed and routed is not called too large
         if each.sdram is not None or each.part == "ice40up5k":

@@ -30,6 +30,7 @@ class Link:
         self.memory = np.zeros(size, np.uint8)
         self.registers: dict[str, int] = dict(capabilities(CONFIG))
         self.sent = 0
+        self.resumable = self.image_known = False
 
     def read(self, address: int, words: int) -> NDArray[np.uint32]:
         if address == BOARD_REGISTERS:

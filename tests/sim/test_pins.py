@@ -4,34 +4,72 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from boards import BOARDS, board
 from boards.ecp5 import Ecp5Top
-from sim.pins import PinsPort
+from sim.pins import LAGS, PinsPort
+from sta_hw.fpga.litedram import generate_controller
 from sta_hw.host.board import BoardLink
+from sta_hw.host.leveling import BIT_SLIPS, level, leveled
 from sta_hw.run.selftest import check_board
 from sta_hw.spec.presets import preset
 
 
 @pytest.mark.parametrize(
-    ("name", "configuration"), [("ulx3s-25f", "ci"), ("icesugar-pro", "ci"), ("icebreaker", "up5k")]
+    ("name", "configuration"),
+    [("ulx3s-25f", "ci"), ("icesugar-pro", "ci"), ("icebreaker", "up5k"), ("ecpix5-85f", "ci")],
 )
 def test_self_test_through_the_pins(name: str, configuration: str) -> None:
     """Oscillator, PLL, reset, pin cells and polarities, LiteDRAM against the chip, lamps."""
     config = preset(configuration)
     port = PinsPort(board(name), config)
     assert not port.lamps["ready"]
-    port.pause(60_000)  # the memory starts
+    port.pause(110_000)  # the memory starts
     assert port.lamps["ready"]
     link = BoardLink(port)
+    sdram = BOARDS[name].sdram
+    if sdram is not None and sdram.kind == "DDR3":
+        _leveling(link)
     outcome = check_board(BOARDS[name], config, link)
     assert outcome["bytes"] > 50 and link.retries == 0 and port.violations == 0
     assert not port.lamps["busy"] and not port.lamps["failed"]
     port.close()
 
 
-@pytest.mark.parametrize("name", [n for n, b in BOARDS.items() if b.chip.family == "ecp5"])
+def _leveling(link: BoardLink) -> None:
+    """A lane's bit slip is by how many bits it is late; four delays in a row serve, and the third is taken."""
+    assert not leveled(link)
+    for lane, late in zip(level(link), LAGS, strict=True):
+        assert lane.bit_slip == late and lane.right[late] == tuple(range(2 * late - 1, 2 * late + 3))
+        assert lane.delay == 2 * late + 1 and not any(lane.right[i] for i in range(BIT_SLIPS) if i != late)
+    assert leveled(link)
+    words = np.random.default_rng(1).integers(0, 1 << 32, 255, dtype=np.uint32)
+    for address in (0x40000000, 0x5FFFFC00):  # begin and end of its 512 MB
+        link.write(address, words)
+        assert np.array_equal(link.read(address, len(words)), words)
+
+
+ECP5 = {n: b for n, b in BOARDS.items() if b.chip.family == "ecp5"}
+
+
+def test_the_clocks_of_the_ddr3() -> None:
+    """LiteDRAM's dividers make twice the board's frequency for the memory, within the PLL's limits."""
+    target = board("ecpix5-85f")
+    assert target.sdram is not None
+    source = float(target.make_platform().default_clk_frequency)
+    verilog = generate_controller(target.sdram, target.frequency, 16, source).verilog
+    cell = re.search(r"^EHXPLLL #\(.*?^\);", verilog, re.DOTALL | re.MULTILINE)
+    assert cell is not None
+    found = {n: int(v) for n, v in re.findall(r"\.(CLK\w+) +\(\d+'d(\d+)\)", cell[0])}
+    compared = source / found["CLKI_DIV"]
+    oscillator = compared * found["CLKFB_DIV"] * found["CLKOS2_DIV"]  # fed back from the third output
+    assert oscillator / found["CLKOP_DIV"] == 2 * target.frequency and oscillator / found["CLKOS_DIV"] == 25e6
+    assert compared >= 3.125e6 and 400e6 <= oscillator <= 800e6
+
+
+@pytest.mark.parametrize("name", [n for n, b in ECP5.items() if b.sdram is None or b.sdram.kind == "SDR"])
 def test_the_pll_gives_the_clock(name: str) -> None:
     """Its dividers, as they stand in the netlist, make the board's frequency of its oscillator's, within its limits."""
     target = board(name)

@@ -14,8 +14,9 @@ from ..bus.axi import LITE_ADDRESS_BITS, master_ports
 from ..primitives.queue import RegisterSlice
 from .uart import UartReceiver, UartTransmitter
 from .uart_bridge import UartBridge
+from .widener import Widener
 
-__all__ = ["BOARD_REGISTERS", "IDENTITY", "MEMORY", "REGISTERS", "BoardCore"]
+__all__ = ["BOARD_REGISTERS", "CONTROLLER_REGISTERS", "IDENTITY", "MEMORY", "REGISTERS", "BoardCore"]
 
 MEMORY = 0x40000000
 """Byte address of the memory, as the host sees it."""
@@ -23,8 +24,12 @@ REGISTERS = 0xF0000000
 """Of the accelerator's registers."""
 BOARD_REGISTERS = 0xF0010000
 """Of the board's: identity, checksum (a write clears it), status (bit 0: the memory is ready)."""
+CONTROLLER_REGISTERS = 0xF0020000
+"""Of the memory controller's, where the host has to level the memory's reads."""
 IDENTITY = 0x42415453
 """The characters STAB."""
+_MEMORY_BITS = 29
+"""Of byte addresses in the memory, as the host sees it: 512 MB."""
 
 
 class BoardCore(wiring.Component):
@@ -39,6 +44,10 @@ class BoardCore(wiring.Component):
         Cycles per bit of the serial line.
     timeout : int
         Cycles after which an unfinished serial command is forgotten.
+    leveled : bool
+        Whether the host levels the memory's reads, and reaches the memory controller's registers for it.
+    memory_bytes : int
+        Of the bus to the memory, where it is wider than the accelerator's.
 
     Members
     -------
@@ -51,14 +60,16 @@ class BoardCore(wiring.Component):
         For lamps: the memory has started; a program runs; the last one failed.
     """
 
-    def __init__(self, config: Config, start_up: Sequence[tuple[int, int, int]], divisor: int, timeout: int) -> None:
+    def __init__(self, config: Config, start_up: Sequence[tuple[int, int, int]], divisor: int, timeout: int,
+                 *, leveled: bool = False, memory_bytes: int = 0) -> None:  # fmt: skip
+        self.leveled, self.memory_bytes = leveled, max(memory_bytes, config.bus_bytes)
         self.config, self.start_up, self.divisor, self.timeout = config, tuple(start_up), divisor, timeout
         wishbone = {
             "adr": Out(30), "dat_w": Out(32), "dat_r": In(32), "sel": Out(4), "cyc": Out(1), "stb": Out(1),
             "we": Out(1), "ack": In(1),
         }  # fmt: skip
         super().__init__(
-            master_ports(config.bus_bytes)
+            master_ports(self.memory_bytes)
             | {f"{bus}_{name}": member for bus in ("host", "control") for name, member in wishbone.items()}
             | {"rx": In(1, init=1), "tx": Out(1, init=1), "ready": Out(1), "busy": Out(1), "failed": Out(1)}
         )
@@ -74,22 +85,24 @@ class BoardCore(wiring.Component):
         wiring.connect(m, receiver.bytes, bridge.received)
         wiring.connect(m, bridge.sent, transmitter.bytes)
         m.d.comb += self.tx.eq(transmitter.tx)
-        self._start_memory(m)
-
         to_memory, to_registers, to_board = Signal(), Signal(), Signal()
         page = bridge.address[14:]  # of 64 KiB
         # The bridge's address is there a cycle before its strobe.
         m.d.sync += [
-            to_memory.eq(bridge.address[26:] == MEMORY >> 28),
+            to_memory.eq(bridge.address[_MEMORY_BITS - 2 :] == MEMORY >> _MEMORY_BITS),
             to_registers.eq(page == REGISTERS >> 16),
             to_board.eq(page == BOARD_REGISTERS >> 16),
         ]
         # The answer goes through a register; the bridge's strobe is over a cycle after it.
         answer, read_data = Signal(), Signal(32)
         access = bridge.strobe & ~bridge.acknowledge
+        to_controller = Signal()
+        if self.leveled:
+            m.d.sync += to_controller.eq(page == CONTROLLER_REGISTERS >> 16)
+        self._start_memory(m, bridge, access & to_controller)
         m.d.sync += [bridge.acknowledge.eq(answer & access), bridge.read_data.eq(read_data)]
         m.d.comb += [
-            self.host_adr.eq(bridge.address[:26]),
+            self.host_adr.eq(bridge.address[: _MEMORY_BITS - 2]),
             self.host_dat_w.eq(bridge.write_data),
             self.host_sel.eq(-1),
             self.host_we.eq(bridge.write),
@@ -103,6 +116,8 @@ class BoardCore(wiring.Component):
                 answer.eq(self._to_registers(m, bridge, access, accelerator)),
                 read_data.eq(accelerator.s_axi_rdata),
             ]
+        with m.Elif(to_controller):
+            m.d.comb += [answer.eq(self.control_ack & self.ready), read_data.eq(self.control_dat_r)]
         with m.Else():  # what is not there reads as 0
             m.d.comb += answer.eq(1)
             with m.If(to_board):
@@ -116,10 +131,17 @@ class BoardCore(wiring.Component):
 
     def _to_memory(self, m: Module, accelerator: Accelerator) -> None:
         """The accelerator's bus, with registers on the way: the memory controller takes its time."""
+        outside = {name: getattr(self, name) for name in master_ports(self.memory_bytes)}
+        if self.memory_bytes > self.config.bus_bytes:
+            widener = m.submodules.widener = Widener(self.config.bus_bytes, self.memory_bytes)
+            for name, member in master_ports(self.memory_bytes).items():
+                inner, outer = getattr(widener, name), outside[name]
+                m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
+            outside = {name: getattr(widener, name.replace("m_axi", "s_axi")) for name in outside}
         channels: dict[str, list[str]] = {"aw": [], "ar": [], "w": []}
         for name in master_ports(self.config.bus_bytes):
             short = name.removeprefix("m_axi_")
-            inner, outer = getattr(accelerator, name), getattr(self, name)
+            inner, outer = getattr(accelerator, name), outside[name]
             channel = short[:2] if short[:2] in channels else short[0]
             if channel in channels and not short.endswith(("valid", "ready")):
                 channels[channel].append(name)
@@ -134,9 +156,9 @@ class BoardCore(wiring.Component):
                 between.w_data.eq(Cat(getattr(accelerator, n) for n in names)),
                 between.w_en.eq(getattr(accelerator, f"m_axi_{channel}valid")),
                 getattr(accelerator, f"m_axi_{channel}ready").eq(between.w_rdy),
-                Cat(getattr(self, n) for n in names).eq(between.r_data),
-                getattr(self, f"m_axi_{channel}valid").eq(between.r_rdy),
-                between.r_en.eq(getattr(self, f"m_axi_{channel}ready")),
+                Cat(outside[n] for n in names).eq(between.r_data),
+                outside[f"m_axi_{channel}valid"].eq(between.r_rdy),
+                between.r_en.eq(outside[f"m_axi_{channel}ready"]),
             ]
 
     def _to_registers(self, m: Module, bridge: UartBridge, access: Value, accelerator: Accelerator) -> Value:
@@ -165,8 +187,8 @@ class BoardCore(wiring.Component):
                 m.d.sync += sent_data.eq(1)
         return answered
 
-    def _start_memory(self, m: Module) -> None:
-        """Write the start-up list, one entry after the other."""
+    def _start_memory(self, m: Module, bridge: UartBridge, access: Value) -> None:
+        """Write the start-up list, one entry after the other; afterwards the host's accesses to the controller."""
         entry = data.StructLayout({"address": unsigned(14), "word": unsigned(32), "wait": unsigned(16)})
         init = [{"address": a, "word": d, "wait": w} for a, d, w in self.start_up]
         rom = m.submodules.start_up = memory.Memory(shape=entry, depth=len(init), init=init)
@@ -199,3 +221,10 @@ class BoardCore(wiring.Component):
                     m.next = "FETCH"
             with m.State("READY"):
                 m.d.comb += self.ready.eq(1)
+                if self.leveled:
+                    m.d.comb += [
+                        self.control_adr.eq(bridge.address[:14]),
+                        self.control_dat_w.eq(bridge.write_data),
+                        self.control_we.eq(bridge.write),
+                        self.control_cyc.eq(access),
+                    ]
