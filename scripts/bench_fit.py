@@ -80,7 +80,9 @@ def boards() -> list[dict[str, Any]]:
         {"family": "ecp5", "kind": "board", "preset": board(name).preset, "macs": board(name).config.macs,
          "logic": e["logic"], "multipliers": e["cells"]["MULT18X18D"],
          "memories": e["cells"]["DP16KD"]}
-        for name, e in newest.items() if name in BOARDS and board(name).sdram is not None
+        for name, e in newest.items()
+        # The estimate has the cells of a controller for SDR SDRAM.
+        if name in BOARDS and (sdram := board(name).sdram) is not None and sdram.kind == "SDR"
     ]  # fmt: skip
 
 

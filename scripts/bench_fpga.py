@@ -62,6 +62,7 @@ BOARD_BARS: dict[str, dict[str, str]] = {
     "ulx3s-85f": {"fmax": ">= 80", "logic_share": "<= 0.60", "seconds": "<= 1200"},
     "ulx3s-45f": {"fmax": ">= 80"},
     "ulx3s-25f": {"fmax": ">= 80", "macs": ">= 32"},
+    "ecpix5-85f": {"fmax": ">= 75"},
     "ulx3s-25f-engine": {"fmax": ">= 80"},
     "icesugar-pro": {"fmax": ">= 80"},
     "icebreaker": {"fmax": ">= 20", "macs": ">= 8"},
