@@ -20,8 +20,8 @@ _LATENCY = {"SDR": 15, "DDR3": 26}
 """Cycles from an address to its first beat, controller and chip. Where bandwidth is short it hardly matters."""
 _SHARE = {"SDR": 0.65, "DDR3": 0.79}
 """Of its peak, what the memory gives the accelerator: between reads, writes and rows lie cycles without data.
-Measured from the pins in, ``scripts/bench_board_memory.py``; DDR3's is that of reads alone, ``scripts/bench_ddr3.py``,
-which decoders' traffic is but for one part in a hundred."""
+Measured from the pins in, ``scripts/bench_board_memory.py``; DDR3's is that of reads alone, ``scripts/bench_ddr3.py``:
+of writes as many as of reads go at a little more than half of it."""
 _TRANSFERS = {"SDR": 1, "DDR3": 4}
 """Of each data pin in a cycle of the accelerator's clock; DDR3 runs at twice that clock, and takes both its edges."""
 LEVELING_REGISTERS = {
