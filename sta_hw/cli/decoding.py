@@ -61,7 +61,7 @@ class Hardware:
     activations : int
         Bits: 8, or 15 but for attention's output.
     weights : int
-        Bits: 8, or 4 in blocks but for the head.
+        Bits: 8, or 4 in blocks; of the head in greedy text alone.
     nm, nm_table : str or None, Path or None
         N:M to prune to: of all products of the layers, and of single ones.
     pruner : str
@@ -103,12 +103,18 @@ class Hardware:
         if config is not None and not pattern.dense:
             config.require(pattern)
 
-    def rules(self) -> Rules:
-        """Of quantization."""
-        from ..compiler.decoder.integers import BLOCKED, WIDE, Rules
+    def rules(self, *, greedy: bool) -> Rules:
+        """Of quantization: the head has 4 bits, too, for greedy text, whose tokens its INT8 weights score again."""
+        from ..compiler.decoder.integers import BLOCKED, ROLES, WIDE, Rules
 
-        wide, blocks = WIDE if self.activations == 15 else frozenset(), BLOCKED if self.weights == 4 else frozenset()
-        return Rules(wide, blocks=blocks)
+        blocks = (frozenset(ROLES) if greedy else BLOCKED) if self.weights == 4 else frozenset()
+        return Rules(WIDE if self.activations == 15 else frozenset(), blocks=blocks)
+
+    def lists(self, needed: int) -> bool:
+        """Whether so many of the largest logits (0: all) are had from lists, of hardware that has them."""
+        from ..compiler.decoder.likeliest import LISTED
+
+        return 0 < needed <= LISTED and "best" in self.config().features
 
     def target(self) -> Any:
         """The board, if that is the back end."""
@@ -144,7 +150,9 @@ class Hardware:
         for run in decoder.runs:
             row: dict[str, Any] = {"position": run.position, "tokens": run.tokens}
             if run.cycles:
-                least = least_traffic(decoder.of.graph, run.position, run.tokens, logits=run.logits, bits=bits).total
+                least = least_traffic(
+                    decoder.of.graph, run.position, run.tokens, logits=run.logits, bits=bits, best=bool(decoder.best)
+                ).total
                 row |= {
                     "cycles": run.cycles, "least_bytes": least, "bandwidth": least / (run.cycles * config.bus_bytes),
                     "read_bytes": run.counters["read_beats"] * config.bus_bytes,
@@ -176,7 +184,7 @@ def watching(pieces: Iterable[str], session: Session) -> list[str]:
     slow = isinstance(decoder.machine, ReferenceMachine)
     config = decoder.compiled.config
     bits = weight_bits(decoder.of.linears, config)
-    least = least_traffic(decoder.of.graph, 0, bits=bits).total / config.bus_bytes
+    least = least_traffic(decoder.of.graph, 0, bits=bits, best=bool(decoder.best)).total / config.bus_bytes
     expected = len(decoder.compiled.labels[-1]) if slow else round(least * 1.1)
 
     def work(watch: Watch) -> list[str]:
@@ -196,11 +204,12 @@ def watching(pieces: Iterable[str], session: Session) -> list[str]:
 
 
 def opened(
-    model: TextModel, hardware: Hardware, context: int | None, prefix: Sequence[int] | None
+    model: TextModel, hardware: Hardware, context: int | None, prefix: Sequence[int] | None, needed: int = 1
 ) -> tuple[TextModel, Session]:
     """The model as the back end computes it, pruned if wanted, and an empty context there; with a bar on a terminal.
 
-    On stderr, where a pruned checkpoint's N:M is from.
+    On stderr, where a pruned checkpoint's N:M is from. So many of the largest logits are `needed` of each token: 1 for
+    greedy text, 0 for all.
     """
     model.context(context)
     prunes = hardware.nm is not None or hardware.nm_table is not None
@@ -219,9 +228,11 @@ def opened(
             return given, given.session(context)
         for pattern in dict.fromkeys(p for p in given.patterns.values() if not p.dense):
             config.require(pattern)
-        quantized = given.in_integers(prefix, rules=hardware.rules(), config=config, report=watch.step)
+        lists = hardware.lists(needed)
+        rules = hardware.rules(greedy=lists and needed == 1)
+        quantized = given.in_integers(prefix, rules=rules, config=config, report=watch.step)
         if not hardware.programs:
-            return quantized, quantized.session(context)
+            return quantized, quantized.session(context, best=lists)
         watch.step("preparing the backend")
         machine = decoder_machine(hardware.backend, config, board=hardware.target(), port=hardware.port)
         watch.step("compiling the programs")
@@ -232,7 +243,7 @@ def opened(
 
         if isinstance(machine, BoardMachine):
             machine.loading = loading
-        return quantized, quantized.session(context, machine, check=hardware.check)
+        return quantized, quantized.session(context, machine, check=hardware.check, best=lists)
 
     if hardware.backend == "fp32" and not prunes:
         for note in model.notes:

@@ -141,7 +141,7 @@ def generate_text(
     if chat:
         prompt = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
     loaded.ids(prompt)  # what is none is refused before the work
-    loaded, session = opened(loaded, hardware, context, prefix)
+    loaded, session = opened(loaded, hardware, context, prefix, sampling.needed)
     made = Generated([])
     pieces = loaded.stream(
         prompt, max_tokens=max_tokens, sampling=sampling, stop=stop or (), session=session, drafts=drafts, into=made
@@ -222,7 +222,7 @@ def chat(
     loaded = load_text_model(model)
     if loaded.language.template is None:
         raise InputError(f"{loaded.language.path} has no chat template; sta-hw generate-text goes on with a text.")
-    loaded, session = opened(loaded, hardware, context, loaded.language.chat_prefix(system))
+    loaded, session = opened(loaded, hardware, context, loaded.language.chat_prefix(system), sampling.needed)
     asked = sys.stdin.isatty()
     messages = [{"role": "system", "content": system}] if system else []
     answers: list[dict[str, Any]] = []

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.decoder.integers import IntegerDecoderGraph
+from ..compiler.decoder.likeliest import LISTED, ExactHead, scattered
 from ..compiler.decoder.program import DecoderImage
 from ..compiler.decoder.run import HostEmbedding, IntegerDecoder, behind_prefix
 from ..errors import CheckError, InputError
 from ..host.board import BoardLink
 from ..host.loading import forget_image, load_image
+from ..model.families.decoders import NEXT
 from ..reference.program import ProgramError, run_counted
 from ..rtl.board.board_core import MEMORY
 from ..spec.config import Config
@@ -249,6 +251,10 @@ class ProgramDecoder:
     ----------
     runs : list of Pass
         What was run.
+    best : int
+        Logits of each position that are given, the largest, others being minus infinity; 0: all.
+    listed : int64 array, shape (positions, 8, 2)
+        With `best`, of what was given last: numbers and logits as the head has them, the largest first.
     """
 
     def __init__(self, quantized: IntegerDecoderGraph, compiled: DecoderImage, machine: Machine) -> None:
@@ -256,6 +262,8 @@ class ProgramDecoder:
         self.capacity, self.length = compiled.capacity, 0
         self.runs: list[Pass] = []
         self._embedding = HostEmbedding(quantized, compiled.capacity)
+        self.best, self.listed = LISTED * compiled.best, np.zeros((0, LISTED, 2), np.int64)
+        self._exact = ExactHead(quantized) if compiled.best and quantized.exact_head is not None else None
         machine.load(compiled.image)
         rows = compiled.config.rows
         self._tile = np.zeros((compiled.width, rows), "<i2")
@@ -291,15 +299,24 @@ class ProgramDecoder:
         """The same; the logits behind each of the last tokens, shape (last, tokens of the vocabulary)."""
         ahead, rest = behind_prefix(self.of, self.length, self.capacity, ids)
         self.length += ahead
-        found: list[NDArray[np.int16]] = []
+        found: list[NDArray[np.float64]] = []
+        listed: list[NDArray[np.int64]] = []
         while rest:
             part = rest[: self.together(self.length)]
             rest = rest[len(part) :]
             wanted = min(len(part), last - len(rest))
             self._run(part, logits=wanted > 0)
             if wanted > 0:
-                found.append(self._logits(self.length - wanted, wanted))
-        return np.concatenate(found).astype(np.float64) * self.of.logit_scale
+                first = (self.length - wanted) % self.compiled.config.rows
+                rows = slice(first, first + wanted)
+                if self.best:
+                    listed.append(self._lists()[rows])
+                    found.append(self._likeliest(listed[-1], rows))
+                else:
+                    found.append(self._logits(rows).astype(np.float64))
+        if self.best:
+            self.listed = np.concatenate(listed)
+        return np.concatenate(found) * self.of.logit_scale
 
     def _run(self, ids: Sequence[int], *, logits: bool) -> None:
         compiled, position = self.compiled, self.length
@@ -313,20 +330,42 @@ class ProgramDecoder:
         self.runs.append(Pass(position, len(ids), cycles, counters, logits))
         self.length += len(ids)
 
-    def _logits(self, position: int, count: int) -> NDArray[np.int16]:
+    def _logits(self, rows: slice) -> NDArray[np.int16]:
         """The 16-bit logits behind tokens of the tile that was run last, shape (count, vocabulary)."""
-        compiled, rows = self.compiled, self.compiled.config.rows
-        raw = self.machine.read(compiled.logits_address, 2 * compiled.vocabulary * rows)
-        first = position % rows
-        return raw.view("<i2").reshape(compiled.vocabulary, rows).T[first : first + count]
+        return self._columns(self.compiled.logits_address, self.compiled.vocabulary, 2)[rows]
+
+    def _columns(self, address: int, width: int, size: int) -> NDArray:
+        """A tile's values of so many bytes, shape (rows, width)."""
+        rows = self.compiled.config.rows
+        raw = self.machine.read(address, size * width * rows)
+        return raw.view(f"<i{size}").reshape(width, rows).T
+
+    def _lists(self) -> NDArray[np.int64]:
+        """Numbers and logits of each row's largest, shape (rows, 8, 2)."""
+        rows = self.compiled.config.rows
+        raw = self.machine.read(self.compiled.logits_address, 8 * LISTED * rows)
+        return raw.view("<i4").reshape(rows, LISTED, 2)[:, : self.compiled.vocabulary].astype(np.int64)
+
+    def _likeliest(self, listed: NDArray[np.int64], rows: slice) -> NDArray[np.float64]:
+        """Logits of those that are listed, by INT8 weights where the head's have 4 bits."""
+        numbers, results = listed[..., 0], listed[..., 1]
+        if self._exact is not None:
+            results = self._exact(self._columns(*self._head_input())[rows].astype(np.int64), numbers)
+        return scattered(numbers, results, self.compiled.vocabulary)
+
+    def _head_input(self) -> tuple[int, int, int]:
+        """Address, width and bytes of what the head takes."""
+        address, size = self.compiled.head_input
+        head = self.of.graph.linear(self.of.graph.by_name[NEXT].inputs[0])
+        return address, int(self.of.graph.shapes[head.inputs[0]][-1]), size
 
 
 class CheckedDecoder(ProgramDecoder):
-    """A decoder's programs, of which every logit that is asked for is compared with the integers."""
+    """A decoder's programs, of which every logit that is given is compared with the integers."""
 
     def __init__(self, quantized: IntegerDecoderGraph, compiled: DecoderImage, machine: Machine) -> None:
         super().__init__(quantized, compiled, machine)
-        self._integers = IntegerDecoder(quantized, compiled.capacity)
+        self._integers = IntegerDecoder(quantized, compiled.capacity, best=compiled.best)
 
     def feed_last(self, ids: Sequence[int], last: int) -> NDArray[np.float64]:
         """See `ProgramDecoder`.
@@ -334,11 +373,17 @@ class CheckedDecoder(ProgramDecoder):
         Raises
         ------
         CheckError
-            If a logit differs from `IntegerDecoder`'s.
+            If a logit differs from `IntegerDecoder`'s, or the list of the largest does.
         """
         self._integers.length = self.length
         wanted = self._integers.feed_last(ids, last)
         found = super().feed_last(ids, last)
+        for row, place, _ in np.argwhere(self.listed != self._integers.listed)[:1]:
+            (token, logit), (other, its) = self._integers.listed[row, place], self.listed[row, place]
+            raise CheckError(
+                f"the likeliest tokens behind position {self.length - len(found) + row}: expected token {token} with "
+                f"{logit} in place {place}, got token {other} with {its}"
+            )
         wrong = np.argwhere(found != wanted)
         if len(wrong):
             row, token = wrong[0]

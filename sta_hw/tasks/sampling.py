@@ -51,6 +51,11 @@ class Sampling:
         if problems:
             raise InputError("\n".join(problems))
 
+    @property
+    def needed(self) -> int:
+        """How many of the largest logits the choice depends on; 0: on all."""
+        return self.top_k if self.temperature else 1
+
 
 class Sampler:
     """Draws tokens one after the other."""

@@ -29,10 +29,13 @@ class Decoder(Protocol):
         Tokens in it; setting it to less forgets the last ones.
     passes : int
         How often all weights were read so far: tokens that are computed together share them.
+    best : int
+        Logits of each position that are given, the largest, others being minus infinity; 0: all.
     """
 
     capacity: int
     length: int
+    best: int
 
     @property
     def passes(self) -> int:
@@ -59,7 +62,7 @@ class Fp32Decoder:
         self.graph = graph
         self.capacity = capacity
         self.cache = Cache(capacity)
-        self.passes = 0
+        self.passes = self.best = 0
         self._head = graph.by_name[graph.by_name[NEXT].inputs[0]]
 
     @property

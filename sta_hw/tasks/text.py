@@ -192,7 +192,9 @@ class TextModel:
             raise InputError(f"a context of {tokens} tokens is out of range; the model was made for 1 to {most}.")
         return tokens or min(CONTEXT, most or CONTEXT)
 
-    def session(self, context: int | None = None, machine: Machine | None = None, *, check: bool = False) -> Session:
+    def session(
+        self, context: int | None = None, machine: Machine | None = None, *, check: bool = False, best: bool = False
+    ) -> Session:  # fmt: skip
         """An empty context, for several texts that have a beginning in common.
 
         Parameters
@@ -201,6 +203,9 @@ class TextModel:
             What runs programs (`sta_hw.run.decoder.decoder_machine`); numpy computes without one.
         check : bool
             Compare a machine's logits with the integers that numpy computes.
+        best : bool
+            Give the 8 largest logits of each position alone, which greedy text needs, and top-k up to 8. A machine's
+            memory then has lists of them and no others; those of a head in 4 bits are scored by its INT8 weights.
 
         Raises
         ------
@@ -211,10 +216,10 @@ class TextModel:
         if machine is not None:
             if self.quantized is None:
                 raise InputError("programs compute in integers; quantize the model first (in_integers).")
-            compiled = compile_decoder(self.quantized, machine.config, tokens)
+            compiled = compile_decoder(self.quantized, machine.config, tokens, best=best)
             return Session((CheckedDecoder if check else ProgramDecoder)(self.quantized, compiled, machine))
         if self.quantized is not None:
-            return Session(IntegerDecoder(self.quantized, tokens))
+            return Session(IntegerDecoder(self.quantized, tokens, best=best))
         return Session(Fp32Decoder(self.language.graph, tokens))
 
     def ids(self, prompt: str | Sequence[int] | Sequence[dict[str, str]]) -> list[int]:
@@ -280,6 +285,11 @@ class TextModel:
             raise InputError(f"{drafts} drafts are asked for; the least is 0.")
         if drafts and sampling is not None and sampling.temperature:
             raise InputError("drafts are verified against the greedy choice; a temperature has none.")
+        if sampling is not None and session.decoder.best and not 0 < sampling.needed <= session.decoder.best:
+            raise InputError(
+                f"the session gives the {session.decoder.best} largest logits alone; greedy text needs no more, nor a "
+                f"temperature with top-k up to {session.decoder.best}."
+            )
         made = into if into is not None else Generated(ids)
         made.prompt = ids
         sampler, streamed = Sampler(sampling or Sampling()), Streamed(self.language.vocabulary, ids[-8:])

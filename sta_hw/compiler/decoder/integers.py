@@ -121,6 +121,8 @@ class IntegerDecoderGraph:
         Of attentions, computed in fp32.
     logit_scale : float
         What one unit of a logit means.
+    exact_head : LinearParameters or None
+        The head with INT8 weights, where its own have 4 bits: for the same inputs, and logits of the same scale.
     """
 
     graph: Graph
@@ -136,3 +138,4 @@ class IntegerDecoderGraph:
     keys: dict[str, NDArray[np.int8]] = field(default_factory=dict)
     values: dict[str, NDArray[np.int8]] = field(default_factory=dict)
     logit_scale: float = 1.0
+    exact_head: LinearParameters | None = None

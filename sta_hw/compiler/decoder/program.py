@@ -40,10 +40,10 @@ from ...spec.patterns import DENSE, Pattern
 from ..liveness import check_kept
 from ..lower.linear import linear
 from ..parameters import LinearParameters
-from ..schedule import schedule
+from ..schedule import Step, schedule
 from .attention import attention, norm_step, put_prefix
 from .integers import IntegerDecoderGraph
-from .room import CONTEXT, INNER, LOGITS, NARROW, STREAM, UNUSED, Room
+from .room import BEST, CONTEXT, INNER, LOGITS, NARROW, STREAM, UNUSED, Room
 
 __all__ = ["DecoderImage", "compile_decoder", "decoder_config"]
 
@@ -64,6 +64,10 @@ class DecoderImage:
         Of each program's instructions, by their numbers.
     input_address, logits_address : int
         Of the residual stream's tile, and of the logits' (16 bits, column after column).
+    best : bool
+        The logits are those of lists: row after row its 8 largest, of each its number and itself in 32 bits.
+    head_input : (int, int)
+        What the head takes: address, and bytes of a value; values lie column after column.
     """
 
     config: Config
@@ -75,6 +79,8 @@ class DecoderImage:
     logits_address: int
     width: int
     vocabulary: int
+    best: bool = False
+    head_input: tuple[int, int] = (0, 1)
 
     def number(self, position: int, length: int, *, logits: bool = True) -> int:
         """Which program runs `length` tokens from `position` on; without `logits`, tokens of a prompt.
@@ -104,7 +110,7 @@ class DecoderImage:
         place.reshape(self.width, self.config.rows, 2)[:, first : first + len(rows)] = data.transpose(1, 0, 2)
 
     def logits(self, image: NDArray[np.uint8], first: int, count: int) -> NDArray[np.int16]:
-        """The 16-bit logits of rows, shape (count, vocabulary)."""
+        """The 16-bit logits of rows, shape (count, vocabulary), where programs give all."""
         size = 2 * self.vocabulary * self.config.rows
         raw = image[self.logits_address : self.logits_address + size].view("<i2")
         return raw.reshape(self.vocabulary, self.config.rows).T[first : first + count]
@@ -158,6 +164,16 @@ def _gate(low: Room, o: Multiply) -> None:
         step.fields.update({"multiply": 1, "wide": 1, "result_address": base + half, "bits15": int(short)})
 
 
+def _listed(low: Room, steps: list[Step]) -> None:
+    """The head's products, in order, list their largest results, by the numbers of their columns."""
+    steps = [step for step in steps if not step.fields.get("unfinished")]  # those of high digits have no results
+    number = 0
+    for step in steps:
+        step.fields.update({"wide": 1, "result_address": low.tile_address(BEST, 0), "residual_address": number})
+        number += step.fields["columns"]
+    steps[0].fields["row_first"] = steps[-1].fields["row_last"] = 1
+
+
 def _lower(low: Room, logits: bool) -> None:
     """All of a tile's steps; without `logits`, those of all layers."""
     of, graph = low.of, low.graph
@@ -194,8 +210,12 @@ def _lower(low: Room, logits: bool) -> None:
             latest = o.name
         elif isinstance(o, Output):
             head = graph.linear(o.inputs[0])
-            linear(low, head.name, of.linears[head.name], low.taken(NARROW, head.inputs[0]), Result.STORE16, LOGITS,
+            result, target = (Result.BEST, BEST) if BEST in low.places else (Result.STORE16, LOGITS)
+            first = len(low.steps)
+            linear(low, head.name, of.linears[head.name], low.taken(NARROW, head.inputs[0]), result, target,
                    needs=head.inputs[0], gives=o.name)  # fmt: skip
+            if result == Result.BEST:
+                _listed(low, low.steps[first:])
         elif not isinstance(o, Input | Embed | Linear | Add | Rotary):
             raise InputError(f"{graph.name}: {type(o).__name__.lower()} {o.name} has no instruction yet.")
 
@@ -205,7 +225,7 @@ def decoder_config(config: Config) -> Config:
     return config if config.features else replace(config, features=(ALL_OF_DECODERS,))
 
 
-def _require(of: IntegerDecoderGraph, config: Config, capacity: int) -> None:
+def _require(of: IntegerDecoderGraph, config: Config, capacity: int, best: bool) -> None:
     """Refuse what has no program."""
     if capacity <= len(of.prefix):
         raise InputError(
@@ -217,6 +237,7 @@ def _require(of: IntegerDecoderGraph, config: Config, capacity: int) -> None:
     kinds = {type(o) for o in of.graph.operations}
     wanted = {"causal", "rms", "position"} | ({"rotary"} if Rotary in kinds else set())
     wanted |= {"gate"} if Multiply in kinds else set()
+    wanted |= {"best"} if best else set()
     wanted |= {"digits"} if 15 in of.widths.values() else set()
     if missing := sorted(wanted - set(config.features)):
         raise InputError(f"a decoder needs hardware with {', '.join(missing)}; the feature decoder stands for all.")
@@ -234,18 +255,18 @@ def _require(of: IntegerDecoderGraph, config: Config, capacity: int) -> None:
             raise InputError(f"{o.name}: heads of {size} are no multiple of groups = {config.groups}.")
 
 
-def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int) -> DecoderImage:
-    """Programs for a context of so many tokens.
+def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int, *, best: bool = False) -> DecoderImage:
+    """Programs for a context of so many tokens; of each row's logits they give all, or the 8 `best`.
 
     Raises
     ------
     InputError
         If the hardware lacks a feature, a size does not fit it, or an operation has no instruction yet.
     """
-    _require(of, config, capacity)
+    _require(of, config, capacity, best)
     each = config.groups * config.window
     most = -(-capacity // each)
-    low = Room(of, config, most * each // config.rows)
+    low = Room(of, config, most * each // config.rows, best=best)
     programs, labels = [], []
     for blocks, logits in ((b, h) for h in (False, True) for b in range(1, most + 1)):
         low.begin(blocks)
@@ -262,7 +283,9 @@ def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int) -> D
     for o in of.graph.operations:
         if isinstance(o, Attention):
             put_prefix(low, o, image)
+    taken = low.taken(NARROW, of.graph.linear(of.graph.by_name[NEXT].inputs[0]).inputs[0])
     return DecoderImage(
-        config, image, capacity, tuple(programs), tuple(labels), low.buffers[STREAM], low.buffers[LOGITS],
-        low.places[STREAM].width, low.places[LOGITS].width,
+        config, image, capacity, tuple(programs), tuple(labels), low.buffers[STREAM],
+        low.buffers[BEST if best else LOGITS], low.places[STREAM].width, int(of.graph.shapes[NEXT][-1]), best,
+        (low.buffers[taken], low.places[taken].size),
     )  # fmt: skip

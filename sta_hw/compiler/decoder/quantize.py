@@ -196,6 +196,8 @@ class _Quantizer:
         found = self._parameters(o.weight, o.bias, self.narrow[inputs], output_scale, second)
         found = replace(found, pattern=self.patterns.get(name, DENSE))
         if self.role(inputs) in self.rules.blocks:
+            if self.role(inputs) == "head":
+                self.done.exact_head = found
             most = LARGEST_FACTOR * np.broadcast_to(np.asarray(output_scale, np.float64), (len(o.weight),))
             narrow, seen = self.narrow[inputs], self.seen(inputs)
             found = with_blocks(found, o, seen / narrow, self.rules.block_size, most, output_scale)

@@ -18,13 +18,16 @@ from ..buffers import Buffer
 from ..image import Image
 from ..lower.state import EncodedWeights, Lowering
 from .integers import IntegerDecoderGraph
+from .likeliest import LISTED
 
 __all__ = [
-    "CONTEXT", "INNER", "KEYS", "KEYS_NORMED", "KEYS_WIDE", "LOGITS", "NARROW", "QUERY", "QUERY_NORMED", "QUERY_WIDE",
-    "STREAM", "UNUSED", "Room",
+    "BEST", "CONTEXT", "INNER", "KEYS", "KEYS_NORMED", "KEYS_WIDE", "LOGITS", "NARROW", "QUERY", "QUERY_NORMED",
+    "QUERY_WIDE", "STREAM", "UNUSED", "Room",
 ]  # fmt: skip
 
 STREAM, NARROW, CONTEXT, INNER, QUERY, LOGITS = "stream", "narrow", "context", "inner", "query", "logits"
+BEST = "best"
+"""Lists of the largest logits, where a program gives no others."""
 KEYS = "keys"
 """Keys as queries lie, until they are put into the order of weights."""
 QUERY_WIDE, KEYS_WIDE, QUERY_NORMED, KEYS_NORMED = "query_wide", "keys_wide", "query_normed", "keys_normed"
@@ -63,7 +66,7 @@ class Room(Lowering):
 
     rest_apart = True
 
-    def __init__(self, of: IntegerDecoderGraph, config: Config, tiles: int) -> None:
+    def __init__(self, of: IntegerDecoderGraph, config: Config, tiles: int, *, best: bool = False) -> None:
         self.of, self.graph, self.config = of, of.graph, config
         self.encoded = EncodedWeights(config)
         self.tokens, self.tiles, self.context_tiles = config.rows, 1, tiles
@@ -79,9 +82,9 @@ class Room(Lowering):
         self._stacks: dict[int, list[int]] = {}
         self._used = 0  # registers
         self.forget_windows()
-        self._reserve_all()
+        self._reserve_all(BEST if best else LOGITS)
 
-    def _reserve_all(self) -> None:
+    def _reserve_all(self, given: str) -> None:
         graph = self.graph
 
         def widest(names: list[str]) -> int:
@@ -94,7 +97,8 @@ class Room(Lowering):
         normed = any(isinstance(o, RmsNorm) and not self._of_stream(o) for o in graph.operations)
         sizes = {
             STREAM: (width, 2), UNUSED: (max(width, queries, keys), 2), NARROW: (width, 1), QUERY: (queries, 1),
-            KEYS: (keys, 1), CONTEXT: (queries, 1), INNER: (inner, 1), LOGITS: (widest([NEXT]), 2),
+            KEYS: (keys, 1), CONTEXT: (queries, 1), INNER: (inner, 1),
+            given: (LISTED, 8) if given == BEST else (widest([NEXT]), 2),
         }  # fmt: skip
         if normed:
             sizes |= {

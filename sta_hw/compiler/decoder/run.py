@@ -27,6 +27,7 @@ from ..parameters import Ints
 from . import arithmetic
 from .arithmetic import Weights
 from .integers import IntegerDecoderGraph, limit_of
+from .likeliest import LISTED, ExactHead, largest, scattered
 
 __all__ = ["HostEmbedding", "IntegerDecoder", "behind_prefix"]
 
@@ -107,10 +108,17 @@ class IntegerDecoder:
         Values of embeddings that lie beyond the 16 bits that calibration gave them.
     passes : int
         How often all weights were read: tokens that are computed together share them.
+    best : int
+        Logits of each position that are given, the largest, others being minus infinity; 0: all.
+    listed : int64 array, shape (positions, 8, 2)
+        With `best`, of what was given last: numbers and logits as the head has them, the largest first.
     """
 
-    def __init__(self, quantized: IntegerDecoderGraph, capacity: int) -> None:
+    def __init__(self, quantized: IntegerDecoderGraph, capacity: int, *, best: bool = False) -> None:
         of = self.of = quantized
+        self.best, self.listed = LISTED * best, np.zeros((0, LISTED, 2), np.int64)
+        self._listed: list[Ints] = []
+        self._exact = ExactHead(of) if best and of.exact_head is not None else None
         if capacity <= len(of.prefix):
             raise InputError(
                 f"a context of {capacity} tokens has no room behind the prefix of {len(of.prefix)}; give it more."
@@ -164,6 +172,9 @@ class IntegerDecoder:
             wanted = min(len(part), first + len(part) - (len(rest) - last))
             if wanted > 0:
                 found.append(self._logits(part[-wanted:]))
+        if self.best:
+            self.listed = np.concatenate(self._listed)
+            self._listed.clear()
         return np.concatenate(found)
 
     def together(self, position: int) -> int:
@@ -176,7 +187,14 @@ class IntegerDecoder:
 
     def _logits(self, x: Ints) -> NDArray[np.float64]:
         found = self._product(self._head.name, self._head.inputs[0], x, wide=True)
-        return found.astype(np.float64) * self.of.logit_scale
+        if not self.best:
+            return found.astype(np.float64) * self.of.logit_scale
+        numbers = largest(found)
+        results = np.take_along_axis(found, numbers, 1)
+        self._listed.append(np.stack([numbers, results], axis=-1))
+        if self._exact is not None:
+            results = self._exact(x, numbers)
+        return scattered(numbers, results, found.shape[1]) * self.of.logit_scale
 
     def _product(self, name: str, source: str, x: Ints, *, wide: bool) -> Ints:
         bits = self.of.widths[source]

@@ -13,6 +13,7 @@ from ...model.operations import Attention, Linear, Norm, RmsNorm
 from ...spec.config import Config
 from ...spec.parameters import COLUMN_BYTES, NORM_COLUMN_BYTES
 from ..parameters import LinearParameters
+from .likeliest import LISTED
 
 __all__ = ["Traffic", "least_traffic", "least_work", "weight_bits"]
 
@@ -63,11 +64,13 @@ def weight_bits(linears: Mapping[str, LinearParameters], config: Config) -> dict
 
 
 def least_traffic(
-    graph: Graph, position: int, tokens: int = 1, *, logits: bool = True, bits: Mapping[str, float] | None = None
-) -> Traffic:
+    graph: Graph, position: int, tokens: int = 1, *, logits: bool = True, bits: Mapping[str, float] | None = None,
+    best: bool = False,
+) -> Traffic:  # fmt: skip
     """What `tokens` new tokens from `position` on take: everything that is needed once, nothing twice.
 
-    Without `logits`, the head is left out; `bits` of a weight are 8 where nothing else is said (`weight_bits`).
+    Without `logits`, the head is left out; with `best` each token's 8 largest are given, 8 bytes each. `bits` of a
+    weight are 8 where nothing else is said (`weight_bits`).
     """
     bits = bits or {}
     head = graph.linear(graph.by_name[NEXT].inputs[0])
@@ -76,10 +79,11 @@ def least_traffic(
     cached = sum(
         int(graph.shapes[name][-1]) for o in graph.operations if isinstance(o, Attention) for name in o.inputs[1:]
     )  # fmt: skip
+    given = 8 * LISTED if best else 2 * int(graph.shapes[NEXT][-1])
     return Traffic(
         sum(math.ceil(o.weight.size * bits.get(o.name, 8) / 8) for o in linears),
         COLUMN_BYTES * sum(len(o.weight) for o in linears) + NORM_COLUMN_BYTES * sum(len(o.weight) for o in norms),
-        position * cached, tokens * cached, 2 * tokens * (len(norms[-1].weight) + logits * int(graph.shapes[NEXT][-1])),
+        position * cached, tokens * cached, tokens * (2 * len(norms[-1].weight) + logits * given),
     )  # fmt: skip
 
 
