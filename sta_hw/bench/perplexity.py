@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiler.decoder.integers import BLOCKED, WIDE, Rules
+from ..compiler.decoder.integers import BLOCKED, ROLES, WIDE, Rules
+from ..compiler.decoder.likeliest import with_exact_head
 from ..compiler.decoder.run import IntegerDecoder
 from ..model.families.decoders import NEXT
 from ..model.fp32 import evaluate
@@ -16,10 +18,12 @@ from ..spec.presets import PRESETS
 from ..tasks.text import TextModel, load_text_model
 from .report import Figure, Report
 
-__all__ = ["negative_log_likelihood", "prose", "run"]
+__all__ = ["head_in_blocks", "negative_log_likelihood", "prose", "run"]
 
 _TEXTS, _TOKENS = 13, 512
 """6,630 tokens are scored: in each text all but the begin token and the one behind it."""
+_HEAD_TEXTS = 4
+"""2,044 positions, in which a head of 4 bits is compared with one of INT8."""
 _LEAST_PARAGRAPH = 160
 _SETTINGS = {
     "W8A8": Rules(),
@@ -97,4 +101,32 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
             "setting": name, "perplexity": perplexity, "ratio": perplexity / baseline, "same_next_token": agreement,
             "tokens": tokens,
         })  # fmt: skip
-    return Report("perplexity", PRESETS["reference"], rows, figures)
+    row, figure = head_in_blocks(model, texts[:_HEAD_TEXTS], report)
+    return Report("perplexity", PRESETS["reference"], [*rows, row], [*figures, figure])
+
+
+def head_in_blocks(
+    model: TextModel, texts: Sequence[Sequence[int]], report: Callable[[str], None] = lambda _: None
+) -> tuple[dict[str, Any], Figure]:
+    """How often the next token is the INT8 head's, where a head of 4 bits lists 8 that INT8 weights score again."""
+    name = "W4A15, head in 4 bits too, its 8 best by INT8"
+    quantized = model.in_integers(
+        rules=Rules(WIDE, blocks=frozenset(ROLES)), report=partial(_tell, report, name)
+    ).quantized
+    assert quantized is not None
+    same, alone = [], []
+    for number, ids in enumerate(texts):
+        report(f"{name}, text {number}")
+        decoders = (
+            IntegerDecoder(with_exact_head(quantized), _TOKENS), IntegerDecoder(quantized, _TOKENS),
+            IntegerDecoder(quantized, _TOKENS, best=True),
+        )  # fmt: skip
+        wanted, bare, found = (d.logits([*quantized.prefix, *ids]).argmax(1) for d in decoders)
+        same.append(found == wanted)
+        alone.append(bare == wanted)
+    agreement = float(np.concatenate(same).mean())
+    row = {
+        "setting": name, "tokens": sum(map(len, same)), "token_of_int8_head": agreement,
+        "without_scoring_again": float(np.concatenate(alone).mean()),
+    }  # fmt: skip
+    return row, Figure("head in 4 bits: next token is the INT8 head's", agreement, "1", ">= 0.999")

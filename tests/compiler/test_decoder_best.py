@@ -12,7 +12,7 @@ from test_decoder_program import ALL, CAPACITY, CONFIG, PREFIX, RULES, Both, qua
 from test_families import saved
 
 from sta_hw.compiler.decoder.integers import ROLES
-from sta_hw.compiler.decoder.likeliest import LISTED, ExactHead
+from sta_hw.compiler.decoder.likeliest import LISTED, ExactHead, with_exact_head
 from sta_hw.compiler.decoder.program import compile_decoder
 from sta_hw.compiler.decoder.run import IntegerDecoder
 from sta_hw.errors import CheckError, InputError
@@ -44,15 +44,11 @@ def test_on_rtl(family: str, wide: str, rules: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.argmax(1), all_logits.argmax(1))
         return
     # By the same head with INT8 weights, of which the layers know nothing.
-    exact = IntegerDecoder(replace(of, linears=of.linears | {_head(of): of.exact_head}), CAPACITY).logits(ids)
+    exact = IntegerDecoder(with_exact_head(of), CAPACITY).logits(ids)
     np.testing.assert_array_equal(found[given], exact[given])
     assert (exact[given] != all_logits[given]).any()
     same = [float((f.argmax(1) == exact.argmax(1)).mean()) for f in (found, all_logits)]
     assert same[0] > same[1] and same[0] > 0.9
-
-
-def _head(of: Any) -> str:
-    return next(o.name for o in of.graph.operations if of.linears.get(o.name) and len(of.linears[o.name].bias) == 96)
 
 
 def test_a_wrong_list_is_found(tmp_path: Path) -> None:
@@ -76,10 +72,6 @@ def test_a_wrong_list_is_found(tmp_path: Path) -> None:
 
 def test_text_is_the_same(tmp_path: Path) -> None:
     """Greedy text, and text drawn from 8 or fewer, needs the lists alone; other sampling is refused."""
-    sizes = quantized(tmp_path, "llama")
-    compiled = compile_decoder(sizes, CONFIG, 40)
-    listed = compile_decoder(sizes, CONFIG, 40, best=True)
-    assert len(listed.image) < len(compiled.image)
     model = load_text_model(_folder(tmp_path / "text")).in_integers([1], texts=[list(range(40))], config=CONFIG)
     prompt = [1, 9, 8, 7, 9, 8, 7]
     machine = ReferenceMachine(CONFIG)

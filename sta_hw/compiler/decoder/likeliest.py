@@ -6,6 +6,8 @@ each with one sum over the last norm's results.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,7 @@ from ..parameters import Ints
 from .arithmetic import Weights, requantize
 from .integers import IntegerDecoderGraph
 
-__all__ = ["LISTED", "ExactHead", "largest", "scattered"]
+__all__ = ["LISTED", "ExactHead", "largest", "scattered", "with_exact_head"]
 
 LISTED = 8
 """Results of each row that hardware lists (result BEST)."""
@@ -31,6 +33,14 @@ def scattered(numbers: Ints, results: Ints, vocabulary: int) -> NDArray[np.float
     found = np.full((len(numbers), vocabulary), -np.inf)
     np.put_along_axis(found, numbers, results.astype(np.float64), 1)
     return found
+
+
+def with_exact_head(of: IntegerDecoderGraph) -> IntegerDecoderGraph:
+    """The same decoder with INT8 weights of its head."""
+    head = of.graph.linear(of.graph.by_name[NEXT].inputs[0])
+    return (
+        of if of.exact_head is None else replace(of, linears=of.linears | {head.name: of.exact_head}, exact_head=None)
+    )
 
 
 class ExactHead:

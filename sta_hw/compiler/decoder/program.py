@@ -211,11 +211,11 @@ def _lower(low: Room, logits: bool) -> None:
         elif isinstance(o, Output):
             head = graph.linear(o.inputs[0])
             result, target = (Result.BEST, BEST) if BEST in low.places else (Result.STORE16, LOGITS)
-            first = len(low.steps)
+            at = len(low.steps)
             linear(low, head.name, of.linears[head.name], low.taken(NARROW, head.inputs[0]), result, target,
                    needs=head.inputs[0], gives=o.name)  # fmt: skip
             if result == Result.BEST:
-                _listed(low, low.steps[first:])
+                _listed(low, low.steps[at:])
         elif not isinstance(o, Input | Embed | Linear | Add | Rotary):
             raise InputError(f"{graph.name}: {type(o).__name__.lower()} {o.name} has no instruction yet.")
 
