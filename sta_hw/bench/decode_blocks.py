@@ -9,6 +9,7 @@ from ..compiler.decoder.program import compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.traffic import least_traffic
 from ..model.graph import Graph
+from ..model.operations import Linear
 from ..run.decoder import RtlMachine
 from ..spec.config import Config
 from ..spec.presets import PRESETS
@@ -44,7 +45,7 @@ def _counted(machine: RtlMachine, graph: Graph, texts: list[list[int]], begin: l
 
 def _rows(config: Config, graph: Graph, counts: list[list[Counts]], activations: int) -> list[dict[str, float]]:
     """Of all layers, where one and two were counted."""
-    names = [o.name for o in graph.operations if o.name in graph.linears]
+    names = [o.name for o in graph.operations if isinstance(o, Linear)]  # the head's among them
     rows = []
     for number, context in enumerate(_CONTEXTS):
         one, two = (of[number] for of in counts)
