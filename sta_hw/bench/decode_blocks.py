@@ -23,6 +23,8 @@ _CONTEXTS = (128, 512)
 _CALIBRATION = 64
 """Tokens of the one text that scales are made for: neither cycles nor bytes depend on them."""
 _LAYERS = (1, 2)
+_BITS = 4.75
+"""Of a weight, with its share of a block's scale and minimum."""
 
 Counts = dict[str, int]
 
@@ -45,12 +47,12 @@ def _counted(machine: RtlMachine, graph: Graph, texts: list[list[int]], begin: l
 
 def _rows(config: Config, graph: Graph, counts: list[list[Counts]], activations: int) -> list[dict[str, float]]:
     """Of all layers, where one and two were counted."""
-    names = [o.name for o in graph.operations if isinstance(o, Linear)]  # the head's among them
+    bits = {o.name: _BITS for o in graph.operations if isinstance(o, Linear)}  # the head's among them
     rows = []
     for number, context in enumerate(_CONTEXTS):
         one, two = (of[number] for of in counts)
         all_layers = {name: one[name] + (graph.layers - 1) * (two[name] - one[name]) for name in one}
-        least = least_traffic(graph, context - 1, blocked=names, best=True).total
+        least = least_traffic(graph, context - 1, bits=bits, best=True).total
         bandwidth = least / (all_layers["cycles"] * config.bus_bytes)
         rows.append({"context": context, "activations": activations, **all_layers, "least_bytes": least,
                      "bandwidth": bandwidth})  # fmt: skip
