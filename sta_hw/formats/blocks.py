@@ -7,6 +7,7 @@ reduction dimension.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +69,15 @@ class BlockedWeights:
         """Some of the columns, in an order."""
         kept = None if self.kept is None else self.kept[order]
         return BlockedWeights(self.size, self.codes[order], self.scales[order], self.minima[order], kept)
+
+    def between(self, first: int, stop: int) -> BlockedWeights:
+        """Weights `first` to `stop` - 1 of each column; in smaller blocks, where those are divided."""
+        found = self.of_size(math.gcd(self.size, first, stop))
+        blocks = slice(first // found.size, stop // found.size)
+        return replace(
+            found, codes=found.codes[:, first:stop], scales=found.scales[:, blocks], minima=found.minima[:, blocks],
+            kept=None if found.kept is None else found.kept[:, first:stop],
+        )  # fmt: skip
 
     def of_size(self, size: int) -> BlockedWeights:
         """The same weights in smaller blocks, each with the scale and minimum of the one that it is a part of."""

@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...formats.blocks import block_words
 from ...formats.nm import best_encoding, bits_per_weight
-from ...spec.config import Config
 from ...spec.isa import Digit, Opcode, Result, Target, ValueFormat
 from ...spec.patterns import DENSE, Pattern
 from ..image import parameter_words
 from ..parameters import LinearParameters
 from ..schedule import RING_SHARE, Load, Step
-from .parts import WindowPart, window_parts
+from .parts import block_parts, window_parts
 from .state import Lowering
 
 __all__ = ["linear"]
@@ -49,15 +47,14 @@ def linear(
     blocks = p.blocks if "blocks4" in cfg.features else None
     parts = window_parts(cfg, p.weights, pattern, apart=low.rest_apart and blocks is None)
     if blocks is not None:
-        depth = depth_of_blocks(cfg, label, reduction, pattern, blocks.size)
-        parts = [WindowPart(0, reduction, pattern, encoding, depth, math.ceil(reduction / (cfg.groups * depth)))]
+        parts = block_parts(cfg, label, reduction, pattern, blocks.size, apart=low.rest_apart)
     depth, passes = parts[0].depth, sum(part.passes for part in parts)
     values_each = sum(part.passes * part.run for part in parts)
     # Columns' values that one word of positions goes with.
     position_words = sum(part.passes * part.run / part.values_per_position(cfg.window) for part in parts)
     per_word = values_each / position_words if position_words else math.inf
     if blocks is not None:  # of words that hold two each
-        words_each = block_words(cfg.block_groups, parts[0].run, 2 * passes) // 2 + 1
+        words_each = math.ceil(sum(part.words(cfg) for part in parts)) + 1
         per_word, values_each = per_word * words_each / values_each, words_each
     width = chunk_width(low, label, columns, values_each, passes, depth, per_word, digits)
     order, stored = low.groups, 0
@@ -76,7 +73,13 @@ def linear(
         of = f"{label}, columns {first} to {there.stop - 1}"
         low.chunk_weight = chunk_weight
         if blocks is not None:
-            encoded = [low.encoded.blocks(blocks.columns(there), pattern, depth, encoding)]
+            of_columns = blocks.columns(there)
+            encoded = [
+                low.encoded.blocks(of_columns.between(part.first, part.stop), part.pattern, part.depth, part.encoding)
+                if part.blocks
+                else low.encoded.words(p.weights[there, part.first :], part.pattern, part.depth, part.encoding)
+                for part in parts
+            ]
         elif len(parts) == 1:
             encoded = [low.words(p, there, pattern, depth, encoding)]
         else:
@@ -84,10 +87,9 @@ def linear(
                 low.encoded.words(p.weights[there, part.first : part.stop], part.pattern, part.depth, part.encoding)
                 for part in parts
             ]
-        value_words, positions_there = encoded[0]
-        if len(encoded) > 1:
-            value_words = np.concatenate([values for values, _ in encoded])
-            positions_there = np.concatenate([positions for _, positions in encoded if len(positions)])
+        value_words = np.concatenate([values for values, _ in encoded])
+        with_positions = [positions for _, positions in encoded if len(positions)]
+        positions_there = np.concatenate(with_positions) if with_positions else np.zeros((0, 1), np.uint8)
         stored += value_words.size + positions_there.size
         names = {n: low.name(n) for n in ("values", "positions", "parameters")}
         words = parameter_words(p.bias[there], p.multiplier[there], p.shift[there], p.second[there])
@@ -120,7 +122,7 @@ def linear(
                     "m_log2": part.pattern.m.bit_length() - 1, "depth": part.depth, "passes": part.passes,
                     "count0": len(values_of), "positions_count": len(positions_of),
                 }  # fmt: skip
-                if blocks is not None:
+                if part.blocks:
                     own |= {"value_format": int(ValueFormat.BLOCKS4), "run": part.run}
                 bases = {"values_base": (names["values"], at), "parameters_base": (names["parameters"], 0)}
                 if len(positions_of):
@@ -160,40 +162,6 @@ def _without_keeping(fields: dict[str, int]) -> dict[str, int]:
     """Of a product whose windows another one has kept just before: it takes them."""
     found = {name: value for name, value in fields.items() if name != "keep"}
     return found | ({"kept": 1} if "keep" in fields else {})
-
-
-def depth_of_blocks(config: Config, label: str, reduction: int, pattern: Pattern, size: int) -> int:
-    """Window positions of a product with weights of 4 bits: of those that divide its blocks, with the fewest words.
-
-    Parameters
-    ----------
-    label : str
-        Of the layer, for the message.
-    reduction, size : int
-        Weights of a column, and of a block.
-
-    Raises
-    ------
-    InputError
-        If the hardware's windows divide no such blocks.
-    """
-    share = config.block_groups
-
-    def words(depth: int) -> tuple[int, int]:
-        passes = math.ceil(reduction / (config.groups * depth))
-        return block_words(share, depth // pattern.m * pattern.n, passes * config.groups), -depth
-
-    possible = [
-        d
-        for d in range(pattern.m, config.window + 1, pattern.m)
-        if size % (share * d) == 0 and reduction % (share * d) == 0 and d // pattern.m * pattern.n > 1
-    ]
-    if not possible:
-        raise InputError(
-            f"{label}: blocks of {size} weights, {reduction} in a column, have no depth for {pattern} on hardware with "
-            f"{config.groups} groups and window {config.window}."
-        )
-    return min(possible, key=words)
 
 
 def supported(low: Lowering, label: str, pattern: Pattern) -> tuple[Pattern, str]:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import InputError
+from ...formats.blocks import block_words
 from ...formats.nm import best_encoding, bits_per_weight, satisfies
 from ...formats.tiling import best_depth
 from ...spec.config import Config
 from ...spec.patterns import DENSE, Pattern
 
-__all__ = ["WindowPart", "window_parts"]
+__all__ = ["WindowPart", "block_parts", "window_parts"]
 
 _LEAST_SAVED = 0.02
 """Of a product's bytes, for which its rest becomes a product of its own: that takes a few cycles for each chunk."""
@@ -30,6 +32,8 @@ class WindowPart:
     pattern, encoding, depth : Pattern, str, int
         Of its windows.
     passes : int
+    blocks : bool
+        Values have 4 bits, in blocks.
     """
 
     first: int
@@ -38,6 +42,7 @@ class WindowPart:
     encoding: str
     depth: int
     passes: int
+    blocks: bool = False
 
     @property
     def run(self) -> int:
@@ -49,6 +54,13 @@ class WindowPart:
         if self.encoding == "dense":
             return math.inf
         return self.run if self.encoding == "bitmap" else window // max(1, self.pattern.m.bit_length() - 1)
+
+    def words(self, config: Config) -> float:
+        """Words of values that a column takes, headers of its blocks among them."""
+        if self.blocks:
+            two = [block_words(config.block_groups, self.run, 2 * runs) for runs in (1, self.passes + 1)]
+            return (two[1] - two[0]) / 2  # without the header ahead of all and the one behind
+        return self.passes * self.run
 
     def bits(self, config: Config) -> float:
         """Bits of a column, of what fills up the last pass too."""
@@ -92,4 +104,50 @@ def window_parts(config: Config, weights: NDArray[np.int8], pattern: Pattern, *,
             tail = _part(config, start, reduction, other, best_depth(config, reduction - start, other))
             if (bits := head.bits(config) + tail.bits(config)) < least:
                 found, least = [head, tail], bits
+    return found
+
+
+def _block_part(config: Config, first: int, stop: int, pattern: Pattern, size: int) -> WindowPart | None:
+    """Passes with weights of 4 bits: the depth that divides the blocks and takes the fewest words, if any."""
+    share, length = config.block_groups, stop - first
+    encoding = best_encoding(pattern, config.window, config.encodings)
+    possible = [
+        WindowPart(first, stop, pattern, encoding, d, math.ceil(length / (config.groups * d)), blocks=True)
+        for d in range(pattern.m, config.window + 1, pattern.m)
+        if size % (share * d) == 0 and length % (share * d) == 0 and d // pattern.m * pattern.n > 1
+    ]
+    return min(possible, key=lambda p: (p.words(config), -p.depth), default=None)
+
+
+def block_parts(
+    config: Config, label: str, reduction: int, pattern: Pattern, size: int, *, apart: bool
+) -> list[WindowPart]:
+    """The same of weights of 4 bits in blocks of `size`: what whole passes leave over may go `apart` here, too.
+
+    576 weights in 16 groups fill 2 passes of 256. Those of the last 64, of depth 4, are in blocks of 8, or of INT8,
+    whichever takes fewer words.
+
+    Raises
+    ------
+    InputError
+        If no depth divides the blocks.
+    """
+    whole = _block_part(config, 0, reduction, pattern, size)
+    found = [whole] if whole else []
+    least = whole.words(config) * (1 - _LEAST_SAVED) if whole else math.inf
+    for depth in range(1, config.window + 1) if apart and pattern.dense else ():
+        each = config.groups * depth
+        start = reduction // each * each
+        if start in (0, reduction) or size % (config.block_groups * depth) or depth < 2:
+            continue
+        head = WindowPart(0, start, DENSE, "dense", depth, start // each, blocks=True)
+        plain = _part(config, start, reduction, DENSE, best_depth(config, reduction - start, DENSE))
+        for tail in (_block_part(config, start, reduction, DENSE, size), plain):
+            if tail and (words := head.words(config) + tail.words(config)) < least:
+                found, least = [head, tail], words
+    if not found:
+        raise InputError(
+            f"{label}: blocks of {size} weights, {reduction} in a column, have no depth for {pattern} on hardware with "
+            f"{config.groups} groups and window {config.window}."
+        )
     return found

@@ -1,0 +1,68 @@
+"""Weights of 4 bits where whole passes leave some over: those are a product of their own, which continues the first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from decoder_files import SIZES
+from test_families import saved
+from test_more_groups import TWICE
+
+from sta_hw.compiler.decoder.integers import ROLES, Rules
+from sta_hw.compiler.decoder.program import compile_decoder
+from sta_hw.compiler.decoder.quantize import quantize_decoder
+from sta_hw.compiler.lower.parts import block_parts
+from sta_hw.errors import InputError
+from sta_hw.formats.blocks import BlockedWeights
+from sta_hw.model.families import load_network
+from sta_hw.run.decoder import CheckedDecoder, ReferenceMachine
+from sta_hw.spec.isa import Opcode, disassemble
+from sta_hw.spec.patterns import DENSE, parse_nm
+from sta_hw.spec.presets import PRESETS
+
+CONFIG = replace(TWICE, window=8, softmax_block=64)
+
+
+def test_parts() -> None:
+    """SmolLM2's shapes take 5 and 4.75 bits a weight, not 6.33 and 4.75; what fits is not divided."""
+    config = PRESETS["decoder"]
+    for reduction, places, bits in ((576, [(0, 512, 16, 2), (512, 576, 4, 1)], 5), (1536, [(0, 1536, 16, 6)], 4.75)):
+        parts = block_parts(config, "", reduction, DENSE, 32, apart=True)
+        assert [(p.first, p.stop, p.depth, p.passes) for p in parts] == places
+        assert sum(p.words(config) for p in parts) * 8 * config.groups == bits * reduction
+    assert len(block_parts(config, "", 576, DENSE, 32, apart=False)) == 1
+    assert len(block_parts(config, "", 576, parse_nm("2:4"), 32, apart=True)) == 1
+    with pytest.raises(InputError, match="blocks of 32 weights, 15 in a column, have no depth"):
+        block_parts(config, "here", 15, DENSE, 32, apart=True)
+
+
+@pytest.mark.parametrize(("first", "stop", "size"), [(0, 64, 32), (64, 96, 32), (16, 48, 16), (8, 96, 8)])
+def test_some_of_a_columns_weights(first: int, stop: int, size: int) -> None:
+    rng = np.random.default_rng(first)
+    blocks = BlockedWeights(
+        32, rng.integers(0, 16, (5, 96)).astype(np.uint8), rng.integers(0, 900, (5, 3)),
+        rng.integers(-900, 900, (5, 3)), rng.random((5, 96)) < 0.5,
+    )  # fmt: skip
+    found = blocks.between(first, stop)
+    assert found.size == size
+    np.testing.assert_array_equal(found.weights, blocks.weights[:, first:stop])
+
+
+@pytest.mark.parametrize("wide", [frozenset(), frozenset(ROLES)], ids=["8 bits", "15 bits"])
+def test_a_decoder(wide: Any, tmp_path: Path) -> None:
+    """Every logit is the integers' own, with both digits of 15 bits too."""
+    saved(tmp_path, "LlamaForCausalLM", SIZES | {"vocab_size": 96, "hidden_size": 96, "intermediate_size": 160})
+    texts = [np.random.default_rng(i).integers(0, 96, 30).tolist() for i in range(4)]
+    rules = Rules(wide, CONFIG.groups * CONFIG.window, CONFIG.groups, frozenset(ROLES))
+    of = quantize_decoder(load_network(tmp_path).graph, texts, [1, 5], rules)
+    compiled = compile_decoder(of, CONFIG, 40, best=True)
+    code = disassemble(compiled.image[compiled.programs[-1] :].tobytes(), CONFIG)
+    halved = [i for i in code if i.opcode == Opcode.PRODUCT and i["value_format"] and i["unfinished"]]
+    assert len(halved) >= 2 * 4
+    decoder = CheckedDecoder(of, compiled, ReferenceMachine(CONFIG))
+    decoder.feed_last([1, 5, *range(7, 19)], 9)
+    decoder.feed([3])
