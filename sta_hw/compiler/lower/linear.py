@@ -87,9 +87,11 @@ def linear(
                 low.encoded.words(p.weights[there, part.first : part.stop], part.pattern, part.depth, part.encoding)
                 for part in parts
             ]
-        value_words = np.concatenate([values for values, _ in encoded])
-        with_positions = [positions for _, positions in encoded if len(positions)]
-        positions_there = np.concatenate(with_positions) if with_positions else np.zeros((0, 1), np.uint8)
+        value_words, positions_there = encoded[0]
+        if len(encoded) > 1:
+            value_words = np.concatenate([values for values, _ in encoded])
+            if with_positions := [positions for _, positions in encoded if len(positions)]:
+                positions_there = np.concatenate(with_positions)
         stored += value_words.size + positions_there.size
         names = {n: low.name(n) for n in ("values", "positions", "parameters")}
         words = parameter_words(p.bias[there], p.multiplier[there], p.shift[there], p.second[there])
