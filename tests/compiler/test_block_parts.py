@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from sta_hw.compiler.lower.parts import block_parts
 from sta_hw.errors import InputError
 from sta_hw.formats.blocks import BlockedWeights
 from sta_hw.model.families import load_network
-from sta_hw.run.decoder import CheckedDecoder, ReferenceMachine
+from sta_hw.run.decoder import CheckedDecoder, ReferenceMachine, RtlMachine
 from sta_hw.spec.isa import Opcode, disassemble
 from sta_hw.spec.patterns import DENSE, parse_nm
 from sta_hw.spec.presets import PRESETS
@@ -52,8 +51,11 @@ def test_some_of_a_columns_weights(first: int, stop: int, size: int) -> None:
     np.testing.assert_array_equal(found.weights, blocks.weights[:, first:stop])
 
 
-@pytest.mark.parametrize("wide", [frozenset(), frozenset(ROLES)], ids=["8 bits", "15 bits"])
-def test_a_decoder(wide: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wide", "machine"), [(frozenset(), ReferenceMachine), (frozenset(ROLES), RtlMachine)],
+    ids=["8 bits, reference", "15 bits, RTL"],
+)  # fmt: skip
+def test_a_decoder(wide: frozenset[str], machine: type[ReferenceMachine | RtlMachine], tmp_path: Path) -> None:
     """Every logit is the integers' own, with both digits of 15 bits too."""
     saved(tmp_path, "LlamaForCausalLM", SIZES | {"vocab_size": 96, "hidden_size": 96, "intermediate_size": 160})
     texts = [np.random.default_rng(i).integers(0, 96, 30).tolist() for i in range(4)]
@@ -63,6 +65,6 @@ def test_a_decoder(wide: Any, tmp_path: Path) -> None:
     code = disassemble(compiled.image[compiled.programs[-1] :].tobytes(), CONFIG)
     halved = [i for i in code if i.opcode == Opcode.PRODUCT and i["value_format"] and i["unfinished"]]
     assert len(halved) >= 2 * 4
-    decoder = CheckedDecoder(of, compiled, ReferenceMachine(CONFIG))
+    decoder = CheckedDecoder(of, compiled, machine(CONFIG))
     decoder.feed_last([1, 5, *range(7, 19)], 9)
     decoder.feed([3])
