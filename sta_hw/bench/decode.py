@@ -1,17 +1,21 @@
-"""Benchmark of decoding: bytes that a token needs, over what the memory could have moved in its cycles, on RTL."""
+"""Benchmark of decoding: bytes that a token needs, over what the memory could have moved in its cycles, on RTL.
+
+And of a prompt: multiplications that it needs, over what the multipliers could have done.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
-from ..compiler.decoder.integers import Rules
+from ..compiler.decoder.integers import WIDE, IntegerDecoderGraph, Rules
 from ..compiler.decoder.program import DecoderImage, compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.traffic import least_traffic, least_work, weight_bits
 from ..formats.nm import prune
 from ..model.graph import Graph, layer_of
+from ..model.operations import Linear
 from ..run.decoder import RtlMachine
 from ..spec.config import Config
 from ..spec.patterns import DENSE, Pattern
@@ -26,6 +30,15 @@ _PROMPT = 128
 _CALIBRATION = 64
 """Tokens of the one text that scales are made for where few layers run: cycles do not depend on them."""
 _SPARSE_BAR = ">= 0.90"
+_ACTIVATIONS = {8: frozenset[str](), 15: WIDE}
+"""Products that take 15 bits, where a model has them."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    position: int
+    tokens: int
+    logits: bool
 
 
 def first_layers(graph: Graph, count: int) -> Graph:
@@ -37,49 +50,66 @@ def first_layers(graph: Graph, count: int) -> Graph:
     return replace(graph, operations=changed).verify()
 
 
-def _with_logits(position: int, tokens: int) -> bool:
-    """Those of a prompt are wanted behind its end."""
-    return tokens == 1 or position + tokens == _PROMPT
-
-
-def _pass(
-    machine: RtlMachine, compiled: DecoderImage, position: int, tokens: int, report: Callable[[str], None]
-) -> int:
-    report(f"{tokens} tokens from position {position} on, on RTL")
-    number = compiled.number(position, tokens, logits=_with_logits(position, tokens))
-    cycles, _ = machine.run(compiled.programs[number], tokens, position, compiled.labels[number])
+def _run(machine: RtlMachine, compiled: DecoderImage, part: _Pass, report: Callable[[str], None]) -> int:
+    report(f"{part.tokens} tokens from position {part.position} on, on RTL")
+    number = compiled.number(part.position, part.tokens, logits=part.logits)
+    length = compiled.length(part.position, part.tokens)
+    cycles, _ = machine.run(compiled.programs[number], length, part.position, compiled.labels[number])
     assert cycles is not None
     return cycles
 
 
+def _passes(compiled: DecoderImage, pattern: Pattern, bits: int) -> list[_Pass]:
+    """Of dense weights the prompt's; of 8 bits single tokens."""
+    found = [_Pass(context - 1, 1, True) for context in _CONTEXTS if bits == 8]
+    position = 0
+    for tokens, logits in compiled.passes(0, _PROMPT, 1) if pattern.dense else ():
+        found.append(_Pass(position, tokens, logits))
+        position += tokens
+    return found
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is measured: weights' N:M, bits of activations, and bits of a weight in memory where they are not 8."""
+
+    pattern: Pattern
+    activations: int
+    weights: Mapping[str, float]
+
+
 def _counted(
-    config: Config, counts: Mapping[tuple[int, int], float], graph: Graph, how: str, pattern: Pattern,
-    bits: Mapping[str, float],
-) -> tuple[list[dict[str, object]], list[Figure]]:  # fmt: skip
-    """Rows and figures of cycles, by position and tokens; `graph` has all layers, whose weights take so many bits."""
-    rows, figures = [], []
-    for (position, tokens), cycles in counts.items():
-        least = least_traffic(graph, position, tokens, logits=_with_logits(position, tokens), bits=bits)
+    config: Config, case: _Case, counts: Mapping[_Pass, float], work: float, graph: Graph, how: str
+) -> tuple[list[dict[str, object]], list[Figure]]:
+    """Rows and figures of cycles, and of the prompt's multiplications; `graph` has all layers."""
+    rows, figures, pattern = [], [], case.pattern
+    for part, cycles in counts.items():
+        least = least_traffic(graph, part.position, part.tokens, logits=part.logits, bits=case.weights)
         share = least.total / (cycles * config.bus_bytes)
         rows.append({
-            "context": position + tokens, "nm": str(pattern), "tokens": tokens, "cycles": round(cycles),
-            "least_bytes": least.total, "weight_bytes": least.weights,
+            "activations": case.activations, "context": part.position + part.tokens, "nm": str(pattern),
+            "tokens": part.tokens, "cycles": round(cycles), "least_bytes": least.total, "weight_bytes": least.weights,
             "cache_bytes": least.cache_read + least.cache_written, "bandwidth": share, "layers": how,
         })  # fmt: skip
-        if tokens == 1:
-            name = f"context {position + 1}: share of the memory's bandwidth"
+        if part.tokens == 1:
+            name = f"context {part.position + 1}: share of the memory's bandwidth"
             bar = ">= 0.93" if pattern.dense else _SPARSE_BAR
             figures.append(Figure(name if pattern.dense else f"{pattern}, {name}", share, "1", bar))
-    if prompt := sum(cycles for (_, tokens), cycles in counts.items() if tokens > 1):
-        ideal = least_work(graph, 0, _PROMPT) / config.macs
-        figures.append(Figure(f"prompt of {_PROMPT}: fraction of ideal", ideal / prompt, "1", ">= 0.92"))
+    if prompt := sum(cycles for part, cycles in counts.items() if part.tokens > 1):
+        figures.append(Figure(_PROMPTS[case.activations], work / config.macs / prompt, "1", ">= 0.92"))
     return rows, figures
 
 
-def _positions(config: Config, pattern: Pattern) -> list[tuple[int, int]]:
-    """Of dense weights single tokens and a prompt's tiles; of sparse ones the tokens alone."""
-    prompt = [(first, config.rows) for first in range(0, _PROMPT, config.rows)] if pattern.dense else []
-    return [*((context - 1, 1) for context in _CONTEXTS), *prompt]
+_PROMPTS = {
+    8: f"prompt of {_PROMPT}: fraction of ideal",
+    15: f"prompt of {_PROMPT}, 15-bit activations: fraction of ideal, two products for one",
+}
+
+
+def _work(of: IntegerDecoderGraph) -> int:
+    """The prompt's multiplications."""
+    linears = [o for o in of.graph.operations if isinstance(o, Linear)]
+    return least_work(of.graph, 0, _PROMPT, wide=[o.name for o in linears if of.widths[o.inputs[0]] == 15])
 
 
 def _pruned(graph: Graph, pattern: Pattern) -> tuple[Graph, dict[str, Pattern]]:
@@ -90,52 +120,56 @@ def _pruned(graph: Graph, pattern: Pattern) -> tuple[Graph, dict[str, Pattern]]:
     return graph.with_weights({n: prune(graph.linears[n].weight, pattern) for n in patterns}), patterns
 
 
-def run(report: Callable[[str], None] = lambda _: None, patterns: Sequence[Pattern] = (DENSE,)) -> Report:
-    """One and two layers of SmolLM2-135M-Instruct on RTL, with its head; a layer's cycles count for all others.
+def _cycles(
+    machine: RtlMachine, of: IntegerDecoderGraph, pattern: Pattern, bits: int, report: Callable[[str], None]
+) -> dict[_Pass, int]:
+    compiled = compile_decoder(of, machine.config, max(_CONTEXTS))
+    machine.load(compiled.image)
+    return {p: _run(machine, compiled, p, report) for p in _passes(compiled, pattern, bits)}
 
-    Of a prompt's tiles the last two are run, with and without logits, and the latter counts for all before it: they
-    differ in addresses and masks alone.
-    """
+
+def run(report: Callable[[str], None] = lambda _: None, patterns: Sequence[Pattern] = (DENSE,)) -> Report:
+    """One and two layers of SmolLM2-135M-Instruct on RTL, with its head; a layer's cycles count for all others."""
     config = PRESETS["decoder"]
     report("loading the model")
     model = load_text_model()
     machine = RtlMachine(config)
     rows, figures = [], []
     for pattern in patterns:
-        found = _of_few_layers(model, machine, pattern, partial(_tell, report, str(pattern)))
-        rows += found[0]
-        figures += found[1]
+        for bits in _ACTIVATIONS if pattern.dense else (8,):
+            told: Callable[[str], None] = partial(_tell, report, f"{pattern}, activations of {bits} bits")
+            found = _of_few_layers(model, machine, pattern, bits, told)
+            rows += found[0]
+            figures += found[1]
     return Report("decode", config, rows, figures)
 
 
 def _of_few_layers(
-    model: TextModel, machine: RtlMachine, pattern: Pattern, report: Callable[[str], None]
+    model: TextModel, machine: RtlMachine, pattern: Pattern, bits: int, report: Callable[[str], None]
 ) -> tuple[list[dict[str, object]], list[Figure]]:
     config, whole = machine.config, model.language.graph
     texts = [t[:_CALIBRATION] for t in calibration_texts(model.language, count=1)]
-    rules = Rules(block=config.groups * config.window, groups=config.groups)
-    positions = _positions(config, pattern)
-    wanted = [p for p in positions if p[1] == 1 or p[0] >= _PROMPT - 2 * config.rows]
-    found: list[dict[tuple[int, int], int]] = []
-    bits: dict[str, float] = {}
+    rules = Rules(_ACTIVATIONS[bits], block=config.groups * config.window, groups=config.groups)
+    found: list[dict[_Pass, int]] = []
+    work: list[int] = []
+    weights: dict[str, float] = {}
     for layers in (1, 2):
         report(f"quantizing and compiling {layers} layers")
         graph, chosen = _pruned(first_layers(whole, layers), pattern)
         of = quantize_decoder(graph, texts, model.language.begin, rules, patterns=chosen)
         of_first = {n.partition(".")[2]: b for n, b in weight_bits(of.linears, config).items()}
-        bits = {n: of_first[key] for n in whole.linears if (key := n.partition(".")[2]) in of_first}
-        compiled = compile_decoder(of, config, max(_CONTEXTS))
-        machine.load(compiled.image)
+        weights = {n: of_first[key] for n in whole.linears if (key := n.partition(".")[2]) in of_first}
         told: Callable[[str], None] = partial(_tell, report, f"{layers} layers")
-        found.append({p: _pass(machine, compiled, *p, told) for p in wanted})
-    counts = {p: found[0][p] + (whole.layers - 1.0) * (found[1][p] - found[0][p]) for p in wanted}
-    other = counts.get((_PROMPT - 2 * config.rows, config.rows), 0.0)
-    counts = {p: counts.get(p, other) for p in positions}
-    return _counted(config, counts, whole, "1 and 2", pattern, bits)
+        found.append(_cycles(machine, of, pattern, bits, told))
+        work.append(_work(of))
+    others = whole.layers - 1
+    counts = {p: one + float(others) * (found[1][p] - one) for p, one in found[0].items()}
+    all_work = work[0] + others * (work[1] - work[0])
+    return _counted(config, _Case(pattern, bits, weights), counts, all_work, whole, "1 and 2")
 
 
 def run_full(report: Callable[[str], None] = lambda _: None, patterns: Sequence[Pattern] = (DENSE,)) -> Report:
-    """The same with all layers, as they are: half an hour."""
+    """The same with all layers, as they are, and activations of 8 bits: half an hour."""
     config = PRESETS["decoder"]
     report("loading the model")
     model = load_text_model()
@@ -146,10 +180,9 @@ def run_full(report: Callable[[str], None] = lambda _: None, patterns: Sequence[
     for pattern in patterns:
         graph, chosen = _pruned(model.language.graph, pattern)
         of = quantize_decoder(graph, texts, model.language.begin, rules, report, chosen)
-        compiled = compile_decoder(of, config, max(_CONTEXTS))
-        machine.load(compiled.image)
-        counts = {p: float(_pass(machine, compiled, *p, report)) for p in _positions(config, pattern)}
-        found = _counted(config, counts, of.graph, "all", pattern, weight_bits(of.linears, config))
+        counts = {p: float(n) for p, n in _cycles(machine, of, pattern, 8, report).items()}
+        case = _Case(pattern, 8, weight_bits(of.linears, config))
+        found = _counted(config, case, counts, _work(of), of.graph, "all")
         rows += found[0]
         figures += found[1]
     return Report("decode", config, rows, figures)

@@ -185,7 +185,7 @@ def watching(pieces: Iterable[str], session: Session) -> list[str]:
     config = decoder.compiled.config
     bits = weight_bits(decoder.of.linears, config)
     least = least_traffic(decoder.of.graph, 0, bits=bits, best=bool(decoder.best)).total / config.bus_bytes
-    expected = len(decoder.compiled.labels[-1]) if slow else round(least * 1.1)
+    expected = len(decoder.compiled.labels[decoder.compiled.number(0, 1)]) if slow else round(least * 1.1)
 
     def work(watch: Watch) -> list[str]:
         found: list[str] = []

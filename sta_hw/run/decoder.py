@@ -53,15 +53,15 @@ class Pass:
         Where there is hardware.
     counters : dict of int
         Of the hardware, or the saturations that the reference counts.
-    logits : bool
-        Whether the head's product was in it.
+    logits : int
+        Behind so many of the last tokens they were asked for; without any, the head's product was not in it.
     """
 
     position: int
     tokens: int
     cycles: int | None
     counters: dict[str, int] = field(default_factory=dict)
-    logits: bool = True
+    logits: int = 1
 
 
 class Machine(Protocol):
@@ -265,8 +265,7 @@ class ProgramDecoder:
         self.best, self.listed = LISTED * compiled.best, np.zeros((0, LISTED, 2), np.int64)
         self._exact = ExactHead(quantized) if compiled.best and quantized.exact_head is not None else None
         machine.load(compiled.image)
-        rows = compiled.config.rows
-        self._tile = np.zeros((compiled.width, rows), "<i2")
+        self._tiles = np.zeros((compiled.most, compiled.width, compiled.config.rows), "<i2")
 
     @property
     def saturated(self) -> int:
@@ -301,31 +300,32 @@ class ProgramDecoder:
         self.length += ahead
         found: list[NDArray[np.float64]] = []
         listed: list[NDArray[np.int64]] = []
-        while rest:
-            part = rest[: self.together(self.length)]
-            rest = rest[len(part) :]
-            wanted = min(len(part), last - len(rest))
-            self._run(part, logits=wanted > 0)
-            if wanted > 0:
-                first = (self.length - wanted) % self.compiled.config.rows
-                rows = slice(first, first + wanted)
-                if self.best:
-                    listed.append(self._lists()[rows])
-                    found.append(self._likeliest(listed[-1], rows))
-                else:
-                    found.append(self._logits(rows).astype(np.float64))
+        for count, logits in self.compiled.passes(self.length, len(rest), last):
+            part, rest = rest[:count], rest[count:]
+            wanted = min(len(part), last - len(rest)) if logits else 0
+            self._run(part, wanted)
+            if not wanted:
+                continue
+            first = (self.length - wanted) % self.compiled.config.rows
+            rows = slice(first, first + wanted)
+            if self.best:
+                listed.append(self._lists()[rows])
+                found.append(self._likeliest(listed[-1], rows))
+            else:
+                found.append(self._logits(rows).astype(np.float64))
         if self.best:
             self.listed = np.concatenate(listed)
         return np.concatenate(found) * self.of.logit_scale
 
-    def _run(self, ids: Sequence[int], *, logits: bool) -> None:
+    def _run(self, ids: Sequence[int], logits: int) -> None:
         compiled, position = self.compiled, self.length
-        number = compiled.number(position, len(ids), logits=logits)
-        first = position % compiled.config.rows
-        self._tile[:, first : first + len(ids)] = self._embedding(ids, position).T
-        self.machine.write(compiled.input_address, self._tile.view(np.uint8).reshape(-1))
+        number, rows = compiled.number(position, len(ids), logits=logits > 0), compiled.config.rows
+        place = position % rows + np.arange(len(ids))
+        self._tiles[place // rows, :, place % rows] = self._embedding(ids, position)
+        changed = self._tiles[: place[-1] // rows + 1]
+        self.machine.write(compiled.input_address, changed.view(np.uint8).reshape(-1))
         cycles, counters = self.machine.run(
-            compiled.programs[number], len(ids), position, compiled.labels[number]
+            compiled.programs[number], compiled.length(position, len(ids)), position, compiled.labels[number]
         )  # fmt: skip
         self.runs.append(Pass(position, len(ids), cycles, counters, logits))
         self.length += len(ids)

@@ -24,8 +24,9 @@ def test_bytes_and_multiplications(tmp_path: Path) -> None:
     graph = load_network(tmp_path).graph
     found = least_traffic(graph, 7, 3)
     head = graph.linear(graph.by_name[NEXT].inputs[0]).weight
-    bare = least_traffic(graph, 7, 3, logits=False)
+    bare = least_traffic(graph, 7, 3, logits=0)
     assert found.total - bare.total == head.size + 16 * len(head) + 2 * 3 * len(head)
+    assert found.total - least_traffic(graph, 7, 3, logits=1).total == 2 * 2 * len(head)
     down = [o.name for o in graph.operations if o.name.endswith("down_proj")]
     four = least_traffic(graph, 7, 3, bits=dict.fromkeys(down, 4 + 24 / 32))
     assert found.total - four.total == 2 * WIDTH * INNER * 13 // 32
@@ -37,6 +38,8 @@ def test_bytes_and_multiplications(tmp_path: Path) -> None:
     assert found.total == sum(vars(found).values())
     attended = 8 + 9 + 10
     assert least_work(graph, 7, 3) == 3 * LAYERS * LAYER + WIDTH * TOKENS + LAYERS * 2 * WIDTH * attended
+    wide = [graph.linear(graph.by_name[NEXT].inputs[0]).name, "0.mlp.down_proj", "1.mlp.down_proj"]
+    assert least_work(graph, 7, 3, wide=wide) - least_work(graph, 7, 3) == 3 * LAYERS * WIDTH * INNER + WIDTH * TOKENS
 
 
 def test_fewer_layers(tmp_path: Path) -> None:

@@ -107,9 +107,9 @@ def test_an_encoder(config: Config, tokens: list[int]) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_decoder(family: str, tmp_path: Path) -> None:
-    """Tokens alone and together, in both halves of the places of values; every logit is the integers' own."""
+    """Tokens alone and together, row tiles too, from both halves of places of values on; logits are the integers'."""
     of = quantized(tmp_path, family, rules=Rules(block=TWICE.groups * TWICE.window, groups=TWICE.groups))
-    lengths = [2, 4, 1, 1, 2, 4, 3, 1, 4, 1, 3, 4, 1, 1, 2, 4, 2]
+    lengths = [2, 4, 1, 1, 2, 4, 3, 1, 4, 1, 3, 16, 3, 12, 6, 1, 8, 4, 2, 9]
     compiled = compile_decoder(of, TWICE, 2 + sum(lengths))
     model = AcceleratorModel(TWICE)
 

@@ -10,6 +10,7 @@ product with a permutation's matrix, exact, puts them into their words' order: o
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ from .room import (
     Room,
 )
 
-__all__ = ["attention", "norm_step", "put_prefix"]
+__all__ = ["attention", "norm_step", "put_prefix", "tile_of"]
 
 _ONE = 1 << 12
 """The multiplier that leaves sums as they are, with a shift of 0."""
@@ -69,8 +70,10 @@ def _turns(low: Room, o: Rotary) -> int:
     return low.image.add(by_tile.astype("<i2"), name="cosines and sines")
 
 
-def norm_step(low: Room, o: Norm | RmsNorm, addresses: tuple[int, int, int], needs: str, gives: str) -> None:
-    """A NORM of one tile; addresses of what it takes, and of its 16-bit and 8-bit results."""
+def norm_step(
+    low: Room, o: Norm | RmsNorm, addresses: tuple[int, int, int], needs: str, gives: str, tile: int, register: int = 0
+) -> None:
+    """A NORM of one tile; addresses of what it takes, which a register is added to, and of 16-bit and 8-bit results."""
     p = low.of.norms[o.name]
     inverse = round(2**33 / len(p.scale))
     fields = {
@@ -80,14 +83,34 @@ def norm_step(low: Room, o: Norm | RmsNorm, addresses: tuple[int, int, int], nee
         "kind": int(NormKind.RMS if isinstance(o, RmsNorm) else NormKind.LAYER), "epsilon": low.of.epsilons[o.name],
         "bits15": int(low.of.widths[o.name] == 15),
     }  # fmt: skip
-    wanted = ((needs, 0),) if needs else ()
-    low.steps.append(Step(Opcode.NORM, fields, needs=wanted, gives=((gives, 0),), label=o.name))
+    if register:
+        fields["input_address_register"] = register
+    wanted = ((needs, low.tiles - 1 if register else tile),) if needs else ()
+    low.steps.append(Step(Opcode.NORM, fields, needs=wanted, gives=((gives, tile),), label=o.name))
 
 
-def _cached(low: Room, first: int, register: int) -> None:
-    """The steps from `first` on store the position's rows alone, into its own tile, whose place a register holds."""
+def _cached(low: Room, first: int, width: int, *, values: bool = False) -> None:
+    """The steps from `first` on store into the caches, of so many columns, into the tiles of the pass.
+
+    Of the first tile the position's rows alone, for those before are other tokens'. What lies behind the last token, in
+    its tile and in others, is overwritten before any token looks at it.
+    """
+    cfg, each = low.config, low.config.value_rows // low.config.rows
     for step in low.steps[first:]:
-        step.fields.update({"place": 1, "result_address_register": register})
+        tile = tile_of(step)
+        step.fields["place"] = int(tile == 0)
+        if values:
+            step.fields["result_address_register"] = low.by_stack(cfg.value_rows * width, tile)
+            step.fields["result_address"] -= tile % each * cfg.rows
+        else:
+            step.fields["result_address_register"] = low.by_tile(cfg.rows * width)
+
+
+def tile_of(step: Step) -> int:
+    """A product's row tile, of the pass."""
+    (need,) = step.needs
+    assert isinstance(need, tuple)
+    return int(need[1])
 
 
 def _normed(low: Room, o: Rotary, wide: str, narrow: str) -> None:
@@ -98,9 +121,12 @@ def _normed(low: Room, o: Rotary, wide: str, narrow: str) -> None:
     linear(low, source.name, low.of.linears[source.name], low.taken(NARROW, source.inputs[0]), Result.STORE16, wide,
            needs=source.inputs[0], gives=source.name)  # fmt: skip
     size = 2 * len(o.frequencies)
-    for head in range(o.heads):
-        addresses = tuple(low.tile_address(b, 0, head * size) for b in (wide, UNUSED, narrow))
-        norm_step(low, norm, (addresses[0], addresses[1], addresses[2]), source.name, f"{norm.name}, head {head}")
+    for tile in range(low.tiles):
+        for head in range(o.heads):
+            places = ((wide, tile), (UNUSED, 0), (narrow, tile))
+            addresses = tuple(low.tile_address(b, t, head * size) for b, t in places)
+            norm_step(low, norm, (addresses[0], addresses[1], addresses[2]), source.name,
+                      f"{norm.name}, head {head}", tile)  # fmt: skip
 
 
 def _turned(low: Room, o: Rotary, normed: str, result: Result, target: str, gives: str) -> None:
@@ -121,9 +147,10 @@ def _turned(low: Room, o: Rotary, normed: str, result: Result, target: str, give
         linear(low, f"{label}, head {head}", p, taken, result, target, needs=needs, gives=f"{gives}, head {head}",
                keeps=at == 0)  # fmt: skip
         for step in low.steps[first:]:
-            column = (step.fields["result_address"] - low.tile_address(target, 0)) // rows
+            tile = tile_of(step)
+            column = (step.fields["result_address"] - low.tile_address(target, tile)) // rows
             step.fields.update({
-                "rotate": 1, "wide": 1, "residual_address": turns + column * 2 * rows,
+                "rotate": 1, "wide": 1, "residual_address": turns + (tile * size + column) * 2 * rows,
                 "residual_address_register": by_tile,
                 "window_address": step.fields["window_address"] + at,
                 "result_address": step.fields["result_address"] + head * size * rows,
@@ -142,8 +169,8 @@ def _put_in_order(low: Room, name: str, size: int, heads: int) -> None:
     given = low.steps[first:]
     low.steps[first:] = [
         replace(
-            step, needs=((f"{name}: turned, head {head}", 0),),
-            gives=((f"{name}, head {head}", 0),) if step.gives else (),
+            step, needs=((f"{name}: turned, head {head}", tile_of(step)),),
+            gives=((f"{name}, head {head}", tile_of(step)),) if step.gives else (),
             fields=step.fields | {
                 field: step.fields[field] + head * size * rows for field in ("window_address", "result_address")
             },
@@ -168,10 +195,10 @@ def _projections(low: Room, o: Attention, size: int) -> None:
     if not isinstance(k, Rotary):
         p = _ordered(low.of.linears[key], _key_order(groups, size, heads))
         linear(low, key, p, low.taken(NARROW, k.inputs[0]), Result.TRANSPOSE, key, needs=k.inputs[0], gives=key)
-        _cached(low, first, low.by_tile(low.config.rows * size * heads))
+        _cached(low, first, size * heads)
     elif whole:
         _turned(low, k, KEYS_NORMED, Result.TRANSPOSE, key, key)
-        _cached(low, first, low.by_tile(low.config.rows * size * heads))
+        _cached(low, first, size * heads)
     else:
         _turned(low, k, KEYS_NORMED, Result.STORE8, KEYS, f"{key}: turned")
     if isinstance(q, Rotary):
@@ -183,24 +210,23 @@ def _projections(low: Room, o: Attention, size: int) -> None:
     needs = low.graph.by_name[value].inputs[0]
     linear(low, value, low.of.linears[value], low.taken(NARROW, needs), Result.STORE8, value, needs=needs, gives=value,
            side_by_side=True)  # fmt: skip
-    _cached(low, first, low.by_stack(low.config.value_rows * size * heads))
+    _cached(low, first, size * heads, values=True)
     if isinstance(k, Rotary) and not whole:
         first = len(low.steps)
         _put_in_order(low, key, size, heads)
-        _cached(low, first, low.by_tile(low.config.rows * size * heads))
+        _cached(low, first, size * heads)
 
 
-def _keys_and_values(
-    low: Room, o: Attention, shared: int, blocks: range, parameters: tuple[int, int]
-) -> dict[str, str]:
-    """A group of LOADs: blocks of a head's keys and values, and parameters of scores; names of their bases."""
+def _keys_and_values(low: Room, o: Attention, shared: int, keys: range, parameters: tuple[int, int]) -> dict[str, str]:
+    """A group of LOADs: some of a head's keys and values, and parameters of scores; names of their bases."""
     cfg, (_, key, value) = low.config, o.inputs
     size = int(low.graph.shapes[o.name][-1]) // o.heads
-    tokens, first = (n * cfg.groups * cfg.window for n in (len(blocks), blocks.start))
+    tokens, first = len(keys), keys.start
     names = {n: low.name(n) for n in ("keys", "values", "parameters")}
-    # Blocks before the last have been there since other runs.
-    events = {n: ((_event(low, n, shared), 0),) if low.blocks - 1 in blocks else () for n in (key, value)}
-    keys, values = (
+    # Those before the pass have been there since other runs.
+    tiles = range(low.tiles) if keys.stop > low.keys.before else range(0)
+    events = {n: tuple((_event(low, n, shared), tile) for tile in tiles) for n in (key, value)}
+    loads = [
         Load(
             Target.VALUES, tokens * size // cfg.groups, address(source, first // cfg.rows, shared * size),
             low.beats(size * rows), tokens // rows, size * (o.heads // o.shared) * rows, events[source], names[name],
@@ -208,11 +234,11 @@ def _keys_and_values(
         for source, name, rows, address in (
             (key, "keys", cfg.rows, low.tile_address), (value, "values", cfg.value_rows, low.value_address)
         )
-    )  # fmt: skip
+    ]  # fmt: skip
     address, count = parameters
     scores = Load(Target.PARAMETERS, count, address, low.beats(16 * count), base=names["parameters"])
     # Scores run ahead: they may not wait for values that overwrite those of contexts after them.
-    low.groups.append([keys, scores, values])
+    low.groups.append([loads[0], scores, loads[1]])
     return names
 
 
@@ -221,71 +247,76 @@ def _event(low: Room, name: str, head: int) -> str:
 
 
 def attention(low: Room, o: Attention) -> None:
-    """Queries, keys and values; scores and contexts of every head, scores one step ahead of contexts.
+    """Queries, keys and values; scores and contexts of every head and row tile, scores one step ahead of contexts.
 
-    Heads that share keys and values take them from the chip one after the other, where all blocks find room there.
+    Row tiles, and heads that share keys and values, take them from the chip one after the other, where all find room.
     """
     cfg, size = low.config, int(low.graph.shapes[o.name][-1]) // o.heads
     _projections(low, o, size)
     multiplier, shift, _, _ = low.of.scores[o.name]
     none = np.zeros(o.heads, np.int64)
     parameters = low.image.add(parameter_words(none, multiplier, shift, none), name=f"{o.name}: parameters")
-    block_words = cfg.window * size
-    together = 2 * low.blocks * block_words <= cfg.weight_words * RING_SHARE
+    each, most = cfg.groups * cfg.window, low.keys.limits[-1]
+    together = 2 * most * size // cfg.groups <= cfg.weight_words * RING_SHARE
     context: Step | None = None
-    for head in range(o.heads):
-        shared, within = divmod(head, o.shared)
-        for block in range(low.blocks):
+    for shared, (tile, limit), within in product(
+        range(o.heads // o.shared), enumerate(low.keys.limits), range(o.shared)
+    ):  # fmt: skip
+        head = shared * o.shared + within
+        if together and tile == within == 0:
+            names = _keys_and_values(low, o, shared, range(most), (parameters + 16 * head, o.shared))
+        for start in range(0, limit, each):
+            keys = range(start, min(start + each, limit))
             if not together:
-                names = _keys_and_values(low, o, shared, range(block, block + 1), (parameters + 16 * head, 1))
-            elif within == block == 0:
-                names = _keys_and_values(low, o, shared, range(low.blocks), (parameters + 16 * head, o.shared))
-            places = (block * block_words, within) if together else (0, 0)
-            low.steps.append(_scores(low, o, head, block, size, names, places))
+                names = _keys_and_values(low, o, shared, keys, (parameters + 16 * head, 1))
+            places = (start * size // cfg.groups, within) if together else (0, 0)
+            low.steps.append(_scores(low, o, head, tile, keys, names, places))
             if context is not None:
                 low.steps.append(context)
-            context = _context(low, o, head, block, size, names, places[0])
+            context = _context(low, o, head, tile, keys, names, places[0])
     assert context is not None
     low.steps.append(context)
 
 
 def _scores(
-    low: Room, o: Attention, head: int, block: int, size: int, names: dict[str, str], places: tuple[int, int]
+    low: Room, o: Attention, head: int, tile: int, keys: range, names: dict[str, str], places: tuple[int, int]
 ) -> Step:
     cfg, (_, _, coarse, gain) = low.config, low.of.scores[o.name]
-    each = cfg.groups * cfg.window
+    size = int(low.graph.shapes[o.name][-1]) // o.heads
     return Step(
         Opcode.SCORES,
         {
-            "window_address": low.tile_address(QUERY, 0, head * size), "window_beats": low.beats(size * cfg.rows),
-            "n": 1, "depth": size // cfg.groups, "columns": each, "passes": 1, "wide": 1,
-            **counters([(size // cfg.groups, cfg.rows), *key_counters(cfg, size, each // cfg.value_rows)]),
-            "mask": int(Mask.CAUSAL), "keys": 1, "key_start": block * each, "key_start_register": low.by_tile(cfg.rows),
-            "row_first": int(block == 0), "row_last": int(block == low.blocks - 1),
+            "window_address": low.tile_address(QUERY, tile, head * size), "window_beats": low.beats(size * cfg.rows),
+            "n": 1, "depth": size // cfg.groups, "columns": len(keys), "passes": 1, "wide": 1,
+            **counters([(size // cfg.groups, cfg.rows), *key_counters(cfg, size, len(keys) // cfg.value_rows)]),
+            "mask": int(Mask.CAUSAL), "keys": 1 + tile * cfg.rows, "key_start": keys.start,
+            "key_start_register": low.by_tile(cfg.rows),
+            "row_first": int(keys.start == 0), "row_last": int(keys.stop == low.keys.limits[tile]),
             "gain": int(gain[head]), "coarse": int(coarse[head]),
         },
         len(low.groups) - 1, {"values_base": (names["keys"], places[0]), "parameters_base": (names["parameters"],
-        places[1])}, ((_event(low, o.inputs[0], head), 0),), (), o.name, (0, 2),
+        places[1])}, ((_event(low, o.inputs[0], head), tile),), (), o.name, (0, 2),
     )  # fmt: skip
 
 
-def _context(low: Room, o: Attention, head: int, block: int, size: int, names: dict[str, str], place: int) -> Step:
-    cfg, last = low.config, block == low.blocks - 1
-    halves = cfg.value_rows // cfg.groups
+def _context(low: Room, o: Attention, head: int, tile: int, keys: range, names: dict[str, str], place: int) -> Step:
+    cfg, last = low.config, keys.stop == low.keys.limits[tile]
+    size = int(low.graph.shapes[o.name][-1]) // o.heads
+    halves, depth = cfg.value_rows // cfg.groups, len(keys) // cfg.groups
     short = int(low.of.widths[o.name] == 15)
     target = low.taken(CONTEXT, o.name)
     return Step(
         Opcode.CONTEXT,
         {
-            "window_beats": low.beats(cfg.groups * cfg.window * cfg.rows), "n": 1, "depth": cfg.window,
-            "columns": size, "passes": 1, "continues": int(block > 0), "unfinished": int(not last),
-            "count0": halves, "stride0": 1, "count1": cfg.window // halves,
+            "window_beats": low.beats(len(keys) * cfg.rows), "n": 1, "depth": depth,
+            "columns": size, "passes": 1, "continues": int(keys.start > 0), "unfinished": int(not last),
+            "count0": halves, "stride0": 1, "count1": depth // halves,
             "stride1": size * halves, "count2": size, "stride2": halves, "count3": 1,
             "result": int(Result.STORE16 if short else Result.STORE8), "wide": short, "bits15": short,
-            "result_address": low.tile_address(target, 0, head * size),
+            "result_address": low.tile_address(target, tile, head * size),
         },
         len(low.groups) - 1, {"values_base": (names["values"], place)}, (),
-        ((o.name, 0),) if last and head == o.heads - 1 else (), o.name, (2, 3),
+        ((o.name, tile),) if last and head == o.heads - 1 else (), o.name, (2, 3),
     )  # fmt: skip
 
 

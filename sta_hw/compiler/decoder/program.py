@@ -5,6 +5,11 @@ program computes all rows of a tile, and keeps the keys and values of those alon
 name; so the same program serves a prompt's tokens of a tile at once, and each of them for itself. Addresses of the
 tile come from POSITION. There are two programs for each number of blocks of keys: with logits, and without, for those
 tokens of a prompt whose logits nobody asks for.
+
+Longer prompts have programs of several tiles, which read all weights once for them: each chunk of columns goes from
+tile to tile, attention is computed tile by tile. Only the first tile's rows have to be kept from what other tokens left
+there, so LENGTH goes to the end of the last tile that counts; what lies in its last rows, and in tiles behind it, is
+never looked at. Logits are those of that last tile.
 """
 
 from __future__ import annotations
@@ -41,8 +46,9 @@ from ..liveness import check_kept
 from ..lower.linear import linear
 from ..parameters import LinearParameters
 from ..schedule import Step, schedule
-from .attention import attention, norm_step, put_prefix
+from .attention import attention, norm_step, put_prefix, tile_of
 from .integers import IntegerDecoderGraph
+from .kinds import Kind, all_kinds, keys_of, split
 from .room import BEST, CONTEXT, INNER, LOGITS, NARROW, STREAM, UNUSED, Room
 
 __all__ = ["DecoderImage", "compile_decoder", "decoder_config"]
@@ -59,11 +65,13 @@ class DecoderImage:
     capacity : int
         Tokens of the context.
     programs : tuple of int
-        Address of the program for each number of blocks of keys, without logits; then of those with logits.
+        Addresses.
+    kinds : tuple of Kind
+        What each is for.
     labels : tuple of tuples of str
         Of each program's instructions, by their numbers.
     input_address, logits_address : int
-        Of the residual stream's tile, and of the logits' (16 bits, column after column).
+        Of the residual stream's tiles, and of the logits' only one (16 bits, column after column).
     best : bool
         The logits are those of lists: row after row its 8 largest, of each its number and itself in 32 bits.
     head_input : (int, int)
@@ -74,6 +82,7 @@ class DecoderImage:
     image: NDArray[np.uint8]
     capacity: int
     programs: tuple[int, ...]
+    kinds: tuple[Kind, ...]
     labels: tuple[tuple[str, ...], ...]
     input_address: int
     logits_address: int
@@ -82,35 +91,60 @@ class DecoderImage:
     best: bool = False
     head_input: tuple[int, int] = (0, 1)
 
+    @property
+    def most(self) -> int:
+        """Row tiles of a pass, at most."""
+        return self.kinds[-1].tiles
+
     def number(self, position: int, length: int, *, logits: bool = True) -> int:
         """Which program runs `length` tokens from `position` on; without `logits`, tokens of a prompt.
 
         Raises
         ------
         InputError
-            If they do not lie in one row tile, or not in the context.
+            If they lie in more row tiles than a pass has, or not in the context.
         """
         rows = self.config.rows
         if length < 1 or position < 0 or position + length > self.capacity:
             raise InputError(
                 f"{length} tokens from position {position} on do not lie in the context of {self.capacity}."
             )
-        if position // rows != (position + length - 1) // rows:
+        tiles = (position + length - 1) // rows - position // rows + 1
+        if tiles > self.most:
             raise InputError(
-                f"{length} tokens from position {position} on lie in more than one row tile; "
-                f"{rows - position % rows} is the most there."
+                f"{length} tokens from position {position} on lie in {tiles} row tiles; "
+                f"{self.most * rows - position % rows} are the most there."
             )
-        first = len(self.programs) // 2 if logits else 0
-        return first + position // rows * rows // (self.config.groups * self.config.window)
+        kinds = [k for k in self.kinds if k.logits == logits and k.tiles >= tiles]
+        kinds = [k for k in kinds if k.tiles == kinds[0].tiles]
+        there = (position // rows + kinds[0].tiles) * rows
+        return self.kinds.index(next((k for k in kinds if k.keys >= there), kinds[-1]))
+
+    def length(self, position: int, length: int) -> int:
+        """What register LENGTH holds where a program runs so many tokens: to the last tile's end, if there are more."""
+        rows = self.config.rows
+        after = position + length
+        return length if position // rows == (after - 1) // rows else -(-after // rows) * rows - position
+
+    def passes(self, position: int, count: int, last: int) -> list[tuple[int, bool]]:
+        """How many tokens go into each pass, of `count` from a position on; and whether the logits are wanted.
+
+        See `kinds.split`.
+        """
+        return split(self.config, self.most, position, count, last)
 
     def with_rows(self, image: NDArray[np.uint8], rows: NDArray[np.int64], first: int) -> None:
-        """Write tokens' 16-bit streams, shape (tokens, width), into the input tile from row `first` on."""
+        """Write tokens' 16-bit streams, shape (tokens, width), into the input tiles from the first one's row on."""
+        each = self.config.rows
         data = rows.astype("<i2").view(np.uint8).reshape(len(rows), self.width, 2)
-        place = image[self.input_address : self.input_address + 2 * self.width * self.config.rows]
-        place.reshape(self.width, self.config.rows, 2)[:, first : first + len(rows)] = data.transpose(1, 0, 2)
+        place = image[self.input_address : self.input_address + 2 * self.width * each * self.most]
+        tiles = place.reshape(self.most, self.width, each, 2)
+        for number in range(len(rows)):
+            tile, row = divmod(first + number, each)
+            tiles[tile, :, row] = data[number]
 
     def logits(self, image: NDArray[np.uint8], first: int, count: int) -> NDArray[np.int16]:
-        """The 16-bit logits of rows, shape (count, vocabulary), where programs give all."""
+        """The 16-bit logits of the last tile's rows, shape (count, vocabulary), where programs give all."""
         size = 2 * self.vocabulary * self.config.rows
         raw = image[self.logits_address : self.logits_address + size].view("<i2")
         return raw.reshape(self.vocabulary, self.config.rows).T[first : first + count]
@@ -156,10 +190,11 @@ def _gate(low: Room, o: Multiply) -> None:
         both(a.shift, b.shift), both(a.second, b.second), blocks=_both_blocks(a.blocks, b.blocks, both),
     )  # fmt: skip
     target, short = low.taken(INNER, o.name), low.of.widths[o.name] == 15
-    first, base = len(low.steps), low.tile_address(target, 0)
+    first = len(low.steps)
     linear(low, o.name, p, low.taken(NARROW, gate.inputs[0]), Result.STORE16 if short else Result.ACTIVATE, target,
            needs=gate.inputs[0], gives=o.name, table=low.of.tables[opened.name])  # fmt: skip
     for step in low.steps[first:]:
+        base = low.tile_address(target, tile_of(step))
         half = (step.fields["result_address"] - base) // 2
         step.fields.update({"multiply": 1, "wide": 1, "result_address": base + half, "bits15": int(short)})
 
@@ -174,6 +209,16 @@ def _listed(low: Room, steps: list[Step]) -> None:
     steps[0].fields["row_first"] = steps[-1].fields["row_last"] = 1
 
 
+def _norm(low: Room, o: Norm | RmsNorm, latest: str, *, last_tile: bool) -> None:
+    """A norm of the residual stream: of all row tiles, or of the `last_tile` that counts, as if it were the first."""
+    register = low.by_last_tile(2 * low.places[STREAM].width * low.config.rows) if last_tile and low.tiles > 1 else 0
+    for tile in range(1 if last_tile else low.tiles):
+        results = [low.tile_address(b, t) for b, t in ((UNUSED, 0), (low.taken(NARROW, o.name), tile))]
+        if low.of.widths[o.name] == 15:  # the wide ones are taken
+            results.reverse()
+        norm_step(low, o, (low.tile_address(STREAM, tile), results[0], results[1]), latest, o.name, tile, register)
+
+
 def _lower(low: Room, logits: bool) -> None:
     """All of a tile's steps; without `logits`, those of all layers."""
     of, graph = low.of, low.graph
@@ -184,10 +229,7 @@ def _lower(low: Room, logits: bool) -> None:
             break
         if isinstance(o, Norm | RmsNorm):
             if not isinstance(graph.by_name[o.inputs[0]], Linear):  # those of heads come with the attention
-                results = [low.tile_address(b, 0) for b in (UNUSED, low.taken(NARROW, o.name))]
-                if of.widths[o.name] == 15:  # the wide ones are taken
-                    results.reverse()
-                norm_step(low, o, (low.tile_address(STREAM, 0), results[0], results[1]), latest, o.name)
+                _norm(low, o, latest, last_tile=o.name == last)
         elif isinstance(o, Attention):
             attention(low, o)
         elif isinstance(o, Multiply):
@@ -210,6 +252,7 @@ def _lower(low: Room, logits: bool) -> None:
             latest = o.name
         elif isinstance(o, Output):
             head = graph.linear(o.inputs[0])
+            low.tiles = 1  # the last one alone
             result, target = (Result.BEST, BEST) if BEST in low.places else (Result.STORE16, LOGITS)
             at = len(low.steps)
             linear(low, head.name, of.linears[head.name], low.taken(NARROW, head.inputs[0]), result, target,
@@ -264,14 +307,13 @@ def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int, *, b
         If the hardware lacks a feature, a size does not fit it, or an operation has no instruction yet.
     """
     _require(of, config, capacity, best)
-    each = config.groups * config.window
-    most = -(-capacity // each)
-    low = Room(of, config, most * each // config.rows, best=best)
+    kinds = all_kinds(config, capacity)
+    low = Room(of, config, kinds[-1].keys // config.rows, kinds[-1].tiles, best=best)
     programs, labels = [], []
-    for blocks, logits in ((b, h) for h in (False, True) for b in range(1, most + 1)):
-        low.begin(blocks)
-        _lower(low, logits)
-        name = f"program for {blocks} blocks of keys, {'with' if logits else 'without'} logits"
+    for kind in kinds:
+        low.begin(keys_of(config, kind, kinds))
+        _lower(low, kind.logits)
+        name = f"program of {kind.tiles} tiles for {kind.keys} keys, {'with' if kind.logits else 'without'} logits"
         instructions, said = schedule(low.steps, low.groups, config)
         check_kept(instructions, config)
         instructions = [*low.prologue(), *instructions]
@@ -285,7 +327,7 @@ def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int, *, b
             put_prefix(low, o, image)
     taken = low.taken(NARROW, of.graph.linear(of.graph.by_name[NEXT].inputs[0]).inputs[0])
     return DecoderImage(
-        config, image, capacity, tuple(programs), tuple(labels), low.buffers[STREAM],
+        config, image, capacity, tuple(programs), tuple(kinds), tuple(labels), low.buffers[STREAM],
         low.buffers[BEST if best else LOGITS], low.places[STREAM].width, int(of.graph.shapes[NEXT][-1]), best,
         (low.buffers[taken], low.places[taken].size),
     )  # fmt: skip

@@ -1,8 +1,9 @@
-"""Where a decoder's values lie: buffers of one row tile, caches of all, and the registers that a position gives."""
+"""Where a decoder's values lie: buffers of a pass's row tiles, caches of all, and registers that a position gives."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ from ...errors import InputError
 from ...model.families.decoders import NEXT
 from ...model.operations import Activate, Attention, Embed, Linear, Multiply, RmsNorm
 from ...spec.config import Config
-from ...spec.expansion import TILE_REGISTER
+from ...spec.expansion import TILE_REGISTER, TILES_REGISTER
 from ...spec.isa import Instruction, Opcode
 from ..buffers import Buffer
 from ..image import Image
@@ -22,7 +23,7 @@ from .likeliest import LISTED
 
 __all__ = [
     "BEST", "CONTEXT", "INNER", "KEYS", "KEYS_NORMED", "KEYS_WIDE", "LOGITS", "NARROW", "QUERY", "QUERY_NORMED",
-    "QUERY_WIDE", "STREAM", "UNUSED", "Room",
+    "QUERY_WIDE", "STREAM", "UNUSED", "Keys", "Room",
 ]  # fmt: skip
 
 STREAM, NARROW, CONTEXT, INNER, QUERY, LOGITS = "stream", "narrow", "context", "inner", "query", "logits"
@@ -53,23 +54,49 @@ class _SharedImage(Image):
         return self._there[key]
 
 
-class Room(Lowering):
-    """Buffers of one tile, caches of all, and what a program is made of.
+@dataclass(frozen=True)
+class Keys:
+    """The keys that a program's attention goes over.
 
     Attributes
     ----------
-    blocks : int
-        Of keys, that the program's attention goes over.
+    limits : tuple of int
+        How many each row tile of the pass looks at: those from number 0 on.
+    before : int
+        So many were there before the pass, at least.
+    """
+
+    limits: tuple[int, ...]
+    before: int
+
+
+class Room(Lowering):
+    """Buffers of a pass's row tiles, caches of all, and what a program is made of.
+
+    Parameters
+    ----------
+    context_tiles, most : int
+        Row tiles of the context, and of a pass at most.
+
+    Attributes
+    ----------
+    keys : Keys
+        That the program's attention goes over.
     caches : set of str
         Keys and values, whose buffers have a place for each tile.
     """
 
     rest_apart = True
 
-    def __init__(self, of: IntegerDecoderGraph, config: Config, tiles: int, *, best: bool = False) -> None:
+    def __init__(
+        self, of: IntegerDecoderGraph, config: Config, context_tiles: int, most: int, *, best: bool = False
+    ) -> None:
         self.of, self.graph, self.config = of, of.graph, config
         self.encoded = EncodedWeights(config)
-        self.tokens, self.tiles, self.context_tiles = config.rows, 1, tiles
+        stack = config.value_rows // config.rows
+        # A pass's last tiles may lie behind the context, where nobody looks at what they leave.
+        self.context_tiles = -(-(context_tiles + most - 1) // stack) * stack
+        self.tokens, self.tiles, self._most = config.rows, 1, most
         self.image = _SharedImage(config)
         self.steps, self.groups, self.layers, self.values = [], [], [], {}
         self._names = self.words_before = 0
@@ -77,9 +104,11 @@ class Room(Lowering):
         self.places: dict[str, Buffer] = {}
         self.buffers: dict[str, int] = {}
         self.caches: set[str] = set()
-        self.blocks = 0
+        self.keys = Keys((0,), 0)
         self._registers: dict[int, int] = {}
         self._stacks: dict[int, list[int]] = {}
+        self._last_tile: dict[int, int] = {}
+        self._looks_at_last = False
         self._used = 0  # registers
         self.forget_windows()
         self._reserve_all(BEST if best else LOGITS)
@@ -113,7 +142,7 @@ class Room(Lowering):
                 kind = CONTEXT if isinstance(o, Attention) else INNER if isinstance(o, Activate | Multiply) else NARROW
                 sizes[self.taken(kind, o.name)] = sizes[kind][0], 2
         for name, (columns, size) in sizes.items():
-            self._reserve(name, columns, size, 1)
+            self._reserve(name, columns, size, 1 if name in (LOGITS, UNUSED) else self._most)
         for o in attentions:
             for name in o.inputs[1:]:
                 self._reserve(name, int(graph.shapes[name][-1]), 1, self.context_tiles)
@@ -133,9 +162,10 @@ class Room(Lowering):
         self.places[name] = Buffer(name, width, size)
         self.buffers[name] = self.image.reserve(tiles * self.config.rows * width * size + slack, f"buffer {name}")
 
-    def begin(self, blocks: int) -> None:
-        """The next program, over so many blocks of keys."""
-        self.blocks = blocks
+    def begin(self, keys: Keys) -> None:
+        """The next program, for as many row tiles as `keys` has limits."""
+        self.keys, self.tiles = keys, len(keys.limits)
+        self._looks_at_last = False
         self.steps, self.groups, self.layers = [], [], []
         self.words_before = 0
         self.forget_windows()
@@ -149,15 +179,25 @@ class Room(Lowering):
         self._used += 1
         return self._used
 
-    def by_stack(self, stride: int) -> int:
-        """The register that holds the place of the position's values, where stacks of row tiles are `stride` apart."""
+    def by_stack(self, stride: int, tile: int) -> int:
+        """The register of the values' place of a pass's tile, where stacks of row tiles are `stride` apart.
+
+        Of that tile of a stack's, beginning with the pass's first; stacks between them are to be added.
+        """
         each = self.config.value_rows // self.config.rows
         if each == 1:
             return self.by_tile(stride)
         if stride not in self._stacks:
             # The places of so many tiles from this one on, and one register to move them in.
             self._stacks[stride] = [self._free_register() for _ in range(each + 1)]
-        return self._stacks[stride][0]
+        return self._stacks[stride][tile % each]
+
+    def by_last_tile(self, stride: int) -> int:
+        """The register that holds the pass's last row tile that counts, register LENGTH says which, times `stride`."""
+        self._looks_at_last = True
+        if stride not in self._last_tile:
+            self._last_tile[stride] = self._free_register()
+        return self._last_tile[stride]
 
     def by_tile(self, stride: int) -> int:
         """The register that holds the position's row tile times `stride`.
@@ -192,4 +232,10 @@ class Room(Lowering):
             moved = [*places, spare]
             turn += [set_to(to, 0, taken) for to, taken in pairwise(moved)]
         loop = Instruction(Opcode.LOOP, {"count": 1, "count_register": TILE_REGISTER})
-        return [*begin, loop, *turn, Instruction(Opcode.NEXT, {})]
+        end = Instruction(Opcode.NEXT, {})
+        found = [*begin, loop, *turn, end]
+        if self._looks_at_last:
+            found += [set_to(number, -stride) for stride, number in self._last_tile.items()]
+            found.append(Instruction(Opcode.LOOP, {"count_register": TILES_REGISTER}))
+            found += [*(set_to(number, stride, number) for stride, number in self._last_tile.items()), end]
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ...formats.nm import best_encoding, bits_per_weight
@@ -64,15 +64,15 @@ def weight_bits(linears: Mapping[str, LinearParameters], config: Config) -> dict
 
 
 def least_traffic(
-    graph: Graph, position: int, tokens: int = 1, *, logits: bool = True, bits: Mapping[str, float] | None = None,
+    graph: Graph, position: int, tokens: int = 1, *, logits: int | None = None, bits: Mapping[str, float] | None = None,
     best: bool = False,
 ) -> Traffic:  # fmt: skip
     """What `tokens` new tokens from `position` on take: everything that is needed once, nothing twice.
 
-    Without `logits`, the head is left out; with `best` each token's 8 largest are given, 8 bytes each. `bits` of a
-    weight are 8 where nothing else is said (`weight_bits`).
+    Behind so many of them `logits` are given, all if not said; without any, the head is left out. With `best` each of
+    these gives its 8 largest, 8 bytes each. `bits` of a weight are 8 where nothing else is said (`weight_bits`).
     """
-    bits = bits or {}
+    bits, logits = bits or {}, tokens if logits is None else logits
     head = graph.linear(graph.by_name[NEXT].inputs[0])
     linears = [o for o in graph.operations if isinstance(o, Linear) and (logits or o is not head)]
     norms = [o for o in graph.operations if isinstance(o, Norm | RmsNorm)]
@@ -87,13 +87,15 @@ def least_traffic(
     )  # fmt: skip
 
 
-def least_work(graph: Graph, position: int, tokens: int) -> int:
+def least_work(graph: Graph, position: int, tokens: int, *, wide: Collection[str] = ()) -> int:
     """Multiplications of a prompt's next tokens: all products, of which the head is the last token's alone.
 
-    Each token attends to itself and to those before it.
+    Each token attends to itself and to those before it. The products `wide` multiply two digits.
     """
     head = graph.linear(graph.by_name[NEXT].inputs[0])
-    layers = sum(o.weight.size for o in graph.operations if isinstance(o, Linear) and o is not head)
+    sizes = {o.name: o.weight.size * (1 + (o.name in wide)) for o in graph.operations if isinstance(o, Linear)}
+    last = sizes.pop(head.name)
+    layers = sum(sizes.values())
     widths = sum(int(graph.shapes[o.name][-1]) for o in graph.operations if isinstance(o, Attention))
     keys = sum(range(position + 1, position + tokens + 1))
-    return tokens * layers + head.weight.size + 2 * keys * widths
+    return tokens * layers + last + 2 * keys * widths

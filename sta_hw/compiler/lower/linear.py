@@ -64,8 +64,12 @@ def linear(
     addresses = [
         [low.tile_address(source, tile, part.first) for part in parts] for tile, _ in tiles
     ]  # fmt: skip
-    windows = [window for of_tile in addresses for window in zip(of_tile, beats, strict=True)]
-    flags = low.keep_windows(needs or source, windows) if keeps else ("", "")
+    by_tile = [list(zip(of_tile, beats, strict=True)) for of_tile in addresses]
+    flags = (
+        low.keep_windows(needs or source, [window for of_tile in by_tile for window in of_tile]) if keeps else ("", "")
+    )
+    if digits and keeps and not flags[0] and low.keep_each(by_tile):
+        flags = "keep", "keep"  # from the high digits to the low ones
     for chunk, chunk_weight in low.repeat(math.ceil(columns / width), len(tiles)):
         first = chunk * width
         there = slice(first, min(first + width, columns))

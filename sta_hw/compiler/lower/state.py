@@ -212,6 +212,14 @@ class Lowering:
         # Where they went on from others, those of the first tiles may have had to go.
         return "keep", "kept" if all(on_chip.there(*w) for w in windows) else ""
 
+    def keep_each(self, tiles: Sequence[Sequence[tuple[int, int]]]) -> bool:
+        """Keep each row tile's windows for themselves, for products in a row; False if there is no room."""
+        self.windows_of, on_chip = "", self.windows_on_chip
+        return all(
+            all([on_chip.keep(*window) for window in windows]) and all(on_chip.there(*window) for window in windows)
+            for windows in tiles
+        )
+
     def value_address(self, buffer: str, tile: int, column: int = 0) -> int:
         """Address of a tile's column where values lie for attention: those of `value_rows` tokens side by side."""
         cfg, place = self.config, self.places[buffer]

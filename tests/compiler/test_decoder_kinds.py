@@ -1,0 +1,63 @@
+"""How a prompt is split into passes, and that each finds a program that looks far enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sta_hw.compiler.decoder.kinds import all_kinds, keys_of, most_tiles, split
+from sta_hw.compiler.decoder.program import DecoderImage
+from sta_hw.spec.config import Config
+from sta_hw.spec.presets import PRESETS
+
+CONFIGS = {
+    "decoder": PRESETS["decoder"], "reference": replace(PRESETS["reference"], features=("decoder",)),
+    "ci": PRESETS["ci"], "4x8": Config(rows=4, groups=8, window=4, columns=64, drain_lanes=2),
+}  # fmt: skip
+
+
+def test_by_hand() -> None:
+    """Of 8 rows, 4 tiles a pass; loading the weights takes as long as computing two tiles."""
+    config = CONFIGS["decoder"]
+    assert most_tiles(config) == 4
+    assert split(config, 4, 0, 128, 1) == [(32, False)] * 3 + [(32, True)]
+    assert split(config, 4, 1, 8, 1) == [(8, True)]  # two tiles are done as soon together as in two passes
+    assert split(config, 4, 5, 3, 1) == [(3, True)]
+    assert split(config, 4, 5, 40, 1) == [(27, False), (13, True)]
+    assert split(config, 4, 5, 36, 1) == [(27, False), (9, True)]
+    assert split(config, 4, 0, 40, 1) == [(32, False), (8, True)]
+    assert split(config, 4, 0, 40, 9) == [(24, False), (8, True), (8, True)]
+    assert split(config, 4, 3, 20, 20) == [(5, True), (8, True), (7, True)]
+    assert sum(n for n, _ in split(config, 4, 1, 32_000, 1)) == 32_000
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_token_is_looked_at(name: str) -> None:
+    """Each row tile of each pass has keys up to its own last row, and waits for new ones wherever it reads them."""
+    config, rng = CONFIGS[name], np.random.default_rng(1)
+    rows, capacity = config.rows, 5 * config.groups * config.window // 2
+    kinds = all_kinds(config, capacity)
+    no, empty = (0,) * len(kinds), ((),) * len(kinds)
+    image = DecoderImage(config, np.zeros(0, np.uint8), capacity, no, tuple(kinds), empty, 0, 0, 1, 1)
+    assert image.most == most_tiles(config) > 1
+    for _ in range(400):
+        position = int(rng.integers(capacity))
+        count = int(rng.integers(1, capacity - position + 1))
+        last = int(rng.integers(1, count + 1)) if rng.random() < 0.5 else 1
+        parts, end = image.passes(position, count, last), position + count
+        assert sum(n for n, _ in parts) == count
+        for tokens, logits in parts:
+            kind = kinds[image.number(position, tokens, logits=logits)]
+            tiles = (position + tokens - 1) // rows - position // rows + 1
+            assert kind.logits == logits == (position + tokens > end - last) and tiles <= kind.tiles
+            # Logits are the last tile's: those of a pass before it are wanted of its only one.
+            assert not logits or tiles == 1 or last <= (end - 1) % rows + 1
+            keys = keys_of(config, kind, kinds)
+            for tile, limit in enumerate(keys.limits[:tiles]):
+                assert limit >= min((position // rows + tile + 1) * rows, kinds[-1].keys) and limit % config.groups == 0
+            assert keys.before <= position // rows * rows and list(keys.limits) == sorted(keys.limits)
+            length = image.length(position, tokens)
+            assert -(-length // rows) == tiles and (length == tokens if tiles == 1 else not (position + length) % rows)
+            position += tokens
