@@ -39,6 +39,9 @@ def test_on_rtl(family: str, wide: str, rules: Any, tmp_path: Path) -> None:
     assert (given.sum(1) == LISTED).all()
     order = np.argsort(-all_logits, axis=1, kind="stable")[:, :LISTED]
     assert all(set(np.flatnonzero(row)) == set(best) for row, best in zip(given, order, strict=True))
+    again = CheckedDecoder(of, compiled, decoder.machine)  # several row tiles in a pass, of which the last has a list
+    np.testing.assert_array_equal(again.feed_last(ids[: 4 * CONFIG.rows], 1)[0], found[4 * CONFIG.rows - 3])
+    assert again.runs[-1].tokens > CONFIG.rows
     if of.exact_head is None:
         np.testing.assert_array_equal(found[given], all_logits[given])
         np.testing.assert_array_equal(found.argmax(1), all_logits.argmax(1))

@@ -83,7 +83,7 @@ def least_traffic(
     return Traffic(
         sum(math.ceil(o.weight.size * bits.get(o.name, 8) / 8) for o in linears),
         COLUMN_BYTES * sum(len(o.weight) for o in linears) + NORM_COLUMN_BYTES * sum(len(o.weight) for o in norms),
-        position * cached, tokens * cached, tokens * (2 * len(norms[-1].weight) + logits * given),
+        position * cached, tokens * cached, 2 * tokens * len(norms[-1].weight) + logits * given,
     )  # fmt: skip
 
 
