@@ -44,7 +44,7 @@ NOTHING_PRUNED = Unused(
     "without --nm or --nm-table, where nothing is pruned",
 )  # fmt: skip
 CheckOption = Annotated[
-    bool, typer.Option(help="Compare every logit of programs with the integers that numpy computes.")
+    bool, typer.Option(help="Compare every logit that programs give with the integers that numpy computes.")
 ]
 BoardOption = Annotated[str, typer.Option(help="For --backend board; its preset is taken, with decoders' features.")]
 PortOption = Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")]
@@ -167,7 +167,7 @@ class Hardware:
         if passes:
             cycles, tokens = sum(p["cycles"] for p in passes), sum(p["tokens"] for p in passes)
             share = sum(p["least_bytes"] for p in passes) / sum(p["least_bytes"] / p["bandwidth"] for p in passes)
-            same = " Every logit equals the integers'." if self.check else ""
+            same = " Every logit that was given equals the integers'." if self.check else ""
             say(
                 f"{tokens} tokens in {len(passes)} passes over the weights, {cycles / len(passes):,.0f} cycles each; "
                 f"{share:.3f} of the memory's bandwidth.{same}"
