@@ -14,15 +14,13 @@ from typing import Annotated
 import typer
 
 from boards import board
-from sim.pins import PinsPort
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.quantize import quantize
 from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
-from sta_hw.host.board import BoardLink
 from sta_hw.model.part import accelerator_part
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
-from sta_hw.run.board import BoardBackend
+from sta_hw.run.board import BoardBackend, connect
 from sta_hw.spec.patterns import parse_nm
 
 CASES = ((128, 4, 256, 16, "2:4"), (128, 4, 256, 32, "dense"), (64, 2, 512, 64, "2:8"))
@@ -37,9 +35,7 @@ def main(
     target = board(name)
     config, sdram = target.config, target.sdram
     assert sdram is not None
-    port = PinsPort(target, config)
-    port.pause(60_000)  # the memory starts
-    backend = BoardBackend(config, BoardLink(port))
+    backend = BoardBackend(config, connect(target, "sim"))
     timing = MachineTiming(sdram.latency, sdram.bytes_per_cycle / config.bus_bytes, shared=True)
     for hidden, heads, intermediate, tokens, nm in CASES[:cases]:
         model = random_model(1, hidden=hidden, heads=heads, intermediate=intermediate)

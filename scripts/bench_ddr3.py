@@ -17,7 +17,7 @@ import typer
 from boards import board
 from sim.native import compile_library
 from sim.pins import HERE
-from sta_hw.errors import InputError
+from sta_hw.errors import InputError, ToolError
 from sta_hw.fpga.litedram import generate_controller
 
 TRAFFIC = (("reads, one burst at a time", 1, 1, 0), ("reads", 8, 1, 0), ("writes", 8, 0, 1), ("both", 8, 1, 1))
@@ -26,7 +26,15 @@ _BEAT = 16
 
 
 def measure(name: str) -> list[dict[str, Any]]:
-    """Bytes a cycle of each kind of traffic, cycles from an address to its first beat, and the chip's complaints."""
+    """Bytes a cycle of each kind of traffic, cycles from an address to its first beat, and the chip's complaints.
+
+    Raises
+    ------
+    InputError
+        If the board has no DDR3.
+    ToolError
+        If the controller does not start, or the chip's data sheet would forbid what it does.
+    """
     target = board(name)
     sdram = target.sdram
     if sdram is None or sdram.kind != "DDR3":
@@ -50,6 +58,11 @@ def measure(name: str) -> list[dict[str, Any]]:
     for title, outstanding, reads, writes in TRAFFIC:
         latency, violations = ctypes.c_int64(), ctypes.c_int64()
         beats = library.traffic(outstanding, reads, writes, ctypes.byref(latency), ctypes.byref(violations))
+        if beats < 0 or violations.value:
+            raise ToolError(
+                f"{title}: the controller does not start." if beats < 0 else
+                f"{title}: {violations.value} commands or data that the chip's data sheet forbids."
+            )  # fmt: skip
         rows.append({
             "traffic": title, "bytes_per_cycle": beats * _BEAT / _WINDOW, "latency": latency.value,
             "violations": violations.value,
@@ -62,7 +75,11 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure, and print a line for each kind of traffic."""
-    rows = measure(name)
+    try:
+        rows = measure(name)
+    except (InputError, ToolError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, InputError) else 3) from None
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return

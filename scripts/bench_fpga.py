@@ -86,7 +86,13 @@ ARRAYS = (
 
 
 def measure(name: str, folder: Path, seeds: list[int], minutes: float, step: Callable[[str], None]) -> dict[str, Any]:
-    """One entry of the history."""
+    """One entry of the history.
+
+    Raises
+    ------
+    CheckError
+        If no seed of a board routes in time.
+    """
     if name in CASES:
         case = CASES[name]
         found = synthesize_top(
@@ -94,9 +100,12 @@ def measure(name: str, folder: Path, seeds: list[int], minutes: float, step: Cal
         )
         return entry(name, found["cells"], found["seeds"])
     target = board(name)
+    (folder / "manifest.json").unlink(missing_ok=True)  # an earlier run's
     try:
         build_board(target, folder, seeds=seeds, minutes=minutes, step=step)
     except CheckError as error:  # too slow: the manifest says by how much
+        if not (folder / "manifest.json").exists():
+            raise
         step(str(error))
     manifest = json.loads((folder / "manifest.json").read_text())
     routed = manifest["routed"]
@@ -243,13 +252,18 @@ def main(
     for name in case or []:
         if name not in known:
             raise typer.BadParameter(f"{name!r} is unknown; there are {', '.join(known)}.")
-    new = []
+    new, unrouted = [], False
     for name in case or known:
         with progress.status(name) as status, tempfile.TemporaryDirectory(prefix="sta_hw_") as place:
             where = folder / name if folder else Path(place)
-            new.append(
-                measure(name, where, seed or [1], minutes, lambda text, n=name, s=status: s.update(f"{n}: {text}"))
-            )
+            try:
+                new.append(
+                    measure(name, where, seed or [1], minutes, lambda text, n=name, s=status: s.update(f"{n}: {text}"))
+                )
+            except CheckError as error:  # the others are measured all the same
+                progress.print(f"{name}: {error}")
+                unrouted = True
+                continue
         entries = json.loads(history.read_text()) if history.exists() else []
         write_text(history, json.dumps([*entries, new[-1]], indent=1) + "\n")
     entries = json.loads(history.read_text())
@@ -259,7 +273,7 @@ def main(
         typer.echo(json.dumps(new, indent=1))
     else:
         show(entries)
-    if not all(bar["ok"] for entry in new for bar in entry["bars"].values()):
+    if unrouted or not all(bar["ok"] for entry in new for bar in entry["bars"].values()):
         raise SystemExit(1)
 
 

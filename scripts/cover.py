@@ -134,12 +134,12 @@ def programs(folder: Path) -> dict[str, Any]:
     }
 
 
-def run(given: argparse.Namespace) -> None:
-    """Run benches and random programs with counters."""
+def run(given: argparse.Namespace) -> bool:
+    """Run benches and random programs with counters; whether all of them passed."""
     counters = FOLDER / "counters"
     counters.mkdir(parents=True, exist_ok=True)
     if not given.go_on:
-        for path in counters.iterdir():
+        for path in (*counters.iterdir(), *FOLDER.glob("python.data*")):
             path.unlink()
     environment = os.environ | {
         "STA_HW_COVERAGE": str(counters), "STA_HW_CACHE": str(FOLDER / "cache"), "OMP_NUM_THREADS": "1",
@@ -160,10 +160,13 @@ def run(given: argparse.Namespace) -> None:
         ([*measured, str(script)], environment),
         ([*measured, "-m", "pytest", "-q", *PYTHON], plain),
     ]  # fmt: skip
+    passed = True
     for command, its in steps:
         done = subprocess.run(command, cwd=ROOT, env=its, check=False)
         if done.returncode:
+            passed = False
             print(f"exit status {done.returncode}: {' '.join(command[4:])[:200]}", file=sys.stderr)
+    return passed
 
 
 def python_coverage() -> dict[str, list[int]]:
@@ -210,7 +213,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Exit with 1 if lines or branches are below 98 %, or toggles below 90 %."""
+    """Exit with 1 if lines or branches are below 98 %, or toggles below 90 %, or if a bench or a program fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "add-up", "table", "gaps"], help="add-up: of counters that are there")
     parser.add_argument("files", nargs="*", help="gaps: of these files; all by default")
@@ -219,8 +222,7 @@ def main() -> int:
     parser.add_argument("--counters", type=Path, default=FOLDER / "counters", help="another folder of counters")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    if given.what == "run":
-        run(given)
+    passed = run(given) if given.what == "run" else True
     if given.what in ("run", "add-up"):
         points = read(given.counters)
         if not points:
@@ -249,7 +251,7 @@ def main() -> int:
     ]
     if short:
         print(f"below what it must be: {', '.join(short)}", file=sys.stderr)
-    return int(bool(short))
+    return int(bool(short) or not passed)
 
 
 if __name__ == "__main__":

@@ -309,6 +309,8 @@ class Workplace:
             if config not in self.modules:
                 path.write_text(source, encoding="utf-8")
                 self.modules[config] = self._emitted(config)
+                if not self.modules[config]:  # with nothing to compare every mutant would count as equivalent
+                    raise CheckError(f"no accelerator is emitted without a mutant: {config}.")
             before = self.modules[config]
             path.write_text(changed, encoding="utf-8")
             after = self._emitted(config)

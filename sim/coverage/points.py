@@ -179,7 +179,7 @@ def _points(statements: Any) -> list[Any]:
 
 
 def _add_choice(body: _Body, choice: SwitchValue, where: tuple[str, int], number: int) -> None:
-    """The arms of a Mux, or of what else chooses a value: a list's element by a Value."""
+    """The arms of a Mux; what else chooses a value, as a list's element by a Value does, has no points."""
     if len(choice.cases) == 2 and choice.cases[1][0] is None:
         body.add(Point(*where, "choice", f"{number} false"), choice, choice.test == 0)
         body.add(Point(*where, "choice", f"{number} true"), choice, choice.test != 0)

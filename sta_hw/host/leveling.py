@@ -27,13 +27,22 @@ DELAYS = 8
 BIT_SLIPS = 4
 _WORDS = 16
 """That are written and read: four bursts of the memory."""
+_TRIES = 5
 _MARK = 0x4C564C00
 """With the settings behind, kept in a register of the memory controller that nothing needs once memory has started; it
 is reset when the memory is."""
 
 
 class LevelingLink(Protocol):
-    """What is used of a `BoardLink`."""
+    """What is used of a `BoardLink`.
+
+    Attributes
+    ----------
+    retries : int
+        How often something had to be sent again.
+    """
+
+    retries: int
 
     def read(self, address: int, words: int, /) -> NDArray[np.uint32]:
         """Words from a byte address."""
@@ -71,18 +80,21 @@ def level(link: LevelingLink, lanes: int = 2) -> list[Lane]:
     Raises
     ------
     CheckError
-        If a lane reads wrongly with every setting, or the memory does afterwards.
+        If a lane reads wrongly with every setting, or the memory does afterwards; or if the line loses bytes again and
+        again.
     """
     pattern = _pattern()
+    _write(link, "ddrphy_dly_sel", 0)  # the PHY pauses where a leveling was broken off
     link.write(MEMORY, pattern)
     right: list[list[list[int]]] = [[[] for _ in range(BIT_SLIPS)] for _ in range(lanes)]
     everything = (1 << lanes) - 1
     for slip in range(BIT_SLIPS):
         for delay in range(DELAYS):
+            before = link.retries
             if delay:
                 _count_up(link, everything, "ddrphy_rdly_dq_inc")
-            else:
-                _set(link, everything, slip, 0)
+            if not delay or link.retries != before:
+                _set(link, everything, slip, delay)
             found = link.read(MEMORY, _WORDS)
             for lane in range(lanes):
                 if np.array_equal(_of(found, lane, lanes), _of(pattern, lane, lanes)):
@@ -134,12 +146,20 @@ def _runs(delays: Sequence[int]) -> list[list[int]]:
 
 
 def _set(link: LevelingLink, lanes: int, slip: int, delay: int) -> None:
-    """Give lanes a bit slip and a delay: PHY counts both up from where it was reset to."""
-    _write(link, "ddrphy_dly_sel", lanes)
-    _write(link, "ddrphy_rdly_dq_rst", 1)
-    _write(link, "ddrphy_rdly_dq_bitslip_rst", 1)
-    _count_up(link, lanes, "ddrphy_rdly_dq_inc", delay)
-    _count_up(link, lanes, "ddrphy_rdly_dq_bitslip", slip)
+    """Give lanes a bit slip and a delay: PHY counts both up from where it was reset to.
+
+    A step that was sent again may have been taken twice: then all of them are.
+    """
+    for _ in range(_TRIES):
+        before = link.retries
+        _write(link, "ddrphy_dly_sel", lanes)
+        _write(link, "ddrphy_rdly_dq_rst", 1)
+        _write(link, "ddrphy_rdly_dq_bitslip_rst", 1)
+        _count_up(link, lanes, "ddrphy_rdly_dq_inc", delay)
+        _count_up(link, lanes, "ddrphy_rdly_dq_bitslip", slip)
+        if link.retries == before:
+            return
+    raise CheckError(f"the memory is not leveled: the serial line lost bytes in each of {_TRIES} tries.")
 
 
 def _count_up(link: LevelingLink, lanes: int, name: str, times: int = 1) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def load_image(link: BoardLink, image: NDArray[np.uint8], progress: Callable[[in
     Raises
     ------
     CheckError
-        If a burst does not arrive intact.
+        If the board does not answer, or a burst does not arrive intact.
     """
 
     def told(done: int) -> None:
@@ -59,7 +60,13 @@ def load_image(link: BoardLink, image: NDArray[np.uint8], progress: Callable[[in
     before = link.retries
     for start in range(begin, len(image), CHUNK_BYTES):
         part = image[start : start + CHUNK_BYTES]
-        link.write(MEMORY + start, part.view("<u4"))
+        try:
+            link.write(MEMORY + start, part.view("<u4"))
+        except BaseException:  # Ctrl-C too
+            if link.retries > before:
+                with suppress(Exception):  # the line may be gone
+                    _there(link, 0)
+            raise
         # Behind a burst that had to be sent again nothing is sure but what is looked at, below.
         _there(link, start // CHUNK_BYTES + 1 if link.retries == before else 0)
         told(start + len(part))

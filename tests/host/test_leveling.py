@@ -24,8 +24,20 @@ class Memory:
         self.delay, self.slip = [0] * len(right), [0] * len(right)
         self.words = np.zeros(64, np.uint32)
         self.registers: dict[str, int] = {}
+        self.retries = 0
+        self.twice: set[int] = set()
+        """Of what is written, by number, what is sent again although it had arrived."""
+        self.written, self.breaks_at = 0, 0
 
     def write(self, address: int, words: NDArray[np.uint32]) -> None:
+        self.written += 1
+        if self.written == self.breaks_at:
+            raise KeyboardInterrupt
+        if self.written in self.twice:
+            self.retries += 1
+            self.twice.remove(self.written)
+            self.written -= 1
+            self.write(address, words)
         if address in NAMES:
             name = NAMES[address]
             self.registers[name] = int(words[0])
@@ -40,6 +52,7 @@ class Memory:
                     elif name == "ddrphy_rdly_dq_bitslip":
                         self.slip[lane] = (self.slip[lane] + 1) % BIT_SLIPS
         else:
+            assert not self.registers.get("ddrphy_dly_sel"), "the PHY pauses while lanes are selected"
             self.words[(address - MEMORY) // 4 :][: len(words)] = words
 
     def read(self, address: int, words: int) -> NDArray[np.uint32]:
@@ -83,3 +96,33 @@ def test_a_lane_that_never_reads_right() -> None:
         CheckError, match="byte lane 1 of the memory reads wrongly with each of 4 bit slips and 8 delays"
     ):
         level(Memory([(0, {3}), (0, set())]))
+
+
+def test_a_line_that_loses_bytes() -> None:
+    """What was sent again may count twice: set anew, to what a good line gives; or refused."""
+    right = [(2, {1, 2, 3, 4}), (1, {3, 4, 5})]
+    good = Memory(right)
+    level(good)
+    for number in range(1, good.written + 1):
+        memory = Memory(right)
+        memory.twice = {number}
+        found = level(memory)
+        assert [(of.bit_slip, of.delay) for of in found] == [(2, 3), (1, 4)]
+        assert (memory.slip, memory.delay) == ([2, 1], [3, 4]) and leveled(memory)
+    memory = Memory(right)
+    memory.twice = set(range(1, 1000, 3))
+    with pytest.raises(CheckError, match="the serial line lost bytes in each of 5 tries"):
+        level(memory)
+    assert not leveled(memory)
+
+
+def test_a_leveling_that_was_broken_off() -> None:
+    """Wherever it was, the next one finds what it would have."""
+    right = [(2, {1, 2, 3, 4}), (1, {3, 4, 5})]
+    for number in range(1, 60):
+        memory = Memory(right)
+        memory.breaks_at = number
+        with pytest.raises(KeyboardInterrupt):
+            level(memory)
+        assert not leveled(memory)
+        assert [(of.bit_slip, of.delay) for of in level(memory)] == [(2, 3), (1, 4)]

@@ -65,14 +65,14 @@ def test_a_broken_load_goes_on() -> None:
         assert load_image(link, image) == 0
 
 
-@pytest.mark.parametrize("breaks", [False, True])
-def test_a_burst_that_went_astray(breaks: bool) -> None:
-    """What it did to a chunk that was there is found at the end, also where the load is broken off before."""
+@pytest.mark.parametrize("words", [0, 1, CHUNK_BYTES // 4 - 1, CHUNK_BYTES // 2], ids=["", "at once", "in it", "later"])
+def test_a_burst_that_went_astray(words: int) -> None:
+    """What it did to a chunk that was there is found at the end, also where the load is broken off `words` behind."""
     image = np.random.default_rng(2).integers(1, 256, SIZE, dtype=np.uint8)
     link: Any = Link()
     link.astray = MEMORY + 2 * CHUNK_BYTES
-    if breaks:
-        link.left = CHUNK_BYTES
+    if words:
+        link.left = 2 * CHUNK_BYTES // 4 + words
         with pytest.raises(KeyboardInterrupt):
             load_image(link, image)
         link.left = 1 << 30
