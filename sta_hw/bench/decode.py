@@ -128,9 +128,18 @@ def _cycles(
     return {p: _run(machine, compiled, p, report) for p in _passes(compiled, pattern, bits)}
 
 
+def _hardware(patterns: Sequence[Pattern]) -> Config:
+    """Preset `decoder`; N:M that it does not run is refused before the work."""
+    config = PRESETS["decoder"]
+    for pattern in patterns:
+        if not pattern.dense:
+            config.require(pattern)
+    return config
+
+
 def run(report: Callable[[str], None] = lambda _: None, patterns: Sequence[Pattern] = (DENSE,)) -> Report:
     """One and two layers of SmolLM2-135M-Instruct on RTL, with its head; a layer's cycles count for all others."""
-    config = PRESETS["decoder"]
+    config = _hardware(patterns)
     report("loading the model")
     model = load_text_model()
     machine = RtlMachine(config)
@@ -170,7 +179,7 @@ def _of_few_layers(
 
 def run_full(report: Callable[[str], None] = lambda _: None, patterns: Sequence[Pattern] = (DENSE,)) -> Report:
     """The same with all layers, as they are, and activations of 8 bits: half an hour."""
-    config = PRESETS["decoder"]
+    config = _hardware(patterns)
     report("loading the model")
     model = load_text_model()
     machine = RtlMachine(config)

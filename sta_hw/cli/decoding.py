@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOTHING_PRUNED", "ActivationsOption", "BoardOption", "CheckOption", "Hardware", "PatternOption", "PortOption",
-    "WeightsOption", "opened", "watching",
+    "WeightsOption", "compared", "opened", "watching",
 ]  # fmt: skip
 
 _SHOWN = 30
@@ -44,7 +44,7 @@ NOTHING_PRUNED = Unused(
     "without --nm or --nm-table, where nothing is pruned",
 )  # fmt: skip
 CheckOption = Annotated[
-    bool, typer.Option(help="Compare every logit that programs give with the integers that numpy computes.")
+    bool, typer.Option(help="Compare the logits that programs give with the integers that numpy computes.")
 ]
 BoardOption = Annotated[str, typer.Option(help="For --backend board; its preset is taken, with decoders' features.")]
 PortOption = Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")]
@@ -110,11 +110,11 @@ class Hardware:
         blocks = (frozenset(ROLES) if greedy else BLOCKED) if self.weights == 4 else frozenset()
         return Rules(WIDE if self.activations == 15 else frozenset(), blocks=blocks)
 
-    def lists(self, needed: int) -> bool:
+    def lists(self, needed: int, vocabulary: int) -> bool:
         """Whether so many of the largest logits (0: all) are had from lists, of hardware that has them."""
-        from ..compiler.decoder.likeliest import LISTED
+        from ..compiler.decoder.likeliest import LISTED, MOST_NUMBERED
 
-        return 0 < needed <= LISTED and "best" in self.config().features
+        return 0 < needed <= LISTED and vocabulary <= MOST_NUMBERED and "best" in self.config().features
 
     def target(self) -> Any:
         """The board, if that is the back end."""
@@ -167,11 +167,19 @@ class Hardware:
         if passes:
             cycles, tokens = sum(p["cycles"] for p in passes), sum(p["tokens"] for p in passes)
             share = sum(p["least_bytes"] for p in passes) / sum(p["least_bytes"] / p["bandwidth"] for p in passes)
-            same = " Every logit that was given equals the integers'." if self.check else ""
+            same = f" {compared(session)}." if self.check else ""
             say(
                 f"{tokens} tokens in {len(passes)} passes over the weights, {cycles / len(passes):,.0f} cycles each; "
                 f"{share:.3f} of the memory's bandwidth.{same}"
             )
+
+
+def compared(session: Session) -> str:
+    """What a check of programs has found to be right, of the logits that they give."""
+    best = session.decoder.best
+    return (
+        f"Every list of the {best} largest logits equals the integers'" if best else "Every logit equals the integers'"
+    )
 
 
 def watching(pieces: Iterable[str], session: Session) -> list[str]:
@@ -228,7 +236,7 @@ def opened(
             return given, given.session(context)
         for pattern in dict.fromkeys(p for p in given.patterns.values() if not p.dense):
             config.require(pattern)
-        lists = hardware.lists(needed)
+        lists = hardware.lists(needed, given.language.rows)
         rules = hardware.rules(greedy=lists and needed == 1)
         quantized = given.in_integers(prefix, rules=rules, config=config, report=watch.step)
         if not hardware.programs:

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from .app import app
-from .decoding import NOTHING_PRUNED, ActivationsOption, Hardware, PatternOption, WeightsOption, opened, watching
+from .decoding import (
+    NOTHING_PRUNED,
+    ActivationsOption,
+    Hardware,
+    PatternOption,
+    WeightsOption,
+    compared,
+    opened,
+    watching,
+)
 from .options import PresetOption, PrunerOption, TableOption
 from .terminal import JsonOption, Watch, print_json, print_table, printable, say, watched
 
@@ -31,8 +40,8 @@ def demo_llm(
 ) -> None:
     """Go on with a text by SmolLM2-135M-Instruct on generated RTL.
 
-    The 8 largest logits of each are compared with the integers that numpy computes. A token takes some 20 million
-    cycles: a minute or two, and as much for the prompt.
+    The logits that it gives are compared with the integers that numpy computes. A token takes some 20 million cycles: a
+    minute or two, and as much for the prompt.
     """
     from ..tasks.text import Generated, load_text_model
 
@@ -72,6 +81,6 @@ def demo_llm(
     say(f"The {'dense' if nm or nm_table else 'same'} model in fp32: {printable(own.text)}")
     same = next((n for n, (a, b) in enumerate(zip(made.ids, own.ids, strict=False)) if a != b), len(made.ids))
     say(
-        f"Every list of the largest logits equals the integers'; {same} of {len(made.ids)} tokens are fp32's. "
-        "Fewer bits cost accuracy: docs/decoders.md says how much."
+        f"{compared(session)}; {same} of {len(made.ids)} tokens are fp32's. Fewer bits cost accuracy: "
+        "docs/decoders.md says how much."
     )

@@ -38,7 +38,7 @@ def main() -> None:
 
 def add_commands() -> None:
     """Every module of commands adds its own to `sta_hw.cli.app.app`."""
-    from . import (  # noqa: F401  # noqa: F401
+    from . import (  # noqa: F401
         batch,
         cache,
         compilation,
@@ -187,8 +187,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="engine, softmax, encoder, batch, accuracy, model, sim, digits, explore, perplexity, decode or "
-            "decode-full."
+            help="engine, softmax, encoder, batch, accuracy, model, sim, digits, explore, perplexity, decode, "
+            "decode-full or decode-blocks4."
         ),
     ] = "engine",
     nm: Annotated[

@@ -71,6 +71,8 @@ def _counts_cycles(options: Mapping[str, Any]) -> bool:
         Unused(("nm_table",), lambda o: o["method"] in ("domino", "idp"),
                "by --method domino or idp, which choose N:M themselves"),
         Unused(_OF_ENCODERS, lambda o: _of_decoder(o), "for a decoder, which is pruned in one shot"),
+        Unused(("calibration", "seed"), lambda o: o["method"] == "magnitude" and _of_decoder(o),
+               "for a decoder by --method magnitude, which looks at no sentences"),
         Unused(("preset_name",), lambda o: not _counts_cycles(o) and not o["aware_steps"],
                "but for a budget of cycles or with --aware-steps"),
     ],

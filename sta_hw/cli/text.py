@@ -125,8 +125,8 @@ def generate_text(
 ) -> None:  # fmt: skip
     """Go on with a text, token by token.
 
-    Numpy computes the network in float32 or in integers, or the accelerator does: 8-bit weights and activations, which
-    is less exact (docs/decoders.md).
+    Numpy computes the network in float32 or in integers, or the accelerator does: weights and activations of few bits,
+    8 if nothing is said, which is less exact (docs/decoders.md).
     """
     from ..tasks.text import Generated, load_text_model
 

@@ -1,4 +1,4 @@
-"""Decoders on back ends: programs run for a row tile's new tokens, keys and values stay in memory.
+"""Decoders on back ends: programs run for new tokens, of a row tile or of several; keys and values stay in memory.
 
 >>> decoder = ProgramDecoder(quantized, compile_decoder(quantized, config, 256), RtlMachine(config))
 >>> logits = decoder.feed(ids)
@@ -278,7 +278,7 @@ class ProgramDecoder:
         return len(self.runs)
 
     def together(self, position: int) -> int:
-        """Tokens that a pass takes from a position on."""
+        """Tokens that a pass gives all logits of, from a position on: those of a row tile."""
         rows = self.compiled.config.rows
         return rows - position % rows
 

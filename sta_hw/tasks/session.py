@@ -51,7 +51,7 @@ class Decoder(Protocol):
         ...
 
     def together(self, position: int) -> int:
-        """Tokens that are computed together, at most, from a position on."""
+        """Tokens that are computed together with all their logits, at most, from a position on."""
         ...
 
 

@@ -121,6 +121,7 @@ def test_a_gguf_file(family: str, tmp_path: Path) -> None:
         (("chat", "--nm", "dense", "--pruner", "magnitude"), "--pruner is not used without --nm or --nm-table"),
         (("prune", "--method", "wanda"), "method wanda is not for decoders yet"),
         (("prune", "--steps", 5), "--steps is not used for a decoder, which is pruned in one shot"),
+        (("prune", "--method", "magnitude", "--seed", 3), "--seed is not used for a decoder by --method magnitude"),
         (("prune", "--nm", "dense"), "there is nothing to prune at N = M"),
     ],
 )  # fmt: skip

@@ -15,6 +15,7 @@ from sta_hw.compiler.decoder.integers import ROLES
 from sta_hw.compiler.decoder.likeliest import LISTED, ExactHead, with_exact_head
 from sta_hw.compiler.decoder.program import compile_decoder
 from sta_hw.compiler.decoder.run import IntegerDecoder
+from sta_hw.compiler.decoder.traffic import weight_bits
 from sta_hw.errors import CheckError, InputError
 from sta_hw.run.decoder import CheckedDecoder, ProgramDecoder, ReferenceMachine
 from sta_hw.tasks.sampling import Sampling
@@ -73,6 +74,27 @@ def test_a_wrong_list_is_found(tmp_path: Path) -> None:
         decoder.feed([*PREFIX, 7])
 
 
+def test_lists_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a call that Ctrl-C ended, between lists and their scores, the next one's lists have nothing."""
+    of = quantized(tmp_path, "llama", "", BLOCKS)
+    decoder, wanted = IntegerDecoder(of, 40, best=True), IntegerDecoder(of, 40, best=True)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ExactHead, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            decoder.feed([*PREFIX, 7])
+    decoder.length = 0
+    np.testing.assert_array_equal(decoder.feed([*PREFIX, 9]), wanted.feed([*PREFIX, 9]))
+    np.testing.assert_array_equal(decoder.listed, wanted.listed)
+    # Bytes of such weights, where hardware has them in 4 bits and where it has not.
+    assert set(weight_bits(of.linears, CONFIG).values()) == {4.75}
+    without = tuple(f for f in CONFIG.features if f != "blocks4")
+    assert not weight_bits(of.linears, replace(CONFIG, features=without))
+
+
 def test_text_is_the_same(tmp_path: Path) -> None:
     """Greedy text, and text drawn from 8 or fewer, needs the lists alone; other sampling is refused."""
     model = load_text_model(_folder(tmp_path / "text")).in_integers([1], texts=[list(range(40))], config=CONFIG)
@@ -112,8 +134,13 @@ def test_fewer_tokens_than_places(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decoder.feed([1, 3, 2]), IntegerDecoder(of, 20).feed([1, 3, 2]))
 
 
-def test_what_is_refused(tmp_path: Path) -> None:
+def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = quantized(tmp_path, "llama")
+    with monkeypatch.context() as patch:
+        patch.setattr("sta_hw.compiler.decoder.program.MOST_NUMBERED", 95)
+        with pytest.raises(InputError, match="vocabulary of 96 exceeds the 95 tokens that lists"):
+            compile_decoder(of, CONFIG, 20, best=True)
+        compile_decoder(of, CONFIG, 20)
     without = tuple(f for f in CONFIG.features if f != "best")
     with pytest.raises(InputError, match="needs hardware with best"):
         compile_decoder(of, replace(CONFIG, features=without), 20, best=True)

@@ -17,10 +17,12 @@ from ..parameters import Ints
 from .arithmetic import Weights, requantize
 from .integers import IntegerDecoderGraph
 
-__all__ = ["LISTED", "ExactHead", "largest", "scattered", "with_exact_head"]
+__all__ = ["LISTED", "MOST_NUMBERED", "ExactHead", "largest", "scattered", "with_exact_head"]
 
 LISTED = 8
 """Results of each row that hardware lists (result BEST)."""
+MOST_NUMBERED = (1 << 18) - 1
+"""Results that lists tell apart: numbers have 18 bits, of which the largest stands for none."""
 
 
 def largest(results: Ints) -> Ints:

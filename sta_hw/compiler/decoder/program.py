@@ -49,6 +49,7 @@ from ..schedule import Step, schedule
 from .attention import attention, norm_step, put_prefix, tile_of
 from .integers import IntegerDecoderGraph
 from .kinds import Kind, all_kinds, keys_of, split
+from .likeliest import MOST_NUMBERED
 from .room import BEST, CONTEXT, INNER, LOGITS, NARROW, STREAM, UNUSED, Room
 
 __all__ = ["DecoderImage", "compile_decoder", "decoder_config"]
@@ -277,6 +278,11 @@ def _require(of: IntegerDecoderGraph, config: Config, capacity: int, best: bool)
         )
     if capacity > _MOST_POSITIONS:
         raise InputError(f"a context of {capacity} tokens exceeds the {_MOST_POSITIONS:,} keys that hardware numbers.")
+    if best and (vocabulary := int(of.graph.shapes[NEXT][-1])) > MOST_NUMBERED:
+        raise InputError(
+            f"a vocabulary of {vocabulary:,} exceeds the {MOST_NUMBERED:,} tokens that lists of the largest logits "
+            "number; have all logits given."
+        )
     kinds = {type(o) for o in of.graph.operations}
     wanted = {"causal", "rms", "position"} | ({"rotary"} if Rotary in kinds else set())
     wanted |= {"gate"} if Multiply in kinds else set()

@@ -142,7 +142,7 @@ class Room(Lowering):
                 kind = CONTEXT if isinstance(o, Attention) else INNER if isinstance(o, Activate | Multiply) else NARROW
                 sizes[self.taken(kind, o.name)] = sizes[kind][0], 2
         for name, (columns, size) in sizes.items():
-            self._reserve(name, columns, size, 1 if name in (LOGITS, UNUSED) else self._most)
+            self._reserve(name, columns, size, 1 if name in (BEST, LOGITS, UNUSED) else self._most)
         for o in attentions:
             for name in o.inputs[1:]:
                 self._reserve(name, int(graph.shapes[name][-1]), 1, self.context_tiles)

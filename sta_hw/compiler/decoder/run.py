@@ -165,6 +165,7 @@ class IntegerDecoder:
         """The same; the logits behind each of the last tokens, shape (last, tokens of the vocabulary)."""
         ahead, rest = behind_prefix(self.of, self._length, self.capacity, ids)
         self._length += ahead
+        self._listed.clear()  # what an interrupted call left
         found = []
         for first in range(0, len(rest), _CHUNK):
             part = self._before_head(rest[first : first + _CHUNK])
@@ -174,7 +175,6 @@ class IntegerDecoder:
                 found.append(self._logits(part[-wanted:]))
         if self.best:
             self.listed = np.concatenate(self._listed)
-            self._listed.clear()
         return np.concatenate(found)
 
     def together(self, position: int) -> int:

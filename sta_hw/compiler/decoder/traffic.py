@@ -50,13 +50,14 @@ def weight_bits(linears: Mapping[str, LinearParameters], config: Config) -> dict
     """Bits that a weight of the dense matrix takes in memory, by product, where they are not 8.
 
     Of N:M, those that are kept and their positions in the smaller encoding; of 4 bits, 3 bytes more for each 32.
+    Hardware without feature blocks4 has INT8 in their place.
     """
     found = {}
     for name, p in linears.items():
         bits = 8.0
         if not p.pattern.dense:
             bits = bits_per_weight(p.pattern, best_encoding(p.pattern, config.window, config.encodings), config.window)
-        if p.blocks is not None:
+        if p.blocks is not None and "blocks4" in config.features:
             bits += _HEADER_BITS - 4 * p.pattern.density
         if bits != 8:
             found[name] = bits

@@ -182,16 +182,14 @@ class Lowering:
         self.windows_on_chip, self.windows_of = KeptWindows(self.config), ""
 
     def keep_windows(self, value: str, windows: Sequence[tuple[int, int]]) -> tuple[str, str]:
-        """Where a linear layer's products have a value's windows from: addresses and beats, in the products' order.
+        """Where a linear layer's products have a value's windows from.
 
         Parameters
         ----------
         value : str
             Its name.
-        addresses : sequence of int
-            Of each row tile's windows, in bytes, ascending.
-        beats : int
-            Bus words of each.
+        windows : sequence of (int, int)
+            Of each row tile and part of a product, in the products' order: address in bytes, ascending, and bus words.
 
         Returns
         -------
