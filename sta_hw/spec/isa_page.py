@@ -181,7 +181,8 @@ instruction is issued while one 64 instructions before it still waits in front o
   does not divide a group's values. The hardware computes with what there is, or waits and stops with TIMEOUT.
 - `place` (feature position): the rows that are stored count from the position: the first POSITION + `rows_before` rows,
   modulo `rows`, are not, and at the end `rows_after` - POSITION - LENGTH, modulo `rows`. With both fields 0 those from
-  POSITION mod rows on are stored, LENGTH of them, which must lie in one tile.
+  POSITION mod rows on are stored: LENGTH of them where these lie in one tile, and all to the tile's end where LENGTH
+  reaches to the end of a later one. Other lengths leave out rows that count.
 - `multiply` (feature gate; PRODUCT, results ACTIVATE and STORE16): columns come in pairs, and half as many are stored.
   The first one's result, saturated to 8 bits, goes through the table and its second multiplier; what comes out
   multiplies the second one's result ([numerics.md](numerics.md)). The second one's second multiplier is not used.
