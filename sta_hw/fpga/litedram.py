@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ..errors import ToolError
+from ..errors import InputError, ToolError
 from ..process import failure
 
 __all__ = ["LEVELING_REGISTERS", "MemoryController", "Sdram", "generate_controller"]
 
 _LATENCY = {"SDR": 15, "DDR3": 26}
-"""Cycles from an address to its first beat, controller and chip. Where bandwidth is short it hardly matters."""
+"""Cycles from an address to its first beat, controller and chip. Where bandwidth is short it hardly matters. DDR3's are
+23 that ``scripts/bench_ddr3.py`` counts at the controller, and 3 of the registers between it and the accelerator."""
 _SHARE = {"SDR": 0.65, "DDR3": 0.79}
 """Of its peak, what the memory gives the accelerator: between reads, writes and rows lie cycles without data.
 Measured from the pins in, ``scripts/bench_board_memory.py``; DDR3's is that of reads alone, ``scripts/bench_ddr3.py``:
@@ -99,13 +100,19 @@ def generate_controller(
 
     Raises
     ------
+    InputError
+        If a DDR3 comes without its oscillator.
     ToolError
         If LiteDRAM is not installed, or fails.
     """
-    phy = {"sdram_phy": "GENSDRPHY", "input_clk_freq": frequency, "init_clk_freq": frequency}
+    phy: dict[str, str | float] = {"sdram_phy": "GENSDRPHY", "input_clk_freq": frequency, "init_clk_freq": frequency}
     if sdram.kind == "DDR3":
+        if oscillator is None:
+            raise InputError(
+                f"{sdram.module}: a controller of DDR3 makes its clocks; name the board's oscillator in Hz."
+            )
         # Terminations as LiteDRAM's example for this cell has them.
-        phy = {"sdram_phy": "ECP5DDRPHY", "input_clk_freq": oscillator or frequency, "init_clk_freq": 25e6,
+        phy = {"sdram_phy": "ECP5DDRPHY", "input_clk_freq": oscillator, "init_clk_freq": 25e6,
                "rtt_nom": "60ohm", "rtt_wr": "60ohm", "ron": "34ohm"}  # fmt: skip
     settings = {
         "speedgrade": 6, "device": "LFE5U-85F-6BG381C", "cpu": "None", "memtype": sdram.kind, "uart": "fifo",

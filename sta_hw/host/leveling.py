@@ -124,9 +124,7 @@ def level(link: LevelingLink, lanes: int = 2) -> list[Lane]:
 
 def _pattern() -> NDArray[np.uint32]:
     """Words in which neither a bit, nor a byte, nor a burst can be taken for the next."""
-    values = np.random.default_rng(3).integers(0, 1 << 32, _WORDS, dtype=np.uint32)
-    values[::4] = ~values[::4] ^ (values[::4] >> np.uint32(16))
-    return values
+    return np.random.default_rng(3).integers(0, 1 << 32, _WORDS, dtype=np.uint32)
 
 
 def _of(words: NDArray[np.uint32], lane: int, lanes: int) -> NDArray[np.uint8]:
