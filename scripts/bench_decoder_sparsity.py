@@ -121,6 +121,8 @@ def main(
     for name in case or []:
         if name not in CASES:
             raise typer.BadParameter(f"{name!r} is unknown; there are {', '.join(CASES)}.")
+        if count and parse_nm(name) not in CONFIG.patterns:
+            raise typer.BadParameter(f"preset decoder does not run {name}; --cycles counts those that it does.")
     new: dict[str, Entry] = {}
     for name in case or CASES:
         if count and parse_nm(name) not in CONFIG.patterns:
