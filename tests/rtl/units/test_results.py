@@ -171,7 +171,7 @@ def test_every_kind_in_sequence(config: Config) -> None:
         if is_apart:  # behind each column the places of others, whose bytes are not written
             data = np.pad(data, ((0, 0), (0, config.groups - rows)))
         stores.append(join([(np.ascontiguousarray(data).view(np.uint8).reshape(-1, bus), 8)]))
-        own = np.arange(len(stores[-1])) % (config.groups // bus) < rows // bus
+        own = np.arange(len(stores[-1])) % max(1, config.groups // bus) < rows // bus
         written.append(own | (not is_apart))
     inputs = {n: np.concatenate(s) for n, s in streams.items()}
     expected = {"store": np.concatenate(stores), "scores": np.concatenate(scores), "store_run": np.concatenate(runs)}
