@@ -31,7 +31,8 @@ from sta_hw.model.fp32 import evaluate
 from sta_hw.sparsity.text import corpus_sentences, without_near
 from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import PRESETS
-from sta_hw.tasks.text import TextModel, load_text_model, pruning_texts
+from sta_hw.tasks.decoder_texts import pruning_texts
+from sta_hw.tasks.text import TextModel, load_text_model
 
 RESULTS = Path(__file__).parent / "results" / "decoder-sparsity.json"
 CONFIG = PRESETS["decoder"]

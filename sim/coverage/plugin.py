@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from sta_hw.errors import InputError
 from sta_hw.rtl import emit
@@ -37,7 +38,7 @@ def install() -> None:
         programs.add(program, model.config, bool(memory and memory.stall))
         return start(model, image, program_address, **options)
 
-    accelerator.AcceleratorModel.start = counted  # type: ignore[method-assign, assignment]
+    patch.object(accelerator.AcceleratorModel, "start", counted).start()  # never stopped
 
 
 def pytest_configure() -> None:

@@ -16,11 +16,12 @@ from ..compiler.decoder.traffic import least_traffic, least_work, weight_bits
 from ..formats.nm import prune
 from ..model.graph import Graph, layer_of
 from ..model.operations import Linear
-from ..run.decoder import RtlMachine
+from ..run.machines import RtlMachine
 from ..spec.config import Config
 from ..spec.patterns import DENSE, Pattern
 from ..spec.presets import PRESETS
-from ..tasks.text import TextModel, calibration_texts, load_text_model
+from ..tasks.decoder_texts import calibration_texts
+from ..tasks.text import TextModel, load_text_model
 from .report import Figure, Report
 
 __all__ = ["first_layers", "run", "run_full"]

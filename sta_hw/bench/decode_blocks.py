@@ -10,10 +10,11 @@ from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.traffic import least_traffic
 from ..model.graph import Graph
 from ..model.operations import Linear
-from ..run.decoder import RtlMachine
+from ..run.machines import RtlMachine
 from ..spec.config import Config
 from ..spec.presets import PRESETS
-from ..tasks.text import calibration_texts, load_text_model
+from ..tasks.decoder_texts import calibration_texts
+from ..tasks.text import load_text_model
 from .decode import first_layers
 from .report import Figure, Report
 

@@ -86,7 +86,7 @@ class Hardware:
 
     def __post_init__(self) -> None:
         from ..compiler.prune import METHODS
-        from ..run.decoder import DECODER_BACKENDS
+        from ..run.machines import DECODER_BACKENDS
 
         if self.backend not in DECODER_BACKENDS:
             raise InputError(f"backend {self.backend!r} is unknown; it is {', '.join(DECODER_BACKENDS)}.")
@@ -185,7 +185,8 @@ def compared(session: Session) -> str:
 def watching(pieces: Iterable[str], session: Session) -> list[str]:
     """A text's pieces as a machine gives them, with a bar on a terminal, and the text so far."""
     from ..compiler.decoder.traffic import least_traffic, weight_bits
-    from ..run.decoder import ProgramDecoder, ReferenceMachine
+    from ..run.decoder import ProgramDecoder
+    from ..run.machines import ReferenceMachine
 
     decoder = session.decoder
     assert isinstance(decoder, ProgramDecoder)
@@ -223,7 +224,7 @@ def opened(
     prunes = hardware.nm is not None or hardware.nm_table is not None
 
     def work(watch: Watch) -> tuple[TextModel, Session]:
-        from ..run.decoder import BoardMachine, decoder_machine
+        from ..run.machines import BoardMachine, decoder_machine
 
         config = None if hardware.backend == "fp32" else hardware.config()
         given = model

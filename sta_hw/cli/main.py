@@ -47,6 +47,7 @@ def add_commands() -> None:
         estimate,
         explore,
         fpga,
+        importing,
         inputs,
         plan,
         report,

@@ -12,8 +12,9 @@ from ..tasks.table import DEFAULT_NM
 from .app import Unused
 
 __all__ = [
-    "DEFAULT_TEXT", "NOTHING_PRUNED", "WITH_FILE", "WITH_INPUT", "CalibrationOption", "FileArgument", "InputOption",
-    "ModelOption", "OwnPatternOption", "PatternOption", "PresetOption", "PrunerOption", "TableOption", "TextOption",
+    "COMPILED_BEFORE", "DEFAULT_TEXT", "NOTHING_PRUNED", "WITH_INPUT", "CalibrationOption", "FileArgument",
+    "InputOption", "ModelOption", "OwnPatternOption", "PatternOption", "PresetOption", "PrunerOption", "TableOption",
+    "TextOption",
 ]  # fmt: skip
 
 DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"
@@ -42,5 +43,8 @@ FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; com
 NOTHING_PRUNED = Unused(
     ("pruner",), lambda o: o["nm"] == "dense" and not o.get("nm_table"), "with --nm dense, where nothing is pruned"
 )
-WITH_FILE = "with a compiled model, which has its own"
+COMPILED_BEFORE = Unused(
+    ("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: bool(o["file"]),
+    "with a compiled model, which has its own",
+)  # fmt: skip
 WITH_INPUT = Unused(("text",), lambda o: o["given"] is not None, "with --input, which is what is run")

@@ -17,14 +17,14 @@ from ..report.tables import by_layer
 from ..report.timeline import chrome_trace
 from ..run.backends import RtlBackend
 from ..run.search import write_window
-from .app import Unused, app
+from .app import app
 from .bisect import waveform_format
 from .figures import run_figures
 from .model import Pruning, Request
 from .options import (
+    COMPILED_BEFORE,
     DEFAULT_TEXT,
     NOTHING_PRUNED,
-    WITH_FILE,
     WITH_INPUT,
     CalibrationOption,
     FileArgument,
@@ -44,11 +44,7 @@ __all__: list[str] = []
 
 @app.command(
     epilog="Example: sta-hw report --nm 2:4 -o build/report.html",
-    unused=[
-        NOTHING_PRUNED,
-        WITH_INPUT,
-        Unused(("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: o["file"] is not None, WITH_FILE),
-    ],
+    unused=[NOTHING_PRUNED, WITH_INPUT, COMPILED_BEFORE],
 )
 def report(
     file: FileArgument = None,
@@ -118,11 +114,7 @@ def report(
 
 @app.command(
     epilog="Example: sta-hw trace --start 0 --cycles 5000 -o build/trace.fst",
-    unused=[
-        NOTHING_PRUNED,
-        WITH_INPUT,
-        Unused(("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: o["file"] is not None, WITH_FILE),
-    ],
+    unused=[NOTHING_PRUNED, WITH_INPUT, COMPILED_BEFORE],
 )
 def trace(
     file: FileArgument = None,

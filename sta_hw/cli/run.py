@@ -21,9 +21,9 @@ from .bisect import WAVEFORM, find_wrong, search_figures, waveform_format
 from .figures import print_layers, run_figures
 from .model import Pruning, Request
 from .options import (
+    COMPILED_BEFORE,
     DEFAULT_TEXT,
     NOTHING_PRUNED,
-    WITH_FILE,
     WITH_INPUT,
     CalibrationOption,
     InputOption,
@@ -53,7 +53,7 @@ FilesArgument = Annotated[
     unused=[
         NOTHING_PRUNED,
         WITH_INPUT,
-        Unused(("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: bool(o["file"]), WITH_FILE),
+        COMPILED_BEFORE,
         Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
         Unused(("preset_name",), lambda o: o["backend_name"] == "board" and not o["file"],
                "with --backend board, which has its own"),

@@ -20,27 +20,21 @@ from ..compiler.decoder.integers import IntegerDecoderGraph, Rules
 from ..compiler.decoder.program import compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.run import IntegerDecoder
-from ..compiler.prune import METHODS, prune_model_once, pruning_sentences
+from ..compiler.prune import METHODS, prune_model_once
 from ..errors import InputError
 from ..model.byte_pairs import Streamed
 from ..model.language import LanguageModel, load_language_model
-from ..model.minilm import calibration_sentences, evaluation_sentences
-from ..run.decoder import CheckedDecoder, Machine, ProgramDecoder
+from ..run.decoder import CheckedDecoder, ProgramDecoder
+from ..run.machines import Machine
 from ..spec.config import Config
 from ..spec.patterns import Pattern
+from .decoder_texts import CONTEXT, calibration_texts, pruning_texts
 from .lookup import looked_up
 from .sampling import Sampler, Sampling
 from .session import Fp32Decoder, Session
 from .table import choose_patterns_of
 
-__all__ = [
-    "CONTEXT", "Generated", "TextModel", "calibration_texts", "load_text_model", "pruning_texts",
-]  # fmt: skip
-
-CONTEXT = 2048
-"""Tokens of a context, where nothing else is said and the model was made for as many."""
-_PRUNING_TOKENS = 256
-"""Of a text that is pruned for."""
+__all__ = ["Generated", "TextModel", "load_text_model"]
 
 
 @dataclass
@@ -370,30 +364,6 @@ class _Held:
     def rest(self, new: str) -> str:
         """What was held back, at the end."""
         return "" if self.stopped else self.push(new) + self._text
-
-
-def calibration_texts(language: LanguageModel, count: int = 4, tokens: int = 256) -> list[list[int]]:
-    """Texts of docstrings, each of whole sentences up to so many tokens, or what the model has positions for."""
-    sentences = [*calibration_sentences(), *evaluation_sentences()]
-    return _joined(language, sentences, min(tokens, language.positions // 2 or tokens))[:count]
-
-
-def pruning_texts(language: LanguageModel, sentences: Sequence[str] | None = None) -> list[list[int]]:
-    """Texts to prune for, behind the token that texts begin with: of `pruning_sentences`, or of others if given."""
-    begin = list(language.begin)
-    most = min(_PRUNING_TOKENS, (language.positions or CONTEXT) - len(begin))
-    return [[*begin, *ids] for ids in _joined(language, sentences or pruning_sentences(), most)]
-
-
-def _joined(language: LanguageModel, sentences: Sequence[str], tokens: int) -> list[list[int]]:
-    """Sentences, one behind the other, in texts of up to so many tokens."""
-    found: list[list[int]] = [[]]
-    for sentence in sentences:
-        if len(found[-1]) >= tokens:
-            found.append([])
-        ids = language.vocabulary.encode(("\n\n" if found[-1] else "") + sentence, begin=False)
-        found[-1] = [*found[-1], *ids][:tokens]
-    return found
 
 
 def load_text_model(path: str | Path | None = None) -> TextModel:

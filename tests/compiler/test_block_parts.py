@@ -18,7 +18,8 @@ from sta_hw.compiler.lower.parts import block_parts
 from sta_hw.errors import InputError
 from sta_hw.formats.blocks import BlockedWeights
 from sta_hw.model.families import load_network
-from sta_hw.run.decoder import CheckedDecoder, ReferenceMachine, RtlMachine
+from sta_hw.run.decoder import CheckedDecoder
+from sta_hw.run.machines import ReferenceMachine, RtlMachine
 from sta_hw.spec.isa import Opcode, disassemble
 from sta_hw.spec.patterns import DENSE, parse_nm
 from sta_hw.spec.presets import PRESETS

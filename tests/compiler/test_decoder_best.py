@@ -17,7 +17,8 @@ from sta_hw.compiler.decoder.program import compile_decoder
 from sta_hw.compiler.decoder.run import IntegerDecoder
 from sta_hw.compiler.decoder.traffic import weight_bits
 from sta_hw.errors import CheckError, InputError
-from sta_hw.run.decoder import CheckedDecoder, ProgramDecoder, ReferenceMachine
+from sta_hw.run.decoder import CheckedDecoder, ProgramDecoder
+from sta_hw.run.machines import ReferenceMachine
 from sta_hw.tasks.sampling import Sampling
 from sta_hw.tasks.text import load_text_model
 

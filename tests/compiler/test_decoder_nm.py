@@ -21,7 +21,8 @@ from sta_hw.errors import InputError
 from sta_hw.formats.nm import prune, satisfies
 from sta_hw.model.families import load_network
 from sta_hw.model.graph import Graph
-from sta_hw.run.decoder import ProgramDecoder, ReferenceMachine
+from sta_hw.run.decoder import ProgramDecoder
+from sta_hw.run.machines import ReferenceMachine
 from sta_hw.spec.isa import Opcode, disassemble
 from sta_hw.spec.patterns import DENSE, Pattern, parse_nm
 from sta_hw.spec.presets import PRESETS

@@ -23,7 +23,8 @@ from sta_hw.compiler.liveness import check_liveness
 from sta_hw.errors import CheckError, InputError
 from sta_hw.model.families import load_network
 from sta_hw.reference.program import run_counted
-from sta_hw.run.decoder import ProgramDecoder, ReferenceMachine, RtlMachine
+from sta_hw.run.decoder import ProgramDecoder
+from sta_hw.run.machines import ReferenceMachine, RtlMachine
 from sta_hw.spec.isa import Opcode, disassemble
 from sta_hw.spec.presets import PRESETS
 from sta_hw.tasks.text import load_text_model

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from sta_hw.compiler.decoder.integers import Rules
 from sta_hw.errors import InputError
+from sta_hw.tasks.decoder_texts import calibration_texts
 from sta_hw.tasks.sampling import Sampler, Sampling
 from sta_hw.tasks.session import Fp32Decoder, Session
-from sta_hw.tasks.text import Generated, TextModel, calibration_texts, load_text_model
+from sta_hw.tasks.text import Generated, TextModel, load_text_model
 
 PROMPT = "The quick brown fox"
 

@@ -1,0 +1,40 @@
+"""Texts that decoders are calibrated with and pruned for, in tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..compiler.prune import pruning_sentences
+from ..model.language import LanguageModel
+from ..model.minilm import calibration_sentences, evaluation_sentences
+
+__all__ = ["CONTEXT", "calibration_texts", "pruning_texts"]
+
+CONTEXT = 2048
+"""Tokens of a context, where nothing else is said and the model was made for as many."""
+_PRUNING_TOKENS = 256
+"""Of a text that is pruned for."""
+
+
+def calibration_texts(language: LanguageModel, count: int = 4, tokens: int = 256) -> list[list[int]]:
+    """Texts of docstrings, each of whole sentences up to so many tokens, or what the model has positions for."""
+    sentences = [*calibration_sentences(), *evaluation_sentences()]
+    return _joined(language, sentences, min(tokens, language.positions // 2 or tokens))[:count]
+
+
+def pruning_texts(language: LanguageModel, sentences: Sequence[str] | None = None) -> list[list[int]]:
+    """Texts to prune for, behind the token that texts begin with: of `pruning_sentences`, or of others if given."""
+    begin = list(language.begin)
+    most = min(_PRUNING_TOKENS, (language.positions or CONTEXT) - len(begin))
+    return [[*begin, *ids] for ids in _joined(language, sentences or pruning_sentences(), most)]
+
+
+def _joined(language: LanguageModel, sentences: Sequence[str], tokens: int) -> list[list[int]]:
+    """Sentences, one behind the other, in texts of up to so many tokens."""
+    found: list[list[int]] = [[]]
+    for sentence in sentences:
+        if len(found[-1]) >= tokens:
+            found.append([])
+        ids = language.vocabulary.encode(("\n\n" if found[-1] else "") + sentence, begin=False)
+        found[-1] = [*found[-1], *ids][:tokens]
+    return found
