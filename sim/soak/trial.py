@@ -216,7 +216,7 @@ class Hardware:
         except UnendedError:
             if self.impatient.transfers[2]:
                 raise DifferenceError(f"{self.impatient.transfers[2]} breaches of protocol") from None
-            return "stopped by a reset"
+            return self._stopped(s)
         self.cycles += run.cycles
         issued = s.issued(self.config)
         if len(issued) == _MOST_INSTRUCTIONS:
@@ -240,6 +240,18 @@ class Hardware:
         elif run.error != Error.TIMEOUT and (problem := _differs(run, expected)):
             raise DifferenceError(problem)
         return "equal" if not run.error else "waits for itself"
+
+    def _stopped(self, s: Subject) -> str:
+        """Of a program that was still at work: whether it ends as the reference does when it is given the time."""
+        issued = s.issued(self.config)
+        if len(issued) == _MOST_INSTRUCTIONS or self._waits_for_itself(issued) or not self._ordered(issued, s):
+            return "stopped by a reset"
+        try:
+            expected = self._reference(s)
+        except CheckError:
+            return "stopped by a reset"
+        self._compare(self.model, s, expected)
+        return "equal, in its own time"
 
     def _ordered(self, issued: list[Fetched], s: Subject) -> bool:
         """Whether waits order all that depends on one another, and what is read on chip was loaded.
