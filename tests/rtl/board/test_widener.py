@@ -16,7 +16,7 @@ SIZE = 4096
 
 
 class Memory:
-    """The wide side: AXI4 addresses in their order, data with random waits."""
+    """The wide side: AXI4 addresses in their order, random waits, write data ahead of addresses, any answer."""
 
     def __init__(self, wide: int, seed: int) -> None:
         self.wide = wide
@@ -27,19 +27,30 @@ class Memory:
         self.lasts: deque[bool] = deque()
         self.writes: deque[int] = deque()
         self.write_lasts: deque[bool] = deque()
+        self.early: deque[tuple[bytes, int, int]] = deque()
+        self.most_early = 0
+        self.answers: deque[int] = deque()
+
+    def answer(self, address: int) -> int:
+        """Of a wide word that is read: one of AXI's four."""
+        return address // self.wide % 4
 
     async def run(self, ctx: Any, dut: Widener) -> None:
-        answers = 0
+        bursts = 0
         while True:
-            for channel in ("ar", "aw", "w"):
-                ctx.set(getattr(dut, f"m_axi_{channel}ready"), int(self.rng.integers(0, 4) != 0))
+            for channel, idle in (("ar", 4), ("aw", 12), ("w", 4)):  # addresses of writes are taken late
+                often = self.rng.integers(0, idle)
+                ctx.set(getattr(dut, f"m_axi_{channel}ready"), int(often != 0 if channel != "aw" else often == 0))
             offered = bool(self.reads) and bool(self.rng.integers(0, 4))
             ctx.set(dut.m_axi_rvalid, offered)
             if offered:
                 word = self.bytes[self.reads[0] : self.reads[0] + self.wide]
                 ctx.set(dut.m_axi_rdata, int.from_bytes(word.tobytes(), "little"))
                 ctx.set(dut.m_axi_rlast, self.lasts[0])
-            ctx.set(dut.m_axi_bvalid, answers > 0)
+                ctx.set(dut.m_axi_rresp, self.answer(self.reads[0]))
+            ctx.set(dut.m_axi_bvalid, len(self.answers) > 0)
+            if self.answers:
+                ctx.set(dut.m_axi_bresp, self.answers[0])
             taken = {n: ctx.get(getattr(dut, f"m_axi_{n}valid")) and ctx.get(getattr(dut, f"m_axi_{n}ready"))
                      for n in ("ar", "aw", "w", "r", "b")}  # fmt: skip
             for channel, addresses, lasts in (
@@ -54,18 +65,22 @@ class Memory:
             if taken["r"]:
                 self.reads.popleft()
                 self.lasts.popleft()
-            answers -= bool(taken["b"])
+            if taken["b"]:
+                self.answers.popleft()
             if taken["w"]:
-                # A memory that waits for data ahead of the address, as LiteDRAM's, keeps them; this one has both.
-                assert self.writes, "data without an address"
-                address, last = self.writes.popleft(), self.write_lasts.popleft()
                 data = ctx.get(dut.m_axi_wdata).to_bytes(self.wide, "little")
-                strobe = ctx.get(dut.m_axi_wstrb)
+                self.early.append((data, ctx.get(dut.m_axi_wstrb), ctx.get(dut.m_axi_wlast)))
+            while self.early and self.writes:
+                address, last = self.writes.popleft(), self.write_lasts.popleft()
+                data, strobe, said = self.early.popleft()
                 for i in range(self.wide):
                     if strobe >> i & 1:
                         self.bytes[address + i] = data[i]
-                assert ctx.get(dut.m_axi_wlast) == last
-                answers += last
+                assert said == last
+                if last:
+                    self.answers.append(bursts % 4)
+                    bursts += 1
+            self.most_early = max(self.most_early, len(self.early))
             await ctx.tick()
 
 
@@ -89,7 +104,7 @@ def test_bursts_from_and_to_anywhere(narrow: int, wide: int) -> None:
             for byte in range(narrow):
                 if int(strobe[i]) >> byte & 1:
                     expected[place + byte] = data[i, byte]
-    read: list[tuple[bytes, bool]] = []
+    read: list[tuple[bytes, bool, int]] = []
     answered: list[int] = []
 
     async def address(ctx: Any, channel: str, base: int, given: list[tuple[int, int]]) -> None:
@@ -117,9 +132,10 @@ def test_bursts_from_and_to_anywhere(narrow: int, wide: int) -> None:
     async def results(ctx: Any) -> None:
         for _ in range(20_000):
             if ctx.get(dut.s_axi_rvalid):
-                read.append((ctx.get(dut.s_axi_rdata).to_bytes(narrow, "little"), bool(ctx.get(dut.s_axi_rlast))))
+                data, last, answer = (ctx.get(getattr(dut, f"s_axi_r{n}")) for n in ("data", "last", "resp"))
+                read.append((data.to_bytes(narrow, "little"), bool(last), answer))
             if ctx.get(dut.s_axi_bvalid):
-                answered.append(1)
+                answered.append(ctx.get(dut.s_axi_bresp))
             if len(answered) == len(writes) and len(read) == sum(n for _, n in reads):
                 return
             await ctx.tick()
@@ -132,7 +148,10 @@ def test_bursts_from_and_to_anywhere(narrow: int, wide: int) -> None:
     simulator.add_testbench(data)
     simulator.add_testbench(results)
     simulator.run()
-    wanted = [(memory.first[narrow * (a + i) :][:narrow].tobytes(), i == n - 1) for a, n in reads for i in range(n)]
-    assert read == wanted
-    assert len(answered) == len(writes)
+    places = [(narrow * (a + i), i == n - 1) for a, n in reads for i in range(n)]
+    assert read == [
+        (memory.first[place:][:narrow].tobytes(), last, memory.answer(place // wide * wide)) for place, last in places
+    ]
+    assert answered == [i % 4 for i in range(len(writes))]
     assert np.array_equal(memory.bytes, expected)
+    assert memory.most_early > 2
