@@ -15,6 +15,7 @@ from sta_hw.spec.presets import PRESETS
 CONFIGS = {
     "decoder": PRESETS["decoder"], "reference": replace(PRESETS["reference"], features=("decoder",)),
     "ci": PRESETS["ci"], "4x8": Config(rows=4, groups=8, window=4, columns=64, drain_lanes=2),
+    "16x4": Config(rows=16, groups=4, window=8, columns=64, drain_lanes=4),
 }  # fmt: skip
 
 
@@ -42,6 +43,7 @@ def test_every_token_is_looked_at(name: str) -> None:
     no, empty = (0,) * len(kinds), ((),) * len(kinds)
     image = DecoderImage(config, np.zeros(0, np.uint8), capacity, no, tuple(kinds), empty, 0, 0, 1, 1)
     assert image.most == most_tiles(config) > 1
+    assert all(k.keys >= k.tiles * rows or k.keys % (config.groups * config.window) == 0 for k in kinds)
     for _ in range(400):
         position = int(rng.integers(capacity))
         count = int(rng.integers(1, capacity - position + 1))

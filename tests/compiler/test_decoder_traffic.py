@@ -27,6 +27,8 @@ def test_bytes_and_multiplications(tmp_path: Path) -> None:
     bare = least_traffic(graph, 7, 3, logits=0)
     assert found.total - bare.total == head.size + 16 * len(head) + 2 * 3 * len(head)
     assert found.total - least_traffic(graph, 7, 3, logits=1).total == 2 * 2 * len(head)
+    lists = least_traffic(graph, 7, 3, best=True)
+    assert found.total - lists.total == 3 * (2 * len(head) - 8 * 8)
     down = [o.name for o in graph.operations if o.name.endswith("down_proj")]
     four = least_traffic(graph, 7, 3, bits=dict.fromkeys(down, 4 + 24 / 32))
     assert found.total - four.total == 2 * WIDTH * INNER * 13 // 32

@@ -61,17 +61,15 @@ def split(config: Config, most: int, position: int, count: int, last: int) -> li
     """How many tokens go into each pass, of `count` from a position on; and whether the logits are wanted.
 
     Of the `last` tokens they are: where these lie in several row tiles, each tile has a pass. All before share passes
-    of `most` tiles; what is left over does, too, unless a pass for each tile is done first.
+    of `most` tiles, and so does what is left over.
     """
     rows, first, end = config.rows, position // config.rows, position + count
     tiles = -(-end // rows)
     wanted = max(end - last, position) // rows  # the first tile whose logits are
     together = (tiles if wanted == tiles - 1 else wanted) - first
     full, rest = divmod(together, most)
-    # A pass takes the time of its tiles, or of its weights: as long as computing so many.
-    loading = max(1, config.groups // config.bus_bytes)
-    parts = [most] * full + ([rest] if rest > 1 and rest * loading >= max(most, loading) else [1] * rest)
-    parts += [1] * (tiles - first - together)
+    # Loading its weights takes half of a full pass: what is left over shares one, which two passes would take, too.
+    parts = [most] * full + [rest] * (rest > 0) + [1] * (tiles - first - together)
     found = []
     for part in parts:
         first += part
