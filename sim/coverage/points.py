@@ -24,23 +24,9 @@ from amaranth.lib import wiring
 
 import sta_hw
 from sta_hw.errors import ToolError
-from sta_hw.rtl.emit import run_yosys
+from sta_hw.rtl.emit import YOSYS_SCRIPT, run_yosys
 
 __all__ = ["Point", "covered", "emit_with_points", "marked"]
-
-_SCRIPT = """\
-read_rtlil design.il
-proc
-memory_collect
-flatten
-opt -full
-opt_clean -purge
-setattr -unset src -unset generator -unset top -unset hdlname
-setattr -mod -unset src -unset generator -unset top
-memory_unpack
-write_verilog design.v
-"""
-"""What `sta_hw.rtl.emit` has Yosys do, too."""
 
 _CHECK = re.compile(r"""^  attribute \\src "([^"]+):0"\n  cell \$check .*?PRIORITY 32'([01]+).*?^  end$""", re.M | re.S)
 _MODULE = re.compile(r'^(?:attribute .*\n)*?attribute \\src "([^"]+):\d+"\n(?:attribute .*\n)*module \\(\S+)$', re.M)
@@ -265,7 +251,7 @@ def emit_with_points(component: wiring.Component, name: str, *, hierarchy: bool 
     text = rtlil.convert(covered(component), name=name)
     with tempfile.TemporaryDirectory(prefix="sta_hw_") as folder:
         (Path(folder) / "design.il").write_text(text, encoding="utf-8")
-        run_yosys(_SCRIPT, Path(folder))
+        run_yosys(YOSYS_SCRIPT.format(source="design.il", target="design.v"), Path(folder))
         target = Path(folder) / "design.v"
         if not target.exists():
             raise ToolError("Yosys ended without a message and wrote no Verilog.")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ..tasks.text import TextModel
 
 __all__ = [
-    "NOTHING_PRUNED", "ActivationsOption", "BoardOption", "CheckOption", "Hardware", "PatternOption", "PortOption",
-    "WeightsOption", "compared", "opened", "watching",
+    "PRUNES_NOTHING", "ActivationsOption", "BoardOption", "CheckOption", "Hardware", "LayersPatternOption",
+    "PortOption", "WeightsOption", "compared", "opened", "watching",
 ]  # fmt: skip
 
 _SHOWN = 30
@@ -33,13 +33,13 @@ _SHOWN = 30
 
 ActivationsOption = Annotated[int, typer.Option(help="Bits of products' inputs, in integers: 8 or 15.")]
 WeightsOption = Annotated[int, typer.Option(help="Bits of weights, in integers: 8, or 4 in blocks as the file's.")]
-PatternOption = Annotated[
+LayersPatternOption = Annotated[
     str | None,
     typer.Option(
         help="N:M of all products of the layers, or dense; if not given, a pruned checkpoint's own table, or dense."
     ),
 ]
-NOTHING_PRUNED = Unused(
+PRUNES_NOTHING = Unused(
     ("pruner",), lambda o: o["nm"] in (None, "dense") and o["nm_table"] is None,
     "without --nm or --nm-table, where nothing is pruned",
 )  # fmt: skip

@@ -8,10 +8,10 @@ import typer
 
 from .app import app
 from .decoding import (
-    NOTHING_PRUNED,
+    PRUNES_NOTHING,
     ActivationsOption,
     Hardware,
-    PatternOption,
+    LayersPatternOption,
     WeightsOption,
     compared,
     opened,
@@ -24,7 +24,7 @@ __all__: list[str] = []
 
 
 @app.command(
-    "demo-llm", unused=[NOTHING_PRUNED], epilog="Example: sta-hw demo-llm 'The capital of Italy is' --max-tokens 2"
+    "demo-llm", unused=[PRUNES_NOTHING], epilog="Example: sta-hw demo-llm 'The capital of Italy is' --max-tokens 2"
 )  # fmt: skip
 def demo_llm(
     text: Annotated[str, typer.Argument(help="How the text begins.")] = "The capital of France is",
@@ -33,7 +33,7 @@ def demo_llm(
     preset_name: PresetOption = "decoder",
     activations: ActivationsOption = 8,
     weights: WeightsOption = 8,
-    nm: PatternOption = None,
+    nm: LayersPatternOption = None,
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
     as_json: JsonOption = False,

@@ -12,12 +12,12 @@ import typer
 from ..errors import InputError
 from .app import Unused, app
 from .decoding import (
-    NOTHING_PRUNED,
+    PRUNES_NOTHING,
     ActivationsOption,
     BoardOption,
     CheckOption,
     Hardware,
-    PatternOption,
+    LayersPatternOption,
     PortOption,
     WeightsOption,
     opened,
@@ -51,7 +51,7 @@ DraftsOption = Annotated[
 ContextOption = Annotated[int | None, typer.Option(help="Tokens that the context holds.", show_default="up to 2048")]
 
 _UNUSED = [
-    NOTHING_PRUNED,
+    PRUNES_NOTHING,
     Unused(("top_k", "top_p", "seed"), lambda o: not o["temperature"], "without --temperature"),
     Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
     Unused(("preset_name",), lambda o: o["backend_name"] == "board", "with --backend board, which has its own"),
@@ -118,7 +118,7 @@ def generate_text(
     check: CheckOption = True,
     activations: ActivationsOption = 8,
     weights: WeightsOption = 8,
-    nm: PatternOption = None,
+    nm: LayersPatternOption = None,
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
     as_json: JsonOption = False,
@@ -203,7 +203,7 @@ def chat(
     check: CheckOption = True,
     activations: ActivationsOption = 8,
     weights: WeightsOption = 8,
-    nm: PatternOption = None,
+    nm: LayersPatternOption = None,
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
     as_json: JsonOption = False,

@@ -16,9 +16,9 @@ from ..errors import ToolError
 from ..process import run_tool
 from .hierarchy import shared_modules
 
-__all__ = ["Port", "StreamPort", "emit_verilog", "ports_of", "run_yosys", "streams_of"]
+__all__ = ["YOSYS_SCRIPT", "Port", "StreamPort", "emit_verilog", "ports_of", "run_yosys", "streams_of"]
 
-_SCRIPT = """\
+YOSYS_SCRIPT = """\
 read_rtlil {source}
 proc
 memory_collect
@@ -128,7 +128,8 @@ def emit_verilog(component: wiring.Component, name: str, *, hierarchy: bool = Fa
         source, target = Path(folder) / "design.il", Path(folder) / "design.v"
         source.write_text(shared_modules(text, name) if hierarchy else text)
         run_yosys(
-            (_HIERARCHY_SCRIPT if hierarchy else _SCRIPT).format(source=source.name, target=target.name), Path(folder)
+            (_HIERARCHY_SCRIPT if hierarchy else YOSYS_SCRIPT).format(source=source.name, target=target.name),
+            Path(folder),
         )
         if not target.exists():
             raise ToolError("Yosys ended without a message and wrote no Verilog.")

@@ -31,13 +31,13 @@ def test_parts() -> None:
     """SmolLM2's shapes take 5 and 4.75 bits a weight, not 6.33 and 4.75; what fits is not divided."""
     config = PRESETS["decoder"]
     for reduction, places, bits in ((576, [(0, 512, 16, 2), (512, 576, 4, 1)], 5), (1536, [(0, 1536, 16, 6)], 4.75)):
-        parts = block_parts(config, "", reduction, DENSE, 32, apart=True)
+        parts = block_parts(config, "", reduction, DENSE, 32, rest_apart=True)
         assert [(p.first, p.stop, p.depth, p.passes) for p in parts] == places
         assert sum(p.words(config) for p in parts) * 8 * config.groups == bits * reduction
-    assert len(block_parts(config, "", 576, DENSE, 32, apart=False)) == 1
-    assert len(block_parts(config, "", 576, parse_nm("2:4"), 32, apart=True)) == 1
+    assert len(block_parts(config, "", 576, DENSE, 32, rest_apart=False)) == 1
+    assert len(block_parts(config, "", 576, parse_nm("2:4"), 32, rest_apart=True)) == 1
     with pytest.raises(InputError, match="blocks of 32 weights, 15 in a column, have no depth"):
-        block_parts(config, "here", 15, DENSE, 32, apart=True)
+        block_parts(config, "here", 15, DENSE, 32, rest_apart=True)
 
 
 @pytest.mark.parametrize(("first", "stop", "size"), [(0, 64, 32), (64, 96, 32), (16, 48, 16), (8, 96, 8)])

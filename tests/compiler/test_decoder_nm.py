@@ -103,19 +103,19 @@ def test_what_whole_passes_leave_over() -> None:
     config = PRESETS["decoder"]  # 16 groups of 16
     weights = np.random.default_rng(0).integers(-127, 128, (32, 576)).astype(np.int8)
     sparse = prune(weights, parse_nm("8:16"))
-    assert [(p.first, p.stop, p.depth, p.passes) for p in window_parts(config, weights, DENSE, apart=True)] == [
+    assert [(p.first, p.stop, p.depth, p.passes) for p in window_parts(config, weights, DENSE, rest_apart=True)] == [
         (0, 576, 12, 3)
     ]
-    (whole,) = window_parts(config, sparse, parse_nm("8:16"), apart=False)
+    (whole,) = window_parts(config, sparse, parse_nm("8:16"), rest_apart=False)
     assert (whole.depth, whole.passes) == (16, 3)
-    head, rest = window_parts(config, sparse, parse_nm("8:16"), apart=True)
+    head, rest = window_parts(config, sparse, parse_nm("8:16"), rest_apart=True)
     assert (head.first, head.stop, head.depth, head.passes, head.pattern) == (0, 512, 16, 2, parse_nm("8:16"))
     assert (rest.first, rest.stop, rest.depth, rest.passes, rest.pattern) == (512, 576, 4, 1, DENSE)
     assert head.bits(config) + rest.bits(config) == 512 * 5 + 64 * 8 < whole.bits(config)
     sparse[:, 512:] = prune(weights[:, 512:], parse_nm("2:4"))
-    head, rest = window_parts(config, sparse, parse_nm("8:16"), apart=True)
+    head, rest = window_parts(config, sparse, parse_nm("8:16"), rest_apart=True)
     assert rest.pattern == parse_nm("2:4") and head.bits(config) + rest.bits(config) == 576 * 5
-    (even,) = window_parts(config, prune(weights[:, :512], parse_nm("8:16")), parse_nm("8:16"), apart=True)
+    (even,) = window_parts(config, prune(weights[:, :512], parse_nm("8:16")), parse_nm("8:16"), rest_apart=True)
     assert even.passes == 2
 
 

@@ -45,9 +45,9 @@ def linear(
     )
     columns, reduction = p.weights.shape
     blocks = p.blocks if "blocks4" in cfg.features else None
-    parts = window_parts(cfg, p.weights, pattern, apart=low.rest_apart and blocks is None)
+    parts = window_parts(cfg, p.weights, pattern, rest_apart=low.rest_apart and blocks is None)
     if blocks is not None:
-        parts = block_parts(cfg, label, reduction, pattern, blocks.size, apart=low.rest_apart)
+        parts = block_parts(cfg, label, reduction, pattern, blocks.size, rest_apart=low.rest_apart)
     depth, passes = parts[0].depth, sum(part.passes for part in parts)
     values_each = sum(part.passes * part.run for part in parts)
     # Columns' values that one word of positions goes with.

@@ -75,8 +75,8 @@ def _part(config: Config, first: int, stop: int, pattern: Pattern, depth: int) -
     return WindowPart(first, stop, pattern, encoding, depth, math.ceil((stop - first) / (config.groups * depth)))
 
 
-def window_parts(config: Config, weights: NDArray[np.int8], pattern: Pattern, *, apart: bool) -> list[WindowPart]:
-    """One part; or two, if what is left behind whole passes may go `apart` and that spares bytes.
+def window_parts(config: Config, weights: NDArray[np.int8], pattern: Pattern, *, rest_apart: bool) -> list[WindowPart]:
+    """One part; or two, if what is left behind whole passes may go apart (`rest_apart`) and that spares bytes.
 
     Groups of M weights are not divided among the array's groups of windows. So a column whose weights are not whole
     passes of ``groups`` times a multiple of M leaves some of those idle in the last pass, and memory is read for zeros:
@@ -91,7 +91,7 @@ def window_parts(config: Config, weights: NDArray[np.int8], pattern: Pattern, *,
     reduction = weights.shape[1]
     whole = _part(config, 0, reduction, pattern, best_depth(config, reduction, pattern))
     found, least = [whole], whole.bits(config) * (1 - _LEAST_SAVED)
-    if pattern.dense or not apart:
+    if pattern.dense or not rest_apart:
         return found
     for depth in range(pattern.m, config.window + 1, pattern.m):
         each = config.groups * depth
@@ -120,9 +120,9 @@ def _block_part(config: Config, first: int, stop: int, pattern: Pattern, size: i
 
 
 def block_parts(
-    config: Config, label: str, reduction: int, pattern: Pattern, size: int, *, apart: bool
+    config: Config, label: str, reduction: int, pattern: Pattern, size: int, *, rest_apart: bool
 ) -> list[WindowPart]:
-    """The same of weights of 4 bits in blocks of `size`: what whole passes leave over may go `apart` here, too.
+    """The same of weights of 4 bits in blocks of `size`: what is left over may go apart here, too.
 
     576 weights in 16 groups fill 2 passes of 256. Those of the last 64, of depth 4, are in blocks of 8, or of INT8,
     whichever takes fewer words.
@@ -135,7 +135,7 @@ def block_parts(
     whole = _block_part(config, 0, reduction, pattern, size)
     found = [whole] if whole else []
     least = whole.words(config) * (1 - _LEAST_SAVED) if whole else math.inf
-    for depth in range(1, config.window + 1) if apart and pattern.dense else ():
+    for depth in range(1, config.window + 1) if rest_apart and pattern.dense else ():
         each = config.groups * depth
         start = reduction // each * each
         if start in (0, reduction) or size % (config.block_groups * depth) or depth < 2:
