@@ -48,6 +48,7 @@ SLOW = {
     "sta-hw trace": "builds an accelerator that writes waveforms",
     "sta-hw generate-text": "reads SmolLM2, which make llm installs",
     "sta-hw chat": "the same",
+    "sta-hw prune --decoder": "the same, and prunes it: minutes",
     "sta-hw plan": "prunes and measures each N:M: a minute",
     "sta-hw explore": "a minute or more: some dozens of points of all-MiniLM-L6-v2, or accuracy and synthesis",
     "sta-hw bench": "minutes each",
