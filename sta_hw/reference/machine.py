@@ -269,17 +269,18 @@ class Machine:
         AddressError
             If what is read or written is not in the image, or not aligned.
         CheckError
-            If `width` is less than 2.
+            If `width` is less than 2, or `inverse` is not that of the width where a mean is taken.
         """
-        rows, width = self.config.rows, i["width"]
+        rows, width, rms = self.config.rows, i["width"], i["kind"] == NormKind.RMS
         if width < 2:
             raise CheckError(f"width = {width}; it is 2 or more")
+        if not rms and i["inverse"] != (inverse := round(2**33 / width)):
+            raise CheckError(f"inverse = {i['inverse']}; for a width of {width} it is {inverse}")
         x = self.memories.bytes_at(i["input_address"], 2 * rows * width).copy().view("<i2").reshape(width, rows).T
         words = self.memories.bytes_at(i["parameters_address"], 8 * width).copy().view("<u8").astype(object)
         scale = np.array([((int(w) & 0x3FFFF) ^ 0x20000) - 0x20000 for w in words])
         shift = np.array([((int(w) >> 18 & 0xFFFF) ^ 0x8000) - 0x8000 for w in words])
         multiplier = np.array([int(w) >> 34 & 0xFFFF for w in words])
-        rms = i["kind"] == NormKind.RMS
         wide, narrow = layer_norm(
             x, scale, shift, multiplier, i["inverse"], rms=rms, epsilon=i["epsilon"], short=bool(i["bits15"])
         )
