@@ -158,7 +158,7 @@ def test_what_waits_for_ever_times_out(model: AcceleratorModel) -> None:
         ),
         ([Instruction(Opcode.NORM, {"width": 0})], "width = 0; it is 2 or more"),
         ([Instruction(Opcode.NORM, {"width": 1, "wide_address": 64})], "width = 1; it is 2 or more"),
-        ([Instruction(Opcode.NORM, {"width": 2, "inverse": 1, "wide_address": 64})], "for a width of 2 it is 4294967296"),
+        ([Instruction(Opcode.NORM, {"width": 2, "inverse": 1, "wide_address": 64})], "a width of 2 it is 4294967296"),
         ([scores(row_first=0)], "it has no row_first, and there are no rows that an earlier block began"),
         (
             [scores(row_last=0), multiplied(Opcode.CONTEXT, unfinished=1), scores(row_first=0, coarse=1)],
