@@ -23,7 +23,7 @@ from .kept import KeptWindows
 from .stuck import named, why
 from .untimed import UntimedMachine
 
-__all__ = ["check_kept", "check_liveness"]
+__all__ = ["check_liveness"]
 
 MOST_COLUMNS = 4096
 """The most that a configuration may have."""
@@ -59,14 +59,8 @@ def _unkept(number: int, i: Instruction, config: Config, on_chip: KeptWindows) -
         )
 
 
-def check_kept(program: Iterable[Instruction], config: Config) -> None:
-    """Refuse a flat program that takes windows from the chip that are not there, or keeps more than there is room for.
-
-    Raises
-    ------
-    InputError
-        The instruction, and what would do.
-    """
+def _check_kept(program: Iterable[Instruction], config: Config) -> None:
+    """Refuse a flat program that takes windows from the chip that are not there, or keeps more than has room."""
     on_chip = KeptWindows(config)
     for number, i in enumerate(program):
         _unkept(number, i, config, on_chip)
@@ -108,7 +102,7 @@ def check_liveness(program: Iterable[Instruction], config: Config) -> None:
         program = [found.instruction for found in unroll(program, config)]
     for number, i in enumerate(program):
         _never(number, i, config)
-    check_kept(program, config)
+    _check_kept(program, config)
     state, problem = _followed(program, config)
     if problem or not state.ended:
         rest = program[state.issued :]

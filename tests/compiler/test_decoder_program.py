@@ -19,13 +19,13 @@ from sta_hw.compiler.decoder.integers import Rules
 from sta_hw.compiler.decoder.program import DecoderImage, compile_decoder
 from sta_hw.compiler.decoder.quantize import quantize_decoder
 from sta_hw.compiler.decoder.run import HostEmbedding, IntegerDecoder
-from sta_hw.compiler.liveness import check_liveness
+from sta_hw.compiler.schedule import schedule
 from sta_hw.errors import CheckError, InputError
 from sta_hw.model.families import load_network
 from sta_hw.reference.program import run_counted
 from sta_hw.run.decoder import ProgramDecoder
 from sta_hw.run.machines import ReferenceMachine, RtlMachine
-from sta_hw.spec.isa import Opcode, disassemble
+from sta_hw.spec.isa import Instruction, Opcode, disassemble
 from sta_hw.spec.presets import PRESETS
 from sta_hw.tasks.text import load_text_model
 
@@ -44,6 +44,7 @@ DECODED = 4
 DECODED_LAST = 40
 """Behind the last prompt."""
 PREFIX = [1, 5]
+ATTENTION = (Opcode.SCORES, Opcode.CONTEXT)
 Run = Callable[[NDArray[np.uint8], int, int, int], NDArray[np.uint8]]
 
 
@@ -112,7 +113,7 @@ def test_on_rtl(family: str, wide: str, tmp_path: Path) -> None:
 
 
 def test_keys_that_the_chip_does_not_hold(tmp_path: Path) -> None:
-    """Blocks of keys come one after the other, for each head and row tile; no program waits for itself."""
+    """Blocks of keys come one after the other, for each head and row tile."""
     config = replace(CONFIG, weight_words=512)
     of = quantized(tmp_path, "llama")
     compiled = compile_decoder(of, config, CAPACITY)
@@ -121,12 +122,26 @@ def test_keys_that_the_chip_does_not_hold(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decoder.feed(ids), IntegerDecoder(of, CAPACITY).logits(ids)[-1])
     np.testing.assert_array_equal(decoder.feed([7]), IntegerDecoder(of, CAPACITY).logits([*ids, 7])[-1])
     loads = []
-    for address, kind in zip(compiled.programs, compiled.kinds, strict=True):
+    for address in compiled.programs:
         program = disassemble(compiled.image[address:].tobytes(), config)
         loads.append(sum(i.opcode == Opcode.LOAD for i in program))
-        if not kind.logits:  # those of the last tile count in loops of LENGTH
-            check_liveness(program, config)
     assert len(set(loads[-3:])) == 3  # as many as there are blocks
+
+
+def test_no_program_waits_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is looked at as it is compiled: a context ahead of its scores is refused."""
+
+    def turned(*given: Any) -> tuple[list[Instruction], list[str]]:
+        instructions, labels = schedule(*given)
+        scores, context = (next(n for n, i in enumerate(instructions) if i.opcode == o) for o in ATTENTION)
+        instructions.insert(scores, instructions[context])
+        return instructions, labels
+
+    of = quantized(tmp_path, "llama")
+    compile_decoder(of, CONFIG, 20)
+    monkeypatch.setattr("sta_hw.compiler.decoder.program.schedule", turned)
+    with pytest.raises(InputError, match=r"the program waits for itself: .*CONTEXT"):
+        compile_decoder(of, CONFIG, 20)
 
 
 def test_drafts_change_nothing(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from ...spec.config import Config
 from ...spec.features import ALL_OF_DECODERS
 from ...spec.isa import Result, assemble, program_bytes
 from ...spec.patterns import DENSE, Pattern
-from ..liveness import check_kept
+from ..liveness import check_liveness
 from ..lower.linear import linear
 from ..parameters import LinearParameters
 from ..schedule import Step, schedule
@@ -321,7 +321,7 @@ def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int, *, b
         _lower(low, kind.logits)
         name = f"program of {kind.tiles} tiles for {kind.keys} keys, {'with' if kind.logits else 'without'} logits"
         instructions, said = schedule(low.steps, low.groups, config)
-        check_kept(instructions, config)
+        check_liveness(instructions, config)
         instructions = [*low.prologue(), *instructions]
         raw = np.frombuffer(assemble(instructions, config), np.uint8)
         programs.append(low.image.add(raw, program_bytes(instructions), name))
