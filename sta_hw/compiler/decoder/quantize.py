@@ -21,7 +21,7 @@ from ...errors import InputError
 from ...formats.blocks import BLOCK_SIZES
 from ...formats.nm import satisfies
 from ...model.families.decoders import NEXT
-from ...model.fp32 import FUNCTIONS, Cache, evaluate, value_of
+from ...model.fp32 import Cache, evaluate, value_of
 from ...model.graph import Graph
 from ...model.operations import (
     Activate,
@@ -45,11 +45,10 @@ from ..scales import (
     MARGIN,
     channel_factors,
     factors,
-    least_squares_scale,
-    linear_steps,
     score_factor,
     wide_scale,
 )
+from .fitting import INDEX_MARGIN, best_gain, function_table, index_step, product_parameters, scale_of
 from .four_bits import block_factors, in_blocks, with_blocks
 from .integers import MOST_WEIGHTS, Floats, IntegerDecoderGraph, Rules, limit_of
 
@@ -64,10 +63,6 @@ _LARGEST_GAIN = 7
 """Of a reciprocal."""
 _TURN_BITS = 6
 """Fraction bits of queries and keys before they turn."""
-_MOST_SEEN, _LARGEST_SEEN = 60_000, 4096
-"""Values that a step is chosen for: every so many, and the largest."""
-_INDEX_MARGIN = 1.05
-"""A table's index covers this times the largest value that calibration saw."""
 
 
 def quantize_decoder(
@@ -101,14 +96,6 @@ def quantize_decoder(
         if not satisfies(linears[name].weight, pattern):
             raise InputError(f"{name}: its weights are not pruned to {pattern}; prune the model first.")
     return _Quantizer(graph, texts, prefix, rules or Rules(), patterns).quantized(report)
-
-
-def _scale(values: NDArray) -> float:
-    """`least_squares_scale` of values drawn at random, where there are many: a stride would meet some channels only."""
-    flat = values.reshape(-1)
-    if len(flat) > _MOST_SEEN:
-        flat = flat[np.random.default_rng(0).integers(0, len(flat), _MOST_SEEN)]
-    return least_squares_scale(flat)
 
 
 class _Quantizer:
@@ -185,7 +172,7 @@ class _Quantizer:
         smooth = channel_factors(values, weights, _ALPHA[role])
         if role in self.rules.blocks and all(in_blocks(w) for w in weights):
             smooth = block_factors(smooth, values)  # a factor for each channel would take the weights off their grid
-        return np.asarray(smooth * _scale(values / smooth), np.float64)
+        return np.asarray(smooth * scale_of(values / smooth), np.float64)
 
     def linear(
         self, name: str, output_scale: Floats | float, *, second: NDArray | int = 0, key: str = ""
@@ -193,7 +180,7 @@ class _Quantizer:
         """Parameters of a product whose results have a scale, or one for each column."""
         o = self.graph.linear(name)
         inputs = o.inputs[0]
-        found = self._parameters(o.weight, o.bias, self.narrow[inputs], output_scale, second)
+        found = product_parameters(o.weight, o.bias, self.narrow[inputs], output_scale, second)
         found = replace(found, pattern=self.patterns.get(name, DENSE))
         if self.role(inputs) in self.rules.blocks:
             if self.role(inputs) == "head":
@@ -211,20 +198,6 @@ class _Quantizer:
                 )
         self.done.linears[key or name] = found
         return found
-
-    def _parameters(
-        self, weight: Array, bias: Array, input_scale: Floats, output_scale: Floats | float, second: NDArray | int
-    ) -> LinearParameters:
-        columns = len(weight)
-        absorbed = weight.astype(np.float64) * input_scale
-        results = np.broadcast_to(np.asarray(output_scale, np.float64), (columns,))
-        steps = np.minimum(linear_steps(absorbed, bias.astype(np.float64), results), LARGEST_FACTOR * results)
-        weights = np.clip(np.round(absorbed / steps[:, None]), -127, 127).astype(np.int8)
-        multiplier, shift = factors(steps / results)
-        return LinearParameters(
-            weights, DENSE, np.round(bias / steps).astype(np.int64), multiplier, shift,
-            np.broadcast_to(np.asarray(second, np.int64), (columns,)).copy(), input_scale, steps,
-        )  # fmt: skip
 
     def embedding(self, o: Embed) -> None:
         """The beginning of the residual stream, where it is no sum."""
@@ -247,7 +220,7 @@ class _Quantizer:
                 scale = max(scale, float(narrow[0]))
         else:  # each channel of a head for itself; the product with an identity matrix behind it absorbs them
             heads = values.reshape(len(values) * (values.shape[1] // len(gamma)), len(gamma))
-            narrow = np.maximum(np.abs(heads).max(0) * _INDEX_MARGIN / 127, 1e-30).astype(np.float64)
+            narrow = np.maximum(np.abs(heads).max(0) * INDEX_MARGIN / 127, 1e-30).astype(np.float64)
             self.done.widths[o.name] = 8
         columns = len(gamma)
         kappa = columns / 2 ** int(math.log2(columns)) * 16
@@ -271,7 +244,7 @@ class _Quantizer:
         values = self.seen(name)
         rows = [values] + [np.repeat(m, max(1, len(values) // (8 * len(m))), 0) for m in more]
         each = np.concatenate(rows).reshape(-1, heads, values.shape[1] // heads)
-        return np.repeat([_scale(each[:, h]) for h in range(heads)], each.shape[2])
+        return np.repeat([scale_of(each[:, h]) for h in range(heads)], each.shape[2])
 
     def _keys(self, name: str) -> tuple[Array, Array]:
         return self.prefix.kept(name)
@@ -289,7 +262,7 @@ class _Quantizer:
         width = len(scale) // o.heads
         narrow = self.narrow[source.name]
         parameters = [
-            self._parameters(np.eye(width, dtype=np.float32), np.zeros(width, np.float32), narrow,
+            product_parameters(np.eye(width, dtype=np.float32), np.zeros(width, np.float32), narrow,
                              scale[h * width : (h + 1) * width] / 2**_TURN_BITS, 0)
             for h in range(o.heads)
         ]  # fmt: skip
@@ -326,7 +299,7 @@ class _Quantizer:
         bits = self.done.widths[o.name] = self.rules.bits(self.role(o.name))
         # With the largest gain a context has 14 bits and its sign, and none saturates.
         gain = np.array(
-            [_LARGEST_GAIN if bits == 15 else self._gain(context[:, h], by_head[h]) for h in range(o.heads)], np.int64
+            [_LARGEST_GAIN if bits == 15 else best_gain(context[:, h], by_head[h]) for h in range(o.heads)], np.int64
         )
         if together:
             gain[:] = gain.min()
@@ -340,13 +313,6 @@ class _Quantizer:
         kept = "output" in self.rules.blocks and any(in_blocks(t.weight) for t in takers)
         return kept and width % BLOCK_SIZES[0] != 0
 
-    @staticmethod
-    def _gain(context: Array, scale: float) -> int:
-        """The power of two that stores contexts with the least squared error."""
-        values = context.reshape(-1).astype(np.float64) / scale
-        errors = [((np.clip(np.round(values * 2**g), -127, 127) / 2**g - values) ** 2).sum() for g in range(8)]
-        return int(np.argmin(errors))
-
     def _largest_scores(self, o: Attention) -> Floats:
         found = np.zeros(o.heads)
         for query, cache in zip(self.values[o.inputs[0]], self.caches, strict=True):
@@ -356,42 +322,14 @@ class _Quantizer:
             found = np.maximum(found, np.abs(q @ k).max((1, 2)) / math.sqrt(q.shape[-1]))
         return found
 
-    def _table(self, o: Activate, step: float) -> tuple[NDArray[np.int16], float]:
-        """The table of a function of ``index * step``, and the scale of its entries."""
-        index = np.concatenate([np.arange(128), np.arange(-128, 0)]) * step
-        results = FUNCTIONS[o.function](index.astype(np.float32)).astype(np.float64)
-        scale = (float(np.abs(results).max()) or 1.0) / 32767
-        return np.round(results / scale).astype(np.int16), scale
-
-    def _index_step(self, o: Activate, up: Array | None) -> float:
-        """The step of a table's index with the least squared error of what is made of its entries.
-
-        Beyond its ends the index saturates, which costs little where the function is near zero, and little where such
-        values are rare; a coarse step costs everywhere.
-        """
-        inputs, results = (self.seen(n).astype(np.float64).reshape(-1) for n in (o.inputs[0], o.name))
-        weight = np.ones(len(inputs)) if up is None else up.astype(np.float64).reshape(-1) ** 2
-        every = len(inputs) // _MOST_SEEN + 1
-        largest = np.argsort(-np.abs(results * np.sqrt(weight)))[:_LARGEST_SEEN]
-        inputs, results, weight = (
-            np.concatenate([a[::every], a[largest]]) for a in (inputs, results, weight * every)
-        )  # fmt: skip
-        weight[-len(largest) :] /= every  # those count once
-        end = _INDEX_MARGIN * float(np.abs(inputs).max()) / 127
-        best, least = end, math.inf
-        for step in end * np.linspace(0.1, 1.0, 37):
-            index = np.clip(np.round(inputs / step), -127, 127) * step
-            error = float((weight * (FUNCTIONS[o.function](index.astype(np.float32)) - results) ** 2).sum())
-            if error < least:
-                best, least = float(step), error
-        return best
-
     def activation(self, o: Activate) -> None:
         """An activation function's table, and the product ahead of it; a gate's are quantized with what it opens."""
         first = o.inputs[0]
         gates = [t for t in self.graph.takers(o.name) if isinstance(t, Multiply)]
-        step = self._index_step(o, self.seen(gates[0].inputs[1]) if gates else None)
-        self.done.tables[o.name], scale = self._table(o, step)
+        step = index_step(
+            o.function, self.seen(first), self.seen(o.name), self.seen(gates[0].inputs[1]) if gates else None
+        )
+        self.done.tables[o.name], scale = function_table(o.function, step)
         if gates:
             self.linear(first, step)
             self.wide[o.name] = scale
