@@ -11,52 +11,20 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, unsigned
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...spec.config import Config
 from ..primitives.layouts import COUNT_BITS
 from ..primitives.queue import Queue
 from .axi import ADDRESS_BITS
+from .runs import APART, BEATS_BITS, Kind, run_layout, store_layout
 
-__all__ = ["APART", "Kind", "ReadMaster", "WriteMaster", "row_range", "run_layout", "store_layout"]
+__all__ = ["ReadMaster", "WriteMaster"]
 
-_BEATS_BITS = 20
 _WRITES_QUEUED = 16
 """Write bursts whose answers are awaited behind the one that comes next."""
-
-
-def run_layout() -> data.StructLayout:
-    """A run of consecutive bus words: byte address in the image, beats, and the instruction it belongs to."""
-    return data.StructLayout(
-        {"address": unsigned(ADDRESS_BITS), "beats": unsigned(_BEATS_BITS), "instruction": unsigned(COUNT_BITS)}
-    )
-
-
-class Kind(enum.Enum, shape=unsigned(2)):
-    """How a run's bytes belong to rows: columns of 8 bits a row, of 16, or blocks of `groups` columns row after row."""
-
-    NARROW = 0
-    WIDE = 1
-    TRANSPOSED = 2
-
-
-APART = 3
-"""The kind that hardware with more groups than rows alone has: columns of 8 bits a row in places of `groups` bytes, of
-which they have a part."""
-
-
-def row_range(config: Config) -> dict[str, Shape]:
-    """Fields that say which rows of a tile are written: how many before and after them are not."""
-    return dict.fromkeys(("rows_before", "rows_after"), unsigned(config.rows.bit_length() - 1))
-
-
-def store_layout(config: Config) -> data.StructLayout:
-    """A run to be written, and which rows of it. A column, or a block of them, begins at a multiple of its bytes."""
-    parts = max(1, config.groups // config.rows).bit_length() - 1
-    part = {"part": unsigned(parts)} if parts else {}
-    return data.StructLayout({**run_layout().members, "kind": Kind, **row_range(config), **part})
 
 
 class _Bursts(wiring.Component):
@@ -96,7 +64,7 @@ class _Bursts(wiring.Component):
         m = Module()
         word = cfg.bus_bytes.bit_length() - 1
         burst_bits = cfg.burst.bit_length() - 1
-        beats = Signal(_BEATS_BITS, reset_less=True)
+        beats = Signal(BEATS_BITS, reset_less=True)
         block_bits = word + burst_bits
         block = self.address[block_bits:]
         to_boundary = Signal(range(cfg.burst + 1))

@@ -14,7 +14,7 @@ from ...spec.config import Config
 from ...spec.expansion import WINDOW_LINES
 from ...spec.isa import HEADER_BYTES, LINE_BYTES, MAGIC, MOST_LINES, REGISTERS, VERSION, WORD_BYTES, Error
 from ..bus.axi import ADDRESS_BITS
-from ..bus.dma import run_layout
+from ..bus.runs import run_layout
 from ..primitives.layouts import COUNT_BITS, LENGTH_BITS
 from ..primitives.sequencer import Gearbox
 from .decode import MOST_WORDS, AtHand, decode

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ...spec.config import Config
 from ...spec.parameters import COLUMN
 from ..bus.axi import ADDRESS_BITS
-from ..bus.dma import run_layout
+from ..bus.runs import run_layout
 from ..primitives.layouts import COUNT_BITS, parameter_layout, record_layout, row_parameter_layout
 from ..primitives.queue import Queue, RegisterSlice
 

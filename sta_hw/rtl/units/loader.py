@@ -10,7 +10,7 @@ from ...spec.config import Config
 from ...spec.isa import Target
 from ...spec.parameters import COLUMN
 from ..bus.axi import ADDRESS_BITS
-from ..bus.dma import run_layout
+from ..bus.runs import run_layout
 from ..primitives.layouts import COUNT_BITS
 from ..primitives.queue import Queue
 from ..primitives.sequencer import Gearbox

@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 from ...spec.config import Config
 from ...spec.parameters import NORM_COLUMN
 from ..bus.axi import ADDRESS_BITS
-from ..bus.dma import Kind, row_range, run_layout, store_layout
+from ..bus.runs import Kind, row_range, run_layout, store_layout
 from ..primitives.arithmetic import at_limit, ring_shift, saturated
 from ..primitives.layouts import COUNT_BITS, record_layout
 from ..primitives.multiplier import Multiplier

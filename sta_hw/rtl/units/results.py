@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 from ...spec.config import Config
 from ...spec.isa import Result
 from ..bus.axi import ADDRESS_BITS
-from ..bus.dma import APART, row_range, run_layout, store_layout
+from ..bus.runs import APART, row_range, run_layout, store_layout
 from ..primitives.layouts import COUNT_BITS, UNDER_WAY_BITS, result_layout
 from .attention import block_layout
 from .best import LIST_BYTES, Best

@@ -9,7 +9,8 @@ import pytest
 from amaranth.hdl import Value
 from amaranth.sim import Simulator
 
-from sta_hw.rtl.bus.dma import APART, ReadMaster, WriteMaster
+from sta_hw.rtl.bus.dma import ReadMaster, WriteMaster
+from sta_hw.rtl.bus.runs import APART
 from sta_hw.spec.config import Config
 
 CONFIG = Config(rows=4, groups=2, lanes=4, drain_lanes=2, burst=4, outstanding=3)

@@ -8,7 +8,7 @@ import pytest
 from sim.native import NativeModel, build
 from sta_hw.host.beats import join
 from sta_hw.reference.vector import layer_norm
-from sta_hw.rtl.bus.dma import Kind
+from sta_hw.rtl.bus.runs import Kind
 from sta_hw.rtl.emit import emit_verilog, streams_of
 from sta_hw.rtl.units.norm import Norm
 from sta_hw.spec.config import Config

@@ -15,7 +15,7 @@ from sim.native import NativeModel, build
 from sta_hw.host.beats import join
 from sta_hw.reference.best import BestRows
 from sta_hw.reference.vector import activate, add_residual, gated, rotated
-from sta_hw.rtl.bus.dma import APART, Kind
+from sta_hw.rtl.bus.runs import APART, Kind
 from sta_hw.rtl.emit import emit_verilog, streams_of
 from sta_hw.rtl.units.results import ResultPath
 from sta_hw.spec.config import Config
