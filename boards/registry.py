@@ -14,10 +14,10 @@ from .ice40 import Ice40Top
 __all__ = ["BOARDS", "board"]
 
 
-def _ulx3s(size: str, preset_name: str) -> Board:
+def _ulx3s(size: str, preset_name: str, suffix: str = "") -> Board:
     return Board(
-        f"ulx3s-{size}", f"ulx3s.ULX3S_{size.upper()}_Platform", f"lfe5u-{size}", "accelerator", preset_name, 80e6,
-        2_000_000, ("--board", "ulx3s"), Ecp5Top, Sdram(),
+        f"ulx3s-{size}{suffix}", f"ulx3s.ULX3S_{size.upper()}_Platform", f"lfe5u-{size}", "accelerator", preset_name,
+        80e6, 2_000_000, ("--board", "ulx3s"), Ecp5Top, Sdram(),
     )  # fmt: skip
 
 
@@ -28,6 +28,7 @@ BOARDS: dict[str, Board] = {
         _ulx3s("25f", "ecp5-25f"),
         _ulx3s("45f", "ecp5-45f"),
         _ulx3s("85f", "ecp5-85f"),
+        _ulx3s("85f", "ecp5-85f-decoder-sdram", "-decoder"),
         Board(
             "ulx3s-25f-engine", "ulx3s.ULX3S_25F_Platform", "lfe5u-25f", "engine", "ecp5-25f", 80e6, 2_000_000,
             ("--board", "ulx3s"), Ecp5Top,

@@ -134,10 +134,19 @@ class Hardware:
         """Whether programs run."""
         return self.backend not in ("fp32", "fast")
 
+    def memory_bytes(self) -> int:
+        """Bytes a cycle that memory brings at most: the bus, or a board's chip where it has fewer pins."""
+        target, bus = self.target(), self.config().bus_bytes
+        return bus if target is None or target.sdram is None else min(bus, target.sdram.peak)
+
     def figures(self, session: Session) -> dict[str, Any]:
-        """Of what ran on hardware: cycles of each pass over the weights, and the share of the memory's bandwidth."""
+        """Of what ran on hardware: cycles of each pass over the weights, and the share of the memory's bandwidth.
+
+        Of a board's serial line the bytes as well, for the image and for all passes together.
+        """
         from ..compiler.decoder.traffic import least_traffic, weight_bits
         from ..run.decoder import ProgramDecoder
+        from ..run.machines import BoardMachine
 
         decoder, config = session.decoder, self.config() if self.programs else None
         found: dict[str, Any] = {"backend": self.backend}
@@ -146,7 +155,9 @@ class Hardware:
         found |= {"hash": config.hash, "image_bytes": len(decoder.compiled.image), "equal_to_integers": None}
         if self.check:
             found["equal_to_integers"] = True
-        passes, bits = [], weight_bits(decoder.of.linears, config)
+        if isinstance(machine := decoder.machine, BoardMachine):
+            found["line_bytes"] = {"image": machine.image_bytes, "passes": machine.pass_bytes}
+        passes, bits, most = [], weight_bits(decoder.of.linears, config), self.memory_bytes()
         for run in decoder.runs:
             row: dict[str, Any] = {"position": run.position, "tokens": run.tokens}
             if run.cycles:
@@ -154,7 +165,7 @@ class Hardware:
                     decoder.of.graph, run.position, run.tokens, logits=run.logits, bits=bits, best=bool(decoder.best)
                 ).total
                 row |= {
-                    "cycles": run.cycles, "least_bytes": least, "bandwidth": least / (run.cycles * config.bus_bytes),
+                    "cycles": run.cycles, "least_bytes": least, "bandwidth": least / (run.cycles * most),
                     "read_bytes": run.counters["read_beats"] * config.bus_bytes,
                     "written_bytes": run.counters["write_beats"] * config.bus_bytes,
                 }  # fmt: skip
@@ -163,14 +174,19 @@ class Hardware:
 
     def tell(self, session: Session) -> None:
         """The same as a sentence or two."""
-        passes = [p for p in self.figures(session).get("passes", ()) if "cycles" in p]
+        figures = self.figures(session)
+        passes = [p for p in figures.get("passes", ()) if "cycles" in p]
         if passes:
             cycles, tokens = sum(p["cycles"] for p in passes), sum(p["tokens"] for p in passes)
             share = sum(p["least_bytes"] for p in passes) / sum(p["least_bytes"] / p["bandwidth"] for p in passes)
             same = f" {compared(session)}." if self.check else ""
+            line = ""
+            if "line_bytes" in figures:
+                image, rest = figures["line_bytes"].values()
+                line = f" Over the serial line went {image:,} bytes for the image, and {rest:,} for the passes."
             say(
                 f"{tokens} tokens in {len(passes)} passes over the weights, {cycles / len(passes):,.0f} cycles each; "
-                f"{share:.3f} of the memory's bandwidth.{same}"
+                f"{share:.3f} of the memory's bandwidth.{line}{same}"
             )
 
 

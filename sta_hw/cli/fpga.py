@@ -30,7 +30,12 @@ PartOption = Annotated[
         help="lfe5u-12f, -25f, -45f, -85f, ice40up5k, ice40hx8k, ultrascale+; or liberty:FILE (standard cells)."
     ),
 ]
-BoardOption = Annotated[str, typer.Option(help="ulx3s-12f, -25f, -45f, -85f, -25f-engine, icesugar-pro or icebreaker.")]
+BoardOption = Annotated[
+    str,
+    typer.Option(
+        help="ulx3s-12f, -25f, -45f, -85f, -85f-decoder, -25f-engine, icesugar-pro, ecpix5-85f or icebreaker."
+    ),
+]
 MinutesOption = Annotated[
     float, typer.Option(help="Give a seed up that has not routed by then.", min=0.01, max=100_000)
 ]

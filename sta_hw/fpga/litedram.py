@@ -58,9 +58,14 @@ class Sdram:
     kind: str = "SDR"
 
     @property
+    def peak(self) -> int:
+        """Bytes a cycle that its pins carry, at most."""
+        return _TRANSFERS[self.kind] * self.byte_lanes
+
+    @property
     def bytes_per_cycle(self) -> float:
         """Read and written together, where the accelerator waits for it."""
-        return _SHARE[self.kind] * _TRANSFERS[self.kind] * self.byte_lanes
+        return _SHARE[self.kind] * self.peak
 
     def port_bytes(self, bus_bytes: int) -> int:
         """Of the controller's port for a bus: a DDR3's word is a whole burst, which LiteDRAM shares out one by one."""

@@ -82,21 +82,28 @@ class BoardLink:
         Whether the board's memory controller keeps what image is in the memory (`sta_hw.host.loading`).
     image_known : bool
         Whether it does at the moment.
+    sent, received : int
+        Bytes that went over the line, commands among them.
     """
 
     def __init__(self, port: Port, settle: Callable[[], None] | None = None) -> None:
         self.port = port
         self.settle = settle or (lambda: time.sleep(2 * SERIAL_TIMEOUT))
-        self.retries = 0
+        self.retries = self.sent = self.received = 0
         self.resumable = self.image_known = False
 
     def _command(self, kind: int, address: int, words: int) -> bytes:
         return struct.pack(">BBI", kind, words, address >> 2)
 
+    def _send(self, data: bytes) -> None:
+        self.port.write(data)
+        self.sent += len(data)
+
     def _read_once(self, address: int, words: int) -> NDArray[np.uint32] | None:
         self.port.reset_input_buffer()
-        self.port.write(self._command(_READ, address, words))
+        self._send(self._command(_READ, address, words))
         answer = self.port.read(4 * words)
+        self.received += len(answer)
         return np.frombuffer(answer, ">u4").astype(np.uint32) if len(answer) == 4 * words else None
 
     def _recover(self) -> None:
@@ -152,8 +159,8 @@ class BoardLink:
     def _burst(self, address: int, words: NDArray[np.uint32]) -> None:
         payload = words.astype(">u4").tobytes()
         for _ in range(_TRIES):
-            self.port.write(self._command(_WRITE, BOARD_REGISTERS + 4, 1) + bytes(4))
-            self.port.write(self._command(_WRITE, address, len(words)) + payload)
+            self._send(self._command(_WRITE, BOARD_REGISTERS + 4, 1) + bytes(4))
+            self._send(self._command(_WRITE, address, len(words)) + payload)
             checksum = self._read_once(BOARD_REGISTERS + 4, 1)
             if checksum is not None and int(checksum[0]) == zlib.crc32(payload):
                 return

@@ -155,13 +155,24 @@ class BoardMachine:
     ----------
     loading : function or None
         Is told the bytes of an image that are there, and all.
+    image_bytes, pass_bytes : int
+        That went over the serial line in either direction, commands among them: for the image, and since it is there.
     """
 
     def __init__(self, config: Config, link: BoardLink, size: int, progress: Progress | None = None) -> None:
         self.config, self.size, self.progress = config, size, progress
         self.loading: Callable[[int, int], None] | None = None
         self.link = BoardBackend(config, link).link
-        self._bytes = 0
+        self.image_bytes = self._bytes = self._before = 0
+
+    @property
+    def _line_bytes(self) -> int:
+        return self.link.sent + self.link.received
+
+    @property
+    def pass_bytes(self) -> int:
+        """Bytes over the serial line since the image is there."""
+        return self._line_bytes - self._before
 
     def load(self, image: NDArray[np.uint8]) -> None:
         """See `Machine`.
@@ -177,8 +188,11 @@ class BoardMachine:
                 f"{self.size:,}. A smaller model or context would do."
             )
         self._bytes = len(image)
+        before = self._line_bytes
         self.link.set_register("control", 0b10)
         load_image(self.link, image, self.loading)
+        self._before = self._line_bytes
+        self.image_bytes = self._before - before
 
     def write(self, address: int, data: NDArray[np.uint8]) -> None:
         """See `Machine`."""

@@ -55,15 +55,15 @@ def _near(sentence: str, others: Sequence[frozenset[str]]) -> bool:
     return any(n >= _JACCARD * union or n >= _CONTAINED * len(own) for n, union in common)
 
 
-def corpus_sentences(count: int, *, seed: int = 0, packages: tuple[str, ...] = CORPUS) -> list[str]:
+def corpus_sentences(count: int, *, seed: int | None = 0, packages: tuple[str, ...] = CORPUS) -> list[str]:
     """Sentences of docstrings, shuffled; none that is evaluated or calibrated with, or nearly the same.
 
     Parameters
     ----------
     count : int
         How many; fewer come if there are not as many.
-    seed : int
-        Of the order.
+    seed : int or None
+        Of the order; None leaves them as they stand in the sources.
     packages : names of packages, or ``python`` for the standard library
 
     Raises
@@ -72,6 +72,8 @@ def corpus_sentences(count: int, *, seed: int = 0, packages: tuple[str, ...] = C
         If none of the packages is installed.
     """
     sentences = _cached(packages)
+    if seed is None:
+        return sentences[:count]
     order = np.random.default_rng(seed).permutation(len(sentences))
     return [sentences[i] for i in order[:count]]
 

@@ -56,6 +56,11 @@ BOARD_PRESETS: dict[str, Config] = {
     "ecp5-85f-decoder": dataclasses.replace(
         PRESETS["decoder"], multiplier="dsp", drain_lanes=2, softmax_lanes=4, weight_words=4096, parameter_words=1024
     ),
+    # The same behind an SDRAM that gives two bytes a cycle.
+    "ecp5-85f-decoder-sdram": dataclasses.replace(
+        PRESETS["decoder"], multiplier="dsp", lanes=4, drain_lanes=2, softmax_lanes=4, weight_words=4096,
+        parameter_words=1024,
+    ),
     "ecp5-85f-256": dataclasses.replace(_ECP5, groups=16, multiplier="dsp-pair", weight_words=4096),
     "up5k": Config(
         rows=4, groups=2, window=16, lanes=4, drain_lanes=1, columns=64, encodings=("index",), nm=("2:4",),

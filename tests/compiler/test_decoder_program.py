@@ -195,6 +195,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     of = quantized(tmp_path, "llama", "head")
     with pytest.raises(InputError, match="needs hardware with digits"):
         compile_decoder(of, replace(CONFIG, features=("causal", "rms", "position", "gate", "rotary")), 20)
+    compile_decoder(quantized(tmp_path, "llama", head_dim=32), CONFIG, 20)
+    with pytest.raises(InputError, match="heads of 34 are wider than groups x window = 32"):
+        compile_decoder(quantized(tmp_path, "llama", head_dim=34), CONFIG, 20)
 
 
 def test_sums_that_32_bits_do_not_hold(tmp_path: Path) -> None:

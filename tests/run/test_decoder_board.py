@@ -30,7 +30,7 @@ class Link:
     def __init__(self, size: int) -> None:
         self.memory = np.zeros(size, np.uint8)
         self.registers: dict[str, int] = dict(capabilities(CONFIG))
-        self.sent = 0
+        self.sent = self.received = 0
         self.resumable = self.image_known = False
 
     def read(self, address: int, words: int) -> NDArray[np.uint32]:

@@ -44,7 +44,13 @@ def run_equal(config: Config, tokens: tuple[int, ...], **shape: int) -> None:
             compare(program, run.image, expected)
 
 
-SLOW = ("ecp5-85f", "ecp5-85f-256", "32 bytes, half the rows", "64 bytes, widest drain, shortest bursts")
+SLOW = (
+    "ecp5-85f",
+    "ecp5-85f-256",
+    "ecp5-85f-decoder-sdram",
+    "32 bytes, half the rows",
+    "64 bytes, widest drain, shortest bursts",
+)
 """What takes minutes to build: ``pytest -m slow tests/spec/test_presets.py``."""
 
 

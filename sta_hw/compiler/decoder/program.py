@@ -302,6 +302,8 @@ def _require(of: IntegerDecoderGraph, config: Config, capacity: int, best: bool)
     for o, size in widths:
         if size % config.groups:
             raise InputError(f"{o.name}: heads of {size} are no multiple of groups = {config.groups}.")
+        if size > each:
+            raise InputError(f"{o.name}: heads of {size} are wider than groups x window = {each}.")
 
 
 def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int, *, best: bool = False) -> DecoderImage:
