@@ -18,7 +18,8 @@ from sta_hw.errors import CheckError, InputError, ToolError
 from sta_hw.files import working_folder
 from sta_hw.fpga.fit import require_fit
 from sta_hw.fpga.parts import PARTS
-from sta_hw.fpga.synthesis import pack, place_and_route, synthesize
+from sta_hw.fpga.routing import pack, place_and_route
+from sta_hw.fpga.synthesis import synthesize
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import preset
 

@@ -23,7 +23,8 @@ from sta_hw.fpga.build import prepare_board
 from sta_hw.fpga.fit import ESTIMATE_ERROR, LOGIC, estimate, logic_counts
 from sta_hw.fpga.flow import synthesize_top
 from sta_hw.fpga.parts import PARTS
-from sta_hw.fpga.synthesis import packed_logic, synthesize
+from sta_hw.fpga.routing import packed_logic
+from sta_hw.fpga.synthesis import synthesize
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import preset
 

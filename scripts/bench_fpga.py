@@ -55,6 +55,13 @@ CASES = {
     "accelerator": Case("accelerator", _REFERENCE, "lfe5u-85f", 0.0,
                         {"lut4_equivalents": "<= 26000", "MULT18X18D": "<= 156"}),
     "softmax-16": Case("softmax", dataclasses.replace(preset("reference"), softmax_lanes=16), "lfe5u-85f", 0.0),
+    # Families that are placed and routed out of context alone.
+    "engine-nexus": Case("engine", dataclasses.replace(preset("small"), multiplier="nexus"), "lifcl-40", 150.0,
+                         {"fmax": ">= 100", "macs": ">= 32"}),
+    "engine-gowin": Case("engine", dataclasses.replace(preset("small"), groups=4, drain_lanes=2, multiplier="gowin"),
+                         "gw2ar-18", 100.0, {"macs": ">= 32"}),
+    "accelerator-nexus": Case("accelerator", dataclasses.replace(preset("ci"), multiplier="nexus"), "lifcl-40", 100.0),
+    "accelerator-gowin": Case("accelerator", dataclasses.replace(preset("ci"), multiplier="gowin"), "gw2ar-18", 80.0),
     "engine-xcup": Case("engine", dataclasses.replace(preset("reference"), drain_lanes=8), "ultrascale+", 0.0),
     "accelerator-xcup": Case("accelerator", preset("reference"), "ultrascale+", 0.0),
 }  # fmt: skip

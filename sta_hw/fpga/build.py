@@ -19,7 +19,8 @@ from ..spec.config import Config
 from ..spec.presets import BOARD_PRESETS, PRESETS
 from .fit import refusal, require_fit
 from .litedram import generate_controller
-from .synthesis import Routed, pack, place_and_route, synthesize
+from .routing import Routed, pack, place_and_route
+from .synthesis import synthesize
 
 __all__ = ["Built", "build_board", "prepare_board"]
 

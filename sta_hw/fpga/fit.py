@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..spec.config import Config
-from .parts import Part, choose_multiplier, vector_multipliers
+from .parts import Part, choose_multiplier, narrow_multipliers, vector_multipliers
 
 __all__ = [
     "ESTIMATE_ERROR", "KINDS", "LOGIC", "Cells", "block_memories", "estimate", "logic_counts", "refusal", "require_fit",
@@ -194,12 +194,15 @@ def shortages(found: Cells, chosen: Part) -> list[str]:
 
 _HOPELESS = 4
 """Times the part's cells beyond which not even synthesis, which would take hours, is begun."""
+_ROUGH = 1.5
+"""Times the part's cells beyond which place and route is not begun, where ECP5's estimate stands for the family's."""
 
 
 def require_room(top: str, config: Config, chosen: Part, *, route: bool) -> None:
     """Refuse, by the estimate, what a part cannot hold: before synthesis, which may take hours.
 
-    Without `route`, what is too large may still be counted, unless it is so by far.
+    Without `route`, what is too large may still be counted, unless it is so by far. Nexus and Gowin, whose logic cells
+    and block RAMs are of ECP5's kind and size, are judged by its estimate, and only where that leaves no doubt.
 
     Raises
     ------
@@ -210,16 +213,21 @@ def require_room(top: str, config: Config, chosen: Part, *, route: bool) -> None
         return
     if chosen.family == "ice40" and top == "accelerator":
         raise InputError(f"{chosen.name} has no room for an accelerator, only for an engine; see sta-hw fit.")
-    found = estimate("board" if chosen.family == "ice40" else top, config, chosen.family)
-    allowed = 1 + ESTIMATE_ERROR if route else _HOPELESS
+    own = chosen.family in LOGIC
+    found = estimate("board" if chosen.family == "ice40" else top, config, chosen.family if own else "ecp5")
+    if not own:
+        found["multipliers"] = narrow_multipliers(top, config)
+    allowed = _HOPELESS if not route else 1 + ESTIMATE_ERROR if own else _ROUGH
     problems = _shortages({k: round(v / allowed) for k, v in found.items()}, chosen, "at least ")
     if problems:
         cells = ", ".join(f"{v:,} {k}" for k, v in found.items())
-        advice = "" if not route else "; --no-route counts its cells all the same"
+        how = f"sta-hw fit --part {chosen.name} tells what fits" if own else "Take a smaller preset"
+        hopeless = _shortages({k: v // _HOPELESS for k, v in found.items()}, chosen, "")
+        advice = "" if not route or hopeless else "; --no-route counts its cells all the same"
         raise InputError(
             f"{top} of {config.rows} x {config.groups} does not fit {chosen.name}, which has {chosen.logic:,} logic "
             f"cells, {chosen.multipliers} multipliers and {chosen.memories} block RAMs: it takes about {cells}. "
-            f"sta-hw fit --part {chosen.name} tells what fits{advice}."
+            f"{how}{advice}."
         )
 
 

@@ -11,11 +11,10 @@ from ..rtl.emit import emit_verilog
 from ..rtl.tops import component
 from ..spec.config import Config
 from .parts import Part
-from .synthesis import place_and_route, synthesize
+from .routing import LOGIC_CELLS, UNTIMED, place_and_route
+from .synthesis import synthesize
 
 __all__ = ["synthesize_top"]
-
-_LOGIC = {"ecp5": "TRELLIS_COMB", "ice40": "ICESTORM_LC"}
 
 
 def synthesize_top(
@@ -49,7 +48,7 @@ def _synthesized(
             rows.append({"seed": seed, "fmax": None, "logic": 0, "seconds": 60 * minutes, "path": []})
             continue
         rows.append(
-            {"seed": seed, "fmax": routed.fmax, "logic": routed.used.get(_LOGIC[chosen.family], 0),
+            {"seed": seed, "fmax": routed.fmax, "logic": routed.used.get(LOGIC_CELLS[chosen.family], 0),
              "used": routed.used, "seconds": routed.seconds, "path": routed.path}
         )  # fmt: skip
     picture = "utilization.png"
@@ -57,13 +56,15 @@ def _synthesized(
     return {
         "top": top, "part": chosen.name, "configuration": config.as_dict(), "cells": cells, "capacity": capacity,
         "seeds": rows, "picture": picture,
-    }  # fmt: skip
+    } | ({"untimed": UNTIMED[chosen.family]} if rows and chosen.family in UNTIMED else {})  # fmt: skip
 
 
 def _capacity(chosen: Part) -> dict[str, int]:
     names = {
         "ecp5": ("lut4_equivalents", "MULT18X18D", "DP16KD"),
         "ice40": ("SB_LUT4", "SB_MAC16", "SB_RAM40_4K"),
+        "nexus": ("lut4_equivalents", "multipliers_9x9", "block_memories"),
+        "gowin": ("lut4_equivalents", "multipliers_9x9", "block_memories"),
         "xcup": (),
     }[chosen.family]
     return dict(zip(names, (chosen.logic, chosen.multipliers, chosen.memories), strict=False))

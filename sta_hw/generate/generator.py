@@ -13,7 +13,7 @@ from ..files import write_all
 from ..rtl.emit import emit_verilog, ports_of, streams_of
 from ..rtl.engine.decoder import Decoder
 from ..rtl.engine.engine import Engine
-from ..rtl.names import PRIMITIVES, check_name
+from ..rtl.names import MODELS, PRIMITIVES, check_name
 from ..rtl.tops import TOPS, component
 from ..rtl.units.softmax import Softmax
 from ..rtl.waivers import PRIMITIVES_WAIVERS, waiver_file, waivers_of
@@ -25,10 +25,10 @@ from .fusesoc import CoreFiles, core_file
 from .verilog_bench import accelerator_bench, stream_bench
 from .wrapper import axi_wrapper
 
-__all__ = ["PRIMITIVES_FILE", "TOPS", "component", "file_names", "generate", "manifest"]
+__all__ = ["PRIMITIVES_FILES", "TOPS", "component", "file_names", "generate", "manifest"]
 
-PRIMITIVES_FILE = "sta_hw_primitives.v"
-"""Name of the models of vendor cells beside a module that instantiates them."""
+PRIMITIVES_FILES = {kind: f"sta_hw_{model}" for kind, (_, model) in MODELS.items()}
+"""Name of the models of vendor cells beside a module that instantiates them, by the kind of multiplier."""
 
 
 def manifest(top: str, config: Config, name: str | None = None) -> dict[str, Any]:
@@ -61,7 +61,8 @@ def manifest(top: str, config: Config, name: str | None = None) -> dict[str, Any
 def file_names(top: str, name: str | None = None) -> list[str]:
     """Every file that `generate` writes for a top level, with whatever configuration."""
     name = name if name is not None else top
-    found = [f"{name}{end}" for end in (".v", ".json", ".core", "_example.v", ".vlt", "_bench.v")] + [PRIMITIVES_FILE]
+    found = [f"{name}{end}" for end in (".v", ".json", ".core", "_example.v", ".vlt", "_bench.v")]
+    found += dict.fromkeys(PRIMITIVES_FILES.values())
     if top == "accelerator":
         found += [f"{name}_axi.v", f"{name}.h", f"{name}.rdl", "sta_hw_registers.h"]
     return found
@@ -100,8 +101,9 @@ def generate(
     verilog = verilog or emit_verilog(component(top, config), name, hierarchy=hierarchy)
     cells = [cell for cell in PRIMITIVES if re.search(rf"^ *{cell} ", verilog, re.M)]
     wrapper = f"{name}_axi.v" if top == "accelerator" else None
-    files = CoreFiles(f"{name}.v", f"{name}.vlt", PRIMITIVES_FILE if cells else None, f"{name}_bench.v", wrapper)
-    waivers = {files.verilog: waivers_of(hierarchy=hierarchy, cells=cells)}
+    primitives = PRIMITIVES_FILES[config.multiplier] if cells else None
+    files = CoreFiles(f"{name}.v", f"{name}.vlt", primitives, f"{name}_bench.v", wrapper)
+    waivers = {files.verilog: waivers_of(hierarchy=hierarchy, multiplier=config.multiplier if cells else "")}
     if files.primitives:
         waivers[files.primitives] = PRIMITIVES_WAIVERS
     texts = {
@@ -117,7 +119,8 @@ def generate(
         f"{name}_bench.v": _bench(name, top, config),
     }
     if files.primitives:
-        texts[files.primitives] = (resources.files("sim") / "primitives.v").read_text(encoding="utf-8")
+        model = resources.files("sim") / MODELS[config.multiplier][1]
+        texts[files.primitives] = model.read_text(encoding="utf-8")
     if wrapper:
         texts[wrapper] = axi_wrapper(name, config)
     if top == "accelerator":
@@ -127,7 +130,9 @@ def generate(
     description |= {
         "hierarchy": hierarchy,
         "files": list(texts),
-        "primitives": [{"cell": c, "family": PRIMITIVES[c], "simulation_model": PRIMITIVES_FILE} for c in cells],
+        "primitives": [
+            {"cell": c, "family": MODELS[config.multiplier][0], "simulation_model": files.primitives} for c in cells
+        ],
         "waivers": waivers,
     }
     texts[f"{name}.json"] = json.dumps(description, indent=2) + "\n"

@@ -6,7 +6,7 @@ import re
 
 from ..errors import InputError
 
-__all__ = ["KEYWORDS", "PRIMITIVES", "check_name"]
+__all__ = ["KEYWORDS", "MODELS", "PRIMITIVES", "check_name"]
 
 _WORDS = """
 accept_on alias always always_comb always_ff always_latch and assert assign assume automatic before begin bind bins
@@ -30,8 +30,17 @@ wait wait_order wand weak weak0 weak1 while wildcard wire with within wor xnor x
 KEYWORDS = frozenset(_WORDS.split())
 """Keywords of Verilog and SystemVerilog (IEEE 1800-2017, annex B), which no identifier may be."""
 
-PRIMITIVES = {"MULT18X18D": "Lattice ECP5", "SB_MAC16": "Lattice iCE40 UltraPlus"}
-"""Vendor cells that emitted Verilog may instantiate, and their family."""
+PRIMITIVES = {
+    "MULT18X18D": ("Lattice ECP5",), "SB_MAC16": ("Lattice iCE40 UltraPlus",),
+    "MULT9X9": ("Lattice Nexus", "Gowin"), "MULT18X18": ("Lattice Nexus", "Gowin"),
+}  # fmt: skip
+"""Vendor cells that emitted Verilog may instantiate, and the families that have cells so called."""
+MODELS = {
+    "dsp": ("Lattice ECP5", "primitives.v"), "dsp-pair": ("Lattice ECP5", "primitives.v"),
+    "mac16": ("Lattice iCE40 UltraPlus", "primitives.v"), "nexus": ("Lattice Nexus", "primitives_nexus.v"),
+    "gowin": ("Gowin", "primitives_gowin.v"),
+}  # fmt: skip
+"""Kinds of multipliers that are vendor cells: whose, and the file in ``sim/`` that has their models."""
 
 _LONGEST = 64
 _ENDINGS = ("_bench", "_example")
@@ -65,7 +74,7 @@ def check_name(name: str) -> None:
     if name in KEYWORDS:
         why = f"{name} is a keyword of Verilog"
     elif name in PRIMITIVES:
-        why = f"{name} is a cell of {PRIMITIVES[name]}"
+        why = f"{name} is a cell of {' and of '.join(PRIMITIVES[name])}"
     elif len(name) > _LONGEST:
         why = f"a name of {len(name)} characters is too long, {_LONGEST} are the most"
     elif name.endswith(_ENDINGS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 __all__ = ["CELL_WAIVERS", "HIERARCHY_WAIVERS", "PRIMITIVES_WAIVERS", "WAIVERS", "waiver_file", "waivers_of"]
 
@@ -31,18 +31,17 @@ PRIMITIVES_WAIVERS = {
 """Warnings of the models of vendor cells, each with its reason."""
 
 
-CELL_WAIVERS = {
-    "SB_MAC16": {"PINMISSING": "the cell's outputs for chains of cells are not connected"},
-}
-"""What Verilog that instantiates a vendor's cell gives besides."""
+_CHAINS = {"PINMISSING": "the cell's outputs for chains of cells are not connected"}
+CELL_WAIVERS = {"mac16": _CHAINS, "gowin": _CHAINS}
+"""What Verilog that instantiates a vendor's cell gives besides, by the kind of multiplier."""
 
 
-def waivers_of(*, hierarchy: bool, cells: Iterable[str] = ()) -> dict[str, str]:
-    """The waivers of flat or of hierarchical Verilog with cells of vendors: warning and reason."""
-    waivers = WAIVERS | (HIERARCHY_WAIVERS if hierarchy else {})
-    for cell in cells:
-        waivers |= CELL_WAIVERS.get(cell, {})
-    return waivers
+def waivers_of(*, hierarchy: bool, multiplier: str = "") -> dict[str, str]:
+    """The waivers of flat or of hierarchical Verilog: warning and reason.
+
+    `multiplier` is the kind of its multipliers, where it has any that are vendor cells.
+    """
+    return WAIVERS | (HIERARCHY_WAIVERS if hierarchy else {}) | CELL_WAIVERS.get(multiplier, {})
 
 
 def waiver_file(waivers: Mapping[str, Mapping[str, str]]) -> str:

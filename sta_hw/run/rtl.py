@@ -24,7 +24,7 @@ __all__ = ["EngineModel", "EngineRun", "SoftmaxModel", "reference_results"]
 
 def _model(top: str, config: Config, netlist: str | None) -> Any:
     """Build (or find in the cache) the native model of a top level, or of its synthesized netlist."""
-    from sim.native import BLOCK_MEMORY, PRIMITIVES, NativeModel, build
+    from sim.native import BLOCK_MEMORY, PRIMITIVES, NativeModel, build, primitive_models
     from sim.verilog import module_verilog
 
     hardware = component(top, config)
@@ -32,7 +32,7 @@ def _model(top: str, config: Config, netlist: str | None) -> Any:
     streams = streams_of(hardware)
     if netlist is not None:
         return NativeModel(build(netlist, top, streams, extra=[PRIMITIVES, BLOCK_MEMORY], fast=False), streams)
-    extra = [PRIMITIVES] if config.instantiates_primitives else []
+    extra = primitive_models(config.multiplier)
     return NativeModel(build(module_verilog(top, config), top, streams, extra=extra), streams)
 
 

@@ -17,7 +17,7 @@ __all__ = ["ENCODINGS", "MULTIPLIERS", "SUPPORTED_WINDOWS", "WINDOW_MEMORIES", "
 
 SUPPORTED_WINDOWS = (4, 8, 16, 32)
 """Activations held by one processing element (window lengths)."""
-MULTIPLIERS = ("auto", "dsp", "lut", "pair", "dsp-pair", "mac16")
+MULTIPLIERS = ("auto", "dsp", "lut", "pair", "dsp-pair", "mac16", "nexus", "gowin")
 _VECTOR_MULTIPLIERS = {"pair": "auto", "dsp-pair": "dsp", "mac16": "lut"}
 WINDOW_MEMORIES = ("block", "distributed")
 ENCODINGS = ("index", "bitmap")
@@ -72,9 +72,9 @@ class Config:
     columns : int
         Depth of each accumulator bank: output columns of one tile, and results waiting to drain.
     multiplier : str
-        ``auto`` (inferred by the synthesis tool), ``dsp`` (ECP5 MULT18X18D with its registers), ``lut``
-        (adders only); or one multiplier for two rows of the array: ``pair`` (inferred), ``dsp-pair``
-        (MULT18X18D) or ``mac16`` (iCE40 SB_MAC16; all else in adders).
+        ``auto`` (inferred by the synthesis tool), ``dsp`` (ECP5 MULT18X18D with its registers), ``nexus`` and
+        ``gowin`` (MULT9X9 and MULT18X18 of those families), ``lut`` (adders only); or one multiplier for two rows of
+        the array: ``pair`` (inferred), ``dsp-pair`` (MULT18X18D) or ``mac16`` (iCE40 SB_MAC16; all else in adders).
     array_multipliers : int
         Hard multipliers the array may take; what is left is made of adders. 0 is no limit.
     window_memory : str
@@ -268,7 +268,7 @@ class Config:
     @property
     def instantiates_primitives(self) -> bool:
         """True when the Verilog instantiates cells of one vendor."""
-        return self.multiplier in ("dsp", "dsp-pair", "mac16")
+        return self.multiplier not in ("auto", "lut", "pair")
 
     @property
     def address_width(self) -> int:

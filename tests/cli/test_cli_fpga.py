@@ -13,7 +13,8 @@ from test_cli import run
 from boards import BOARDS
 from sta_hw.fpga.fit import ESTIMATE_ERROR, estimate, refusal
 from sta_hw.fpga.parts import PARTS
-from sta_hw.fpga.synthesis import cell_counts, named
+from sta_hw.fpga.routing import named
+from sta_hw.fpga.synthesis import cell_counts
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import preset
 

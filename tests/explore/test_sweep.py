@@ -78,7 +78,7 @@ def test_another_version_asks_another_question(monkeypatch: pytest.MonkeyPatch) 
     [
         ("point", ("report.plan", "fpga.fit", "fpga.parts", "cycles.timing")),
         ("accuracy", ("report.accuracy", "tasks.embedder")),
-        ("synthesis", ("fpga.flow", "fpga.synthesis", "fpga.parts")),
+        ("synthesis", ("fpga.flow", "fpga.synthesis", "fpga.routing", "fpga.parts")),
     ],
 )
 def test_all_that_computes_an_answer_is_in_its_versions(kind: str, begin: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from boards import board
 from sta_hw.errors import CheckError, InputError
 from sta_hw.fpga import build
-from sta_hw.fpga.synthesis import Routed
+from sta_hw.fpga.routing import Routed
 
 BOARD = board("icebreaker")
 

@@ -13,7 +13,7 @@ import pytest
 from sim import verilator
 from sim.verilog import module_verilog
 from sta_hw.errors import InputError, ToolError
-from sta_hw.generate.generator import PRIMITIVES_FILE, TOPS, component, file_names, generate
+from sta_hw.generate.generator import PRIMITIVES_FILES, TOPS, component, file_names, generate
 from sta_hw.rtl.emit import run_yosys
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import PRESETS
@@ -33,7 +33,7 @@ def test_files(top: str, tmp_path: Path) -> None:
     config = PRESETS["ci"]
     files = generate(top, config, tmp_path / "new" / "folder")
     assert {f.name for f in files} == {f.name for f in (tmp_path / "new" / "folder").iterdir()}
-    assert {*file_names(top)} == {f.name for f in files} | {PRIMITIVES_FILE}
+    assert {*file_names(top)} == {f.name for f in files} | {*PRIMITIVES_FILES.values()}
     manifest = json.loads(files[1].read_text())
     assert manifest["files"] == [f.name for f in files] and manifest["name"] == top
     assert manifest["hash"] == config.hash and manifest["configuration"] == config.as_dict()
@@ -58,6 +58,7 @@ def test_presets_of_sizes_are_portable(name: str) -> None:
 @pytest.mark.parametrize(
     ("top", "multiplier", "cells"),
     [("engine", "dsp", ["MULT18X18D"]), ("engine", "dsp-pair", ["MULT18X18D"]), ("engine", "mac16", ["SB_MAC16"]),
+     ("engine", "nexus", ["MULT9X9", "MULT18X18"]), ("engine", "gowin", ["MULT9X9", "MULT18X18"]),
      ("decoder", "dsp", []), ("engine", "lut", [])],
 )  # fmt: skip
 @pytest.mark.parametrize("hierarchy", [False, True])
@@ -68,15 +69,18 @@ def test_cells_of_vendors_come_with_their_models(
     generate(top, config, tmp_path, name="one", hierarchy=hierarchy)
     manifest = json.loads((tmp_path / "one.json").read_text())
     assert [p["cell"] for p in manifest["primitives"]] == cells
-    models = [PRIMITIVES_FILE] if cells else []
-    assert all(p["simulation_model"] == PRIMITIVES_FILE for p in manifest["primitives"])
-    assert (PRIMITIVES_FILE in manifest["files"]) == (tmp_path / PRIMITIVES_FILE).exists() == bool(cells)
+    models = [PRIMITIVES_FILES[multiplier]] if cells else []
+    assert all(p["simulation_model"] in models for p in manifest["primitives"])
+    assert [f for f in manifest["files"] if f in PRIMITIVES_FILES.values()] == models
+    assert [f.name for f in tmp_path.iterdir() if f.name in PRIMITIVES_FILES.values()] == models
     # With what is there, and the waivers, and no more, every warning is answered.
     assert lint(tmp_path, "one", "one.vlt", "one.v", *models) == []
     for cell in cells:
-        without = (tmp_path / PRIMITIVES_FILE).read_text().replace(f"module {cell}", "module another")
-        (tmp_path / PRIMITIVES_FILE).write_text(without)
+        model = tmp_path / models[0]
+        text = model.read_text()
+        model.write_text(text.replace(f"module {cell} ", "module another "))
         assert lint(tmp_path, "one", "one.vlt", "one.v", *models)
+        model.write_text(text)
 
 
 def test_every_waiver_has_a_reason_and_is_for_this_file_alone(tmp_path: Path) -> None:
@@ -100,7 +104,12 @@ def _two(tmp_path: Path, hierarchy: bool, top: str) -> list[str]:
     files, instances = [], []
     for name, config in configs.items():
         generate(top, config, tmp_path / name, name=name, hierarchy=hierarchy)
-        files += [f"{name}/{name}.vlt", f"{name}/{name}.v", f"{name}/{PRIMITIVES_FILE}", f"{name}/{name}_example.v"]
+        files += [
+            f"{name}/{name}.vlt",
+            f"{name}/{name}.v",
+            f"{name}/{PRIMITIVES_FILES[config.multiplier]}",
+            f"{name}/{name}_example.v",
+        ]
         ports = json.loads((tmp_path / name / f"{name}.json").read_text())["ports"]
         nets = "".join(f"wire [{p['width'] - 1}:0] {name}_{p['name']};\n" for p in ports)
         pins = ", ".join(f".{p['name']}({name}_{p['name']})" for p in ports)
@@ -114,7 +123,7 @@ def test_two_configurations_in_one_design(top: str, hierarchy: bool, tmp_path: P
     files = _two(tmp_path, hierarchy, top)
     found = lint(tmp_path, "both", "-Wno-fatal", *files)
     assert not [line for line in found if line.startswith("%Error") or "MODDUP" in line], found
-    modules = [m for f in files if f.endswith(".v") and PRIMITIVES_FILE not in f
+    modules = [m for f in files if f.endswith(".v") and "primitives" not in f
                for m in re.findall(r"^module (\S+?)[ (;]", (tmp_path / f).read_text(), re.M)]  # fmt: skip
     assert len(modules) == len(set(modules)) and (len(modules) > 20) == hierarchy
     if shutil.which("iverilog") is None:

@@ -18,7 +18,8 @@ from sta_hw.rtl.names import KEYWORDS, check_name
         ("", "no name of a module"), ("1x", "begins with a letter"), ("a-b", "the nearest is a_b"),
         ("a__b", "single underscores"), ("module", "keyword of Verilog"), ("logic", "keyword"),
         ("x" * 65, "64 are the most"),
-        ("MULT18X18D", "a cell of Lattice ECP5"), ("a_bench", "beside another"), ("größe", "the nearest is gr_e"),
+        ("MULT18X18D", "a cell of Lattice ECP5"), ("MULT9X9", "Nexus and of Gowin"),
+        ("a_bench", "beside another"), ("größe", "the nearest is gr_e"),
         ("a b", "a_b"), ("a\n", "the nearest is a_"), ("../a", "the nearest is _a"), ("a$b", "a_b"),
     ],
 )  # fmt: skip

@@ -8,6 +8,10 @@ from amaranth.lib.wiring import In, Out
 
 __all__ = ["Multiplier"]
 
+_PRIMITIVES = {"dsp": "MULT18X18D", "nexus": "MULT18X18", "gowin": "MULT18X18"}
+"""The widest primitive of each kind that has one."""
+_GOWIN_REGISTERS = ("AREG", "BREG", "OUT_REG", "PIPE_REG", "ASIGN_REG", "BSIGN_REG", "SOA_REG")
+
 
 class Multiplier(wiring.Component):
     """``p = a * b``, two's complement, 2 cycles later.
@@ -15,11 +19,13 @@ class Multiplier(wiring.Component):
     Parameters
     ----------
     a_width, b_width : int
-        Operand widths in bits, signs included; at most 18 each for ``dsp``.
+        Operand widths in bits, signs included; at most 18 each for a primitive.
     kind : str
         ``auto``: the ``*`` operator between registers, which every tool maps as it sees fit.
         ``dsp``: an ECP5 MULT18X18D with its own input and output registers (Yosys infers the
         primitive but leaves those registers in the fabric).
+        ``nexus``, ``gowin``: the same of Lattice Nexus (CrossLink-NX, Certus-NX) and of Gowin's GW1N and GW2A, which
+        call theirs alike: a MULT9X9 where both operands have at most 9 bits, else a MULT18X18.
         ``lut``: partial products in two adder stages, which no tool turns into a hard multiplier.
 
     Members
@@ -37,8 +43,8 @@ class Multiplier(wiring.Component):
     latency = 2
 
     def __init__(self, a_width: int, b_width: int, kind: str) -> None:
-        if kind == "dsp" and max(a_width, b_width) > 18:
-            raise ValueError(f"MULT18X18D operands have at most 18 bits, not {max(a_width, b_width)}")
+        if kind in _PRIMITIVES and max(a_width, b_width) > 18:
+            raise ValueError(f"{_PRIMITIVES[kind]} operands have at most 18 bits, not {max(a_width, b_width)}")
         self.kind = kind
         self.a_width, self.b_width = a_width, b_width
         super().__init__({"a": In(signed(a_width)), "b": In(signed(b_width)), "p": Out(signed(a_width + b_width))})
@@ -46,7 +52,10 @@ class Multiplier(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         if self.kind == "dsp":
-            self._primitive(m)
+            self._ecp5(m)
+            return m
+        if self.kind in _PRIMITIVES:
+            self._narrow_or_wide(m)
             return m
         a = Signal(signed(self.a_width), reset_less=True)
         b = Signal(signed(self.b_width), reset_less=True)
@@ -66,7 +75,7 @@ class Multiplier(wiring.Component):
             terms = pairs + ([terms[-1]] if len(terms) % 2 else [])
         return terms[0][:width].as_signed()
 
-    def _primitive(self, m: Module) -> None:
+    def _ecp5(self, m: Module) -> None:
         a = Signal(signed(18))
         b = Signal(signed(18))
         p = Signal(signed(36))
@@ -90,4 +99,29 @@ class Multiplier(wiring.Component):
             i_CLK0=ClockSignal(),
             i_CE0=Const(1),
             i_RST0=Const(0),
+        )
+
+    def _narrow_or_wide(self, m: Module) -> None:
+        """A MULT9X9 or MULT18X18, with registers before and behind that nothing stops or clears."""
+        width = 9 if max(self.a_width, self.b_width) <= 9 else 18
+        a, b, p = Signal(signed(width)), Signal(signed(width)), Signal(signed(2 * width))
+        m.d.comb += [a.eq(self.a), b.eq(self.b), self.p.eq(p)]
+        if self.kind == "nexus":
+            settings: dict[str, object] = {f"p_REG{port}": "REGISTER" for port in ("INPUTA", "INPUTB", "OUTPUT")}
+            settings |= {"p_GSR": "DISABLED", "p_RESETMODE": "SYNC", "o_Z": p}
+            ones: tuple[str, ...] = ("SIGNEDA", "SIGNEDB", "CEA", "CEB", "CEOUT")
+            zeros = {"RSTA": 1, "RSTB": 1, "RSTOUT": 1}
+        else:
+            settings = {f"p_{name}": Const(name in ("AREG", "BREG", "OUT_REG"), 1) for name in _GOWIN_REGISTERS}
+            settings |= {"p_MULT_RESET_MODE": "SYNC", "o_DOUT": p}
+            ones = ("ASIGN", "BSIGN", "CE")
+            zeros = {"ASEL": 1, "BSEL": 1, "RESET": 1, "SIA": width, "SIB": width}
+        m.submodules.mult = Instance(
+            f"MULT{width}X{width}",
+            **settings,
+            i_A=a,
+            i_B=b,
+            i_CLK=ClockSignal(),
+            **{f"i_{name}": Const(1) for name in ones},
+            **{f"i_{name}": Const(0, bits) for name, bits in zeros.items()},
         )

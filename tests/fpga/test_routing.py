@@ -1,0 +1,91 @@
+"""Blocks of the families that are placed and routed without pins of their own, small ones; and netlists made for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sta_hw.errors import InputError, ToolError
+from sta_hw.fpga.flow import synthesize_top
+from sta_hw.fpga.parts import PARTS, choose_multiplier, narrow_multipliers, require_cells
+from sta_hw.fpga.routing import place_and_route
+from sta_hw.fpga.synthesis import synthesize
+from sta_hw.rtl.emit import emit_verilog
+from sta_hw.rtl.primitives.multiplier import Multiplier
+from sta_hw.spec.config import MULTIPLIERS, Config
+from sta_hw.spec.presets import preset
+
+FAMILIES = {"nexus": "lifcl-40", "gowin": "gw2ar-18"}
+
+
+@pytest.mark.parametrize(("family", "part"), FAMILIES.items())
+@pytest.mark.parametrize("width", [9, 18])
+def test_a_multiplier_is_placed_with_its_registers(family: str, part: str, width: int, tmp_path: Path) -> None:
+    """One cell, and no register or logic of the fabric beside it."""
+    chosen = PARTS[part]
+    (tmp_path / "block.v").write_text(emit_verilog(Multiplier(width, width, family), "block"))
+    cells = synthesize(["block.v"], "block", family, tmp_path)
+    assert cells[f"MULT{width}X{width}"] == 1 and cells["multipliers_9x9"] == width // 9
+    assert cells["registers"] == cells["lut4_equivalents"] == cells["block_memories"] == 0
+    routed = place_and_route("block", chosen, tmp_path, frequency=50.0, minutes=5)
+    assert routed is not None
+    if family == "nexus":  # nextpnr knows no times of Gowin's multipliers
+        assert routed.fmax > 200 and routed.used["MULT9_CORE"] == routed.used["REG18_CORE"] == width // 9
+    else:
+        assert routed.used[f"MULT{width}X{width}"] == 1
+
+
+@pytest.mark.parametrize(("family", "part"), FAMILIES.items())
+def test_the_decoder_is_routed(family: str, part: str, tmp_path: Path) -> None:
+    """Logic, carry chains, registers: everything but memory and multipliers, in seconds."""
+    config = Config(rows=1, groups=1, window=4, nm=("2:4",), encodings=("index",), columns=16)
+    found = synthesize_top("decoder", config, PARTS[part], tmp_path / family, [1], 50.0, 5.0)
+    (row,) = found["seeds"]
+    assert ("untimed" in found) == (family == "gowin")
+    assert row["fmax"] > 50 and row["logic"] >= 0.9 * found["cells"]["lut4_equivalents"]
+    assert found["capacity"]["multipliers_9x9"] == PARTS[part].multipliers
+    netlist = json.loads((tmp_path / family / "decoder-block.json").read_text())["modules"]["decoder"]
+    assert set(netlist["ports"]) == {"clk", "rst"}
+    carries = [c["connections"] for c in netlist["cells"].values() if c["type"] == "CCU2"]
+    chained = {bit for ports in carries for bit in ports["COUT"]}
+    assert all(set(ports.get("CIN", ())) <= chained for ports in carries)
+
+
+@pytest.mark.parametrize(("family", "part"), FAMILIES.items())
+@pytest.mark.parametrize("top", ["engine", "accelerator"])
+@pytest.mark.parametrize("name", ["ci", "small", "reference", "huge"])
+def test_multipliers_that_are_chosen_fit(family: str, part: str, top: str, name: str) -> None:
+    config = choose_multiplier(top, preset(name), PARTS[part])
+    assert narrow_multipliers(top, config) <= PARTS[part].multipliers
+    assert config.multiplier == ("lut" if name == "huge" and top == "accelerator" else family)
+    if name == "ci" or (name, top) == ("small", "engine"):
+        assert config.hard_multipliers == config.macs
+
+
+def test_cells_of_another_family() -> None:
+    cells = {"ecp5": {"dsp", "dsp-pair"}, "ice40": {"mac16"}, "nexus": {"nexus"}, "gowin": {"gowin"}, "xcup": set()}
+    for part in PARTS.values():
+        for kind in MULTIPLIERS:
+            config = replace(Config(), multiplier=kind)
+            if kind in ("auto", "pair", "lut") or kind in cells[part.family]:
+                require_cells(config, part)
+            else:
+                with pytest.raises(InputError, match=f"multiplier {kind} is a cell of .*which .* has none of"):
+                    require_cells(config, part)
+
+
+@pytest.mark.parametrize(("family", "part"), FAMILIES.items())
+def test_a_tool_that_is_not_installed(family: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = {"ports": {}, "cells": {}, "netnames": {"clk": {"bits": [2]}}}
+    (tmp_path / "block.json").write_text(json.dumps({"modules": {"block": module}}))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n\nclass Hidden:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.startswith('yowasp_nextpnr'):\n            raise ImportError('No module named ' + name)\n\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ToolError, match=rf"yowasp-nextpnr-\S*{family} is not installed; pip install"):
+        place_and_route("block", PARTS[part], tmp_path, minutes=5)
