@@ -73,7 +73,7 @@ def place_and_route(
     InputError
         If there is no place and route for the family, or the design does not fit.
     ToolError
-        If nextpnr is not installed, or fails otherwise.
+        If nextpnr is not installed, finds nothing to time, or fails otherwise.
     """
     if chosen.family not in LOGIC_CELLS:
         raise InputError(f"there is no place and route for {chosen.name}; synthesis alone counts its cells.")
@@ -191,8 +191,18 @@ def _last_line(log: Path) -> str:
 
 
 def routed(seed: int, report: dict[str, Any], frequency: float, seconds: float = 0.0) -> Routed:
-    """What nextpnr reports of a design whose accelerator was to run at `frequency`, MHz."""
+    """What nextpnr reports of a design whose accelerator was to run at `frequency`, MHz.
+
+    Raises
+    ------
+    ToolError
+        If it timed nothing.
+    """
     clocks = report["fmax"]
+    if not clocks:
+        raise ToolError(
+            "nextpnr routed the design and timed nothing: it knows no path from register to register in it."
+        )
     shares = {name: clock["achieved"] / (clock.get("constraint") or frequency) for name, clock in clocks.items()}
     slowest = min(shares, key=lambda name: shares[name])
     paths = [p for p in report["critical_paths"] if slowest in p["from"] and slowest in p["to"]]

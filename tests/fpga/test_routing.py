@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Module, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
 from sta_hw.errors import InputError, ToolError
 from sta_hw.fpga.flow import synthesize_top
@@ -21,21 +24,37 @@ from sta_hw.spec.presets import preset
 FAMILIES = {"nexus": "lifcl-40", "gowin": "gw2ar-18"}
 
 
+class Both(wiring.Component):
+    """A narrow and a wide multiplier of a kind on the same operands."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        super().__init__({"a": In(signed(18)), "b": In(signed(18)), "narrow": Out(signed(18)), "wide": Out(signed(36))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for width, product in ((9, self.narrow), (18, self.wide)):
+            multiplier = m.submodules[f"multiplier_{width}"] = Multiplier(width, width, self.kind)
+            m.d.comb += [multiplier.a.eq(self.a), multiplier.b.eq(self.b), product.eq(multiplier.p)]
+        return m
+
+
 @pytest.mark.parametrize(("family", "part"), FAMILIES.items())
-@pytest.mark.parametrize("width", [9, 18])
-def test_a_multiplier_is_placed_with_its_registers(family: str, part: str, width: int, tmp_path: Path) -> None:
-    """One cell, and no register or logic of the fabric beside it."""
-    chosen = PARTS[part]
-    (tmp_path / "block.v").write_text(emit_verilog(Multiplier(width, width, family), "block"))
+def test_multipliers_are_placed_with_their_registers(family: str, part: str, tmp_path: Path) -> None:
+    """One cell each, and no register or logic of the fabric beside them."""
+    (tmp_path / "block.v").write_text(emit_verilog(Both(family), "block"))
     cells = synthesize(["block.v"], "block", family, tmp_path)
-    assert cells[f"MULT{width}X{width}"] == 1 and cells["multipliers_9x9"] == width // 9
+    assert cells["MULT9X9"] == cells["MULT18X18"] == 1 and cells["multipliers_9x9"] == 3
     assert cells["registers"] == cells["lut4_equivalents"] == cells["block_memories"] == 0
-    routed = place_and_route("block", chosen, tmp_path, frequency=50.0, minutes=5)
-    assert routed is not None
-    if family == "nexus":  # nextpnr knows no times of Gowin's multipliers
-        assert routed.fmax > 200 and routed.used["MULT9_CORE"] == routed.used["REG18_CORE"] == width // 9
-    else:
-        assert routed.used[f"MULT{width}X{width}"] == 1
+    if family == "nexus":
+        routed = place_and_route("block", PARTS[part], tmp_path, frequency=50.0, minutes=5)
+        assert routed is not None and routed.fmax > 200
+        assert routed.used["MULT9_CORE"] == routed.used["REG18_CORE"] == 3
+    else:  # nextpnr knows no times of Gowin's multipliers
+        with pytest.raises(ToolError, match="timed nothing"):
+            place_and_route("block", PARTS[part], tmp_path, frequency=50.0, minutes=5)
+        used = json.loads((tmp_path / "report-1.json").read_text())["utilization"]
+        assert used["MULT9X9"]["used"] == used["MULT18X18"]["used"] == 1
 
 
 @pytest.mark.parametrize(("family", "part"), FAMILIES.items())
