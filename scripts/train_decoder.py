@@ -33,6 +33,7 @@ from sta_hw.bench import tool_versions
 from sta_hw.bench.perplexity import negative_log_likelihood
 from sta_hw.compiler.decoder.integers import BLOCKED, WIDE, Rules
 from sta_hw.compiler.decoder.run import IntegerDecoder
+from sta_hw.errors import InputError
 from sta_hw.files import working_folder
 from sta_hw.model.families.decoders import NEXT
 from sta_hw.model.fp32 import evaluate
@@ -69,8 +70,8 @@ class Settings:
     Attributes
     ----------
     hidden : int
-        Width, a multiple of a head's. Two heads of the query share keys and values; the feed-forward network is as
-        wide.
+        Width, a multiple of a head's. Two heads of the query share keys and values where their number is even; the
+        feed-forward network is as wide.
     context : int
         Tokens of a text, and those that the model is made for.
     batch : int
@@ -112,10 +113,11 @@ def byte_pairs(sentences: Sequence[str], vocabulary: int) -> Tokenizer:
 def new_model(settings: Settings, tokens: int) -> LlamaForCausalLM:
     """A random Llama."""
     heads = settings.hidden // settings.head
+    shared = heads if heads % 2 else heads // 2
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=tokens, hidden_size=settings.hidden, intermediate_size=settings.hidden,
-            num_hidden_layers=settings.layers, num_attention_heads=heads, num_key_value_heads=max(1, heads // 2),
+            num_hidden_layers=settings.layers, num_attention_heads=heads, num_key_value_heads=shared,
             max_position_embeddings=settings.context, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
         )
     )  # fmt: skip
@@ -242,17 +244,20 @@ def main(
     """Train, measure, keep both in one folder."""
     if hidden % 64:
         raise typer.BadParameter(f"a width of {hidden} is no multiple of 64, a head's; {hidden // 64 * 64} is.")
-    description = output / "training.json"
-    if output.exists() and any(output.iterdir()) and not description.exists():
+    state = output.with_name(f"{output.name}.{corpus_digest()}.state")  # of another corpus it is no use
+    whole = (output / "training.json").exists() or state.exists()
+    if output.exists() and any(output.iterdir()) and not whole:
         raise typer.BadParameter(f"{output} holds something else; choose another -o.")
     settings = Settings(hidden, layers, vocabulary, steps=steps, seed=seed)
-    state = output.with_name(output.name + ".state")
     progress = Console(stderr=True)
     with progress.status("reading docstrings") as status:
         learnt, held = split(corpus_sentences(10**9, seed=None))
         texts = [BETWEEN.join(text) for text in held]
         before = time.process_time()
-        losses = train(output, learnt, settings, status.update, state)
+        try:
+            losses = train(output, learnt, settings, status.update, state)
+        except InputError as error:  # a state of other settings
+            raise typer.BadParameter(str(error)) from error
         seconds = time.process_time() - before
         rows = perplexities(output, texts, lambda name: status.update(f"held-out text in {name}"))
     model = load_text_model(output)

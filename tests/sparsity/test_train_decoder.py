@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from boards import board
 from sta_hw.compiler.decoder.integers import ROLES, Rules
 from sta_hw.compiler.prune import pruning_sentences
+from sta_hw.errors import InputError
 from sta_hw.model.minilm import evaluation_sentences
 from sta_hw.run.decoder import ProgramDecoder
 from sta_hw.run.machines import BoardMachine, decoder_machine
@@ -53,6 +54,30 @@ def test_the_same_again(folder: Path, tmp_path: Path) -> None:
         assert file.read_bytes() == (tmp_path / "same" / file.name).read_bytes(), file.name
     tensors, others = (load_file(f / "model.safetensors") for f in (folder, tmp_path / "other"))
     assert tensors.keys() == others.keys() and any(not np.array_equal(tensors[n], others[n]) for n in tensors)
+
+
+class BrokenOffError(Exception):
+    """Power is gone."""
+
+
+def test_a_run_that_was_broken_off_goes_on(folder: Path, tmp_path: Path) -> None:
+    """To the same bytes; a state of another width is refused."""
+
+    def report(text: str) -> None:
+        if text.startswith("step 75 of 150"):
+            raise BrokenOffError
+
+    state = tmp_path / "state"
+    with pytest.raises(BrokenOffError):
+        TRAIN.train(tmp_path / "model", pruning_sentences(), SETTINGS, report, state)
+    assert state.exists() and not (tmp_path / "model").exists()
+    with pytest.raises(InputError, match="not a saved state of this network"):
+        TRAIN.train(tmp_path / "model", pruning_sentences(), replace(SETTINGS, hidden=32), state=state)
+    done: list[str] = []
+    losses = TRAIN.train(tmp_path / "model", pruning_sentences(), SETTINGS, done.append, state)
+    assert len(losses) == 150 and len(done) == 80
+    name = "model.safetensors"
+    assert (tmp_path / "model" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_what_is_held_out_is_not_learnt() -> None:
