@@ -12,11 +12,13 @@ import pytest
 from decoder_files import decoder_folder
 from numpy.typing import NDArray
 
+from sta_hw.cli.decoding import Hardware
 from sta_hw.errors import CheckError, InputError
 from sta_hw.reference.program import ProgramError, run_counted
 from sta_hw.rtl.board.board_core import BOARD_REGISTERS, IDENTITY, MEMORY
 from sta_hw.run.decoder import ProgramDecoder
 from sta_hw.run.machines import BoardMachine, ReferenceMachine, decoder_machine
+from sta_hw.spec.config import Config
 from sta_hw.spec.presets import PRESETS
 from sta_hw.spec.registers import capabilities
 from sta_hw.tasks.text import load_text_model
@@ -77,6 +79,33 @@ def test_text_on_a_board(tmp_path: Path) -> None:
     link.memory[:] = 0
     with pytest.raises(CheckError, match="stopped: HEADER at instruction 0"):
         session.feed([1, 9, 8, 7, 6])
+
+
+class HardwareOfTest(Hardware):
+    """A board with the configuration of this file."""
+
+    def config(self) -> Config:
+        return CONFIG
+
+
+def test_figures_of_a_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The share is of the two bytes a cycle that the chip's pins give, not of the bus' four; the line's are counted."""
+    decoder_folder(tmp_path)
+    model = load_text_model(tmp_path).in_integers([1], texts=[list(range(40))], config=CONFIG)
+    link: Any = Link(1 << 20)
+    link.sent = 1000  # to see which board it is
+    session = model.session(40, BoardMachine(CONFIG, link, 1 << 20), check=True)
+    model.generate([1, 9, 8, 7], max_tokens=3, session=session)
+    hardware = HardwareOfTest("board", board="ulx3s-85f-decoder")
+    figures = hardware.figures(session)
+    assert CONFIG.bus_bytes == 4 and hardware.memory_bytes() == 2
+    for row in figures["passes"]:
+        assert row["bandwidth"] == row["least_bytes"] / (77 * 2)
+    tiles = len(figures["passes"]) * 2 * 32 * CONFIG.rows
+    assert figures["line_bytes"] == {"image": figures["image_bytes"], "passes": tiles}
+    hardware.tell(session)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert f"went {figures['image_bytes']:,} bytes for the image, and {tiles:,} for the passes. Every logit" in said
 
 
 def test_what_does_not_fit(tmp_path: Path) -> None:
