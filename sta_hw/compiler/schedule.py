@@ -53,7 +53,10 @@ round the rings in steps that stay the same."""
 
 @dataclass(frozen=True)
 class Load:
-    """One LOAD; `words` of `target` are taken from its ring, whose start `base` steps refer to by name."""
+    """One LOAD; `words` of `target` are taken from its ring, whose start `base` steps refer to by name.
+
+    A `register` is added to its address.
+    """
 
     target: Target
     words: int
@@ -63,6 +66,7 @@ class Load:
     stride: int = 0
     needs: tuple[Hashable, ...] = ()
     base: str | None = None
+    register: int = 0
 
 
 @dataclass(frozen=True)
@@ -275,6 +279,8 @@ def order(
                 "destination": start % (_WORDS if even else capacity),
                 "beats": load.beats, "rows": load.rows, "stride": load.stride,
             }  # fmt: skip
+            if load.register:
+                fields["address_register"] = load.register
             pending.append((Scheduled(Opcode.LOAD, fields, labels[number], weights[number]), wanted))
             loads += 1
 

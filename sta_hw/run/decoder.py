@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +18,12 @@ from ..compiler.decoder.integers import IntegerDecoderGraph
 from ..compiler.decoder.likeliest import LISTED, ExactHead, scattered
 from ..compiler.decoder.program import DecoderImage
 from ..compiler.decoder.run import HostEmbedding, IntegerDecoder, behind_prefix
-from ..errors import CheckError
+from ..errors import CheckError, InputError
 from ..model.families.decoders import NEXT
+from ..spec.isa import HEADER_BYTES
 from .machines import Machine
 
-__all__ = ["CheckedDecoder", "Pass", "ProgramDecoder"]
+__all__ = ["CheckedDecoder", "Pass", "ProgramDecoder", "Rows", "words"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Pass:
         Of the hardware, or the saturations that the reference counts.
     logits : int
         Behind so many of the last tokens they were asked for; without any, the head's product was not in it.
+    others : tuple of int
+        Of a batch, whose tokens are one of each sequence, the positions of all but the first sequence's.
     """
 
     position: int
@@ -44,6 +49,33 @@ class Pass:
     cycles: int | None
     counters: dict[str, int] = field(default_factory=dict)
     logits: int = 1
+    others: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a pass has left of rows of its last tile.
+
+    Attributes
+    ----------
+    logits : int16 array, shape (rows, vocabulary), or None
+    lists : int64 array, shape (rows, 8, 2), or None
+        Numbers and logits of the largest, where programs list these alone.
+    head_inputs : int64 array, shape (rows, width), or None
+        What the head takes, where its INT8 weights score the listed ones again.
+    """
+
+    logits: NDArray[np.int16] | None = None
+    lists: NDArray[np.int64] | None = None
+    head_inputs: NDArray[np.int64] | None = None
+
+    def __getitem__(self, rows: slice) -> Rows:
+        return Rows(*(None if a is None else a[rows] for a in (self.logits, self.lists, self.head_inputs)))
+
+
+def words(values: Sequence[int]) -> NDArray[np.uint8]:
+    """Numbers of 32 bits as they lie in memory."""
+    return np.array([v & 0xFFFFFFFF for v in values], "<u4").view(np.uint8)
 
 
 class ProgramDecoder:
@@ -53,6 +85,8 @@ class ProgramDecoder:
     ----------
     runs : list of Pass
         What was run.
+    sequence : int
+        Whose keys and values it has, where an image has those of several.
     best : int
         Logits of each position that are given, the largest, others being minus infinity; 0: all.
     listed : int64 array, shape (positions, 8, 2)
@@ -63,11 +97,26 @@ class ProgramDecoder:
         self.of, self.compiled, self.machine = quantized, compiled, machine
         self.capacity, self.length = compiled.capacity, 0
         self.runs: list[Pass] = []
+        self.sequence, self._of_programs = 0, dict.fromkeys(compiled.programs, 0)
         self._embedding = HostEmbedding(quantized, compiled.capacity)
         self.best, self.listed = LISTED * compiled.best, np.zeros((0, LISTED, 2), np.int64)
         self._exact = ExactHead(quantized) if compiled.best and quantized.exact_head is not None else None
         machine.load(compiled.image)
         self._tiles = np.zeros((compiled.most, compiled.width, compiled.config.rows), "<i2")
+
+    def another(self, sequence: int) -> Self:
+        """The same programs with another sequence's keys and values, empty; what is run counts for both.
+
+        Raises
+        ------
+        InputError
+            If the image has none of that number.
+        """
+        if not 0 <= sequence < self.compiled.sequences:
+            raise InputError(f"sequence {sequence} is out of range; the image has {self.compiled.sequences}.")
+        found = copy.copy(self)
+        found.sequence, found.length, found.listed = sequence, 0, self.listed[:0]
+        return found
 
     @property
     def saturated(self) -> int:
@@ -98,10 +147,10 @@ class ProgramDecoder:
 
     def feed_last(self, ids: Sequence[int], last: int) -> NDArray[np.float64]:
         """The same; the logits behind each of the last tokens, shape (last, tokens of the vocabulary)."""
-        ahead, rest = behind_prefix(self.of, self.length, self.capacity, ids)
+        ahead, rest = self.require(ids)
         self.length += ahead
-        found: list[NDArray[np.float64]] = []
-        listed: list[NDArray[np.int64]] = []
+        found: list[NDArray[np.float64]] = [np.zeros((0, self.compiled.vocabulary))]
+        listed = [self.listed[:0]]
         for count, logits in self.compiled.passes(self.length, len(rest), last):
             part, rest = rest[:count], rest[count:]
             wanted = min(len(part), last - len(rest)) if logits else 0
@@ -109,32 +158,65 @@ class ProgramDecoder:
             if not wanted:
                 continue
             first = (self.length - wanted) % self.compiled.config.rows
-            rows = slice(first, first + wanted)
-            if self.best:
-                listed.append(self._lists()[rows])
-                found.append(self._likeliest(listed[-1], rows))
-            else:
-                found.append(self._logits(rows).astype(np.float64))
-        if self.best:
-            self.listed = np.concatenate(listed)
-        return np.concatenate(found) * self.of.logit_scale
+            found.append(self.logits(self.rows()[first : first + wanted]))
+            listed.append(self.listed)
+        self.listed = np.concatenate(listed)
+        return np.concatenate(found)
+
+    def require(self, ids: Sequence[int]) -> tuple[int, list[int]]:
+        """How many of the next tokens are the prefix's, and those behind them; see `behind_prefix`."""
+        return behind_prefix(self.of, self.length, self.capacity, ids)
+
+    def rows(self) -> Rows:
+        """What the pass that was run last has left, of all rows of its last tile."""
+        compiled = self.compiled
+        if not self.best:
+            return Rows(self._columns(compiled.logits_address, compiled.vocabulary, 2))
+        inputs = None if self._exact is None else self._columns(*self._head_input()).astype(np.int64)
+        return Rows(None, self._lists(), inputs)
+
+    def logits(self, rows: Rows) -> NDArray[np.float64]:
+        """The logits behind tokens in some rows, shape (rows, vocabulary); `listed` is theirs."""
+        if rows.lists is None:
+            assert rows.logits is not None
+            return rows.logits.astype(np.float64) * self.of.logit_scale
+        self.listed = rows.lists
+        numbers, results = self.listed[..., 0], self.listed[..., 1]
+        if self._exact is not None:  # by INT8 weights, where the head's have 4 bits
+            assert rows.head_inputs is not None
+            results = self._exact(rows.head_inputs, numbers)
+        return scattered(numbers, results, self.compiled.vocabulary) * self.of.logit_scale
+
+    def behind(self, token: int, rows: Rows) -> NDArray[np.float64]:
+        """The logits behind a token that a pass of several sequences has put into this one's context, from its row."""
+        self.length += 1
+        return self.logits(rows)[0]
+
+    def embedded(self, ids: Sequence[int], position: int) -> NDArray[np.int64]:
+        """The 16-bit stream of tokens from a position on, shape (tokens, width)."""
+        return self._embedding(ids, position)
+
+    def put(self, rows: NDArray[np.int64], first: int) -> None:
+        """Write tokens' 16-bit streams, shape (tokens, width), into the input tiles from the first one's row on."""
+        compiled = self.compiled
+        place = first + np.arange(len(rows))
+        self._tiles[place // compiled.config.rows, :, place % compiled.config.rows] = rows
+        changed = self._tiles[: place[-1] // compiled.config.rows + 1]
+        self.machine.write(compiled.input_address, changed.view(np.uint8).reshape(-1))
 
     def _run(self, ids: Sequence[int], logits: int) -> None:
         compiled, position = self.compiled, self.length
-        number, rows = compiled.number(position, len(ids), logits=logits > 0), compiled.config.rows
-        place = position % rows + np.arange(len(ids))
-        self._tiles[place // rows, :, place % rows] = self._embedding(ids, position)
-        changed = self._tiles[: place[-1] // rows + 1]
-        self.machine.write(compiled.input_address, changed.view(np.uint8).reshape(-1))
+        number = compiled.number(position, len(ids), logits=logits > 0)
+        program = compiled.programs[number]
+        self.put(self.embedded(ids, position), position % compiled.config.rows)
+        if self._of_programs[program] != self.sequence:
+            self.machine.write(program + HEADER_BYTES, words([self.sequence * compiled.cache_bytes]))
+            self._of_programs[program] = self.sequence
         cycles, counters = self.machine.run(
-            compiled.programs[number], compiled.length(position, len(ids)), position, compiled.labels[number]
+            program, compiled.length(position, len(ids)), position, compiled.labels[number]
         )  # fmt: skip
         self.runs.append(Pass(position, len(ids), cycles, counters, logits))
         self.length += len(ids)
-
-    def _logits(self, rows: slice) -> NDArray[np.int16]:
-        """The 16-bit logits behind tokens of the tile that was run last, shape (count, vocabulary)."""
-        return self._columns(self.compiled.logits_address, self.compiled.vocabulary, 2)[rows]
 
     def _columns(self, address: int, width: int, size: int) -> NDArray:
         """A tile's values of so many bytes, shape (rows, width)."""
@@ -147,13 +229,6 @@ class ProgramDecoder:
         rows = self.compiled.config.rows
         raw = self.machine.read(self.compiled.logits_address, 8 * LISTED * rows)
         return raw.view("<i4").reshape(rows, LISTED, 2)[:, : self.compiled.vocabulary].astype(np.int64)
-
-    def _likeliest(self, listed: NDArray[np.int64], rows: slice) -> NDArray[np.float64]:
-        """Logits of those that are listed, by INT8 weights where the head's have 4 bits."""
-        numbers, results = listed[..., 0], listed[..., 1]
-        if self._exact is not None:
-            results = self._exact(self._columns(*self._head_input())[rows].astype(np.int64), numbers)
-        return scattered(numbers, results, self.compiled.vocabulary)
 
     def _head_input(self) -> tuple[int, int, int]:
         """Address, width and bytes of what the head takes."""
@@ -179,7 +254,28 @@ class CheckedDecoder(ProgramDecoder):
         """
         self._integers.length = self.length
         wanted = self._integers.feed_last(ids, last)
-        found = super().feed_last(ids, last)
+        return self._compared(super().feed_last(ids, last), wanted)
+
+    def another(self, sequence: int) -> Self:
+        """See `ProgramDecoder`."""
+        found = super().another(sequence)
+        found._integers = self._integers.another()
+        return found
+
+    def behind(self, token: int, rows: Rows) -> NDArray[np.float64]:
+        """See `ProgramDecoder`.
+
+        Raises
+        ------
+        CheckError
+            As `feed_last`.
+        """
+        self._integers.length = self.length
+        wanted = self._integers.feed_last([token], 1)
+        return self._compared(super().behind(token, rows)[None], wanted)[0]
+
+    def _compared(self, found: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Logits behind the last tokens, if they are those that are wanted."""
         for row, place, _ in np.argwhere(self.listed != self._integers.listed)[:1]:
             (token, logit), (other, its) = self._integers.listed[row, place], self.listed[row, place]
             raise CheckError(

@@ -9,6 +9,7 @@ product with a permutation's matrix, exact, puts them into their words' order: o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -36,6 +37,7 @@ from .room import (
     UNUSED,
     Room,
 )
+from .slots import SlotValue
 
 __all__ = ["attention", "norm_step", "put_prefix", "tile_of"]
 
@@ -70,6 +72,16 @@ def _turns(low: Room, o: Rotary) -> int:
     return low.image.add(by_tile.astype("<i2"), name="cosines and sines")
 
 
+def _turns_of_slots(low: Room, o: Rotary) -> int:
+    """Address of the cosines and sines of a batch's tile: the host writes each row's own."""
+    for address, frequencies in low.turns:
+        if np.array_equal(frequencies, o.frequencies):
+            return address
+    address = low.image.reserve(4 * len(o.frequencies) * low.config.rows, "cosines and sines of a batch")
+    low.turns.append((address, o.frequencies))
+    return address
+
+
 def norm_step(
     low: Room, o: Norm | RmsNorm, addresses: tuple[int, int, int], needs: str, gives: str, tile: int, register: int = 0
 ) -> None:
@@ -93,9 +105,17 @@ def _cached(low: Room, first: int, width: int, *, values: bool = False) -> None:
     """The steps from `first` on store into the caches, of so many columns, into the tiles of the pass.
 
     Of the first tile the position's rows alone, for those before are other tokens'. What lies behind the last token, in
-    its tile and in others, is overwritten before any token looks at it.
+    its tile and in others, is overwritten before any token looks at it. Of a batch the results are stored once for each
+    slot, its row alone.
     """
     cfg, each = low.config, low.config.value_rows // low.config.rows
+    if low.batch:
+        stacks = (each, cfg.value_rows * width, cfg.rows) if values else (1, cfg.rows * width)
+        low.steps[first:] = _for_each_slot(
+            low, low.steps[first:],
+            [low.of_slot(SlotValue(slot, slot * low.cache_bytes, *stacks)) for slot in range(low.sequences)],
+        )  # fmt: skip
+        return
     for step in low.steps[first:]:
         tile = tile_of(step)
         step.fields["place"] = int(tile == 0)
@@ -103,7 +123,31 @@ def _cached(low: Room, first: int, width: int, *, values: bool = False) -> None:
             step.fields["result_address_register"] = low.by_stack(cfg.value_rows * width, tile)
             step.fields["result_address"] -= tile % each * cfg.rows
         else:
-            step.fields["result_address_register"] = low.by_tile(cfg.rows * width)
+            step.fields["result_address_register"] = low.by_tile(cfg.rows * width, cached=True)
+
+
+def _row_of(low: Room, slot: int) -> dict[str, int]:
+    """Fields with which results of a batch's row tile are stored for that slot's row alone: register LENGTH is 1."""
+    return {"place": 1, "rows_before": slot, "rows_after": -slot % low.config.rows}
+
+
+def _for_each_slot(low: Room, steps: Sequence[Step], registers: Sequence[int]) -> list[Step]:
+    """Products once for each slot, whose register is added to where its row is stored; over the same weights."""
+    found: list[Step] = []
+    parts: list[Step] = []  # of a product, those that leave their sums to the last one
+    for step in steps:
+        parts.append(step)
+        if step.fields.get("unfinished"):
+            continue
+        for slot, register in enumerate(registers):
+            for part in parts:
+                fields = part.fields | _row_of(low, slot) | {"result_address_register": register}
+                if slot and fields.pop("keep", 0):  # the first slot's product has kept them
+                    there = low.windows_on_chip.there(fields["window_address"], fields["window_beats"])
+                    fields["kept"] = int(there)
+                found.append(replace(part, fields=fields))
+        parts = []
+    return found
 
 
 def tile_of(step: Step) -> int:
@@ -132,8 +176,9 @@ def _normed(low: Room, o: Rotary, wide: str, narrow: str) -> None:
 def _turned(low: Room, o: Rotary, normed: str, result: Result, target: str, gives: str) -> None:
     """Queries or keys that turn: a product for each head, of the layer's input or, with a diagonal, of its norm."""
     source = low.graph.by_name[o.inputs[0]]
-    rows, size, turns = low.config.rows, 2 * len(o.frequencies), _turns(low, o)
-    by_tile = low.by_tile(2 * rows * size)
+    rows, size = low.config.rows, 2 * len(o.frequencies)
+    turns = _turns_of_slots(low, o) if low.batch else _turns(low, o)
+    by_tile = 0 if low.batch else low.by_tile(2 * rows * size)
     for head in range(o.heads):
         first, columns = len(low.steps), head * size + _pairs(size)
         if isinstance(source, Linear):
@@ -217,7 +262,9 @@ def _projections(low: Room, o: Attention, size: int) -> None:
         _cached(low, first, size * heads)
 
 
-def _keys_and_values(low: Room, o: Attention, shared: int, keys: range, parameters: tuple[int, int]) -> dict[str, str]:
+def _keys_and_values(
+    low: Room, o: Attention, shared: int, slot: int, keys: range, parameters: tuple[int, int]
+) -> dict[str, str]:
     """A group of LOADs: some of a head's keys and values, and parameters of scores; names of their bases."""
     cfg, (_, key, value) = low.config, o.inputs
     size = int(low.graph.shapes[o.name][-1]) // o.heads
@@ -228,8 +275,10 @@ def _keys_and_values(low: Room, o: Attention, shared: int, keys: range, paramete
     events = {n: tuple((_event(low, n, shared), tile) for tile in tiles) for n in (key, value)}
     loads = [
         Load(
-            Target.VALUES, tokens * size // cfg.groups, address(source, first // cfg.rows, shared * size),
+            Target.VALUES, tokens * size // cfg.groups,
+            address(source, first // cfg.rows, shared * size) + slot * low.cache_bytes,
             low.beats(size * rows), tokens // rows, size * (o.heads // o.shared) * rows, events[source], names[name],
+            low.cache_register,
         )
         for source, name, rows, address in (
             (key, "keys", cfg.rows, low.tile_address), (value, "values", cfg.value_rows, low.value_address)
@@ -250,6 +299,7 @@ def attention(low: Room, o: Attention) -> None:
     """Queries, keys and values; scores and contexts of every head and row tile, scores one step ahead of contexts.
 
     Row tiles, and heads that share keys and values, take them from the chip one after the other, where all find room.
+    Of a batch's row tile each sequence has scores and contexts of its own, of which its row alone is kept.
     """
     cfg, size = low.config, int(low.graph.shapes[o.name][-1]) // o.heads
     _projections(low, o, size)
@@ -259,29 +309,29 @@ def attention(low: Room, o: Attention) -> None:
     each, most = cfg.groups * cfg.window, low.keys.limits[-1]
     together = 2 * most * size // cfg.groups <= cfg.weight_words * RING_SHARE
     context: Step | None = None
-    for shared, (tile, limit), within in product(
-        range(o.heads // o.shared), enumerate(low.keys.limits), range(o.shared)
-    ):  # fmt: skip
-        head = shared * o.shared + within
+    for shared, share, within in product(range(o.heads // o.shared), low.shares, range(o.shared)):
+        head, (tile, slot) = shared * o.shared + within, share
+        limit = low.keys.limits[tile]
         if together and tile == within == 0:
-            names = _keys_and_values(low, o, shared, range(most), (parameters + 16 * head, o.shared))
+            names = _keys_and_values(low, o, shared, slot, range(most), (parameters + 16 * head, o.shared))
         for start in range(0, limit, each):
             keys = range(start, min(start + each, limit))
             if not together:
-                names = _keys_and_values(low, o, shared, keys, (parameters + 16 * head, 1))
+                names = _keys_and_values(low, o, shared, slot, keys, (parameters + 16 * head, 1))
             places = (start * size // cfg.groups, within) if together else (0, 0)
-            low.steps.append(_scores(low, o, head, tile, keys, names, places))
+            low.steps.append(_scores(low, o, head, share, keys, names, places))
             if context is not None:
                 low.steps.append(context)
-            context = _context(low, o, head, tile, keys, names, places[0])
+            context = _context(low, o, head, share, keys, names, places[0])
     assert context is not None
     low.steps.append(context)
 
 
 def _scores(
-    low: Room, o: Attention, head: int, tile: int, keys: range, names: dict[str, str], places: tuple[int, int]
-) -> Step:
-    cfg, (_, _, coarse, gain) = low.config, low.of.scores[o.name]
+    low: Room, o: Attention, head: int, share: tuple[int, int], keys: range, names: dict[str, str],
+    places: tuple[int, int],
+) -> Step:  # fmt: skip
+    cfg, (_, _, coarse, gain), (tile, slot) = low.config, low.of.scores[o.name], share
     size = int(low.graph.shapes[o.name][-1]) // o.heads
     return Step(
         Opcode.SCORES,
@@ -290,7 +340,7 @@ def _scores(
             "n": 1, "depth": size // cfg.groups, "columns": len(keys), "passes": 1, "wide": 1,
             **counters([(size // cfg.groups, cfg.rows), *key_counters(cfg, size, len(keys) // cfg.value_rows)]),
             "mask": int(Mask.CAUSAL), "keys": 1 + tile * cfg.rows, "key_start": keys.start,
-            "key_start_register": low.by_tile(cfg.rows),
+            "key_start_register": low.of_slot(SlotValue(slot, 0, 1, cfg.rows)) if low.batch else low.by_tile(cfg.rows),
             "row_first": int(keys.start == 0), "row_last": int(keys.stop == low.keys.limits[tile]),
             "gain": int(gain[head]), "coarse": int(coarse[head]),
         },
@@ -299,8 +349,11 @@ def _scores(
     )  # fmt: skip
 
 
-def _context(low: Room, o: Attention, head: int, tile: int, keys: range, names: dict[str, str], place: int) -> Step:
-    cfg, last = low.config, keys.stop == low.keys.limits[tile]
+def _context(
+    low: Room, o: Attention, head: int, share: tuple[int, int], keys: range, names: dict[str, str], place: int
+) -> Step:
+    cfg, (tile, slot) = low.config, share
+    last = keys.stop == low.keys.limits[tile]
     size = int(low.graph.shapes[o.name][-1]) // o.heads
     halves, depth = cfg.value_rows // cfg.groups, len(keys) // cfg.groups
     short = int(low.of.widths[o.name] == 15)
@@ -314,6 +367,7 @@ def _context(low: Room, o: Attention, head: int, tile: int, keys: range, names: 
             "stride1": size * halves, "count2": size, "stride2": halves, "count3": 1,
             "result": int(Result.STORE16 if short else Result.STORE8), "wide": short, "bits15": short,
             "result_address": low.tile_address(target, tile, head * size),
+            **(_row_of(low, slot) if low.batch else {}),
         },
         len(low.groups) - 1, {"values_base": (names["values"], place)}, (),
         ((o.name, tile),) if last and head == o.heads - 1 else (), o.name, (2, 3),

@@ -10,6 +10,10 @@ Longer prompts have programs of several tiles, which read all weights once for t
 tile to tile, attention is computed tile by tile. Only the first tile's rows have to be kept from what other tokens left
 there, so LENGTH goes to the end of the last tile that counts; what lies in its last rows, and in tiles behind it, is
 never looked at. Logits are those of that last tile.
+
+Of several sequences each has keys and values of its own. Then programs have a first instruction that says whose they
+run with, and there is a program for each number of blocks of keys that runs a token of each sequence at once, a batch,
+in rows of one tile (`slots`).
 """
 
 from __future__ import annotations
@@ -40,17 +44,18 @@ from ...model.operations import (
 )
 from ...spec.config import Config
 from ...spec.features import ALL_OF_DECODERS
-from ...spec.isa import Result, assemble, program_bytes
+from ...spec.isa import Opcode, Result, assemble, program_bytes
 from ...spec.patterns import DENSE, Pattern
 from ..liveness import check_liveness
 from ..lower.linear import linear
 from ..parameters import LinearParameters
-from ..schedule import Step, schedule
+from ..schedule import Step, order
 from .attention import attention, norm_step, put_prefix, tile_of
 from .integers import IntegerDecoderGraph
 from .kinds import Kind, all_kinds, keys_of, split
 from .likeliest import MOST_NUMBERED
-from .room import BEST, CONTEXT, INNER, LOGITS, NARROW, STREAM, UNUSED, Room
+from .room import BEST, CONTEXT, INNER, LOGITS, NARROW, STREAM, UNUSED, Keys, Room
+from .slots import BatchProgram, SlotValue, require_slots, with_registers
 
 __all__ = ["DecoderImage", "compile_decoder", "decoder_config"]
 
@@ -77,6 +82,16 @@ class DecoderImage:
         The logits are those of lists: row after row its 8 largest, of each its number and itself in 32 bits.
     head_input : (int, int)
         What the head takes: address, and bytes of a value; values lie column after column.
+    sequences : int
+        So many have keys and values of their own. Of several, word 0 of each program, behind its header, holds in its
+        lower 32 bits where those are that it runs with: the sequence's number times `cache_bytes`.
+    cache_bytes : int
+        From one sequence's keys and values to the next one's.
+    batches : tuple of BatchProgram
+        One for each number of blocks of keys, if there are several sequences.
+    turns : tuple of (int, float32 array)
+        Of a batch's row tile: address of its cosines and sines (16 bits, column after column, pair after pair), and the
+        frequencies.
     """
 
     config: Config
@@ -91,6 +106,10 @@ class DecoderImage:
     vocabulary: int
     best: bool = False
     head_input: tuple[int, int] = (0, 1)
+    sequences: int = 1
+    cache_bytes: int = 0
+    batches: tuple[BatchProgram, ...] = ()
+    turns: tuple[tuple[int, NDArray[np.float32]], ...] = ()
 
     @property
     def most(self) -> int:
@@ -306,36 +325,62 @@ def _require(of: IntegerDecoderGraph, config: Config, capacity: int, best: bool)
             raise InputError(f"{o.name}: heads of {size} are wider than groups x window = {each}.")
 
 
-def compile_decoder(of: IntegerDecoderGraph, config: Config, capacity: int, *, best: bool = False) -> DecoderImage:
+def compile_decoder(
+    of: IntegerDecoderGraph, config: Config, capacity: int, *, best: bool = False, sequences: int = 1
+) -> DecoderImage:
     """Programs for a context of so many tokens; of each row's logits they give all, or the 8 `best`.
+
+    Of several `sequences` each has a context of its own, and there are programs that run a token of each at once.
 
     Raises
     ------
     InputError
-        If the hardware lacks a feature, a size does not fit it, or an operation has no instruction yet.
+        If the hardware lacks a feature, a size does not fit it, an operation has no instruction yet, or a row tile does
+        not hold so many sequences.
     """
     _require(of, config, capacity, best)
+    require_slots(sequences, config.rows)
     kinds = all_kinds(config, capacity)
-    low = Room(of, config, kinds[-1].keys // config.rows, kinds[-1].tiles, best=best)
+    low = Room(of, config, kinds[-1].keys // config.rows, kinds[-1].tiles, best=best, sequences=sequences)
     programs, labels = [], []
     for kind in kinds:
         low.begin(keys_of(config, kind, kinds))
-        _lower(low, kind.logits)
         name = f"program of {kind.tiles} tiles for {kind.keys} keys, {'with' if kind.logits else 'without'} logits"
-        instructions, said = schedule(low.steps, low.groups, config)
-        check_liveness(instructions, config)
-        instructions = [*low.prologue(), *instructions]
-        raw = np.frombuffer(assemble(instructions, config), np.uint8)
-        programs.append(low.image.add(raw, program_bytes(instructions), name))
-        labels.append(tuple(said))
+        address, said, _ = _program(low, kind.logits, name)
+        programs.append(address)
+        labels.append(said)
+    batches = []
+    for keys in (kind.keys for kind in kinds if kind.tiles == 1 and kind.logits and sequences > 1):
+        low.begin(Keys((keys,), 0), batch=True)
+        address, said, places = _program(low, True, f"program of a batch for {keys} keys")
+        batches.append(BatchProgram(address, keys, said, places))
     low.image.reserve(64, "unused")
     image = low.image.finish()
     for o in of.graph.operations:
         if isinstance(o, Attention):
             put_prefix(low, o, image)
+    first = image[low.caches_at :][: low.cache_bytes]
+    for sequence in range(1, sequences):
+        image[low.caches_at + sequence * low.cache_bytes :][: low.cache_bytes] = first
     taken = low.taken(NARROW, of.graph.linear(of.graph.by_name[NEXT].inputs[0]).inputs[0])
     return DecoderImage(
         config, image, capacity, tuple(programs), tuple(kinds), tuple(labels), low.buffers[STREAM],
         low.buffers[BEST if best else LOGITS], low.places[STREAM].width, int(of.graph.shapes[NEXT][-1]), best,
-        (low.buffers[taken], low.places[taken].size),
+        (low.buffers[taken], low.places[taken].size), sequences, low.cache_bytes, tuple(batches), tuple(low.turns),
     )  # fmt: skip
+
+
+def _program(
+    low: Room, logits: bool, name: str
+) -> tuple[int, tuple[str, ...], tuple[tuple[SlotValue, tuple[int, ...]], ...]]:
+    """A program in the image: its address, labels, and where a batch's values of slots are to be written."""
+    _lower(low, logits)
+    scheduled = order(low.steps, low.groups, low.config)
+    instructions, places = with_registers(scheduled, low.values_of_slots)
+    check_liveness((i for i in instructions if i.opcode != Opcode.SET), low.config)
+    if not low.batch:
+        instructions = [*low.prologue(), *instructions]
+    raw = np.frombuffer(assemble(instructions, low.config), np.uint8)
+    address = low.image.add(raw, program_bytes(instructions), name)
+    found = tuple((value, tuple(address + at for at in of_value)) for value, of_value in places)
+    return address, tuple(step.label for step in scheduled), found

@@ -14,12 +14,13 @@ from ...model.families.decoders import NEXT
 from ...model.operations import Activate, Attention, Embed, Linear, Multiply, RmsNorm
 from ...spec.config import Config
 from ...spec.expansion import TILE_REGISTER, TILES_REGISTER
-from ...spec.isa import Instruction, Opcode
+from ...spec.isa import REGISTERS, Instruction, Opcode
 from ..buffers import Buffer
 from ..image import Image
 from ..lower.state import EncodedWeights, Lowering
 from .integers import IntegerDecoderGraph
 from .likeliest import LISTED
+from .slots import SlotValue
 
 __all__ = [
     "BEST", "CONTEXT", "INNER", "KEYS", "KEYS_NORMED", "KEYS_WIDE", "LOGITS", "NARROW", "QUERY", "QUERY_NORMED",
@@ -77,6 +78,8 @@ class Room(Lowering):
     ----------
     context_tiles, most : int
         Row tiles of the context, and of a pass at most.
+    sequences : int
+        So many have keys and values of their own.
 
     Attributes
     ----------
@@ -84,13 +87,23 @@ class Room(Lowering):
         That the program's attention goes over.
     caches : set of str
         Keys and values, whose buffers have a place for each tile.
+    caches_at, cache_bytes : int
+        Where the first sequence's lie, and how far it is from one sequence's to the next one's.
+    batch : bool
+        Whether the program's row tile holds a token of each sequence; else all of its row tiles are of one, that
+        register `cache_register` tells from others.
+    turns : list of (int, float32 array)
+        Of a batch: where its rows' cosines and sines lie, which the host writes, and of which frequencies.
+    values_of_slots : list of SlotValue
+        What a batch's program names as registers.
     """
 
     rest_apart = True
 
     def __init__(
-        self, of: IntegerDecoderGraph, config: Config, context_tiles: int, most: int, *, best: bool = False
-    ) -> None:
+        self, of: IntegerDecoderGraph, config: Config, context_tiles: int, most: int, *, best: bool = False,
+        sequences: int = 1,
+    ) -> None:  # fmt: skip
         self.of, self.graph, self.config = of, of.graph, config
         self.encoded = EncodedWeights(config)
         stack = config.value_rows // config.rows
@@ -105,11 +118,15 @@ class Room(Lowering):
         self.buffers: dict[str, int] = {}
         self.caches: set[str] = set()
         self.keys = Keys((0,), 0)
-        self._registers: dict[int, int] = {}
+        self.sequences, self.batch = sequences, False
+        self.caches_at = self.cache_bytes = 0
+        self.turns: list[tuple[int, NDArray[np.float32]]] = []
+        self.values_of_slots: list[SlotValue] = []
+        self._registers: dict[tuple[int, bool], int] = {}
         self._stacks: dict[int, list[int]] = {}
         self._last_tile: dict[int, int] = {}
         self._looks_at_last = False
-        self._used = 0  # registers
+        self._cache_register = self._used = 0  # registers
         self.forget_windows()
         self._reserve_all(BEST if best else LOGITS)
 
@@ -143,10 +160,14 @@ class Room(Lowering):
                 sizes[self.taken(kind, o.name)] = sizes[kind][0], 2
         for name, (columns, size) in sizes.items():
             self._reserve(name, columns, size, 1 if name in (BEST, LOGITS, UNUSED) else self._most)
+        self.caches_at = self.image.size
         for o in attentions:
             for name in o.inputs[1:]:
                 self._reserve(name, int(graph.shapes[name][-1]), 1, self.context_tiles)
                 self.caches.add(name)
+        self.cache_bytes = self.image.size - self.caches_at
+        if self.sequences > 1:
+            self.image.reserve((self.sequences - 1) * self.cache_bytes, "keys and values of other sequences")
 
     def taken(self, buffer: str, value: str) -> str:
         """The buffer that products take a value from: of 8 bits, or of 15 in 16."""
@@ -162,9 +183,9 @@ class Room(Lowering):
         self.places[name] = Buffer(name, width, size)
         self.buffers[name] = self.image.reserve(tiles * self.config.rows * width * size + slack, f"buffer {name}")
 
-    def begin(self, keys: Keys) -> None:
-        """The next program, for as many row tiles as `keys` has limits."""
-        self.keys, self.tiles = keys, len(keys.limits)
+    def begin(self, keys: Keys, *, batch: bool = False) -> None:
+        """The next program, for as many row tiles as `keys` has limits, or for a batch's one."""
+        self.keys, self.tiles, self.batch = keys, len(keys.limits), batch
         self._looks_at_last = False
         self.steps, self.groups, self.layers = [], [], []
         self.words_before = 0
@@ -179,6 +200,26 @@ class Room(Lowering):
         self._used += 1
         return self._used
 
+    @property
+    def shares(self) -> list[tuple[int, int]]:
+        """Whose rows attention is computed for, one after the other: row tile, and the sequence's number or slot."""
+        return [(0, slot) for slot in range(self.sequences)] if self.batch else [(t, 0) for t in range(self.tiles)]
+
+    def of_slot(self, value: SlotValue) -> int:
+        """The number that a batch's instructions have for a register that holds it (`slots.with_registers`)."""
+        if value not in self.values_of_slots:
+            self.values_of_slots.append(value)
+        return REGISTERS + self.values_of_slots.index(value)
+
+    @property
+    def cache_register(self) -> int:
+        """The register of the sequence's first byte of keys and values, from the first one's on; 0 if there is one."""
+        if self.sequences == 1 or self.batch:
+            return 0
+        if not self._cache_register:
+            self._cache_register = self._free_register()
+        return self._cache_register
+
     def by_stack(self, stride: int, tile: int) -> int:
         """The register of the values' place of a pass's tile, where stacks of row tiles are `stride` apart.
 
@@ -186,7 +227,7 @@ class Room(Lowering):
         """
         each = self.config.value_rows // self.config.rows
         if each == 1:
-            return self.by_tile(stride)
+            return self.by_tile(stride, cached=True)
         if stride not in self._stacks:
             # The places of so many tiles from this one on, and one register to move them in.
             self._stacks[stride] = [self._free_register() for _ in range(each + 1)]
@@ -199,20 +240,24 @@ class Room(Lowering):
             self._last_tile[stride] = self._free_register()
         return self._last_tile[stride]
 
-    def by_tile(self, stride: int) -> int:
-        """The register that holds the position's row tile times `stride`.
+    def by_tile(self, stride: int, *, cached: bool = False) -> int:
+        """The register that holds the position's row tile times `stride`, behind where the `cached` of a sequence lie.
 
         Raises
         ------
         InputError
             If there are more strides than registers.
         """
-        if stride not in self._registers:
-            self._registers[stride] = self._free_register()
-        return self._registers[stride]
+        key = stride, cached and self.sequences > 1
+        if key not in self._registers:
+            self._registers[key] = self._free_register()
+        return self._registers[key]
 
     def prologue(self) -> list[Instruction]:
-        """What gives the registers their values, of as many turns as the position has row tiles before it, and one."""
+        """What gives the registers their values, of as many turns as the position has row tiles before it, and one.
+
+        Of several sequences the first instruction sets `cache_register` to 0, in whose place the host writes.
+        """
         if not self._registers:
             return []
         rows, begin, turn = self.config.rows, [], []
@@ -221,13 +266,16 @@ class Room(Lowering):
             value &= 0xFFFFFFFF
             return Instruction(Opcode.SET, {"destination": number, "value": value, "value_register": register})
 
-        for stride, number in self._registers.items():
-            begin.append(set_to(number, -stride))
+        base = self.cache_register
+        if base:
+            begin.append(set_to(base, 0))
+        for (stride, cached), number in self._registers.items():
+            begin.append(set_to(number, -stride, base * cached))
             turn.append(set_to(number, stride, number))
         for stride, (*places, spare) in self._stacks.items():
             # A tile's place is that of as many tiles before as a stack has, and a stack more.
-            begin.append(set_to(places[0], (len(places) - 1) * rows - stride))
-            begin += [set_to(number, part * rows) for part, number in enumerate(places[1:])]
+            begin.append(set_to(places[0], (len(places) - 1) * rows - stride, base))
+            begin += [set_to(number, part * rows, base) for part, number in enumerate(places[1:])]
             turn.append(set_to(spare, stride, places[0]))
             moved = [*places, spare]
             turn += [set_to(to, 0, taken) for to, taken in pairwise(moved)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -141,6 +142,13 @@ class IntegerDecoder:
     def saturated(self) -> int:
         """Values of embeddings beyond their 16 bits."""
         return self._embedding.saturated
+
+    def another(self) -> IntegerDecoder:
+        """The same network with an empty context of its own; embeddings' saturations count for both."""
+        found = copy.copy(self)
+        found.listed, found._listed, found.passes, found._length = self.listed[:0], [], 0, 0
+        found._kept = {name: (keys.copy(), values.copy()) for name, (keys, values) in self._kept.items()}
+        return found
 
     @property
     def length(self) -> int:
