@@ -37,8 +37,6 @@ class BatchDecoder:
     """
 
     def __init__(self, decoder: ProgramDecoder) -> None:
-        if decoder.compiled.sequences < 2:
-            raise InputError("the image has keys and values of one sequence; compile it for several.")
         self.decoders = (decoder, *(decoder.another(s) for s in range(1, decoder.compiled.sequences)))
         self._tiles: dict[int, list[int | None]] = {}
 
@@ -53,11 +51,9 @@ class BatchDecoder:
         Raises
         ------
         InputError
-            If there is no such slot, or two sequences' rows are not as far apart as their slots are.
+            If two sequences' rows are not as far apart as their slots are.
         """
         rows = self.decoders[0].compiled.config.rows
-        if unknown := [s for s in slots if not 0 <= s < len(self.decoders)]:
-            raise InputError(f"slot {unknown[0]} is out of range; the batch has {len(self.decoders)}.")
         found = {(position - slot) % rows for slot, position in slots.items()}
         if len(found) != 1:
             raise InputError(
@@ -72,12 +68,19 @@ class BatchDecoder:
         Raises
         ------
         InputError
-            As `first`, if a context is full, or a token is not in the vocabulary.
+            As `first`, if there is no such slot, a context is full, or a token is not in the vocabulary.
         CheckError
             If the machine stops with an error.
         """
         one = self.decoders[0]
         compiled, rows = one.compiled, one.compiled.config.rows
+        if not compiled.batches:
+            raise InputError("the image has keys and values of one sequence; compile it for several.")
+        if not tokens or not all(0 <= slot < len(self.decoders) for slot in tokens):
+            raise InputError(
+                f"slots {', '.join(map(str, tokens)) or 'of no sequence'} are out of range; the batch has 0 to "
+                f"{len(self.decoders) - 1}."
+            )
         positions = {slot: self.decoders[slot].length for slot in tokens}
         first = self.first(positions)
         for slot, token in tokens.items():

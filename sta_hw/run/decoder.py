@@ -70,7 +70,11 @@ class Rows:
     head_inputs: NDArray[np.int64] | None = None
 
     def __getitem__(self, rows: slice) -> Rows:
-        return Rows(*(None if a is None else a[rows] for a in (self.logits, self.lists, self.head_inputs)))
+        return Rows(
+            None if self.logits is None else self.logits[rows],
+            None if self.lists is None else self.lists[rows],
+            None if self.head_inputs is None else self.head_inputs[rows],
+        )
 
 
 def words(values: Sequence[int]) -> NDArray[np.uint8]:

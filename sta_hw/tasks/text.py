@@ -19,55 +19,24 @@ from numpy.typing import NDArray
 from ..compiler.decoder.integers import IntegerDecoderGraph, Rules
 from ..compiler.decoder.program import compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
-from ..compiler.decoder.run import IntegerDecoder
+from ..compiler.decoder.run import IntegerDecoder, behind_prefix
 from ..compiler.prune import METHODS, prune_model_once
 from ..errors import InputError
-from ..model.byte_pairs import Streamed
 from ..model.language import LanguageModel, load_language_model
+from ..run.batch_decoder import BatchDecoder
 from ..run.decoder import CheckedDecoder, ProgramDecoder
 from ..run.machines import Machine
 from ..spec.config import Config
 from ..spec.patterns import Pattern
 from .decoder_texts import CONTEXT, calibration_texts, pruning_texts
+from .growing import Generated, Growing, require_room, require_sampling
 from .lookup import looked_up
-from .sampling import Sampler, Sampling
+from .sampling import Sampling
 from .session import Fp32Decoder, Session
 from .table import choose_patterns_of
+from .together import Together, one_by_one, together
 
 __all__ = ["Generated", "TextModel", "load_text_model"]
-
-
-@dataclass
-class Generated:
-    """What came out.
-
-    Attributes
-    ----------
-    prompt : list of int
-        Tokens of the prompt.
-    ids : list of int
-        Those that were generated; the one that ended the text is the last of them.
-    text : str
-    ended : str
-        Why it ends: ``stop`` (a token or text that ends it), ``length`` (as many as were asked for) or ``context``
-        (the context is full).
-    prompt_seconds, seconds : float
-        For the prompt, and for all tokens after the first.
-    passes : int
-        How often all weights were read for tokens after the first.
-    drafted, accepted : int
-        Tokens that were looked up in the text, and those of them that it went on with.
-    """
-
-    prompt: list[int]
-    ids: list[int] = field(default_factory=list)
-    text: str = ""
-    ended: str = "length"
-    prompt_seconds: float = 0.0
-    seconds: float = 0.0
-    passes: int = 0
-    drafted: int = 0
-    accepted: int = 0
 
 
 @dataclass(frozen=True)
@@ -208,13 +177,28 @@ class TextModel:
         """
         tokens = self.context(context)
         if machine is not None:
-            if self.quantized is None:
-                raise InputError("programs compute in integers; quantize the model first (in_integers).")
-            compiled = compile_decoder(self.quantized, machine.config, tokens, best=best)
-            return Session((CheckedDecoder if check else ProgramDecoder)(self.quantized, compiled, machine))
+            return Session(self._programs(tokens, machine, check, best, 1))
         if self.quantized is not None:
             return Session(IntegerDecoder(self.quantized, tokens, best=best))
         return Session(Fp32Decoder(self.language.graph, tokens))
+
+    def batch(
+        self, sequences: int, context: int | None, machine: Machine, *, check: bool = False, best: bool = False
+    ) -> BatchDecoder:  # fmt: skip
+        """Empty contexts of so many sequences on a machine, for `generate_batch`; see `session` for the others.
+
+        Raises
+        ------
+        InputError
+            As `session`, or if a row tile of the hardware does not hold so many.
+        """
+        return BatchDecoder(self._programs(self.context(context), machine, check, best, sequences))
+
+    def _programs(self, tokens: int, machine: Machine, check: bool, best: bool, sequences: int) -> ProgramDecoder:
+        if self.quantized is None:
+            raise InputError("programs compute in integers; quantize the model first (in_integers).")
+        compiled = compile_decoder(self.quantized, machine.config, tokens, best=best, sequences=sequences)
+        return (CheckedDecoder if check else ProgramDecoder)(self.quantized, compiled, machine)
 
     def ids(self, prompt: str | Sequence[int] | Sequence[dict[str, str]]) -> list[int]:
         """Tokens of a text as it is, of a conversation (a list of messages), or the given ones, checked.
@@ -271,44 +255,28 @@ class TextModel:
         ids = self.ids(prompt)
         session = session or self.session()
         capacity = session.decoder.capacity
-        if len(ids) > capacity:
-            raise InputError(f"the prompt has {len(ids)} tokens; the context holds {capacity}.")
-        if max_tokens < 1:
-            raise InputError(f"{max_tokens} tokens are asked for; the least is 1.")
+        require_room(ids, capacity)
+        require_sampling(sampling, session.decoder.best, max_tokens)
         if drafts < 0:
             raise InputError(f"{drafts} drafts are asked for; the least is 0.")
         if drafts and sampling is not None and sampling.temperature:
             raise InputError("drafts are verified against the greedy choice; a temperature has none.")
-        if sampling is not None and session.decoder.best and not 0 < sampling.needed <= session.decoder.best:
-            raise InputError(
-                f"the session gives the {session.decoder.best} largest logits alone; greedy text needs no more, nor a "
-                f"temperature with top-k up to {session.decoder.best}."
-            )
         made = into if into is not None else Generated(ids)
         made.prompt = ids
-        sampler, streamed = Sampler(sampling or Sampling()), Streamed(self.language.vocabulary, ids[-8:])
+        growing = Growing(
+            self.language, made, max_tokens=max_tokens, sampling=sampling, stop=stop, capacity=capacity
+        )  # fmt: skip
         begun = time.perf_counter()
         logits = session.feed(ids)
         made.prompt_seconds = time.perf_counter() - begun
         begun, passes = time.perf_counter(), session.decoder.passes
-        held = _Held(stop)
         verified: deque[tuple[int, NDArray]] = deque()  # tokens of a draft, and the logits behind each
         while True:
-            token = sampler.choose(logits)
-            made.ids.append(token)
-            if token in self.language.stops:
-                made.ended = "stop"
-                break
-            if new := held.push(streamed.push(token)):
-                made.text += new
+            if new := growing.take(logits):
                 yield new
-            if held.stopped or len(made.ids) >= max_tokens:
-                made.ended = "stop" if held.stopped else "length"
-                break
-            if len(ids) + len(made.ids) > capacity:
-                made.ended = "context"
-                break
-            if verified and verified[0][0] == token:
+            if growing.done:
+                return
+            if verified and verified[0][0] == made.ids[-1]:
                 logits = verified.popleft()[1]
                 made.accepted += 1
             else:
@@ -320,9 +288,6 @@ class TextModel:
                 made.drafted += len(draft)
                 made.passes = session.decoder.passes - passes
             made.seconds = time.perf_counter() - begun
-        if rest := held.rest(streamed.rest()):
-            made.text += rest
-            yield rest
 
     def generate(
         self, prompt: str | Sequence[int] | Sequence[dict[str, str]], *, max_tokens: int = 128,
@@ -337,33 +302,48 @@ class TextModel:
             pass
         return made
 
+    def generate_batch(
+        self, prompts: Sequence[str | Sequence[int] | Sequence[dict[str, str]]], *, max_tokens: int = 128,
+        sampling: Sampling | None = None, stop: Sequence[str] = (), session: Session | BatchDecoder | None = None,
+        told: Callable[[int, str], None] = lambda number, new: None,
+    ) -> Together:  # fmt: skip
+        """Texts behind several prompts, each what `generate` gives for it alone.
 
-class _Held:
-    """Holds back what may be the beginning of a text that ends the text."""
+        Parameters
+        ----------
+        session : Session, BatchDecoder or None
+            On a machine, as many texts at once as a batch has sequences, for one reading of all weights (`batch`); the
+            others wait. In a session, or a new one if None, one after the other.
+        told : function
+            Called with a text's number and what has come to it.
 
-    def __init__(self, stop: Sequence[str]) -> None:
-        self.stop = [s for s in stop if s]
-        self.stopped = False
-        self._text = ""
-
-    def push(self, new: str) -> str:
-        """What can be given now."""
-        self._text += new
-        places = [p for s in self.stop if (p := self._text.find(s)) >= 0]
-        if places:
-            self.stopped = True
-            given, self._text = self._text[: min(places)], ""
-            return given
-        held = max(
-            (n for s in self.stop for n in range(1, len(s)) if self._text.endswith(s[:n])), default=0
-        )  # fmt: skip
-        given = self._text[: len(self._text) - held]
-        self._text = self._text[len(given) :]
-        return given
-
-    def rest(self, new: str) -> str:
-        """What was held back, at the end."""
-        return "" if self.stopped else self.push(new) + self._text
+        Raises
+        ------
+        InputError
+            If there is no prompt, or one does not fit: by its number, from 1; as `stream`.
+        """
+        session = session or self.session()
+        decoder = session.decoders[0] if isinstance(session, BatchDecoder) else session.decoder
+        require_sampling(sampling, decoder.best, max_tokens)
+        if not prompts:
+            raise InputError("there is no prompt; give one at least.")
+        texts, problems = [], []
+        for number, prompt in enumerate(prompts, 1):
+            try:
+                ids = self.ids(prompt)
+                require_room(ids, decoder.capacity)
+                if self.quantized is not None:
+                    behind_prefix(self.quantized, 0, decoder.capacity, ids)
+            except InputError as error:
+                problems.append(f"prompt {number}: {error}")
+                continue
+            texts.append(
+                Growing(self.language, Generated(ids), max_tokens=max_tokens, sampling=sampling, stop=stop,
+                        capacity=decoder.capacity)
+            )  # fmt: skip
+        if problems:
+            raise InputError("\n".join(problems))
+        return together(session, texts, told) if isinstance(session, BatchDecoder) else one_by_one(session, texts, told)
 
 
 def load_text_model(path: str | Path | None = None) -> TextModel:
