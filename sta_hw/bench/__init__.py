@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import accuracy, batch, decode, decode_blocks, digits, encoder, engine, explore, model, perplexity, sim, softmax
+from . import (
+    accuracy,
+    batch,
+    decode,
+    decode_batch,
+    decode_blocks,
+    digits,
+    encoder,
+    engine,
+    explore,
+    model,
+    perplexity,
+    sim,
+    softmax,
+)
 from .report import Figure, Report, tool_versions
 
 __all__ = ["BENCHES", "Figure", "Report", "tool_versions"]
@@ -22,6 +36,7 @@ BENCHES: dict[str, Callable[..., Report]] = {
     "perplexity": perplexity.run,
     "decode": decode.run,
     "decode-full": decode.run_full,
+    "decode-batch": decode_batch.run,
     "decode-blocks4": decode_blocks.run,
 }
 """Benchmarks by name."""

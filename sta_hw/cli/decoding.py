@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -20,12 +20,14 @@ from .terminal import Watch, complain, say, watched
 
 if TYPE_CHECKING:
     from ..compiler.decoder.integers import Rules
-    from ..tasks.session import Session
+    from ..run.batch_decoder import BatchDecoder
+    from ..run.machines import Machine
+    from ..tasks.session import Decoder, Session
     from ..tasks.text import TextModel
 
 __all__ = [
     "PRUNES_NOTHING", "ActivationsOption", "BoardOption", "CheckOption", "Hardware", "LayersPatternOption",
-    "PortOption", "WeightsOption", "compared", "opened", "watching",
+    "PortOption", "WeightsOption", "compared", "observed", "opened", "opened_batch", "watching",
 ]  # fmt: skip
 
 _SHOWN = 30
@@ -160,9 +162,12 @@ class Hardware:
         passes, bits, most = [], weight_bits(decoder.of.linears, config), self.memory_bytes()
         for run in decoder.runs:
             row: dict[str, Any] = {"position": run.position, "tokens": run.tokens}
+            if run.others:
+                row["positions"] = [run.position, *run.others]
             if run.cycles:
+                before = run.position + sum(run.others)  # of all that are in the pass
                 least = least_traffic(
-                    decoder.of.graph, run.position, run.tokens, logits=run.logits, bits=bits, best=bool(decoder.best)
+                    decoder.of.graph, before, run.tokens, logits=run.logits, bits=bits, best=bool(decoder.best)
                 ).total
                 row |= {
                     "cycles": run.cycles, "least_bytes": least, "bandwidth": least / (run.cycles * most),
@@ -198,34 +203,43 @@ def compared(session: Session) -> str:
     )
 
 
-def watching(pieces: Iterable[str], session: Session) -> list[str]:
-    """A text's pieces as a machine gives them, with a bar on a terminal, and the text so far."""
+def observed(decoder: Decoder, work: Callable[[Callable[[str], None]], object]) -> list[str]:
+    """What comes piece by piece from programs: `work` calls what it is given with each; with a bar on a terminal."""
     from ..compiler.decoder.traffic import least_traffic, weight_bits
     from ..run.decoder import ProgramDecoder
     from ..run.machines import ReferenceMachine
 
-    decoder = session.decoder
     assert isinstance(decoder, ProgramDecoder)
-    slow = isinstance(decoder.machine, ReferenceMachine)
+    machine, passes = decoder.machine, decoder.runs
+    slow = isinstance(machine, ReferenceMachine)
     config = decoder.compiled.config
     bits = weight_bits(decoder.of.linears, config)
     least = least_traffic(decoder.of.graph, 0, bits=bits, best=bool(decoder.best)).total / config.bus_bytes
     expected = len(decoder.compiled.labels[decoder.compiled.number(0, 1)]) if slow else round(least * 1.1)
 
-    def work(watch: Watch) -> list[str]:
+    def watched_work(watch: Watch) -> list[str]:
         found: list[str] = []
 
         def told(done: int) -> None:
-            watch.describe(f"pass {decoder.passes + 1}: {''.join(found)[-_SHOWN:]!r}")
+            watch.describe(f"pass {len(passes) + 1}: {''.join(found)[-_SHOWN:]!r}")
             watch(done, expected)
 
-        decoder.machine.progress = told
-        for piece in pieces:
-            found.append(piece)
+        machine.progress = told
+        work(found.append)
         return found
 
-    result: list[str] = watched("running", "instructions" if slow else "cycles", work)
+    result: list[str] = watched("running", "instructions" if slow else "cycles", watched_work)
     return result
+
+
+def watching(pieces: Iterable[str], session: Session) -> list[str]:
+    """A text's pieces as a machine gives them, with a bar on a terminal, and the text so far."""
+
+    def work(told: Callable[[str], None]) -> None:
+        for piece in pieces:
+            told(piece)
+
+    return observed(session.decoder, work)
 
 
 def opened(
@@ -236,10 +250,37 @@ def opened(
     On stderr, where a pruned checkpoint's N:M is from. So many of the largest logits are `needed` of each token: 1 for
     greedy text, 0 for all.
     """
+
+    def session(given: TextModel, machine: Machine | None, best: bool) -> Session:
+        return given.session(context, machine, check=hardware.check, best=best)
+
+    return _opened(model, hardware, context, prefix, needed, session)
+
+
+def opened_batch(
+    model: TextModel, hardware: Hardware, context: int | None, prefix: Sequence[int] | None, needed: int, sequences: int
+) -> tuple[TextModel, Session | BatchDecoder]:
+    """The same for so many sequences at once, where programs run."""
+
+    def session(given: TextModel, machine: Machine | None, best: bool) -> Session | BatchDecoder:
+        if machine is None:
+            return given.session(context, best=best)
+        return given.batch(sequences, context, machine, check=hardware.check, best=best)
+
+    return _opened(model, hardware, context, prefix, needed, session)
+
+
+_Opened = TypeVar("_Opened")
+
+
+def _opened(
+    model: TextModel, hardware: Hardware, context: int | None, prefix: Sequence[int] | None, needed: int,
+    session: Callable[[TextModel, Machine | None, bool], _Opened],
+) -> tuple[TextModel, _Opened]:  # fmt: skip
     model.context(context)
     prunes = hardware.nm is not None or hardware.nm_table is not None
 
-    def work(watch: Watch) -> tuple[TextModel, Session]:
+    def work(watch: Watch) -> tuple[TextModel, _Opened]:
         from ..run.machines import BoardMachine, decoder_machine
 
         config = None if hardware.backend == "fp32" else hardware.config()
@@ -250,14 +291,14 @@ def opened(
         for note in given.notes:
             complain(note)
         if config is None:
-            return given, given.session(context)
+            return given, session(given, None, False)
         for pattern in dict.fromkeys(p for p in given.patterns.values() if not p.dense):
             config.require(pattern)
         lists = hardware.lists(needed, given.language.rows)
         rules = hardware.rules(greedy=lists and needed == 1)
         quantized = given.in_integers(prefix, rules=rules, config=config, report=watch.step)
         if not hardware.programs:
-            return quantized, quantized.session(context, best=lists)
+            return quantized, session(quantized, None, lists)
         watch.step("preparing the backend")
         machine = decoder_machine(hardware.backend, config, board=hardware.target(), port=hardware.port)
         watch.step("compiling the programs")
@@ -268,11 +309,11 @@ def opened(
 
         if isinstance(machine, BoardMachine):
             machine.loading = loading
-        return quantized, quantized.session(context, machine, check=hardware.check, best=lists)
+        return quantized, session(quantized, machine, lists)
 
     if hardware.backend == "fp32" and not prunes:
         for note in model.notes:
             complain(note)
-        return model, model.session(context)
-    found: tuple[TextModel, Session] = watched("pruning" if prunes else "quantizing", "", work)
+        return model, session(model, None, False)
+    found: tuple[TextModel, _Opened] = watched("pruning" if prunes else "quantizing", "", work)
     return found

@@ -189,7 +189,7 @@ def bench(
         str,
         typer.Argument(
             help="engine, softmax, encoder, batch, accuracy, model, sim, digits, explore, perplexity, decode, "
-            "decode-full or decode-blocks4."
+            "decode-full, decode-batch or decode-blocks4."
         ),
     ] = "engine",
     nm: Annotated[

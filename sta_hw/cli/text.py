@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError
 from .app import Unused, app
+from .batch import read_lines
 from .decoding import (
     PRUNES_NOTHING,
     ActivationsOption,
@@ -25,6 +26,7 @@ from .decoding import (
 )
 from .options import PresetOption, PrunerOption, TableOption
 from .terminal import JsonOption, complain, print_json, printable, say
+from .text_batch import generate_batch
 
 if TYPE_CHECKING:
     from ..tasks.sampling import Sampling
@@ -94,13 +96,31 @@ def _tell_end(made: Generated, context: int) -> None:
         )
 
 
+_UNUSED_TEXT = [
+    *_UNUSED,
+    Unused(("system",), lambda o: not o["chat"], "without --chat"),
+    Unused(("text",), lambda o: o["batch"] is not None, "with --batch, whose file has the prompts"),
+    Unused(("drafts",), lambda o: o["batch"] is not None, "with --batch, whose texts take the rows"),
+    Unused(("sequences",), lambda o: o["batch"] is None, "without --batch"),
+    Unused(("sequences",), lambda o: o["batch"] is not None and o["backend_name"] in ("fp32", "fast"),
+           "with --backend fp32 or fast, which take one text after the other"),
+]  # fmt: skip
+
+
 @app.command(
-    "generate-text", unused=[*_UNUSED, Unused(("system",), lambda o: not o["chat"], "without --chat")],
+    "generate-text", unused=_UNUSED_TEXT,
     epilog="Example: sta-hw generate-text 'The capital of France is' --max-tokens 16",
 )  # fmt: skip
 def generate_text(
-    text: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")],
+    text: Annotated[str | None, typer.Argument(help="The prompt; - reads it from standard input.")] = None,
     model: ModelOption = None,
+    batch: Annotated[
+        Path | None, typer.Option(help="A file with a prompt in each line, or -: texts at once, a line each.")
+    ] = None,
+    sequences: Annotated[
+        int | None,
+        typer.Option(help="With --batch: texts at once at most.", min=1, show_default="as rows of the hardware"),
+    ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="The prompt is a message for the model's template.")] = False,
     system: Annotated[str | None, typer.Option(help="With --chat: what the model is told beforehand.")] = None,
     max_tokens: TokensOption = 64,
@@ -135,11 +155,23 @@ def generate_text(
     hardware = Hardware(
         backend_name, preset_name, board, port, check, activations, weights, nm, nm_table, pruner
     )  # fmt: skip
-    prompt: Any = sys.stdin.buffer.read().decode("utf-8") if text == "-" else text
+    if text is None and batch is None:
+        raise InputError("there is no prompt; give TEXT, or a file of prompts with --batch.")
+    prompts: list[Any]
+    if batch is not None:
+        prompts = list(read_lines(batch))
+    else:
+        prompts = [sys.stdin.buffer.read().decode("utf-8") if text == "-" else text]
     loaded = load_text_model(model)
     prefix = loaded.language.chat_prefix(system) if chat else None
     if chat:
-        prompt = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
+        ahead = [{"role": "system", "content": system}] if system else []
+        prompts = [[*ahead, {"role": "user", "content": prompt}] for prompt in prompts]
+    if batch is not None:
+        generate_batch(loaded, prompts, hardware, prefix, context, sequences, sampling, max_tokens, stop or (),
+                       as_json, _figures)  # fmt: skip
+        return
+    (prompt,) = prompts
     loaded.ids(prompt)  # what is none is refused before the work
     loaded, session = opened(loaded, hardware, context, prefix, sampling.needed)
     made = Generated([])

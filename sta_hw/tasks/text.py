@@ -224,6 +224,31 @@ class TextModel:
                 raise InputError(f"token {place} of the prompt is {token}; the vocabulary has 0 to {rows - 1}.")
         return found
 
+    def ids_of_all(
+        self, prompts: Sequence[str | Sequence[int] | Sequence[dict[str, str]]], capacity: int
+    ) -> list[list[int]]:
+        """Tokens of several prompts, each of which a context of so many tokens holds; see `ids`.
+
+        Raises
+        ------
+        InputError
+            If there is no prompt, or with every one that is refused, by its number from 1.
+        """
+        if not prompts:
+            raise InputError("there is no prompt; give one at least.")
+        found, problems = [], []
+        for number, prompt in enumerate(prompts, 1):
+            try:
+                found.append(self.ids(prompt))
+                require_room(found[-1], capacity)
+                if self.quantized is not None:
+                    behind_prefix(self.quantized, 0, capacity, found[-1])
+            except InputError as error:
+                problems.append(f"prompt {number}: {error}")
+        if problems:
+            raise InputError("\n".join(problems))
+        return found
+
     def stream(
         self, prompt: str | Sequence[int] | Sequence[dict[str, str]], *, max_tokens: int = 128,
         sampling: Sampling | None = None, stop: Sequence[str] = (), session: Session | None = None,
@@ -325,24 +350,11 @@ class TextModel:
         session = session or self.session()
         decoder = session.decoders[0] if isinstance(session, BatchDecoder) else session.decoder
         require_sampling(sampling, decoder.best, max_tokens)
-        if not prompts:
-            raise InputError("there is no prompt; give one at least.")
-        texts, problems = [], []
-        for number, prompt in enumerate(prompts, 1):
-            try:
-                ids = self.ids(prompt)
-                require_room(ids, decoder.capacity)
-                if self.quantized is not None:
-                    behind_prefix(self.quantized, 0, decoder.capacity, ids)
-            except InputError as error:
-                problems.append(f"prompt {number}: {error}")
-                continue
-            texts.append(
-                Growing(self.language, Generated(ids), max_tokens=max_tokens, sampling=sampling, stop=stop,
-                        capacity=decoder.capacity)
-            )  # fmt: skip
-        if problems:
-            raise InputError("\n".join(problems))
+        texts = [
+            Growing(self.language, Generated(ids), max_tokens=max_tokens, sampling=sampling, stop=stop,
+                    capacity=decoder.capacity)
+            for ids in self.ids_of_all(prompts, decoder.capacity)
+        ]  # fmt: skip
         return together(session, texts, told) if isinstance(session, BatchDecoder) else one_by_one(session, texts, told)
 
 
