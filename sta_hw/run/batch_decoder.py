@@ -85,9 +85,8 @@ class BatchDecoder:
         first = self.first(positions)
         for slot, token in tokens.items():
             self.decoders[slot].require([token])
-        for slot, token in tokens.items():
-            position = positions[slot]
-            one.put(one.embedded([token], position), position % rows)
+        streams = [one.embedded([token], positions[slot]) for slot, token in tokens.items()]
+        one.put(np.concatenate(streams), np.array([p % rows for p in positions.values()]))
         self._write_turns(positions)
         furthest = (max(positions.values()) // rows + 1) * rows
         number = next(n for n, b in enumerate(compiled.batches) if b.keys >= furthest)

@@ -200,19 +200,18 @@ class ProgramDecoder:
         """The 16-bit stream of tokens from a position on, shape (tokens, width)."""
         return self._embedding(ids, position)
 
-    def put(self, rows: NDArray[np.int64], first: int) -> None:
-        """Write tokens' 16-bit streams, shape (tokens, width), into the input tiles from the first one's row on."""
-        compiled = self.compiled
-        place = first + np.arange(len(rows))
-        self._tiles[place // compiled.config.rows, :, place % compiled.config.rows] = rows
-        changed = self._tiles[: place[-1] // compiled.config.rows + 1]
-        self.machine.write(compiled.input_address, changed.view(np.uint8).reshape(-1))
+    def put(self, streams: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Write tokens' 16-bit streams, shape (tokens, width), into these rows, counted over the input tiles."""
+        each = self.compiled.config.rows
+        self._tiles[rows // each, :, rows % each] = streams
+        changed = self._tiles[: rows.max() // each + 1]
+        self.machine.write(self.compiled.input_address, changed.view(np.uint8).reshape(-1))
 
     def _run(self, ids: Sequence[int], logits: int) -> None:
         compiled, position = self.compiled, self.length
         number = compiled.number(position, len(ids), logits=logits > 0)
         program = compiled.programs[number]
-        self.put(self.embedded(ids, position), position % compiled.config.rows)
+        self.put(self.embedded(ids, position), position % compiled.config.rows + np.arange(len(ids)))
         if self._of_programs[program] != self.sequence:
             self.machine.write(program + HEADER_BYTES, words([self.sequence * compiled.cache_bytes]))
             self._of_programs[program] = self.sequence

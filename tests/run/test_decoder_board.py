@@ -108,6 +108,23 @@ def test_figures_of_a_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert f"went {figures['image_bytes']:,} bytes for the image, and {tiles:,} for the passes. Every logit" in said
 
 
+def test_a_batch_on_a_board(tmp_path: Path) -> None:
+    """Of the image what slots need to know goes over the line besides the tile, where a sequence comes to another."""
+    decoder_folder(tmp_path)
+    model = load_text_model(tmp_path).in_integers([1], texts=[list(range(40))], config=CONFIG)
+    link: Any = Link(1 << 20)
+    batch = model.batch(3, 40, BoardMachine(CONFIG, link, 1 << 20), check=True)
+    loaded, prompts = link.sent, [[1, 9, 8, 7], [1, 5], [1, *range(3, 20)]]
+    made = model.generate_batch(prompts, max_tokens=9, session=batch)
+    alone = [model.generate(p, max_tokens=9, session=model.session(40)).ids for p in prompts]
+    assert [t.ids for t in made.texts] == alone
+    several = [r for r in batch.runs if r.others]
+    assert len(several) > 5 and all(r.cycles == 77 for r in batch.runs)
+    tile, turns = 2 * 32 * CONFIG.rows, 2 * 8 * CONFIG.rows
+    rest = link.sent - loaded - len(batch.runs) * tile - len(several) * turns
+    assert 0 < rest < len(batch.runs) * tile / 2
+
+
 def test_what_does_not_fit(tmp_path: Path) -> None:
     decoder_folder(tmp_path)
     model = load_text_model(tmp_path).in_integers([1], texts=[list(range(40))], config=CONFIG)
