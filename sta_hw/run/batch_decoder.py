@@ -117,7 +117,7 @@ class BatchDecoder:
         compiled, rows = one.compiled, one.compiled.config.rows
         behind = compiled.batches[-1].keys // rows
         tiles = [positions[s] // rows if s in positions else behind for s in range(len(self.decoders))]
-        before = self._tiles.get(number, [None] * len(tiles))
+        before = self._tiles.pop(number, [None] * len(tiles))  # where this is interrupted, all is written again
         for value, places in compiled.batches[number].values:
             if before[value.slot] != tiles[value.slot]:
                 for place in places:

@@ -212,7 +212,8 @@ class ProgramDecoder:
         number = compiled.number(position, len(ids), logits=logits > 0)
         program = compiled.programs[number]
         self.put(self.embedded(ids, position), position % compiled.config.rows + np.arange(len(ids)))
-        if self._of_programs[program] != self.sequence:
+        if self._of_programs.get(program) != self.sequence:
+            self._of_programs.pop(program, None)  # where this is interrupted, it is written again
             self.machine.write(program + HEADER_BYTES, words([self.sequence * compiled.cache_bytes]))
             self._of_programs[program] = self.sequence
         cycles, counters = self.machine.run(
