@@ -73,24 +73,25 @@ def choose(
     """
     slots, found = list(free), []
     for row in range(rows) if first is None else [first]:
-        pairs = _pairs({n: p.tokens for n, p in prompts.items()}, slots, rows, row)
-        now = [(n, s, d) for n, s, d in pairs if d <= prompts[n].tokens - prompts[n].prefix]
-        delays = [d for _, _, d in pairs]
-        found.append((not now, max(delays, default=0), sum(delays), now))
-    return min(found, key=lambda f: f[:3])[3]
+        chosen = _matched(prompts, slots, rows, row)
+        delays = [delay for _, _, delay in chosen]
+        found.append((-len(chosen), max(delays, default=0), sum(delays), chosen))
+    return min(found)[3]
 
 
-def _pairs(lengths: Mapping[int, int], slots: Sequence[int], rows: int, first: int) -> list[tuple[int, int, int]]:
-    """Texts and slots, each with how many rows the slot's is behind the prompt's end: so that the most is least.
+def _matched(prompts: Mapping[int, Prompt], slots: Sequence[int], rows: int, first: int) -> list[tuple[int, int, int]]:
+    """Texts and slots, as many as go together, each with how many rows the slot's is behind the prompt's end.
 
-    As many as there are of both: a matching (H. W. Kuhn, 1955) of those that are near enough, for the least that will
-    do.
+    The most of these is least: a matching (H. W. Kuhn, 1955) of those that are near enough, for the least that will do.
     """
-    delays = {s: sorted(((n - first - s) % rows, number) for number, n in lengths.items()) for s in slots}
+    near: dict[int, list[tuple[int, int]]] = {}  # of slots, delays and texts
+    for slot in slots:
+        delays = [((p.tokens - first - slot) % rows, number, p.tokens - p.prefix) for number, p in prompts.items()]
+        near[slot] = sorted((delay, number) for delay, number, behind in delays if delay <= behind)
     found: dict[int, int] = {}  # of texts, their slots
 
     def put(slot: int, most: int, tried: set[int]) -> bool:
-        for delay, number in delays[slot]:
+        for delay, number in near[slot]:
             if delay > most:
                 break
             if number not in tried:
@@ -104,9 +105,9 @@ def _pairs(lengths: Mapping[int, int], slots: Sequence[int], rows: int, first: i
         for slot in slots:
             if slot not in found.values():
                 put(slot, most, set())
-        if len(found) == min(len(slots), len(lengths)):
+        if len(found) == min(len(slots), len(prompts)):
             break
-    return [(number, slot, (lengths[number] - first - slot) % rows) for number, slot in sorted(found.items())]
+    return [(number, slot, (prompts[number].tokens - first - slot) % rows) for number, slot in sorted(found.items())]
 
 
 class _Run:

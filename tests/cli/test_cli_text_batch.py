@@ -49,7 +49,7 @@ def test_texts_are_what_they_are_alone(folder: Path, tmp_path: Path) -> None:
 
 def test_a_line_each(folder: Path) -> None:
     """Of standard input; line ends of a text are escapes, and a full context is a sentence."""
-    common = ("--model", folder, "--max-tokens", 50, "--context", 24, "--backend", "reference", "--preset", "ci")
+    common = ("--model", folder, "--max-tokens", 60, "--backend", "reference", "--preset", "ci")
     done = run("generate-text", "--batch", "-", "--chat", *common, given="Hi\nAnd\n")
     alone = [json.loads(run("generate-text", p, "--chat", *common, "--json").stdout) for p in ("Hi", "And")]
     lines = done.stdout.splitlines()

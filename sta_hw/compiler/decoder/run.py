@@ -173,8 +173,8 @@ class IntegerDecoder:
         """The same; the logits behind each of the last tokens, shape (last, tokens of the vocabulary)."""
         ahead, rest = behind_prefix(self.of, self._length, self.capacity, ids)
         self._length += ahead
-        self._listed.clear()  # what an interrupted call left
-        found = []
+        self._listed = [self.listed[:0]]  # not what an interrupted call left
+        found = [np.zeros((0, len(self.of.linears[self._head.name].weights)))]
         for first in range(0, len(rest), _CHUNK):
             part = self._before_head(rest[first : first + _CHUNK])
             self.passes += 1
