@@ -154,7 +154,7 @@ class ProgramDecoder:
         ahead, rest = self.require(ids)
         self.length += ahead
         found: list[NDArray[np.float64]] = [np.zeros((0, self.compiled.vocabulary))]
-        listed = [self.listed[:0]]
+        listed: list[NDArray[np.int64]] = []
         for count, logits in self.compiled.passes(self.length, len(rest), last):
             part, rest = rest[:count], rest[count:]
             wanted = min(len(part), last - len(rest)) if logits else 0
@@ -164,7 +164,7 @@ class ProgramDecoder:
             first = (self.length - wanted) % self.compiled.config.rows
             found.append(self.logits(self.rows()[first : first + wanted]))
             listed.append(self.listed)
-        self.listed = np.concatenate(listed)
+        self.listed = np.concatenate(listed) if listed else self.listed[:0]
         return np.concatenate(found)
 
     def require(self, ids: Sequence[int]) -> tuple[int, list[int]]:

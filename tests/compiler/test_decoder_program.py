@@ -19,13 +19,13 @@ from sta_hw.compiler.decoder.integers import Rules
 from sta_hw.compiler.decoder.program import DecoderImage, compile_decoder
 from sta_hw.compiler.decoder.quantize import quantize_decoder
 from sta_hw.compiler.decoder.run import HostEmbedding, IntegerDecoder
-from sta_hw.compiler.schedule import schedule
+from sta_hw.compiler.schedule import Scheduled, order
 from sta_hw.errors import CheckError, InputError
 from sta_hw.model.families import load_network
 from sta_hw.reference.program import run_counted
 from sta_hw.run.decoder import ProgramDecoder
 from sta_hw.run.machines import ReferenceMachine, RtlMachine
-from sta_hw.spec.isa import Instruction, Opcode, disassemble
+from sta_hw.spec.isa import Opcode, disassemble
 from sta_hw.spec.presets import PRESETS
 from sta_hw.tasks.text import load_text_model
 
@@ -131,15 +131,15 @@ def test_keys_that_the_chip_does_not_hold(tmp_path: Path) -> None:
 def test_no_program_waits_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is looked at as it is compiled: a context ahead of its scores is refused."""
 
-    def turned(*given: Any) -> tuple[list[Instruction], list[str]]:
-        instructions, labels = schedule(*given)
-        scores, context = (next(n for n, i in enumerate(instructions) if i.opcode == o) for o in ATTENTION)
-        instructions.insert(scores, instructions[context])
-        return instructions, labels
+    def turned(*given: Any) -> list[Scheduled]:
+        found = order(*given)
+        scores, context = (next(n for n, i in enumerate(found) if i.opcode == o) for o in ATTENTION)
+        found.insert(scores, found[context])
+        return found
 
     of = quantized(tmp_path, "llama")
     compile_decoder(of, CONFIG, 20)
-    monkeypatch.setattr("sta_hw.compiler.decoder.program.schedule", turned)
+    monkeypatch.setattr("sta_hw.compiler.decoder.program.order", turned)
     with pytest.raises(InputError, match=r"the program waits for itself: .*CONTEXT"):
         compile_decoder(of, CONFIG, 20)
 

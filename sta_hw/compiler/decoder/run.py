@@ -173,7 +173,7 @@ class IntegerDecoder:
         """The same; the logits behind each of the last tokens, shape (last, tokens of the vocabulary)."""
         ahead, rest = behind_prefix(self.of, self._length, self.capacity, ids)
         self._length += ahead
-        self._listed = [self.listed[:0]]  # not what an interrupted call left
+        self._listed.clear()  # what an interrupted call left
         found = [np.zeros((0, len(self.of.linears[self._head.name].weights)))]
         for first in range(0, len(rest), _CHUNK):
             part = self._before_head(rest[first : first + _CHUNK])
@@ -182,7 +182,7 @@ class IntegerDecoder:
             if wanted > 0:
                 found.append(self._logits(part[-wanted:]))
         if self.best:
-            self.listed = np.concatenate(self._listed)
+            self.listed = np.concatenate(self._listed) if self._listed else self.listed[:0]
         return np.concatenate(found)
 
     def together(self, position: int) -> int:
