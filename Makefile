@@ -19,7 +19,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $(STAMP)
 
-# PyTorch and what reads ONNX: for prune, evaluate, import, and their tests.
+# PyTorch and what reads ONNX, for prune, evaluate, import, and their tests; nextpnr for Nexus and Gowin, for synth.
 sparsity: $(SPARSITY)
 
 $(SPARSITY): $(STAMP) requirements-sparsity.txt

@@ -112,7 +112,10 @@ def place_and_route(
     if process.returncode or not (folder / report).exists():
         text = log.read_text(encoding="utf-8")
         if "No module named" in text:
-            raise ToolError(f"{module.replace('_', '-')} is not installed; pip install -r requirements.txt brings it.")
+            raise ToolError(
+                f"{module.replace('_', '-')} is not installed; pip install {module.replace('_', '-')} brings it, and "
+                "make sparsity the version that is known to work."
+            )
         errors = [line for line in text.splitlines() if line.startswith("ERROR")] or text.splitlines()[-1:]
         message = errors[0].removeprefix("ERROR: ") if errors else f"status {process.returncode}"
         if any(words in message for words in _NO_PLACE):
