@@ -73,11 +73,14 @@ def demo(
         ids = embedder.token_ids(text)
         patterns = read_patterns(nm, nm_table, embedder.linears)
         embedder.require(patterns, config, len(ids))
-        watch.step("generating Verilog (kept for the next time)")
-        write("accelerator", config, output, module_verilog("accelerator", config))
-        # Verilator and the C++ compiler are processes of their own: meanwhile, the reference runs here.
+
+        def built() -> RtlBackend:
+            write("accelerator", config, output, module_verilog("accelerator", config))
+            return RtlBackend(config)
+
+        # Yosys, Verilator and the C++ compiler are processes of their own: meanwhile, the reference runs here.
         with ThreadPoolExecutor(1) as pool:
-            hardware = pool.submit(RtlBackend, config)
+            hardware = pool.submit(built)
             sparse = embedder.pruned(patterns, pruner, watch.step)
             watch.step("quantizing, compiling")
             quantized = sparse.quantize(patterns)
@@ -93,7 +96,7 @@ def demo(
                 other = embedder.token_ids(sentence)
                 small = compile_encoder(quantized, config, len(other))
                 others.append(reference.run(small, embedder.part.embed("ids", other)).embedding)
-            watch.step("compiling the RTL (kept for the next time)")
+            watch.step("generating and compiling the RTL (kept for the next time)")
             rtl = hardware.result()
         watch.step("running the RTL")
         outcome = rtl.run(model, embedded, watch)
