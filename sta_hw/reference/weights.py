@@ -190,7 +190,7 @@ def dense_weights(
         where = _indices(command, _bits(positions, config), config).reshape(entries.shape) + subgroup
     else:
         bits = _bits(positions, config)
-        found_bits = np.stack([np.flatnonzero(word) for word in bits.reshape(-1, config.window)])
+        found_bits = np.nonzero(bits)[-1]  # of each word as many, which was looked at
         where = found_bits.reshape(passes, columns, config.groups, kept).transpose(0, 1, 3, 2)
     dense = np.zeros((passes, columns, config.groups, depth), np.int8)
     np.put_along_axis(dense, where.transpose(0, 1, 3, 2), entries.transpose(0, 1, 3, 2), axis=-1)
