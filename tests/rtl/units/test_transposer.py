@@ -16,6 +16,7 @@ CONFIGS = [
     Config(rows=4, groups=2, lanes=4, drain_lanes=2),
     Config(rows=16, groups=2, lanes=16, drain_lanes=4),
     Config(rows=16, groups=16, lanes=4, drain_lanes=2),
+    Config(rows=16, groups=16, lanes=16, drain_lanes=4),
 ]
 
 
