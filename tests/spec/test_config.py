@@ -27,7 +27,8 @@ from sta_hw.spec.presets import PRESETS, preset
         ({"softmax_block": 12}, "softmax_block = 12 is not a multiple of softmax_lanes = 8; the nearest is 16."),
         (
             {"multiplier": "dps"},
-            "multiplier 'dps' is unknown; it is auto, dsp, lut, pair, dsp-pair or mac16, the nearest is dsp.",
+            "multiplier 'dps' is unknown; it is auto, dsp, lut, pair, dsp-pair, mac16, nexus or gowin, "
+            "the nearest is dsp.",
         ),
         ({"window_memory": "flash"}, "window_memory 'flash' is unknown; it is block or distributed"),
         ({"encodings": ("bitmask",)}, "encoding 'bitmask' is unknown; it is index or bitmap, the nearest is bitmap."),
