@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from boards import board
-from sim.native import compile_library
+from sim.library import compile_library
 from sim.pins import HERE
 from sta_hw.errors import InputError, ToolError
 from sta_hw.fpga.litedram import generate_controller

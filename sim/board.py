@@ -11,7 +11,7 @@ from sta_hw.rtl.board.engine_board import EngineBoard
 from sta_hw.rtl.emit import emit_verilog
 from sta_hw.spec.config import Config
 
-from .native import PRIMITIVES, compile_library
+from .library import PRIMITIVES, compile_library
 
 __all__ = ["SimulatedPort"]
 

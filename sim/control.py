@@ -23,7 +23,7 @@ from sta_hw.spec.presets import PRESETS, preset
 from sta_hw.spec.registers import COUNTERS, REGISTERS, capabilities, register
 
 from .control_model import ControlModel, Seen
-from .native import compile_library
+from .library import compile_library
 
 __all__ = ["ControlRun", "control_library", "run_control"]
 

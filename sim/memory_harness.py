@@ -9,7 +9,7 @@ import numpy as np
 
 from sta_hw.spec.config import Config
 
-from .native import BLOCK_MEMORY, PRIMITIVES, compile_library, primitive_models
+from .library import BLOCK_MEMORY, PRIMITIVES, compile_library, primitive_models
 from .verilog import module_verilog
 
 __all__ = ["MEMORY_BYTES", "STORED", "Memory", "Record", "Timeline", "accelerator_library", "loaded_library"]

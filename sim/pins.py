@@ -13,7 +13,7 @@ from sta_hw.rtl.emit import run_yosys
 from sta_hw.spec.config import Config
 
 from .board import SimulatedPort
-from .native import PRIMITIVES
+from .library import PRIMITIVES
 
 __all__ = ["HERE", "LAGS", "PinsPort"]
 

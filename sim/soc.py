@@ -24,7 +24,7 @@ from sta_hw.files import working_folder
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import preset
 
-from .native import PRIMITIVES, compile_library
+from .library import PRIMITIVES, compile_library
 from .verilog import module_verilog
 
 __all__ = ["SimulatedSoc", "run_example"]

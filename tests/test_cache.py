@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.native import compile_library
+from sim.library import compile_library
 from sta_hw.cache import cache_folder, keep, kept
 from sta_hw.errors import ToolError
 

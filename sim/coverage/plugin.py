@@ -15,7 +15,7 @@ from sta_hw.errors import InputError
 from sta_hw.rtl import emit
 from sta_hw.spec.isa import disassemble
 
-from ..native import COVERAGE
+from ..library import COVERAGE
 from .points import emit_with_points
 from .programs import Programs
 

@@ -14,8 +14,10 @@ __all__ = [
     "vector_multipliers",
 ]  # fmt: skip
 
-_CELLS = {"ecp5": ("dsp", "dsp-pair"), "ice40": ("mac16",), "nexus": ("nexus",), "gowin": ("gowin",)}
-"""Kinds of multipliers that are cells of a family."""
+_FAMILIES = {
+    "ecp5": "Lattice ECP5", "ice40": "Lattice iCE40 UltraPlus", "nexus": "Lattice Nexus", "gowin": "Gowin",
+}  # fmt: skip
+"""Families as those who own a vendor's cells are called (`rtl.names.MODELS`)."""
 
 LIBERTY = "liberty:"
 """How ``--part`` names a library of standard cells instead of an FPGA: ``liberty:FILE``."""
@@ -107,7 +109,7 @@ def require_cells(config: Config, chosen: Part) -> None:
         If `config` has such.
     """
     kind = config.multiplier
-    if kind in MODELS and kind not in _CELLS.get(chosen.family, ()):
+    if kind in MODELS and MODELS[kind][0] != _FAMILIES.get(chosen.family):
         raise InputError(
             f"multiplier {kind} is a cell of {MODELS[kind][0]}, which {chosen.name} has none of; --multiplier auto "
             "chooses for the part."

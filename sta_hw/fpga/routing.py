@@ -135,7 +135,7 @@ def packed_logic(top: str, chosen: Part, folder: Path, constraints: str | None =
     ToolError
         If nextpnr fails.
     """
-    cell = {"ecp5": "TRELLIS_COMB", "ice40": "ICESTORM_LC"}[chosen.family]
+    cell = LOGIC_CELLS[chosen.family]
     place = ["--pcf" if chosen.family == "ice40" else "--lpf", constraints] if constraints else ["--out-of-context"]
     entry = f"from yowasp_nextpnr_{chosen.family} import _run_nextpnr_{chosen.family}_argv as run; run()"
     command = [sys.executable, "-c", entry, *chosen.options, "--json", f"{top}.json", *place, "--pack-only"]

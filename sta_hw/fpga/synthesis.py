@@ -12,64 +12,41 @@ from .output_registers import absorb_output_registers
 
 __all__ = ["CELLS", "cell_counts", "synthesize"]
 
-# The Verilog goes through RTLIL once, because Yosys 0.70 otherwise parses a module that instantiates
-# vendor primitives again at the end of synthesis, and throws the result away. ABC9 stops on many
-# designs (Yosys issues 4349 and 4451) unless ports are split in the middle of the flow.
-_SCRIPTS = {
-    "ecp5": """\
-read_verilog -lib +/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v
-{read}
-write_rtlil synthesis.il
-design -reset
-read_rtlil synthesis.il
-synth_ecp5 -top {top} -run begin:map_luts
-splitnets{ports}
-opt_clean -purge
-synth_ecp5 -top {top} -run map_luts:
-tee -o stat.json stat -json
-write_json {top}.json
-""",
-    "ice40": """\
-{read}
-synth_ice40 -dsp -top {top} -run begin:map_luts
-splitnets{ports}
-opt_clean -purge
-synth_ice40 -dsp -top {top} -run map_luts:
-tee -o stat.json stat -json
-write_json {top}.json
-""",
-    "xcup": """\
-{read}
-synth_xilinx -family xcup -top {top} -noiopad -noclkbuf -flatten
-tee -o stat.json stat -json
-""",
-    "nexus": """\
-read_verilog -lib +/lattice/cells_sim_nexus.v +/lattice/cells_bb_nexus.v
-{read}
-write_rtlil synthesis.il
-design -reset
-read_rtlil synthesis.il
-synth_nexus -noiopad -top {top} -run begin:map_luts
-splitnets{ports}
-opt_clean -purge
-synth_nexus -noiopad -top {top} -run map_luts:
-tee -o stat.json stat -json
-write_json {top}.json
-""",
-    "gowin": """\
-read_verilog -lib +/gowin/cells_sim.v +/gowin/cells_xtra_gw2a.v
-{read}
-write_rtlil synthesis.il
-design -reset
-read_rtlil synthesis.il
-synth_gowin -family gw2a -noiopads -setundef -top {top} -run begin:map_luts
-splitnets{ports}
-opt_clean -purge
-synth_gowin -family gw2a -noiopads -setundef -top {top} -run map_luts:
-tee -o stat.json stat -json
-write_json {top}.json
-""",
+_COMMANDS = {
+    "ecp5": "synth_ecp5",
+    "ice40": "synth_ice40 -dsp",
+    "nexus": "synth_nexus -noiopad",
+    "gowin": "synth_gowin -family gw2a -noiopads -setundef",
+    "xcup": "synth_xilinx -family xcup -noiopad -noclkbuf -flatten",
 }
+_LIBRARIES = {
+    "ecp5": "+/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v",
+    "nexus": "+/lattice/cells_sim_nexus.v +/lattice/cells_bb_nexus.v",
+    "gowin": "+/gowin/cells_sim.v +/gowin/cells_xtra_gw2a.v",
+}
+"""Cells that the Verilog may instantiate."""
+# With them the Verilog goes through RTLIL once, because Yosys 0.70 otherwise parses a module that instantiates vendor
+# primitives again at the end of synthesis, and throws the result away.
+_READ_WITH_LIBRARY = """\
+read_verilog -lib {library}
+{read}
+write_rtlil synthesis.il
+design -reset
+read_rtlil synthesis.il"""
+# ABC9 stops on many designs (Yosys issues 4349 and 4451) unless ports are split in the middle of the flow.
+_SYNTHESIZE = """\
+{command} -top {top} -run begin:map_luts
+splitnets{ports}
+opt_clean -purge
+{command} -top {top} -run map_luts:
+tee -o stat.json stat -json
+write_json {top}.json
+"""
+_COUNT = """\
+{command} -top {top}
+tee -o stat.json stat -json
+"""
+"""Of a family without place and route."""
 CELLS = {
     "ecp5": ("LUT4", "CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "MULT18X18D", "DP16KD"),
     "ice40": ("SB_LUT4", "SB_CARRY", "SB_MAC16", "SB_RAM40_4K"),
@@ -105,13 +82,17 @@ def synthesize(
     ToolError
         If Yosys fails, or ends without a netlist.
     """
-    if family not in _SCRIPTS:
-        raise InputError(f"family {family!r} is unknown; it is {', '.join(_SCRIPTS)}.")
+    if family not in _COMMANDS:
+        raise InputError(f"family {family!r} is unknown; it is {', '.join(_COMMANDS)}.")
     read = "\n".join(f"read_rtlil {name}" if name.endswith(".il") else f"read_verilog -sv {name}" for name in sources)
     step(f"Yosys: {top} for {family}")
     (folder / "stat.json").unlink(missing_ok=True)
-    script = _SCRIPTS[family].format(read=read, top=top, ports="" if pins else " -ports")
-    run_yosys(script, folder, log=folder / "yosys.log")
+    if family in _LIBRARIES:
+        read = _READ_WITH_LIBRARY.format(library=_LIBRARIES[family], read=read)
+    script = (_COUNT if family == "xcup" else _SYNTHESIZE).format(
+        command=_COMMANDS[family], top=top, ports="" if pins else " -ports"
+    )
+    run_yosys(f"{read}\n{script}", folder, log=folder / "yosys.log")
     if not (folder / "stat.json").exists():
         raise ToolError("Yosys ended without a message and wrote no netlist.")
     cells = cell_counts(folder, family)

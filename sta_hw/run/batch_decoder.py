@@ -22,8 +22,8 @@ __all__ = ["BatchDecoder"]
 class BatchDecoder:
     """Contexts of several sequences on a machine, one for each slot.
 
-    Slot s has row (first + s) mod rows of a tile, for some `first`: so a batch's sequences have as many tokens in their
-    contexts, modulo `rows`, as `fits` says.
+    Slot s has row (first + s) mod rows of a tile, for some `first`: so the positions of a batch's next tokens differ
+    from their slots by the same, modulo `rows`.
 
     Parameters
     ----------

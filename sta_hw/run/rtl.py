@@ -24,7 +24,8 @@ __all__ = ["EngineModel", "EngineRun", "SoftmaxModel", "reference_results"]
 
 def _model(top: str, config: Config, netlist: str | None) -> Any:
     """Build (or find in the cache) the native model of a top level, or of its synthesized netlist."""
-    from sim.native import BLOCK_MEMORY, PRIMITIVES, NativeModel, build, primitive_models
+    from sim.library import BLOCK_MEMORY, PRIMITIVES, primitive_models
+    from sim.native import NativeModel, build
     from sim.verilog import module_verilog
 
     hardware = component(top, config)

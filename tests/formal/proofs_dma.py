@@ -8,6 +8,7 @@ from amaranth.hdl import Array, Cat, Const, Mux, Signal, Value
 from proofs_sequencer import steady
 
 from sim.formal import Bench, Edit, Proof, Property
+from sta_hw.rtl.bus.runs import run_layout
 from sta_hw.spec.config import Config
 
 BLOCK = "bus/dma.py"
@@ -19,14 +20,13 @@ BYTES, BURST = CONFIG.bus_bytes, CONFIG.burst
 BLOCK_BYTES = BYTES * BURST
 
 
-def edit(old: str, new: str) -> Edit:
-    return Edit("sta_hw.rtl.bus.dma", old, new)
+def edit(old: str, new: str, module: str = "dma") -> Edit:
+    return Edit(f"sta_hw.rtl.bus.{module}", old, new)
 
 
 def bursts(bench: Bench) -> None:
     m = bench.m
-    module = bench.load("bus.dma")
-    dut = module._Bursts(CONFIG, 8, module.run_layout())
+    dut = bench.load("bus.bursts").Bursts(CONFIG, 8, run_layout())
     inside = bench.block(dut)
     steady(bench, dut.run)
     bench.assume(~dut.grant | dut.request)
@@ -264,26 +264,27 @@ BOUNDARY = "No burst crosses a multiple of its greatest length, and so none cros
 BURSTS = {
     "beats": Property(
         "The bursts of a run have all its beats together and no more, and exactly the last is said to be it.",
-        edit("Mux(beats < to_boundary, beats, to_boundary)", "to_boundary"),
+        edit("Mux(beats < to_boundary, beats, to_boundary)", "to_boundary", "bursts"),
     ),
     "address": Property(
         "Each burst begins where the one before ended, the first at the run's address.",
-        edit("Cat(Const(0, block_bits), block + 1)", "Cat(Const(0, block_bits), block + 2)"),
+        edit("Cat(Const(0, block_bits), block + 1)", "Cat(Const(0, block_bits), block + 2)", "bursts"),
     ),
     "boundary": Property(
         BOUNDARY,
         edit(
             "to_boundary.eq(cfg.burst - self.address[word : word + burst_bits] if burst_bits else 1)",
             "to_boundary.eq(cfg.burst)",
+            "bursts",
         ),
     ),
     "room": Property(
         "A burst is requested when there is room, or are data, for all of it.",
-        edit("(self.available >= self.length)", "(self.available + 1 >= self.length)"),
+        edit("(self.available >= self.length)", "(self.available + 1 >= self.length)", "bursts"),
     ),
     "idle": Property(
         "It is idle exactly while no beat of a run is left.",
-        edit("with m.If(self.final):", "with m.If(self.final | beats[0]):"),
+        edit("with m.If(self.final):", "with m.If(self.final | beats[0]):", "bursts"),
     ),
 }
 INSIDE = Property(
@@ -371,7 +372,7 @@ WRITES = {
 SETTING = f"bus of {BYTES} bytes, bursts of {BURST} beats"
 
 PROOFS = (
-    Proof("bursts", BLOCK, bursts, 2, BURSTS, setting=f"{SETTING}; any run"),
+    Proof("bursts", "bus/bursts.py", bursts, 2, BURSTS, setting=f"{SETTING}; any run"),
     Proof(
         "read-master", BLOCK, reads, 16, READS, method="bounded", setting=f"{SETTING}, 2 clients, 2 outstanding",
         bound="any runs of up to 6 beats, any memory, any waits; two bursts of a client", reach_depth=24,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sim import verilator
-from sim.native import PRIMITIVES
+from sim.library import PRIMITIVES
 from sta_hw.errors import ToolError
 from sta_hw.generate.generator import TOPS, component
 from sta_hw.rtl.emit import emit_verilog, ports_of, run_yosys

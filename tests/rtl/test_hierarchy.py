@@ -11,7 +11,8 @@ from support import covering_products
 from test_accelerator import compiled
 
 from sim.accelerator import AcceleratorModel, MemoryModel
-from sim.native import PRIMITIVES, NativeModel, StalledError, build
+from sim.library import PRIMITIVES
+from sim.native import NativeModel, StalledError, build
 from sta_hw.host import beats
 from sta_hw.reference.program import run_program
 from sta_hw.rtl.emit import emit_verilog, ports_of, streams_of

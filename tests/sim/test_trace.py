@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from test_accelerator import compiled
 
-from sim import native, verilator
+from sim import library, verilator
 from sim.accelerator import AcceleratorModel, MemoryModel, ProgramRun
 from sta_hw.spec.isa import Error
 from sta_hw.spec.presets import PRESETS
@@ -103,17 +103,17 @@ def test_vcd_has_the_same(traced: tuple[Path, ProgramRun, int], tmp_path: Path) 
 def test_no_header_or_library_of_the_system(traced: tuple[Path, ProgramRun, int], tmp_path: Path) -> None:
     """What is compiled includes no lz4.h or zlib.h but the project's, and what is linked needs no such library."""
     include = verilator.root() / "include"
-    command = [*native.runtime_compiler(), "-M", str(include / "verilated_fst_c.cpp")]
+    command = [*library.runtime_compiler(), "-M", str(include / "verilated_fst_c.cpp")]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     files = {Path(word).resolve() for word in run.stdout.replace("\\\n", " ").split()[1:]}
-    ours = Path(native.__file__).resolve().parent
+    ours = Path(library.__file__).resolve().parent
     for name in ("lz4.h", "zlib.h"):
         assert [f.parent.parent for f in files if f.name == name] == [ours]
     model = AcceleratorModel(PRESETS["ci"], trace="fst")
-    library = Path(model._library._name)
+    compiled = Path(model._library._name)
     model.close()
-    assert library.suffix == ".so"
-    needed = library.read_bytes()
+    assert compiled.suffix == ".so"
+    needed = compiled.read_bytes()
     assert b"libz.so" not in needed and b"liblz4" not in needed
 
 
@@ -151,23 +151,23 @@ def test_compression(tmp_path: Path) -> None:
         "long deflated(const unsigned char* s, unsigned char* t, long n) {\n"
         "  uLongf size = compressBound(n); return compress2(t, &size, s, n, 9) == Z_OK ? size : -1; }\n}\n"
     )
-    subprocess.run([*native.runtime_compiler(), "-shared", "-o", "c.so", "c.cpp"], cwd=tmp_path, check=True)
-    library: Any = ctypes.CDLL(str(tmp_path / "c.so"))
-    library.deflated.restype = ctypes.c_long
-    library.deflated.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_long]
+    subprocess.run([*library.runtime_compiler(), "-shared", "-o", "c.so", "c.cpp"], cwd=tmp_path, check=True)
+    loaded: Any = ctypes.CDLL(str(tmp_path / "c.so"))
+    loaded.deflated.restype = ctypes.c_long
+    loaded.deflated.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_long]
     rng = np.random.default_rng(8)
     sizes = [0, 1, 4, 5, 12, 13, 14, 19, 20, 21, 100, 269, 270, 271, 65535, 65536, 200_000]
     for size in sizes:
         for symbols in (1, 2, 256):
             data = rng.integers(0, symbols, size).astype(np.uint8).tobytes()
             data = data[: size // 3] + data[: size - size // 3]  # far repetitions too
-            target = ctypes.create_string_buffer(library.bound(size))
-            count = library.lz4(data, target, size, len(target))
+            target = ctypes.create_string_buffer(loaded.bound(size))
+            count = loaded.lz4(data, target, size, len(target))
             assert lz4_block(target.raw[:count]) == data
-            assert library.lz4(data, target, size, len(target) - 1) == 0
+            assert loaded.lz4(data, target, size, len(target) - 1) == 0
             assert symbols > 1 or size < 1000 or count < size // 20
             room = ctypes.create_string_buffer(size + size // 1000 + 64)
-            count = library.deflated(data, room, size)
+            count = loaded.deflated(data, room, size)
             assert zlib.decompress(room.raw[:count]) == data
 
 

@@ -19,87 +19,13 @@ from ...spec.config import Config
 from ..primitives.layouts import COUNT_BITS
 from ..primitives.queue import Queue
 from .axi import ADDRESS_BITS
-from .runs import APART, BEATS_BITS, Kind, run_layout, store_layout
+from .bursts import Bursts
+from .runs import APART, Kind, run_layout, store_layout
 
 __all__ = ["ReadMaster", "WriteMaster"]
 
 _WRITES_QUEUED = 16
 """Write bursts whose answers are awaited behind the one that comes next."""
-
-
-class _Bursts(wiring.Component):
-    """Cut one client's runs into bursts.
-
-    Members
-    -------
-    run : In(stream of run_layout)
-    available : In
-        Beats for which the client has room, or data.
-    request : Out(1), grant : In(1)
-        A burst of `length` beats at `address` is wanted; is issued. `final`: it is the run's last.
-    run_of : Out
-        The run's fields but address and beats.
-    idle : Out(1)
-    """
-
-    def __init__(self, config: Config, depth: int, layout: data.StructLayout) -> None:
-        self.config = config
-        carried = {name: shape for name, shape in layout.members.items() if name not in ("address", "beats")}
-        super().__init__(
-            {
-                "run": In(stream.Signature(layout)),
-                "available": In(range(depth + 1)),
-                "request": Out(1),
-                "grant": In(1),
-                "address": Out(ADDRESS_BITS),
-                "length": Out(range(config.burst + 1)),
-                "final": Out(1),
-                "run_of": Out(data.StructLayout(carried)),
-                "idle": Out(1),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        cfg = self.config
-        m = Module()
-        word = cfg.bus_bytes.bit_length() - 1
-        burst_bits = cfg.burst.bit_length() - 1
-        beats = Signal(BEATS_BITS, reset_less=True)
-        block_bits = word + burst_bits
-        block = self.address[block_bits:]
-        to_boundary = Signal(range(cfg.burst + 1))
-        m.d.comb += to_boundary.eq(cfg.burst - self.address[word : word + burst_bits] if burst_bits else 1)
-        with m.FSM(name="bursts") as fsm:
-            with m.State("IDLE"):
-                m.d.comb += self.run.ready.eq(1)
-                m.d.sync += [
-                    self.address.eq(self.run.payload.address),
-                    beats.eq(self.run.payload.beats),
-                    *(self.run_of[name].eq(self.run.payload[name]) for name, _ in self.run_of.shape()),
-                ]
-                with m.If(self.run.valid & (self.run.payload.beats != 0)):
-                    m.next = "LENGTH"
-            with m.State("LENGTH"):
-                m.d.sync += self.length.eq(Mux(beats < to_boundary, beats, to_boundary))
-                m.next = "LEFT"
-            with m.State("LEFT"):
-                m.d.sync += beats.eq(beats - self.length)
-                m.next = "FINAL"
-            with m.State("FINAL"):
-                m.d.sync += self.final.eq(beats == 0)
-                m.next = "REQUEST"
-            with m.State("REQUEST"):
-                # What is available grows until the grant.
-                m.d.sync += self.request.eq((self.available >= self.length) & ~self.grant)
-                with m.If(self.grant):
-                    # The next burst, if there is one, begins at a boundary.
-                    m.d.sync += self.address.eq(Cat(Const(0, block_bits), block + 1))
-                    with m.If(self.final):
-                        m.next = "IDLE"
-                    with m.Else():
-                        m.next = "LENGTH"
-        m.d.comb += self.idle.eq(fsm.ongoing("IDLE"))
-        return m
 
 
 def _on_bus(config: Config, base: Value, address: Value) -> Value:
@@ -124,7 +50,7 @@ class _Chosen:
         One-hot.
     """
 
-    def __init__(self, m: Module, config: Config, bursts: Sequence[_Bursts], limit: Value, name: str) -> None:
+    def __init__(self, m: Module, config: Config, bursts: Sequence[Bursts], limit: Value, name: str) -> None:
         self.valid, self.take = Signal(name=f"{name}_chosen"), Signal(name=f"{name}_take")
         self.client = Signal(len(bursts), name=f"{name}_client")
         self.address = Signal(ADDRESS_BITS, name=f"{name}_address", reset_less=True)
@@ -222,7 +148,7 @@ class ReadMaster(wiring.Component):
         received = Signal(bits, reset_less=True)
         received_for = Signal(len(self.clients))
         for i, (name, depth) in enumerate(self.clients.items()):
-            unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg, depth, run_layout())
+            unit = m.submodules[f"{name}_bursts"] = Bursts(cfg, depth, run_layout())
             queue = m.submodules[f"{name}_queue"] = Queue(width=bits, depth=depth)
             run, beats = getattr(self, f"{name}_run"), getattr(self, f"{name}_data")
             connect(m, flipped(run), unit.run)
@@ -321,7 +247,7 @@ class WriteMaster(wiring.Component):
         count = len(self.clients)
         bursts, queues = [], []
         for name, depth in self.clients.items():
-            unit = m.submodules[f"{name}_bursts"] = _Bursts(cfg, depth, store_layout(cfg))
+            unit = m.submodules[f"{name}_bursts"] = Bursts(cfg, depth, store_layout(cfg))
             queue = m.submodules[f"{name}_queue"] = Queue(width=bits, depth=depth)
             run, beats = getattr(self, f"{name}_run"), getattr(self, f"{name}_data")
             connect(m, flipped(run), unit.run)

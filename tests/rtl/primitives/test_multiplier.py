@@ -10,7 +10,8 @@ from amaranth.hdl import Module
 from amaranth.sim import Simulator
 from support import Streamed, covering_products
 
-from sim.native import NativeModel, build, primitive_models
+from sim.library import primitive_models
+from sim.native import NativeModel, build
 from sta_hw.host.beats import fields, join
 from sta_hw.rtl.emit import emit_verilog, run_yosys, streams_of
 from sta_hw.rtl.primitives.multiplier import Multiplier

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from support import Streamed, covering_products
 
-from sim.native import PRIMITIVES, NativeModel, build
+from sim.library import PRIMITIVES
+from sim.native import NativeModel, build
 from sta_hw.host.beats import join
 from sta_hw.rtl.emit import emit_verilog, streams_of
 from sta_hw.rtl.engine.array import ProcessingArray
