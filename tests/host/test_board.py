@@ -79,6 +79,20 @@ def test_a_lost_byte_is_made_good(port: SimulatedPort, link: BoardLink, which: s
     np.testing.assert_array_equal(link.read(MEMORY, len(words)), words)
 
 
+def test_bytes_over_the_line(port: SimulatedPort, link: BoardLink) -> None:
+    """Bursts of 255 words at most: of a write a command that clears the checksum, the words, and asking for it."""
+    before, words = port.sent, np.arange(600, dtype=np.uint32)
+    link.write(MEMORY, words)
+    assert (link.sent, link.received) == (3 * (10 + 6 + 6) + 4 * len(words), 3 * 4)
+    link.read(MEMORY, len(words))
+    assert (link.sent, link.received) == (3 * (10 + 6 + 6 + 6) + 4 * len(words), (3 + len(words)) * 4)
+    assert link.sent == port.sent - before
+    port.lose = {port.sent + 20}
+    before = port.sent - link.sent
+    link.write(MEMORY, words)
+    assert link.retries and link.sent == port.sent - before  # what was sent again counts, too
+
+
 def test_a_line_that_loses_everything(port: SimulatedPort, link: BoardLink) -> None:
     port.lose = set(range(port.sent, port.sent + 100_000))
     with pytest.raises(CheckError, match="does not answer"):
