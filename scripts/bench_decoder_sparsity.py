@@ -1,8 +1,10 @@
-"""Perplexity, bytes and cycles of sparse SmolLM2-135M-Instruct, by N:M, kept: SparseGPT in one shot, no training.
+"""Perplexity, bytes and cycles of sparse SmolLM2-135M-Instruct, by N:M, kept: SparseGPT in one shot, and distilled.
 
 Example: python scripts/bench_decoder_sparsity.py --case 8:16
+Example: python scripts/bench_decoder_sparsity.py --case "8:16 distilled"  (PyTorch; goes on where it was broken off)
+Example: python scripts/bench_decoder_sparsity.py --case "8:16 searched"  (PyTorch; DominoSearch)
 Example: python scripts/bench_decoder_sparsity.py --case 8:16 --cycles  (its cycles on RTL, in place of perplexities)
-Example: python scripts/bench_decoder_sparsity.py  (all; three quarters of an hour of one core)
+Example: python scripts/bench_decoder_sparsity.py  (all; more than an hour of one core)
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import datetime
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from sta_hw.bench import tool_versions
-from sta_hw.bench.decode import run
+from sta_hw.bench.decode import run, token_of_table
 from sta_hw.bench.perplexity import negative_log_likelihood, prose
 from sta_hw.compiler.decoder.integers import WIDE, Rules
 from sta_hw.compiler.decoder.run import IntegerDecoder
 from sta_hw.compiler.decoder.traffic import least_traffic, weight_bits
 from sta_hw.files import write_text
+from sta_hw.formats.provenance import text_table
 from sta_hw.model.families.decoders import NEXT
 from sta_hw.model.fp32 import evaluate
 from sta_hw.sparsity.text import corpus_sentences, without_near
@@ -36,16 +40,53 @@ from sta_hw.tasks.text import TextModel, load_text_model
 
 RESULTS = Path(__file__).parent / "results" / "decoder-sparsity.json"
 CONFIG = PRESETS["decoder"]
-CASES = ("dense", "12:16", "8:16", "16:32", "2:4", "4:16")
-"""16:32 asks for windows of 32 positions: preset `decoder` does not run it, so it has no cycles."""
+WIDER = replace(CONFIG, window=32)
+"""For 16:32, which asks for windows of 32 positions."""
+DISTILLED = " distilled"
+"""Behind an N:M: trained on the dense model's next tokens, after pruning."""
+SEARCHED = " searched"
+"""Behind an N:M: DominoSearch's N of every product, of as many bytes a token."""
+CASES = ("dense", "12:16", "8:16", "8:16 searched", "8:16 distilled", "16:32", "2:4", "4:16")
 TEXTS, TOKENS = 4, 512
 """2,040 tokens are scored."""
 CONTEXT = 128
 SENTENCES = 600
 """Of docstrings of Python's standard library; none is near to one of the scored text."""
-BARS = {"8:16": 30.0}
+BARS = {"8:16": 30.0, "8:16 searched": 30.0, "8:16 distilled": 30.0}
+TUNING: dict[str, Any] = {"steps": 120, "batch": 2, "rate": 2e-4, "seed": 0}
+"""Texts of 256 tokens, of all sentences of the library's docstrings but those near to the scored text."""
+STATES = Path("build")
+"""Where distillation keeps what it has come to."""
 Entry = dict[str, Any]
 Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of `CASES`, and the file that has its figures."""
+
+    name: str
+    results: Path
+
+    @property
+    def nm(self) -> str:
+        """Its N:M."""
+        return self.name.removesuffix(DISTILLED).removesuffix(SEARCHED)
+
+    def keep(self, entry: Entry) -> Entry:
+        """Add figures to those that are there; all of the case's."""
+        entry = self.kept | entry | {"date": datetime.date.today().isoformat(), "tools": tool_versions()}
+        kept = self._all() | {self.name: entry}
+        write_text(self.results, json.dumps({k: kept[k] for k in CASES if k in kept}, indent=1) + "\n")
+        return entry
+
+    @property
+    def kept(self) -> Entry:
+        """The figures that are there."""
+        return self._all().get(self.name, {})
+
+    def _all(self) -> dict[str, Entry]:
+        return json.loads(self.results.read_text()) if self.results.exists() else {}
 
 
 def perplexities(model: TextModel, texts: list[list[int]], report: Report) -> Entry:
@@ -69,33 +110,90 @@ def perplexities(model: TextModel, texts: list[list[int]], report: Report) -> En
     }  # fmt: skip
 
 
-def accuracy(nm: str, report: Report) -> Entry:
-    """Pruned, and its perplexities."""
+def distilled(model: TextModel, pruned: TextModel, scored: list[str], case: Case, report: Report) -> TextModel:
+    """Trained, its masks kept; goes on where a run that was broken off was, and says so by `case.keep`."""
+    from sta_hw.sparsity.distill import distill_decoder
+    from sta_hw.sparsity.finetune import Tuning
+
+    texts = pruning_texts(model.language, without_near(corpus_sentences(10**9, packages=("python",)), scored))
+    begun: list[tuple[int, float]] = []
+
+    def told(done: int, total: int, loss: float) -> None:
+        begun.append((done, time.process_time()))
+        report(f"distillation, step {done} of {total}, loss {loss:.4f}")
+
+    tuning = Tuning(**TUNING)
+    STATES.mkdir(exist_ok=True)
+    state = STATES / f"{case.name.replace(':', 'of').replace(' ', '-')}.safetensors"
+    graph, found = distill_decoder(
+        model.language.graph,
+        pruned.language.graph,
+        pruned.patterns,
+        texts,
+        tuning,
+        bfloat16=True,
+        state=state,
+        report=told,
+    )
+    if len(begun) > 1:
+        (first, before), (last, after) = begun[0], begun[-1]
+        case.keep({
+            "distillation": TUNING | {"bfloat16": True}, "learnt_tokens": tuning.steps * tuning.batch * len(texts[0]),
+            "distillation_cpu_seconds": round((after - before) / (last - first) * tuning.steps),
+            "losses": [float(np.mean(found.losses[n : n + 10])) for n in range(0, tuning.steps, 10)],
+        })  # fmt: skip
+    return replace(pruned, language=replace(pruned.language, graph=graph))
+
+
+def accuracy(case: Case, report: Report) -> Entry:
+    """Pruned, distilled if that is said, and its perplexities."""
     model = load_text_model()
     texts = prose(model, TEXTS, TOKENS - 1)
-    if nm == "dense":
+    if case.nm == "dense":
         return perplexities(model, texts, report)
     scored = [model.language.vocabulary.decode(ids) for ids in texts]
     calibration = pruning_texts(
         model.language, without_near(corpus_sentences(SENTENCES, packages=("python",)), scored)
     )  # fmt: skip
+    about: Entry = {"calibration_tokens": sum(map(len, calibration))}
+    patterns = dict.fromkeys(model.language.graph.linears, parse_nm(case.nm))
+    if case.name.endswith(SEARCHED):
+        from sta_hw.sparsity.domino_decoders import SEARCH_TEXTS, decoder_patterns
+
+        before = time.process_time()
+        patterns = decoder_patterns(
+            model.language.graph, parse_nm(case.nm), CONFIG, calibration[:SEARCH_TEXTS], report
+        )  # fmt: skip
+        about |= {"search_cpu_seconds": round(time.process_time() - before), "nm_table": text_table(patterns)}
     before = time.process_time()
-    pruned = model.prune(nm, texts=calibration, report=report)
-    seconds = time.process_time() - before
-    return perplexities(pruned, texts, report) | {
-        "calibration_tokens": sum(map(len, calibration)), "pruning_cpu_seconds": round(seconds),
-    }  # fmt: skip
+    pruned = model.prune(patterns=patterns, texts=calibration, report=report)
+    about["pruning_cpu_seconds"] = round(time.process_time() - before)
+    if case.name.endswith(DISTILLED):
+        pruned = distilled(model, pruned, scored, case, report)
+        del about["pruning_cpu_seconds"]  # which is in the entry without
+    return perplexities(pruned, texts, report) | about
 
 
-def cycles(nm: str, report: Report) -> Entry:
-    """Of a token at a context of 128, on RTL: of one and two layers with the head, layers being alike."""
-    row = next(r for r in run(report, [parse_nm(nm)]).rows if r["context"] == CONTEXT and r["tokens"] == 1)
-    return {"cycles_per_token": row["cycles"], "bandwidth": row["bandwidth"]}
+def cycles(case: Case, report: Report) -> Entry:
+    """Of a token at a context of 128, on RTL: of one and two layers with the head, or of all where they differ."""
+    if case.name.endswith(SEARCHED):
+        table = case.kept.get("nm_table")
+        if table is None:
+            raise typer.BadParameter(f"{case.name} has no table yet; leave --cycles out first.")
+        row = token_of_table(load_text_model(), {k: parse_nm(v) for k, v in table.items()}, report)
+        return {"cycles_per_token": row["cycles"], "bandwidth": row["bandwidth"], "window": CONFIG.window}
+    pattern = parse_nm(case.nm)
+    config = CONFIG if pattern in CONFIG.patterns else WIDER
+    row = next(
+        r for r in run(report, [pattern], config).rows
+        if (r["context"], r["tokens"], r["activations"]) == (CONTEXT, 1, 8)
+    )  # fmt: skip
+    return {"cycles_per_token": row["cycles"], "bandwidth": row["bandwidth"], "window": config.window}
 
 
 def show(entries: dict[str, Entry]) -> None:
     """All figures as a table."""
-    table = Table(title="SmolLM2-135M-Instruct, layers pruned in one shot, head dense")
+    table = Table(title="SmolLM2-135M-Instruct, layers pruned, head dense")
     for column in ("N:M", "fp32", "integers", "bytes a token", "cycles a token", "of bandwidth", "bar"):
         table.add_column(column)
     for name, e in entries.items():
@@ -122,20 +220,16 @@ def main(
     for name in case or []:
         if name not in CASES:
             raise typer.BadParameter(f"{name!r} is unknown; there are {', '.join(CASES)}.")
-        if count and parse_nm(name) not in CONFIG.patterns:
-            raise typer.BadParameter(f"preset decoder does not run {name}; --cycles counts those that it does.")
+        if count and name.endswith(DISTILLED):
+            raise typer.BadParameter(f"{name} has the cycles of {name.removesuffix(DISTILLED)}.")
     new: dict[str, Entry] = {}
     for name in case or CASES:
-        if count and parse_nm(name) not in CONFIG.patterns:
+        made = Case(name, results)
+        if count and name.endswith(DISTILLED):
             continue
         with progress.status(name) as status:
             measure = cycles if count else accuracy
-            entry = measure(name, lambda text, n=name, s=status: s.update(f"{n}: {text}"))
-        entry |= {"date": datetime.date.today().isoformat(), "tools": tool_versions()}
-        kept = json.loads(results.read_text()) if results.exists() else {}
-        new[name] = kept.get(name, {}) | entry
-        kept |= {name: new[name]}
-        write_text(results, json.dumps({k: kept[k] for k in CASES if k in kept}, indent=1) + "\n")
+            new[name] = made.keep(measure(made, lambda text, n=name, s=status: s.update(f"{n}: {text}")))
     if as_json:
         typer.echo(json.dumps(new, indent=1))
     else:

@@ -24,7 +24,7 @@ from ..tasks.decoder_texts import calibration_texts
 from ..tasks.text import TextModel, load_text_model
 from .report import Figure, Report
 
-__all__ = ["first_layers", "run", "run_full"]
+__all__ = ["first_layers", "run", "run_full", "token_of_table"]
 
 _CONTEXTS = (128, 512)
 _PROMPT = 128
@@ -129,18 +129,23 @@ def _cycles(
     return {p: _run(machine, compiled, p, report) for p in _passes(compiled, pattern, bits)}
 
 
-def _hardware(patterns: Sequence[Pattern]) -> Config:
-    """Preset `decoder`; N:M that it does not run is refused before the work."""
-    config = PRESETS["decoder"]
+def _hardware(patterns: Sequence[Pattern], config: Config | None = None) -> Config:
+    """Preset `decoder` if none is given; N:M that it does not run is refused before the work."""
+    config = config or PRESETS["decoder"]
     for pattern in patterns:
         if not pattern.dense:
             config.require(pattern)
     return config
 
 
-def run(report: Callable[[str], None] = lambda _: None, patterns: Sequence[Pattern] = (DENSE,)) -> Report:
-    """One and two layers of SmolLM2-135M-Instruct on RTL, with its head; a layer's cycles count for all others."""
-    config = _hardware(patterns)
+def run(
+    report: Callable[[str], None] = lambda _: None, patterns: Sequence[Pattern] = (DENSE,), config: Config | None = None
+) -> Report:
+    """One and two layers of SmolLM2-135M-Instruct on RTL, with its head; a layer's cycles count for all others.
+
+    The hardware is preset `decoder` if none is given.
+    """
+    config = _hardware(patterns, config)
     report("loading the model")
     model = load_text_model()
     machine = RtlMachine(config)
@@ -196,6 +201,34 @@ def run_full(report: Callable[[str], None] = lambda _: None, patterns: Sequence[
         rows += found[0]
         figures += found[1]
     return Report("decode", config, rows, figures)
+
+
+def token_of_table(
+    model: TextModel, patterns: Mapping[str, Pattern], report: Callable[[str], None] = lambda _: None
+) -> dict[str, object]:
+    """A row as `run_full` has it, of a token at a context of 128, where each product of the layers has its own N:M.
+
+    The hardware is preset `decoder`; activations have 8 bits.
+
+    Raises
+    ------
+    ConfigError
+        If it does not run one of the N:M.
+    """
+    config = _hardware(list(patterns.values()))
+    machine, graph = RtlMachine(config), model.language.graph
+    sparse = {n: p for n, p in patterns.items() if not p.dense}
+    graph = graph.with_weights({n: prune(graph.linears[n].weight, p) for n, p in sparse.items()})
+    rules = Rules(block=config.groups * config.window, groups=config.groups)
+    of = quantize_decoder(graph, calibration_texts(model.language), model.language.begin, rules, report, dict(sparse))
+    context = _CONTEXTS[0]
+    report("compiling")
+    compiled = compile_decoder(of, config, context)
+    machine.load(compiled.image)
+    part = _Pass(context - 1, 1, True)
+    counts = {part: float(_run(machine, compiled, part, report))}
+    rows, _ = _counted(config, _Case(DENSE, 8, weight_bits(of.linears, config)), counts, 0, graph, "all")
+    return rows[0] | {"nm": "table"}
 
 
 def _tell(report: Callable[[str], None], of: str, what: str) -> None:

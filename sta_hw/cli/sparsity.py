@@ -19,7 +19,7 @@ from ..model.language import holds_decoder
 from ..sparsity.costs import BUDGETS
 from ..sparsity.names import METHODS
 from ..sparsity.store import compared_with
-from ..spec.patterns import listed, parse_nm
+from ..spec.patterns import Pattern, listed, parse_nm
 from ..tasks.embedder import OWN_TABLE, Embedder, read_patterns
 from .app import Unused, app
 from .configuration import read_configuration
@@ -51,7 +51,7 @@ def _tunes(options: Mapping[str, Any]) -> bool:
     return bool(options["steps"] or options["aware_steps"])
 
 
-_OF_ENCODERS = ("steps", "batch", "rate", "aware_steps", "budget", "preset_name")
+_OF_ENCODERS = ("aware_steps", "budget", "preset_name")
 
 
 def _of_decoder(options: Mapping[str, Any]) -> bool:
@@ -66,12 +66,16 @@ def _counts_cycles(options: Mapping[str, Any]) -> bool:
     epilog="Example: sta-hw prune --nm 8:16 --steps 200",
     unused=[
         Unused(("rate", "batch"), lambda o: not _tunes(o), "without --steps or --aware-steps"),
+        Unused(("bfloat16",), lambda o: not o["steps"], "without --steps"),
+        Unused(("bfloat16",), lambda o: not _of_decoder(o), "but for a decoder"),
         Unused(("budget",), lambda o: o["method"] != "domino", "but by --method domino"),
         Unused(("nm_table",), lambda o: o["method"] in ("domino", "idp"),
                "by --method domino or idp, which choose N:M themselves"),
-        Unused(_OF_ENCODERS, lambda o: _of_decoder(o), "for a decoder, which is pruned in one shot"),
-        Unused(("calibration", "seed"), lambda o: o["method"] == "magnitude" and _of_decoder(o),
+        Unused(_OF_ENCODERS, lambda o: _of_decoder(o), "for a decoder"),
+        Unused(("calibration",), lambda o: o["method"] == "magnitude" and _of_decoder(o),
                "for a decoder by --method magnitude, which looks at no sentences"),
+        Unused(("seed",), lambda o: o["method"] == "magnitude" and _of_decoder(o) and not o["steps"],
+               "for a decoder by --method magnitude without --steps, which looks at no sentences"),
         Unused(("preset_name",), lambda o: not _counts_cycles(o) and not o["aware_steps"],
                "but for a budget of cycles or with --aware-steps"),
     ],
@@ -83,13 +87,32 @@ def prune(
             help="magnitude, wanda, sparsegpt, sparsegpt-asymmetric, sr-ste, idp (a series down to N:M) or domino."
         ),
     ] = "sparsegpt-asymmetric",
-    nm: Annotated[str, typer.Option(help="N:M; for domino the uniform one whose cost is the budget.")] = "8:16",
+    nm: Annotated[
+        str,
+        typer.Option(help="N:M; for domino the uniform one whose cost is the budget: of a decoder, bytes a token."),
+    ] = "8:16",
     nm_table: TableOption = None,
     steps: Annotated[
         int, typer.Option(help="Of fine-tuning by distillation, at each level of a series.", min=0, max=10**7)
     ] = 0,
-    batch: Annotated[int, typer.Option(help="Sentences of a step.", min=1, max=4096)] = 8,
-    rate: Annotated[float, typer.Option(help="Largest learning rate.", max=1.0)] = 4e-4,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Sentences of a step; of a decoder, texts of 256 tokens.",
+            min=1,
+            max=4096,
+            show_default="8; 2 of a decoder",
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Largest learning rate.", max=1.0, show_default="4e-4; 2e-4 of a decoder")
+    ] = None,
+    bfloat16: Annotated[
+        bool,
+        typer.Option(
+            "--bfloat16", help="Products of a decoder's fine-tuning in bfloat16: faster if the CPU multiplies it."
+        ),
+    ] = False,
     aware_steps: Annotated[
         int, typer.Option(help="Of quantization-aware fine-tuning after it, at a tenth of the rate.", min=0, max=10**7)
     ] = 0,
@@ -109,9 +132,10 @@ def prune(
     output: OutputOption = Path("build/pruned"),
     as_json: JsonOption = False,
 ) -> None:
-    """Prune a text encoder to N:M, fine-tune it; or prune a decoder, in one shot.
+    """Prune a text encoder or a decoder to N:M, and fine-tune it.
 
-    An encoder is tuned on the fp32 embeddings, and kept for compile and evaluate; a decoder for generate-text and chat.
+    An encoder is tuned on the fp32 embeddings, and kept for compile and evaluate; a decoder on the dense one's next
+    tokens, and kept for generate-text and chat.
 
     What is finished is not made again, and fine-tuning goes on where it was interrupted.
     """
@@ -122,7 +146,7 @@ def prune(
         raise InputError(f"budget {budget!r} is unknown; it is {', '.join(BUDGETS)}.")
     if method == "sr-ste" and not steps:
         raise InputError("method sr-ste prunes while it fine-tunes, and --steps is 0; 200 is a short run.")
-    if not math.isfinite(rate) or rate <= 0:
+    if rate is not None and not 0 < rate < math.inf:
         raise InputError(f"--rate {rate} is out of range; it is above 0, such as 4e-4.")
     config, pattern = read_configuration(preset_name, top="accelerator"), parse_nm(nm)
     if pattern.dense and nm_table is None:
@@ -131,9 +155,10 @@ def prune(
         read_json(nm_table, "N:M table")
     require_writable(folders=[output])
     if _of_decoder({"decoder": decoder, "model": model}):
-        _prune_decoder(model, method, nm, nm_table, seed, calibration, output, as_json)
+        how = (steps, batch or 2, rate or 2e-4, seed)
+        _prune_decoder(model, method, nm, nm_table, calibration, how, bfloat16, output, as_json)
         return
-    calibration = calibration or 256
+    calibration, batch, rate = calibration or 256, batch or 8, rate or 4e-4
     _require_torch()
     from ..sparsity.aware import tune_quantized
     from ..sparsity.finetune import Tuning
@@ -203,9 +228,10 @@ def prune(
 
 
 def _prune_decoder(
-    path: Path | None, method: str, nm: str, nm_table: Path | None, seed: int, calibration: int | None, output: Path,
-    as_json: bool,
+    path: Path | None, method: str, nm: str, nm_table: Path | None, calibration: int | None,
+    how: tuple[int, int, float, int], bfloat16: bool, output: Path, as_json: bool,
 ) -> None:  # fmt: skip
+    """`how`: steps, texts of a step, rate and seed."""
     from ..sparsity.decoders import (
         METHODS_OF_DECODERS,
         SENTENCES,
@@ -214,12 +240,16 @@ def _prune_decoder(
         finished_decoder,
         require_writable_format,
         save_decoder,
+        tuned_by,
     )
     from ..tasks.decoder_texts import pruning_texts
-    from ..tasks.text import load_text_model
+    from ..tasks.text import TextModel, load_text_model
 
     if method not in METHODS_OF_DECODERS:
-        raise InputError(f"method {method} is not for decoders yet; {' and '.join(METHODS_OF_DECODERS)} are.")
+        raise InputError(f"method {method} is not for decoders yet; {listed(list(METHODS_OF_DECODERS))} is.")
+    steps, _, _, seed = how
+    if steps or method == "domino":
+        _require_torch()
     model = load_text_model(path)
     source = model.language
     require_writable_format(source)
@@ -227,21 +257,56 @@ def _prune_decoder(
         raise InputError(f"{source.path} is pruned already; prune the dense model that it comes from.")
     patterns = read_patterns(nm, nm_table, source.graph.linears)
 
+    def searched(texts: list[list[int]], watch: Watch) -> dict[str, Pattern]:
+        from ..sparsity.domino_decoders import SEARCH_TEXTS, decoder_patterns
+        from ..spec.presets import PRESETS
+
+        return decoder_patterns(source.graph, parse_nm(nm), PRESETS["decoder"], texts[:SEARCH_TEXTS], watch.step)
+
+    def distilled(pruned: TextModel, texts: list[list[int]], state: Path, watch: Watch) -> TextModel:
+        from ..sparsity.distill import distill_decoder
+        from ..sparsity.finetune import Tuning
+
+        def progress(step: int, total: int, loss: float) -> None:
+            watch(step, total)
+            watch.describe(f"distillation, loss {loss:.4f}")
+
+        watch.step("distillation")
+        graph, _ = distill_decoder(
+            source.graph, pruned.language.graph, pruned.patterns, texts, Tuning(*how), bfloat16=bfloat16, state=state,
+            report=progress,
+        )  # fmt: skip
+        return replace(pruned, language=replace(pruned.language, graph=graph))
+
     def work(watch: Watch) -> tuple[Any, bool]:
         texts: list[list[int]] = []
         if method != "magnitude":
             watch.step("reading sentences")
             texts = pruning_texts(source, decoder_sentences(calibration or SENTENCES, seed))
-        settings = described(model, method, texts, patterns)
+        settings = described(model, method, texts, {} if method == "domino" else patterns)
+        if method == "domino":
+            settings |= {"bytes_of": nm}
+        learnt: list[list[int]] = []
+        if steps:
+            watch.step("reading sentences")
+            learnt = pruning_texts(source, decoder_sentences(10**9, seed))
+            settings |= tuned_by(how, bfloat16, learnt)
         name = f"{method}-{nm.replace(':', 'of')}-{source.folder.name if source.path.is_dir() else source.path.stem}"
-        folder = output / f"{name}-{bytes_digest(repr(sorted(settings.items())).encode())[:6]}"
+        name += f"-{bytes_digest(repr(sorted(settings.items())).encode())[:6]}"
+        folder = output / name
         if found := finished_decoder(folder, settings):
             return found, True
-        pruned = model.prune(nm, table=nm_table, method=METHODS_OF_DECODERS[method], texts=texts, report=watch.step)
+        chosen = searched(texts, watch) if method == "domino" else patterns
+        pruned = model.prune(patterns=chosen, method=METHODS_OF_DECODERS[method], texts=texts, report=watch.step)
+        state = output / ".states" / name / "tuning.safetensors"
+        if steps:
+            pruned = distilled(pruned, learnt, state, watch)
         watch.step("writing")
-        return save_decoder(folder, source, pruned, settings), False
+        made = save_decoder(folder, source, pruned, settings)
+        state.unlink(missing_ok=True)  # gigabytes, of what is finished
+        return made, False
 
-    found, there = watched("prune", "", work)
+    found, there = watched("prune", "steps" if steps else "", work)
     if there:
         complain(f"{found.folder} is there already.")
     if as_json:

@@ -20,11 +20,11 @@ from .text import corpus_sentences, without_near
 
 __all__ = [
     "DECODER_DESCRIPTION", "METHODS_OF_DECODERS", "SENTENCES", "PrunedDecoder", "decoder_sentences", "described",
-    "finished_decoder", "require_writable_format", "save_decoder",
+    "finished_decoder", "require_writable_format", "save_decoder", "tuned_by",
 ]  # fmt: skip
 
 DECODER_DESCRIPTION = "pruned-decoder.json"
-METHODS_OF_DECODERS = {"sparsegpt-asymmetric": "sparsegpt", "magnitude": "magnitude"}
+METHODS_OF_DECODERS = {"sparsegpt-asymmetric": "sparsegpt", "magnitude": "magnitude", "domino": "sparsegpt"}
 """Of the methods of `sparsity.names` those for decoders, and what `compiler.prune` calls them."""
 SENTENCES = 600
 """That decoders are pruned for, if nobody says: some 10,000 tokens."""
@@ -86,6 +86,13 @@ def described(model: TextModel, method: str, texts: list[list[int]], patterns: d
         "weights": weights_digest(model.language.graph), "texts": digest(texts),
         "calibration_tokens": sum(map(len, texts)), "generator": GENERATOR,
     }  # fmt: skip
+
+
+def tuned_by(how: tuple[int, int, float, int], bfloat16: bool, texts: list[list[int]]) -> dict[str, Any]:
+    """The same of distillation: steps, texts of a step, rate and seed, what products multiply in, and the texts."""
+    steps, batch, rate, seed = how
+    about = {"steps": steps, "batch": batch, "rate": rate, "seed": seed, "bfloat16": bfloat16}
+    return about | {"learnt": digest(texts)}
 
 
 def require_writable_format(source: LanguageModel) -> None:

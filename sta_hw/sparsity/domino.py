@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import InputError
 from ..spec.patterns import Pattern
-from .masks import nm_mask
 from .pruners import Batch
 
 __all__ = ["domino_search", "sensitivities"]
@@ -49,12 +49,11 @@ def sensitivities(
     network.zero_grad()
     found = {}
     for key, linear in linears.items():
-        weight = linear.weight.detach()
-        cost = weight**2 * squares[key] / 2
-        falls = [cost.sum().item()]
-        for n in range(1, m + 1):
-            mask = nm_mask(cost, Pattern(n, m)) if n < m else torch.ones_like(cost, dtype=torch.bool)
-            falls.append((cost * ~mask).sum().item())
+        cost = linear.weight.detach() ** 2 * squares[key] / 2
+        # Of each group's costs in falling order N:M prunes all but N; what completes a last group costs nothing.
+        groups = functional.pad(cost, (0, -cost.shape[1] % m)).reshape(-1, m)
+        ranked = groups.sort(dim=1, descending=True).values.sum(0, dtype=torch.float64)
+        falls = [ranked[n:].sum().item() for n in range(m + 1)]
         found[key] = falls
     return found
 

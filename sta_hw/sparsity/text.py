@@ -48,11 +48,29 @@ def _words(sentence: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", sentence.lower()))
 
 
-def _near(sentence: str, others: Sequence[frozenset[str]]) -> bool:
-    """Says almost what one of the others does, or is a part of it."""
-    own = _words(sentence)
-    common = [(len(own & other), len(own | other)) for other in others]
-    return any(n >= _JACCARD * union or n >= _CONTAINED * len(own) for n, union in common)
+class _Nearness:
+    """Tells sentences that say almost what one of some others does, or are a part of one.
+
+    Others are looked up by the words that they have: comparing each with each takes minutes for the whole corpus.
+    """
+
+    def __init__(self, others: Sequence[str]) -> None:
+        words = [_words(s) for s in others]
+        self._lengths = np.array([len(w) for w in words], np.int64)
+        with_word: dict[str, list[int]] = {}
+        for number, own in enumerate(words):
+            for word in own:
+                with_word.setdefault(word, []).append(number)
+        self._with_word = {word: np.array(numbers) for word, numbers in with_word.items()}
+
+    def __call__(self, sentence: str) -> bool:
+        own = _words(sentence)
+        found = [self._with_word[word] for word in own if word in self._with_word]
+        if not found:
+            return False
+        common = np.bincount(np.concatenate(found), minlength=len(self._lengths))
+        union = self._lengths + len(own) - common
+        return bool(np.any((common >= _JACCARD * union) | (common >= _CONTAINED * len(own))))
 
 
 def corpus_sentences(count: int, *, seed: int | None = 0, packages: tuple[str, ...] = CORPUS) -> list[str]:
@@ -80,8 +98,8 @@ def corpus_sentences(count: int, *, seed: int | None = 0, packages: tuple[str, .
 
 def without_near(sentences: Sequence[str], texts: Sequence[str]) -> list[str]:
     """Those that are not, or nearly, a sentence of the texts."""
-    others = [_words(s) for text in texts for s in _SENTENCE.split(" ".join(text.split()))]
-    return [s for s in sentences if not _near(s, others)]
+    near = _Nearness([s for text in texts for s in _SENTENCE.split(" ".join(text.split()))])
+    return [s for s in sentences if not near(s)]
 
 
 def corpus_digest(packages: tuple[str, ...] = CORPUS) -> str:
@@ -101,8 +119,8 @@ def _cached(packages: tuple[str, ...]) -> list[str]:
     path = cache_folder() / f"corpus-{digest}.json"
     if (data := kept(path)) is not None:
         return json.loads(data)
-    near = [_words(s) for s in (*evaluation_sentences(), *calibration_sentences())]
-    sentences = [s for s in _read(packages) if not _near(s, near)]
+    near = _Nearness([*evaluation_sentences(), *calibration_sentences()])
+    sentences = [s for s in _read(packages) if not near(s)]
     keep(path, json.dumps(sentences).encode())
     return sentences
 

@@ -24,11 +24,14 @@ from ..model.operations import (
     Linear,
     Maximum,
     Mean,
+    Multiply,
     Norm,
     Normalize,
     Operation,
     Output,
     Prepend,
+    RmsNorm,
+    Rotary,
     Select,
 )
 
@@ -177,13 +180,30 @@ def _prepend(network: TorchGraph, o: Operation, mask: Tensor | None, x: Tensor) 
 
 def _attention(network: TorchGraph, o: Operation, mask: Tensor | None, *given: Tensor) -> Tensor:
     assert isinstance(o, Attention)
-    query, key, value = (t.unflatten(-1, (o.heads, -1)).transpose(1, 2) for t in given)
+    counts = (o.heads, o.heads // o.shared, o.heads // o.shared)
+    query, key, value = (t.unflatten(-1, (n, -1)).transpose(1, 2) for t, n in zip(given, counts, strict=True))
+    if o.shared > 1:
+        key, value = (t.repeat_interleave(o.shared, 1) for t in (key, value))
     keys = None if mask is None else mask[:, None, None, :]
     if o.causal:
         earlier = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool).tril()
         keys = earlier if keys is None else keys & earlier
     context = functional.scaled_dot_product_attention(query, key, value, keys)
     return context.transpose(1, 2).flatten(2)
+
+
+def _rms_norm(network: TorchGraph, o: Operation, mask: Tensor | None, x: Tensor) -> Tensor:
+    assert isinstance(o, RmsNorm)
+    weight = network.array(o, "weight")
+    return functional.rms_norm(x.unflatten(-1, (o.heads, -1)), weight.shape, weight, o.epsilon).flatten(-2)
+
+
+def _rotary(network: TorchGraph, o: Operation, mask: Tensor | None, x: Tensor) -> Tensor:
+    assert isinstance(o, Rotary)
+    angles = torch.arange(x.shape[1], dtype=torch.float32)[:, None, None] * network.array(o, "frequencies")
+    cosine, sine = angles.cos(), angles.sin()
+    low, high = x.unflatten(-1, (o.heads, -1)).chunk(2, -1)
+    return torch.cat([low * cosine - high * sine, high * cosine + low * sine], -1).flatten(-2)
 
 
 def _mean(network: TorchGraph, o: Operation, mask: Tensor | None, x: Tensor) -> Tensor:
@@ -218,8 +238,11 @@ _RULES: dict[type[Operation], Callable[..., Tensor]] = {
     Linear: lambda network, o, mask, x: network.linear(o.name)(x),
     Norm: lambda network, o, mask, x: network.norm(o.name)(x),
     Attention: _attention,
+    RmsNorm: _rms_norm,
+    Rotary: _rotary,
     Activate: _activate,
     Add: lambda network, o, mask, a, b: a + b,
+    Multiply: lambda network, o, mask, a, b: a * b,
     Select: _select,
     Mean: _mean,
     Maximum: _maximum,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -33,7 +33,7 @@ from .growing import Generated, Growing, require_room, require_sampling
 from .lookup import looked_up
 from .sampling import Sampling
 from .session import Fp32Decoder, Session
-from .table import choose_patterns_of
+from .table import Chosen, choose_patterns_of
 from .together import Together, one_by_one, together
 
 __all__ = ["Generated", "TextModel", "load_text_model"]
@@ -61,7 +61,8 @@ class TextModel:
     notes: tuple[str, ...] = ()
 
     def prune(
-        self, nm: str | None = None, *, table: str | Path | None = None, method: str = "sparsegpt",
+        self, nm: str | None = None, *, table: str | Path | None = None,
+        patterns: Mapping[str, Pattern] | None = None, method: str = "sparsegpt",
         texts: Sequence[Sequence[int]] | None = None, hardware: Config | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> TextModel:  # fmt: skip
@@ -73,6 +74,7 @@ class TextModel:
             N:M such as ``8:16``, or ``dense``; if not given, a pruned checkpoint's own, or dense.
         table : JSON file
             N:M of single products, as docs/sparsity.md has it.
+        patterns : N:M of every product by name, in place of `nm` and `table`
         method : str
             ``sparsegpt`` or ``magnitude``, as `compiler.prune.METHODS`.
         texts : token ids of texts to prune for, or None
@@ -89,9 +91,12 @@ class TextModel:
             near = get_close_matches(method, METHODS, n=1, cutoff=0)[0]
             raise InputError(f"pruner {method!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
         language = self.language
-        chosen = choose_patterns_of(
-            language.graph, language.folder, nm, None if table is None else Path(table), "dense", mends=False
-        )
+        if patterns is not None:
+            chosen = Chosen(dict(patterns))
+        else:
+            chosen = choose_patterns_of(
+                language.graph, language.folder, nm, None if table is None else Path(table), "dense", mends=False
+            )
         for pattern in dict.fromkeys(p for p in chosen.patterns.values() if not p.dense):
             if hardware is not None:
                 hardware.require(pattern)
