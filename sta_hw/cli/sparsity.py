@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, ToolError
+from ..errors import InputError
 from ..files import distinct, read_json
-from ..formats.provenance import bytes_digest
 from ..model.language import holds_decoder
 from ..sparsity.costs import BUDGETS
 from ..sparsity.names import METHODS
 from ..sparsity.store import compared_with
-from ..spec.patterns import Pattern, listed, parse_nm
+from ..spec.patterns import listed, parse_nm
 from ..tasks.embedder import OWN_TABLE, Embedder, read_patterns
 from .app import Unused, app
 from .configuration import read_configuration
 from .options import ModelOption, PresetOption, TableOption
 from .paths import require_writable
+from .sparse_decoder import PrunedAs, prune_decoder, require_torch
 from .terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
 
 if TYPE_CHECKING:
@@ -36,15 +36,6 @@ OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Folder of pr
 
 
 _PICTURES = (".png", ".svg", ".pdf")
-
-
-def _require_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise ToolError(
-            "PyTorch is not installed; make sparsity, or pip install -r requirements-sparsity.txt, brings it."
-        ) from None
 
 
 def _tunes(options: Mapping[str, Any]) -> bool:
@@ -155,11 +146,11 @@ def prune(
         read_json(nm_table, "N:M table")
     require_writable(folders=[output])
     if _of_decoder({"decoder": decoder, "model": model}):
-        how = (steps, batch or 2, rate or 2e-4, seed)
-        _prune_decoder(model, method, nm, nm_table, calibration, how, bfloat16, output, as_json)
+        wanted = PrunedAs(method, nm, nm_table, calibration, steps, batch or 2, rate or 2e-4, seed, bfloat16)
+        prune_decoder(model, wanted, output, as_json)
         return
     calibration, batch, rate = calibration or 256, batch or 8, rate or 4e-4
-    _require_torch()
+    require_torch()
     from ..sparsity.aware import tune_quantized
     from ..sparsity.finetune import Tuning
     from ..sparsity.jobs import Job
@@ -227,95 +218,6 @@ def prune(
     _show_pruned(watched("prune", "steps", work), as_json)
 
 
-def _prune_decoder(
-    path: Path | None, method: str, nm: str, nm_table: Path | None, calibration: int | None,
-    how: tuple[int, int, float, int], bfloat16: bool, output: Path, as_json: bool,
-) -> None:  # fmt: skip
-    """`how`: steps, texts of a step, rate and seed."""
-    from ..sparsity.decoders import (
-        METHODS_OF_DECODERS,
-        SENTENCES,
-        decoder_sentences,
-        described,
-        finished_decoder,
-        require_writable_format,
-        save_decoder,
-        tuned_by,
-    )
-    from ..tasks.decoder_texts import pruning_texts
-    from ..tasks.text import TextModel, load_text_model
-
-    if method not in METHODS_OF_DECODERS:
-        raise InputError(f"method {method} is not for decoders yet; {listed(list(METHODS_OF_DECODERS))} is.")
-    steps, _, _, seed = how
-    if steps or method == "domino":
-        _require_torch()
-    model = load_text_model(path)
-    source = model.language
-    require_writable_format(source)
-    if any(not p.dense for p in model.patterns.values()):
-        raise InputError(f"{source.path} is pruned already; prune the dense model that it comes from.")
-    patterns = read_patterns(nm, nm_table, source.graph.linears)
-
-    def searched(texts: list[list[int]], watch: Watch) -> dict[str, Pattern]:
-        from ..sparsity.domino_decoders import SEARCH_TEXTS, decoder_patterns
-        from ..spec.presets import PRESETS
-
-        return decoder_patterns(source.graph, parse_nm(nm), PRESETS["decoder"], texts[:SEARCH_TEXTS], watch.step)
-
-    def distilled(pruned: TextModel, texts: list[list[int]], state: Path, watch: Watch) -> TextModel:
-        from ..sparsity.distill import distill_decoder
-        from ..sparsity.finetune import Tuning
-
-        def progress(step: int, total: int, loss: float) -> None:
-            watch(step, total)
-            watch.describe(f"distillation, loss {loss:.4f}")
-
-        watch.step("distillation")
-        graph, _ = distill_decoder(
-            source.graph, pruned.language.graph, pruned.patterns, texts, Tuning(*how), bfloat16=bfloat16, state=state,
-            report=progress,
-        )  # fmt: skip
-        return replace(pruned, language=replace(pruned.language, graph=graph))
-
-    def work(watch: Watch) -> tuple[Any, bool]:
-        texts: list[list[int]] = []
-        if method != "magnitude":
-            watch.step("reading sentences")
-            texts = pruning_texts(source, decoder_sentences(calibration or SENTENCES, seed))
-        settings = described(model, method, texts, {} if method == "domino" else patterns)
-        if method == "domino":
-            settings |= {"bytes_of": nm}
-        learnt: list[list[int]] = []
-        if steps:
-            watch.step("reading sentences")
-            learnt = pruning_texts(source, decoder_sentences(10**9, seed))
-            settings |= tuned_by(how, bfloat16, learnt)
-        name = f"{method}-{nm.replace(':', 'of')}-{source.folder.name if source.path.is_dir() else source.path.stem}"
-        name += f"-{bytes_digest(repr(sorted(settings.items())).encode())[:6]}"
-        folder = output / name
-        if found := finished_decoder(folder, settings):
-            return found, True
-        chosen = searched(texts, watch) if method == "domino" else patterns
-        pruned = model.prune(patterns=chosen, method=METHODS_OF_DECODERS[method], texts=texts, report=watch.step)
-        state = output / ".states" / name / "tuning.safetensors"
-        if steps:
-            pruned = distilled(pruned, learnt, state, watch)
-        watch.step("writing")
-        made = save_decoder(folder, source, pruned, settings)
-        state.unlink(missing_ok=True)  # gigabytes, of what is finished
-        return made, False
-
-    found, there = watched("prune", "steps" if steps else "", work)
-    if there:
-        complain(f"{found.folder} is there already.")
-    if as_json:
-        print_json({"folder": str(found.folder), **found.settings})
-        return
-    say(f"Pruned: {found.folder}")
-    say(f"Next: sta-hw generate-text 'The capital of France is' --model {quote(str(found.folder))} --backend fast")
-
-
 def _show_pruned(found: list[Stored], as_json: bool) -> None:
     if as_json:
         others = [{"compared_with": compared_with(s.source), "dense": not s.source.pruned} for s in found]
@@ -362,7 +264,7 @@ def evaluate(
         raise InputError(
             f"--picture {picture}: {picture.suffix or 'no ending'} is no picture; {listed(_PICTURES)} are."
         )
-    _require_torch()
+    require_torch()
     from ..sparsity.evaluation import draw, measure
     from ..sparsity.store import load_pruned
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from ..model.families import load_network
 from ..model.families.from_gguf import file_with
 from ..model.gguf import read_gguf
 from ..model.language import LanguageModel
+from ..spec.patterns import Pattern
 from ..tasks.embedder import OWN_TABLE
 from ..tasks.text import TextModel
 from .text import corpus_sentences, without_near
 
 __all__ = [
     "DECODER_DESCRIPTION", "METHODS_OF_DECODERS", "SENTENCES", "PrunedDecoder", "decoder_sentences", "described",
-    "finished_decoder", "require_writable_format", "save_decoder", "tuned_by",
+    "finished_decoder", "require_writable_format", "save_decoder",
 ]  # fmt: skip
 
 DECODER_DESCRIPTION = "pruned-decoder.json"
@@ -34,14 +36,14 @@ _BESIDE = (
 )  # fmt: skip
 
 
-def decoder_sentences(count: int, seed: int = 0) -> list[str]:
+def decoder_sentences(count: int | None, seed: int = 0) -> list[str]:
     """Sentences to prune a decoder for: the corpus', but none near to Python's documentation, which is measured with.
 
-    Fewer than `count`, where some are.
+    Fewer than `count`, where some are; all if there is none.
     """
     from pydoc_data.topics import topics
 
-    return without_near(corpus_sentences(count, seed=seed, packages=("python",)), list(topics.values()))
+    return without_near(corpus_sentences(count or 10**9, seed=seed, packages=("python",)), list(topics.values()))
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,17 @@ def finished_decoder(folder: Path, settings: dict[str, Any]) -> PrunedDecoder | 
     return PrunedDecoder(folder, settings) if whole else None
 
 
-def described(model: TextModel, method: str, texts: list[list[int]], patterns: dict[str, Any]) -> dict[str, Any]:
-    """Everything that shapes the result, for people and for `finished_decoder`."""
-    return {
+def described(
+    model: TextModel, method: str, texts: list[list[int]], patterns: Mapping[str, Pattern],
+    learnt: list[list[int]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that shapes the result, for people and for `finished_decoder`; `learnt` are texts to distil with."""
+    found = {
         "method": method, "nm_table": text_table(patterns), "source": str(model.language.path),
         "weights": weights_digest(model.language.graph), "texts": digest(texts),
         "calibration_tokens": sum(map(len, texts)), "generator": GENERATOR,
     }  # fmt: skip
-
-
-def tuned_by(how: tuple[int, int, float, int], bfloat16: bool, texts: list[list[int]]) -> dict[str, Any]:
-    """The same of distillation: steps, texts of a step, rate and seed, what products multiply in, and the texts."""
-    steps, batch, rate, seed = how
-    about = {"steps": steps, "batch": batch, "rate": rate, "seed": seed, "bfloat16": bfloat16}
-    return about | {"learnt": digest(texts)}
+    return found | {"learnt": digest(learnt)} if learnt else found
 
 
 def require_writable_format(source: LanguageModel) -> None:
