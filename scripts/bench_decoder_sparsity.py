@@ -3,7 +3,8 @@
 Example: python scripts/bench_decoder_sparsity.py --case 8:16
 Example: python scripts/bench_decoder_sparsity.py --case "8:16 distilled"  (PyTorch; goes on where it was broken off)
 Example: python scripts/bench_decoder_sparsity.py --case "8:16 searched"  (PyTorch; DominoSearch)
-Example: python scripts/bench_decoder_sparsity.py --case 8:16 --cycles  (its cycles on RTL, in place of perplexities)
+Example: python scripts/bench_decoder_sparsity.py --case 8:16 --cycles rtl  (in place of perplexities)
+Example: python scripts/bench_decoder_sparsity.py --case 12:16 --cycles model  (the cycle model: a minute less)
 Example: python scripts/bench_decoder_sparsity.py  (all; more than an hour of one core)
 """
 
@@ -14,6 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sta_hw.bench import tool_versions
-from sta_hw.bench.decode import run, token_of_table
+from sta_hw.bench.decode import estimated_token, run, token_of_table
 from sta_hw.bench.perplexity import negative_log_likelihood, prose
 from sta_hw.compiler.decoder.integers import WIDE, Rules
 from sta_hw.compiler.decoder.run import IntegerDecoder
@@ -174,35 +176,39 @@ def accuracy(case: Case, report: Report) -> Entry:
     return perplexities(pruned, texts, report) | about
 
 
-def cycles(case: Case, report: Report) -> Entry:
-    """Of a token at a context of 128, on RTL: of one and two layers with the head, or of all where they differ."""
+def cycles(case: Case, by: str, report: Report) -> Entry:
+    """Of a token at a context of 128: of one and two layers with the head, or on RTL of all where they differ."""
+    pattern = parse_nm(case.nm)
+    config = CONFIG if pattern in CONFIG.patterns else WIDER
     if case.name.endswith(SEARCHED):
         table = case.kept.get("nm_table")
         if table is None:
             raise typer.BadParameter(f"{case.name} has no table yet; leave --cycles out first.")
-        row = token_of_table(load_text_model(), {k: parse_nm(v) for k, v in table.items()}, report)
-        return {"cycles_per_token": row["cycles"], "bandwidth": row["bandwidth"], "window": CONFIG.window}
-    pattern = parse_nm(case.nm)
-    config = CONFIG if pattern in CONFIG.patterns else WIDER
-    row = next(
-        r for r in run(report, [pattern], config).rows
-        if (r["context"], r["tokens"], r["activations"]) == (CONTEXT, 1, 8)
-    )  # fmt: skip
-    return {"cycles_per_token": row["cycles"], "bandwidth": row["bandwidth"], "window": config.window}
+        row = token_of_table(load_text_model(), {k: parse_nm(v) for k, v in table.items()}, by, report)
+    elif by == "model":
+        row = estimated_token(load_text_model(), pattern, config, report)
+    else:
+        rows = run(report, [pattern], config).rows
+        row = next(r for r in rows if (r["context"], r["tokens"], r["activations"]) == (CONTEXT, 1, 8))
+    return {"cycles_per_token": row["cycles"], "bandwidth": row["bandwidth"], "cycles_by": by, "window": config.window}
 
 
 def show(entries: dict[str, Entry]) -> None:
     """All figures as a table."""
-    table = Table(title="SmolLM2-135M-Instruct, layers pruned, head dense")
-    for column in ("N:M", "fp32", "integers", "bytes a token", "cycles a token", "of bandwidth", "bar"):
-        table.add_column(column)
+    table = Table(title="SmolLM2-135M-Instruct, layers pruned, head dense; bar: < 30")
+    for column in ("layers", "fp32", "integers", "bytes", "cycles", "share", "bar"):
+        table.add_column(column, no_wrap=True)
     for name, e in entries.items():
         cells = [f"{e[k]:{form}}" if k in e else "" for k, form in (
             ("perplexity_fp32", ".2f"), ("perplexity_integers", ".2f"), ("bytes_per_token", ","),
             ("cycles_per_token", ","), ("bandwidth", ".3f"))]  # fmt: skip
-        bar = f"< {BARS[name]:g}: {'yes' if _holds(name, e) else 'NO'}" if name in BARS else ""
+        bar = ("yes" if _holds(name, e) else "NO") if name in BARS else ""
         table.add_row(name, *cells, bar)
     Console().print(table)
+
+
+def _tell(update: Report, name: str, text: str) -> None:
+    update(f"{name}: {text}")
 
 
 def _holds(name: str, entry: Entry) -> bool:
@@ -211,25 +217,30 @@ def _holds(name: str, entry: Entry) -> bool:
 
 def main(
     case: Annotated[list[str] | None, typer.Option(help="N:M; may be repeated; all if not given.")] = None,
-    count: Annotated[bool, typer.Option("--cycles", help="Cycles on RTL, in place of perplexities.")] = False,
+    by: Annotated[
+        str | None,
+        typer.Option("--cycles", help="Cycles in place of perplexities, by rtl or the cycle model (model)."),
+    ] = None,
     results: Annotated[Path, typer.Option(help="The JSON that holds the newest of each case.")] = RESULTS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the new entries.")] = False,
 ) -> None:
     """Measure, keep, show; exit status 1 when a bar is missed."""
     progress = Console(stderr=True)
+    if by not in (None, "rtl", "model"):
+        raise typer.BadParameter(f"--cycles {by}: it is rtl or model.")
     for name in case or []:
         if name not in CASES:
             raise typer.BadParameter(f"{name!r} is unknown; there are {', '.join(CASES)}.")
-        if count and name.endswith(DISTILLED):
+        if by and name.endswith(DISTILLED):
             raise typer.BadParameter(f"{name} has the cycles of {name.removesuffix(DISTILLED)}.")
     new: dict[str, Entry] = {}
     for name in case or CASES:
         made = Case(name, results)
-        if count and name.endswith(DISTILLED):
+        if by and name.endswith(DISTILLED):
             continue
         with progress.status(name) as status:
-            measure = cycles if count else accuracy
-            new[name] = made.keep(measure(made, lambda text, n=name, s=status: s.update(f"{n}: {text}")))
+            report = partial(_tell, status.update, name)
+            new[name] = made.keep(cycles(made, by, report) if by else accuracy(made, report))
     if as_json:
         typer.echo(json.dumps(new, indent=1))
     else:

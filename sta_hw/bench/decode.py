@@ -13,18 +13,21 @@ from ..compiler.decoder.integers import WIDE, IntegerDecoderGraph, Rules
 from ..compiler.decoder.program import DecoderImage, compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.traffic import least_traffic, least_work, weight_bits
+from ..cycles.machine import estimate_cycles
+from ..cycles.timing import MachineTiming
 from ..formats.nm import prune
 from ..model.graph import Graph, layer_of
 from ..model.operations import Linear
 from ..run.machines import RtlMachine
 from ..spec.config import Config
+from ..spec.isa import disassemble
 from ..spec.patterns import DENSE, Pattern
 from ..spec.presets import PRESETS
 from ..tasks.decoder_texts import calibration_texts
 from ..tasks.text import TextModel, load_text_model
 from .report import Figure, Report
 
-__all__ = ["first_layers", "run", "run_full", "token_of_table"]
+__all__ = ["estimated_token", "first_layers", "run", "run_full", "token_of_table"]
 
 _CONTEXTS = (128, 512)
 _PROMPT = 128
@@ -159,21 +162,33 @@ def run(
     return Report("decode", config, rows, figures)
 
 
+def _few_layers(
+    model: TextModel, config: Config, pattern: Pattern, bits: int, layers: int
+) -> IntegerDecoderGraph:  # fmt: skip
+    """The first layers with the head, pruned and quantized."""
+    texts = [t[:_CALIBRATION] for t in calibration_texts(model.language, count=1)]
+    rules = Rules(_ACTIVATIONS[bits], block=config.groups * config.window, groups=config.groups)
+    graph, chosen = _pruned(first_layers(model.language.graph, layers), pattern)
+    return quantize_decoder(graph, texts, model.language.begin, rules, patterns=chosen)
+
+
+def _of_all(model: TextModel, of: IntegerDecoderGraph, config: Config) -> dict[str, float]:
+    """Bits of a weight in all layers, which are like the first."""
+    first = {n.partition(".")[2]: b for n, b in weight_bits(of.linears, config).items()}
+    return {n: first[key] for n in model.language.graph.linears if (key := n.partition(".")[2]) in first}
+
+
 def _of_few_layers(
     model: TextModel, machine: RtlMachine, pattern: Pattern, bits: int, report: Callable[[str], None]
 ) -> tuple[list[dict[str, object]], list[Figure]]:
     config, whole = machine.config, model.language.graph
-    texts = [t[:_CALIBRATION] for t in calibration_texts(model.language, count=1)]
-    rules = Rules(_ACTIVATIONS[bits], block=config.groups * config.window, groups=config.groups)
     found: list[dict[_Pass, int]] = []
     work: list[int] = []
     weights: dict[str, float] = {}
     for layers in (1, 2):
         report(f"quantizing and compiling {layers} layers")
-        graph, chosen = _pruned(first_layers(whole, layers), pattern)
-        of = quantize_decoder(graph, texts, model.language.begin, rules, patterns=chosen)
-        of_first = {n.partition(".")[2]: b for n, b in weight_bits(of.linears, config).items()}
-        weights = {n: of_first[key] for n in whole.linears if (key := n.partition(".")[2]) in of_first}
+        of = _few_layers(model, config, pattern, bits, layers)
+        weights = _of_all(model, of, config)
         told: Callable[[str], None] = partial(_tell, report, f"{layers} layers")
         found.append(_cycles(machine, of, pattern, bits, told))
         work.append(_work(of))
@@ -181,6 +196,41 @@ def _of_few_layers(
     counts = {p: one + float(others) * (found[1][p] - one) for p, one in found[0].items()}
     all_work = work[0] + others * (work[1] - work[0])
     return _counted(config, _Case(pattern, bits, weights), counts, all_work, whole, "1 and 2")
+
+
+def _estimate(compiled: DecoderImage, part: _Pass) -> float:
+    """Of a program, by the cycle model."""
+    start = compiled.programs[compiled.number(part.position, part.tokens, logits=part.logits)]
+    return estimate_cycles(
+        disassemble(compiled.image[start:].tobytes(), compiled.config), compiled.config, MachineTiming()
+    )
+
+
+def estimated_token(
+    model: TextModel, pattern: Pattern, config: Config, report: Callable[[str], None] = lambda _: None
+) -> dict[str, object]:
+    """A row as `run` has it, of a token at a context of 128, by the cycle model in place of RTL.
+
+    Memory is as on RTL (`MachineTiming`'s: 50 cycles of latency).
+
+    Raises
+    ------
+    ConfigError
+        If the hardware does not run the N:M.
+    """
+    _hardware([pattern], config)
+    part = _Pass(_CONTEXTS[0] - 1, 1, True)
+    cycles = []
+    weights: dict[str, float] = {}
+    for layers in (1, 2):
+        report(f"{pattern}, {layers} layers by the cycle model")
+        of = _few_layers(model, config, pattern, 8, layers)
+        weights = _of_all(model, of, config)
+        compiled = compile_decoder(of, config, max(_CONTEXTS))
+        cycles.append(_estimate(compiled, part))
+    whole = model.language.graph
+    counts = {part: cycles[0] + (whole.layers - 1) * (cycles[1] - cycles[0])}
+    return _counted(config, _Case(pattern, 8, weights), counts, 0, whole, "1 and 2")[0][0]
 
 
 def run_full(report: Callable[[str], None] = lambda _: None, patterns: Sequence[Pattern] = (DENSE,)) -> Report:
@@ -204,31 +254,37 @@ def run_full(report: Callable[[str], None] = lambda _: None, patterns: Sequence[
 
 
 def token_of_table(
-    model: TextModel, patterns: Mapping[str, Pattern], report: Callable[[str], None] = lambda _: None
-) -> dict[str, object]:
+    model: TextModel, patterns: Mapping[str, Pattern], by: str = "rtl", report: Callable[[str], None] = lambda _: None,
+    config: Config | None = None,
+) -> dict[str, object]:  # fmt: skip
     """A row as `run_full` has it, of a token at a context of 128, where each product of the layers has its own N:M.
 
-    The hardware is preset `decoder`; activations have 8 bits.
+    The hardware is preset `decoder` if none is given; activations have 8 bits. Cycles are of RTL, or `by` the cycle
+    ``model``.
 
     Raises
     ------
     ConfigError
         If it does not run one of the N:M.
     """
-    config = _hardware(list(patterns.values()))
-    machine, graph = RtlMachine(config), model.language.graph
+    config = _hardware(list(patterns.values()), config)
+    graph = model.language.graph
     sparse = {n: p for n, p in patterns.items() if not p.dense}
     graph = graph.with_weights({n: prune(graph.linears[n].weight, p) for n, p in sparse.items()})
+    texts = [t[:_CALIBRATION] for t in calibration_texts(model.language, count=1)]
     rules = Rules(block=config.groups * config.window, groups=config.groups)
-    of = quantize_decoder(graph, calibration_texts(model.language), model.language.begin, rules, report, dict(sparse))
-    context = _CONTEXTS[0]
+    of = quantize_decoder(graph, texts, model.language.begin, rules, report, sparse)
     report("compiling")
-    compiled = compile_decoder(of, config, context)
-    machine.load(compiled.image)
-    part = _Pass(context - 1, 1, True)
-    counts = {part: float(_run(machine, compiled, part, report))}
-    rows, _ = _counted(config, _Case(DENSE, 8, weight_bits(of.linears, config)), counts, 0, graph, "all")
-    return rows[0] | {"nm": "table"}
+    compiled = compile_decoder(of, config, _CONTEXTS[0])
+    part = _Pass(_CONTEXTS[0] - 1, 1, True)
+    if by == "model":
+        cycles = _estimate(compiled, part)
+    else:
+        machine = RtlMachine(config)
+        machine.load(compiled.image)
+        cycles = float(_run(machine, compiled, part, report))
+    case = _Case(DENSE, 8, weight_bits(of.linears, config))
+    return _counted(config, case, {part: cycles}, 0, graph, "all")[0][0] | {"nm": "table"}
 
 
 def _tell(report: Callable[[str], None], of: str, what: str) -> None:
