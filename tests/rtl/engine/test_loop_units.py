@@ -10,11 +10,16 @@ from amaranth.sim import Simulator
 from sta_hw.rtl.engine.loops import Loops
 from sta_hw.spec.config import Config
 
-FLAGS = ("first", "column_end", "pass_end", "matrix_end", "first_pass", "final_pass", "widen", "base", "offset")
+FLAGS = (
+    "first", "column_end", "pass_end", "matrix_end", "first_pass", "final_pass", "widen", "rescale", "base", "offset",
+)  # fmt: skip
 
 
-def expected(n: int, m: int, depth: int, taps: int, columns: int, passes: int, widen_at: int) -> list[tuple[int, ...]]:
-    found = []
+def expected(
+    n: int, m: int, depth: int, taps: int, columns: int, passes: int, widen_at: int,
+    continues: int, unfinished: int, rescale: int, lift: int,
+) -> list[tuple[int, ...]]:  # fmt: skip
+    found: list[tuple[int, ...]] = []
     for step in range(passes):
         for column in range(columns):
             for group in range(depth // m):
@@ -24,17 +29,18 @@ def expected(n: int, m: int, depth: int, taps: int, columns: int, passes: int, w
                     found.append(
                         (
                             group == 0 and entry == 0, column_end, pass_end, pass_end and step == passes - 1,
-                            step == 0, step == passes - 1, widen_at > 0 and step == widen_at,
-                            column % taps * depth + group * m, group * m,
+                            step == 0 and not continues, step == passes - 1 and not unfinished,
+                            (widen_at > 0 and step == widen_at) or (step == 0 and continues and lift),
+                            not found and continues and rescale, column % taps * depth + group * m, group * m,
                         )
                     )  # fmt: skip
     return [tuple(int(v) for v in row) for row in found]
 
 
-@pytest.mark.parametrize("window", [4, 16, 32])
-def test_loops(window: int) -> None:
+@pytest.mark.parametrize(("window", "features"), [(4, ()), (16, ("digits",)), (32, ())])
+def test_loops(window: int, features: tuple[str, ...]) -> None:
     top = Module()
-    top.submodules.dut = dut = Loops(Config(window=window))
+    top.submodules.dut = dut = Loops(Config(window=window, features=features))
     rng = np.random.default_rng(window)
 
     async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
@@ -45,8 +51,12 @@ def test_loops(window: int) -> None:
                 "n": int(rng.integers(1, m + 1)), "depth": depth, "taps": int(rng.integers(1, window // depth + 1)),
                 "columns": int(rng.integers(1, 8)),
                 "passes": int(rng.integers(1, 4)), "widen_at": int(rng.integers(0, 3)),
+                "continues": int(rng.integers(2)), "unfinished": int(rng.integers(2)), "rescale": int(rng.integers(2)),
+                "lift": int(rng.integers(2)) if features else 0,
             }  # fmt: skip
             for field, value in (case | {"m_log2": m.bit_length() - 1}).items():
+                if field == "lift" and not features:
+                    continue
                 ctx.set(dut.command[field], value)
             ctx.set(dut.load, 1)
             ctx.set(dut.step, 0)
