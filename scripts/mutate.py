@@ -35,8 +35,6 @@ from sta_hw.files import write_text
 
 ROOT = Path(__file__).parents[1]
 NEXT_LEVEL = {
-    "sta_hw/rtl/units/loader.py": ["tests/rtl/test_malformed.py"],
-    "sta_hw/rtl/units/feeds.py": ["tests/rtl/test_malformed.py"],
     "sta_hw/rtl/control/decode.py": ["tests/rtl/control/test_fetch.py"],
     "sta_hw/rtl/control/legality.py": ["tests/rtl/control/test_fetch.py"],
     "sta_hw/rtl/control/dispatch.py": ["tests/rtl/test_malformed.py", "tests/rtl/test_waits.py"],

@@ -107,8 +107,9 @@ class Loader(wiring.Component):
             with m.State("RUN"):
                 nothing = (order.rows == 0) | (order.beats == 0)
                 # What comes while a LOAD of nothing is looked at is the next one's.
-                m.d.comb += [*([] if ahead else [self.run.valid.eq(asked != 0)]), taken.eq(~nothing if ahead else 1)]
+                m.d.comb += taken.eq(~nothing if ahead else 1)
                 if not ahead:
+                    m.d.comb += self.run.valid.eq((asked != 0) & ~nothing)  # never of no beats
                     with m.If(self.run.valid & self.run.ready):
                         m.d.sync += [asked.eq(asked - 1), next_address.eq(next_address + order.stride)]
                 with m.If(step):

@@ -1,0 +1,127 @@
+"""The loader alone, with stalls: what it asks memory for, what it writes where, and when it says that it is done."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+import pytest
+from amaranth.sim import Simulator
+
+from sta_hw.rtl.units.loader import Loader
+from sta_hw.spec.config import Config
+from sta_hw.spec.isa import Target
+
+LANES = (4, 16)
+
+
+def some_loads(rng: random.Random, count: int) -> list[dict[str, int]]:
+    """LOADs of every memory: of nothing, of parts of words, of many runs; one behind the other of another memory."""
+    loads = []
+    for number in range(count):
+        rows, beats = rng.choice((0, 1, 1, 2, 3)), rng.choice((0, 1, 2, 3, 4, 9))
+        loads.append(
+            {
+                "target": rng.choice(list(Target)), "destination": rng.choice((0, 7, 65535, rng.randrange(1 << 16))),
+                "address": rng.randrange(1 << 16) * 4, "beats": beats, "rows": rows,
+                "stride": rng.choice((0, 4, 64, (1 << 32) - 8, rng.randrange(1 << 20))), "instruction": number,
+            }
+        )  # fmt: skip
+    return loads
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize("stalls", [False, True], ids=["at once", "stalls"])
+def test_loads(lanes: int, ahead: int, stalls: bool) -> None:
+    """A memory that answers run after run, as fast as it likes; every word is another."""
+    config = Config(rows=16, groups=2, lanes=lanes, drain_lanes=2, softmax_lanes=2, window=8, loads_ahead=ahead)
+    rng = random.Random(f"{lanes} {ahead} {stalls}")
+    dut, bus = Loader(config), 8 * config.bus_bytes
+    loads = some_loads(rng, 40)
+    runs = [
+        {"address": (o["address"] + r * o["stride"]) % (1 << 32), "beats": o["beats"], "instruction": o["instruction"]}
+        for o in loads for r in range(o["rows"]) if o["beats"]
+    ]  # fmt: skip
+    words = {o["instruction"]: [rng.getrandbits(bus) for _ in range(o["rows"] * o["beats"])] for o in loads}
+    writes: list[list[tuple[int, int, int]]] = []
+    for o in loads:
+        width, target = dut.widths[Target(o["target"])], Target(o["target"])
+        whole = sum(w << bus * i for i, w in enumerate(words[o["instruction"]]))
+        count = len(words[o["instruction"]]) * bus // width  # what fills no word is dropped
+        writes.append(
+            [
+                (target, (o["destination"] + i) % (1 << 16), whole >> i * width & ((1 << width) - 1))
+                for i in range(count)
+            ]
+        )
+    found: list[list[tuple[int, int, int]]] = [[]]
+    asked: list[dict[str, int]] = []
+    busy: list[bool] = []
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        waiting, answers = deque(loads), deque[int]()
+        ports = {
+            Target.VALUES: dut.values, Target.POSITIONS: dut.positions, Target.PARAMETERS: dut.parameters,
+            Target.TABLE: dut.entry,
+        }  # fmt: skip
+        left = {n: deque(w) for n, w in words.items()}
+        offered = answered = False
+        waits_for_run = None
+        quiet = cycle = last_done = 0
+        while quiet < 60 and cycle < 10_000:
+            slow = stalls and cycle // 60 % 2
+            if not offered and waiting and (not stalls or rng.random() < 0.5):
+                ctx.set(dut.order.payload, waiting[0])
+                offered = True
+            elif not offered:
+                ctx.set(dut.order.payload, rng.choice(loads))  # what is not offered does not count
+            ctx.set(dut.order.valid, offered)
+            if not answered and answers and (not slow or rng.random() < 0.4):
+                ctx.set(dut.words.payload, answers[0])
+                answered = True
+            elif not answered:
+                ctx.set(dut.words.payload, rng.getrandbits(bus))
+            ctx.set(dut.words.valid, answered)
+            ctx.set(dut.run.ready, not stalls or rng.random() < 0.5)
+            quiet += 1
+            if ctx.get(dut.run.valid):
+                run = ctx.get(dut.run.payload)
+                offer = {f: run[f] for f in ("address", "beats", "instruction")}
+                assert waits_for_run in (None, offer), "an offer was withdrawn"
+                waits_for_run = None if ctx.get(dut.run.ready) else offer
+                if ctx.get(dut.run.ready):
+                    asked.append(offer)
+                    mine = left[offer["instruction"]]
+                    answers += [mine.popleft() for _ in range(offer["beats"])]
+            else:
+                assert waits_for_run is None, "an offer was withdrawn"
+            if answered and ctx.get(dut.words.ready):
+                answers.popleft()
+                answered = False
+                quiet = 0
+            enable = ctx.get(dut.enable)
+            for target, port in ports.items():
+                if enable >> target & 1:
+                    found[-1].append((target, ctx.get(dut.address), ctx.get(port)))
+                    quiet = 0
+            if offered and ctx.get(dut.order.ready):
+                waiting.popleft()
+                offered = False
+                quiet = 0
+            busy.append(bool(ctx.get(dut.busy)))
+            if ctx.get(dut.done):
+                assert busy[-1]
+                found.append([])
+                last_done = cycle
+                quiet = 0
+            await ctx.tick()
+            cycle += 1
+        assert not waiting and not answers and not busy[-1] and busy[last_done] and not any(busy[last_done + 1 :])
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert asked == runs
+    assert found == [*writes, []]
