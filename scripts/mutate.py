@@ -40,7 +40,6 @@ NEXT_LEVEL = {
     "sta_hw/rtl/control/dispatch.py": ["tests/rtl/test_malformed.py", "tests/rtl/test_waits.py"],
     "sta_hw/rtl/core.py": ["tests/rtl/test_malformed.py", "tests/rtl/test_accelerator_control.py"],
     "sta_hw/rtl/control/registers.py": ["tests/rtl/test_accelerator_control.py"],
-    "sta_hw/rtl/bus/bursts.py": ["tests/rtl/bus/test_dma.py"],
     "sta_hw/rtl/bus/runs.py": ["tests/rtl/bus/test_dma.py"],
     "sta_hw/rtl/engine/loops.py": ["tests/rtl/engine/test_loop_units.py"],
     "sta_hw/rtl/units/result_arithmetic.py": ["tests/rtl/units/test_results.py"],

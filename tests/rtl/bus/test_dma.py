@@ -37,6 +37,221 @@ def simulate(dut, bench) -> None:
     simulator.run()
 
 
+def some_runs(rng: np.random.Generator, count: int, first: int) -> list[dict[str, int]]:
+    """Runs of random lengths and places in one client's region, some of nothing."""
+    return [
+        {
+            "address": first + CONFIG.bus_bytes * int(rng.integers(0, 100)),
+            "beats": int(rng.choice([0, 1, 2, 4, 5, 9, 19])), "instruction": int(rng.integers(1, 1 << 16)),
+        }
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def bursts_of(run: dict[str, int]) -> list[tuple[int, int]]:
+    """Addresses and beats: cut at multiples of a burst's bytes."""
+    found, size = [], CONFIG.bus_bytes
+    address, left = run["address"], run["beats"]
+    while left:
+        beats = min(left, CONFIG.burst - address // size % CONFIG.burst)
+        found.append((address, beats))
+        address, left = address + beats * size, left - beats
+    return found
+
+
+BASE = 0x123000
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_read(seed: int) -> None:
+    """Runs of three clients that take their words when they like, from a memory that answers when it likes."""
+    rng = np.random.default_rng(seed)
+    depths = dict(zip(NAMES, (4, 8, 64), strict=True))  # the last one in block RAM
+    dut = ReadMaster(CONFIG, depths)
+    runs = {n: some_runs(rng, 8, i * REGION) for i, n in enumerate(NAMES)}
+    bursts = {n: [b for run in runs[n] for b in bursts_of(run)] for n in NAMES}
+    memory = {BASE + at: int(rng.integers(1 << 32)) for at in range(0, len(NAMES) * REGION, CONFIG.bus_bytes)}
+    wanted = {n: [memory[BASE + a + 4 * k] for a, beats in bursts[n] for k in range(beats)] for n in NAMES}
+    pace, accept = ((1.0, 1.0), (0.3, 1.0), (1.0, 0.4), (0.6, 0.6))[seed]
+    found: dict[str, list[int]] = {n: [] for n in NAMES}
+    asked: dict[str, list[tuple[int, int]]] = {n: [] for n in NAMES}
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        ctx.set(dut.base, BASE)
+        ctx.set(dut.limit, len(NAMES) * REGION)
+        waiting = {n: list(r) for n, r in runs.items()}
+        answers: list[tuple[int, int]] = []  # word, last
+        offered = None
+        quiet = 0
+        while quiet < 60:
+            quiet += 1
+            for n in NAMES:
+                run = getattr(dut, f"{n}_run")
+                ctx.set(run.valid, int(bool(waiting[n])))
+                ctx.set(run.payload, waiting[n][0] if waiting[n] else runs[n][0])
+                ctx.set(getattr(dut, f"{n}_data").ready, int(rng.random() < pace))
+            ctx.set(dut.arready, int(rng.random() < accept))
+            gives = bool(answers) and rng.random() < accept
+            ctx.set(dut.rvalid, gives)
+            ctx.set(dut.rresp, int(rng.integers(2)))  # neither is an error
+            ctx.set(dut.rdata, answers[0][0] if gives else int(rng.integers(1 << 32)))
+            ctx.set(dut.rlast, answers[0][1] if gives else 0)
+            assert ctx.get(dut.rready) and not ctx.get(dut.fault) and not ctx.get(dut.error)
+            if answers or ctx.get(dut.arvalid):
+                assert not ctx.get(dut.idle)
+            for n in NAMES:
+                run, data = getattr(dut, f"{n}_run"), getattr(dut, f"{n}_data")
+                if waiting[n] and ctx.get(run.ready):
+                    waiting[n].pop(0)
+                if ctx.get(data.valid) and ctx.get(data.ready):
+                    found[n].append(ctx.get(data.payload))
+                    quiet = 0
+            if gives:
+                answers.pop(0)
+            if ctx.get(dut.arvalid):
+                burst = (ctx.get(dut.araddr), ctx.get(dut.arlen) + 1)
+                assert offered in (None, burst)
+                offered = burst
+                if ctx.get(dut.arready):
+                    offered, quiet = None, 0
+                    asked[NAMES[(burst[0] - BASE) // REGION]].append((burst[0] - BASE, burst[1]))
+                    answers += [(memory[burst[0] + 4 * k], int(k == burst[1] - 1)) for k in range(burst[1])]
+            else:
+                assert offered is None
+            await ctx.tick()
+        assert ctx.get(dut.idle)
+
+    simulate(dut, bench)
+    assert asked == bursts
+    assert found == wanted
+
+
+OUTSIDE = [
+    ({"address": 0xFF8, "beats": 2}, 1, False),  # the image's last words
+    ({"address": 0x1000, "beats": 1}, 0, True),  # just behind it
+    ({"address": 0xFF8, "beats": 3}, 1, True),  # its second burst
+    ({"address": 0xFF1, "beats": 1}, 0, True),  # at no word
+    ({"address": 0xFF2, "beats": 1}, 0, True),
+    ({"address": 0xFFFFF000, "beats": 1}, 0, True),
+]
+"""Runs in an image of 0x1000 bytes: how many bursts come out, and whether it is a fault."""
+
+
+@pytest.mark.parametrize(("fields", "bursts", "is_fault"), OUTSIDE, ids=lambda f: str(f))
+@pytest.mark.parametrize("writes", [False, True], ids=["reads", "writes"])
+def test_nothing_outside_the_image(writes: bool, fields: dict[str, int], bursts: int, is_fault: bool) -> None:
+    """A run that leaves the image is a fault of its instruction, as far as it is inside it is carried out; the fault
+    stays, whatever fails behind it."""
+    dut = (WriteMaster if writes else ReadMaster)(CONFIG, dict.fromkeys(NAMES, 8))
+    addresses: list[int] = []
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        ctx.set(dut.base, BASE)
+        ctx.set(dut.limit, 0x1000)
+        ctx.set(dut.second_run.payload, fields | {"instruction": 0xABCD})
+        ctx.set(dut.second_run.valid, 1)
+        ctx.set(dut.second_data.valid if writes else dut.second_data.ready, 1)
+        ready, valid, address, last = (
+            (dut.awready, dut.awvalid, dut.awaddr, dut.wlast)
+            if writes
+            else (dut.arready, dut.arvalid, dut.araddr, None)
+        )
+        ctx.set(ready, 1)
+        left = ends = 0
+        for _ in range(60):
+            if writes:
+                ctx.set(dut.wready, 1)
+                ctx.set(dut.bvalid, int(ends > 0))
+                ctx.set(dut.bresp, 1)
+                ends -= ends > 0
+                ends += ctx.get(dut.wvalid) and ctx.get(dut.wlast)
+            else:
+                ctx.set(dut.rvalid, int(left > 0))
+                ctx.set(dut.rlast, int(left == 1))
+                left -= left > 0
+            if ctx.get(valid):
+                addresses.append(ctx.get(address))
+                left += 0 if writes else ctx.get(dut.arlen) + 1
+            taken = ctx.get(dut.second_run.ready)
+            await ctx.tick()
+            if taken:
+                ctx.set(dut.second_run.valid, 0)
+            assert not ctx.get(dut.error)
+            if ctx.get(dut.fault):
+                assert ctx.get(dut.instruction) == 0xABCD
+        assert ctx.get(dut.fault) == is_fault
+        assert ctx.get(dut.idle) == (not is_fault)  # what may not go still stands, until it is stopped
+        # Another failure behind it changes nothing.
+        ctx.set(dut.third_run.payload, {"address": 0x2000, "beats": 1, "instruction": 7})
+        ctx.set(dut.third_run.valid, 1)
+        ctx.set(dut.third_data.valid if writes else dut.third_data.ready, 1)
+        for _ in range(20):
+            await ctx.tick()
+        assert ctx.get(dut.fault) and ctx.get(dut.instruction) == (0xABCD if is_fault else 7)
+        ctx.set(dut.stop, 1)
+        await ctx.delay(1e-9)
+        assert ctx.get(dut.idle)
+
+    simulate(dut, bench)
+    assert addresses == [BASE + fields["address"]] * bursts
+
+
+@pytest.mark.parametrize("response", [2, 3])
+@pytest.mark.parametrize("at", [0, 3, 5, 9])
+@pytest.mark.parametrize("writes", [False, True], ids=["reads", "writes"])
+def test_an_error_is_of_its_instruction(writes: bool, at: int, response: int) -> None:
+    """Two clients' bursts by turns, of which one fails; the first failure stays."""
+    dut = (WriteMaster if writes else ReadMaster)(CONFIG, dict.fromkeys(NAMES, 64))
+    owners: list[int] = []
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        ctx.set(dut.limit, len(NAMES) * REGION)
+        for i, n in enumerate(NAMES):
+            run = getattr(dut, f"{n}_run")
+            ctx.set(run.payload, {"address": i * REGION, "beats": 6 * CONFIG.burst, "instruction": 100 + i})
+            ctx.set(run.valid, 1)
+            data = getattr(dut, f"{n}_data")
+            ctx.set(data.valid if writes else data.ready, 1)
+        answers: list[int] = []  # instruction of each
+        given = 0
+        expected = None
+        for _ in range(150):
+            ctx.set(dut.awready if writes else dut.arready, 1)
+            if writes:
+                ctx.set(dut.wready, 1)
+            gives = bool(answers) and rng.random() < 0.7
+            wrong = response if given in (at, at + 4) else 1
+            ctx.set(dut.bvalid if writes else dut.rvalid, gives)
+            # A response that is not given is none.
+            ctx.set(dut.bresp if writes else dut.rresp, wrong if gives else response)
+            if not writes:
+                ctx.set(dut.rlast, 1)
+            if gives:
+                if given == at:
+                    expected = answers[0]
+                answers.pop(0)
+                given += 1
+            if writes:
+                if ctx.get(dut.awvalid):
+                    owners.append(100 + ctx.get(dut.awaddr) // REGION)
+                if ctx.get(dut.wvalid) and ctx.get(dut.wlast):
+                    answers.append(owners.pop(0))
+            elif ctx.get(dut.arvalid):
+                answers.append(100 + ctx.get(dut.araddr) // REGION)
+            runs = [bool(ctx.get(getattr(dut, f"{n}_run").ready)) for n in NAMES]
+            await ctx.tick()
+            for n, taken in zip(NAMES, runs, strict=True):
+                if taken:
+                    ctx.set(getattr(dut, f"{n}_run").valid, 0)
+            assert ctx.get(dut.error) == (expected is not None) and not ctx.get(dut.fault)
+            if expected is not None:
+                assert ctx.get(dut.instruction) == expected
+        assert given > 12 and expected
+
+    rng = np.random.default_rng(at)
+    simulate(dut, bench)
+
+
 @pytest.mark.parametrize("slow", [1, 16])
 def test_no_client_reads_twice_while_another_waits(slow: int) -> None:
     """Three clients ask for one long run each; a burst is accepted every `slow` cycles."""
@@ -155,6 +370,7 @@ def test_what_is_written(depth: int, seed: int, groups: int) -> None:
     done = dict.fromkeys(NAMES, 0)
 
     async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        ctx.set(dut.base, BASE)
         ctx.set(dut.limit, len(NAMES) * REGION)
         addresses: list[tuple[int, int]] = []
         beats: list[tuple[tuple[int, int], int]] = []
@@ -182,7 +398,9 @@ def test_what_is_written(depth: int, seed: int, groups: int) -> None:
                 if ctx.get(data.valid) and ctx.get(data.ready):
                     words[name].pop(0)
             if ctx.get(dut.awvalid) and ctx.get(dut.awready):
-                addresses.append((ctx.get(dut.awaddr), ctx.get(dut.awlen) + 1))
+                addresses.append((ctx.get(dut.awaddr) - BASE, ctx.get(dut.awlen) + 1))
+                blocks = {(addresses[-1][0] + size * k) // (CONFIG.burst * size) for k in (0, addresses[-1][1] - 1)}
+                assert len(blocks) == 1
             if ctx.get(dut.wvalid) and ctx.get(dut.wready):
                 beats.append(((ctx.get(dut.wdata), ctx.get(dut.wstrb)), ctx.get(dut.wlast)))
             # Data may be accepted before their address.
@@ -196,7 +414,10 @@ def test_what_is_written(depth: int, seed: int, groups: int) -> None:
                 if last:
                     addresses.pop(0)
                     beat, answers = 0, answers + 1
+            if addresses or beats or answers:
+                assert not ctx.get(dut.idle)
             await ctx.tick()
+        assert ctx.get(dut.idle) and not ctx.get(dut.fault) and not ctx.get(dut.error)
 
     simulate(dut, bench)
     assert memory == expected
