@@ -151,12 +151,9 @@ def test_nothing_outside_the_image(writes: bool, fields: dict[str, int], bursts:
         ctx.set(dut.second_run.payload, fields | {"instruction": 0xABCD})
         ctx.set(dut.second_run.valid, 1)
         ctx.set(dut.second_data.valid if writes else dut.second_data.ready, 1)
-        ready, valid, address, last = (
-            (dut.awready, dut.awvalid, dut.awaddr, dut.wlast)
-            if writes
-            else (dut.arready, dut.arvalid, dut.araddr, None)
-        )
-        ctx.set(ready, 1)
+        channel = "aw" if writes else "ar"
+        valid, address = getattr(dut, f"{channel}valid"), getattr(dut, f"{channel}addr")
+        ctx.set(getattr(dut, f"{channel}ready"), 1)
         left = ends = 0
         for _ in range(60):
             if writes:
