@@ -233,26 +233,31 @@ def _keys(module: str) -> tuple[str, str]:
     )
 
 
+def is_argued(found: dict[str, Any]) -> bool:
+    """Whether a mutant that lives has a reason for which no test can see it."""
+    return found["ended"] == "lives" and str(found.get("why", "")).startswith("Equivalent: ")
+
+
 def table(log: dict[str, Any]) -> str:
-    """The results as a Markdown table, and the mutants that live."""
-    lines = ["| module | mutants | tried | found | live | equivalent | broken |", "|---|---|---|---|---|---|---|"]
-    total: Counter[str] = Counter()
-    lives = []
-    for module, row in sorted(log.items()):
-        counts = Counter(m["ended"] for m in row["mutants"])
-        total += counts
-        lines.append(
-            f"| {module.removeprefix('sta_hw/')} | {row['all']} | {len(row['mutants'])} | {counts['found']} | "
-            f"{counts['lives']} | {counts['equivalent']} | {counts['broken']} |"
-        )
-        lives += [(module, m) for m in row["mutants"] if m["ended"] == "lives"]
-    score = total["found"] / max(total["found"] + total["lives"], 1)
-    lines += ["", f"{total['found']} of {total['found'] + total['lives']} found: {100 * score:.0f} %.", ""]
-    for module, m in lives:
-        old, new = (" ".join(m[k].split())[:60] for k in ("old", "new"))
-        lines.append(
-            f"- `{module.removeprefix('sta_hw/')}` {m['line']}: `{old}` became `{new}`. {m.get('why', '')}".rstrip()
-        )
+    """The results as a Markdown table, and the mutants that live, each with its reason."""
+    heads = ("module", "mutants", "tried", "found", "live", "equivalent", "argued", "broken", "found, %")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+
+    def line(name: str, every: int, found: list[dict[str, Any]]) -> str:
+        counts = Counter("argued" if is_argued(m) else m["ended"] for m in found)
+        score = 100 * counts["found"] / max(counts["found"] + counts["lives"], 1)
+        kinds = " | ".join(str(counts[k]) for k in ("found", "lives", "equivalent", "argued", "broken"))
+        return f"| {name} | {every} | {len(found)} | {kinds} | {score:.1f} |"
+
+    rows = sorted(log.items())
+    lines += [line(module.removeprefix("sta_hw/"), row["all"], row["mutants"]) for module, row in rows]
+    lines += [line("all of these", sum(r["all"] for _, r in rows), [m for _, r in rows for m in r["mutants"]]), ""]
+    for module, row in rows:
+        for m in row["mutants"]:
+            if m["ended"] == "lives":
+                old, new = (" ".join(m[k].split())[:60] for k in ("old", "new"))
+                place = f"`{module.removeprefix('sta_hw/')}` {m['line']}"
+                lines.append(f"- {place}: `{old}` became `{new}`. {m.get('why', '')}".rstrip())
     return "\n".join(lines)
 
 

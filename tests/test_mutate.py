@@ -65,6 +65,17 @@ def test_what_lives_and_what_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (tmp_path / "to" / module).read_text() == source
 
 
+def test_the_table_leaves_out_what_no_test_can_see() -> None:
+    """An equivalent mutant counts neither as found nor as alive, be it proved or argued; each that lives is listed."""
+    found = {"line": 1, "old": "a", "new": "b", "ended": "found"}
+    lives = found | {"ended": "lives", "new": "c"}
+    argued = lives | {"new": "d", "why": "Equivalent: it is never read."}
+    equal = found | {"ended": "equivalent", "new": "e"}
+    said = mutate.table({"sta_hw/rtl/x.py": {"all": 9, "mutants": [found, found, found, lives, argued, equal]}})
+    assert "| rtl/x.py | 9 | 6 | 3 | 1 | 1 | 1 | 0 | 75.0 |" in said
+    assert "`c`" in said and "`d`. Equivalent: it is never read." in said and "`e`" not in said
+
+
 SAMPLED = {"sta_hw/rtl/control/controller.py": 5, "sta_hw/rtl/engine/requantizer.py": 5}
 """Blocks whose tests take seconds, and how many mutants of each are tried."""
 
