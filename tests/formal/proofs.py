@@ -9,10 +9,13 @@ import proofs_dma
 import proofs_queue
 import proofs_sequencer
 import proofs_softmax
+import proofs_units
+import proofs_waits
 
 from sim.formal import Proof
 
 _MODULES = (
     proofs_queue, proofs_sequencer, proofs_dma, proofs_arithmetic, proofs_decoder, proofs_softmax, proofs_control,
+    proofs_units, proofs_waits,
 )  # fmt: skip
 PROOFS: tuple[Proof, ...] = tuple(proof for module in _MODULES for proof in module.PROOFS)

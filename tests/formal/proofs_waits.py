@@ -22,6 +22,7 @@ from sta_hw.spec.config import Config
 from sta_hw.spec.isa import WAITS, Opcode, formats
 
 CONFIG = Config(**SMALL)
+WIDER = Config(**(SMALL | {"rows": 8, "lanes": 8}))
 LOOKS = {"loads": ("matrix", "products", "norms"), "windows": ("products", "norms"), "matrix": ("loads",),
          "norms": ("products", "norms")}  # fmt: skip
 """For what the instructions wait that each unit starts (docs/isa.md, Waiting)."""
@@ -176,7 +177,46 @@ def counts(bench: Bench) -> None:
     bench.reaches("goes", ~waited & (issued[:8] < 4) & (allowed == 3))
 
 
-DISPATCH, CORE = "control.dispatch", "core"
+def fetch(bench: Bench) -> None:
+    """Any words in memory: a program or none."""
+    m = bench.m
+    # Two registers, not 16: each takes two cycles at the start.
+    few = bench.load("control.decode", REGISTERS=2)
+    dut = bench.load("control.fetch", WINDOW_LINES=2, REGISTERS=2, decode=few.decode).Fetch(WIDER)
+    bench.block(dut)
+    begun = bench.register(1, "begun")
+    m.d.sync += begun.eq(begun | dut.start)
+    bench.assume(~(begun & dut.start))
+    bench.assume(~begun | (dut.address == bench.past(dut.address)))
+    offer = dut.instructions
+    taken, asked = bench.register(16, "taken"), bench.register(4, "lines_asked")
+    run = dut.run.payload
+    asks = dut.run.valid & dut.run.ready
+    beats = 64 // WIDER.bus_bytes
+    owed = bench.register(6, "owed")
+    m.d.sync += [
+        taken.eq(taken + (offer.valid & offer.ready)), asked.eq(asked + asks),
+        owed.eq(owed + Mux(asks, beats, 0) - (dut.words.valid & dut.words.ready)),
+    ]  # fmt: skip
+    bench.assume(~dut.words.valid | (owed != 0))
+    bench.holds("stable", stays(bench, offer))
+    bench.holds("numbers", ~offer.valid | (offer.payload.number == taken))
+    line = (run.address == (dut.address + (asked << 6))[:32]) & (run.beats == beats)
+    bench.holds("lines", ~dut.run.valid | (begun & line))
+    over = dut.illegal | dut.ended | (dut.error != 0)
+    bench.holds("nothing-behind", ~over | ~offer.valid)
+    was = [bench.past(x) for x in (dut.illegal, dut.ended, dut.error)]
+    kinds = (dut.illegal + dut.ended + (dut.error != 0)) <= 1
+    bench.holds(
+        "stays", (~was[0] | dut.illegal) & (~was[1] | dut.ended) & ((was[2] == 0) | (dut.error == was[2])) & kinds
+    )
+    bench.reaches("header-wrong", dut.error != 0)
+    bench.reaches("second", offer.valid & (taken == 1))
+    bench.reaches("illegal", dut.illegal & (taken == 1))
+    bench.reaches("ended", dut.ended)
+
+
+DISPATCH, CORE, FETCH, DECODE = "control.dispatch", "core", "control.fetch", "control.decode"
 PROPERTIES = {
     "waits": Property(
         "An instruction starts only when of each class it waits for all but so many of those given before it have ended.",
@@ -204,7 +244,32 @@ PROPERTIES = {
         edit(CORE, "target.valid.eq(go & used)", "target.valid.eq(head.valid & clear & used)"),
     ),
 }  # fmt: skip
+FETCHED = {
+    "stable": Property(
+        "An instruction that is offered and not taken stays, and stays what it is.",
+        edit(DECODE, "at.there & ~full & ~at.illegal", "at.there & ~at.illegal"),
+    ),
+    "numbers": Property(
+        "Instructions are numbered as they are taken.", edit(DECODE, "number.eq(number + 1)", "number.eq(number + 2)")
+    ),
+    "lines": Property(
+        "The program's lines are asked for one after the other, each once, and none before the start.",
+        edit(FETCH, "self.address + (asked << 6)", "self.address + (filled << 3)"),
+    ),
+    "nothing-behind": Property(
+        "Behind the end, an illegal word or a wrong header no instruction is given.",
+        edit(FETCH, "self.error.eq(Mux(known, Error.HARDWARE, Error.HEADER))\n                        m.next = \"FAILED\"",
+             "self.error.eq(Mux(known, Error.HARDWARE, Error.HEADER))"),
+    ),
+    "stays": Property(
+        "A program ends in one way, which stays.", edit(FETCH, "self.ended.eq(1)", "self.ended.eq(~arrived)")
+    ),
+}  # fmt: skip
 PROOFS = (
+    Proof(
+        "fetch", "control/fetch.py", fetch, 26, FETCHED, method="bounded", setting="a ring of 2 lines, 2 registers, bus of 8 bytes",
+        bound="any words in memory, for 26 cycles: the header and up to eight words", reach_depth=30,
+    ),
     Proof(
         "waits", "control/dispatch.py", waits, 14, PROPERTIES, method="bounded", setting="queues of 4 instructions",
         bound="any instructions, starts and ends in any cycle, for 14 cycles: up to six instructions",
@@ -215,6 +280,6 @@ PROOFS = (
                 "Counts modulo 2^8 say exactly whether what is waited for has ended, with 62 under way and 63 behind.",
                 edit(CORE, "[CLASS_BITS - 1]", "[CLASS_BITS - 2]"),
             ),
-        }, setting="all counts",
+        }, setting="all counts", quick="all",
     ),
 )  # fmt: skip
