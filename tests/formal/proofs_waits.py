@@ -8,7 +8,8 @@ from typing import Any
 from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from proofs_units import SMALL, edit, stays, steady
+from proofs_sequencer import steady
+from streams import SMALL, edit, stays
 
 from sim.formal import Bench, Proof, Property
 from sta_hw.rtl.control.fetch import instruction_layout

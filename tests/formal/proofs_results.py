@@ -1,0 +1,223 @@
+"""What is between the engine and memory: results packed, the transposer; and weights of 4 bits expanded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from proofs_sequencer import steady
+from streams import STABLE, Kept, Pipe, config, edit, stays
+
+from sim.formal import Bench, Proof, Property
+from sta_hw.spec.config import Config
+
+PACKING, TRANSPOSER, EXPANDER = "units.result_packing", "units.transposer", "units.expander"
+
+
+class Packed(wiring.Component):
+    """The packing of results with a stream before it."""
+
+    def __init__(self, module: Any, cfg: Config) -> None:
+        self.module, self.config = module, cfg
+        self.bits = 16 * cfg.drain_lanes + 2
+        store = stream.Signature(unsigned(8 * cfg.bus_bytes))
+        super().__init__({"results": In(stream.Signature(unsigned(self.bits))), "store": Out(store)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        queue = SimpleNamespace(r_data=self.results.payload, r_rdy=self.results.valid, r_en=self.results.ready)
+        self.module.pack(m, self.config, queue, self.store)
+        return m
+
+
+def packed(bench: Bench) -> None:
+    """Results of 8 and of 16 bits, in turn, of whole words each."""
+    m = bench.m
+    cfg = config()
+    dut = Packed(bench.load("units.result_packing"), cfg)
+    bench.block(dut)
+    steady(bench, dut.results)
+    wide, transposed = dut.results.payload[32], dut.results.payload[33]
+    bench.assume(~transposed)
+    # Of 16 bits two results are a word, of 8 bits four: the kind changes where a word is whole.
+    half, low = bench.register(1, "half"), bench.register(16, "low")
+    bench.assume(~dut.results.valid | ~wide | ~half)
+    takes = dut.results.valid & dut.results.ready
+    bytes_ = Cat(dut.results.payload[:8], dut.results.payload[16:24])
+    with m.If(takes & ~wide):
+        m.d.sync += [half.eq(~half), low.eq(bytes_)]
+    given = dut.store.valid & dut.store.ready
+    whole = Mux(wide, dut.results.payload[:32], Cat(low, bytes_))
+    depth = 8
+    pipe = Pipe(bench, 32, depth, "words", takes & (wide | half), whole, given)
+    bench.holds("words", ~dut.store.valid | (pipe.some & (dut.store.payload == pipe.head)))
+    bench.holds("stable", stays(bench, dut.store))
+    still = bench.register(4, "still")
+    waits = (dut.store.valid & ~dut.store.ready) | (~dut.results.valid & ~pipe.some)
+    m.d.sync += still.eq(Mux(takes | given | waits, 0, still + 1))
+    bench.holds("goes-on", still < 8)
+    was_wide = bench.past(wide & takes)
+    bench.reaches("both-kinds", given & bench.past(given) & takes & (pipe.count == 3))
+    bench.reaches("full", dut.results.valid & ~dut.results.ready & (pipe.count >= 3) & ~was_wide)
+
+
+def transposed(groups: int, lanes: int, rows: int = 4) -> Callable[[Bench], None]:
+    """One byte of a block, any of them, is looked at, of one block after the other."""
+
+    def fill(bench: Bench) -> None:
+        m = bench.m
+        cfg = config(groups=groups, lanes=lanes, rows=rows)
+        dut = bench.load("units.transposer").Transposer(cfg)
+        bench.block(dut)
+        steady(bench, dut.source)
+        count = groups * rows // lanes
+        bits = max(1, (count - 1).bit_length())
+        into, out = bench.register(bits, "into"), bench.register(bits, "out")
+        row, column = bench.chosen(range(rows), "row"), bench.chosen(range(groups), "column")
+        bench.assume((row < rows) & (column < groups))
+        source = (column * rows + row)[: (groups * rows - 1).bit_length()]
+        target = (row * groups + column)[: (groups * rows - 1).bit_length()]
+        low = lanes.bit_length() - 1
+        # Of two blocks in turn: the next one may come while this one's last word waits.
+        byte = [bench.register(8, f"byte_{i}") for i in range(2)]
+        turn_in, turn_out = bench.register(1, "turn_in"), bench.register(1, "turn_out")
+        takes, given = dut.source.valid & dut.source.ready, dut.target.valid & dut.target.ready
+        whole = bench.register(2, "whole")  # blocks that are in and not out
+        m.d.sync += [into.eq(into + takes), out.eq(out + given)]
+        m.d.sync += whole.eq(whole + (takes & (into == count - 1)) - (given & (out == count - 1)))
+        for i, kept in enumerate(byte):
+            with m.If(takes & (into == source[low:]) & (turn_in == i)):
+                m.d.sync += kept.eq(dut.source.payload.word_select(source[:low], 8))
+        m.d.sync += [
+            turn_in.eq(turn_in ^ (takes & (into == count - 1))),
+            turn_out.eq(turn_out ^ (given & (out == count - 1))),
+        ]
+        mine = out == target[low:]
+        found = dut.target.payload.word_select(target[:low], 8)
+        bench.holds("bytes", ~dut.target.valid | ~mine | (found == Mux(turn_out, byte[1], byte[0])))
+        bench.holds("whole", ~dut.target.valid | (whole != 0))
+        bench.holds("takes", ~takes | ((whole == 0) | ((whole == 1) & (out == count - 1))))
+        bench.holds("stable", stays(bench, dut.target))
+        still = bench.register(2, "still")
+        waits = (dut.target.valid & ~dut.target.ready) | (~dut.source.valid & (whole == 0))
+        m.d.sync += still.eq(Mux(takes | given | waits, 0, still + 1))
+        bench.holds("goes-on", still < 2)
+        bench.reaches("second-block", given & mine & (bench.past(bench.past(1), 2 * count)))
+
+    return fill
+
+
+def expander(bench: Bench) -> None:
+    """Products of INT8 words, or of one run of two weights of 4 bits behind its header and the one that is none."""
+    m = bench.m
+    cfg = config(groups=1, window=32, features=("blocks4",))
+    dut = bench.load("units.expander").Expander(cfg)
+    bench.block(dut)
+    steady(bench, dut.order)
+    steady(bench, dut.words)
+    new, word = dut.order.payload, dut.words.payload
+    bench.assume(~new.blocks | (new.run == 2))
+    orders = Kept(bench, dut.order, 3)
+    taking, place = bench.register(3, "taking"), bench.register(3, "place")
+    now = orders.at(taking)
+    takes = dut.words.valid & dut.words.ready
+    bench.assume(~dut.words.valid | (taking != orders.count))  # a product's words are read as it starts
+    bench.assume(~dut.words.valid | ~now.blocks | (word.last == (place == 6)))
+    m.d.sync += [place.eq(Mux(takes & word.last, 0, place + takes)), taking.eq(taking + (takes & word.last))]
+    header = bench.register(24, "header")
+    with m.If(takes & (place < 3)):
+        m.d.sync += header.eq(Cat(header[8:], word.word))
+    scale, least = header[:12], header[12:]
+
+    def weight(code: Value) -> Value:
+        return ((code * scale + Cat(Const(0, 3), least)) >> 7)[:8]
+
+    given = dut.values.valid & dut.values.ready
+    # Two values of a word of codes, one of another.
+    codes = takes & now.blocks & (place == 6)
+    plain = takes & ~now.blocks
+    ends = Cat(weight(word.word[:4]), Const(0, 1), weight(word.word[4:]), Const(1, 1), Const(1, 1))
+    one = Cat(word.word, word.last, Const(0, 9), Const(0, 1))
+    second = bench.register(1, "second")
+    two = Signal()
+    pipe = Pipe(bench, 19, 4, "values", codes | plain, Mux(codes, ends, one), given & (~two | second))
+    m.d.comb += two.eq(pipe.head[18])
+    m.d.sync += second.eq(Mux(given, two & ~second, second))
+    found = Cat(dut.values.payload.values[0], dut.values.payload.last)
+    bench.holds("values", ~dut.values.valid | (pipe.some & (found == Mux(second, pipe.head[9:18], pipe.head[:9]))))
+    bench.holds("stable", stays(bench, dut.values))
+    still = bench.register(5, "still")
+    waits = (dut.values.valid & ~dut.values.ready) | (~dut.words.valid & ~pipe.some)
+    m.d.sync += still.eq(Mux(takes | given | waits, 0, still + 1))
+    bench.holds("goes-on", still < 12)
+    bench.reaches("a-block", given & second)
+    bench.reaches("bytes", given & ~two & (taking == 2))
+
+
+PACKED = {
+    "words": Property(
+        "Results become words of 2 or 4 of them, in order, each once, also where the kind changes.",
+        edit(PACKING, "queue.r_rdy & empty)", "queue.r_rdy)"),
+    ),
+    "stable": Property(STABLE, edit(PACKING, "gate.r_en.eq(store.ready)", "gate.r_en.eq(1)")),
+    "goes-on": Property(
+        "Of 8 cycles in a row a result is taken in one, or a word given, or there is nothing to do.",
+        edit(PACKING, "Mux(leaves, steps, 0)", "Mux(leaves & kind[0], steps, 0)"),
+    ),
+}
+TRANSPOSED = {
+    "bytes": Property(
+        "Byte (row, column) of a block goes in at place column * rows + row and comes out at row * groups + column.",
+        edit(TRANSPOSER, "turn.eq(Mux(giving, row, column * at_once))", "turn.eq(Mux(giving, 0, column * at_once))"),
+    ),
+    "whole": Property("Nothing of a block comes out before all of it is in.",
+                      edit(TRANSPOSER, "fetched.eq(giving)", "fetched.eq(giving | self.source.valid)")),
+    "takes": Property(
+        "A block is not begun before the last one, but for the word that waits, is out.",
+        edit(TRANSPOSER, "self.source.ready.eq(~giving)", "self.source.ready.eq(1)"),
+    ),
+    "stable": Property(STABLE, edit(TRANSPOSER, "advance.eq(~fetched | self.target.ready)", "advance.eq(1)")),
+    "goes-on": Property(
+        "A word is taken or given in each second cycle, unless one side waits.",
+        edit(TRANSPOSER, "advance.eq(~fetched | self.target.ready)", "advance.eq(~fetched & self.target.ready)"),
+    ),
+}  # fmt: skip
+EXPANDED = {
+    "values": Property(
+        "A weight of code c in a block of scale s and minimum m is (8 m + c s) / 128, rounded down, for all of them; INT8 "
+        "values pass as they are; each comes once, in order, the last one marked.",
+        edit(
+            EXPANDER,
+            "level.eq(Mux(start, Cat(Const(0, _FINER), header[_SCALE:]), level + (scale << 1)))",
+            "level.eq(Mux(start, Cat(Const(0, _FINER), header[_SCALE:]), level + scale))",
+        ),
+    ),
+    "stable": Property(STABLE, edit(EXPANDER, "& (~out.valid | out.ready))", "& (~out.valid | out.ready | phase))")),
+    "goes-on": Property(
+        "Of 12 cycles in a row a word is taken or a value given in one, unless one side waits.",
+        edit(EXPANDER, "full.bit_select(word.table, 1))", "full.all())"),
+    ),
+}
+
+PROOFS = (
+    Proof(
+        "expander", "units/expander.py", expander, 24, EXPANDED, method="bounded", setting="1 group, window 32", reach_depth=30,
+        bound="any three products of INT8, or of one block of two weights; any waits, for 24 cycles",
+    ),
+    Proof(
+        "packing", "units/result_packing.py", packed, 14, PACKED, method="bounded", setting="2 results a cycle, bus of 4 bytes",
+        bound="any results of 8 and 16 bits, not transposed, any waits, for 14 cycles",
+    ),
+    *(
+        Proof(
+            f"transposer-{rows}-{groups}-{lanes}", "units/transposer.py", transposed(groups, lanes, rows), 2 * groups * rows // lanes + 6, TRANSPOSED,
+            method="bounded", setting=f"{rows} rows, {groups} groups, bus of {lanes} bytes", reach_depth=30,
+            bound="every byte of the first blocks, any waits",
+        )
+        for rows, groups, lanes in ((4, 2, 2), (4, 4, 2), (4, 2, 4))
+    ),
+)  # fmt: skip
