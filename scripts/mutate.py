@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.equivalence import are_equal, modules_of
+from sim.forked import ForkedPytest
 from sim.mutants import Mutant, mutants, mutated
 from sta_hw.errors import CheckError, InputError
 from sta_hw.files import write_text
@@ -133,16 +134,27 @@ class Workplace:
         self.patience: dict[str, float] = {}
         self.modules: dict[str, dict[str, str]] = {}
         self.blocks: dict[str, list[dict[str, str]]] = {}
+        self.forked: ForkedPytest | None = None
 
-    def _run(self, command: list[str], cache: Path | None, most: float) -> subprocess.CompletedProcess[str]:
-        environment = self.environment | ({"STA_HW_CACHE": str(cache)} if cache else {})
+    def _run(self, command: list[str], most: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, *command], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=most,
-            check=False,
+            [sys.executable, *command], cwd=self.folder, env=self.environment, capture_output=True, text=True,
+            timeout=most, check=False,
         )  # fmt: skip
 
     def _pytest(self, tests: list[str], cache: Path, most: float) -> subprocess.CompletedProcess[str]:
-        return self._run(["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests], cache, most)
+        if self.forked is None:
+            self.forked = ForkedPytest(self.folder, self.environment)
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", *tests]
+        return self.forked.run(arguments, {"STA_HW_CACHE": str(cache)}, most)
+
+    def __enter__(self) -> Workplace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.forked is not None:
+            self.forked.close()
+            self.forked = None
 
     def prepare(self, module: str) -> None:
         """Run the tests of a module as it is: how long they take, and the models that mutants may leave as they are.
@@ -190,7 +202,7 @@ class Workplace:
             f"config = {config}\n"
             "print(rtlil.convert(component('accelerator', config), name='accelerator', emit_src=False))\n"
         )
-        done = self._run(["-c", text], None, 900)
+        done = self._run(["-c", text], 900)
         return modules_of(done.stdout)
 
     def _emitted_blocks(self, module: str) -> list[dict[str, str]]:
@@ -205,7 +217,7 @@ class Workplace:
             f"    for block in ({ways},):\n"
             "        print(rtlil.convert(block(), name='block', emit_src=False), end='\\0')\n"
         )
-        done = self._run(["-c", text], None, 300)
+        done = self._run(["-c", text], 300)
         return [modules_of(part) for part in done.stdout.split("\0")[:-1]] if done.returncode == 0 else []
 
     def _is_equal_block(self, module: str, source: str, changed: str) -> bool:
@@ -375,8 +387,7 @@ def run(given: argparse.Namespace, modules: list[str]) -> int:
         left = left[: given.sample or len(left)]
         chosen += [(n, module, source, m) for n, m in enumerate(left) if (m.line, m.start, m.new) not in tried]
     chosen.sort(key=lambda c: c[:2])  # one of each module, then another of each: a run may end at any time
-    with tempfile.TemporaryDirectory(prefix="sta_hw_mutants_") as folder:
-        place = Workplace(Path(folder))
+    with tempfile.TemporaryDirectory(prefix="sta_hw_mutants_") as folder, Workplace(Path(folder)) as place:
         for number, (_, module, source, mutant) in enumerate(chosen):
             if time.monotonic() - begin > given.seconds:
                 break

@@ -58,8 +58,8 @@ def test_what_lives_and_what_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(mutate, "ROOT", tmp_path / "from")
     module = "sta_hw/spec/sums.py"
     source = (tmp_path / "from" / module).read_text()
-    place = mutate.Workplace(tmp_path / "to")
-    ended = {(m.old, m.new): place.outcome(module, source, m)[0] for m in mutate.mutants(source)}
+    with mutate.Workplace(tmp_path / "to") as place:
+        ended = {(m.old, m.new): place.outcome(module, source, m)[0] for m in mutate.mutants(source)}
     assert ended["a + 1", "(a - 1)"] == "found" and ended["1", "2"] == "found"
     assert ended["0", "1"] == "lives" and ended["a > 5", "(a >= 5)"] == "lives"
     assert (tmp_path / "to" / module).read_text() == source
@@ -84,7 +84,7 @@ SAMPLED = {"sta_hw/rtl/control/controller.py": 5, "sta_hw/rtl/engine/requantizer
 def test_a_sample_of_blocks_is_found(module: str, tmp_path: Path) -> None:
     """Drawn from all of a block; its own test fails with each, or it cannot be elaborated."""
     source = (ROOT / module).read_text(encoding="utf-8")
-    place = mutate.Workplace(tmp_path)
     chosen = random.Random(3).sample(mutate.mutants(source), SAMPLED[module])
-    lives = [m for m in chosen if place.outcome(module, source, m)[0] == "lives"]
+    with mutate.Workplace(tmp_path) as place:
+        lives = [m for m in chosen if place.outcome(module, source, m)[0] == "lives"]
     assert not lives
