@@ -25,7 +25,8 @@ def order_layout(levels: int) -> data.StructLayout:
 class StreamedMemory(wiring.Component):
     """A memory written word by word and read as streams, one word per cycle.
 
-    Latency from an order to its first word: 5 cycles.
+    Latency from an order to its first word: 7 cycles, 2 of them in the queue of orders; an order's words follow the
+    last one's after a cycle without one.
 
     Parameters
     ----------

@@ -6,9 +6,72 @@ import itertools
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
 from sta_hw.rtl.primitives.sequencer import Gearbox, StreamedMemory
+
+
+def simulate(dut, *benches, limit: int) -> None:
+    """Run benches, the first of them in the background; an error after so many cycles."""
+
+    async def end(ctx) -> None:
+        for _ in range(limit):
+            await ctx.tick()
+        raise AssertionError(f"no end within {limit} cycles")
+
+    top = Module()
+    top.submodules.dut = dut
+    top.d.sync += Signal().eq(1)  # a clock, also where a gearbox has none
+    simulator = Simulator(top)
+    simulator.add_clock(1e-6)
+    for i, bench in enumerate((end, *benches)):
+        simulator.add_testbench(bench, background=i < len(benches))
+    simulator.run()
+
+
+@pytest.mark.parametrize(("source", "target"), [(8, 32), (32, 8), (8, 16), (16, 8), (4, 64), (64, 4), (8, 8)])
+def test_gearbox_in_every_cycle(source: int, target: int) -> None:
+    """Every output in every cycle, with flushes: rests are dropped, and nothing moves meanwhile."""
+    rng = np.random.default_rng(source + 7 * target)
+    box, narrow = Gearbox(source, target), min(source, target)
+    parts = max(source, target) // narrow
+    mask = (1 << narrow) - 1
+
+    async def bench(ctx) -> None:
+        part, held, word = 0, [], 0
+        offered = False
+        flushes = 0
+        for cycle in range(1500):
+            share = (1.0, 0.7, 0.3)[cycle // 100 % 3]
+            flush = int(parts > 1 and rng.random() < 0.05)
+            ready = int(rng.random() < share)
+            if not offered:
+                offered, word = bool(rng.random() < share), int(rng.integers(0, 1 << source, dtype=np.uint64))
+            ctx.set(box.source.valid, offered)
+            ctx.set(box.source.payload, word)
+            ctx.set(box.target.ready, ready)
+            ctx.set(box.flush, flush)
+            valid, taken = ctx.get(box.target.valid), ctx.get(box.source.ready)
+            if source >= target:
+                assert valid == (offered and not flush)
+                assert taken == (int(part != 0) if flush else int(ready and part == parts - 1))
+                if valid:
+                    assert ctx.get(box.target.payload) == word >> narrow * part & mask
+                part = 0 if flush else (part + (valid and ready)) % parts
+            else:
+                full = len(held) == parts
+                assert valid == full and taken == int((not full or ready) and not flush)
+                if full:
+                    assert ctx.get(box.target.payload) == sum(w << narrow * i for i, w in enumerate(held))
+                held = [] if flush or (full and ready) else held
+                held = [*held, word] if offered and taken else held
+            flushes += flush
+            offered = offered and not taken
+            await ctx.tick()
+        assert parts == 1 or flushes > 20
+
+    simulate(box, bench, limit=2000)
 
 
 @pytest.mark.parametrize(("source", "target"), [(8, 32), (32, 8), (16, 128), (64, 16)])
@@ -41,11 +104,7 @@ def test_gearbox_keeps_order_under_stalls(source: int, target: int) -> None:
             while rng.random() < 0.3:
                 await ctx.tick()
 
-    simulator = Simulator(box)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(send, background=True)
-    simulator.add_testbench(take)
-    simulator.run()
+    simulate(box, send, take, limit=20_000)
     assert found == words(target)
 
 
@@ -95,10 +154,71 @@ def test_streamed_memory_follows_nested_counters() -> None:
             for _ in range(int(rng.integers(0, 3)) if len(found) > 20 else 0):
                 await ctx.tick()
 
-    simulator = Simulator(memory)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.add_testbench(take)
-    simulator.run()
+    simulate(memory, bench, take, limit=2000)
     assert [w for w, _ in found] == expected
     assert [i + 1 for i, (_, last) in enumerate(found) if last] == ends.tolist()
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize("pace", [1.0, 0.8, 0.2])
+def test_streamed_memory_in_every_cycle(levels: int, pace: float) -> None:
+    """Random orders, bases and strides around the end among them. Seven cycles from an order to its first word, then a
+    word a cycle, also from one order to the next; four orders are taken ahead; what waits stays as it is."""
+    rng = np.random.default_rng(levels)
+    memory = StreamedMemory(16, 64, levels)
+    content = rng.integers(0, 1 << 16, 64).tolist()
+    orders, wanted = [], []
+    for _ in range(40):
+        levels_of = [(int(rng.choice([1, 2, 3])), int(rng.choice([0, 1, 5, 63, 65535]))) for _ in range(levels)]
+        base = int(rng.choice([0, 60, 65535, int(rng.integers(64))]))
+        fields = {"base": base} | {f"count{i}": c for i, (c, _) in enumerate(levels_of)}
+        orders.append(fields | {f"stride{i}": s for i, (_, s) in enumerate(levels_of)})
+        places = list(itertools.product(*(range(c) for c, _ in reversed(levels_of))))
+        for number, index in enumerate(places):
+            at = base + sum(i * s for i, (_, s) in zip(reversed(index), levels_of, strict=True))
+            wanted.append((content[at % 64], int(number == len(places) - 1)))
+    found: list[tuple[int, int]] = []
+    when: list[int] = []
+
+    async def bench(ctx) -> None:
+        for address, word in enumerate(content):
+            ctx.set(memory.write_enable, 1)
+            ctx.set(memory.write_address, address)
+            ctx.set(memory.write_data, word)
+            await ctx.tick()
+        ctx.set(memory.write_enable, 0)
+        ctx.set(memory.write_data, 12345)  # what is not enabled is not written
+        # Nothing is taken at first: orders ahead wait.
+        taken = [0]
+        for cycle in range(4000):
+            takes = cycle > 60 and rng.random() < pace
+            ctx.set(memory.order.valid, taken[0] < len(orders))
+            ctx.set(memory.order.payload, orders[min(taken[0], len(orders) - 1)])
+            ctx.set(memory.words.ready, takes)
+            if ctx.get(memory.words.valid):
+                word = ctx.get(memory.words.payload)
+                given = (word.word, word.last)
+                assert given == wanted[len(found)]
+                if not when:
+                    when.append(cycle)
+                if takes:
+                    found.append(given)
+                    when.append(cycle)
+            if taken[0] < len(orders) and ctx.get(memory.order.ready):
+                taken.append(cycle)
+                taken[0] += 1
+            await ctx.tick()
+            if len(found) == len(wanted) and cycle > when[-1] + 30:
+                break
+        assert when[0] - taken[1] == 7
+        assert taken[1:6] == [0, 1, 2, 3, 4]  # one in work, four ahead
+        assert levels == 1 or taken[7] > when[1]  # and no more, where they are long
+
+    simulate(memory, bench, limit=6000)
+    assert found == wanted
+    if pace == 1.0:
+        # A word a cycle, and a cycle between orders, if nothing waits.
+        steps = np.diff(when[1:])
+        behind_last = [last for _, last in wanted[:-1]]
+        assert all(1 <= step <= 1 + last for step, last in zip(steps.tolist(), behind_last, strict=True))
+        assert sum(steps.tolist()[len(wanted) // 2 :]) > len(wanted) // 2
