@@ -11,39 +11,56 @@ from sta_hw.rtl.engine.accumulator import HAZARD_CYCLES, Accumulator
 from sta_hw.spec.config import Config
 
 
-@pytest.mark.parametrize(("rows", "delay", "digits"), [(1, 3, False), (2, 4, False), (3, 7, False), (2, 4, True)])
-def test_sums(rows: int, delay: int, digits: bool) -> None:
-    """With digits, as in the accelerator, stored sums shift by 7 places instead of 8."""
+@pytest.mark.parametrize(
+    ("rows", "delay", "digits", "plain"),
+    [(1, 3, False, False), (2, 4, False, False), (3, 7, False, False), (2, 4, True, True), (2, 5, False, True)],
+)
+def test_sums(rows: int, delay: int, digits: bool, plain: bool) -> None:
+    """Products that continue what others left, some with their sums halved; with digits, as in the accelerator, stored
+    sums shift by 7 places instead of 8, and without by none."""
     config = Config(rows=rows, columns=16, features=("digits",) if digits else ())
     places = 7 if digits else 8
     top = Module()
-    top.submodules.dut = dut = Accumulator(config, 19, delay, plain=digits)
+    top.submodules.dut = dut = Accumulator(config, 19, delay, plain=plain)
     rng = np.random.default_rng(rows)
     schedule: list[tuple[dict[str, int], list[int]]] = []
     expected: list[list[int]] = []
-    for _ in range(30):
-        columns, beats, passes = (int(rng.integers(1, high)) for high in (12, 4, 4))
-        widen_at = int(rng.integers(0, passes))
+    halves: list[int] = []  # of the beats of the schedule
+    kept: np.ndarray | None = None
+    for _ in range(40):
+        columns, beats, passes = (int(rng.choice(high)) for high in ([1, 2, 4, 5, 11, 16], [1, 2, 3], [1, 2, 3]))
+        columns = columns if kept is None else len(kept)
+        widen_at = 0 if plain and not digits else int(rng.integers(0, passes))
+        unfinished = rng.random() < 0.4
+        rescales = kept is not None and rng.random() < 0.7
+        lifts = digits and kept is not None and not rescales and rng.random() < 0.5
+        mask = int(rng.integers(1 << rows))
         sums = rng.integers(-(1 << 18), 1 << 18, (passes, columns, beats, rows))
         sums[:, 0] = rng.choice([-(1 << 18), (1 << 18) - 1])
-        total = np.zeros((columns, rows), np.int64)
+        total = np.zeros((columns, rows), np.int64) if kept is None else kept
+        if rescales:
+            total = total >> np.array([mask >> r & 1 for r in range(rows)])
         for step in range(passes):
-            widen = widen_at > 0 and step == widen_at
+            widen = (widen_at > 0 and step == widen_at) or (lifts and step == 0)
             total = (total << places if widen else total) + sums[step].sum(1)
+            total = (total + 2**31) % 2**32 - 2**31
             for column in range(columns):
                 for beat in range(beats):
                     last = beat == beats - 1
                     flags = {
-                        "valid": 1, "first": beat == 0, "last": last, "first_pass": step == 0,
-                        "final_pass": step == passes - 1, "pass_end": last and column == columns - 1, "widen": widen,
+                        "valid": 1, "first": beat == 0, "last": last, "first_pass": step == 0 and kept is None,
+                        "final_pass": step == passes - 1 and not unfinished,
+                        "pass_end": last and column == columns - 1, "widen": widen,
+                        "rescale": rescales and step == 0,
                     }  # fmt: skip
                     schedule.append(({k: int(v) for k, v in flags.items()}, sums[step, column, beat].tolist()))
                     if rng.random() < 0.2:
                         schedule.append(({"valid": 0}, [0] * rows))
             if columns < HAZARD_CYCLES:
                 schedule += [({"valid": 0}, [0] * rows)] * HAZARD_CYCLES
-        wrapped = (total + 2**31) % 2**32 - 2**31
-        expected += wrapped.tolist()
+            halves += [mask] * (len(schedule) - len(halves))
+        kept = total if unfinished else None
+        expected += [] if unfinished else total.tolist()
     found: list[list[int]] = []
 
     async def drive(ctx) -> None:  # type: ignore[no-untyped-def]
@@ -51,6 +68,8 @@ def test_sums(rows: int, delay: int, digits: bool) -> None:
             flags = schedule[cycle][0] if cycle < len(schedule) else {"valid": 0}
             for name, value in flags.items():
                 ctx.set(dut.flags[name], value)
+            if delay - 2 <= cycle < len(schedule) + delay - 2:
+                ctx.set(dut.halve, halves[cycle - delay + 2])
             if delay <= cycle < len(schedule) + delay:
                 for r, value in enumerate(schedule[cycle - delay][1]):
                     ctx.set(dut.sums[r], value)

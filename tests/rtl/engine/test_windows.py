@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from amaranth.hdl import Module
@@ -62,8 +64,104 @@ def test_windows(config: Config, depth: int, taps: int, passes: int) -> None:
             await ctx.tick()
             ctx.set(dut.release, 0)
 
+    simulate(top, load, read)
+
+
+def simulate(top: Module, *benches: Any) -> None:
+    """Run benches, and end with an error what does not end."""
+
+    async def end(ctx) -> None:  # type: ignore[no-untyped-def]
+        for _ in range(8000):
+            await ctx.tick()
+        raise AssertionError("no end within 8000 cycles")
+
     simulator = Simulator(top)
     simulator.add_clock(1e-6)
-    simulator.add_testbench(load)
-    simulator.add_testbench(read)
+    simulator.add_testbench(end, background=True)
+    for bench in benches:
+        simulator.add_testbench(bench)
     simulator.run()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(rows=1, groups=1, window=4, columns=16),
+        Config(rows=4, groups=3, window=8, lanes=2, columns=16),
+        Config(rows=4, groups=2, window=16, lanes=4, columns=16, window_memory="distributed"),
+    ],
+)
+def test_products_in_a_row(config: Config, at_once: bool) -> None:
+    """Of any shapes, one behind the other, into two banks in turn. A beat is taken a cycle as long as a bank is free;
+    a bank is full two cycles after its last beat, and known to be a cycle ahead; it stays as it is until released."""
+    top = Module()
+    top.submodules.dut = dut = Windows(config)
+    rng = np.random.default_rng(config.groups)
+    products = []
+    for depth in (1, 2, 3, config.window, 1, config.window // 2, 4, 1):
+        taps, passes = int(rng.integers(1, config.window // depth + 1)), int(rng.choice([1, 2, 3]))
+        products.append(rng.integers(0, 256, (passes, taps, config.groups, depth, config.rows)))
+    windows = [window for product in products for window in product]
+    taken: list[int] = []  # beats, up to the cycle
+    lasts = [0, *np.cumsum([w.size // config.lanes for w in windows]).tolist()]
+
+    async def load(ctx) -> None:  # type: ignore[no-untyped-def]
+        for product in products:
+            for field, axis in (("passes", 0), ("taps", 1), ("depth", 3)):
+                ctx.set(dut.command.payload[field], product.shape[axis])
+            ctx.set(dut.command.valid, 1)
+            await ctx.tick().until(dut.command.ready)
+            ctx.set(dut.command.valid, 0)
+            for beat in product.reshape(-1, config.lanes):
+                while not at_once and rng.random() < 0.3:
+                    await ctx.tick()
+                ctx.set(dut.activations.payload, beat.tolist())
+                ctx.set(dut.activations.valid, 1)
+                await ctx.tick().until(dut.activations.ready)
+                ctx.set(dut.activations.valid, 0)
+
+    async def read(ctx) -> None:  # type: ignore[no-untyped-def]
+        for number, window in enumerate(windows):
+            bank = number % 2
+            ctx.set(dut.bank, bank)
+            while not ctx.get(dut.full) >> bank & 1:
+                await ctx.tick()
+            for _ in range(int(rng.choice([0, 0, 40]))):
+                await ctx.tick()
+            for tap, position in np.ndindex(window.shape[0], window.shape[2]):
+                ctx.set(dut.addresses, [tap * window.shape[2] + position] * config.groups)
+                await ctx.tick()
+                got = [list(operands) for operands in ctx.get(dut.operands)]
+                assert got == window[tap, :, position].tolist()
+            ctx.set(dut.release, 1 << bank)
+            await ctx.tick()
+            ctx.set(dut.release, 0)
+
+    async def watch(ctx) -> None:  # type: ignore[no-untyped-def]
+        beats, filled, released = 0, 0, 0  # beats taken; windows whose last one was taken, and that were given back
+        shown = 0
+        begun = -1  # products
+        ahead = None
+        while released < len(windows):
+            full = ctx.get(dut.full)
+            assert ahead in (None, full)
+            ahead = ctx.get(dut.full_next)
+            assert full == sum(1 << n % 2 for n in range(released, shown))
+            if ctx.get(dut.command.valid) and ctx.get(dut.command.ready):
+                begun += 1
+            ready = ctx.get(dut.activations.ready)
+            if ready:
+                assert filled - released < 2, "a window goes where another one is"
+            elif at_once and ctx.get(dut.activations.valid):
+                assert filled - released == 2, "a free bank is not used"
+            shown = filled
+            if ready and ctx.get(dut.activations.valid):
+                beats += 1
+                filled += beats == lasts[filled + 1]
+            released += bool(ctx.get(dut.release))
+            taken.append(beats)
+            await ctx.tick()
+        assert begun == len(products) - 1 and beats == lasts[-1]
+
+    simulate(top, load, read, watch)
