@@ -140,8 +140,8 @@ LOADS_AHEAD = LOADS | {
 PROOFS = (
     *(
         Proof(
-            f"loader{'-ahead' * ahead}", "units/loader.py", loader(ahead), 20, LOADS_AHEAD if ahead else LOADS, method="bounded",
-            setting=f"bus of 4 bytes, loads_ahead {ahead}", bound="any two LOADs of up to 5 words, any memory and waits, for 20 cycles",
+            f"loader{'-ahead' * ahead}", "units/loader.py", loader(ahead), 16, LOADS_AHEAD if ahead else LOADS, method="bounded",
+            setting=f"bus of 4 bytes, loads_ahead {ahead}", bound="any two LOADs of up to 5 words, any memory and waits, for 16 cycles",
             reach_depth=24,
         )
         for ahead in (0, 1)
