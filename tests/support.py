@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.sim import Simulator
 
 from sta_hw.formats import encode, prune
 from sta_hw.host.products import Product, Requantization
@@ -19,6 +21,34 @@ from sta_hw.model.operations import Activate, Attention, Embed
 from sta_hw.model.part import accelerator_part
 from sta_hw.spec.config import Config
 from sta_hw.spec.patterns import Pattern
+
+
+def simulate(top: Elaboratable, *benches: Any, limit: int, background: Sequence[Any] = ()) -> None:
+    """Run a block in Amaranth's simulator until all `benches` end; an error if that takes more cycles than `limit`."""
+
+    async def end(ctx: Any) -> None:
+        for _ in range(limit):
+            await ctx.tick()
+        raise AssertionError(f"no end within {limit} cycles")
+
+    clocked = Module()
+    clocked.submodules.dut = top
+    clocked.d.sync += Signal().eq(1)  # a clock, also for what has no register
+    simulator = Simulator(clocked)
+    simulator.add_clock(1e-6)
+    for bench in benches:
+        simulator.add_testbench(bench)
+    for bench in (*background, end):
+        simulator.add_testbench(bench, background=True)
+    simulator.run()
+
+
+def port_widths(component: wiring.Component) -> dict[str, int]:
+    """Bits of every port of a block, streams' payloads as ``name.payload``."""
+    found = {}
+    for path, _, value in component.signature.flatten(component):
+        found[".".join(map(str, path))] = len(Value.cast(value))
+    return found
 
 
 def random_product(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from amaranth.hdl import Module
-from amaranth.sim import Simulator
+from support import simulate
 
 from sta_hw.reference.requantizer import requantize
 from sta_hw.rtl.engine.drain import Drain
@@ -89,9 +89,4 @@ def test_drain(rows: int, lanes: int) -> None:
             assert [payload.values[i] for i in range(lanes)] == row.tolist(), number
             assert payload.last == (number in ends)
 
-    simulator = Simulator(top)
-    simulator.add_clock(1e-6)
-    for bench in (command, parameters, fill, take):
-        simulator.add_testbench(bench)
-    simulator.add_testbench(memory, background=True)
-    simulator.run()
+    simulate(top, command, parameters, fill, take, limit=8000, background=[memory])

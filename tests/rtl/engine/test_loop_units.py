@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import Module
 from amaranth.sim import Simulator
+from support import port_widths
 
 from sta_hw.rtl.engine.loops import Loops
 from sta_hw.spec.config import Config
@@ -46,7 +47,7 @@ def test_loops(window: int, features: tuple[str, ...]) -> None:
     async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
         for _ in range(40):
             m = 1 << int(rng.integers(0, window.bit_length()))
-            depth = m * int(rng.integers(1, window // m + 1))
+            depth = m * int(rng.choice([window // m, rng.integers(1, window // m + 1)]))
             case = {
                 "n": int(rng.integers(1, m + 1)), "depth": depth, "taps": int(rng.integers(1, window // depth + 1)),
                 "columns": int(rng.integers(1, 8)),
@@ -74,3 +75,13 @@ def test_loops(window: int, features: tuple[str, ...]) -> None:
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
+
+
+@pytest.mark.parametrize("window", [4, 32])
+def test_ports(window: int) -> None:
+    """Flags are bits, addresses those of a window."""
+    widths = port_widths(Loops(Config(window=window)))
+    del widths["command"]
+    bits = window.bit_length() - 1
+    flags = {"load", "step", *FLAGS} - {"base", "offset"}
+    assert widths == dict.fromkeys(flags, 1) | {"base": bits, "offset": bits}

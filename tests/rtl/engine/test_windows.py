@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from amaranth.hdl import Module
-from amaranth.sim import Simulator
+from support import simulate
 
 from sta_hw.rtl.engine.windows import Windows
 from sta_hw.spec.config import Config
@@ -64,23 +62,7 @@ def test_windows(config: Config, depth: int, taps: int, passes: int) -> None:
             await ctx.tick()
             ctx.set(dut.release, 0)
 
-    simulate(top, load, read)
-
-
-def simulate(top: Module, *benches: Any) -> None:
-    """Run benches, and end with an error what does not end."""
-
-    async def end(ctx) -> None:  # type: ignore[no-untyped-def]
-        for _ in range(8000):
-            await ctx.tick()
-        raise AssertionError("no end within 8000 cycles")
-
-    simulator = Simulator(top)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(end, background=True)
-    for bench in benches:
-        simulator.add_testbench(bench)
-    simulator.run()
+    simulate(top, load, read, limit=8000)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -164,4 +146,4 @@ def test_products_in_a_row(config: Config, at_once: bool) -> None:
             await ctx.tick()
         assert begun == len(products) - 1 and beats == lasts[-1]
 
-    simulate(top, load, read, watch)
+    simulate(top, load, read, watch, limit=8000)

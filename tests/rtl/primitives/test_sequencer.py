@@ -6,28 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
-from amaranth.hdl import Module, Signal
-from amaranth.sim import Simulator
+from support import simulate
 
 from sta_hw.rtl.primitives.sequencer import Gearbox, StreamedMemory
-
-
-def simulate(dut, *benches, limit: int) -> None:
-    """Run benches, the first of them in the background; an error after so many cycles."""
-
-    async def end(ctx) -> None:
-        for _ in range(limit):
-            await ctx.tick()
-        raise AssertionError(f"no end within {limit} cycles")
-
-    top = Module()
-    top.submodules.dut = dut
-    top.d.sync += Signal().eq(1)  # a clock, also where a gearbox has none
-    simulator = Simulator(top)
-    simulator.add_clock(1e-6)
-    for i, bench in enumerate((end, *benches)):
-        simulator.add_testbench(bench, background=i < len(benches))
-    simulator.run()
 
 
 @pytest.mark.parametrize(("source", "target"), [(8, 32), (32, 8), (8, 16), (16, 8), (4, 64), (64, 4), (8, 8)])
@@ -104,7 +85,7 @@ def test_gearbox_keeps_order_under_stalls(source: int, target: int) -> None:
             while rng.random() < 0.3:
                 await ctx.tick()
 
-    simulate(box, send, take, limit=20_000)
+    simulate(box, take, limit=20_000, background=[send])
     assert found == words(target)
 
 
