@@ -16,6 +16,8 @@ _SWAPS: dict[type, tuple[type, ...]] = {
     ast.Mod: (ast.FloorDiv,), ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,), ast.Lt: (ast.LtE, ast.Gt),
     ast.LtE: (ast.Lt,), ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt,), ast.And: (ast.Or,), ast.Or: (ast.And,),
 }  # fmt: skip
+_UNSEEN = ("reset_less", "attrs")
+"""Arguments that no simulation from reset on sees: which registers a reset leaves alone, attributes for synthesis."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def mutants(source: str) -> list[Mutant]:
             apart = [node.annotation]
         elif isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr):  # what errors say
             apart = [node]
+        elif isinstance(node, ast.keyword) and node.arg in _UNSEEN:
+            apart = [node.value]
         for part in apart:
             left_out |= {id(n) for n in ast.walk(part)} if part is not None else set()
     found, raw = [], source.encode()
