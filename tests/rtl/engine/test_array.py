@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from amaranth.hdl import Module
@@ -34,10 +36,16 @@ def test_adder_tree(count: int) -> None:
     simulator.run()
 
 
-@pytest.mark.parametrize(("rows", "groups"), [(1, 1), (2, 3), (3, 8)])
-def test_sums(rows: int, groups: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "groups", "more"),
+    [
+        (1, 1, {}), (2, 3, {}), (3, 8, {"multiplier": "lut"}), (3, 2, {"multiplier": "pair"}), (4, 5, {"multiplier": "pair"}),
+        (4, 2, {"multiplier": "pair", "array_multipliers": 1}), (2, 2, {"array_multipliers": 3}),
+    ],
+)  # fmt: skip
+def test_sums(rows: int, groups: int, more: dict[str, Any]) -> None:
     m = Module()
-    m.submodules.dut = dut = ProcessingArray(Config(rows=rows, groups=groups))
+    m.submodules.dut = dut = ProcessingArray(Config(rows=rows, groups=groups, **more))
     rng = np.random.default_rng(rows)
     beats = 60
     weights = rng.integers(-128, 128, (beats, groups))
