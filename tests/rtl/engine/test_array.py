@@ -40,7 +40,8 @@ def test_adder_tree(count: int) -> None:
     ("rows", "groups", "more"),
     [
         (1, 1, {}), (2, 3, {}), (3, 8, {"multiplier": "lut"}), (2, 2, {"array_multipliers": 3}),
-        (3, 2, {"multiplier": "pair"}), (4, 5, {"multiplier": "pair"}), (4, 2, {"multiplier": "pair", "array_multipliers": 1}),
+        (3, 2, {"multiplier": "pair"}), (4, 5, {"multiplier": "pair"}),
+        (4, 2, {"multiplier": "pair", "array_multipliers": 1}),
     ],
 )  # fmt: skip
 def test_sums(rows: int, groups: int, more: dict[str, Any]) -> None:

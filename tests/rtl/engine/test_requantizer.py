@@ -11,6 +11,7 @@ from amaranth.hdl import Module
 from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import port_widths
 
 from sta_hw.reference.requantizer import quantize_factor, requantize
 from sta_hw.rtl.engine.requantizer import Requantizer
@@ -80,3 +81,8 @@ def test_factors() -> None:
     for wrong in (-0.1, 16.0, np.nan):
         with pytest.raises(ValueError, match="requantization factors"):
             quantize_factor(wrong)
+
+
+def test_ports() -> None:
+    widths = {"sum": 32, "bias": 32, "multiplier": 16, "shift": 3, "wide": 1, "result": 16}
+    assert port_widths(Requantizer("auto")) == widths
