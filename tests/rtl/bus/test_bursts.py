@@ -6,12 +6,13 @@ import random
 
 import pytest
 from amaranth.sim import Simulator
+from support import port_widths
 
 from sta_hw.rtl.bus.bursts import Bursts
 from sta_hw.rtl.bus.runs import run_layout
 from sta_hw.spec.config import Config
 
-DEPTH = 20
+DEPTH = 16
 
 
 def cut(run: dict[str, int], burst: int, size: int) -> list[tuple[int, int, bool, int]]:
@@ -80,3 +81,9 @@ def test_bursts(burst: int, lanes: int) -> None:
     simulator.add_testbench(bench)
     simulator.run()
     assert found == [b for run in runs for b in cut(run, burst, size)]
+
+
+def test_ports() -> None:
+    widths = port_widths(Bursts(Config(rows=4, groups=2, lanes=4, drain_lanes=2, burst=4), 16, run_layout()))
+    own = {"available": 5, "request": 1, "grant": 1, "address": 32, "length": 3, "final": 1, "run_of": 16, "idle": 1}
+    assert widths == own | {"run.payload": 32 + 20 + 16, "run.valid": 1, "run.ready": 1}

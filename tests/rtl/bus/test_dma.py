@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import Value
 from amaranth.sim import Simulator
+from support import port_widths
 
 from sta_hw.rtl.bus.dma import ReadMaster, WriteMaster
 from sta_hw.rtl.bus.runs import APART
@@ -423,3 +424,16 @@ def test_what_is_written(depth: int, seed: int, groups: int) -> None:
     simulate(dut, bench)
     assert memory == expected
     assert done == dict.fromkeys(NAMES, 4)
+
+
+def test_ports() -> None:
+    """As wide as AXI has them (docs/axi.md)."""
+    both = {"base": 32, "limit": 32, "stop": 1, "idle": 1, "fault": 1, "error": 1, "instruction": 16}
+    both |= {"a_run.valid": 1, "a_run.ready": 1, "a_data.payload": 32, "a_data.valid": 1, "a_data.ready": 1}
+    read = {"araddr": 32, "arlen": 8, "arvalid": 1, "arready": 1, "rdata": 32, "rresp": 2, "rlast": 1, "rvalid": 1}
+    write = {"awaddr": 32, "awlen": 8, "awvalid": 1, "awready": 1, "wdata": 32, "wstrb": 4, "wlast": 1, "wvalid": 1}
+    write |= {"wready": 1, "bresp": 2, "bvalid": 1, "bready": 1, "a_done": 1}
+    read |= {"rready": 1, "a_run.payload": 32 + 20 + 16}
+    assert port_widths(ReadMaster(CONFIG, {"a": 8})) == both | read
+    kinds = {"a_run.payload": 32 + 20 + 16 + 2 + 2 + 2}  # kind, rows before and after
+    assert port_widths(WriteMaster(CONFIG, {"a": 8})) == both | write | kinds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
+from support import port_widths
 
 from sta_hw.rtl.control.counters import Counters
 
@@ -62,3 +63,7 @@ def test_a_selected_counter_comes_within_a_round() -> None:
     simulator.add_testbench(bench)
     simulator.run()
     assert max(waits) <= 15
+
+
+def test_ports() -> None:
+    assert port_widths(Counters(count=9)) == {"events": 9, "clear": 1, "select": 4, "ready": 1, "value": 32}

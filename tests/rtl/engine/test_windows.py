@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from amaranth.hdl import Module
-from support import simulate
+from support import port_widths, simulate
 
 from sta_hw.rtl.engine.windows import Windows
 from sta_hw.spec.config import Config
@@ -147,3 +147,11 @@ def test_products_in_a_row(config: Config, at_once: bool) -> None:
         assert begun == len(products) - 1 and beats == lasts[-1]
 
     simulate(top, load, read, watch, limit=8000)
+
+
+def test_ports() -> None:
+    widths = port_widths(Windows(Config(rows=4, groups=2, window=16, lanes=4)))
+    own = {"addresses": 2 * 4, "bank": 1, "operands": 2 * 4 * 8, "full": 2, "full_next": 2, "release": 2}
+    streams = {"command.payload": 6 + 6 + 16, "activations.payload": 32}
+    streams |= {f"{s}.{p}": 1 for s in ("command", "activations") for p in ("valid", "ready")}
+    assert widths == own | streams

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
+from support import port_widths
 
 from sta_hw.rtl.primitives.queue import Queue, RegisterSlice
 
@@ -66,3 +67,9 @@ def test_holds_what_it_says(depth: int) -> None:
 def test_latency(depth: int, latency: int) -> None:
     _, _, when = run(Queue(width=8, depth=depth), [7], np.ones(10, bool), np.ones(10, bool))
     assert when == [latency]
+
+
+@pytest.mark.parametrize("block", [Queue(width=3, depth=4), Queue(width=3, depth=64), RegisterSlice(3)])
+def test_ports(block: Queue | RegisterSlice) -> None:
+    widths = {"w_data": 3, "w_en": 1, "w_rdy": 1, "r_data": 3, "r_rdy": 1, "r_en": 1}
+    assert port_widths(block) == widths

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from support import simulate
+from support import port_widths, simulate
 
 from sta_hw.rtl.primitives.sequencer import Gearbox, StreamedMemory
 
@@ -203,3 +203,12 @@ def test_streamed_memory_in_every_cycle(levels: int, pace: float) -> None:
         behind_last = [last for _, last in wanted[:-1]]
         assert all(1 <= step <= 1 + last for step, last in zip(steps.tolist(), behind_last, strict=True))
         assert sum(steps.tolist()[len(wanted) // 2 :]) > len(wanted) // 2
+
+
+def test_ports() -> None:
+    stream = {f"{s}.{p}": 1 for s in ("source", "target") for p in ("valid", "ready")}
+    assert port_widths(Gearbox(32, 8)) == stream | {"source.payload": 32, "target.payload": 8, "flush": 1}
+    widths = port_widths(StreamedMemory(9, 64, 2))
+    stream = {f"{s}.{p}": 1 for s in ("order", "words") for p in ("valid", "ready")}
+    own = {"write_enable": 1, "write_address": 6, "write_data": 9, "order.payload": 5 * 16, "words.payload": 10}
+    assert widths == own | stream

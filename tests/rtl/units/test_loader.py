@@ -7,6 +7,7 @@ from collections import deque
 
 import pytest
 from amaranth.sim import Simulator
+from support import port_widths
 
 from sta_hw.rtl.units.loader import Loader
 from sta_hw.spec.config import Config
@@ -125,3 +126,11 @@ def test_loads(lanes: int, ahead: int, stalls: bool) -> None:
     simulator.run()
     assert asked == runs
     assert found == [*writes, []]
+
+
+def test_ports() -> None:
+    widths = port_widths(Loader(Config(rows=4, groups=2, window=16, lanes=4, drain_lanes=2)))
+    streams = {"order.payload": 2 + 16 + 32 + 20 + 16 + 32 + 16, "run.payload": 32 + 20 + 16, "words.payload": 32}
+    streams |= {f"{s}.{p}": 1 for s in ("order", "run", "words") for p in ("valid", "ready")}
+    words = {"values": 16, "positions": 32, "parameters": 128, "entry": 16}
+    assert widths == streams | words | {"enable": 4, "address": 16, "done": 1, "busy": 1}
