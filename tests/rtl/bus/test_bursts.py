@@ -48,8 +48,9 @@ def test_bursts(burst: int, lanes: int) -> None:
         since: int | None = None  # cycles since a run was taken or a burst was issued; none: there is nothing to do
         left = 0  # beats of the run under way
         room = before = length = 0
-        waits = 0
-        while waiting or since is not None or waits < 10:
+        waits = cycle = 0
+        while (waiting or since is not None or waits < 10) and cycle < 10_000:
+            cycle += 1
             waits = 0 if waiting or since is not None else waits + 1
             valid = bool(waiting) and rng.random() < 0.7
             ctx.set(dut.run.valid, valid)

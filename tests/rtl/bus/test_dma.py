@@ -83,9 +83,9 @@ def test_what_is_read(seed: int) -> None:
         waiting = {n: list(r) for n, r in runs.items()}
         answers: list[tuple[int, int]] = []  # word, last
         offered = None
-        quiet = 0
-        while quiet < 60:
-            quiet += 1
+        quiet = cycle = 0
+        while quiet < 60 and cycle < 3000:
+            quiet, cycle = quiet + 1, cycle + 1
             for n in NAMES:
                 run = getattr(dut, f"{n}_run")
                 ctx.set(run.valid, int(bool(waiting[n])))

@@ -60,7 +60,7 @@ def test_parameters(rows: int, seed: int) -> None:
         left = {n: list(s) for n, s in sent.items()}
         offered = dict.fromkeys(sent, False)
         quiet = cycle = 0
-        while quiet < 60:
+        while quiet < 60 and cycle < 20_000:
             quiet, cycle = quiet + 1, cycle + 1
             # Seconds wait for long, so that all places for them are taken.
             pace = {n: (1.0, 0.6, 0.9, 0.3)[seed] for n in (*sent, *wanted)}
