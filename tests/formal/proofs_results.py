@@ -206,8 +206,8 @@ EXPANDED = {
 
 PROOFS = (
     Proof(
-        "expander", "units/expander.py", expander, 19, EXPANDED, method="bounded", setting="1 group, window 32", reach_depth=30,
-        bound="any three products of INT8, or of one block of two weights; any waits, for 19 cycles",
+        "expander", "units/expander.py", expander, 17, EXPANDED, method="bounded", setting="1 group, window 32", reach_depth=30,
+        bound="any three products of INT8, or of one block of two weights; any waits, for 17 cycles",
     ),
     Proof(
         "packing", "units/result_packing.py", packed, 14, PACKED, method="bounded", setting="2 results a cycle, bus of 4 bytes",

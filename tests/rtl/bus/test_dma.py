@@ -12,6 +12,7 @@ from support import port_widths
 
 from sta_hw.rtl.bus.dma import ReadMaster, WriteMaster
 from sta_hw.rtl.bus.runs import APART
+from sta_hw.rtl.primitives.queue import capacity
 from sta_hw.spec.config import Config
 
 CONFIG = Config(rows=4, groups=2, lanes=4, drain_lanes=2, burst=4, outstanding=3)
@@ -335,6 +336,36 @@ def test_so_many_reads_are_let_out(outstanding: int) -> None:
 
     simulate(dut, bench)
     assert found == [outstanding, 1]
+
+
+def test_so_many_writes_are_let_out() -> None:
+    """No answer comes: one more than the answers' queue is deep; the master is not idle until all are answered."""
+    dut = WriteMaster(CONFIG, {"first": 64})
+    out: list[int] = []
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        ctx.set(dut.limit, 0x10000)
+        ctx.set(dut.first_run.payload, {"address": 0, "beats": 40 * CONFIG.burst, "instruction": 1})
+        ctx.set(dut.first_run.valid, 1)
+        for port in (dut.first_data.valid, dut.awready, dut.wready):
+            ctx.set(port, 1)
+        assert ctx.get(dut.idle)
+        await ctx.tick()
+        ctx.set(dut.first_run.valid, 0)
+        for _ in range(300):
+            out.append(ctx.get(dut.awvalid))
+            assert not any(out) or not ctx.get(dut.idle)
+            await ctx.tick()
+        ctx.set(dut.stop, 1)
+        for _ in range(sum(out)):
+            assert not ctx.get(dut.idle)
+            ctx.set(dut.bvalid, 1)
+            await ctx.tick()
+        ctx.set(dut.bvalid, 0)
+        assert ctx.get(dut.idle)
+
+    simulate(dut, bench)
+    assert sum(out) == capacity(16)
 
 
 @pytest.mark.parametrize("depth", [8, 128])  # distributed and block RAM
