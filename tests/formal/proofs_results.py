@@ -1,4 +1,4 @@
-"""What is between the engine and memory: results packed, the transposer; and weights of 4 bits expanded."""
+"""What is between the engine and memory: results packed, and the transposer."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Module, Mux, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from proofs_sequencer import steady
-from streams import STABLE, Kept, Pipe, config, edit, stays
+from streams import STABLE, Pipe, config, edit, stays
 
 from sim.formal import Bench, Proof, Property
 from sta_hw.spec.config import Config
 
-PACKING, TRANSPOSER, EXPANDER = "units.result_packing", "units.transposer", "units.expander"
+PACKING, TRANSPOSER = "units.result_packing", "units.transposer"
 
 
 class Packed(wiring.Component):
@@ -111,53 +111,6 @@ def transposed(groups: int, lanes: int, rows: int = 4) -> Callable[[Bench], None
     return fill
 
 
-def expander(bench: Bench) -> None:
-    """Products of INT8 words, or of one run of two weights of 4 bits behind its header and the one that is none."""
-    m = bench.m
-    cfg = config(groups=1, window=32, features=("blocks4",))
-    dut = bench.load("units.expander").Expander(cfg)
-    bench.block(dut)
-    steady(bench, dut.order)
-    steady(bench, dut.words)
-    new, word = dut.order.payload, dut.words.payload
-    bench.assume(~new.blocks | (new.run == 2))
-    orders = Kept(bench, dut.order, 3)
-    taking, place = bench.register(3, "taking"), bench.register(3, "place")
-    now = orders.at(taking)
-    takes = dut.words.valid & dut.words.ready
-    bench.assume(~dut.words.valid | (taking != orders.count))  # a product's words are read as it starts
-    bench.assume(~dut.words.valid | ~now.blocks | (word.last == (place == 6)))
-    m.d.sync += [place.eq(Mux(takes & word.last, 0, place + takes)), taking.eq(taking + (takes & word.last))]
-    header = bench.register(24, "header")
-    with m.If(takes & (place < 3)):
-        m.d.sync += header.eq(Cat(header[8:], word.word))
-    scale, least = header[:12], header[12:]
-
-    def weight(code: Value) -> Value:
-        return ((code * scale + Cat(Const(0, 3), least)) >> 7)[:8]
-
-    given = dut.values.valid & dut.values.ready
-    # Two values of a word of codes, one of another.
-    codes = takes & now.blocks & (place == 6)
-    plain = takes & ~now.blocks
-    ends = Cat(weight(word.word[:4]), Const(0, 1), weight(word.word[4:]), Const(1, 1), Const(1, 1))
-    one = Cat(word.word, word.last, Const(0, 9), Const(0, 1))
-    second = bench.register(1, "second")
-    two = Signal()
-    pipe = Pipe(bench, 19, 4, "values", codes | plain, Mux(codes, ends, one), given & (~two | second))
-    m.d.comb += two.eq(pipe.head[18])
-    m.d.sync += second.eq(Mux(given, two & ~second, second))
-    found = Cat(dut.values.payload.values[0], dut.values.payload.last)
-    bench.holds("values", ~dut.values.valid | (pipe.some & (found == Mux(second, pipe.head[9:18], pipe.head[:9]))))
-    bench.holds("stable", stays(bench, dut.values))
-    still = bench.register(5, "still")
-    waits = (dut.values.valid & ~dut.values.ready) | (~dut.words.valid & ~pipe.some)
-    m.d.sync += still.eq(Mux(takes | given | waits, 0, still + 1))
-    bench.holds("goes-on", still < 12)
-    bench.reaches("a-block", given & second)
-    bench.reaches("bytes", given & ~two & (taking == 2))
-
-
 PACKED = {
     "words": Property(
         "Results become words of 2 or 4 of them, in order, each once, also where the kind changes.",
@@ -186,29 +139,7 @@ TRANSPOSED = {
         edit(TRANSPOSER, "advance.eq(~fetched | self.target.ready)", "advance.eq(~fetched & self.target.ready)"),
     ),
 }  # fmt: skip
-EXPANDED = {
-    "values": Property(
-        "A weight of code c in a block of scale s and minimum m is (8 m + c s) / 128, rounded down, for all of them; INT8 "
-        "values pass as they are; each comes once, in order, the last one marked.",
-        edit(
-            EXPANDER,
-            "level.eq(Mux(start, Cat(Const(0, _FINER), header[_SCALE:]), level + (scale << 1)))",
-            "level.eq(Mux(start, Cat(Const(0, _FINER), header[_SCALE:]), level + scale))",
-        ),
-    ),
-    "stable": Property(STABLE, edit(EXPANDER, "& (~out.valid | out.ready))", "& (~out.valid | out.ready | phase))")),
-    "goes-on": Property(
-        "Of 12 cycles in a row a word is taken or a value given in one, unless one side waits.",
-        edit(EXPANDER, "full.bit_select(word.table, 1))", "full.all())"),
-        depth=24,
-    ),
-}
-
 PROOFS = (
-    Proof(
-        "expander", "units/expander.py", expander, 17, EXPANDED, method="bounded", setting="1 group, window 32", reach_depth=30,
-        bound="any three products of INT8, or of one block of two weights; any waits, for 17 cycles",
-    ),
     Proof(
         "packing", "units/result_packing.py", packed, 14, PACKED, method="bounded", setting="2 results a cycle, bus of 4 bytes",
         bound="any results of 8 and 16 bits, not transposed, any waits, for 14 cycles",
