@@ -1,6 +1,7 @@
 """How far `sta-hw fit` is from synthesis: two dozen configurations, synthesized and estimated; and the fit itself.
 
-Example: python scripts/bench_fit.py  (about 40 minutes)
+Example: python scripts/bench_fit.py  (about 45 minutes)
+         python scripts/bench_fit.py --case 24 --case 25  (these alone, the others as they were)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sta_hw.bench import Figure, Report
 from sta_hw.cli.main import show_report
 from sta_hw.files import write_text
 from sta_hw.fpga.build import prepare_board
-from sta_hw.fpga.fit import ESTIMATE_ERROR, LOGIC, estimate, logic_counts
+from sta_hw.fpga.fit import ESTIMATE_ERROR, LOGIC, estimate, features_logic, logic_counts
 from sta_hw.fpga.flow import synthesize_top
 from sta_hw.fpga.parts import PARTS
 from sta_hw.fpga.routing import packed_logic
@@ -58,6 +59,8 @@ CASES: list[tuple[str, str, Config]] = [
     ("ice40", "board", replace(preset("ci"), multiplier="mac16")),
     ("ice40", "board", replace(preset("ci"), multiplier="lut")),
     ("ice40", "board", replace(preset("tiny"), multiplier="mac16", array_multipliers=8)),
+    ("ecp5", "accelerator", replace(preset("ci"), multiplier="dsp", features=("decoder",))),
+    ("ecp5", "accelerator", preset("ecp5-85f-decoder-sdram")),
 ]
 
 
@@ -89,24 +92,29 @@ def boards() -> list[dict[str, Any]]:
 
 def main(
     only_fit: Annotated[bool, typer.Option("--only-fit", help="Fit again to what was synthesized before.")] = False,
+    case: Annotated[list[int] | None, typer.Option(help="Synthesize this one, from 0; others stay.")] = None,
     output: Annotated[Path, typer.Option("-o", help="The JSON.")] = OUTPUT,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Synthesize all, compare with the estimate, print the coefficients that would fit best."""
     progress = Console(stderr=True)
-    rows: list[dict[str, Any]] = json.loads(output.read_text())["rows"][: len(CASES)] if only_fit else []
+    chosen = set() if only_fit else set(case or range(len(CASES)))
+    before = [r for r in json.loads(output.read_text())["rows"] if "configuration" in r] if output.exists() else []
+    rows: list[dict[str, Any]] = before + [{}] * (len(CASES) - len(before))
+    if lacking := [n for n, row in enumerate(rows) if not row and n not in chosen]:
+        raise SystemExit(f"cases {', '.join(map(str, lacking))} were not synthesized before")
     for number, (family, kind, config) in enumerate(CASES):
-        if not only_fit:
+        if number in chosen:
             progress.print(f"{number + 1} of {len(CASES)}: {kind} on {family}, {config.rows} x {config.groups}")
             with tempfile.TemporaryDirectory(prefix="sta_hw_") as folder:
                 measured = measure(family, kind, config, Path(folder))
             changed = {k: v for k, v in config.as_dict().items() if v != Config().as_dict()[k]}
-            rows.append({"family": family, "kind": kind, "macs": config.macs, **measured, "configuration": changed})
+            rows[number] = {"family": family, "kind": kind, "macs": config.macs, **measured, "configuration": changed}
         rows[number] |= {f"estimated_{k}": v for k, v in estimate(kind, config, family).items()}
     for family in LOGIC:
         known = [(c, r["logic"]) for c, r in zip(CASES, rows, strict=True) if c[0] == family]
         counts = [logic_counts("engine" if c[1] == "board" else c[1], c[2]) for c, _ in known]
-        measured_logic = np.array([logic for _, logic in known], float)
+        measured_logic = np.array([logic - features_logic(c[1], c[2]) for c, logic in known], float)
         matrix = np.array([[c[name] for name in LOGIC[family]] for c in counts], float)
         best = np.linalg.lstsq(matrix / measured_logic[:, None], np.ones(len(known)))[0]  # smallest relative errors
         progress.print(family, {n: round(v, 1) for n, v in zip(LOGIC[family], best.tolist(), strict=True)})

@@ -10,8 +10,8 @@ from ..spec.config import Config
 from .parts import Part, choose_multiplier, narrow_multipliers, vector_multipliers
 
 __all__ = [
-    "ESTIMATE_ERROR", "KINDS", "LOGIC", "Cells", "block_memories", "estimate", "logic_counts", "refusal", "require_fit",
-    "require_room", "shortages", "survey",
+    "ESTIMATE_ERROR", "KINDS", "LOGIC", "Cells", "block_memories", "estimate", "features_logic", "logic_counts",
+    "refusal", "require_fit", "require_room", "shortages", "survey",
 ]  # fmt: skip
 
 KINDS = ("board", "accelerator", "engine")
@@ -37,6 +37,10 @@ LOGIC: dict[str, dict[str, float]] = {
     },
 }  # fmt: skip
 """TRELLIS_COMB or ICESTORM_LC of each, as nextpnr packs them."""
+_FEATURES = {
+    "causal": 97, "rms": 83, "position": 85, "gate": 121, "rotary": 484, "best": 636, "digits": 154,
+}  # fmt: skip
+"""TRELLIS_COMB of each feature of decoders: seven tenths of what it takes alone, since they share (of preset `ci`)."""
 _SHAPES = {
     "ecp5": ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
     "ice40": ((16, 256), (8, 512), (4, 1024), (2, 2048)),
@@ -68,6 +72,9 @@ def block_memories(top: str, config: Config, family: str = "ecp5") -> list[Memor
             *([(bus, c.window_words)] if c.window_words else []),
             *[(16, 256)] * c.drain_lanes,
             *[(16, 1024)] * 2,
+            (64, 512),  # the program's lines that a loop may go back to
+            (16, 64),
+            *([(34, 8 * c.rows)] if "best" in c.features else []),
             (17 * c.lanes, 2 * c.groups * c.window * (c.rows // c.lanes)),
         ]
         parameters = [((range(51), range(64, 80)), c.parameter_words)]
@@ -105,7 +112,7 @@ def estimate(kind: str, config: Config, family: str = "ecp5") -> Cells:
         )
     top = _top(kind, family)
     counts = logic_counts(top, config)
-    logic = sum(value * counts[name] for name, value in LOGIC[family].items())
+    logic = features_logic(top, config) + sum(value * counts[name] for name, value in LOGIC[family].items())
     memories = sum(memory_cells(memory, family) for memory in block_memories(top, config, family))
     hard = config.hard_multipliers
     if family == "ecp5":
@@ -127,6 +134,11 @@ def logic_counts(top: str, config: Config) -> dict[str, int]:
         "drain lanes": c.drain_lanes, "rows": c.rows, "second encoding": len(c.encodings) - 1, "engine": 1,
         "bus bytes": whole * c.bus_bytes, "accelerator": whole,
     }  # fmt: skip
+
+
+def features_logic(top: str, config: Config) -> int:
+    """Logic cells of ECP5 that decoders' features take of an accelerator."""
+    return sum(_FEATURES.get(name, 0) for name in config.features) if top == "accelerator" else 0
 
 
 def survey(

@@ -89,10 +89,12 @@ def part(name: str) -> Part:
 
 
 def vector_multipliers(top: str, config: Config) -> int:
-    """Multipliers outside the array: two per lane of the requantization, one in the result path, LayerNorm's."""
+    """Multipliers outside the array: two per lane of the requantization, one in the result path, one that rotates where
+    there is a rotary embedding; LayerNorm's."""
     if top == "engine":
         return 2 * config.drain_lanes
-    return 3 * config.drain_lanes + 2 * config.lanes if top == "accelerator" else 0
+    lane = 4 if "rotary" in config.features else 3
+    return lane * config.drain_lanes + 2 * config.lanes if top == "accelerator" else 0
 
 
 def narrow_multipliers(top: str, config: Config) -> int:
