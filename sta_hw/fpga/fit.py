@@ -40,7 +40,11 @@ LOGIC: dict[str, dict[str, float]] = {
 _FEATURES = {
     "causal": 97, "rms": 83, "position": 85, "gate": 121, "rotary": 484, "best": 636, "digits": 154,
 }  # fmt: skip
-"""TRELLIS_COMB of each feature of decoders: seven tenths of what it takes alone, since they share (of preset `ci`)."""
+"""TRELLIS_COMB of each feature of decoders: seven tenths of what it takes alone in preset `ci`, since they share."""
+_GROUP_OF_BLOCKS = 71
+"""Of each group, to expand weights of 4 bits."""
+_KEPT_WINDOWS = 1765
+"""Of windows that are kept and loads that are asked for ahead, as the presets of decoders have them."""
 _SHAPES = {
     "ecp5": ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
     "ice40": ((16, 256), (8, 512), (4, 1024), (2, 2048)),
@@ -137,8 +141,11 @@ def logic_counts(top: str, config: Config) -> dict[str, int]:
 
 
 def features_logic(top: str, config: Config) -> int:
-    """Logic cells of ECP5 that decoders' features take of an accelerator."""
-    return sum(_FEATURES.get(name, 0) for name in config.features) if top == "accelerator" else 0
+    """Logic cells of ECP5 that what decoders need beyond encoders takes of an accelerator."""
+    if top != "accelerator":
+        return 0
+    blocks = _GROUP_OF_BLOCKS * config.groups * int("blocks4" in config.features)
+    return sum(_FEATURES.get(name, 0) for name in config.features) + blocks + _KEPT_WINDOWS * bool(config.window_words)
 
 
 def survey(
