@@ -8,7 +8,7 @@ from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from sim.equivalence import are_equal, modules_of
+from sim.mutation.equivalence import are_equal, modules_of
 
 
 class Sum(wiring.Component):

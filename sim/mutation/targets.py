@@ -1,0 +1,79 @@
+"""Which modules mutants are made of, and the tests of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sta_hw.errors import InputError
+
+__all__ = ["NEXT_LEVEL", "ROOT", "all_modules", "named", "tests_of"]
+
+ROOT = Path(__file__).parents[2]
+"""Of the project, with its tests."""
+NEXT_LEVEL = {
+    "sta_hw/rtl/control/decode.py": ["tests/rtl/control/test_fetch.py"],
+    "sta_hw/rtl/control/legality.py": ["tests/rtl/control/test_fetch.py"],
+    "sta_hw/rtl/control/dispatch.py": ["tests/rtl/test_malformed.py", "tests/rtl/test_waits.py"],
+    "sta_hw/rtl/core.py": ["tests/rtl/test_malformed.py", "tests/rtl/test_accelerator_control.py"],
+    "sta_hw/rtl/control/registers.py": ["tests/rtl/test_accelerator_control.py"],
+    "sta_hw/rtl/bus/dma.py": ["tests/rtl/bus/test_dma.py", "tests/rtl/bus/test_dma_errors.py"],
+    "sta_hw/rtl/bus/runs.py": ["tests/rtl/bus/test_dma.py"],
+    "sta_hw/rtl/engine/loops.py": ["tests/rtl/engine/test_loop_units.py"],
+    "sta_hw/rtl/units/result_arithmetic.py": ["tests/rtl/units/test_results.py"],
+    "sta_hw/rtl/units/norm_statistics.py": ["tests/rtl/units/test_norm.py"],
+    "sta_hw/formats/tiling.py": ["tests/formats"],
+    "sta_hw/spec/isa/encoding.py": ["tests/spec/test_isa.py"],
+    "sta_hw/spec/isa/instruction.py": ["tests/spec/test_isa.py"],
+    "sta_hw/spec/isa/opcodes.py": ["tests/spec/test_isa.py"],
+    "sta_hw/spec/isa/program.py": ["tests/spec/test_isa.py"],
+    "sta_hw/spec/records.py": ["tests/spec/test_isa.py"],
+    "sta_hw/spec/assembly.py": ["tests/spec/test_isa.py"],
+    "sta_hw/reference/instructions.py": ["tests/spec/test_expansion.py", "tests/independent"],
+    "sta_hw/reference/memories.py": ["tests/independent"],
+    "sta_hw/reference/results.py": ["tests/independent"],
+    "sta_hw/reference/machine.py": ["tests/independent"],
+    "sta_hw/reference/program.py": ["tests/independent"],
+    "sta_hw/reference/softmax.py": ["tests/independent"],
+    "sta_hw/reference/vector.py": ["tests/independent"],
+    "sta_hw/reference/requantizer.py": ["tests/independent"],
+    "sta_hw/reference/engine.py": ["tests/independent"],
+    "sta_hw/compiler/liveness.py": ["tests/compiler/test_liveness.py"],
+    "sta_hw/compiler/untimed.py": ["tests/compiler/test_liveness.py"],
+    "sta_hw/compiler/packing.py": ["tests/compiler/test_packing.py"],
+    "sta_hw/compiler/roll.py": ["tests/compiler/test_roll.py"],
+    "sta_hw/compiler/runs.py": ["tests/compiler/test_runs.py"],
+    "sta_hw/compiler/schedule.py": ["tests/compiler/test_compiler.py"],
+}
+"""Tests of modules that have no test of their own name, or more than that one."""
+
+
+def tests_of(module: str, root: Path = ROOT) -> list[str]:
+    """Those of `NEXT_LEVEL`, or the module's own test; none if it has neither."""
+    if module in NEXT_LEVEL:
+        return NEXT_LEVEL[module]
+    own = root / "tests" / Path(*Path(module).parts[1:]).parent / f"test_{Path(module).stem}.py"
+    return [str(own.relative_to(root))] if own.is_file() else []
+
+
+def all_modules() -> list[str]:
+    """Those that have tests, of RTL, formats, spec, reference and compiler."""
+    folders = ("rtl", "formats", "spec", "reference", "compiler")
+    found = sorted(p.relative_to(ROOT).as_posix() for f in folders for p in (ROOT / "sta_hw" / f).rglob("*.py"))
+    return [m for m in found if not m.endswith("__init__.py") and "/board/" not in m and tests_of(m)]
+
+
+def named(given: str) -> str:
+    """A module's path as it is written here, from the project's folder on.
+
+    Raises
+    ------
+    InputError
+        If there is no such module below `sta_hw`, or it has no tests.
+    """
+    path = (ROOT / given).resolve()
+    if not path.is_relative_to(ROOT / "sta_hw") or path.suffix != ".py" or not path.is_file():
+        raise InputError(f"{given} is no module below sta_hw.")
+    module = path.relative_to(ROOT).as_posix()
+    if not tests_of(module):
+        raise InputError(f"{module} has no tests that are known: none of its name, and none in {__name__}.NEXT_LEVEL.")
+    return module
