@@ -48,7 +48,7 @@ _COMPLETION = 3
 _RESULT_LATENCY = 5 + Multiplier.latency
 """rtl/units/result_arithmetic.py: table, second multiplication, addition."""
 _SOFTMAX_LATENCY = 7
-"""rtl/units/attention.py: pipeline and output queue."""
+"""rtl/units/attention_arithmetic.py: pipeline; rtl/units/attention.py: output queue."""
 _NORM_LATENCY = 9 + 3 * Multiplier.latency
 """rtl/units/norm.py: from a step to its results."""
 _NORM_QUEUE = 16

@@ -8,7 +8,7 @@ until its maxima are known; meanwhile the next block arrives.
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,18 +17,22 @@ from ..primitives.arithmetic import at_limit, ring_shift
 from ..primitives.layouts import growth_layout, row_parameter_layout
 from ..primitives.queue import Queue, RegisterSlice, credits
 from ..primitives.sequencer import Gearbox
+from .attention_arithmetic import (
+    COARSE_BITS,
+    EXPONENT_BITS,
+    FRACTION_BITS,
+    PIPELINE,
+    SUM_BITS,
+    LaneRings,
+    probabilities,
+    reciprocals,
+    scaled,
+)
 
 __all__ = ["AttentionSoftmax", "block_layout"]
 
-_FRACTION_BITS = 6
-_COARSE_BITS = 3
-"""Fraction bits that coarse scores lack."""
-_EXPONENT_BITS = 11 + _COARSE_BITS
-_LOWEST = -512 << _COARSE_BITS
-_SUM_BITS = 32
+_LOWEST = -512 << COARSE_BITS
 _OUTPUT_DEPTH = 16
-_PIPELINE = 6
-"""Cycles from a word of scores to its probabilities."""
 
 
 def block_layout(config: Config) -> data.StructLayout:
@@ -46,12 +50,6 @@ def block_layout(config: Config) -> data.StructLayout:
             "last": unsigned(1), "gain": unsigned(3), "coarse": unsigned(1), **more,
         }
     )  # fmt: skip
-
-
-def _scaled(score: Value, coarse: Value) -> Value:
-    """A score with 6 fraction bits, 19 bits wide: coarse ones come with 3."""
-    fine = Cat(score, score[-1].replicate(_COARSE_BITS))
-    return Mux(coarse, Cat(Const(0, _COARSE_BITS), score), fine).as_signed()
 
 
 class AttentionSoftmax(wiring.Component):
@@ -103,7 +101,7 @@ class AttentionSoftmax(wiring.Component):
         self._pending = Signal()
         self._accept = Signal()
         self._block = Signal(block_layout(self.config), name="finished_block", reset_less=True)
-        self._found = self._rings("found", signed(_EXPONENT_BITS))
+        self._found = self._rings("found", signed(EXPONENT_BITS))
         queue = self._maxima(m)
         self._exponentials(m, queue)
         return m
@@ -163,11 +161,11 @@ class AttentionSoftmax(wiring.Component):
 
         # Per lane a ring of its rows' maxima, which turns by one place per beat.
         maxima = [
-            [Signal(signed(_EXPONENT_BITS), init=_LOWEST, name=f"maximum_{i}_{p}") for p in range(parts)]
+            [Signal(signed(EXPONENT_BITS), init=_LOWEST, name=f"maximum_{i}_{p}") for p in range(parts)]
             for i in range(taken)
         ]
         # The score's whole part, one cycle behind.
-        whole = [Signal(signed(_EXPONENT_BITS), name=f"whole_{i}", reset_less=True) for i in range(taken)]
+        whole = [Signal(signed(EXPONENT_BITS), name=f"whole_{i}", reset_less=True) for i in range(taken)]
         move_1, valid_1 = Signal(), Signal()
         if causal:
             late = [Signal(name=f"valid_1_{i}") for i in range(taken)]
@@ -177,7 +175,7 @@ class AttentionSoftmax(wiring.Component):
             at_end = move & valid & Cat(at_limit(score, 16) for score in scores).any()
         m.d.sync += [
             *(
-                w.eq((_scaled(score, block.coarse) >> _FRACTION_BITS) + 1)
+                w.eq((scaled(score, block.coarse) >> FRACTION_BITS) + 1)
                 for score, w in zip(scores, whole, strict=True)
             ),
             move_1.eq(move), *(v_1.eq(v) for v, v_1 in zip(valids[: taken if causal else 1], late, strict=False)),
@@ -228,7 +226,7 @@ class AttentionSoftmax(wiring.Component):
         lanes = cfg.lanes
         parts = cfg.rows // lanes
         block = Signal(block_layout(cfg), name="current_block", reset_less=True)
-        exponents = self._rings("exponent", signed(_EXPONENT_BITS))
+        exponents = self._rings("exponent", signed(EXPONENT_BITS))
         growths = self._rings("growth", unsigned(5))
         carries = self._rings("carry", unsigned(16))
         sums = self._rings("block_sum", unsigned((255 * cfg.groups * cfg.window).bit_length()))
@@ -254,7 +252,7 @@ class AttentionSoftmax(wiring.Component):
         part = Signal(range(parts + 1))
         lane = Signal(range(lanes))
         row = Signal(range(cfg.rows))
-        drained = Signal(range(_PIPELINE + 4))
+        drained = Signal(range(PIPELINE + 4))
         # Registers: that words stream and the last one is next; that a row's total is formed, and rings turn after it.
         streaming, last_word = Signal(), Signal()
         adding, summing, turn = Signal(), Signal(), Signal()
@@ -269,11 +267,11 @@ class AttentionSoftmax(wiring.Component):
         ]
 
         # The rows' totals, in units that follow their exponents: read, shifted, added to, a row per cycle.
-        memory_of_totals = m.submodules.row_totals = memory.Memory(shape=unsigned(_SUM_BITS), depth=cfg.rows, init=[])
+        memory_of_totals = m.submodules.row_totals = memory.Memory(shape=unsigned(SUM_BITS), depth=cfg.rows, init=[])
         write, read = memory_of_totals.write_port(), memory_of_totals.read_port(domain="comb")
         block_sum = Array(ring[0] for ring in sums)[lane]
         growth = Array(growths[r % lanes][r // lanes] for r in range(cfg.rows))[row]
-        total, stored, kept = (Signal(_SUM_BITS, name=n, reset_less=True) for n in ("total", "stored", "kept"))
+        total, stored, kept = (Signal(SUM_BITS, name=n, reset_less=True) for n in ("total", "stored", "kept"))
         added_1, added_2 = Signal.like(sums[0][0]), Signal.like(sums[0][0])
         growth_1 = Signal(5, reset_less=True)
         rows = [Signal(range(cfg.rows), name=f"row_{i}") for i in (1, 2, 3)]
@@ -305,7 +303,7 @@ class AttentionSoftmax(wiring.Component):
                 # A row of each lane per cycle: its new exponent, and by how much it grew.
                 m.d.sync += part.eq(part + 1)
                 for i in range(lanes):
-                    gap = Signal(_EXPONENT_BITS, name=f"growth_gap_{i}")
+                    gap = Signal(EXPONENT_BITS, name=f"growth_gap_{i}")
                     m.d.comb += gap.eq(self._found[i][0] - exponents[i][0])
                     # A total is below 2**31, so 31 places leave as much of it as more would.
                     m.d.sync += ring_shift(growths[i], Mux(block.first, 0, Mux(gap[5:].any(), 31, gap[:5])))
@@ -323,7 +321,7 @@ class AttentionSoftmax(wiring.Component):
                     m.d.sync += growth_ready.eq(~block.first)
                     m.next = "STREAM"
             with m.State("STREAM"):
-                m.d.sync += drained.eq(_PIPELINE)
+                m.d.sync += drained.eq(PIPELINE)
                 with m.If(go & last_word):
                     m.d.sync += streaming.eq(0)
                     m.next = "DRAIN"
@@ -347,101 +345,6 @@ class AttentionSoftmax(wiring.Component):
         with m.If(~fsm.ongoing("IDLE")):
             m.d.comb += self.busy.eq(1)
 
-        self._pipeline(m, queue.r_data, block.coarse, go, turn, exponents, carries, sums, output)
-        self._reciprocals(m, total, gains[2], finished[2], totals)
-
-    def _pipeline(self, m: Module, word: Value, coarse: Value, go, turn, exponents, carries, sums, output) -> None:
-        """Exponentials with error diffusion along each row: a pipeline that never stalls."""
-        flags = [go]
-        for i in range(_PIPELINE):
-            stage = Signal(name=f"stage_{i + 1}")
-            m.d.sync += stage.eq(flags[-1])
-            flags.append(stage)
-        table = [round(2 ** (f / 64) * 2**15) for f in range(64)]
-        results = []
-        for i in range(self.config.lanes):
-            score = Signal(signed(16 + _COARSE_BITS), name=f"score_{i}", reset_less=True)
-            keep = Signal(name=f"keep_{i}", reset_less=True)
-            exponent = Signal(signed(_EXPONENT_BITS), name=f"row_exponent_{i}", reset_less=True)
-            given = word[17 * i :][:17]
-            m.d.sync += [score.eq(_scaled(given[:16], coarse)), keep.eq(given[16]), exponent.eq(exponents[i][0] - 1)]
-            rom = m.submodules[f"fraction_{i}"] = memory.Memory(shape=unsigned(16), depth=64, init=table)
-            read = rom.read_port()
-            m.d.comb += [read.addr.eq(score[:6]), read.en.eq(1)]
-            gap = Signal(_EXPONENT_BITS + 1, name=f"gap_{i}", reset_less=True)
-            places = Signal(5, name=f"places_{i}", reset_less=True)
-            places_3 = Signal(5, name=f"places_3_{i}", reset_less=True)
-            keep_2, keep_3 = Signal(name=f"keep_2_{i}", reset_less=True), Signal(name=f"keep_3_{i}", reset_less=True)
-            fraction = Signal(16, name=f"fraction_register_{i}", reset_less=True)
-            fine = Signal(24, name=f"fine_{i}", reset_less=True)
-            m.d.comb += gap.eq(exponent - (score >> _FRACTION_BITS))  # not negative where it counts
-            m.d.sync += [
-                places.eq(Mux(gap[5:].any(), 31, gap[:5])),
-                places_3.eq(places),
-                keep_2.eq(keep),
-                keep_3.eq(keep_2),
-                fraction.eq(read.data),
-                fine.eq(Mux(keep_3, Cat(Const(0, 8), fraction) >> places_3, 0)),
-            ]
-            # The row's remainder takes the fraction; its carry goes to this element.
-            running = Signal(17, name=f"running_{i}")
-            probability = Signal(8, name=f"probability_{i}", reset_less=True)
-            m.d.comb += running.eq(carries[i][0] + fine[:16])
-            m.d.sync += probability.eq(fine[16:] + running[16])
-            with m.If(flags[4]):
-                m.d.sync += ring_shift(carries[i], running[:16])
-            # A turn for reading adds nothing: cheaper than another input to the registers.
-            with m.If(flags[5] | turn):
-                m.d.sync += ring_shift(sums[i], sums[i][0] + Mux(turn, 0, probability))
-            results.append(probability)
-        m.d.comb += [output.w_en.eq(flags[5]), output.w_data.eq(Cat(*results))]
-
-    def _reciprocals(self, m: Module, total: Value, gain: Value, summing: Value, totals) -> None:
-        """1 / sum as a requantization (docs/numerics.md), one row per cycle, 7 cycles later."""
-        valid = [summing]
-        for i in range(6):
-            stage = Signal(name=f"total_valid_{i + 1}")
-            m.d.sync += stage.eq(valid[-1])
-            valid.append(stage)
-        total_1, total_2 = Signal(_SUM_BITS, reset_less=True), Signal(_SUM_BITS, reset_less=True)
-        gain_1, gain_2 = Signal(3, reset_less=True), Signal(3, reset_less=True)
-        power = Signal(5, reset_less=True)
-        m.d.sync += [total_1.eq(total), gain_1.eq(gain), total_2.eq(total_1), gain_2.eq(gain_1)]
-        for bit in range(_SUM_BITS):
-            with m.If(total_1[bit]):
-                m.d.sync += power.eq(bit)
-        index, places, empty = Signal(10, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
-        m.d.sync += [
-            index.eq((total_2 << ~power)[21:31]),
-            places.eq(power - 4 - gain_2),  # less the base shift of 12
-            empty.eq(total_2 == 0),
-        ]
-        table = [round(2**16 / (1 + (i + 0.5) / 1024)) for i in range(1024)]
-        rom = m.submodules.reciprocal = memory.Memory(shape=unsigned(16), depth=1024, init=table)
-        read = rom.read_port()
-        shift, extra, empty_4 = Signal(3, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
-        shift_5, extra_5, empty_5 = Signal(3, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
-        inverse = Signal(16, reset_less=True)
-        m.d.comb += [read.addr.eq(index), read.en.eq(1)]
-        m.d.sync += [
-            shift.eq(Mux(places >= 28, 7, places[2:])),
-            extra.eq(Mux(places >= 28, places - 28, places[:2])),
-            empty_4.eq(empty),
-            inverse.eq(read.data),
-            shift_5.eq(shift),
-            extra_5.eq(extra),
-            empty_5.eq(empty_4),
-        ]
-        shifted = Signal(17, reset_less=True)
-        found = Signal(row_parameter_layout(), name="reciprocal_found")
-        shift_6 = Signal(3, reset_less=True)
-        m.d.sync += [
-            shifted.eq(Mux(empty_5, 0, Cat(0, inverse) >> extra_5)),
-            shift_6.eq(Mux(empty_5, 0, shift_5)),
-        ]
-        m.d.comb += [
-            found.multiplier.eq((shifted + 1) >> 1),
-            found.shift.eq(shift_6),
-            totals.w_data.eq(found),
-            totals.w_en.eq(valid[6]),
-        ]
+        rings = LaneRings(exponents, carries, sums)
+        probabilities(m, queue.r_data, block.coarse, go, turn, rings, output)
+        reciprocals(m, total, gains[2], finished[2], totals)
