@@ -11,7 +11,8 @@ import numpy as np
 from ..model.minilm import evaluation_sentences
 from ..report.accuracy import compared_outputs, cosines
 from ..spec.presets import PRESETS
-from ..tasks.embedder import Embedder, read_patterns
+from ..tasks.embedder import Embedder
+from ..tasks.patterns import read_patterns
 from .report import Figure, Report
 
 __all__ = ["run"]

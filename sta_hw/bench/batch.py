@@ -11,7 +11,8 @@ from ..model.minilm import calibration_sentences
 from ..run.backends import RtlBackend
 from ..spec.presets import PRESETS
 from ..tasks.batch import Batcher
-from ..tasks.embedder import Embedder, read_patterns
+from ..tasks.embedder import Embedder
+from ..tasks.patterns import read_patterns
 from .report import Figure, Report
 
 __all__ = ["CASES", "run", "sentences"]

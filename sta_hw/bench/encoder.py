@@ -7,7 +7,8 @@ from collections.abc import Callable
 from ..run.backends import ReferenceBackend, RtlBackend
 from ..run.outcome import compare
 from ..spec.presets import PRESETS
-from ..tasks.embedder import Embedder, read_patterns
+from ..tasks.embedder import Embedder
+from ..tasks.patterns import read_patterns
 from .report import Figure, Report
 
 __all__ = ["run"]

@@ -12,7 +12,8 @@ from ..run.backends import RtlBackend
 from ..run.rtl import EngineModel
 from ..spec.patterns import Pattern
 from ..spec.presets import PRESETS
-from ..tasks.embedder import Embedder, read_patterns
+from ..tasks.embedder import Embedder
+from ..tasks.patterns import read_patterns
 from .report import Figure, Report
 
 __all__ = ["run"]

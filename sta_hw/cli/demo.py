@@ -14,7 +14,8 @@ from ..report.page import html_page
 from ..report.tables import by_layer
 from ..run.backends import ReferenceBackend, RtlBackend
 from ..run.outcome import compare
-from ..tasks.embedder import Embedder, read_patterns
+from ..tasks.embedder import Embedder
+from ..tasks.patterns import read_patterns
 from .app import app
 from .configuration import manifest_file, read_configuration
 from .figures import print_layers, run_figures

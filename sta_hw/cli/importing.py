@@ -10,7 +10,7 @@ import typer
 from ..errors import InputError
 from ..files import distinct, write_all
 from ..sparsity.store import DESCRIPTION
-from ..tasks.embedder import OWN_TABLE
+from ..tasks.patterns import OWN_TABLE
 from .app import app
 from .paths import require_writable
 from .terminal import JsonOption, complain, print_json, say

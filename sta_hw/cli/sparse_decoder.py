@@ -12,7 +12,7 @@ from ..errors import InputError, ToolError
 from ..formats.provenance import bytes_digest
 from ..spec.patterns import Pattern, listed, parse_nm
 from ..spec.presets import PRESETS
-from ..tasks.embedder import read_patterns
+from ..tasks.patterns import read_patterns
 from .terminal import Watch, complain, print_json, say, watched
 
 if TYPE_CHECKING:

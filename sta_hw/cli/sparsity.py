@@ -19,7 +19,8 @@ from ..sparsity.costs import BUDGETS
 from ..sparsity.names import METHODS
 from ..sparsity.store import compared_with
 from ..spec.patterns import listed, parse_nm
-from ..tasks.embedder import OWN_TABLE, Embedder, read_patterns
+from ..tasks.embedder import Embedder
+from ..tasks.patterns import OWN_TABLE, read_patterns
 from .app import Unused, app
 from .configuration import read_configuration
 from .options import ModelOption, PresetOption, TableOption

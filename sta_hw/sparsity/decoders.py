@@ -16,7 +16,7 @@ from ..model.families.from_gguf import file_with
 from ..model.gguf import read_gguf
 from ..model.language import LanguageModel
 from ..spec.patterns import Pattern
-from ..tasks.embedder import OWN_TABLE
+from ..tasks.patterns import OWN_TABLE
 from ..tasks.text import TextModel
 from .text import corpus_sentences, without_near
 

@@ -13,7 +13,7 @@ from ..formats.provenance import GENERATOR, Source, bytes_digest, digest, patter
 from ..model.families import Network, load_network
 from ..model.graph import Graph
 from ..spec.patterns import Pattern
-from ..tasks.embedder import OWN_TABLE, read_patterns
+from ..tasks.patterns import OWN_TABLE, read_patterns
 
 __all__ = ["DESCRIPTION", "PRUNED", "Stored", "compared_with", "dense_source", "load_pruned", "save_pruned"]
 

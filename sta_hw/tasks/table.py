@@ -9,7 +9,8 @@ from ..errors import InputError
 from ..formats.nm import satisfies
 from ..model.graph import Graph
 from ..spec.patterns import Pattern, parse_nm
-from .embedder import OWN_TABLE, Embedder, own_patterns, read_patterns
+from .embedder import Embedder
+from .patterns import OWN_TABLE, own_patterns, read_patterns
 
 __all__ = ["DEFAULT_NM", "Chosen", "choose_patterns", "choose_patterns_of", "nm_choices"]
 

@@ -31,7 +31,8 @@ from sta_hw.spec.isa import COUNTED, WAITS, Instruction, Opcode, assemble
 from sta_hw.spec.patterns import DENSE, Pattern, parse_nm
 from sta_hw.spec.presets import PRESETS, preset
 from sta_hw.spec.registers import REGISTERS, markdown
-from sta_hw.tasks.embedder import Embedder, read_patterns
+from sta_hw.tasks.embedder import Embedder
+from sta_hw.tasks.patterns import read_patterns
 
 
 @pytest.mark.parametrize("size", ["ci", "tiny", "small", "reference"])

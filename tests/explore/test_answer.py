@@ -21,7 +21,8 @@ from sta_hw.model.minilm import evaluation_sentences
 from sta_hw.report.accuracy import accuracy_inputs, one_shot_cosines
 from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import PRESETS
-from sta_hw.tasks.embedder import Embedder, read_patterns
+from sta_hw.tasks.embedder import Embedder
+from sta_hw.tasks.patterns import read_patterns
 
 SHAPE = {"hidden": 64, "heads": 2, "layers": 2, "intermediate": 128}
 

@@ -9,7 +9,8 @@ from sta_hw.errors import CheckError, InputError
 from sta_hw.run.backends import ReferenceBackend
 from sta_hw.spec.presets import PRESETS
 from sta_hw.tasks.batch import Batcher, fill
-from sta_hw.tasks.embedder import Embedder, read_patterns
+from sta_hw.tasks.embedder import Embedder
+from sta_hw.tasks.patterns import read_patterns
 
 
 @pytest.mark.parametrize("most", [16, 60, 128, 512])
