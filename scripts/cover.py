@@ -36,6 +36,7 @@ BENCHES = [
     "tests/rtl/test_malformed.py", "tests/rtl/test_accelerator_control.py", "tests/rtl/test_decoder_features.py",
     "tests/rtl/test_two_digits.py", "tests/rtl/test_kept_windows.py", "tests/rtl/test_block_products.py",
     "tests/rtl/test_loads_ahead.py", "tests/rtl/test_waits.py", "tests/rtl/test_accelerator.py",
+    "tests/rtl/test_accelerator_errors.py",
 ]  # fmt: skip
 """Those whose models Verilator runs, without cocotb's and Icarus's."""
 SOAKED = ("ci, decoder", "4 x 8, decoder")

@@ -12,7 +12,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from test_numbers import IDS, make, right_or_refused
+from extreme_models import IDS, make, right_or_refused
 
 from sta_hw.model.graph import Graph
 

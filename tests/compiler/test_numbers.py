@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from support import embed, in_fp32, save_bert
+from extreme_models import CONFIG, IDS, LAYER, Change, both, changed, make, outcome, put, right_or_refused, scaled
+from support import embed, save_bert
 
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.integers import IntegerAttention, IntegerLinear, IntegerNorm, linear_of
@@ -38,75 +36,6 @@ from sta_hw.spec.presets import PRESETS
 from sta_hw.spec.registers import SATURATIONS
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
-CONFIG = PRESETS["ci"]
-IDS = random_ids(1, 12)
-LAYER = "encoder.layer.0."
-Change = Callable[[dict[str, np.ndarray]], None]
-
-
-def changed(model: Graph, change: Change) -> Graph:
-    tensors = {k: v.copy() for k, v in model.tensors.items()}
-    with np.errstate(all="ignore"):
-        change(tensors)
-    return model.with_tensors(tensors)
-
-
-def make(seed: int = 0, **kind: Any) -> Graph:
-    return random_model(seed, layers=2, **kind)
-
-
-def outcome(model: Graph, ids: list[int] = IDS, rtl: bool = False, others: int = 8) -> float:
-    """Cosine with the model's own fp32 output; on RTL, which then equals the reference, if asked for.
-
-    Calibrated with `others` texts and this one.
-    """
-    quantized = quantize(model, [random_ids(s, 24) for s in range(others)] + [ids])
-    program = compile_encoder(quantized, CONFIG, len(ids))
-    found = ReferenceBackend(CONFIG).run(program, embed(model, ids))
-    if rtl:
-        hardware = RtlBackend(CONFIG).run(program, embed(model, ids))
-        compare(program, hardware.image, found.image)
-    exact = in_fp32(model, ids).astype(np.float64)
-    return float(found.embedding @ exact / np.linalg.norm(exact))
-
-
-def right_or_refused(model: Graph, *, rtl: bool = False) -> str:
-    """The sentence of a refusal; else nothing, and the answer was right."""
-    try:
-        cosine = outcome(model, rtl=rtl)
-    except InputError as error:
-        sentence = str(error)
-        assert re.search(r"encoder\.layer\.\d|embeddings\.|\b\d\.[a-z]", sentence), sentence  # tensor
-        assert re.search(r"(row|token|head|channel) \d", sentence), sentence  # place
-        assert re.search(r"\d\.?\d*e[+-]?\d+|nan|inf|\d\.\d", sentence), sentence  # value
-        assert re.search(r"limit|ends at|must be|up to a ratio of|resolve beyond|apart", sentence), sentence
-        return sentence
-    assert cosine >= 0.98
-    return ""
-
-
-def scaled(name: str, factor: float, where: object = slice(None)) -> Change:
-    def change(t: dict[str, np.ndarray]) -> None:
-        t[LAYER + name if LAYER + name in t else name][where] *= np.float32(factor)
-
-    return change
-
-
-def put(name: str, value: float, where: object = slice(None)) -> Change:
-    def change(t: dict[str, np.ndarray]) -> None:
-        t[LAYER + name if LAYER + name in t else name][where] = value
-
-    return change
-
-
-def both(*changes: Change) -> Change:
-    def change(t: dict[str, np.ndarray]) -> None:
-        for c in changes:
-            c(t)
-
-    return change
-
-
 LINEAR = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
           "intermediate.dense", "output.dense")  # fmt: skip
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm", "embeddings.LayerNorm")

@@ -7,8 +7,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+from small_programs import compiled
 from support import covering_products
-from test_accelerator import compiled
 
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sim.library import PRIMITIVES

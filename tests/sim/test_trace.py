@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_accelerator import compiled
+from small_programs import compiled
 
 from sim import library, verilator
 from sim.accelerator import AcceleratorModel, MemoryModel, ProgramRun
