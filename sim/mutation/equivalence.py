@@ -12,26 +12,19 @@ from pathlib import Path
 __all__ = ["are_equal", "modules_of"]
 
 _MODULE = re.compile(r"^((?:attribute [^\n]*\n)*module \\(\S+)\n.*?^end\n)", re.M | re.S)
-_EQUAL = """\
-read_rtlil gold.il
-hierarchy -top {name}
-proc
-flatten
-opt -full
-memory_map
-opt_clean -purge
-rename -top gold
-design -stash gold
+_SIDE = """\
 design -reset
-read_rtlil gate.il
+read_rtlil {side}.il
 hierarchy -top {name}
 proc
 flatten
 opt -full
 memory_map
 opt_clean -purge
-rename -top gate
-design -stash gate
+rename -top {side}
+design -stash {side}
+"""
+_COMPARED = """\
 design -reset
 design -copy-from gold -as gold gold
 design -copy-from gate -as gate gate
@@ -65,7 +58,8 @@ def are_equal(before: Mapping[str, str], after: Mapping[str, str], name: str) ->
     with tempfile.TemporaryDirectory(prefix="sta_hw_equal_") as folder:
         for side, modules in (("gold", before), ("gate", after)):
             (Path(folder) / f"{side}.il").write_text("".join(modules.values()), encoding="utf-8")
-        return any(_is_proved(Path(folder), _EQUAL.format(name=name, structure=s)) for s in _STRUCTURES)
+        sides = "".join(_SIDE.format(side=side, name=name) for side in ("gold", "gate"))
+        return any(_is_proved(Path(folder), sides + _COMPARED.format(structure=s)) for s in _STRUCTURES)
 
 
 def _is_proved(folder: Path, script: str) -> bool:

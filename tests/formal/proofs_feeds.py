@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from amaranth.hdl import Cat, Const, Mux, Value
 from proofs_sequencer import steady
-from streams import STABLE, Kept, Pipe, config, edit, stays
+from streams import STABLE, Kept, Pipe, answered, config, edit, goes_on, stays
 
 from sim.formal import Bench, Proof, Property
 from sta_hw.spec.parameters import COLUMN
@@ -45,10 +45,8 @@ def windows(words: int) -> Callable[[Bench], None]:
         same = (run.address == new.address) & (run.beats == new.beats) & (run.instruction == new.instruction)
         accepts = dut.order.valid & dut.order.ready
         bench.holds("runs", (asks == (accepts & ~elsewhere)) & (~asks | same))
-        owed = bench.register(4, "owed")
+        owed = answered(bench, dut.run, dut.words, 4)
         takes = dut.words.valid & dut.words.ready
-        m.d.sync += owed.eq(owed + Mux(asks, run.beats, 0) - takes)
-        bench.assume(~dut.words.valid | (owed != 0))
 
         given = dut.activations.valid & dut.activations.ready
         of_memory: Value = under_way & ~now.probabilities
@@ -81,9 +79,7 @@ def windows(words: int) -> Callable[[Bench], None]:
         bench.holds("stable", stays(bench, dut.activations))
         waits = (dut.activations.valid & ~dut.activations.ready) | (dut.run.valid & ~dut.run.ready)
         waits |= (of_memory & ~dut.words.valid & (owed != 0)) | (of_softmax & ~softmax.valid)
-        still = bench.register(3, "still")
-        m.d.sync += still.eq(Mux(given | waits | ~under_way | accepts, 0, still + 1))
-        bench.holds("goes-on", still < 6)
+        goes_on(bench, given | waits | ~under_way | accepts, 6)
         bench.reaches("both", given & (number == 2) & orders.at(Const(1)).probabilities & ~now.probabilities)
         bench.reaches("three", orders.count == 3)
 
@@ -127,10 +123,8 @@ def parameters(bench: Bench) -> None:
     bench.assume(seconds.count < 6)
     bench.holds("seconds", ~dut.seconds.valid | (seconds.some & (dut.seconds.payload == seconds.head)))
     bench.holds("stable", stays(bench, dut.parameters) & stays(bench, dut.seconds))
-    still = bench.register(3, "still")
     waits = (dut.parameters.valid & ~dut.parameters.ready) | ~Mux(now.totals, dut.totals.valid, dut.words.valid)
-    m.d.sync += still.eq(Mux(takes | totals | waits | ~under_way, 0, still + 1))
-    bench.holds("goes-on", still < 4)
+    goes_on(bench, takes | totals | waits | ~under_way, 4)
     bench.reaches("of-both-kinds", totals & (number == 1) & (row == 3))
     bench.reaches("second", second)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from amaranth.hdl import Cat, Const, Mux, Value
 from proofs_sequencer import steady
-from streams import STABLE, Kept, config, edit, stays
+from streams import STABLE, Kept, answered, config, edit, goes_on, stays
 
 from sim.formal import Bench, Proof, Property
 from sta_hw.spec.isa import Target
@@ -47,10 +47,8 @@ def loader(ahead: int) -> Callable[[Bench], None]:
         asked = (run.address == address) & (run.beats == asking.beats) & (run.instruction == asking.instruction)
         bench.holds("runs", ~dut.run.valid | ((asker != kept.count) & ~nothing & asked))
         bench.holds("stable", stays(bench, dut.run))
-        owed = bench.register(5, "owed")
+        owed = answered(bench, dut.run, dut.words, 5)
         takes = dut.words.valid & dut.words.ready
-        m.d.sync += owed.eq(owed + Mux(asks, run.beats, 0) - takes)
-        bench.assume(~dut.words.valid | (owed != 0))
 
         # Words, as they were taken, and what is written of them.
         taken, written = bench.register(3, "taken"), bench.register(5, "written")
@@ -89,10 +87,7 @@ def loader(ahead: int) -> Callable[[Bench], None]:
         bench.holds("addresses", ~enables | (dut.address == (now.destination + written)[:16]))
         bench.holds("done", ~dut.done | (under_way & (taken == total) & (written == end)))
         waits = (dut.run.valid & ~dut.run.ready) | (~dut.words.valid & (owed != 0))
-        still = bench.register(3, "still")
-        moves = takes | enables | dut.done | asks | ~under_way | waits
-        m.d.sync += still.eq(Mux(moves, 0, still + 1))
-        bench.holds("goes-on", still < 5)
+        goes_on(bench, takes | enables | dut.done | asks | ~under_way | waits, 5)
         bench.reaches("two-loads", dut.done & (number == 1) & (total == 3))
         bench.reaches("nothing-loaded", dut.done & (now.rows == 2) & (now.beats == 0))
         bench.reaches("a-rest-dropped", dut.done & (now.target == Target.PARAMETERS) & (taken == 5) & (written == 1))

@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, unsigned
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.hdl import Cat, Mux
+from packed_results import Packed
 from proofs_sequencer import steady
-from streams import STABLE, Pipe, config, edit, stays
+from streams import STABLE, Pipe, config, edit, goes_on, stays
 
 from sim.formal import Bench, Proof, Property
-from sta_hw.spec.config import Config
 
 PACKING, TRANSPOSER = "units.result_packing", "units.transposer"
-
-
-class Packed(wiring.Component):
-    """The packing of results with a stream before it."""
-
-    def __init__(self, module: Any, cfg: Config) -> None:
-        self.module, self.config = module, cfg
-        self.bits = 16 * cfg.drain_lanes + 2
-        store = stream.Signature(unsigned(8 * cfg.bus_bytes))
-        super().__init__({"results": In(stream.Signature(unsigned(self.bits))), "store": Out(store)})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        queue = SimpleNamespace(r_data=self.results.payload, r_rdy=self.results.valid, r_en=self.results.ready)
-        self.module.pack(m, self.config, queue, self.store)
-        return m
 
 
 def packed(bench: Bench) -> None:
     """Results of 8 and of 16 bits, in turn, of whole words each."""
     m = bench.m
     cfg = config()
-    dut = Packed(bench.load("units.result_packing"), cfg)
+    dut = Packed(bench.load("units.result_packing").pack, cfg)
     bench.block(dut)
     steady(bench, dut.results)
     wide, transposed = dut.results.payload[32], dut.results.payload[33]
@@ -56,10 +36,8 @@ def packed(bench: Bench) -> None:
     pipe = Pipe(bench, 32, depth, "words", takes & (wide | half), whole, given)
     bench.holds("words", ~dut.store.valid | (pipe.some & (dut.store.payload == pipe.head)))
     bench.holds("stable", stays(bench, dut.store))
-    still = bench.register(4, "still")
     waits = (dut.store.valid & ~dut.store.ready) | (~dut.results.valid & ~pipe.some)
-    m.d.sync += still.eq(Mux(takes | given | waits, 0, still + 1))
-    bench.holds("goes-on", still < 8)
+    goes_on(bench, takes | given | waits, 8)
     was_wide = bench.past(wide & takes)
     bench.reaches("both-kinds", given & bench.past(given) & takes & (pipe.count == 3))
     bench.reaches("full", dut.results.valid & ~dut.results.ready & (pipe.count >= 3) & ~was_wide)
@@ -102,10 +80,8 @@ def transposed(groups: int, lanes: int, rows: int = 4) -> Callable[[Bench], None
         bench.holds("whole", ~dut.target.valid | (whole != 0))
         bench.holds("takes", ~takes | ((whole == 0) | ((whole == 1) & (out == count - 1))))
         bench.holds("stable", stays(bench, dut.target))
-        still = bench.register(2, "still")
         waits = (dut.target.valid & ~dut.target.ready) | (~dut.source.valid & (whole == 0))
-        m.d.sync += still.eq(Mux(takes | given | waits, 0, still + 1))
-        bench.holds("goes-on", still < 2)
+        goes_on(bench, takes | given | waits, 2)
         bench.reaches("second-block", given & mine & (bench.past(bench.past(1), 2 * count)))
 
     return fill

@@ -9,7 +9,7 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from proofs_sequencer import steady
-from streams import SMALL, edit, stays
+from streams import SMALL, answered, edit, stays
 
 from sim.formal import Bench, Proof, Property
 from sta_hw.rtl.control.fetch import instruction_layout
@@ -194,12 +194,8 @@ def fetch(bench: Bench) -> None:
     run = dut.run.payload
     asks = dut.run.valid & dut.run.ready
     beats = 64 // WIDER.bus_bytes
-    owed = bench.register(6, "owed")
-    m.d.sync += [
-        taken.eq(taken + (offer.valid & offer.ready)), asked.eq(asked + asks),
-        owed.eq(owed + Mux(asks, beats, 0) - (dut.words.valid & dut.words.ready)),
-    ]  # fmt: skip
-    bench.assume(~dut.words.valid | (owed != 0))
+    m.d.sync += [taken.eq(taken + (offer.valid & offer.ready)), asked.eq(asked + asks)]
+    answered(bench, dut.run, dut.words, 6, beats)
     bench.holds("stable", stays(bench, offer))
     bench.holds("numbers", ~offer.valid | (offer.payload.number == taken))
     line = (run.address == (dut.address + (asked << 6))[:32]) & (run.beats == beats)

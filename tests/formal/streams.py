@@ -31,6 +31,31 @@ def stays(bench: Bench, offer: Any) -> Value:
     return ~waits | (offer.valid & (payload == bench.past(payload)))
 
 
+def goes_on(bench: Bench, moves: Value, within: int) -> None:
+    """Property ``goes-on``: less than so many cycles in which nothing `moves` follow each other.
+
+    It also `moves` where there is nothing to do, or it waits for others.
+    """
+    still = bench.register(within.bit_length(), "still")
+    bench.m.d.sync += still.eq(Mux(moves, 0, still + 1))
+    bench.holds("goes-on", still < within)
+
+
+def answered(bench: Bench, run: Any, words: Any, bits: int, beats: Value | int | None = None) -> Value:
+    """Memory gives the words that runs asked for, and no others: how many are owed, in so many bits.
+
+    Parameters
+    ----------
+    beats : Value or int
+        Words of a run; what its payload says by default.
+    """
+    owed = bench.register(bits, "owed")
+    asked = Mux(run.valid & run.ready, run.payload.beats if beats is None else beats, 0)
+    bench.m.d.sync += owed.eq(owed + asked - (words.valid & words.ready))
+    bench.assume(~words.valid | (owed != 0))
+    return owed
+
+
 class Kept:
     """The first orders that were taken, by number; and which of them a part of the model has come to."""
 

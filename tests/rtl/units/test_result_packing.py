@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-from amaranth.hdl import Module, unsigned
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
-from amaranth.sim import Simulator
+from packed_results import Packed
+from support import simulate
 
 from sta_hw.rtl.units.result_packing import pack
 from sta_hw.spec.config import Config
@@ -23,22 +19,6 @@ CONFIGS = [
     Config(rows=4, groups=8, lanes=4, drain_lanes=1),
 ]
 NARROW, WIDE, TRANSPOSED, APART = range(4)
-
-
-class Packed(wiring.Component):
-    """`pack` with streams for ports."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        bits = 16 * config.drain_lanes + 2 + ("apart" in config.abilities)
-        store = stream.Signature(unsigned(8 * config.bus_bytes))
-        super().__init__({"results": In(stream.Signature(unsigned(bits))), "store": Out(store)})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        queue = SimpleNamespace(r_data=self.results.payload, r_rdy=self.results.valid, r_en=self.results.ready)
-        pack(m, self.config, queue, self.store)
-        return m
 
 
 def stored(config: Config, kind: int, results: np.ndarray) -> list[bytes | None]:
@@ -71,7 +51,7 @@ def test_kinds_by_turns(config: Config, stalls: bool) -> None:
         for part in results.reshape(-1, lanes) & 0xFFFF:
             entries.append(sum(int(v) << 16 * i for i, v in enumerate(part)) | flags << 16 * lanes)
         wanted += stored(config, kind, results)
-    dut = Packed(config)
+    dut = Packed(pack, config)
     found: list[bytes] = []
     cycles = 0
 
@@ -100,10 +80,7 @@ def test_kinds_by_turns(config: Config, stalls: bool) -> None:
             await ctx.tick()
         assert at == len(entries)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(dut, bench, limit=25_000)
     assert len(found) == len(wanted)
     assert all(w is None or f == w for f, w in zip(found, wanted, strict=True))
 
@@ -112,7 +89,7 @@ def test_kinds_by_turns(config: Config, stalls: bool) -> None:
 def test_a_result_a_cycle(wide: bool) -> None:
     """Of one kind, results are taken one a cycle for as long as words are."""
     config = CONFIGS[0]
-    dut = Packed(config)
+    dut = Packed(pack, config)
     taken: list[int] = []
 
     async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
@@ -123,8 +100,5 @@ def test_a_result_a_cycle(wide: bool) -> None:
             taken.append(ctx.get(dut.results.ready))
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(dut, bench, limit=25_000)
     assert sum(taken) >= 63 and all(taken[1:])
