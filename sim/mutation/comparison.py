@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -74,12 +75,11 @@ class Comparison:
         CheckError
             If nothing is emitted without a mutant: every one would count as equivalent.
         """
-        changed = mutated(source, mutant)
-        return self._is_equal_block(module, source, changed) or (
-            not alone and self._are_equal_accelerators(module, source, changed)
+        return self._is_equal_block(module, source, mutant) or (
+            not alone and self._are_equal_accelerators(module, source, mutated(source, mutant))
         )
 
-    def _is_equal_block(self, module: str, source: str, changed: str) -> bool:
+    def _is_equal_block(self, module: str, source: str, mutant: Mutant) -> bool:
         """Whether the block alone is proved equal in all that accelerators use of it."""
         if module not in _BLOCKS:
             return False
@@ -88,8 +88,11 @@ class Comparison:
             if not self._blocks[module]:
                 raise CheckError(f"{module} is not emitted without a mutant: its entry in _BLOCKS is no more right.")
         before = self._blocks[module]
-        with self._place.changed(module, source, changed):
+        with self._place.changed(module, source, mutated(source, mutant)):
             after = self._emitted_blocks(module)
+        if after == before:
+            # A function or a constant beside the block may be what only other blocks use.
+            return _is_in_a_class(source, mutant.line)
         return len(after) == len(before) and all(map(_is_equal, before, after))
 
     def _are_equal_accelerators(self, module: str, source: str, changed: str) -> bool:
@@ -124,6 +127,11 @@ class Comparison:
             f"        print(rtlil.convert(block(), name='block', emit_src=False), end={_BETWEEN!r})\n"
         )
         return [modules_of(part) for part in self._place.python(code, 300).split(_BETWEEN)[:-1]]
+
+
+def _is_in_a_class(source: str, line: int) -> bool:
+    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    return any(node.lineno <= line <= (node.end_lineno or 0) for node in classes)
 
 
 def _is_equal(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
