@@ -14,10 +14,12 @@ from typing import Annotated
 import typer
 
 from boards import board
+from sta_hw.cli.app import script
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.quantize import quantize
 from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
+from sta_hw.errors import InputError
 from sta_hw.model.part import accelerator_part
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.run.board import BoardBackend, connect
@@ -34,7 +36,8 @@ def main(
     """Run the shapes on the simulated board; print bytes a cycle, and how near the cycle model comes."""
     target = board(name)
     config, sdram = target.config, target.sdram
-    assert sdram is not None
+    if sdram is None:
+        raise InputError(f"--board {name} has no SDRAM, whose traffic is measured.")
     backend = BoardBackend(config, connect(target, "sim"))
     timing = MachineTiming(sdram.latency, sdram.bytes_per_cycle / config.bus_bytes, shared=True)
     for hidden, heads, intermediate, tokens, nm in CASES[:cases]:
@@ -52,4 +55,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

@@ -17,6 +17,7 @@ import typer
 from boards import board
 from sim.library import compile_library
 from sim.pins import HERE
+from sta_hw.cli.app import script
 from sta_hw.errors import InputError, ToolError
 from sta_hw.fpga.litedram import generate_controller
 
@@ -75,11 +76,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure, and print a line for each kind of traffic."""
-    try:
-        rows = measure(name)
-    except (InputError, ToolError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2 if isinstance(error, InputError) else 3) from None
+    rows = measure(name)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -91,4 +88,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

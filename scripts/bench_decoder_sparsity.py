@@ -27,10 +27,12 @@ from rich.table import Table
 from sta_hw.bench import tool_versions
 from sta_hw.bench.decode import estimated_token, run, token_of_table
 from sta_hw.bench.perplexity import negative_log_likelihood, prose
+from sta_hw.cli.app import script
 from sta_hw.compiler.decoder.integers import WIDE, Rules
 from sta_hw.compiler.decoder.run import IntegerDecoder
 from sta_hw.compiler.decoder.traffic import least_traffic, weight_bits
-from sta_hw.files import write_text
+from sta_hw.errors import InputError
+from sta_hw.files import read_json, write_text
 from sta_hw.formats.provenance import text_table
 from sta_hw.model.families.decoders import NEXT
 from sta_hw.model.fp32 import evaluate
@@ -88,7 +90,7 @@ class Case:
         return self._all().get(self.name, {})
 
     def _all(self) -> dict[str, Entry]:
-        return json.loads(self.results.read_text()) if self.results.exists() else {}
+        return read_json(self.results, "results") if self.results.exists() else {}
 
 
 def perplexities(model: TextModel, texts: list[list[int]], report: Report) -> Entry:
@@ -183,7 +185,7 @@ def cycles(case: Case, by: str, report: Report) -> Entry:
     if case.name.endswith(SEARCHED):
         table = case.kept.get("nm_table")
         if table is None:
-            raise typer.BadParameter(f"{case.name} has no table yet; leave --cycles out first.")
+            raise InputError(f"{case.name} has no table yet; leave --cycles out first.")
         row = token_of_table(load_text_model(), {k: parse_nm(v) for k, v in table.items()}, by, report)
     elif by == "model":
         row = estimated_token(load_text_model(), pattern, config, report)
@@ -227,12 +229,14 @@ def main(
     """Measure, keep, show; exit status 1 when a bar is missed."""
     progress = Console(stderr=True)
     if by not in (None, "rtl", "model"):
-        raise typer.BadParameter(f"--cycles {by}: it is rtl or model.")
+        raise InputError(f"--cycles {by}: it is rtl or model.")
     for name in case or []:
         if name not in CASES:
-            raise typer.BadParameter(f"{name!r} is unknown; there are {', '.join(CASES)}.")
+            raise InputError(f"--case {name!r} is unknown; there are {', '.join(CASES)}.")
         if by and name.endswith(DISTILLED):
-            raise typer.BadParameter(f"{name} has the cycles of {name.removesuffix(DISTILLED)}.")
+            raise InputError(f"--case {name!r} has the cycles of {name.removesuffix(DISTILLED)}.")
+    if results.exists():
+        read_json(results, "results")  # refused before the work
     new: dict[str, Entry] = {}
     for name in case or CASES:
         made = Case(name, results)
@@ -244,10 +248,10 @@ def main(
     if as_json:
         typer.echo(json.dumps(new, indent=1))
     else:
-        show(json.loads(results.read_text()))
+        show(read_json(results, "results"))
     if not all(_holds(name, entry) for name, entry in new.items()):
-        raise SystemExit(1)
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

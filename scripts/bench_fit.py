@@ -19,8 +19,10 @@ from rich.console import Console
 
 from boards import BOARDS, board
 from sta_hw.bench import Figure, Report
+from sta_hw.cli.app import Unused, script
 from sta_hw.cli.main import show_report
-from sta_hw.files import write_text
+from sta_hw.errors import InputError
+from sta_hw.files import read_json, write_text
 from sta_hw.fpga.build import prepare_board
 from sta_hw.fpga.fit import ESTIMATE_ERROR, LOGIC, estimate, features_logic, logic_counts
 from sta_hw.fpga.flow import synthesize_top
@@ -100,10 +102,13 @@ def main(
     """Synthesize all, compare with the estimate, print the coefficients that would fit best."""
     progress = Console(stderr=True)
     chosen = set() if only_fit else set(case or range(len(CASES)))
-    before = [r for r in json.loads(output.read_text())["rows"] if "configuration" in r] if output.exists() else []
+    if beyond := sorted(chosen - set(range(len(CASES)))):
+        raise InputError(f"--case {beyond[0]} is out of range; it is 0 to {len(CASES) - 1}.")
+    kept = read_json(output, "result of bench_fit") if output.exists() else {"rows": []}
+    before = [r for r in kept["rows"] if "configuration" in r]
     rows: list[dict[str, Any]] = before + [{}] * (len(CASES) - len(before))
     if lacking := [n for n, row in enumerate(rows) if not row and n not in chosen]:
-        raise SystemExit(f"cases {', '.join(map(str, lacking))} were not synthesized before")
+        raise InputError(f"cases {', '.join(map(str, lacking))} were not synthesized before; --case does it.")
     for number, (family, kind, config) in enumerate(CASES):
         if number in chosen:
             progress.print(f"{number + 1} of {len(CASES)}: {kind} on {family}, {config.rows} x {config.groups}")
@@ -138,8 +143,8 @@ def main(
     write_text(output, json.dumps(report.as_dict(), indent=1) + "\n")
     show_report(report, as_json)
     if not report.ok:
-        raise SystemExit(1)
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main, [Unused(("case",), lambda o: o["only_fit"], "with --only-fit")])

@@ -22,7 +22,8 @@ from rich.table import Table
 from boards import BOARDS, board
 from sta_hw.bench import tool_versions
 from sta_hw.bench.engine import fraction_of_ideal
-from sta_hw.errors import CheckError
+from sta_hw.cli.app import script
+from sta_hw.errors import CheckError, InputError
 from sta_hw.files import replacing, write_text
 from sta_hw.fpga.build import build_board
 from sta_hw.fpga.flow import synthesize_top
@@ -262,7 +263,7 @@ def main(
     known = [*CASES, *(n for n in BOARDS if n != "ulx3s-12f")]  # the 12F is the 25F's die
     for name in case or []:
         if name not in known:
-            raise typer.BadParameter(f"{name!r} is unknown; there are {', '.join(known)}.")
+            raise InputError(f"--case {name!r} is unknown; there are {', '.join(known)}.")
     new, unrouted = [], False
     for name in case or known:
         with progress.status(name) as status, tempfile.TemporaryDirectory(prefix="sta_hw_") as place:
@@ -285,8 +286,8 @@ def main(
     else:
         show(entries)
     if unrouted or not all(bar["ok"] for entry in new for bar in entry["bars"].values()):
-        raise SystemExit(1)
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

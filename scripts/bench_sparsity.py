@@ -22,7 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sta_hw.bench import tool_versions
-from sta_hw.files import write_text
+from sta_hw.cli.app import script
+from sta_hw.errors import InputError
+from sta_hw.files import read_json, write_text
 from sta_hw.sparsity.finetune import Tuning, fine_tune
 from sta_hw.sparsity.idp import idp, levels_down, steps_by_level
 from sta_hw.sparsity.methods import domino_patterns
@@ -176,7 +178,7 @@ def show(entries: dict[str, Entry]) -> None:
 
 def main(
     case: Annotated[list[str] | None, typer.Option(help="May be repeated; all if not given.")] = None,
-    threads: Annotated[int, typer.Option(help="Of PyTorch.")] = 1,
+    threads: Annotated[int, typer.Option(help="Of PyTorch.", min=1)] = 1,
     results: Annotated[Path, typer.Option(help="The JSON that holds the newest of each case.")] = RESULTS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the new entries.")] = False,
 ) -> None:
@@ -185,7 +187,9 @@ def main(
     progress = Console(stderr=True)
     for name in case or []:
         if name not in CASES:
-            raise typer.BadParameter(f"{name!r} is unknown; there are {', '.join(CASES)}.")
+            raise InputError(f"--case {name!r} is unknown; there are {', '.join(CASES)}.")
+    if results.exists():
+        read_json(results, "results")  # refused before the work
     new: dict[str, Entry] = {}
     for name in case or CASES:
         measure, bars = CASES[name]
@@ -193,16 +197,16 @@ def main(
             entry = measure(lambda text, n=name, s=status: s.update(f"{n}: {text}"))
         entry |= {"date": datetime.date.today().isoformat(), "tools": tool_versions() | {"torch": torch.__version__}}
         new[name] = entry | {"bars": judge(entry, bars)}
-        kept = json.loads(results.read_text()) if results.exists() else {}
+        kept = read_json(results, "results") if results.exists() else {}
         ordered = {k: v for k in CASES if (v := (kept | {name: new[name]}).get(k))}
         write_text(results, json.dumps(ordered, indent=1) + "\n")
     if as_json:
         typer.echo(json.dumps(new, indent=1))
     else:
-        show(json.loads(results.read_text()))
+        show(read_json(results, "results"))
     if not all(bar["ok"] for entry in new.values() for bar in entry["bars"].values()):
-        raise SystemExit(1)
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

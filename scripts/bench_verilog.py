@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from sta_hw.bench import Figure, Report
+from sta_hw.cli.app import script
 from sta_hw.cli.main import show_report
 from sta_hw.files import write_text
 from sta_hw.spec.config import Config
@@ -80,8 +81,8 @@ def main(
         write_text(output, json.dumps(result.as_dict(), indent=2) + "\n")
     show_report(result, as_json)
     if not result.ok:
-        raise SystemExit(1)
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

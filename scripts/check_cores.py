@@ -16,31 +16,38 @@ import time
 from pathlib import Path
 
 from sim import verilator
+from sta_hw.cli.app import end
 from sta_hw.errors import ConfigError
 from sta_hw.generate.generator import TOPS, generate
 from sta_hw.spec.presets import BOARD_PRESETS, PRESETS
 
+KNOWN = PRESETS | BOARD_PRESETS
 
-def main() -> int:
-    known = PRESETS | BOARD_PRESETS
+
+def options() -> argparse.ArgumentParser:
+    """What can be asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", action="append", choices=known)
+    parser.add_argument("--preset", action="append", choices=KNOWN)
     parser.add_argument("--top", action="append", choices=TOPS)
     parser.add_argument("--target", action="append", choices=("lint", "sim", "sim_icarus"))
     parser.add_argument("--hierarchy", action="store_true")
-    given = parser.parse_args()
+    return parser
+
+
+def main(given: argparse.Namespace) -> int:
+    """Generate each, and run its targets."""
     failed = 0
-    for name in given.preset or known:
+    for name in given.preset or KNOWN:
         for top in given.top or TOPS:
             if top == "accelerator":
                 try:
-                    known[name].require_accelerator()
+                    KNOWN[name].require_accelerator()
                 except ConfigError:
                     print(f"{name} {top}: no accelerator has this shape", flush=True)
                     continue
             with tempfile.TemporaryDirectory(prefix="sta_hw_") as place:
                 folder = Path(place)
-                generate(top, known[name], folder / "cores", hierarchy=given.hierarchy)
+                generate(top, KNOWN[name], folder / "cores", hierarchy=given.hierarchy)
                 for target in given.target or ("lint", "sim", "sim_icarus"):
                     begun = time.monotonic()
                     run = subprocess.run(
@@ -61,4 +68,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    given_options = options().parse_args()
+    sys.exit(end(lambda: main(given_options)))

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from sim.coverage.points import Point
+from sta_hw.cli.app import end
 from sta_hw.errors import InputError
-from sta_hw.files import write_text
+from sta_hw.files import read_json, write_text
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "coverage"
@@ -213,16 +214,29 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Exit with 1 if lines or branches are below 98 %, or toggles below 90 %, or if a bench or a program fails."""
+OPTIONS = {"run": {"seconds", "go_on", "json"}, "add-up": {"counters", "json"}, "table": {"json"}, "gaps": {"files"}}
+"""What each task looks at; others would be ignored."""
+
+
+def options() -> argparse.ArgumentParser:
+    """What can be asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "add-up", "table", "gaps"], help="add-up: of counters that are there")
     parser.add_argument("files", nargs="*", help="gaps: of these files; all by default")
-    parser.add_argument("--seconds", type=int, default=240, help="of random programs")
-    parser.add_argument("--go-on", action="store_true", help="add to the counters that are there")
-    parser.add_argument("--counters", type=Path, default=FOLDER / "counters", help="another folder of counters")
+    parser.add_argument("--seconds", type=int, default=240, help="run: of random programs")
+    parser.add_argument("--go-on", action="store_true", help="run: add to the counters that are there")
+    parser.add_argument("--counters", type=Path, default=FOLDER / "counters", help="add-up: another folder of counters")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    return parser
+
+
+def main(given: argparse.Namespace) -> int:
+    """Exit with 1 if lines or branches are below 98 %, or toggles below 90 %, or if a bench or a program fails."""
+    default = options().parse_args([given.what])
+    seen = {"what", *OPTIONS[given.what]}
+    if ignored := [n for n, v in vars(given).items() if v != getattr(default, n) and n not in seen]:
+        said = ", ".join(n if n == "files" else f"--{n.replace('_', '-')}" for n in ignored)
+        raise InputError(f"{given.what} does not look at {said}; leave that out.")
     passed = run(given) if given.what == "run" else True
     if given.what in ("run", "add-up"):
         points = read(given.counters)
@@ -236,7 +250,7 @@ def main() -> int:
         write_text(RESULTS, json.dumps(result, indent=1) + "\n")
     if not RESULTS.exists():
         raise InputError(f"{RESULTS} is not there; `python scripts/cover.py run` makes it.")
-    result = json.loads(RESULTS.read_text(encoding="utf-8"))
+    result = read_json(RESULTS, "results")
     if given.what == "gaps":
         for file, rows in result["missing"].items():
             if not given.files or file in given.files:
@@ -256,8 +270,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    given_options = options().parse_args()
+    sys.exit(end(lambda: main(given_options)))

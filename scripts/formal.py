@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from sim.formal import Outcome, Task, run_task, tasks_of
+from sta_hw.cli.app import script
 from sta_hw.errors import CheckError, InputError, ToolError
 from sta_hw.files import write_text
 
@@ -109,8 +110,8 @@ def main(
     """Run the proofs; exit with 1 if one fails, or a property holds in its broken block."""
     errors = Console(stderr=True)
     chosen = [p for p in PROOFS if not only or any(p.name.startswith(o) for o in only)]
-    if not chosen:
-        raise InputError(f"no proof's name begins with {', '.join(only or [])}: {', '.join(p.name for p in PROOFS)}.")
+    if unknown := [o for o in only or [] if not any(p.name.startswith(o) for p in PROOFS)]:
+        raise InputError(f"no proof's name begins with {', '.join(unknown)}: {', '.join(p.name for p in PROOFS)}.")
     start = time.monotonic()
     outcomes: dict[str, Outcome] = {}
     wrong: list[str] = []
@@ -149,8 +150,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except (CheckError, InputError, ToolError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1 if isinstance(error, CheckError) else 3)
+    script(main)

@@ -31,6 +31,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sta_hw.bench import tool_versions
 from sta_hw.bench.perplexity import negative_log_likelihood
+from sta_hw.cli.app import script
 from sta_hw.compiler.decoder.integers import BLOCKED, WIDE, Rules
 from sta_hw.compiler.decoder.run import IntegerDecoder
 from sta_hw.errors import InputError
@@ -243,21 +244,18 @@ def main(
 ) -> None:
     """Train, measure, keep both in one folder."""
     if hidden % 64:
-        raise typer.BadParameter(f"a width of {hidden} is no multiple of 64, a head's; {hidden // 64 * 64} is.")
+        raise InputError(f"--hidden {hidden} is no multiple of 64, a head's; {hidden // 64 * 64} is.")
     state = output.with_name(f"{output.name}.{corpus_digest()}.state")  # of another corpus it is no use
     whole = (output / "training.json").exists() or state.exists()
     if output.exists() and any(output.iterdir()) and not whole:
-        raise typer.BadParameter(f"{output} holds something else; choose another -o.")
+        raise InputError(f"{output} holds something else; choose another -o.")
     settings = Settings(hidden, layers, vocabulary, steps=steps, seed=seed)
     progress = Console(stderr=True)
     with progress.status("reading docstrings") as status:
         learnt, held = split(corpus_sentences(10**9, seed=None))
         texts = [BETWEEN.join(text) for text in held]
         before = time.process_time()
-        try:
-            losses = train(output, learnt, settings, status.update, state)
-        except InputError as error:  # a state of other settings
-            raise typer.BadParameter(str(error)) from error
+        losses = train(output, learnt, settings, status.update, state)
         seconds = time.process_time() - before
         rows = perplexities(output, texts, lambda name: status.update(f"held-out text in {name}"))
     model = load_text_model(output)
@@ -279,4 +277,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

@@ -174,9 +174,12 @@ def test_a_command_is_one(command: Command) -> None:
         assert importlib.util.find_spec(rest[1])
     else:
         module = script(rest[0])
-        parser = typer.Typer()
-        parser.command()(module.main)
-        typer.main.get_command(parser).make_context(rest[0], rest[1:])
+        if hasattr(module, "options"):
+            module.options().parse_args(rest[1:])
+        else:
+            parser = typer.Typer()
+            parser.command()(module.main)
+            typer.main.get_command(parser).make_context(rest[0], rest[1:])
         names = [*getattr(module, "CASES", ()), *BOARDS, "NAME"]
         for option, value in pairwise(rest):
             assert option != "--case" or value in names, value

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -25,7 +25,7 @@ from typer.core import TyperCommand
 from ..errors import CheckError, InputError, ToolError
 from .terminal import complain
 
-__all__ = ["Unused", "app", "end", "extra_of"]
+__all__ = ["Unused", "app", "end", "extra_of", "script"]
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 """What Typer raises for all that is wrong with options and arguments; where the class lies differs between versions."""
@@ -144,6 +144,13 @@ def end(run: Callable[[], Any]) -> int:
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     return int(status)
+
+
+def script(main: Callable[..., None], unused: Sequence[Unused] = ()) -> NoReturn:
+    """Run a script that is one command as the commands of `sta-hw` are run: each error is a sentence and a status."""
+    only = _App(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    only.command(unused=unused)(main)
+    sys.exit(end(lambda: only(standalone_mode=False)))
 
 
 def _prepare_streams() -> None:

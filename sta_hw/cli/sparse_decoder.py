@@ -94,6 +94,8 @@ def prune_decoder(path: Path | None, wanted: PrunedAs, output: Path, as_json: bo
     if wanted.method not in METHODS_OF_DECODERS:
         methods = listed(list(METHODS_OF_DECODERS))
         raise InputError(f"method {wanted.method} is not for decoders yet; {methods} is.")
+    if wanted.searches:
+        PRESETS[HARDWARE].require(parse_nm(wanted.nm))
     if wanted.steps or wanted.searches:
         require_torch()
     model = load_text_model(path)
