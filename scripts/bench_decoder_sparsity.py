@@ -162,11 +162,11 @@ def accuracy(case: Case, report: Report) -> Entry:
     about: Entry = {"calibration_tokens": sum(map(len, calibration))}
     patterns = dict.fromkeys(model.language.graph.linears, parse_nm(case.nm))
     if case.name.endswith(SEARCHED):
-        from sta_hw.sparsity.domino_decoders import SEARCH_TEXTS, decoder_patterns
+        from sta_hw.sparsity.domino_decoders import decoder_patterns
 
         before = time.process_time()
         patterns = decoder_patterns(
-            model.language.graph, parse_nm(case.nm), CONFIG, calibration[:SEARCH_TEXTS], report
+            model.language.graph, parse_nm(case.nm), CONFIG, calibration, report
         )  # fmt: skip
         about |= {"search_cpu_seconds": round(time.process_time() - before), "nm_table": text_table(patterns)}
     before = time.process_time()

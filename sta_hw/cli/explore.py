@@ -30,6 +30,7 @@ from ..spec.patterns import parse_nm
 from .app import Unused, app
 from .configuration import changed, manifest_file, read_changes, read_configuration
 from .model import load
+from .options import AccuracyFileOption, AccuracyInputsOption, CalibrationOption, PrunerOption
 from .paths import require_writable
 from .terminal import JsonOption, Watch, complain, mark, print_json, print_table, say, watched
 
@@ -87,14 +88,10 @@ def explore_space(
     memory: Annotated[
         int | None, typer.Option("--memory-bytes", help="Of memory; any if not given.", min=1, max=2**40)
     ] = None,
-    inputs: Annotated[int, typer.Option(help="Inputs that accuracy is measured with; 0: none.", min=0, max=10_000)] = 0,
-    pruner: Annotated[str, typer.Option(help=f"What prunes dense weights: {' or '.join(METHODS)}.")] = "sparsegpt",
-    given: Annotated[
-        Path | None, typer.Option("--input", help="For images and spectrograms: a .npy file to measure accuracy with.")
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Images or spectrograms to quantize for: a .npy file; noise if not given.")
-    ] = None,
+    inputs: AccuracyInputsOption = 0,
+    pruner: PrunerOption = "sparsegpt",
+    given: AccuracyFileOption = None,
+    calibration: CalibrationOption = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes of this machine; one for each processor if not given.", min=1, max=256)
     ] = None,

@@ -36,8 +36,12 @@ InputOption = Annotated[
 CalibrationOption = Annotated[
     Path | None, typer.Option(help="Images or spectrograms to quantize for: a .npy file; noise if not given.")
 ]
-
-
+AccuracyInputsOption = Annotated[
+    int, typer.Option("--inputs", help="Inputs that accuracy is measured with; 0: none.", min=0, max=10_000)
+]
+AccuracyFileOption = Annotated[
+    Path | None, typer.Option("--input", help="For images and spectrograms: a .npy file to measure accuracy with.")
+]
 FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; compiled on the fly if not given.")]
 
 NOTHING_PRUNED = Unused(

@@ -24,6 +24,7 @@ from ..tasks.table import nm_choices
 from .app import Unused, app
 from .configuration import manifest_file, read_configuration
 from .model import dense_network, load
+from .options import AccuracyFileOption, AccuracyInputsOption, CalibrationOption, PrunerOption
 from .paths import require_writable
 from .terminal import JsonOption, Watch, mark, print_json, print_table, say, watched
 
@@ -85,14 +86,10 @@ def plan_model(
         typer.Option("--preset", help="Hardware without a board, its memory a beat a cycle; repeatable."),
     ] = None,
     megahertz: Annotated[float, typer.Option(help="Clock of --preset.", min=0.001, max=1e6)] = 80.0,
-    inputs: Annotated[int, typer.Option(help="Inputs that accuracy is measured with; 0: none.", min=0, max=10_000)] = 8,
-    pruner: Annotated[str, typer.Option(help=f"What prunes dense weights: {' or '.join(METHODS)}.")] = "sparsegpt",
-    given: Annotated[
-        Path | None, typer.Option("--input", help="For images and spectrograms: a .npy file to measure accuracy with.")
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Images or spectrograms to quantize for: a .npy file; noise if not given.")
-    ] = None,
+    inputs: AccuracyInputsOption = 8,
+    pruner: PrunerOption = "sparsegpt",
+    given: AccuracyFileOption = None,
+    calibration: CalibrationOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="A page with a picture.")] = Path("build/plan.html"),
     as_json: JsonOption = False,
 ) -> None:

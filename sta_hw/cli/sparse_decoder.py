@@ -146,10 +146,9 @@ def _work(
     if found := finished_decoder(folder, settings):
         return found, True
     if wanted.searches:
-        from ..sparsity.domino_decoders import SEARCH_TEXTS, decoder_patterns
+        from ..sparsity.domino_decoders import decoder_patterns
 
-        few = texts[:SEARCH_TEXTS]
-        patterns = decoder_patterns(source.graph, parse_nm(wanted.nm), PRESETS[HARDWARE], few, watch.step)
+        patterns = decoder_patterns(source.graph, parse_nm(wanted.nm), PRESETS[HARDWARE], texts, watch.step)
     pruned = model.prune(patterns=patterns, method=METHODS_OF_DECODERS[method], texts=texts, report=watch.step)
     state = output / ".states" / name / "tuning.safetensors"
     if wanted.steps:

@@ -16,10 +16,10 @@ from ..spec.patterns import DENSE, Pattern
 from .domino import domino_search, sensitivities
 from .torch_graph import TorchGraph
 
-__all__ = ["SEARCH_TEXTS", "decoder_patterns", "decoder_sensitivities", "weights_together"]
+__all__ = ["decoder_patterns", "decoder_sensitivities", "weights_together"]
 
-SEARCH_TEXTS = 16
-"""Of a decoder's texts to prune for: so many are enough for the search."""
+_TEXTS = 16
+"""So many are enough for the search."""
 
 
 def weights_together(graph: Graph) -> list[tuple[str, ...]]:
@@ -78,7 +78,8 @@ def decoder_patterns(
     ----------
     config : Config
         What N there are, and how weights lie in memory.
-    texts : token ids of texts, for the sensitivities
+    texts : token ids of texts
+        The first 16 are for the sensitivities.
 
     Raises
     ------
@@ -92,8 +93,9 @@ def decoder_patterns(
     there = [n for n in range(1, m + 1) if n == m or Pattern(n, m) in config.patterns]
     # An N that the hardware has not costs what the next one does that it has, and becomes that one.
     becomes = {n: min(k for k in there if k >= n) for n in range(1, m + 1)}
-    report(f"sensitivities, {len(texts)} texts")
-    single = decoder_sensitivities(graph, texts, m)
+    few = texts[:_TEXTS]
+    report(f"sensitivities, {len(few)} texts")
+    single = decoder_sensitivities(graph, few, m)
     groups = weights_together(graph)
     sizes = {names: sum(graph.linears[n].weight.size for n in names) for names in groups}
     errors = {names: [sum(falls) for falls in zip(*(single[n] for n in names), strict=True)] for names in groups}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
 from amaranth.hdl import Module
 from amaranth.sim import Simulator
+from support import simulate
 
 from sta_hw.rtl.board.uart import UartReceiver, UartTransmitter
 from sta_hw.rtl.board.uart_bridge import UartBridge
@@ -104,6 +106,20 @@ def test_bytes_that_are_no_command() -> None:
     assert answer == b"\1\1\1\1" and not writes
 
 
+def received(m: Module, receiver: UartReceiver, bench: Any) -> list[int]:
+    """The bytes that a receiver gives while a bench runs."""
+    found: list[int] = []
+
+    async def receive(ctx) -> None:  # type: ignore[no-untyped-def]
+        ctx.set(receiver.bytes.ready, 1)
+        async for _, _, valid, byte in ctx.tick().sample(receiver.bytes.valid, receiver.bytes.payload):
+            if valid:
+                found.append(byte)
+
+    simulate(m, bench, limit=20_000, background=[receive])
+    return found
+
+
 @pytest.mark.parametrize("divisor", [4, 5, 16])
 def test_serial_line(divisor: int) -> None:
     m = Module()
@@ -111,7 +127,6 @@ def test_serial_line(divisor: int) -> None:
     m.submodules.receiver = receiver = UartReceiver(divisor)
     m.d.comb += receiver.rx.eq(transmitter.tx)
     sent = [0, 255, 0x55, 0xAA, 1, 128, *np.random.default_rng(0).integers(0, 256, 20).tolist()]
-    found = []
 
     async def send(ctx) -> None:  # type: ignore[no-untyped-def]
         for i, byte in enumerate(sent):
@@ -122,24 +137,12 @@ def test_serial_line(divisor: int) -> None:
             await ctx.tick().repeat(1 + (37 * i) % 11)
         await ctx.tick().repeat(12 * divisor)
 
-    async def receive(ctx) -> None:  # type: ignore[no-untyped-def]
-        ctx.set(receiver.bytes.ready, 1)
-        async for _, _, valid, byte in ctx.tick().sample(receiver.bytes.valid, receiver.bytes.payload):
-            if valid:
-                found.append(byte)
-
-    simulator = Simulator(m)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(send)
-    simulator.add_testbench(receive, background=True)
-    simulator.run()
-    assert found == sent
+    assert received(m, receiver, send) == sent
 
 
 def test_a_missing_stop_bit_drops_the_byte() -> None:
     m = Module()
     m.submodules.receiver = receiver = UartReceiver(8)
-    found = []
 
     async def line(ctx) -> None:  # type: ignore[no-untyped-def]
         for bits in ([0] * 12 + [1] * 3, [0, *[1, 0] * 4, 1, 1, 1]):
@@ -147,18 +150,7 @@ def test_a_missing_stop_bit_drops_the_byte() -> None:
                 ctx.set(receiver.rx, bit)
                 await ctx.tick().repeat(8)
 
-    async def receive(ctx) -> None:  # type: ignore[no-untyped-def]
-        ctx.set(receiver.bytes.ready, 1)
-        async for _, _, valid, byte in ctx.tick().sample(receiver.bytes.valid, receiver.bytes.payload):
-            if valid:
-                found.append(byte)
-
-    simulator = Simulator(m)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(line)
-    simulator.add_testbench(receive, background=True)
-    simulator.run()
-    assert found == [0x55]
+    assert received(m, receiver, line) == [0x55]
 
 
 def test_a_line_too_fast_for_the_clock() -> None:
