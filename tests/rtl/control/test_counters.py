@@ -46,23 +46,32 @@ def test_every_value_is_the_sum_of_events(count: int, width: int, share: float) 
         assert value == events[cleared + 1 : max(until, 0), index].sum() % (1 << width), (cycle, index)
 
 
-def test_a_selected_counter_comes_within_a_round() -> None:
-    dut = Counters(count=19)
-    waits: list[int] = []
+@pytest.mark.parametrize(
+    ("count", "rounds"),
+    [(2, {0: 2}), (15, {14: 15}), (16, {3: 16}), (17, {14: 15, 15: 2}), (34, {0: 15, 14: 15, 15: 15, 30: 4})],
+)
+def test_a_selected_counter_comes_once_a_round(count: int, rounds: dict[int, int]) -> None:
+    """A round of 15 cycles, of 16 where there are so many counters, or of fewer where a bank has fewer."""
+    dut = Counters(count=count)
+    found: dict[int, set[int]] = {}
 
     async def bench(ctx) -> None:
-        for select in (14, 0, 18, 7, 15, 6):
+        await ctx.tick()  # counter 0 is there in both of the first two cycles
+        for select in rounds:
             ctx.set(dut.select, select)
-            waits.append(0)
-            while not ctx.get(dut.ready) and waits[-1] < 100:
+            ready = []
+            for cycle in range(2 * count + 17):
+                if ctx.get(dut.ready):
+                    ready.append(cycle)
                 await ctx.tick()
-                waits[-1] += 1
+            assert ready[0] <= rounds[select]
+            found[select] = set(np.diff(ready).tolist())
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
-    assert max(waits) <= 15
+    assert found == {select: {cycles} for select, cycles in rounds.items()}
 
 
 def test_ports() -> None:

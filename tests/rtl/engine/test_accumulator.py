@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from amaranth.hdl import Module
 from amaranth.sim import Simulator
+from support import port_widths
 
-from sta_hw.rtl.engine.accumulator import HAZARD_CYCLES, Accumulator
+from sta_hw.rtl.engine.accumulator import HAZARD_CYCLES, Accumulator, Flags
 from sta_hw.spec.config import Config
+
+SPACING = 5
+"""Cycles from a column's last beat to the next pass' first one, at least."""
 
 
 @pytest.mark.parametrize(
@@ -21,7 +25,7 @@ def test_sums(rows: int, delay: int, digits: bool, plain: bool) -> None:
     config = Config(rows=rows, columns=16, features=("digits",) if digits else ())
     places = 7 if digits else 8
     top = Module()
-    top.submodules.dut = dut = Accumulator(config, 19, delay, plain=plain)
+    top.submodules.dut = dut = Accumulator(config, 19, delay, **({"plain": True} if plain else {}))
     rng = np.random.default_rng(rows)
     schedule: list[tuple[dict[str, int], list[int]]] = []
     expected: list[list[int]] = []
@@ -56,8 +60,8 @@ def test_sums(rows: int, delay: int, digits: bool, plain: bool) -> None:
                     schedule.append(({k: int(v) for k, v in flags.items()}, sums[step, column, beat].tolist()))
                     if rng.random() < 0.2:
                         schedule.append(({"valid": 0}, [0] * rows))
-            if columns < HAZARD_CYCLES:
-                schedule += [({"valid": 0}, [0] * rows)] * HAZARD_CYCLES
+            if columns < SPACING:
+                schedule += [({"valid": 0}, [0] * rows)] * SPACING
             halves += [mask] * (len(schedule) - len(halves))
         kept = total if unfinished else None
         expected += [] if unfinished else total.tolist()
@@ -101,3 +105,10 @@ def test_sums(rows: int, delay: int, digits: bool, plain: bool) -> None:
 def test_too_short_a_delay() -> None:
     with pytest.raises(ValueError, match="delay must be at least 3 cycles, not 2"):
         Accumulator(Config(), 16, 2)
+
+
+def test_ports() -> None:
+    widths = port_widths(Accumulator(Config(rows=3, columns=16), 19, 3))
+    own = {"flags": 8, "sums": 3 * 19, "halve": 3, "written": 1, "read_address": 4, "read_data": 3 * 32}
+    assert widths == own and all(field.width == 1 for _, field in Flags)
+    assert HAZARD_CYCLES == SPACING

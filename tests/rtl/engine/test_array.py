@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import Module
 from amaranth.sim import Simulator
+from support import port_widths
 
 from sta_hw.rtl.engine.array import AdderTree, ProcessingArray
 from sta_hw.spec.config import Config
@@ -76,3 +77,9 @@ def test_sums(rows: int, groups: int, more: dict[str, Any]) -> None:
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
+
+
+def test_ports() -> None:
+    assert port_widths(AdderTree(5, 6)) == {"terms": 5 * 6, "sum": 6 + 3}
+    widths = port_widths(ProcessingArray(Config(rows=2, groups=3)))
+    assert widths == {"values": 3 * 8, "operands": 3 * 2 * 8, "unsigned": 1, "sums": 2 * 18}

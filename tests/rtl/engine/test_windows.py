@@ -11,7 +11,7 @@ from sta_hw.rtl.engine.windows import Windows
 from sta_hw.spec.config import Config
 
 CASES = [
-    (Config(rows=1, groups=1, window=4, columns=16), 4, 1, 3),
+    (Config(rows=1, groups=1, window=32, columns=16), 1, 32, 2),
     (Config(rows=6, groups=3, window=8, lanes=2, columns=16), 3, 2, 4),
     (Config(rows=4, groups=2, window=16, lanes=4, columns=16, window_memory="distributed"), 5, 3, 2),
 ]
@@ -147,6 +147,25 @@ def test_products_in_a_row(config: Config, at_once: bool) -> None:
         assert begun == len(products) - 1 and beats == lasts[-1]
 
     simulate(top, load, read, watch, limit=8000)
+
+
+def test_many_passes_do_not_end() -> None:
+    """As many as 16 bits count; what 15 bits hold of them would end with the second."""
+    dut = Windows(Config(rows=1, groups=1, window=4, columns=16))
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        ctx.set(dut.command.payload, {"depth": 1, "taps": 1, "passes": 32770})
+        ctx.set(dut.command.valid, 1)
+        ctx.set(dut.activations.valid, 1)
+        ctx.set(dut.release, 3)
+        taken = 0
+        for cycle in range(20):
+            assert ctx.get(dut.command.ready) == (cycle == 0)
+            taken += ctx.get(dut.activations.ready)
+            await ctx.tick()
+        assert taken > 2
+
+    simulate(dut, bench, limit=40)
 
 
 def test_ports() -> None:

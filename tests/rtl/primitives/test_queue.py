@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
-from support import port_widths
+from support import port_widths, simulate
 
-from sta_hw.rtl.primitives.queue import Queue, RegisterSlice
+from sta_hw.rtl.primitives.queue import Queue, RegisterSlice, credits
 
 
 def run(dut, words: list[int], offers: np.ndarray, takes: np.ndarray) -> tuple[list[int], int, list[int]]:
@@ -50,15 +51,14 @@ def test_order_and_stalls(kind: str | int, seed: int) -> None:
     assert got == words[: len(got)] and len(got) >= 290
 
 
-@pytest.mark.parametrize("depth", [2, 3, 4, 63, 64, 100])
-def test_holds_what_it_says(depth: int) -> None:
+@pytest.mark.parametrize(("depth", "capacity"), [(2, 5), (3, 5), (4, 5), (63, 65), (64, 66), (100, 130)])
+def test_holds_what_it_says(depth: int, capacity: int) -> None:
     """Nothing is taken out at first: at least `depth` words go in; afterwards one comes out each cycle."""
     cycles = 8 * depth + 40
     takes = np.arange(cycles) >= 2 * depth + 10
     dut = Queue(width=16, depth=depth)
     got, most, when = run(dut, list(range(3 * depth)), np.ones(cycles, bool), takes)
-    assert most == min(dut.capacity, 3 * depth)
-    assert dut.capacity >= depth
+    assert dut.capacity == capacity and most == min(capacity, 3 * depth)
     assert got == list(range(3 * depth))
     assert np.all(np.diff(when) == 1)
 
@@ -67,6 +67,30 @@ def test_holds_what_it_says(depth: int) -> None:
 def test_latency(depth: int, latency: int) -> None:
     _, _, when = run(Queue(width=8, depth=depth), [7], np.ones(10, bool), np.ones(10, bool))
     assert when == [latency]
+
+
+@pytest.mark.parametrize("count", [1, 4, 16])
+def test_credits(count: int) -> None:
+    """In every cycle, also where one is taken and one given; what is not there is not taken."""
+    m = Module()
+    take, give = Signal(), Signal()
+    some = credits(m, "room", count, take, give)
+    rng = np.random.default_rng(count)
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        left, ends = count, set()
+        for cycle in range(300):
+            share = (0.9, 0.1, 0.5)[cycle // 20 % 3]
+            assert ctx.get(some) == (left > 0)
+            taken, given = int(left > 0 and rng.random() < share), int(left < count and rng.random() < 1 - share)
+            ctx.set(take, taken)
+            ctx.set(give, given)
+            left += given - taken
+            ends |= {left} & {0, count}
+            await ctx.tick()
+        assert ends == {0, count}
+
+    simulate(m, bench, limit=400)
 
 
 @pytest.mark.parametrize("block", [Queue(width=3, depth=4), Queue(width=3, depth=64), RegisterSlice(3)])

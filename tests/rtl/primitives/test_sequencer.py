@@ -89,9 +89,10 @@ def test_gearbox_keeps_order_under_stalls(source: int, target: int) -> None:
     assert found == words(target)
 
 
-def test_gearbox_refuses_odd_ratios() -> None:
-    with pytest.raises(ValueError, match="24 bits are no power of two times 8"):
-        Gearbox(8, 24)
+@pytest.mark.parametrize("wide", [12, 24])
+def test_gearbox_refuses_odd_ratios(wide: int) -> None:
+    with pytest.raises(ValueError, match=f"{wide} bits are no power of two times 8"):
+        Gearbox(8, wide)
 
 
 def test_streamed_memory_follows_nested_counters() -> None:
@@ -172,6 +173,9 @@ def test_streamed_memory_in_every_cycle(levels: int, pace: float) -> None:
         # Nothing is taken at first: orders ahead wait.
         taken = [0]
         for cycle in range(4000):
+            if cycle == 60:  # eight words wait, and an order in work, and five
+                ends = [number + 1 for number, (_, last) in enumerate(wanted) if last]
+                assert taken[0] == sum(end <= 8 for end in ends) + 6
             takes = cycle > 60 and rng.random() < pace
             ctx.set(memory.order.valid, taken[0] < len(orders))
             ctx.set(memory.order.payload, orders[min(taken[0], len(orders) - 1)])
@@ -203,6 +207,38 @@ def test_streamed_memory_in_every_cycle(levels: int, pace: float) -> None:
         behind_last = [last for _, last in wanted[:-1]]
         assert all(1 <= step <= 1 + last for step, last in zip(steps.tolist(), behind_last, strict=True))
         assert sum(steps.tolist()[len(wanted) // 2 :]) > len(wanted) // 2
+
+
+@pytest.mark.parametrize("counts", [(32770, 1), (1, 32770)])
+def test_streamed_memory_of_16_bits(counts: tuple[int, int]) -> None:
+    """Addresses, strides and counts that 15 bits do not hold: with them the long order would end with its second."""
+    memory = StreamedMemory(16, 1 << 16, 2)
+    orders = [
+        {"base": 65535, "count0": 2, "stride0": 1, "count1": 2, "stride1": 32769},
+        {"base": 40000, "count0": counts[0], "stride0": 25535, "count1": counts[1], "stride1": 25535},
+    ]
+    places = [65535, 0, 32768, 32769, 40000, 65535, 25534]
+    found: list[tuple[int, int]] = []
+
+    async def bench(ctx) -> None:
+        ctx.set(memory.write_enable, 1)
+        for at in places:
+            ctx.set(memory.write_address, at)
+            ctx.set(memory.write_data, at ^ 1234)
+            await ctx.tick()
+        ctx.set(memory.write_enable, 0)
+        ctx.set(memory.words.ready, 1)
+        for order in orders:
+            ctx.set(memory.order.payload, order)
+            ctx.set(memory.order.valid, 1)
+            await ctx.tick()
+        ctx.set(memory.order.valid, 0)
+        while len(found) < len(places):
+            (word,) = await ctx.tick().sample(memory.words.payload).until(memory.words.valid)
+            found.append((word.word, word.last))
+
+    simulate(memory, bench, limit=60)
+    assert found == [(at ^ 1234, int(number == 3)) for number, at in enumerate(places)]
 
 
 def test_ports() -> None:

@@ -7,7 +7,7 @@ from collections import deque
 
 import pytest
 from amaranth.sim import Simulator
-from support import port_widths
+from support import port_widths, simulate
 
 from sta_hw.rtl.units.loader import Loader
 from sta_hw.spec.config import Config
@@ -126,6 +126,31 @@ def test_loads(lanes: int, ahead: int, stalls: bool) -> None:
     simulator.run()
     assert asked == runs
     assert found == [*writes, []]
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize(("rows", "beats"), [(32769, 1), (2, (1 << 19) + 1)])
+def test_long_loads_do_not_end_early(rows: int, beats: int, ahead: int) -> None:
+    """Of as many runs, or beats, as all bits count; less one bit, it would be a single one."""
+    dut = Loader(Config(rows=4, groups=2, window=16, lanes=4, drain_lanes=2, loads_ahead=ahead))
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        order = {"target": 0, "destination": 0, "address": 64, "beats": beats, "rows": rows, "stride": 64}
+        ctx.set(dut.order.payload, order | {"instruction": 1})
+        ctx.set(dut.run.ready, 1)
+        asked, taken = [], 0
+        for cycle in range(20):
+            ctx.set(dut.order.valid, cycle == 0)
+            if ctx.get(dut.run.valid):
+                asked.append(ctx.get(dut.run.payload).address)
+            ctx.set(dut.words.valid, bool(asked))
+            taken += ctx.get(dut.words.valid) and ctx.get(dut.words.ready)
+            assert not ctx.get(dut.done)
+            await ctx.tick()
+        assert ctx.get(dut.busy) and taken > 4
+        assert asked == [64 + 64 * i for i in range(len(asked))] and len(asked) >= 2
+
+    simulate(dut, bench, limit=40)
 
 
 def test_ports() -> None:
