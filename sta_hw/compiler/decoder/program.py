@@ -50,10 +50,11 @@ from ..liveness import check_liveness
 from ..lower.linear import linear
 from ..parameters import LinearParameters
 from ..schedule import Step, order
-from .attention import attention, norm_step, put_prefix, tile_of
+from .attention import attention
 from .integers import IntegerDecoderGraph
 from .kinds import Kind, all_kinds, keys_of, split
 from .likeliest import MOST_NUMBERED
+from .projections import norm_step, put_prefix, tile_of
 from .room import BEST, CONTEXT, INNER, LOGITS, NARROW, STREAM, UNUSED, Keys, Room
 from .slots import BatchProgram, SlotValue, require_slots, with_registers
 
