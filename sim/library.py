@@ -16,7 +16,15 @@ from sta_hw.rtl.names import MODELS
 
 from . import verilator
 
-__all__ = ["BLOCK_MEMORY", "COVERAGE", "PRIMITIVES", "compile_library", "primitive_models", "runtime_compiler"]
+__all__ = [
+    "BLOCK_MEMORY",
+    "COVERAGE",
+    "PRIMITIVES",
+    "compile_library",
+    "primitive_models",
+    "require_compiler",
+    "runtime_compiler",
+]
 
 PRIMITIVES = Path(__file__).with_name("primitives.v")
 """Models of the vendor primitives that Verilog for ECP5 and iCE40 may instantiate."""
@@ -144,6 +152,17 @@ def _compile(folder: Path, name: str, optimize: str) -> list[Path]:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda command: _run(command, folder), commands))
     return objects
+
+
+def require_compiler() -> None:
+    """Try the C++ compiler on nothing: said before the minutes that the Verilog takes which it would compile.
+
+    Raises
+    ------
+    ToolError
+        If it is missing or fails.
+    """
+    _run([*_compiler("-O0"), "-fsyntax-only", "-x", "c++", os.devnull], Path.cwd())
 
 
 def runtime_compiler() -> list[str]:

@@ -15,6 +15,8 @@ from sta_hw.rtl.emit import emit_verilog
 from sta_hw.rtl.tops import component
 from sta_hw.spec.config import Config
 
+from .library import require_compiler
+
 __all__ = ["generator_sources", "module_verilog"]
 
 
@@ -68,12 +70,18 @@ def module_verilog(top: str, config: Config, *, hierarchy: bool = False, **optio
     """What `emit_verilog` gives for a top level, from the cache of models if it was emitted before.
 
     `options` are more of the component's parameters.
+
+    Raises
+    ------
+    ToolError
+        If Yosys fails, or the C++ compiler that comes next.
     """
     more = [*(["hierarchy"] if hierarchy else []), *([options] if options else [])]
     key = json.dumps([_generator(), top, config.as_dict(), *more], sort_keys=True)
     target = cache_folder() / f"{top}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.v"
     data = kept(target)
     if data is None:
+        require_compiler()
         data = emit_verilog(component(top, config, **options), top, hierarchy=hierarchy).encode()
         keep(target, data)
     return data.decode()
