@@ -41,6 +41,8 @@ _COVERAGE_HEADER = Path(__file__).parent / "coverage" / "coverage.h"
 _FLAGS = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint"]
 
 
+_FAST = "-O1"
+"""For what is simulated: with -O2 an accelerator's model takes 2.7 times as long to compile, and runs 4 % faster."""
 _SMALL = 1 << 20
 """Bytes of C++ up to which a model is compiled in one piece."""
 _PIECES = 4
@@ -83,7 +85,7 @@ def compile_library(
         flags = [f for f in flags if f != "--noassert"]  # which leaves covers out, too
         flags += ["--coverage-user", "--coverage-toggle", "--coverage-max-width", "1024"]
         header = header.replace(f"using Model = V{name};", f"{_COVERAGE_INCLUDE}using Model = Covered<V{name}>;")
-    optimize = "-O2" if fast and not covered else "-O0"
+    optimize = _FAST if fast and not covered else "-O0"
     texts = [
         verilog,
         name,
