@@ -16,6 +16,8 @@ from sta_hw.spec.features import FEATURES
 from sta_hw.spec.isa import (
     FORMATS,
     MOST_LINES,
+    REGISTERS,
+    Error,
     Instruction,
     Opcode,
     assemble,
@@ -82,11 +84,24 @@ def test_what_no_hardware_takes_is_refused() -> None:
         (Opcode.PRODUCT, {"lift": 1}, "lift = 1 goes with continues = 1 alone"),
         (Opcode.PRODUCT, {"bits15": 1, "result": 3}, "bits15 = 1 goes with result STORE16, or ACTIVATE without"),
         (Opcode.PRODUCT, {"bits15": 1, "result": 2, "multiply": 1}, "bits15 = 1 goes with result STORE16, or ACTIVATE"),
+        (Opcode.CONTEXT, {"bits15": 1, "result": 2}, "bits15 = 1 goes with result STORE16, or ACTIVATE"),
+        (Opcode.SCORES, {"bits15": 1, "result": 1}, "bits15 = 1 goes with result STORE16, or ACTIVATE"),
+        (Opcode.PRODUCT, {"keep": 1, "kept": 1}, "keep = 1 goes with PRODUCT and SCORES, and without kept"),
+        (Opcode.CONTEXT, {"keep": 1}, "keep = 1 goes with PRODUCT and SCORES"),
+        (Opcode.CONTEXT, {"kept": 1}, "kept = 1 goes with PRODUCT and SCORES, and without keep"),
+        (Opcode.SCORES, {"apart": 1}, "apart = 1 goes with PRODUCT and result STORE8 alone"),
+        (Opcode.PRODUCT, {"apart": 1, "result": 1}, "apart = 1 goes with PRODUCT and result STORE8 alone"),
     ):
         with pytest.raises(InputError, match=message):
             Instruction(opcode, fields)
     with pytest.raises(InputError, match="PRODUCT has no field 'colums'"):
         Instruction(Opcode.PRODUCT)["colums"]
+    for opcode, fields in (
+        (Opcode.PRODUCT, {"keep": 1}), (Opcode.SCORES, {"kept": 1}), (Opcode.PRODUCT, {"apart": 1}),
+        (Opcode.CONTEXT, {"bits15": 1, "result": 1}),
+    ):  # fmt: skip
+        assert Instruction(opcode, fields).fields == fields
+    assert Instruction(Opcode.PRODUCT)["columns"] == 0
 
 
 def test_what_the_hardware_has_not_is_refused() -> None:
@@ -114,6 +129,8 @@ def test_what_the_hardware_has_not_is_refused() -> None:
         with pytest.raises(InputError, match=message):
             disassemble(bytes(data), less)
     assert not list(Instruction(Opcode.SCORES, {"mask": 1, "columns": 9}).features())
+    with pytest.raises(InputError, match=r"instruction 0 \(PRODUCT\): keep = 1 needs hardware with "):
+        assemble([Instruction(Opcode.PRODUCT, {"keep": 1}), HALT], DECODER)
 
 
 def test_records_pack_numbers_and_arrays() -> None:
@@ -124,8 +141,13 @@ def test_records_pack_numbers_and_arrays() -> None:
     for name, column in record.unpack(words).items():
         np.testing.assert_array_equal(column, values[name])
     assert record.unused(0b11111) == 0b11000
-    with pytest.raises(InputError, match="b = 8 is out of range; it has 4 bits, the nearest is 7"):
-        record.check("b", 8)
+    for name, value in (("a", 0), ("a", 7), ("b", -8), ("b", 7)):
+        record.check(name, value)
+    for name, value, bits, nearest in (("a", -1, 3, 0), ("a", 8, 3, 7), ("b", -9, 4, -8), ("b", 8, 4, 7)):
+        with pytest.raises(
+            InputError, match=f"{name} = {value} is out of range; it has {bits} bits, the nearest is {nearest}"
+        ):
+            record.check(name, value)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +170,8 @@ def test_bad_binaries() -> None:
     for data, message in (
         (good[:10], "header of 64 bytes; there are 10"),
         (b"\0" * 64, "not a program of version 3"),
+        (good[:4] + b"\4" + good[5:], "not a program of version 3: magic 0x48415453, version 4"),
+        (good[:8] + bytes(4) + good[12:], "does not end with HALT"),
         (good[:-1], "ends before its 2 lines of 64 bytes"),
         (good[:68] + b"\xd0" + good[69:], "instruction 0, byte 0: opcode 13 is unknown"),
         (good[:71] + b"\x01" + good[72:], "HALT: bit 56 is set, which no field has"),
@@ -174,11 +198,41 @@ def test_how_long_a_program_may_be() -> None:
     assert most_program_bytes() == 64 * MOST_LINES
     with pytest.raises(InputError, match=r"the program has 8,388,672 bytes, and hardware takes 8,388,544"):
         assemble([Instruction(Opcode.PRODUCT)] * MOST_LINES + [HALT], config)
+    # As long as may be, it is looked at further.
+    with pytest.raises(InputError, match="needs the feature rotary, and this hardware has none"):
+        assemble([Instruction(Opcode.PRODUCT, {"rotate": 1})] * (MOST_LINES - 1), config)
+
+
+def test_what_drivers_and_programs_know_by_number() -> None:
+    """Beside what the page has."""
+    assert assemble([HALT], PRESETS["ci"])[:4] == b"STAH" and REGISTERS == 16
+    assert {int(e): e.name for e in Error} == dict(
+        enumerate(["NONE", "HEADER", "HARDWARE", "OPCODE", "ADDRESS", "READ", "WRITE", "ENGINE", "TIMEOUT"])
+    )
+
+
+def test_what_describes_does_not_change() -> None:
+    record = Record("row", (Field("a", 3),))
+    for described, name in (
+        (HALT, "opcode"),
+        (record, "name"),
+        (record.fields[0], "width"),
+        (FORMATS[HALT.opcode][0], "low"),
+    ):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(described, name, 0)
 
 
 def test_the_page_is_current() -> None:
     """docs/isa.md: `python -m sta_hw.spec.isa_page` writes it."""
     assert (Path(__file__).parents[2] / "docs" / "isa.md").read_text() == markdown()
+
+
+def test_loops_are_indented() -> None:
+    product, end = Instruction(Opcode.PRODUCT, {"columns": 3}), Instruction(Opcode.NEXT)
+    program = [Instruction(Opcode.LOOP, {"count": 2}), Instruction(Opcode.LOOP, {"count": 3}), product, end, end, HALT]
+    text = "loop count=2\n  loop count=3\n    product columns=3\n  next\nnext\nhalt\n"
+    assert disassemble_text(program) == text and assemble_text(text) == program
 
 
 def test_comments_and_hexadecimal_numbers() -> None:
