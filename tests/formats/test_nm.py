@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -90,15 +91,18 @@ def test_a_written_out_example() -> None:
     assert index.positions[:, 0].tolist() == [0b11_00_11_01]
     bitmap = encode(weights, Pattern(2, 4), groups=1, window=8, encoding="bitmap")
     assert bitmap.positions[:, 0].tolist() == [0b1001_1010]
-    assert index.to_bytes()[28:].hex() == "cd" + "05fd0701"
-    assert bitmap.to_bytes()[28:].hex() == "9a" + "05fd0701"
+    header, sizes = b"NMSP\1".hex(), "0100080801000000080000000100000004000000"
+    assert index.to_bytes().hex() == f"{header}010202{sizes}cd05fd0701"
+    assert bitmap.to_bytes().hex() == f"{header}020202{sizes}9a05fd0701"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        index.groups = 2  # type: ignore[misc]
 
 
 def test_too_many_nonzeros_are_named() -> None:
-    weights = np.zeros((3, 32), np.int8)
-    weights[2, 20:23] = 1
-    with pytest.raises(InputError, match=r"column 2, weights 20 to 23: 3 non-zeros where 2:4 allows 2\."):
-        encode(weights, Pattern(2, 4), groups=1, window=16)
+    weights = np.zeros((3, 64), np.int8)
+    weights[2, 52:55] = 1
+    with pytest.raises(InputError, match=r"column 2, weights 52 to 55: 3 non-zeros where 2:4 allows 2\."):
+        encode(weights, Pattern(2, 4), groups=2, window=16)
 
 
 @pytest.mark.parametrize(
@@ -114,22 +118,28 @@ def test_too_many_nonzeros_are_named() -> None:
 def test_wrong_options(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         encode(np.zeros((1, 16), np.int8), Pattern(2, 4), **({"groups": 1, "window": 16} | options))
+    assert encode(np.ones((1, 16), np.int8), DENSE, groups=1, window=16, encoding="index").encoding == "dense"
 
 
 def test_a_damaged_image_is_refused() -> None:
     weights = prune(np.arange(-30, 34).reshape(2, 32).astype(np.int8), Pattern(2, 4))
     data = encode(weights, Pattern(2, 4), groups=2, window=16).to_bytes()
-    damage = {
-        0: (b"X", "offset 0 holds"),
-        4: (b"\x09", "version 9"),
-        5: (b"\x07", "encoding 7"),
-        6: (b"\x09", "N = 9"),
-        7: (b"\x09", "log2 M = 9"),
-        8: (b"\x00\x00", "groups 0"),
-        10: (b"\x11", "window 17"),
-        20: (b"\x01\x00\x00\x00", "position words"),
-    }
-    for offset, (change, message) in damage.items():
+    damage = [
+        (0, b"X", "offset 0 holds"),
+        (4, b"\x09", "version 9"),
+        (5, b"\x07", "encoding 7"),
+        (6, b"\x05", "N = 5"),
+        (6, b"\x00", "N = 0"),
+        (7, b"\x06", "log2 M = 6"),
+        (8, b"\x00\x00", "groups 0"),
+        (10, b"\x11", "window 17"),
+        (11, b"\x00", "depth 0"),
+        (11, b"\x06", "depth 6"),
+        (11, b"\x14", "depth 20"),
+        (20, b"\x01\x00\x00\x00", "position words"),
+        (24, b"\x01\x00\x00\x00", "and 1 value beats"),
+    ]
+    for offset, change, message in damage:
         broken = data[:offset] + change + data[offset + len(change) :]
         with pytest.raises(InputError, match=message):
             EncodedMatrix.from_bytes(broken)
@@ -145,15 +155,24 @@ def test_a_bitmap_with_the_wrong_count_is_named() -> None:
     encoded.positions[1, 0] = 0b0111
     with pytest.raises(InputError, match="bitmap of column 1, pass 0, group 0: not 2 bits in each 4 as 2:4 asks"):
         decode(encoded)
+    weights = np.ones((2, 16), np.int8) * ([1, 1, 0, 0] * 4)
+    for bit in (1, 4):  # of those that count, and behind them
+        encoded = encode(weights, Pattern(2, 4), groups=2, window=8, depth=4, encoding="bitmap")
+        encoded.positions[3, 1] ^= np.uint32(1 << bit)
+        with pytest.raises(InputError, match="bitmap of column 1, pass 1, group 1: not 2 bits"):
+            decode(encoded)
 
 
-@pytest.mark.parametrize(("word", "indices"), [(0b11_00_11_11, "3, 3"), (0b11_00_01_11, "3, 1")])
-def test_indices_that_repeat_or_fall_are_named(word: int, indices: str) -> None:
+@pytest.mark.parametrize(
+    ("word", "sub", "indices"),
+    [(0b11_00_11_11, 0, "3, 3"), (0b11_00_01_11, 0, "3, 1"), (0b10_10_11_01, 1, "2, 2"), (0b00_01_11_01, 1, "1, 0")],
+)
+def test_indices_that_repeat_or_fall_are_named(word: int, sub: int, indices: str) -> None:
     """An index stream of two equal positions once meant the later value to `decode`, and the sum to the hardware."""
-    weights = np.array([[0, 5, 0, -3, 7, 0, 0, 1]] * 3, np.int8)
-    encoded = encode(weights, Pattern(2, 4), groups=1, window=8, encoding="index")
-    encoded.positions[1, 0] = word
-    message = f"indices of column 1, pass 0, group 0, sub-group 0: {indices} are not 2 different positions in asc"
+    weights = np.array([[0, 5, 0, -3, 7, 0, 0, 1] * 4] * 3, np.int8)
+    encoded = encode(weights, Pattern(2, 4), groups=2, window=8, encoding="index")
+    encoded.positions[4, 1] = word
+    message = f"indices of column 1, pass 1, group 1, sub-group {sub}: {indices} are not 2 different positions in asc"
     with pytest.raises(InputError, match=message):
         decode(encoded)
 
@@ -204,3 +223,6 @@ def test_sizes() -> None:
         assert sizes[best_encoding(pattern)] == min(sizes.values())
         assert bits_per_weight(pattern, "limit") <= min(sizes.values())
     assert best_encoding(parse_nm("8:16")) == "bitmap" and best_encoding(parse_nm("1:16")) == "index"
+    assert best_encoding(parse_nm("4:16")) == "index"  # as many bits as a bitmap
+    assert bits_per_weight(parse_nm("2:4"), "dense") == bits_per_weight(DENSE, "index") == 8
+    assert bits_per_weight(parse_nm("2:4"), "limit") == 4 + math.log2(6) / 4
