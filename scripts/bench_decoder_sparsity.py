@@ -59,7 +59,7 @@ SENTENCES = 600
 BARS = {"8:16": 30.0, "8:16 searched": 30.0, "8:16 distilled": 30.0}
 TUNING: dict[str, Any] = {"steps": 120, "batch": 2, "rate": 2e-4, "seed": 0}
 """Texts of 256 tokens, of all sentences of the library's docstrings but those near to the scored text."""
-STATES = Path("build")
+STATES = Path(__file__).parents[1] / "build"
 """Where distillation keeps what it has come to."""
 Entry = dict[str, Any]
 Report = Callable[[str], None]
@@ -76,6 +76,11 @@ class Case:
     def nm(self) -> str:
         """Its N:M."""
         return self.name.removesuffix(DISTILLED).removesuffix(SEARCHED)
+
+    @property
+    def state(self) -> Path:
+        """Where distillation is."""
+        return STATES / f"{self.name.replace(':', 'of').replace(' ', '-')}.safetensors"
 
     def keep(self, entry: Entry) -> Entry:
         """Add figures to those that are there; all of the case's."""
@@ -128,7 +133,6 @@ def distilled(model: TextModel, pruned: TextModel, scored: list[str], case: Case
 
     tuning = Tuning(**TUNING)
     STATES.mkdir(exist_ok=True)
-    state = STATES / f"{case.name.replace(':', 'of').replace(' ', '-')}.safetensors"
     graph, found = distill_decoder(
         model.language.graph,
         pruned.language.graph,
@@ -136,7 +140,7 @@ def distilled(model: TextModel, pruned: TextModel, scored: list[str], case: Case
         texts,
         tuning,
         bfloat16=True,
-        state=state,
+        state=case.state,
         report=told,
     )
     if len(begun) > 1:
@@ -175,7 +179,9 @@ def accuracy(case: Case, report: Report) -> Entry:
     if case.name.endswith(DISTILLED):
         pruned = distilled(model, pruned, scored, case, report)
         del about["pruning_cpu_seconds"]  # which is in the entry without
-    return perplexities(pruned, texts, report) | about
+    measured = perplexities(pruned, texts, report) | about
+    case.state.unlink(missing_ok=True)  # gigabytes, of what is finished
+    return measured
 
 
 def cycles(case: Case, by: str, report: Report) -> Entry:
