@@ -30,7 +30,7 @@ _QUEUE = 2
 _DEEP_QUEUE = 3
 """rtl/primitives/queue.py: from in to out where the memory is block RAM, as in all queues of the DMA."""
 _CUT = 5
-"""rtl/bus/bursts.py, a client's next burst: LENGTH, LEFT, FINAL, and in REQUEST a cycle to ask and one to be granted."""
+"""rtl/bus/bursts.py, the next burst: LENGTH, LEFT, FINAL, and in REQUEST a cycle to ask and one to be granted."""
 _CHOSEN = 1
 """rtl/bus/dma.py: the burst that goes next waits in a register."""
 _LOOKED = 1
