@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from sta_hw.errors import CheckError, InputError
-from sta_hw.formats.blocks import BlockedWeights, block_groups, block_words, common_grid, encode_blocks, on_column_grid
+from sta_hw.formats.blocks import (
+    BlockedWeights,
+    block_groups,
+    block_words,
+    common_grid,
+    encode_blocks,
+    integer_grid,
+    on_column_grid,
+)
 from sta_hw.formats.nm import decode, keep_mask
 from sta_hw.model.gguf import StoredTensor, read_gguf
 from sta_hw.model.language import installed_model
@@ -87,9 +95,35 @@ def test_groups_of_128_and_what_is_no_grid() -> None:
     assert common_grid(weights[:, rng.permutation(512)], 32) is None
     assert common_grid(rng.normal(size=(4, 64)), 32) is None
     assert common_grid(weights[:, :100], 32) is None
+    finest = np.abs(weights).max(1) / 127
+    _, steps = on_column_grid(weights, finest, 128) or pytest.fail("there is a grid")
+    assert on_column_grid(weights, finest, 128, most=steps) is not None
+    assert on_column_grid(weights, finest, 128, most=np.nextafter(steps, 0)) is None
     constant = on_column_grid(np.full((2, 64), 0.25), np.full(2, 0.25 / 127), 32)
     assert constant is not None
     assert (constant[0].weights == 127).all()
+
+
+def test_ends_of_scales_and_minima() -> None:
+    """What is larger than a header holds is the nearest that it holds, and not exact."""
+    codes, lowest = np.zeros((3, 64), np.uint8), np.array([[0.0, 3.25], [-200.0, 200.0], [-127.0, 126.0]])
+    distances = np.array([[31.99, 40.0], [0.0, 0.5], [0.0, 1.0]])
+    scales, minima, exact = integer_grid(codes, distances, lowest, 32)
+    assert scales.tolist() == [[4095, 4095], [0, 64], [0, 128]]
+    assert minima.tolist() == [[8, 60], [-2048, 2047], [-2024, 2024]]
+    assert exact.tolist() == [[True, True], [False, False], [True, True]]
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_parts_of_a_matrix(pruned: bool) -> None:
+    """Columns in another order, and weights between two places, also where blocks are divided."""
+    kept = RNG(5).random((6, 192)) < 0.5 if pruned else None
+    blocks = random_blocks(6, 192, 64, kept=kept)
+    np.testing.assert_array_equal(blocks.columns(np.array([4, 0])).weights, blocks.weights[[4, 0]])
+    for first, stop, size in ((64, 192, 64), (32, 128, 32), (16, 48, 16), (0, 64, 64)):
+        part = blocks.between(first, stop)
+        assert part.size == size
+        np.testing.assert_array_equal(part.weights, blocks.weights[:, first:stop])
 
 
 CONFIGS = [Config(groups=8, window=16), Config(groups=2, window=16), Config(groups=4, window=32),
@@ -148,7 +182,12 @@ def test_zeros_fill_up_only_where_a_level_is_zero() -> None:
         encode_blocks(blocks, Pattern(1, 16), **sizes)
     with pytest.raises(InputError, match="no multiple of 2 groups x depth 12"):
         encode_blocks(blocks, Pattern(1, 1), groups=2, window=16, depth=12)
+    with pytest.raises(InputError, match="no multiple of 2 groups x depth 16"):
+        encode_blocks(blocks, Pattern(1, 4), groups=3, window=16, depth=16)
     codes = np.where(kept, 3, 1).astype(np.uint8)  # the level 1 is zero
+    unpruned = encode_blocks(BlockedWeights(32, codes, blocks.scales, np.array([[-8]])), Pattern(1, 4), **sizes)
+    pruned = encode_blocks(BlockedWeights(32, codes, blocks.scales, np.array([[-8]]), kept), Pattern(1, 4), **sizes)
+    np.testing.assert_array_equal(unpruned.words, pruned.words)
     found = encode_blocks(BlockedWeights(32, codes, blocks.scales, np.array([[-8]]), kept), Pattern(2, 4), **sizes)
     decoded = decode(found.matrix)
     assert set(np.unique(decoded)) <= {0, 1, 3}

@@ -9,7 +9,7 @@ import pytest
 from support import random_product
 
 from sta_hw.errors import InputError
-from sta_hw.formats import EncodedMatrix, decode
+from sta_hw.formats import EncodedMatrix, decode, encode
 from sta_hw.host import beats
 from sta_hw.host.products import Product
 from sta_hw.reference.weights import WeightsError, command_problem, dense_weights, stream_faults
@@ -17,6 +17,7 @@ from sta_hw.rtl.emit import emit_verilog
 from sta_hw.rtl.engine.engine import Engine
 from sta_hw.run.rtl import EngineModel
 from sta_hw.spec.config import Config
+from sta_hw.spec.patterns import Pattern
 
 CONFIGS = {
     "both": Config(rows=2, groups=2, window=16, columns=16),
@@ -142,8 +143,17 @@ def test_the_engine_refuses_the_commands_that_the_reference_refuses(name: str) -
         ({"encoding": 1, "n": 1, "m_log2": 0, "depth": 16}, "M = 1 is not built in"),
         ({"encoding": 2, "n": 1, "m_log2": 0, "depth": 16}, "M = 1 is not built in"),
         ({"encoding": 1, "n": 1, "m_log2": 2, "depth": 6}, "depth 6 does not fit M = 4"),
+        *(({"encoding": 1, "n": 1, "m_log2": 2, "depth": 8, name: 0}, f"{name} = 0") for name in
+          ("columns", "passes", "depth", "n")),
+        ({"encoding": 3, "n": 1, "m_log2": 2, "depth": 8}, "encoding 3 is not built"),
+        ({"encoding": 2, "n": 1, "m_log2": 5, "depth": 32}, "M = 32 is not built"),
+        ({"encoding": 1, "n": 1, "m_log2": 2, "depth": 20}, "depth 20 does not fit M = 4 and window 16"),
+        ({"encoding": 1, "n": 1, "m_log2": 2, "depth": 12, "taps": 2}, "depth 12 does not fit"),
+        ({"encoding": 1, "n": 1, "m_log2": 2, "depth": 8, "taps": 0}, "depth 8 does not fit"),
+        *(({"encoding": 1, "n": 1, "m_log2": 2, "depth": 8, "columns": 17} | more, "17 columns of unfinished sums")
+          for more in ({"passes": 2}, {"continues": 1}, {"unfinished": 1})),
     ],
-)
+)  # fmt: skip
 def test_what_is_refused_is_said(fields: dict[str, int], sentence: str) -> None:
     config = CONFIGS["both"]
     command = {"columns": 4, "passes": 1, "continues": 0, "unfinished": 0} | fields
@@ -151,3 +161,28 @@ def test_what_is_refused_is_said(fields: dict[str, int], sentence: str) -> None:
     with pytest.raises(WeightsError, match=sentence):
         dense_weights(command, nothing.astype(np.int8), nothing.astype(np.uint32), config)
     assert stream_faults(command, 0, nothing.astype(np.uint32), config) == 32
+    most = {"encoding": 1, "n": 1, "m_log2": 2, "depth": 8, "taps": 2, "passes": 1, "continues": 0, "unfinished": 0}
+    assert command_problem(most | {"columns": 17}, config) is None
+    assert command_problem(most | {"columns": 16, "passes": 2, "continues": 1, "unfinished": 1}, config) is None
+
+
+def test_where_positions_are_wrong_is_said() -> None:
+    """In the second pass, column and group, and a sub-group that is not the first."""
+    config = CONFIGS["both"]
+    weights = np.tile(np.array([[0, 5, 0, -3, 7, 0, 0, 1]], np.int8), (3, 8))
+
+    def said(encoding: str, depth: int, row: int, change: int, sentence: str) -> None:
+        encoded = encode(weights, Pattern(2, 4), groups=2, window=16, depth=depth, encoding=encoding)
+        encoded.positions[row, 1] ^= np.uint32(change)
+        with pytest.raises(WeightsError, match=sentence) as error:
+            dense_weights(command_of(encoded), encoded.values, encoded.positions, config)
+        assert error.value.faults == stream_faults(command_of(encoded), len(encoded.values), encoded.positions, config)
+
+    # A pass of depth 16 has 8 entries of a column, a word; its entries are 1, 3, 0, 3, and the same again.
+    said("index", 16, 4, 0b11 << 14, "pass 1, column 1, group 1, sub-group 3: index 0 after 0; they ascend")
+    said("index", 16, 4, 0b10 << 10, "pass 1, column 1, group 1, sub-group 2: index 1 after 1; they ascend")
+    said("bitmap", 16, 4, 0b0001 << 4, "pass 1, column 1, group 1, sub-group 1: 1 bits, not 2")
+    said("bitmap", 8, 7, 1 << 8, "pass 2, column 1, group 1, sub-group 0: bits set from 8 on")
+    encoded = encode(weights, Pattern(2, 4), groups=2, window=16, encoding="index")
+    with pytest.raises(WeightsError, match="47 values and 5 position words; the product takes 48 and 6"):
+        dense_weights(command_of(encoded), encoded.values[:-1], encoded.positions[:-1], config)
