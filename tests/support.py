@@ -77,7 +77,7 @@ def random_product(
     requantization = Requantization(
         rng.integers(-(2**31), 2**31, count) if full else rng.integers(-5000, 5000, count),
         rng.integers(0, 1 << 16, count),
-        rng.integers(0, 8, count) if full else rng.integers(0, 3, count),
+        rng.integers(0, 8, count) if full else rng.integers(1, 4, count) + (not wide),  # not all results saturate
         per_row=per_row,
         wide=wide,
     )

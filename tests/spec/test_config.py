@@ -10,7 +10,7 @@ from sta_hw.errors import ConfigError
 from sta_hw.spec.config import Config
 from sta_hw.spec.features import FEATURES
 from sta_hw.spec.patterns import Pattern, parse_nm
-from sta_hw.spec.presets import PRESETS, preset
+from sta_hw.spec.presets import BOARD_PRESETS, PRESETS, preset
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,27 @@ def test_each_problem_has_its_sentence(change: dict, sentence: str) -> None:
     assert len(error.value.problems) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("rows", 1, 256), ("groups", 1, 128), ("columns", 1, 4096), ("softmax_lanes", 1, 64),
+        ("softmax_block", 0, 4096), ("weight_words", 1, 65536), ("parameter_words", 1, 65536),
+        ("norm_columns", 1, 4096), ("burst", 1, 256), ("outstanding", 1, 64), ("array_multipliers", 0, 65536),
+        ("window_words", 0, 65536), ("loads_ahead", 0, 1),
+    ],
+)  # fmt: skip
+def test_limits(name: str, low: int, high: int) -> None:
+    assert getattr(Config(**{"softmax_block": 0, name: high}), name) == high
+    for value, nearest in ((high + 1, high), (low - 1, low)):
+        with pytest.raises(ConfigError) as error:
+            Config(**{name: value})
+        assert error.value.problems == (
+            f"{name} = {value} is out of range; it is a whole number from {low} to {high}, the nearest is {nearest}.",
+        )
+    with pytest.raises(ConfigError, match=f"{name} = True is out of range"):
+        Config(**{name: True})
+
+
 def test_all_problems_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         Config(rows=0, window=12, nm=("2:24", "5:4"), multiplier="x")
@@ -80,6 +101,65 @@ def test_patterns_and_widths() -> None:
     assert not Config(nm=("dense",)).sparse
     with pytest.raises(ConfigError, match="1:4 is not built into this hardware; it runs dense, 2:4, 4:16"):
         narrow.require(parse_nm("1:4"))
+
+
+def test_derived() -> None:
+    five = Config(rows=5, groups=3)
+    assert (five.macs, five.hard_multipliers, five.value_rows, five.abilities) == (15, 15, 5, ())
+    for change, hard in (
+        ({"multiplier": "pair"}, 9), ({"multiplier": "mac16", "array_multipliers": 4}, 4), ({"multiplier": "lut"}, 0),
+        ({"array_multipliers": 14}, 14), ({"array_multipliers": 16}, 15),
+    ):  # fmt: skip
+        assert dataclasses.replace(five, **change).hard_multipliers == hard
+    for window, groups, share, bits, words in (
+        (4, 16, 8, 2, 512), (8, 2, 2, 3, 512), (16, 8, 2, 4, 256), (32, 8, 1, 5, 256),
+    ):  # fmt: skip
+        found = Config(window=window, groups=groups, weight_words=1024)
+        assert (found.block_groups, found.address_width, found.position_words) == (share, bits, words)
+    assert Config(rows=4, groups=16, window_words=512).abilities == ("windows", "apart")
+    assert Config(rows=4, groups=4).abilities == () and Config(rows=4, groups=16).value_rows == 16
+    kinds = {"pair": "auto", "dsp-pair": "dsp", "mac16": "lut", "nexus": "nexus"}
+    assert {k: Config(multiplier=k).vector_multiplier for k in kinds} == kinds
+    plain = [
+        k
+        for k in ("auto", "lut", "pair", "dsp", "dsp-pair", "mac16")
+        if not Config(multiplier=k).instantiates_primitives
+    ]
+    assert plain == ["auto", "lut", "pair"]
+
+
+@pytest.mark.parametrize(
+    ("good", "change", "sentence"),
+    [
+        ({}, {"rows": 24}, "rows a power of two, and rows = 24; the nearest is 16."),
+        ({"drain_lanes": 1}, {"lanes": 2}, "has lanes = 2 bytes; .*, the nearest is 4."),
+        (
+            {"lanes": 4, "drain_lanes": 2},
+            {"drain_lanes": 4},
+            "at most lanes = 4, and drain_lanes is 4; the nearest is 2.",
+        ),
+        ({"rows": 32, "groups": 2}, {"rows": 64}, "groups x window = 32 .*, and rows is 64; the nearest is 32."),
+        ({"rows": 64, "lanes": 64, "burst": 64}, {"burst": 128}, "beats of 64 bytes exceed .*; the nearest is 64."),
+    ],
+)
+def test_what_no_accelerator_has(good: dict, change: dict, sentence: str) -> None:
+    base = {"rows": 16, "groups": 4, "lanes": 8, "drain_lanes": 2}
+    Config(**base | good).require_accelerator()
+    with pytest.raises(ConfigError, match=sentence) as error:
+        Config(**base | good | change).require_accelerator()
+    assert len(error.value.problems) == 1
+
+
+def test_presets_stay_as_programs_and_boards_know_them() -> None:
+    """What a name stands for: a program is for hardware of one hash."""
+    assert {name: config.hash for name, config in (PRESETS | BOARD_PRESETS).items()} == {
+        "ci": "6a6855a4e072403e", "tiny": "0144d27db780b472", "small": "f7c366cd422986b3",
+        "reference": "1ef189f8ac71a7d3", "decoder": "1a0f313574598b23", "medium": "24fc7142537a2223",
+        "large": "24f94a4eb2e5318e", "huge": "460e40e720f38b3d",
+        "ecp5-85f": "ab0181b67b8a716e", "ecp5-45f": "5e052e3939683e96", "ecp5-25f": "32c2dbee0ff44469",
+        "ecp5-85f-decoder": "66617d3f13b9d1d4", "ecp5-85f-decoder-sdram": "193638b9cdad2a1f",
+        "ecp5-85f-256": "7ee071326aaf9a5f", "up5k": "93095fc3731cf3c3",
+    }  # fmt: skip
 
 
 def test_hash_depends_on_every_parameter() -> None:
