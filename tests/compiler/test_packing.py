@@ -126,6 +126,12 @@ def test_places() -> None:
     assert [dense.others(1, tile) for tile in (0, 1, 2)] == [(5, 0), (0, 0), (0, 3)]
     assert dense.others(0, 0) == (0, 3) and dense.others(2, 2) == (5, 2) and dense.others(3, 2) == (6, 0)
     assert [packing.others(i, 0) for i in range(1)] == [(0, 0)]
+    assert [[t.first for t in run] for run in dense.together(2)] == [[0], [5], [21, 22]]
+    assert [[t.first for t in run] for run in dense.together(5, rows=4)] == [[0], [5, 21, 22]]
+    assert [len(run) for run in Packing.dense([1] * 17, 8).pooled()] == [8, 8, 1]
+    unequal = Packing.dense([254, 1, 2, 100], 8)
+    assert [unequal.weight(text) for text in unequal.texts] == [1, 127, 127, 2]
+    assert [unequal.share(text) for text in unequal.texts] == [1, 1 / 2, 1, 200 / 254]
     with pytest.raises(InputError, match="no text"):
         Packing.aligned([], 8)
     with pytest.raises(InputError, match="0 tokens"):
