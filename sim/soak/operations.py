@@ -74,7 +74,8 @@ class Operations(Products):
             sums[rng.integers(0, width, rows), np.arange(rows)] = rng.choice([-32767, 32767], rows)
         scale = rng.integers(-(1 << 17), 1 << 17, width) >> rng.integers(0, 8, width)
         shift = rng.integers(-(1 << 15), 1 << 15, width) >> rng.integers(0, 8, width)
-        words = (scale & 0x3FFFF) | (shift & 0xFFFF) << 18 | rng.integers(0, 1 << 16, width) << 34
+        multiplier = rng.integers(0, 1 << 16, width) >> np.arange(width) % 12  # not all 8-bit results saturate
+        words = (scale & 0x3FFFF) | (shift & 0xFFFF) << 18 | multiplier << 34
         inverse = round(2**33 / width)
         more = {}
         if self.has("rms"):

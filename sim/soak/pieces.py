@@ -133,7 +133,8 @@ class Pieces:
         table[:, :4] = bias.astype("<i4").view(np.uint8).reshape(-1, 4)
         table[:, 4:6] = multiplier.astype("<u2").view(np.uint8).reshape(-1, 2)
         table[:, 6] = rng.integers(0, 3 if kind == 1 else 8, count)
-        table[:, 8:10] = rng.integers(0, 1 << 16, count).astype("<u2").view(np.uint8).reshape(-1, 2)
+        second = rng.integers(0, 1 << 16, count) >> np.arange(count) % 12  # likewise
+        table[:, 8:10] = second.astype("<u2").view(np.uint8).reshape(-1, 2)
         base = int(rng.integers(words))
         self.load(Target.PARAMETERS, table.tobytes(), base)
         return step, base
