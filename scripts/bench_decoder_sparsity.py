@@ -150,7 +150,7 @@ def distilled(model: TextModel, pruned: TextModel, scored: list[str], case: Case
             "distillation_cpu_seconds": round((after - before) / (last - first) * tuning.steps),
             "losses": [float(np.mean(found.losses[n : n + 10])) for n in range(0, tuning.steps, 10)],
         })  # fmt: skip
-    return replace(pruned, language=replace(pruned.language, graph=graph))
+    return pruned.with_graph(graph)
 
 
 def accuracy(case: Case, report: Report) -> Entry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -176,4 +176,4 @@ def _distilled(
         Tuning(wanted.steps, wanted.batch, wanted.rate, wanted.seed), bfloat16=wanted.bfloat16, state=state,
         report=progress,
     )  # fmt: skip
-    return replace(pruned, language=replace(pruned.language, graph=graph))
+    return pruned.with_graph(graph)

@@ -22,6 +22,7 @@ from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.run import IntegerDecoder, behind_prefix
 from ..compiler.prune import METHODS, prune_model_once
 from ..errors import InputError
+from ..model.graph import Graph
 from ..model.language import LanguageModel, load_language_model
 from ..run.batch_decoder import BatchDecoder
 from ..run.decoder import CheckedDecoder, ProgramDecoder
@@ -74,7 +75,8 @@ class TextModel:
             N:M such as ``8:16``, or ``dense``; if not given, a pruned checkpoint's own, or dense.
         table : JSON file
             N:M of single products, as docs/sparsity.md has it.
-        patterns : N:M of every product by name, in place of `nm` and `table`
+        patterns : N:M of every product by name
+            In place of `nm` and `table`.
         method : str
             ``sparsegpt`` or ``magnitude``, as `compiler.prune.METHODS`.
         texts : token ids of texts to prune for, or None
@@ -85,13 +87,17 @@ class TextModel:
         Raises
         ------
         InputError, ConfigError
-            If N:M, table or method is not valid, or a pruned checkpoint would be pruned once more.
+            If N:M, table or method is not valid, N:M are given twice, or a pruned checkpoint would be pruned once more.
         """
         if method not in METHODS:
             near = get_close_matches(method, METHODS, n=1, cutoff=0)[0]
             raise InputError(f"pruner {method!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
         language = self.language
         if patterns is not None:
+            if nm is not None or table is not None:
+                raise InputError("patterns take the place of nm and table; leave those out.")
+            if any(not p.dense for p in self.patterns.values()) and patterns != self.patterns:
+                raise InputError(f"{language.path} is pruned already; prune the dense model that it comes from.")
             chosen = Chosen(dict(patterns))
         else:
             chosen = choose_patterns_of(
@@ -104,9 +110,11 @@ class TextModel:
             texts = pruning_texts(language)
         graph = prune_model_once(language.graph, chosen.patterns, [list(t) for t in texts], method=method,
                                  report=report)  # fmt: skip
-        return replace(
-            self, language=replace(language, graph=graph), patterns=chosen.patterns, notes=tuple(chosen.notes)
-        )
+        return replace(self.with_graph(graph), patterns=chosen.patterns, notes=tuple(chosen.notes))
+
+    def with_graph(self, graph: Graph) -> TextModel:
+        """The same with other weights."""
+        return replace(self, language=replace(self.language, graph=graph))
 
     def in_integers(
         self, prefix: Sequence[int] | None = None, *, texts: Sequence[Sequence[int]] | None = None,

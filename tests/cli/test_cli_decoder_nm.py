@@ -12,6 +12,7 @@ from test_cli_text import run
 from test_decoders import GPT2
 from test_families import saved
 
+from sta_hw.errors import InputError
 from sta_hw.formats.nm import prune, satisfies
 from sta_hw.model.gguf import read_gguf
 from sta_hw.spec.patterns import parse_nm
@@ -53,6 +54,19 @@ def test_pruned_on_the_way(folder: Path) -> None:
     )
     assert satisfies(graph.linears["0.mlp.up_proj"].weight, parse_nm("1:4"))
     assert json.loads(done.stdout)["ids"] == model.in_integers(config=PRESETS["ci"]).generate(PROMPT, max_tokens=4).ids
+
+
+def test_patterns_are_given_once(folder: Path) -> None:
+    """N:M by name, or N:M and a table; of a model that is pruned already neither."""
+    model = load_text_model(folder)
+    patterns = dict.fromkeys(model.language.graph.linears, NEAR)
+    for others in ({"nm": "2:4"}, {"table": "table.json"}):
+        with pytest.raises(InputError, match="take the place of nm and table"):
+            model.prune(patterns=patterns, method="magnitude", **others)
+    pruned = model.prune(patterns=patterns, method="magnitude")
+    assert pruned.patterns == patterns
+    with pytest.raises(InputError, match="is pruned already"):
+        pruned.prune(patterns=dict.fromkeys(patterns, parse_nm("1:4")), method="magnitude")
 
 
 def test_pruned_and_kept(folder: Path, tmp_path: Path) -> None:
