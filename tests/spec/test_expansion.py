@@ -13,7 +13,7 @@ from sta_hw.errors import InputError
 from sta_hw.reference.instructions import IllegalError, fetched
 from sta_hw.spec.config import Config
 from sta_hw.spec.expansion import MOST_LOOPS, expand, unroll
-from sta_hw.spec.isa import CODES, FORMATS, Instruction, Opcode, Result, assemble, codes, formats
+from sta_hw.spec.isa import CODES, FORMATS, Instruction, Opcode, Result, assemble, codes, disassemble, formats
 from sta_hw.spec.presets import PRESETS
 
 CONFIG = PRESETS["ci"]
@@ -195,3 +195,30 @@ def test_registers_that_begin_with_the_position() -> None:
     for config, first in ((CONFIG, (0, 0)), (DECODER, (9, 38))):
         found = expand(program, config, length=6, position=38)
         assert [(i["stride"], i["address"]) for i in found[:2]] == [first, (2, 6)]
+
+
+@pytest.mark.parametrize("config", [DECODER, Config(rows=4, groups=16, window=8, drain_lanes=2, window_words=128)])
+def test_each_bit_of_the_upper_halves_is_legal_for_both(config: Config) -> None:
+    """The assembler's tables and the reference's own code say the same; setting register 0 is the program's error."""
+    other = {"result": int(Result.STORE16), "continues": 1}
+    bases = [Instruction(o) for o in UNITS] + [Instruction(o, other) for o in (Opcode.PRODUCT, Opcode.CONTEXT)]
+    programs = [[i, HALT] for i in bases] + [[HALT], [loop(1), NEXT, HALT], [setting(1, 1), HALT]]
+    refused = 0
+    for program in programs:
+        raw, words = assemble(program, config), len(FORMATS[program[0].opcode])
+        for bit in (64 * word + b for word in range(words) for b in range(36 + 4 * (word == 0), 64)):
+            data = bytearray(raw)
+            data[64 + bit // 8] ^= 1 << bit % 8
+            said, number = ["", ""], 0
+            try:
+                disassemble(bytes(data), config)
+            except InputError as error:
+                said[0] = str(error)
+            try:
+                list(fetched(np.frombuffer(bytes(data), np.uint8), 0, config, 0, 0))
+            except IllegalError as error:
+                said[1], number = str(error), error.number
+            assert bool(said[0]) == bool(said[1]) or said == ["", "register 0 cannot be set"], (program[0], bit, said)
+            assert number == 0
+            refused += bool(said[0])
+    assert refused > 300
