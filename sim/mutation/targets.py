@@ -24,6 +24,7 @@ NEXT_LEVEL = {
     "sta_hw/rtl/units/norm_statistics.py": ["tests/rtl/units/test_norm.py"],
     "sta_hw/formats/tiling.py": ["tests/formats"],
     "sta_hw/spec/presets.py": ["tests/spec/test_config.py"],
+    "sta_hw/spec/registers.py": ["tests/spec/test_rdl.py"],
     "sta_hw/spec/patterns.py": ["tests/spec/test_config.py", "tests/formats/test_nm.py"],
     "sta_hw/spec/isa/encoding.py": ["tests/spec/test_isa.py"],
     "sta_hw/spec/isa/instruction.py": ["tests/spec/test_isa.py"],

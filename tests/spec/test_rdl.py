@@ -53,6 +53,19 @@ def test_every_register_and_field(name: str, tmp_path: Path) -> None:
     assert {e.name: e.value for e in errors} == {e.name: int(e) for e in Error}
 
 
+def test_what_says_which_hardware_this_is() -> None:
+    """As docs/registers.md has the words, put together by hand."""
+    config = dataclasses.replace(PRESETS["small"], encodings=("bitmap",))
+    logs = (config.weight_words, config.position_words, config.parameter_words, config.columns)
+    assert [1 << log for log in (13, 11, 11, 9)] == list(logs)
+    assert capabilities(config) == {
+        "id": int.from_bytes(b"STAH", "little"), "version": 3,
+        "hash_low": int(config.program_hash[8:], 16), "hash_high": int(config.program_hash[:8], 16),
+        "shape": 8 | 8 << 9 | 16 << 17 | 8 << 23, "memories": 13 | 11 << 5 | 11 << 10 | 9 << 15 | 1 << 21,
+    }  # fmt: skip
+    assert capabilities(PRESETS["small"])["memories"] >> 20 == 3
+
+
 def test_header_docs_and_ipxact_say_the_same(tmp_path: Path) -> None:
     """Each is read by its own format: places of registers and fields, and who may access them."""
     everything = dataclasses.replace(PRESETS["ci"], features=("decoder",))
