@@ -156,7 +156,10 @@ def test_no_client_reads_twice_while_another_waits(slow: int) -> None:
 
 @pytest.mark.parametrize("outstanding", [1, 2, 3, 4, 5, 8, 9, 13, 16])
 def test_so_many_reads_are_let_out(outstanding: int) -> None:
-    """No answer comes: exactly `outstanding` bursts are let out, and the master is not idle until all are answered."""
+    """No answer comes: exactly `outstanding` bursts are let out, and the master is not idle until all are answered.
+
+    The next one goes two cycles behind the end of an answer.
+    """
     dut = ReadMaster(dataclasses.replace(CONFIG, outstanding=outstanding), {"first": 256})
     bursts = outstanding + 20
     found: list[int] = []
@@ -172,10 +175,10 @@ def test_so_many_reads_are_let_out(outstanding: int) -> None:
         await ctx.tick()
         ctx.set(run.valid, 0)
 
-        async def count(cycles: int) -> int:
-            out = 0
-            for _ in range(cycles):
-                out += ctx.get(dut.arvalid)
+        async def let_out(cycles: int) -> list[int]:
+            out: list[int] = []
+            for cycle in range(cycles):
+                out += [cycle] * ctx.get(dut.arvalid)
                 assert not (out or found) or not ctx.get(dut.idle)
                 await ctx.tick()
             return out
@@ -187,19 +190,19 @@ def test_so_many_reads_are_let_out(outstanding: int) -> None:
                 await ctx.tick()
             ctx.set(dut.rvalid, 0)
 
-        found.append(await count(20 * outstanding + 100))
+        found.append(len(await let_out(20 * outstanding + 100)))
         await answer(1)
-        found.append(await count(100))
+        assert await let_out(100) == [1]  # behind the answer's last beat
         # Stopped, it lets none out, and is idle when the last is answered.
         ctx.set(dut.stop, 1)
         await answer(outstanding - 1)
-        assert await count(50) == 0
+        assert await let_out(50) == []
         await answer(1)
         await ctx.tick()
         assert ctx.get(dut.idle)
 
     simulate(dut, bench, limit=5000)
-    assert found == [outstanding, 1]
+    assert found == [outstanding]
 
 
 def test_so_many_writes_are_let_out() -> None:
@@ -216,7 +219,7 @@ def test_so_many_writes_are_let_out() -> None:
         assert ctx.get(dut.idle)
         await ctx.tick()
         ctx.set(dut.first_run.valid, 0)
-        for _ in range(300):
+        for _ in range(4 * beats):
             out.append(ctx.get(dut.awvalid))
             assert not any(out) or not ctx.get(dut.idle)
             await ctx.tick()
@@ -319,6 +322,46 @@ def test_what_is_written(depth: int, seed: int, groups: int) -> None:
     simulate(dut, bench, limit=5000)
     assert memory == expected
     assert done == dict.fromkeys(NAMES, 4)
+
+
+@pytest.mark.parametrize("writes", [False, True], ids=["reads", "writes"])
+def test_a_beat_a_cycle(writes: bool) -> None:
+    """Three clients' long runs on a bus that never waits: from the first beat to the last no cycle is without one."""
+    config = dataclasses.replace(CONFIG, burst=8)  # shorter ones of a single client have pauses between them
+    dut = (WriteMaster if writes else ReadMaster)(config, dict.fromkeys(NAMES, 64))
+    beats = 8 * config.burst
+    cycles: list[int] = []
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        ctx.set(dut.limit, len(NAMES) * REGION)
+        for i, name in enumerate(NAMES):
+            run, data = getattr(dut, f"{name}_run"), getattr(dut, f"{name}_data")
+            ctx.set(run.payload, {"address": i * REGION, "beats": beats, "instruction": i})
+            ctx.set(run.valid, 1)
+            ctx.set(data.valid if writes else data.ready, 1)
+        for name in ("awready", "wready") if writes else ("arready",):
+            ctx.set(getattr(dut, name), 1)
+        answers: list[int] = []  # of each beat under way whether it is a burst's last
+        for cycle in range(4 * beats):
+            if writes:
+                moves = ctx.get(dut.wvalid)
+                ctx.set(dut.bvalid, int(bool(answers)))
+                answers = [1] * (moves and ctx.get(dut.wlast))
+            else:
+                moves = bool(answers)
+                ctx.set(dut.rvalid, int(moves))
+                ctx.set(dut.rlast, answers.pop(0) if moves else 0)
+                if ctx.get(dut.arvalid):
+                    answers += [0] * ctx.get(dut.arlen) + [1]
+            cycles.extend([cycle] * moves)
+            taken = [ctx.get(getattr(dut, f"{name}_run").ready) for name in NAMES]
+            await ctx.tick()
+            for name, was in zip(NAMES, taken, strict=True):
+                if was:
+                    ctx.set(getattr(dut, f"{name}_run").valid, 0)
+
+    simulate(dut, bench, limit=5000)
+    assert cycles == list(range(cycles[0], cycles[0] + len(NAMES) * beats))
 
 
 def test_ports() -> None:
