@@ -61,7 +61,7 @@ def _products(config: Config) -> list[Product]:
         weights = prune(rng.integers(-128, 128, (columns, reduction)).astype(np.int8), pattern)
         encoded = encode(weights, pattern, groups=config.groups, window=config.window, depth=depth, encoding=encoding)
         parameters = Requantization(
-            rng.integers(-5000, 5000, columns), rng.integers(0, 1 << 16, columns), rng.integers(0, 3, columns)
+            rng.integers(-5000, 5000, columns), rng.integers(0, 1 << 16, columns), rng.integers(3, 5, columns)
         )
         found.append(Product(rng.integers(-128, 128, (taps * config.rows, reduction)), encoded, taps, parameters))
     return found
