@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from amaranth.hdl import Module
-from amaranth.sim import Simulator
 from support import simulate
 
 from sta_hw.rtl.board.uart import UartReceiver, UartTransmitter
@@ -67,12 +66,7 @@ def converse(parts: list[bytes | int], *, wait: int = 0) -> tuple[bytes, dict[in
                     writes.append((address, word))
                 ctx.set(dut.read_data, memory.get(address, 0))
 
-    simulator = Simulator(m)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(host)
-    simulator.add_testbench(line, background=True)
-    simulator.add_testbench(bus, background=True)
-    simulator.run()
+    simulate(m, host, limit=100_000, background=[line, bus])
     return bytes(answer), memory, writes, checksum
 
 
