@@ -181,7 +181,7 @@ class EncodedMatrix:
             raise InputError(f"encoded matrix: version {version} at offset 4; this program reads version {_VERSION}.")
         if code not in _CODES.values():
             raise InputError(f"encoded matrix: encoding {code} at offset 5 is not 0, 1 or 2.")
-        m = 1 << min(m_log2, 31)
+        m = 1 << m_log2
         if m_log2 > 5 or not 1 <= n <= m:
             raise InputError(f"encoded matrix: N = {n}, log2 M = {m_log2} at offset 6 is no supported pattern.")
         if window not in SUPPORTED_WINDOWS or not 1 <= depth <= window or depth % m or groups == 0:

@@ -20,7 +20,7 @@ def disassemble_text(instructions: Iterable[Instruction], labels: Iterable[str] 
     for instruction, label in zip_longest(instructions, labels, fillvalue=""):
         assert isinstance(instruction, Instruction)
         depth -= instruction.opcode == Opcode.NEXT
-        words = ["  " * max(depth, 0) + instruction.opcode.name.lower()]
+        words = ["  " * depth + instruction.opcode.name.lower()]  # none where there are NEXTs without a LOOP
         depth += instruction.opcode == Opcode.LOOP
         for name, value in instruction.fields.items():
             known = CODES.get(name)
