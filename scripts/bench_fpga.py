@@ -22,7 +22,7 @@ from rich.table import Table
 from boards import BOARDS, board
 from sta_hw.bench import tool_versions
 from sta_hw.bench.engine import fraction_of_ideal
-from sta_hw.cli.app import script
+from sta_hw.cli.app import Unused, script
 from sta_hw.errors import CheckError, InputError
 from sta_hw.files import replacing, write_text
 from sta_hw.fpga.build import build_board
@@ -250,6 +250,28 @@ def show(history: list[dict[str, Any]]) -> None:
     out.print(table)
 
 
+def entries_of(history: Path) -> list[dict[str, Any]]:
+    """The entries of a file, none if it is not there.
+
+    Raises
+    ------
+    InputError
+        If it is no history.
+    """
+    try:
+        found = json.loads(history.read_text(encoding="utf-8")) if history.exists() else []
+    except (OSError, ValueError) as error:
+        raise InputError(f"history {history} cannot be read: {error}.") from None
+    if not isinstance(found, list) or not all(isinstance(e, dict) and "case" in e for e in found):
+        raise InputError(f"history {history} is no list of entries with their cases.")
+    return found
+
+
+def is_placed(name: str) -> bool:
+    """Whether a case is placed and routed; others are synthesized."""
+    return name not in CASES or bool(CASES[name].target)
+
+
 def main(
     case: Annotated[list[str] | None, typer.Option(help="May be repeated; all if not given.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="nextpnr seed; may be repeated.")] = None,
@@ -264,6 +286,7 @@ def main(
     for name in case or []:
         if name not in known:
             raise InputError(f"--case {name!r} is unknown; there are {', '.join(known)}.")
+    entries_of(history)  # refused before the work
     new, unrouted = [], False
     for name in case or known:
         with progress.status(name) as status, tempfile.TemporaryDirectory(prefix="sta_hw_") as place:
@@ -276,9 +299,8 @@ def main(
                 progress.print(f"{name}: {error}")
                 unrouted = True
                 continue
-        entries = json.loads(history.read_text()) if history.exists() else []
-        write_text(history, json.dumps([*entries, new[-1]], indent=1) + "\n")
-    entries = json.loads(history.read_text())
+        write_text(history, json.dumps([*entries_of(history), new[-1]], indent=1) + "\n")
+    entries = entries_of(history)
     if history == HISTORY:
         draw(entries, PICTURE)
     if as_json:
@@ -290,4 +312,5 @@ def main(
 
 
 if __name__ == "__main__":
-    script(main)
+    unplaced = "with cases that are not placed"
+    script(main, [Unused(("seed", "minutes"), lambda o: o["case"] and not any(map(is_placed, o["case"])), unplaced)])
