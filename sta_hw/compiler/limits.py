@@ -46,7 +46,9 @@ def shape_problems(
     patterns: Mapping[str, Pattern] | None = None,
 ) -> list[str]:  # fmt: skip
     """One sentence for each size that the accelerator has no room for; `patterns` has the N:M of linear layers."""
-    sizes = {"tokens": (tokens, _TOKENS), "layers": (layers, _LAYERS), "hidden": (hidden, (1 << 14) - 1),
+    # A NORM's columns, of 16 bits a row, are fewer than 2^20 bus words.
+    widest = min((1 << 14) - 1, ((config.bus_bytes << 19) - 1) // config.rows)
+    sizes = {"tokens": (tokens, _TOKENS), "layers": (layers, _LAYERS), "hidden": (hidden, widest),
              "heads": (heads, hidden), "intermediate": (intermediate, 1 << 20)}  # fmt: skip
     problems = []
     for name, (value, high) in sizes.items():

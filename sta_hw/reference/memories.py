@@ -13,6 +13,8 @@ from .instructions import Fetched
 __all__ = ["AddressError", "Memories"]
 
 _PARAMETER_BYTES = 16
+_RUN_WORDS = 1 << 20
+"""Bus words that a run has fewer than: the hardware counts them in 20 bits."""
 
 
 class AddressError(CheckError):
@@ -75,7 +77,11 @@ class Memories:
         ------
         AddressError
             If they are not all inside it, or do not begin at a multiple of the bus's bytes, as the hardware wants it.
+        CheckError
+            If they are more than the hardware reads or writes in one run, which is not defined.
         """
+        if count >= _RUN_WORDS * self.config.bus_bytes:
+            raise CheckError(f"a run of {count // self.config.bus_bytes:,} bus words; it has fewer than {_RUN_WORDS:,}")
         if count and address % self.config.bus_bytes:
             raise AddressError(f"address {address} is not a multiple of the bus's {self.config.bus_bytes} bytes")
         if address + count > len(self.image):

@@ -178,7 +178,8 @@ instruction is issued while one 64 instructions before it still waits in front o
   many columns before it, or whose sums one of several passes has overwritten; a CONTEXT whose flags are not its
   block's; SCORES without `row_first` where no row was begun, or of another `coarse` than the row's first block; a NORM
   of less than 2 columns, or of kind LAYER with an `inverse` that is not that of its width; `apart` from an address on
-  that is no multiple of `rows`; with `value_format` 1 a `run` that does not divide a group's values. The hardware
+  that is no multiple of `rows`; with `value_format` 1 a `run` that does not divide a group's values; results, residual
+  stream or NORM's columns of 2^20 bus words or more, with `apart` the bytes between columns among them. The hardware
   computes with what there is, or waits and stops with TIMEOUT.
 - `place` (feature position): the rows that are stored count from the position: the first POSITION + `rows_before` rows,
   modulo `rows`, are not, and at the end `rows_after` - POSITION - LENGTH, modulo `rows`. With both fields 0 those from

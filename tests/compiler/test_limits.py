@@ -58,6 +58,10 @@ def test_heads_and_hidden_sizes() -> None:
     ]  # fmt: skip
     with pytest.raises(ConfigError):
         require_shape(Config(rows=5), **SHAPE)
+    tall = Config(rows=256, groups=16, window=16, lanes=4, drain_lanes=2, columns=4096)
+    assert not shape_problems(tall, **SHAPE | {"hidden": 8176, "heads": 511})
+    (problem,) = shape_problems(tall, **SHAPE | {"hidden": 8192, "heads": 512})
+    assert "from 1 to 8191 (LayerNorm's limit)" in problem
 
 
 @pytest.mark.parametrize(
