@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,38 +24,52 @@ from .configuration import changed, manifest_file, read_configuration
 from .paths import folder_problem
 from .terminal import JsonOption, print_json, print_table, say, watched
 
-__all__ = ["add_commands", "main", "show_report"]
+__all__ = ["HERE", "MODULES", "add_commands", "main", "show_report"]
+
+
+MODULES = {
+    "batch": ("embed", "classify"),
+    "cache": ("cache",),
+    "compilation": ("compile",),
+    "demo": ("demo",),
+    "demo_llm": ("demo-llm",),
+    "estimate": ("estimate",),
+    "explore": ("explore",),
+    "fpga": ("synth", "fit", "build", "flash", "selftest"),
+    "importing": ("import",),
+    "inputs": ("input",),
+    "plan": ("plan",),
+    "report": ("report", "trace"),
+    "run": ("run",),
+    "sparsity": ("prune", "evaluate"),
+    "text": ("generate-text", "chat"),
+}
+"""Modules beside this one, in the order of the help, and the commands of each."""
+HERE = ("generate", "bench", "doctor")
+"""Commands of this module."""
 
 
 def main() -> None:
     """Entry point: every error becomes one message on stderr and an exit status; see `sta_hw.cli.app`."""
 
     def run() -> int | None:
-        add_commands()
+        words = sys.argv[1:]
+        wanted = "doctor" if words == ["--version"] else next((w for w in words if not w.startswith("-")), "")
+        add_commands(wanted)
         return app(standalone_mode=False)
 
     sys.exit(end(run))
 
 
-def add_commands() -> None:
-    """Every module of commands adds its own to `sta_hw.cli.app.app`."""
-    from . import (  # noqa: F401
-        batch,
-        cache,
-        compilation,
-        demo,
-        demo_llm,
-        estimate,
-        explore,
-        fpga,
-        importing,
-        inputs,
-        plan,
-        report,
-        run,
-        sparsity,
-        text,
-    )
+def add_commands(wanted: str = "") -> None:
+    """Have the modules add their commands to `sta_hw.cli.app.app`: the one that has the command `wanted`, or all.
+
+    Together they import most of the package, a second's work.
+    """
+    if wanted not in HERE:
+        only = [module for module, commands in MODULES.items() if wanted in commands]
+        for module in only or MODULES:
+            import_module(f".{module}", __package__)
 
 
 @app.callback(invoke_without_command=True)

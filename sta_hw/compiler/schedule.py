@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..cycles.timing import Latencies, MachineTiming
 from ..errors import InputError
 from ..spec.config import Config
 from ..spec.isa import COUNTED, NO_WAIT, WAITS, Instruction, Opcode, Target
@@ -203,6 +202,9 @@ def order(
     # Cycles of the array alone up to the windows asked for, and those by which each NORM is through at the latest.
     array: deque[float] = deque([0.0], _WINDOWS_AHEAD + 1)
     norms_end: list[float] = []
+    # Latencies are read off the RTL, whose language takes longer to import than most commands to refuse their input.
+    from ..cycles.timing import Latencies, MachineTiming
+
     known = Latencies(config, MachineTiming())
     waited = {unit: dict.fromkeys(classes, 0) for unit, classes in _WAITING.items()}
 

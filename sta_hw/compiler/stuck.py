@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..rtl.primitives.layouts import MOST_AGE
 from ..spec.config import Config
+from ..spec.expansion import MOST_AGE
 from ..spec.isa import Instruction, Opcode
 from .untimed import UntimedMachine
 

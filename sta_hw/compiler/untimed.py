@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from ..rtl.primitives.layouts import MOST_AGE
 from ..spec.config import Config
+from ..spec.expansion import MOST_AGE
 from ..spec.isa import Instruction, Opcode
 
 __all__ = ["UntimedMachine"]

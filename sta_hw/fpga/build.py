@@ -13,8 +13,8 @@ from typing import Any
 from .. import __version__
 from ..errors import CheckError, InputError
 from ..files import working_folder
-from ..rtl.board.uart_bridge import SERIAL_TIMEOUT
 from ..rtl.emit import emit_verilog
+from ..spec.board import SERIAL_TIMEOUT
 from ..spec.config import Config
 from ..spec.presets import BOARD_PRESETS, PRESETS
 from .fit import refusal, require_fit

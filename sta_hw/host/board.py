@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckError, InputError, ToolError
-from ..rtl.board.board_core import BOARD_REGISTERS, REGISTERS
-from ..rtl.board.uart_bridge import SERIAL_TIMEOUT
+from ..spec.board import BOARD_REGISTERS, REGISTERS, SERIAL_TIMEOUT
 from ..spec.registers import register
 
 __all__ = ["BoardLink", "Port", "open_port"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckError
-from ..rtl.board.board_core import BOARD_REGISTERS, IDENTITY
 from ..rtl.board.engine_board import STREAMS, stream_words
+from ..spec.board import BOARD_REGISTERS, IDENTITY
 from ..spec.config import Config
 from . import beats
 from .board import BoardLink

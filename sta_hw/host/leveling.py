@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckError
 from ..fpga.litedram import LEVELING_REGISTERS
-from ..rtl.board.board_core import CONTROLLER_REGISTERS, MEMORY
+from ..spec.board import CONTROLLER_REGISTERS, MEMORY
 
 __all__ = ["BIT_SLIPS", "DELAYS", "Lane", "LevelingLink", "level", "leveled"]
 

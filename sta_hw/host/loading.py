@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..fpga.litedram import LEVELING_REGISTERS
-from ..rtl.board.board_core import CONTROLLER_REGISTERS, MEMORY
+from ..spec.board import CONTROLLER_REGISTERS, MEMORY
 from .board import BoardLink
 
 __all__ = ["CHUNK_BYTES", "forget_image", "load_image"]

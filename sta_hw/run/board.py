@@ -15,8 +15,7 @@ from ..host.board import BoardLink, open_port
 from ..host.leveling import level, leveled
 from ..host.loading import forget_image
 from ..host.saturation import counted
-from ..rtl.board.board_core import BOARD_REGISTERS, IDENTITY, MEMORY
-from ..rtl.board.uart_bridge import SERIAL_TIMEOUT
+from ..spec.board import BOARD_REGISTERS, IDENTITY, MEMORY, SERIAL_TIMEOUT
 from ..spec.config import Config
 from ..spec.isa import Error
 from ..spec.registers import COUNTERS, capabilities

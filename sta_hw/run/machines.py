@@ -13,7 +13,7 @@ from ..errors import CheckError, InputError
 from ..host.board import BoardLink
 from ..host.loading import forget_image, load_image
 from ..reference.program import ProgramError, run_counted
-from ..rtl.board.board_core import MEMORY
+from ..spec.board import MEMORY
 from ..spec.config import Config
 from ..spec.isa import Error
 from ..spec.registers import COUNTERS

@@ -14,12 +14,14 @@ from .isa import FORMATS, HEADER_BYTES, LINE_BYTES, LOW_BITS, REGISTERS, WORD_BY
 from .records import Record
 
 __all__ = [
-    "LENGTH_REGISTER", "MOST_LOOPS", "POSITION_REGISTER", "TILES_REGISTER", "TILE_REGISTER", "WINDOW_LINES",
+    "LENGTH_REGISTER", "MOST_AGE", "MOST_LOOPS", "POSITION_REGISTER", "TILES_REGISTER", "TILE_REGISTER", "WINDOW_LINES",
     "Expanded", "expand", "needs_length", "unroll",
 ]  # fmt: skip
 
 MOST_LOOPS = 8
 """Loops within one another."""
+MOST_AGE = 63
+"""Instructions given after one that still waits at the end of a unit's queue, at most."""
 WINDOW_LINES = 64
 """Lines of 64 bytes that the body of an outermost loop may touch: what the buffer holds that loops replay from."""
 TILES_REGISTER, LENGTH_REGISTER = 14, 15

@@ -9,10 +9,28 @@ from pathlib import Path
 
 import pytest
 
+from sta_hw.cli.app import app
+from sta_hw.cli.main import HERE, MODULES, add_commands
+
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     code = "from sta_hw.cli.main import main; main()"
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd)
+
+
+def test_each_command_is_in_the_module_that_is_imported_for_it() -> None:
+    """And not those of other commands: together they are most of the package."""
+    add_commands()
+    found: dict[str, list[str]] = {}
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__.replace("_", "-")
+        found.setdefault(command.callback.__module__.rpartition(".")[2], []).append(name)
+    assert found == {"main": list(HERE)} | {module: list(names) for module, names in MODULES.items()}
+    code = "import sys; from sta_hw.cli.main import add_commands; add_commands('fit'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert "sta_hw.cli.fpga" in imported and not {"sta_hw.cli.run", "sta_hw.run.backends", "amaranth"} & {*imported}
 
 
 def test_all_problems_in_one_message(tmp_path: Path) -> None:
@@ -106,7 +124,20 @@ def test_compile_then_run_on_both_backends(tmp_path: Path) -> None:
     """A real sentence on the smallest hardware, from the command line; equal to the reference."""
     text = "Short."
     made = run(
-        "compile", "--preset", "tiny", "--nm", "1:4", "--text", text, "-o", "m.npz", "--listing", "--json", cwd=tmp_path
+        "compile",
+        "--preset",
+        "ci",
+        "--nm",
+        "1:4",
+        "--pruner",
+        "magnitude",
+        "--text",
+        text,
+        "-o",
+        "m.npz",
+        "--listing",
+        "--json",
+        cwd=tmp_path,
     )
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout)["tokens"] == 4

@@ -16,8 +16,8 @@ from sta_hw.errors import CheckError, InputError
 from sta_hw.host.board import BoardLink, open_port
 from sta_hw.model.random import random_ids, random_model
 from sta_hw.reference.program import run_program
-from sta_hw.rtl.board.board_core import BOARD_REGISTERS, MEMORY, REGISTERS
 from sta_hw.run.board import BoardBackend
+from sta_hw.spec.board import BOARD_REGISTERS, MEMORY, REGISTERS
 from sta_hw.spec.isa import Error
 from sta_hw.spec.patterns import Pattern
 from sta_hw.spec.presets import preset

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sta_hw.errors import CheckError
 from sta_hw.fpga.litedram import LEVELING_REGISTERS
 from sta_hw.host.leveling import BIT_SLIPS, DELAYS, level, leveled
-from sta_hw.rtl.board.board_core import CONTROLLER_REGISTERS, MEMORY
+from sta_hw.spec.board import CONTROLLER_REGISTERS, MEMORY
 
 NAMES = {CONTROLLER_REGISTERS + 4 * address: name for name, address in LEVELING_REGISTERS.items()}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sta_hw.fpga.litedram import LEVELING_REGISTERS
 from sta_hw.host.loading import CHUNK_BYTES, forget_image, load_image
-from sta_hw.rtl.board.board_core import CONTROLLER_REGISTERS, MEMORY
+from sta_hw.spec.board import CONTROLLER_REGISTERS, MEMORY
 
 JOURNAL = CONTROLLER_REGISTERS + 4 * LEVELING_REGISTERS["sdram_dfii_pi1_wrdata"]
 SIZE = 5 * CHUNK_BYTES + 52

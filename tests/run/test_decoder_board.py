@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sta_hw.cli.decoding import Hardware
 from sta_hw.errors import CheckError, InputError
 from sta_hw.reference.program import ProgramError, run_counted
-from sta_hw.rtl.board.board_core import BOARD_REGISTERS, IDENTITY, MEMORY
 from sta_hw.run.decoder import ProgramDecoder
 from sta_hw.run.machines import BoardMachine, ReferenceMachine, decoder_machine
+from sta_hw.spec.board import BOARD_REGISTERS, IDENTITY, MEMORY
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import PRESETS
 from sta_hw.spec.registers import capabilities

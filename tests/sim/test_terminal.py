@@ -15,8 +15,8 @@ from litex.tools.litex_client import RemoteClient
 from sim.board import SimulatedPort
 from sim.terminal import SerialTerminal
 from sta_hw.host.board import BoardLink, open_port
-from sta_hw.rtl.board.board_core import BOARD_REGISTERS, IDENTITY, MEMORY, REGISTERS
 from sta_hw.run.board import BoardBackend
+from sta_hw.spec.board import BOARD_REGISTERS, IDENTITY, MEMORY, REGISTERS
 from sta_hw.spec.isa import Error
 from sta_hw.spec.presets import preset
 from sta_hw.spec.registers import capabilities, register

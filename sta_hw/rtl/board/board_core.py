@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Signal, Value, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from ...spec.board import BOARD_REGISTERS, CONTROLLER_REGISTERS, IDENTITY, MEMORY, REGISTERS
 from ...spec.config import Config
 from ..accelerator import Accelerator
 from ..bus.axi import LITE_ADDRESS_BITS, master_ports
@@ -16,18 +17,8 @@ from .uart import UartReceiver, UartTransmitter
 from .uart_bridge import UartBridge
 from .widener import Widener
 
-__all__ = ["BOARD_REGISTERS", "CONTROLLER_REGISTERS", "IDENTITY", "MEMORY", "REGISTERS", "BoardCore"]
+__all__ = ["BoardCore"]
 
-MEMORY = 0x40000000
-"""Byte address of the memory, as the host sees it."""
-REGISTERS = 0xF0000000
-"""Of the accelerator's registers."""
-BOARD_REGISTERS = 0xF0010000
-"""Of the board's: identity, checksum (a write clears it), status (bit 0: the memory is ready)."""
-CONTROLLER_REGISTERS = 0xF0020000
-"""Of the memory controller's, where the host has to level the memory's reads."""
-IDENTITY = 0x42415453
-"""The characters STAB."""
 _MEMORY_BITS = 29
 """Of byte addresses in the memory, as the host sees it: 512 MB."""
 

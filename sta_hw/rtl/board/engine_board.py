@@ -6,10 +6,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ...spec.board import BOARD_REGISTERS, IDENTITY
 from ...spec.config import Config
 from ..emit import streams_of
 from ..engine.engine import Engine
-from .board_core import BOARD_REGISTERS, IDENTITY
 from .uart import UartReceiver, UartTransmitter
 from .uart_bridge import UartBridge
 

@@ -10,10 +10,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["SERIAL_TIMEOUT", "UartBridge"]
+__all__ = ["UartBridge"]
 
-SERIAL_TIMEOUT = 0.1
-"""Seconds after which a board forgets an unfinished command, as LiteX's own bridge."""
 _POLYNOMIAL = 0xEDB88320
 
 

@@ -13,8 +13,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
 
 from ...spec.config import Config
+from ...spec.expansion import MOST_AGE
 from ...spec.isa import COUNTED, WAIT_BITS, WAITS, Mask, NormKind, Opcode, Result, formats
-from ..primitives.layouts import CLASS_BITS, COUNT_BITS, MOST_AGE, command_layout
+from ..primitives.layouts import CLASS_BITS, COUNT_BITS, command_layout
 from ..primitives.queue import Queue
 from ..primitives.sequencer import order_layout
 from ..units.expander import expansion_layout

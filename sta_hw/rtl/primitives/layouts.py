@@ -16,7 +16,6 @@ __all__ = [
     "COUNT_BITS",
     "GROWTH_BITS",
     "LENGTH_BITS",
-    "MOST_AGE",
     "UNDER_WAY_BITS",
     "Encoding",
     "Fault",
@@ -38,9 +37,8 @@ COUNT_BITS = 16
 """Bits of instruction numbers: they count modulo 2^16."""
 CLASS_BITS = 8
 """Bits of the counts of instructions issued and finished, modulo 2^8: no more than 62 of a class are under way, and
-what waits is at most `MOST_AGE` instructions old, so that a difference of two counts lies between -63 and 126."""
-MOST_AGE = 63
-"""Instructions given after one that still waits at the end of a unit's queue, at most."""
+what waits is at most `MOST_AGE` (`spec.expansion`) instructions old, so that a difference of two counts lies between
+-63 and 126."""
 UNDER_WAY_BITS = 6
 """Bits of how many instructions of a class are under way: no more than 62."""
 LENGTH_BITS = 16

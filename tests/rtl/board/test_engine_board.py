@@ -14,11 +14,11 @@ from sta_hw.errors import CheckError, InputError
 from sta_hw.host.board import BoardLink
 from sta_hw.host.engine_board import EngineLink
 from sta_hw.host.products import Product
-from sta_hw.rtl.board.board_core import BOARD_REGISTERS
 from sta_hw.rtl.board.engine_board import STREAMS, stream_words
 from sta_hw.run.backends import backend
 from sta_hw.run.rtl import reference_results
 from sta_hw.run.selftest import self_test
+from sta_hw.spec.board import BOARD_REGISTERS
 from sta_hw.spec.config import Config
 from sta_hw.spec.patterns import DENSE, Pattern
 from sta_hw.spec.presets import preset
