@@ -101,6 +101,7 @@ def test_windows(config: Config) -> None:
     ring, there = np.zeros((places, config.lanes), np.uint8), np.zeros(places, bool)
     orders: list[tuple[int, ...]] = []
     words, probabilities, wanted, taken = [], [], [], []
+    paces: list[int] = []  # cycles from a word to the next one where nothing waits: kept ones are read ahead
     for number in range(60):
         kind = int(rng.integers(kinds))  # probabilities, bytes, high digits, low ones
         beats = 2 * int(rng.integers(1, 9)) if kind > 1 else int(rng.integers(1, 17))
@@ -120,6 +121,8 @@ def test_windows(config: Config) -> None:
             data = digits(data.reshape(-1).view("<i2"))[kind - 2].astype(np.int8).view(np.uint8)
             data = data.reshape(-1, config.lanes)
         wanted.append(data)
+        cut = int(kind > 1)  # a word of digits is cut from two
+        paces += [2 + cut + flags[1], *[1 + cut] * (len(data) - 1)]
         digit = [max(kind - 1, 0)] if kinds == 4 else []
         orders.append((int(kind == 0), address, beats, number, *digit, *(flags if places else ())))
         taken.append(kind > 0 and not flags[1])
@@ -138,3 +141,5 @@ def test_windows(config: Config) -> None:
         outcome = model.run(inputs, {n: len(w) for n, w in expected.items()}, stall=stall, seed=2)
         for name, data in expected.items():
             np.testing.assert_array_equal(outcome.outputs[name], data)
+        if not stall:
+            assert np.diff(outcome.cycles["activations"]).tolist() == paces[1:]
