@@ -14,7 +14,7 @@ from ..spec.assembly import disassemble_text
 from ..spec.config import Config
 from ..spec.isa import assemble, program_bytes
 from .integers import IntegerInput, IntegerOutput
-from .limits import require_program, require_shape, sizes_of
+from .limits import require_program, require_shape, require_text, sizes_of
 from .liveness import check_liveness
 from .lower import lower
 from .lower.state import EncodedWeights, Lowering
@@ -72,6 +72,7 @@ def compile_encoder(
     else:
         packing = Packing.aligned([tokens] if isinstance(tokens, int) else tokens, config.rows)
     check_shape(graph, config, packing.tokens)
+    require_text(packing.longest)
     require_program(config, tokens=packing.tiles * config.rows, **sizes_of(graph))
     low = Lowering(graph, config, packing, encoded)
     lower(low)

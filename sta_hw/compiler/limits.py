@@ -14,10 +14,12 @@ from ..spec.isa import Opcode, instruction_bytes, most_program_bytes
 from ..spec.patterns import Pattern
 from .schedule import RING_SHARE
 
-__all__ = ["Sizes", "most", "require_program", "require_shape", "shape_problems", "sizes_of"]
+__all__ = ["Sizes", "most", "require_program", "require_shape", "require_text", "shape_problems", "sizes_of"]
 
 _LAYERS, _TOKENS = 10_000, 1 << 20
 """Sizes of a model beyond which a question is a mistake."""
+_TEXT = (1 << 16) - 1
+"""Tokens of a text: what register LENGTH holds; the softmax's row sums hold one more."""
 _IMAGE = 1 << 32
 """Bytes that an address of the instruction set reaches."""
 _PRODUCTS = most_program_bytes() // instruction_bytes(Opcode.PRODUCT)
@@ -98,6 +100,15 @@ def require_shape(
     )
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
+
+
+def require_text(tokens: int) -> None:
+    """Raise InputError if a text is longer than attention's rows may be."""
+    if tokens > _TEXT:
+        raise InputError(
+            f"a text of {tokens:,} tokens; the accelerator's length has 16 bits and its attention sums up no more: the "
+            f"nearest is {_TEXT:,}."
+        )
 
 
 def require_program(

@@ -194,7 +194,8 @@ class Machine:
         Raises
         ------
         CheckError
-            If it continues rows that no block began, or that began with other fraction bits.
+            If it continues rows that no block began, or that began with other fraction bits, or a row's sum, which the
+            hardware has 32 bits for, is 2^32 or more, which takes more than 65,536 keys.
         """
         groups = self.config.groups
         number = np.arange(i["columns"])
@@ -220,6 +221,8 @@ class Machine:
             self.coarse = None
         self.scores_from = self.memories.number
         probabilities = self.rows.block(results.T.astype(np.int64), valid)
+        if (self.rows.total >> 32).any():
+            raise CheckError(f"a row's sum of probabilities is {self.rows.total.max()}, and 32 bits hold less")
         totals = np.stack(self.rows.reciprocals(i["gain"])) if i["row_last"] else None
         growth = None if i["row_first"] else self.rows.growth.clip(max=31)
         self.probabilities.append((probabilities, growth, totals, self.memories.number))

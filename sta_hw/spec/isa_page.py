@@ -176,7 +176,8 @@ instruction is issued while one 64 instructions before it still waits in front o
 - Not defined, and named by the reference: windows of another size than the product's (`passes` x `groups` x `depth`
   positions of `rows` bytes, or with `digit` of twice as many); a product that continues without an unfinished one of as
   many columns before it, or whose sums one of several passes has overwritten; a CONTEXT whose flags are not its
-  block's; SCORES without `row_first` where no row was begun, or of another `coarse` than the row's first block; a NORM
+  block's; SCORES without `row_first` where no row was begun, or of another `coarse` than the row's first block, or
+  with which a row's sum of probabilities exceeds 32 bits, as that of more than 65,536 keys can; a NORM
   of less than 2 columns, or of kind LAYER with an `inverse` that is not that of its width; `apart` from an address on
   that is no multiple of `rows`; with `value_format` 1 a `run` that does not divide a group's values; results, residual
   stream or NORM's columns of 2^20 bus words or more, with `apart` the bytes between columns among them. The hardware

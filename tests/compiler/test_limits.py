@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sta_hw.compiler.limits import most, require_program, require_shape, shape_problems, sizes_of
+from sta_hw.compiler.limits import most, require_program, require_shape, require_text, shape_problems, sizes_of
 from sta_hw.errors import ConfigError, InputError
 from sta_hw.model.random import random_model
 from sta_hw.spec.config import Config
@@ -104,6 +104,12 @@ def test_the_longest_program() -> None:
     assert "take fewer layers" in refused(layers=10_000)
     said = refused(tokens=1 << 20, intermediate=4000)
     assert "the activations of 1048576 tokens take more than the 4 GiB" in said and "at most 888856 tokens fit" in said
+
+
+def test_the_longest_text() -> None:
+    require_text(65_535)
+    with pytest.raises(InputError, match=r"a text of 65,536 tokens; .* the nearest is 65,535"):
+        require_text(65_536)
 
 
 def test_the_largest_number_that_fits() -> None:
