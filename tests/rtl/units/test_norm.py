@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support import simulate
 
 from sim.native import NativeModel, build
 from sta_hw.host.beats import join
@@ -11,6 +12,7 @@ from sta_hw.reference.vector import layer_norm
 from sta_hw.rtl.bus.runs import Kind
 from sta_hw.rtl.emit import emit_verilog, streams_of
 from sta_hw.rtl.units.norm import Norm
+from sta_hw.rtl.units.norm_statistics import RowStatistics
 from sta_hw.spec.config import Config
 
 CONFIGS = [
@@ -91,6 +93,53 @@ def test_equal_to_the_reference(config: Config) -> None:
         outcome = model.run(inputs, counts, stall=stall, patience=30_000)
         for name, words in expected.items():
             np.testing.assert_array_equal(outcome.outputs[name], words)
+
+
+def statistics_of(width: int, total: int, squares: int, added: int) -> tuple[int, int, int]:
+    """Twice the mean, factor and shift, as docs/numerics.md has them."""
+    inverse = round(2**33 / width)
+    mean = (abs(total) * inverse + (1 << 31) >> 32) * (-1 if total < 0 else 1)
+    variance = width * squares - total * total + (added << 14)
+    if not variance:
+        return mean, 0, max(0, 5 - (width.bit_length() - 1))
+    e = variance.bit_length() - 1
+    fraction = (variance << 9 >> e) & 511
+    factor = round(2**16 / ((2 if e % 2 else 1) * (1 + (fraction + 0.5) / 512)) ** 0.5)
+    return mean, factor, max(0, e // 2 + 5 - (width.bit_length() - 1))
+
+
+@pytest.mark.parametrize("epsilon", [False, True])
+def test_statistics_of_the_widest_rows(epsilon: bool) -> None:
+    """Of 16,383 columns at the ends of their range, where sums and squares have all their bits; and of two."""
+    dut = RowStatistics(2, 1, epsilon=epsilon)
+    wide, least, most = (1 << 14) - 1, -32768, 32767
+    added = (1 << 28) - 1 if epsilon else 0
+    cases = []
+    for width, firsts, few in ((wide, (0, wide), 0), (wide, (8192, 1), 1), (2, (1, 0), 3)):
+        rows = [(n * least + (width - n) * most, n * least**2 + (width - n) * most**2) for n in firsts]
+        cases.append((width, rows, added >> 9 * few))
+    found = []
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        for bank, (width, rows, more) in enumerate(cases):
+            ctx.set(dut.width, width)
+            ctx.set(dut.inverse, round(2**33 / width))
+            if epsilon:
+                ctx.set(dut.epsilon, more)
+            for i, (total, squares) in enumerate(rows):
+                ctx.set(dut.sums[i], total)
+                ctx.set(dut.squares[i], squares)
+            ctx.set(dut.bank, bank % 2)
+            await ctx.tick()
+            ctx.set(dut.running, 1)
+            await ctx.tick().until(dut.done)
+            ctx.set(dut.running, 0)
+            ctx.set(dut.bank, ~bank % 2)
+            await ctx.tick()
+            found.append([tuple(ctx.get(dut.rows[i][n]) for n in ("mean", "inverse", "shift")) for i in range(2)])
+
+    simulate(dut, bench, limit=600)
+    assert found == [[statistics_of(width, *row, more) for row in rows] for width, rows, more in cases]
 
 
 @pytest.mark.parametrize("width", [64, 384, 4096])
