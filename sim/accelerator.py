@@ -19,7 +19,7 @@ from sta_hw.spec.isa import Error, disassemble
 from sta_hw.spec.presets import preset
 from sta_hw.spec.registers import COMPLETIONS, COUNTERS, register
 
-from .memory_harness import STORED, Memory, Record, Timeline, accelerator_library, loaded_library
+from .memory_harness import STORED, Memory, Record, SlicedTimeline, accelerator_library, loaded_library
 
 __all__ = [
     "AcceleratorModel",
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _EVENT_BITS = len(COUNTERS) - 1
-_SLICE = 200_000
+_SLICE = 200 * 1024
 _COMPLETED = {name: at for name, (at, _) in COMPLETIONS.places.items()}
 """Completion pulses, and the bit of each."""
 
@@ -302,13 +302,8 @@ class AcceleratorModel:
             image, program_address, memory=memory, base=base, limit=limit, length=length, position=position
         )
         state = self._memory
-        capacity = 1 << 16
-        samples = np.zeros((capacity, _EVENT_BITS), np.uint16)
-        events = np.zeros((1 << 20, 2), np.int64)
-        timeline = Timeline(
-            samples.ctypes.data, capacity, period, _EVENT_BITS, 0, events.ctypes.data, len(events), 0, _EVENT_BITS
-        )
-        stores = np.zeros(_SLICE if record else 0, STORED)
+        seen = SlicedTimeline(_SLICE, period, _EVENT_BITS, _EVENT_BITS)
+        stores = np.zeros(seen.slice if record else 0, STORED)
         stored = np.zeros((len(stores), self.config.bus_bytes), np.uint8)
         if record:
             beats = self._record
@@ -316,11 +311,10 @@ class AcceleratorModel:
             self._library.accelerator_record(self._handle, ctypes.byref(beats))
         started = self.cycle
         try:
-            self._until_done(timeline, events, most, patience, progress, record, stores, stored)
+            self._until_done(seen, most, patience, progress, record, stores, stored)
         finally:
             self._library.accelerator_record(self._handle, None)
-            found = events[: timeline.event_count]
-            completed = {name: found[found[:, 1] >> bit & 1 == 1, 0] for name, bit in _COMPLETED.items()}
+            completed = {name: seen.completed(bit) for name, bit in _COMPLETED.items()}
             if record:
                 record.started = started
                 # An event is counted when its cycle has gone by.
@@ -333,29 +327,26 @@ class AcceleratorModel:
         self.write("interrupt_clear", 1)
         return ProgramRun(
             data, counters["cycles"], counters, Error(status >> 8 & 0xFF), instruction, period,
-            samples[: timeline.count].copy(), completed,
+            seen.samples(), completed,
         )  # fmt: skip
 
     def _until_done(
-        self, timeline: Timeline, events: NDArray[np.int64], most: int, patience: int,
-        progress: Callable[[int], None] | None, record: Recording | None, stores: NDArray, stored: NDArray[np.uint8],
+        self, seen: SlicedTimeline, most: int, patience: int, progress: Callable[[int], None] | None,
+        record: Recording | None, stores: NDArray, stored: NDArray[np.uint8],
     ) -> None:  # fmt: skip
-        """Run in slices to the end of the program; the events' cycles count from here on."""
+        """Run in slices to the end of the program."""
         state, total = self._memory, 0
         while True:
-            slice_cycles = min(_SLICE, most - total)
-            begin = timeline.event_count
+            slice_cycles = min(seen.slice, most - total)
             gone = self._library.accelerator_run(
-                self._handle, ctypes.byref(state), ctypes.byref(timeline), slice_cycles, patience
+                self._handle, ctypes.byref(state), ctypes.byref(seen.timeline), slice_cycles, patience
             )
-            events[begin : timeline.event_count, 0] += total
+            seen.take(total)
             if record:
                 record.take(stores[: self._record.count], stored[: self._record.count])
                 self._record.count = 0
             if gone < 0:
-                finished = {
-                    name: int((events[: timeline.event_count, 1] >> bit & 1).sum()) for name, bit in _COMPLETED.items()
-                }
+                finished = {name: len(seen.completed(bit)) for name, bit in _COMPLETED.items()}
                 raise CheckError(
                     f"no progress after {total - gone} cycles; waiting: {self.stalled()}; finished: {finished}"
                 )

@@ -6,13 +6,23 @@ import ctypes
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sta_hw.spec.config import Config
 
 from .library import BLOCK_MEMORY, PRIMITIVES, compile_library, primitive_models
 from .verilog import module_verilog
 
-__all__ = ["MEMORY_BYTES", "STORED", "Memory", "Record", "Timeline", "accelerator_library", "loaded_library"]
+__all__ = [
+    "MEMORY_BYTES",
+    "STORED",
+    "Memory",
+    "Record",
+    "SlicedTimeline",
+    "Timeline",
+    "accelerator_library",
+    "loaded_library",
+]
 
 _FORMATS = ("", "fst", "vcd")
 
@@ -50,6 +60,45 @@ class Timeline(ctypes.Structure):
         ("bits", ctypes.c_int32), ("count", ctypes.c_int64), ("events", ctypes.c_void_p),
         ("event_capacity", ctypes.c_int64), ("event_count", ctypes.c_int64), ("event_shift", ctypes.c_int32),
     )  # fmt: skip
+
+
+class SlicedTimeline:
+    """Samples and completions of a run of any length, of which the simulation fills one slice at a time.
+
+    Attributes
+    ----------
+    slice : int
+        Cycles of a slice, at least `wanted`: whole samples, with room for a completion each cycle.
+    timeline : Timeline
+        What the simulation is given.
+    """
+
+    def __init__(self, wanted: int, period: int, bits: int, shift: int) -> None:
+        rows = -(-wanted // period)
+        self.slice = rows * period
+        self._samples = np.zeros((rows, bits), np.uint16)
+        self._events = np.zeros((self.slice, 2), np.int64)
+        self.timeline = Timeline(
+            self._samples.ctypes.data, rows, period, bits, 0, self._events.ctypes.data, self.slice, 0, shift
+        )
+        self._taken = [self._samples[:0]]
+        self._found = [self._events[:0]]
+
+    def take(self, before: int) -> None:
+        """Keep what a slice gave, behind so many cycles, and make room for the next one's."""
+        timeline = self.timeline
+        self._taken.append(self._samples[: timeline.count].copy())
+        self._found.append(self._events[: timeline.event_count] + np.array([before, 0]))
+        timeline.count = timeline.event_count = 0
+
+    def samples(self) -> NDArray[np.uint16]:
+        """Shape (samples, bits): in how many cycles of each period a bit was set."""
+        return np.concatenate(self._taken)
+
+    def completed(self, bit: int) -> NDArray[np.int64]:
+        """The cycles of one kind of completion."""
+        events = np.concatenate(self._found)
+        return events[events[:, 1] >> bit & 1 == 1, 0]
 
 
 STORED = np.dtype([("cycle", np.int64), ("offset", np.uint64), ("strobe", np.uint64)])
