@@ -31,8 +31,8 @@ _HEAD = """\
 module {name}_axi #(
     parameter integer ADDRESS_WIDTH = {bits}, // {bits} to 64
     parameter [31:0] ADDRESS_HIGH = 0,    // above the accelerator's {bits} bits: which 4 GiB it reaches
-    parameter integer ID_WIDTH = 1,       // 1 or more
-    parameter [ID_WIDTH-1:0] ID = 0,
+    parameter integer ID_WIDTH = 1,       // 1 to 32
+    parameter [31:0] ID = 0,
     parameter [3:0] CACHE = 4'b0011,      // modifiable, bufferable
     parameter [2:0] PROT = 3'b000,        // unprivileged, secure, data
     parameter [3:0] QOS = 4'b0000
@@ -42,8 +42,13 @@ module {name}_axi #(
     // Verilog-2005 has no error at elaboration: a parameter that cannot be asks for a module that there is not.
     wire [{high}:0] awaddr_inside, araddr_inside;
     generate
-        if (ID_WIDTH < 1) begin : refused_id
-            ID_WIDTH_is_1_or_more refused ();
+        if (ID_WIDTH < 1 || ID_WIDTH > 32) begin : refused_id_width
+            ID_WIDTH_is_1_to_32 refused ();
+        end else if (ID >> ID_WIDTH != 0) begin : refused_id
+            ID_has_bits_beyond_ID_WIDTH refused ();
+        end else begin : identified
+            assign m_axi_awid = ID[ID_WIDTH-1:0];
+            assign m_axi_arid = ID[ID_WIDTH-1:0];
         end
         if (ADDRESS_WIDTH < {bits} || ADDRESS_WIDTH > 64) begin : refused_width
             ADDRESS_WIDTH_is_{bits}_to_64 refused ();
@@ -92,7 +97,6 @@ def axi_wrapper(name: str, config: Config) -> str:
         elif signal == "addr":
             connections.append(f".{inner}({channel}addr_inside)")
         elif member.flow == Flow.Out:
-            assigns.append(f"    assign {outer} = ID;")
             connections.append(f".{inner}()")
         else:
             connections.append(f".{inner}({width}'b0)")

@@ -20,15 +20,17 @@ from sta_hw.spec.presets import PRESETS
 
 CONFIG = PRESETS["ci"]
 GOOD: list[dict[str, int | str]] = [
-    {}, {"ADDRESS_WIDTH": 40, "ADDRESS_HIGH": 0xFF, "ID_WIDTH": 4, "ID": "4'd9"},
-    {"ADDRESS_WIDTH": 64, "ADDRESS_HIGH": 0xFFFFFFFF},
+    {}, {"ADDRESS_WIDTH": 40, "ADDRESS_HIGH": 0xFF, "ID_WIDTH": 4, "ID": 9},
+    {"ADDRESS_WIDTH": 64, "ADDRESS_HIGH": 0xFFFFFFFF, "ID_WIDTH": 32, "ID": 0xFFFFFFFF},
 ]  # fmt: skip
 BAD: list[tuple[dict[str, int | str], str]] = [
     ({"ADDRESS_WIDTH": 31}, "ADDRESS_WIDTH_is_32_to_64"), ({"ADDRESS_WIDTH": 65}, "ADDRESS_WIDTH_is_32_to_64"),
     ({"ADDRESS_HIGH": 1}, "ADDRESS_HIGH_has_bits_beyond_ADDRESS_WIDTH"),
     ({"ADDRESS_WIDTH": 40, "ADDRESS_HIGH": 0x100}, "ADDRESS_HIGH_has_bits_beyond_ADDRESS_WIDTH"),
     ({"ADDRESS_WIDTH": 63, "ADDRESS_HIGH": 1 << 31}, "ADDRESS_HIGH_has_bits_beyond_ADDRESS_WIDTH"),
-    ({"ID_WIDTH": 0}, "ID_WIDTH_is_1_or_more"),
+    ({"ID_WIDTH": 0}, "ID_WIDTH_is_1_to_32"), ({"ID_WIDTH": 33}, "ID_WIDTH_is_1_to_32"),
+    ({"ID": 2}, "ID_has_bits_beyond_ID_WIDTH"), ({"ID_WIDTH": 4, "ID": 16}, "ID_has_bits_beyond_ID_WIDTH"),
+    ({"ID_WIDTH": 4, "ID": "5'd16"}, "ID_has_bits_beyond_ID_WIDTH"),
 ]  # fmt: skip
 
 
