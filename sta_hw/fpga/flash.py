@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -45,7 +47,7 @@ def flash(board: Any, bitstream: Path, *, spi: bool = False) -> None:
     Raises
     ------
     InputError
-        If there is no such bitstream.
+        If there is no such bitstream, or it is not the one that the manifest beside it describes.
     ToolError
         If the program, one of its libraries, the board or the permission is missing.
     """
@@ -53,10 +55,34 @@ def flash(board: Any, bitstream: Path, *, spi: bool = False) -> None:
         raise InputError(f"there is no bitstream {bitstream}; sta-hw build --board {board.name} makes it.")
     if not bitstream.stat().st_size:
         raise InputError(f"the bitstream {bitstream} is empty; sta-hw build --board {board.name} makes it.")
+    _require_the_manifests(board, bitstream)
     command = [loader(), *board.loader, *(["--write-flash"] if spi else []), str(bitstream)]
     run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if run.returncode:
         raise ToolError(explain(board.name, run.stdout + run.stderr))
+
+
+def _require_the_manifests(board: Any, bitstream: Path) -> None:
+    """Refuse a bitstream that was damaged, or is another board's, where `build`'s manifest lies beside it."""
+    file = bitstream.with_name("manifest.json")
+    if not file.is_file():
+        return
+    again = f"sta-hw build --board {board.name} makes both anew"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        named, digest, made_for = (str(manifest[key]) for key in ("bitstream", "sha256", "board"))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{file} beside the bitstream is no manifest of sta-hw build; {again}.") from None
+    if named != bitstream.name:
+        return
+    if hashlib.sha256(bitstream.read_bytes()).hexdigest() != digest:
+        raise InputError(
+            f"the bitstream {bitstream} is not the one that {file.name} describes by its SHA-256; {again}."
+        )
+    if made_for != board.name:
+        raise InputError(
+            f"the bitstream {bitstream} is for board {made_for}, not {board.name}; give --board {made_for}."
+        )
 
 
 def explain(name: str, output: str) -> str:

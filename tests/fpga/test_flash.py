@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +39,42 @@ def test_causes(output: str, expected: str) -> None:
 def test_no_bitstream(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no bitstream .*; sta-hw build --board ulx3s-85f makes it"):
         flash(board("ulx3s-85f"), tmp_path / "top.bit")
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, ""),
+        ({"bitstream": "other.bit", "sha256": "0", "board": "ulx3s-12f"}, ""),
+        ({"sha256": "0" * 64}, r"is not the one that manifest.json describes by its SHA-256; sta-hw build"),
+        ({"board": "ulx3s-12f"}, r"is for board ulx3s-12f, not ulx3s-85f; give --board ulx3s-12f"),
+        ({"sha256": None}, r"manifest.json beside the bitstream is no manifest of sta-hw build"),
+    ],
+)
+def test_only_what_the_manifest_describes(
+    changed: dict[str, str | None], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was damaged since, or is another board's, is not loaded; a file that no manifest speaks of is."""
+    loaded: list[list[str]] = []
+
+    def note(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        loaded.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(module.subprocess, "run", note)
+    bitstream = tmp_path / "top.bit"
+    bitstream.write_bytes(b"\xff" * 64)
+    said = {"bitstream": "top.bit", "sha256": hashlib.sha256(b"\xff" * 64).hexdigest(), "board": "ulx3s-85f"} | changed
+    (tmp_path / "manifest.json").write_text(json.dumps({k: v for k, v in said.items() if v is not None}))
+    if expected:
+        with pytest.raises(InputError, match=expected):
+            flash(board("ulx3s-85f"), bitstream)
+    else:
+        flash(board("ulx3s-85f"), bitstream)
+    assert bool(loaded) != bool(expected)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="is no manifest"):
+        flash(board("ulx3s-85f"), bitstream)
 
 
 def test_no_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
