@@ -10,6 +10,7 @@ import typer
 from ..compiler.check import cosine
 from ..compiler.limits import sizes_of
 from ..compiler.shape import estimate_encoder
+from ..errors import InputError
 from ..files import write_all
 from ..report.page import html_page
 from ..report.summary import summary
@@ -37,7 +38,7 @@ from .options import (
     TextOption,
 )
 from .paths import require_writable
-from .terminal import JsonOption, Watch, print_json, say, watched
+from .terminal import JsonOption, Watch, complain, print_json, say, watched
 
 __all__: list[str] = []
 
@@ -82,26 +83,34 @@ def report(
         watch.step("running the RTL")
         outcome = hardware.run(compiled, embedded, watch)
         watch.step("following the dense program")
-        dense = estimate_encoder(
-            **sizes_of(embedder.part.inner), patterns={}, config=compiled.config, tokens=compiled.tokens, alike=True
-        )
+        without = ""
+        try:
+            dense_cycles = estimate_encoder(
+                **sizes_of(embedder.part.inner), patterns={}, config=compiled.config, tokens=compiled.tokens, alike=True
+            ).cycles
+        except InputError as error:  # the sparse model fits, which has run
+            dense_cycles, without = None, str(error)
         result = embedder.result(compiled, outcome.image)[1].reshape(1, -1)
         told = summary(
-            compiled, outcome.run, megahertz=megahertz, dense_cycles=dense.cycles, name=embedder.source.place,
+            compiled, outcome.run, megahertz=megahertz, dense_cycles=dense_cycles, name=embedder.source.place,
             cosine=cosine(result, exact), whose=whose,
         )  # fmt: skip
-        return compiled, outcome, told
+        return compiled, outcome, told, without
 
-    compiled, outcome, told = watched("report", "", work)
+    compiled, outcome, told, without = watched("report", "", work)
     title = f"STA-HW: {text if given is None else given}"
     write_all({output: html_page(compiled, outcome.run, title, told), timeline: chrome_trace(compiled, outcome.run)})
     figures = run_figures(compiled, outcome.run) | told | {"page": str(output), "timeline": str(timeline)}
+    if without:
+        complain(f"there is no speed-up over dense weights, which do not fit: {without}")
     if as_json:
         print_json(figures | {"layers": by_layer(compiled, outcome.run)})
         return
+    speedup = told["speedup_over_dense"]
+    beside = f"{speedup:.2f} times as fast as dense" if speedup else "dense weights do not fit"
     say(
         f"{told['model']}, {told['nm']}, {told['tokens']} tokens: {told['cycles']:,} cycles, "
-        f"{told['fraction_of_ideal']:.3f} of ideal, {told['speedup_over_dense']:.2f} times as fast as dense; "
+        f"{told['fraction_of_ideal']:.3f} of ideal, {beside}; "
         f"{told['milliseconds']:,.2f} ms at {megahertz:g} MHz."
     )
     say(

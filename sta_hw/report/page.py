@@ -119,7 +119,7 @@ def html_page(model: CompiledModel, run: Any, title: str, figures: dict[str, Any
     trace = base64.b64encode(chrome_trace(model, run).encode()).decode()
     ideal = model.info["ideal_cycles"]
     parameters = [{"parameter": k, "value": str(v)} for k, v in model.config.as_dict().items()]
-    named = [{"figure": k.replace("_", " "), "value": v} for k, v in (figures or {}).items()]
+    named = [{"figure": k.replace("_", " "), "value": v} for k, v in (figures or {}).items() if v is not None]
     return page(
         title,
         f"""<p>{model.tokens} tokens, {run.cycles:,} cycles counted in RTL, ideal {ideal:,.0f}:
