@@ -54,8 +54,8 @@ def main() -> None:
 
     def run() -> int | None:
         words = sys.argv[1:]
-        wanted = "doctor" if words == ["--version"] else next((w for w in words if not w.startswith("-")), "")
-        add_commands(wanted)
+        if words != ["--version"]:
+            add_commands(next((word for word in words if not word.startswith("-")), ""))
         return app(standalone_mode=False)
 
     sys.exit(end(run))

@@ -64,7 +64,8 @@ def report(
     """Run on RTL; write an HTML page, and a timeline for Perfetto.
 
     The page stands alone; the timeline lies beside it. It begins with the model, its N:M, the speed-up over dense
-    weights (whose cycles are the cycle model's), milliseconds, bytes, and the cosine of the result with dense fp32.
+    weights (whose cycles are the cycle model's; none where they do not fit), milliseconds, bytes, and the cosine of the
+    result with dense fp32.
     """
     asked = Request(
         (file,) if file else (), text, given, Pruning(nm, nm_table, pruner, calibration), model, preset_name

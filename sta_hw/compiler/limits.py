@@ -14,7 +14,16 @@ from ..spec.isa import Opcode, instruction_bytes, most_program_bytes
 from ..spec.patterns import Pattern
 from .schedule import RING_SHARE
 
-__all__ = ["Sizes", "most", "require_program", "require_shape", "require_text", "shape_problems", "sizes_of"]
+__all__ = [
+    "Sizes",
+    "most",
+    "require_program",
+    "require_shape",
+    "require_text",
+    "run_columns",
+    "shape_problems",
+    "sizes_of",
+]
 
 _LAYERS, _TOKENS = 10_000, 1 << 20
 """Sizes of a model beyond which a question is a mistake."""
@@ -24,6 +33,11 @@ _IMAGE = 1 << 32
 """Bytes that an address of the instruction set reaches."""
 _PRODUCTS = most_program_bytes() // instruction_bytes(Opcode.PRODUCT)
 """Products of the longest program."""
+
+
+def run_columns(config: Config, size: int = 2) -> int:
+    """Columns of a row tile, `size` bytes a row, that one run reads or writes at most: of fewer than 2^20 bus words."""
+    return ((config.bus_bytes << 20) - 1) // (size * config.rows)
 
 
 class Sizes(TypedDict):
@@ -48,10 +62,10 @@ def shape_problems(
     patterns: Mapping[str, Pattern] | None = None,
 ) -> list[str]:  # fmt: skip
     """One sentence for each size that the accelerator has no room for; `patterns` has the N:M of linear layers."""
-    # A NORM's columns, of 16 bits a row, are fewer than 2^20 bus words.
-    widest = min((1 << 14) - 1, ((config.bus_bytes << 19) - 1) // config.rows)
+    widest, passed = min((1 << 14) - 1, run_columns(config)), config.groups * config.window
+    inner = min(1 << 20, run_columns(config, 1)) // passed * passed  # windows of whole passes
     sizes = {"tokens": (tokens, _TOKENS), "layers": (layers, _LAYERS), "hidden": (hidden, widest),
-             "heads": (heads, hidden), "intermediate": (intermediate, 1 << 20)}  # fmt: skip
+             "heads": (heads, hidden), "intermediate": (intermediate, inner)}  # fmt: skip
     problems = []
     for name, (value, high) in sizes.items():
         if not 1 <= value <= max(high, 1):

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
+from math import inf
+from operator import ge
 from typing import Any
 
 import pytest
 
-from sta_hw.compiler.limits import most, require_program, require_shape, require_text, shape_problems, sizes_of
+from sta_hw.compiler.encoder import compile_encoder
+from sta_hw.compiler.limits import (
+    most,
+    require_program,
+    require_shape,
+    require_text,
+    run_columns,
+    shape_problems,
+    sizes_of,
+)
+from sta_hw.compiler.lower.linear import chunk_width
+from sta_hw.compiler.lower.state import Lowering
+from sta_hw.compiler.shapes import shape_graph
 from sta_hw.errors import ConfigError, InputError
 from sta_hw.model.random import random_model
 from sta_hw.spec.config import Config
@@ -28,7 +43,7 @@ SHAPE = {"tokens": 16, "layers": 2, "hidden": 64, "heads": 4, "intermediate": 12
         ({"hidden": 8, "heads": 1}, {"hidden": 0}, "hidden = 0 is out of range; it is from 1 to 16383, the nearest"),
         ({"heads": 8}, {"heads": 65}, "heads = 65 is out of range; it is from 1 to 64, the nearest is 64."),
         ({"heads": 1}, {"heads": 0}, "heads = 0 is out of range; it is from 1 to 64, the nearest is 1."),
-        ({"intermediate": 1 << 20}, {"intermediate": (1 << 20) + 8}, "from 1 to 1048576, the nearest is 1048576."),
+        ({"intermediate": 8191 * 128}, {"intermediate": 1 << 20}, "from 1 to 1048448, the nearest is 1048448."),
         ({}, {"heads": 12}, "heads = 12 does not divide hidden = 64; the nearest is 4."),
         ({"heads": 8}, {"heads": 16}, "head dimension 4 does not fit: it must be a multiple of groups = 8, at most "
          "groups x window = 128; groups = 4 would do."),
@@ -106,6 +121,28 @@ def test_the_longest_program() -> None:
     assert "the activations of 1048576 tokens take more than the 4 GiB" in said and "at most 888856 tokens fit" in said
 
 
+def test_a_run_has_fewer_bus_words_than_20_bits_count() -> None:
+    """Results of 16 bits and windows of a product, where a tile has 64 bus words a column."""
+    config = Config(
+        rows=256, groups=8, window=32, lanes=4, drain_lanes=2, columns=64, weight_words=65536, parameter_words=65536
+    )
+    assert 2 * 256 * run_columns(config) < 4 << 20 <= 2 * 256 * (run_columns(config) + 1)
+    assert [len(range(0, n, chunk_width(_Chip(config), "head", n, 1, 1, 1, inf))) for n in (8184, 8192, 20_000)] == [
+        1, 2, 3,
+    ]  # fmt: skip
+    shape = {"hidden": 8, "heads": 1, "layers": 1, "tokens": 5}
+    compile_encoder(shape_graph(8, 1, 1, 63 * 256), config, 5)
+    with pytest.raises(InputError, match="intermediate = 16384 is out of range; it is from 1 to 16128, the nearest"):
+        require_shape(config, **shape, intermediate=16384)
+
+
+class _Chip(Lowering):
+    """What `chunk_width` looks at."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.words_before = config, 0
+
+
 def test_the_longest_text() -> None:
     require_text(65_535)
     with pytest.raises(InputError, match=r"a text of 65,536 tokens; .* the nearest is 65,535"):
@@ -114,7 +151,7 @@ def test_the_longest_text() -> None:
 
 def test_the_largest_number_that_fits() -> None:
     for limit in range(9):
-        assert most(lambda n, limit=limit: n <= limit, 8) == limit  # type: ignore[misc]
+        assert most(partial(ge, limit), 8) == limit
     assert sizes_of(random_model(0, hidden=32, heads=2, layers=3, intermediate=48)) == {
         "layers": 3, "hidden": 32, "heads": 2, "intermediate": 48,
     }  # fmt: skip

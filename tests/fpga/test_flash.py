@@ -41,6 +41,19 @@ def test_no_bitstream(tmp_path: Path) -> None:
         flash(board("ulx3s-85f"), tmp_path / "top.bit")
 
 
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What would be run, in order; nothing is."""
+    found: list[list[str]] = []
+
+    def note(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        found.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(module.subprocess, "run", note)
+    return found
+
+
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
@@ -52,16 +65,9 @@ def test_no_bitstream(tmp_path: Path) -> None:
     ],
 )
 def test_only_what_the_manifest_describes(
-    changed: dict[str, str | None], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changed: dict[str, str | None], expected: str, tmp_path: Path, commands: list[list[str]]
 ) -> None:
     """What was damaged since, or is another board's, is not loaded; a file that no manifest speaks of is."""
-    loaded: list[list[str]] = []
-
-    def note(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        loaded.append(command)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(module.subprocess, "run", note)
     bitstream = tmp_path / "top.bit"
     bitstream.write_bytes(b"\xff" * 64)
     said = {"bitstream": "top.bit", "sha256": hashlib.sha256(b"\xff" * 64).hexdigest(), "board": "ulx3s-85f"} | changed
@@ -71,7 +77,7 @@ def test_only_what_the_manifest_describes(
             flash(board("ulx3s-85f"), bitstream)
     else:
         flash(board("ulx3s-85f"), bitstream)
-    assert bool(loaded) != bool(expected)
+    assert bool(commands) != bool(expected)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="is no manifest"):
         flash(board("ulx3s-85f"), bitstream)
@@ -94,15 +100,8 @@ def test_no_board_is_connected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_the_loader_knows_the_options(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would be run, in order; to SRAM and to flash."""
-    commands: list[list[str]] = []
-
-    def note(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        commands.append(command)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(module.subprocess, "run", note)
+def test_the_loader_knows_the_options(name: str, tmp_path: Path, commands: list[list[str]]) -> None:
+    """To SRAM and to flash."""
     bitstream = tmp_path / "top.bit"
     bitstream.write_bytes(b"\xff")
     for spi in (False, True):

@@ -13,6 +13,7 @@ from ...formats.nm import best_encoding, bits_per_weight
 from ...spec.isa import Digit, Opcode, Result, Target, ValueFormat
 from ...spec.patterns import DENSE, Pattern
 from ..image import parameter_words
+from ..limits import run_columns
 from ..parameters import LinearParameters
 from ..schedule import RING_SHARE, Load, Step
 from .parts import block_parts, window_parts
@@ -187,7 +188,8 @@ def chunk_width(
 ) -> int:  # fmt: skip
     """Columns whose weights are on chip at a time: a multiple of `groups`, as equal as possible.
 
-    Sums of several passes, and of two `digits`, wait on chip: no more columns than there is room for.
+    Sums of several passes, and of two `digits`, wait on chip: no more columns than there is room for. Results are
+    stored, and the residual stream read, in one run.
     """
     cfg = low.config
     # Half of the ring leaves the other half to the next chunk. More is worth a wait where loading the windows
@@ -195,7 +197,7 @@ def chunk_width(
     # beside the chunk before, but spares the bus a second reading of the windows.
     beats = values_each // passes
     load = cfg.groups * depth * cfg.rows // cfg.lanes * (1 + digits)
-    limit = min(int(cfg.parameter_words * 0.5), cfg.columns if passes > 1 or digits else columns)
+    limit = min(int(cfg.parameter_words * 0.5), run_columns(cfg), cfg.columns if passes > 1 or digits else columns)
 
     def room(share: float) -> int:
         values = min(cfg.weight_words * share, cfg.position_words * share * values_per_position)
