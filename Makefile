@@ -5,8 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARSITY := $(VENV)/.installed-sparsity
-# Python compiles what it imports, which is a small part of what is installed.
-QUIET := --quiet --disable-pip-version-check --no-compile
+QUIET := --quiet --disable-pip-version-check
+
+# Containers often set it; without bytecode each of the tests' hundreds of commands would parse all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup sparsity llm yosys demo demo-llm lint test quick formal soak faults mutate coverage docs docs-commands bench clean
 
