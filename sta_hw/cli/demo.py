@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from threadpoolctl import threadpool_limits
 
 from ..compiler.encoder import compile_encoder
 from ..files import distinct, write_text
@@ -79,8 +80,9 @@ def demo(
             write("accelerator", config, output, module_verilog("accelerator", config))
             return RtlBackend(config)
 
-        # Yosys, Verilator and the C++ compiler are processes of their own: meanwhile, the reference runs here.
-        with ThreadPoolExecutor(1) as pool:
+        # Yosys, Verilator and the C++ compiler are processes of their own: meanwhile, the reference runs here, on one
+        # core, as threads of numpy that wait for each other lose minutes where another process has a core.
+        with ThreadPoolExecutor(1) as pool, threadpool_limits(1):
             hardware = pool.submit(built)
             sparse = embedder.pruned(patterns, pruner, watch.step)
             watch.step("quantizing, compiling")
