@@ -27,7 +27,21 @@ from ..tasks.embedder import Embedder
 from .app import Unused, app
 from .configuration import manifest_file, read_configuration
 from .model import Pruning, dense_network, load
-from .options import CalibrationOption, ModelOption, OwnPatternOption, PresetOption, PrunerOption, TableOption
+from .options import (
+    BOARD_ALONE,
+    COMPARED_WITH,
+    NOTHING_PRUNED,
+    BackendOption,
+    BoardOption,
+    CalibrationOption,
+    CheckOption,
+    ModelOption,
+    OwnPatternOption,
+    PortOption,
+    PresetOption,
+    PrunerOption,
+    TableOption,
+)
 from .paths import require_writable
 from .terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
 
@@ -36,21 +50,16 @@ __all__ = ["read_lines"]
 _MOST_SAID = 10
 """Lines of a file that are named when they are refused."""
 
-BackendOption = Annotated[str, typer.Option("--backend", help=f"{', '.join(BACKENDS)}.")]
 TokensOption = Annotated[
     int, typer.Option(help="Tokens that run through the same weights, at most.", min=1, max=1 << 16)
 ]
 TruncateOption = Annotated[bool, typer.Option("--truncate", help="Cut texts that are longer than the model takes.")]
-CheckOption = Annotated[bool, typer.Option(help="Compare memory with the reference after every run.")]
-BoardOption = Annotated[str, typer.Option(help="For --backend board; its preset is taken.")]
-PortOption = Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")]
 
 _UNUSED = [
-    Unused(("pruner",), lambda o: o["nm"] == "dense" and not o.get("nm_table"),
-           "with --nm dense, where nothing is pruned"),
-    Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
+    NOTHING_PRUNED,
+    BOARD_ALONE,
     Unused(("preset_name",), lambda o: o["backend_name"] == "board", "with --backend board, which has its own"),
-    Unused(("check",), lambda o: o["backend_name"] == "reference", "with --backend reference: it is compared with"),
+    COMPARED_WITH,
 ]  # fmt: skip
 
 
@@ -247,9 +256,10 @@ def embed(
     port: PortOption = "sim",
     as_json: JsonOption = False,
 ) -> None:
-    """Embed many texts: batches run through the same weights, each read once a batch.
+    """Embed many texts.
 
-    The vectors, of length 1, are in the order of the texts.
+    Batches run through the same weights, each read once a batch. The vectors, of length 1, are in the order of the
+    texts.
     """
     options = _Options.of(locals())
     require_writable(files=[output])
@@ -305,7 +315,10 @@ def classify(
     port: PortOption = "sim",
     as_json: JsonOption = False,
 ) -> None:
-    """Classify many texts or images with a model that has a classifier; its configuration names the classes."""
+    """Classify many texts or images.
+
+    With a model that has a classifier; its configuration names the classes.
+    """
     options = _Options.of(locals())
 
     def suits(embedder: Embedder) -> None:

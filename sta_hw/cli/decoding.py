@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRUNES_NOTHING", "ActivationsOption", "BoardOption", "CheckOption", "Hardware", "LayersPatternOption",
-    "PortOption", "WeightsOption", "compared", "observed", "opened", "opened_batch", "watching",
+    "LayersTableOption", "WeightsOption", "compared", "observed", "opened", "opened_batch", "watching",
 ]  # fmt: skip
 
 _SHOWN = 30
@@ -49,7 +49,9 @@ CheckOption = Annotated[
     bool, typer.Option(help="Compare the logits that programs give with the integers that numpy computes.")
 ]
 BoardOption = Annotated[str, typer.Option(help="For --backend board; its preset is taken, with decoders' features.")]
-PortOption = Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")]
+LayersTableOption = Annotated[
+    Path | None, typer.Option("--nm-table", help="JSON: N:M of single products, such as mlp.down_proj.")
+]
 
 
 @dataclass(frozen=True)

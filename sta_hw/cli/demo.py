@@ -52,7 +52,7 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for Verilog and page.")] = Path("build/demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Run all of all-MiniLM-L6-v2 for a sentence on generated RTL.
+    """Run all of all-MiniLM-L6-v2 for a sentence on RTL.
 
     Every byte is compared with the reference.
     """

@@ -12,12 +12,13 @@ from .decoding import (
     ActivationsOption,
     Hardware,
     LayersPatternOption,
+    LayersTableOption,
     WeightsOption,
     compared,
     opened,
     watching,
 )
-from .options import PresetOption, PrunerOption, TableOption
+from .options import PresetOption, PrunerOption
 from .terminal import JsonOption, Watch, print_json, print_table, printable, say, watched
 
 __all__: list[str] = []
@@ -34,11 +35,11 @@ def demo_llm(
     activations: ActivationsOption = 8,
     weights: WeightsOption = 8,
     nm: LayersPatternOption = None,
-    nm_table: TableOption = None,
+    nm_table: LayersTableOption = None,
     pruner: PrunerOption = "sparsegpt",
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with a text by SmolLM2-135M-Instruct on generated RTL.
+    """Go on with a text by SmolLM2-135M-Instruct on RTL.
 
     The logits that it gives are compared with the integers that numpy computes. A token takes some 20 million cycles: a
     minute or two, and as much for the prompt.

@@ -19,7 +19,7 @@ from ..tasks.batch import MOST_TOKENS, fill
 from ..tasks.embedder import Embedder
 from .app import Unused, app
 from .configuration import read_configuration
-from .options import PatternOption, PresetOption
+from .options import MegahertzOption, PatternOption, PresetOption
 from .terminal import JsonOption, Watch, print_json, say, watched
 
 __all__: list[str] = []
@@ -84,13 +84,13 @@ def estimate(
     latency: Annotated[int, typer.Option(help="Memory latency in cycles.", min=0, max=1_000_000)] = 50,
     bandwidth: Annotated[float, typer.Option(help="Bus beats per cycle.", min=0.01, max=1.0)] = 1.0,
     shared: Annotated[bool, typer.Option("--shared", help="Reads and writes share the bandwidth, as in DRAM.")] = False,
-    megahertz: Annotated[float, typer.Option(help="Clock, for the time.", min=0.001, max=1e6)] = 80.0,
+    megahertz: MegahertzOption = 80.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Cycles of a model of a shape, or of a checkpoint's, without simulation.
+    """Estimate a model's cycles, without simulation.
 
-    The cycle model follows its program. Any number of tokens: where the program could not be compiled, it says why. A
-    batch's texts run together as embed runs them.
+    Of a shape, or of a checkpoint's, by the cycle model, which follows the program. Any number of tokens: where the
+    program could not be compiled, it says why. A batch's texts run together as embed runs them.
     """
     config = read_configuration(preset_name, top="accelerator")
     pattern = parse_nm(nm)

@@ -30,7 +30,7 @@ from ..spec.patterns import parse_nm
 from .app import Unused, app
 from .configuration import changed, manifest_file, read_changes, read_configuration
 from .model import load
-from .options import AccuracyFileOption, AccuracyInputsOption, CalibrationOption, PrunerOption
+from .options import AccuracyFileOption, AccuracyInputsOption, CalibrationOption, MegahertzOption, PrunerOption
 from .paths import require_writable
 from .terminal import JsonOption, Watch, complain, mark, print_json, print_table, say, watched
 
@@ -57,19 +57,27 @@ _SHOWN = 40
 def explore_space(
     models: Annotated[
         list[Path] | None,
-        typer.Option("--model", help="Checkpoint folder; repeatable. all-MiniLM-L6-v2 without --model and --shape."),
+        typer.Option(
+            "--model", help="Checkpoint folder; may be repeated. all-MiniLM-L6-v2 without --model and --shape."
+        ),
     ] = None,
     shapes: Annotated[
         list[str] | None,
-        typer.Option("--shape", help="A model's sizes: hidden=768,heads=12,layers=12[,intermediate=3072]; repeatable."),
+        typer.Option(
+            "--shape", help="A model's sizes: hidden=768,heads=12,layers=12[,intermediate=3072]; may be repeated."
+        ),
     ] = None,
     presets: Annotated[
         list[str] | None,
-        typer.Option("--preset", help=f"To start from; repeatable. {_DEFAULT_PRESET} if not given; or manifests."),
+        typer.Option(
+            "--preset", help=f"A preset, or a manifest, to start from; may be repeated. {_DEFAULT_PRESET} if not given."
+        ),
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Values of a parameter: rows=4,8,16; those of lists with +: nm=any,2:4+dense."),
+        typer.Option(
+            "--set", help="Values of a parameter: rows=4,8,16; of lists with +: nm=any,2:4+dense; may be repeated."
+        ),
     ] = None,
     nm: Annotated[
         str | None, typer.Option(help=f"N:M to choose from; {DEFAULT_NM} if not given, or a pruned checkpoint's own.")
@@ -78,7 +86,7 @@ def explore_space(
         str | None, typer.Option(help=f"Tokens of a text: 32,128; {DEFAULT_TOKENS}, or the model's, if not given.")
     ] = None,
     part: Annotated[str, typer.Option(help=f"What it is to fit: {', '.join(_SIZED)}.")] = "lfe5u-85f",
-    megahertz: Annotated[float, typer.Option(help="Clock, for the time.", min=0.001, max=1e6)] = 80.0,
+    megahertz: MegahertzOption = 80.0,
     latency: Annotated[int, typer.Option(help="Memory latency in cycles.", min=0, max=1_000_000)] = 50,
     bandwidth: Annotated[
         float | None,
@@ -106,10 +114,10 @@ def explore_space(
     ] = Path("build/explore.sqlite"),
     as_json: JsonOption = False,
 ) -> None:
-    """Sweep configurations, N:M and models; show which are best in cells, time and accuracy.
+    """Sweep configurations, N:M and models.
 
-    Cycles are the cycle model's, cells the estimate of `fit`; what was computed is kept, so that an interrupted
-    exploration, or a wider one, goes on from there.
+    Shows which are best in cells, time and accuracy. Cycles are the cycle model's, cells the estimate of `fit`; what
+    was computed is kept, so that an interrupted exploration, or a wider one, goes on from there.
     """
     chosen = find_part(part)
     if chosen.name not in _SIZED:

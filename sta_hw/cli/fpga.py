@@ -16,6 +16,7 @@ from ..spec.config import Config
 from ..spec.presets import BOARD_PRESETS, PRESETS
 from .app import Unused, app
 from .configuration import SetOption, manifest_file, read_configuration
+from .options import PresetOption
 from .paths import require_writable
 from .terminal import JsonOption, mark, print_json, print_table, say, watched
 
@@ -78,7 +79,7 @@ def _configuration(base: Config, top: str, part_name: str, multiplier: str) -> t
 def synth(
     part: PartOption = "lfe5u-85f",
     top: Annotated[str, typer.Option(help="engine, accelerator, softmax or decoder.")] = "engine",
-    preset_name: Annotated[str, typer.Option("--preset", help="Configuration, or a manifest.")] = "reference",
+    preset_name: PresetOption = "reference",
     changes: SetOption = None,
     multiplier: Annotated[str, typer.Option(help="auto chooses for the part; preset leaves it; or one kind.")] = "auto",
     route: Annotated[bool, typer.Option(help="Place and route after synthesis.")] = True,
@@ -187,7 +188,10 @@ def fit(
     kind: Annotated[
         str, typer.Option("--top", help="board (what boards have: on iCE40 the engine alone), accelerator or engine.")
     ] = "board",
-    preset_name: Annotated[str | None, typer.Option("--preset", help="One configuration, or a manifest.")] = None,
+    preset_name: Annotated[
+        str | None,
+        typer.Option("--preset", help="Hardware: a preset, or a manifest of sta-hw generate; all if not given."),
+    ] = None,
     changes: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -240,7 +244,10 @@ def _mark(row: dict[str, Any]) -> str:
 def build(
     board: BoardOption = "ulx3s-85f",
     preset_name: Annotated[
-        str | None, typer.Option("--preset", help="Another configuration than the board's, or a manifest.")
+        str | None,
+        typer.Option(
+            "--preset", help="Hardware: a preset, or a manifest of sta-hw generate; the board's if not given."
+        ),
     ] = None,
     changes: SetOption = None,
     seed: SeedOption = None,

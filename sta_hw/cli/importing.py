@@ -49,7 +49,9 @@ def import_model(
     folder: Annotated[Path, typer.Option("-o", "--folder", help="Where to write.")] = Path("build/imported"),
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Read an encoder (an ONNX graph is checked against onnxruntime) and write a folder that every command takes.
+    """Read an encoder; write a folder that every command takes.
+
+    An ONNX graph is checked against onnxruntime.
 
     Of a folder, everything is read and checked, what is not used is listed, and its files are copied as they are.
     """

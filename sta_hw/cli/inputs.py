@@ -27,14 +27,17 @@ __all__: list[str] = []
 )  # fmt: skip
 def write_inputs(
     file: Annotated[Path, typer.Argument(help="The compiled model.")],
-    text: Annotated[list[str] | None, typer.Option(help="A sentence; may be given several times.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A sentence; may be repeated.")] = None,
     texts: Annotated[Path | None, typer.Option(help="A file with a sentence in each line.")] = None,
     given: InputOption = None,
     model: ModelOption = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The file; FILE.inputs if not given.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write what a program of your own copies into the image before each run: tokenized, embedded, quantized."""
+    """Write what a program of your own copies into an image.
+
+    Before each run: a text, tokenized, embedded and quantized, or an image, or a spectrogram.
+    """
     compiled = CompiledModel.load(file)
     target = output or file.with_suffix(".inputs")
     distinct({"-o": target}, {"FILE": file, "--texts": texts, "--input": given, "--model": model})

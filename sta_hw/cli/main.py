@@ -98,7 +98,7 @@ _ACCELERATOR = ("weight_words", "parameter_words", "norm_columns", "features", "
 _ARRAY = ("rows", "lanes", "drain_lanes", "multiplier", "window_memory")
 _WEIGHTS = ("groups", "window", "nm", "encodings", "columns")
 _MOST_MACS = 8192
-"""Of a generated array: Yosys takes a minute and half a gigabyte for each 1,500 or so."""
+"""Of a generated array: Yosys takes a minute for each 2,800 or so, and a gigabyte for each 2,000."""
 
 
 @app.command(
@@ -120,7 +120,7 @@ def generate(
     drain_lanes: Annotated[int | None, typer.Option(help="Results drained per cycle.")] = None,
     columns: Annotated[int | None, typer.Option(help="Accumulator depth, a power of two.")] = None,
     multiplier: Annotated[
-        str | None, typer.Option(help="auto, dsp, lut, or for two rows pair, dsp-pair, mac16.")
+        str | None, typer.Option(help="auto, dsp, nexus, gowin, lut; for two rows at once pair, dsp-pair, mac16.")
     ] = None,
     window_memory: Annotated[str | None, typer.Option(help="block or distributed.")] = None,
     softmax_lanes: Annotated[int | None, typer.Option(help="Softmax elements per cycle.")] = None,
@@ -212,7 +212,10 @@ def bench(
     ] = "dense",
     as_json: JsonOption = False,
 ) -> None:
-    """Run a benchmark; exit status 1 when a figure misses its bar."""
+    """Run a benchmark.
+
+    The exit status is 1 when a figure misses its bar.
+    """
     from ..bench import BENCHES
 
     patterns = [parse_nm(part) for part in nm.split(",")]

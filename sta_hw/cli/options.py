@@ -12,9 +12,10 @@ from ..tasks.table import DEFAULT_NM
 from .app import Unused
 
 __all__ = [
-    "COMPILED_BEFORE", "DEFAULT_TEXT", "NOTHING_PRUNED", "WITH_INPUT", "CalibrationOption", "FileArgument",
-    "InputOption", "ModelOption", "OwnPatternOption", "PatternOption", "PresetOption", "PrunerOption", "TableOption",
-    "TextOption",
+    "BOARD_ALONE", "COMPARED_WITH", "COMPILED_BEFORE", "DEFAULT_TEXT", "NOTHING_PRUNED", "WITH_INPUT",
+    "AccuracyFileOption", "AccuracyInputsOption", "BackendOption", "BoardOption", "CalibrationOption", "CheckOption",
+    "FileArgument", "InputOption", "MegahertzOption", "ModelOption", "OwnPatternOption", "PatternOption", "PortOption",
+    "PresetOption", "PrunerOption", "TableOption", "TextOption",
 ]  # fmt: skip
 
 DEFAULT_TEXT = "A sparse network skips every second weight and still knows what is meant"
@@ -42,6 +43,11 @@ AccuracyInputsOption = Annotated[
 AccuracyFileOption = Annotated[
     Path | None, typer.Option("--input", help="For images and spectrograms: a .npy file to measure accuracy with.")
 ]
+BackendOption = Annotated[str, typer.Option("--backend", help="reference, rtl or board.")]
+CheckOption = Annotated[bool, typer.Option(help="Compare memory with the reference after every run.")]
+BoardOption = Annotated[str, typer.Option(help="For --backend board; its preset is taken.")]
+PortOption = Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")]
+MegahertzOption = Annotated[float, typer.Option(help="Clock, for the time.", min=0.001, max=1e6)]
 FileArgument = Annotated[Path | None, typer.Argument(help="A compiled model; compiled on the fly if not given.")]
 
 NOTHING_PRUNED = Unused(
@@ -51,4 +57,8 @@ COMPILED_BEFORE = Unused(
     ("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: bool(o["file"]),
     "with a compiled model, which has its own",
 )  # fmt: skip
+BOARD_ALONE = Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board")
+COMPARED_WITH = Unused(
+    ("check",), lambda o: o["backend_name"] == "reference", "with --backend reference: it is compared with"
+)
 WITH_INPUT = Unused(("text",), lambda o: o["given"] is not None, "with --input, which is what is run")

@@ -83,7 +83,7 @@ def plan_model(
     ] = None,
     presets: Annotated[
         list[str] | None,
-        typer.Option("--preset", help="Hardware without a board, its memory a beat a cycle; repeatable."),
+        typer.Option("--preset", help="Hardware without a board, its memory a beat a cycle; may be repeated."),
     ] = None,
     megahertz: Annotated[float, typer.Option(help="Clock of --preset.", min=0.001, max=1e6)] = 80.0,
     inputs: AccuracyInputsOption = 8,
@@ -93,9 +93,10 @@ def plan_model(
     output: Annotated[Path, typer.Option("-o", "--output", help="A page with a picture.")] = Path("build/plan.html"),
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what a model would take: cycles, time, memory, accuracy, for N:M choices and boards.
+    """Tell what a model would take on boards, at several N:M.
 
-    Nothing is simulated: cycles are the cycle model's, accuracy that of the bit-exact reference over bundled sentences.
+    Cycles, time, memory and accuracy. Nothing is simulated: cycles are the cycle model's, accuracy that of the
+    bit-exact reference over bundled sentences.
     """
     if pruner not in METHODS:
         raise InputError(f"pruner {pruner!r} is unknown; it is {' or '.join(METHODS)}.")

@@ -30,6 +30,7 @@ from .options import (
     CalibrationOption,
     FileArgument,
     InputOption,
+    MegahertzOption,
     ModelOption,
     OwnPatternOption,
     PresetOption,
@@ -57,15 +58,15 @@ def report(
     model: ModelOption = None,
     calibration: CalibrationOption = None,
     preset_name: PresetOption = "reference",
-    megahertz: Annotated[float, typer.Option(help="Clock, for the time.", min=0.001, max=1e6)] = 80.0,
+    megahertz: MegahertzOption = 80.0,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("build/report.html"),
     as_json: JsonOption = False,
 ) -> None:
-    """Run on RTL; write an HTML page, and a timeline for Perfetto.
+    """Run on RTL; write an HTML page and a timeline.
 
-    The page stands alone; the timeline lies beside it. It begins with the model, its N:M, the speed-up over dense
-    weights (whose cycles are the cycle model's; none where they do not fit), milliseconds, bytes, and the cosine of the
-    result with dense fp32.
+    The page stands alone; the timeline, for Perfetto, lies beside it. The page begins with the model, its N:M, the
+    speed-up over dense weights (whose cycles are the cycle model's; none where they do not fit), milliseconds, bytes,
+    and the cosine of the result with dense fp32.
     """
     asked = Request(
         (file,) if file else (), text, given, Pruning(nm, nm_table, pruner, calibration), model, preset_name
@@ -143,9 +144,10 @@ def trace(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Write a window of clock cycles as a waveform (GTKWave, Surfer), with modules and signals of the source.
+    """Write a window of clock cycles as a waveform.
 
-    Cycle 0 is the first after reset, before the registers are written. A cycle is two units of the waveform's time.
+    For GTKWave or Surfer, with modules and signals of the source. Cycle 0 is the first after reset, before the
+    registers are written. A cycle is two units of the waveform's time.
     """
     asked = Request(
         (file,) if file else (), text, given, Pruning(nm, nm_table, pruner, calibration), model, preset_name

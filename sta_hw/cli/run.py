@@ -21,14 +21,20 @@ from .bisect import WAVEFORM, find_wrong, search_figures, waveform_format
 from .figures import print_layers, run_figures
 from .model import Pruning, Request
 from .options import (
+    BOARD_ALONE,
+    COMPARED_WITH,
     COMPILED_BEFORE,
     DEFAULT_TEXT,
     NOTHING_PRUNED,
     WITH_INPUT,
+    BackendOption,
+    BoardOption,
     CalibrationOption,
+    CheckOption,
     InputOption,
     ModelOption,
     OwnPatternOption,
+    PortOption,
     PresetOption,
     PrunerOption,
     TableOption,
@@ -54,10 +60,10 @@ FilesArgument = Annotated[
         NOTHING_PRUNED,
         WITH_INPUT,
         COMPILED_BEFORE,
-        Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
+        BOARD_ALONE,
         Unused(("preset_name",), lambda o: o["backend_name"] == "board" and not o["file"],
                "with --backend board, which has its own"),
-        Unused(("check",), lambda o: o["backend_name"] == "reference", "with --backend reference: it is compared with"),
+        COMPARED_WITH,
         Unused(("check",), lambda o: o["bisect"], "with --bisect, which compares every write"),
         Unused(("bisect",), lambda o: o["backend_name"] != "rtl", "but with --backend rtl, whose every write is seen"),
         Unused(("waveform",), lambda o: not o["bisect"], "but with --bisect"),
@@ -67,23 +73,25 @@ def run(
     file: FilesArgument = None,
     text: TextOption = DEFAULT_TEXT,
     given: InputOption = None,
-    backend_name: Annotated[str, typer.Option("--backend", help=f"{' or '.join(BACKENDS)}.")] = "rtl",
+    backend_name: BackendOption = "rtl",
     nm: OwnPatternOption = None,
     nm_table: TableOption = None,
     pruner: PrunerOption = "sparsegpt",
     model: ModelOption = None,
     calibration: CalibrationOption = None,
     preset_name: PresetOption = "reference",
-    check: Annotated[bool, typer.Option(help="Compare memory with the reference afterwards.")] = True,
-    board: Annotated[str, typer.Option(help="For --backend board; its preset is taken.")] = "ulx3s-85f",
-    port: Annotated[str, typer.Option(help="For --backend board: serial port; sim simulates the board.")] = "sim",
+    check: CheckOption = True,
+    board: BoardOption = "ulx3s-85f",
+    port: PortOption = "sim",
     bisect: Annotated[
         bool, typer.Option("--bisect", help="Find the first instruction whose result on the RTL differs.")
     ] = False,
     waveform: Annotated[Path, typer.Option(help="For --bisect: where a waveform of it goes, .fst or .vcd.")] = WAVEFORM,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a text (an image, a spectrogram) through the accelerator; print its embedding or classes.
+    """Run a text, an image or a spectrogram; print what it gives.
+
+    It goes through the accelerator; printed is its embedding, or its classes.
 
     Of several compiled models, for different numbers of tokens, the smallest that holds the text runs it.
 

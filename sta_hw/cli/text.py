@@ -19,12 +19,12 @@ from .decoding import (
     CheckOption,
     Hardware,
     LayersPatternOption,
-    PortOption,
+    LayersTableOption,
     WeightsOption,
     opened,
     watching,
 )
-from .options import PresetOption, PrunerOption, TableOption
+from .options import PortOption, PresetOption, PrunerOption
 from .terminal import JsonOption, complain, print_json, printable, say
 from .text_batch import generate_batch
 
@@ -128,7 +128,7 @@ def generate_text(
     top_k: KOption = 0,
     top_p: POption = 1.0,
     seed: SeedOption = 0,
-    stop: Annotated[list[str] | None, typer.Option(help="A text that ends it; may be given several times.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="A text that ends it; may be repeated.")] = None,
     context: ContextOption = None,
     drafts: DraftsOption = 0,
     backend_name: BackendOption = "fp32",
@@ -139,7 +139,7 @@ def generate_text(
     activations: ActivationsOption = 8,
     weights: WeightsOption = 8,
     nm: LayersPatternOption = None,
-    nm_table: TableOption = None,
+    nm_table: LayersTableOption = None,
     pruner: PrunerOption = "sparsegpt",
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
@@ -236,13 +236,14 @@ def chat(
     activations: ActivationsOption = 8,
     weights: WeightsOption = 8,
     nm: LayersPatternOption = None,
-    nm_table: TableOption = None,
+    nm_table: LayersTableOption = None,
     pruner: PrunerOption = "sparsegpt",
     as_json: JsonOption = False,
 ) -> None:
-    """Talk with a model: each line of standard input is a message, answered word by word.
+    """Talk with a model.
 
-    Ctrl-C cuts an answer short; at the prompt it ends the conversation, as Ctrl-D does.
+    Each line of standard input is a message, answered word by word. Ctrl-C cuts an answer short; at the prompt it ends
+    the conversation, as Ctrl-D does.
     """
     from ..tasks.text import Generated, load_text_model
 

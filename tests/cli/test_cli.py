@@ -98,28 +98,6 @@ def test_doctor() -> None:
     assert all(t["remedy"] for t in found["tools"])
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "generate",
-        "demo",
-        "bench",
-        "doctor",
-        "compile",
-        "run",
-        "report",
-        "trace",
-        "estimate",
-        "prune",
-        "evaluate",
-        "import",
-    ],
-)
-def test_help_has_an_example(command: str) -> None:
-    result = run(command, "--help")
-    assert result.returncode == 0 and f"Example: sta-hw {command}" in " ".join(result.stdout.split())
-
-
 def test_compile_then_run_on_both_backends(tmp_path: Path) -> None:
     """A real sentence on the smallest hardware, from the command line; equal to the reference."""
     text = "Short."

@@ -29,7 +29,7 @@ def best_order_layout() -> data.StructLayout:
 class Best(wiring.Component):
     """Lists of the 8 largest results of each row, the largest first; of equal ones those that came earlier.
 
-    A result that is no larger than its row's list has takes a cycle, any other one 18 more. Emptying takes a cycle for
+    A result that is no larger than its row's list has takes a cycle, any other one 16 more. Emptying takes a cycle for
     each place, giving ``64 / (16 * drain_lanes)`` beats and 2 cycles for each.
 
     Parameters
