@@ -93,7 +93,7 @@ static void say_decimal(struct text *t, uint32_t number) {
 size_t sta_hw_explain(const struct sta_hw *dev, enum sta_hw_code code, char *text, size_t bytes) {
     struct text t = {text, bytes, 0};
     say(&t, sta_hw_sentence(code));
-    switch (code) {
+    switch (dev ? code : STA_HW_OK) { /* without an accelerator there are no numbers */
     case STA_HW_FAILED:
         say(&t, " at instruction ");
         say_decimal(&t, dev->instruction);
@@ -177,15 +177,12 @@ static enum sta_hw_code get(struct sta_hw *dev, uint32_t offset, void *bytes, ui
     } while (0)
 
 enum sta_hw_code sta_hw_open(struct sta_hw *dev, const struct sta_hw_bus *bus, uint64_t hash) {
+    static const struct sta_hw nothing;
     uint32_t value, high;
     if (!dev || !bus || !bus->read || !bus->write || !bus->put || !bus->get)
         return STA_HW_BAD_ARGUMENT;
+    *dev = nothing;
     dev->bus = *bus;
-    dev->image.bytes = 0;
-    dev->bus_error = 0;
-    dev->fault = STA_HW_FAULT_NONE;
-    dev->instruction = 0;
-    dev->expected = dev->found = 0;
     TRY(read_register(dev, STA_HW_REG_ID, &value));
     TRY(compare(dev, STA_HW_NO_ACCELERATOR, STA_HW_ID_VALUE, value));
     TRY(read_register(dev, STA_HW_REG_VERSION, &dev->version));
@@ -201,6 +198,11 @@ enum sta_hw_code sta_hw_open(struct sta_hw *dev, const struct sta_hw_bus *bus, u
     dev->window = FIELD(value, SHAPE_WINDOW);
     dev->bus_bytes = FIELD(value, SHAPE_LANES);
     return STA_HW_OK;
+}
+
+/* An accelerator that was never opened, in memory that is zero, has no bus. */
+static int is_open(const struct sta_hw *dev) {
+    return dev && dev->bus.read;
 }
 
 static enum sta_hw_code require_idle(struct sta_hw *dev) {
@@ -227,6 +229,38 @@ uint32_t sta_hw_crc32(uint32_t crc, const void *bytes, size_t count) {
     return ~crc;
 }
 
+static int holds(const struct sta_hw_image *image, uint32_t offset, uint64_t bytes) {
+    return offset <= image->bytes && bytes <= image->bytes - offset;
+}
+
+/* Lines of a tensor in whole tiles, all of them in the image. */
+static int holds_tensor(const struct sta_hw_image *image, const struct sta_hw_tensor *tensor) {
+    if (!tensor->channels)
+        return 1;
+    if (!tensor->rows || tensor->lines % tensor->rows || tensor->lines > image->bytes || tensor->channels > image->bytes)
+        return 0;
+    return holds(image, tensor->offset, (uint64_t)2 * tensor->lines * tensor->channels);
+}
+
+/* Whether all that a struct of the caller's says lies in the image, so that nothing else is written or read. */
+static int well_formed(const struct sta_hw_image *image) {
+    uint32_t text, end = 0;
+    if (!image->texts || !image->text_count || !image->input.channels || !holds(image, image->program, 1) ||
+        !holds_tensor(image, &image->input) || !holds_tensor(image, &image->pooled) ||
+        !holds_tensor(image, &image->outputs) || !holds(image, image->mean.offset, image->mean.bytes) ||
+        (image->mean.bytes && !image->mean.depth))
+        return 0;
+    for (text = 0; text < image->text_count; text++) {
+        const struct sta_hw_text *place = &image->texts[text];
+        if (place->first < end || !place->tokens || place->first > image->input.lines ||
+            place->tokens > image->input.lines - place->first)
+            return 0;
+        end = place->first + place->tokens;
+    }
+    return (!image->outputs.channels || end <= image->outputs.lines) &&
+           (!image->pooled.channels || image->text_count <= image->pooled.lines);
+}
+
 /* All that can be known before a byte is moved. From here on no image is loaded. */
 static enum sta_hw_code prepare(struct sta_hw *dev, const struct sta_hw_image *image) {
     const uint64_t start = dev->bus.memory_address;
@@ -236,7 +270,7 @@ static enum sta_hw_code prepare(struct sta_hw *dev, const struct sta_hw_image *i
     TRY(compare(dev, STA_HW_OTHER_VERSION, dev->version, image->version));
     TRY(compare(dev, STA_HW_OTHER_HARDWARE, dev->hash, image->hash));
     if (!image->bytes || !image->burst_bytes || image->burst_bytes & (image->burst_bytes - 1) ||
-        image->bytes & (image->burst_bytes - 1))
+        image->bytes & (image->burst_bytes - 1) || !well_formed(image))
         return STA_HW_BAD_ARGUMENT;
     if (image->bytes > dev->bus.memory_bytes)
         return compare(dev, STA_HW_NO_ROOM, image->bytes, dev->bus.memory_bytes);
@@ -253,7 +287,7 @@ static uint32_t full_length(const struct sta_hw_image *image) {
 }
 
 enum sta_hw_code sta_hw_load(struct sta_hw *dev, const struct sta_hw_image *image, const void *bytes, uint32_t count) {
-    if (!dev || !image || !bytes)
+    if (!is_open(dev) || !image || !bytes)
         return STA_HW_BAD_ARGUMENT;
     TRY(prepare(dev, image));
     TRY(compare(dev, STA_HW_WRONG_SIZE, image->bytes, count));
@@ -267,7 +301,7 @@ enum sta_hw_code sta_hw_load(struct sta_hw *dev, const struct sta_hw_image *imag
 enum sta_hw_code sta_hw_load_from(struct sta_hw *dev, const struct sta_hw_image *image, sta_hw_reader read,
                                   void *context, void *buffer, uint32_t buffer_bytes) {
     uint32_t crc = 0, at = 0;
-    if (!dev || !image || !read || !buffer || !buffer_bytes)
+    if (!is_open(dev) || !image || !read || !buffer || !buffer_bytes)
         return STA_HW_BAD_ARGUMENT;
     TRY(prepare(dev, image));
     while (at < image->bytes) {
@@ -490,7 +524,7 @@ static enum sta_hw_code settle(struct sta_hw *dev, uint32_t looks, uint32_t *sta
 
 enum sta_hw_code sta_hw_poll(struct sta_hw *dev, uint32_t looks) {
     uint32_t status;
-    if (!dev)
+    if (!is_open(dev))
         return STA_HW_BAD_ARGUMENT;
     TRY(settle(dev, looks, &status));
     return ended(dev, status);
@@ -499,7 +533,7 @@ enum sta_hw_code sta_hw_poll(struct sta_hw *dev, uint32_t looks) {
 enum sta_hw_code sta_hw_wait(struct sta_hw *dev, uint32_t milliseconds) {
     uint32_t status;
     int spurious = 0, answer = STA_HW_RAISED;
-    if (!dev)
+    if (!is_open(dev))
         return STA_HW_BAD_ARGUMENT;
     if (!dev->bus.wait)
         return STA_HW_NO_INTERRUPT;
@@ -525,7 +559,7 @@ enum sta_hw_code sta_hw_counters(struct sta_hw *dev, uint32_t values[STA_HW_COUN
 #undef STA_HW_ENTRY
     };
     int i;
-    if (!dev || !values)
+    if (!is_open(dev) || !values)
         return STA_HW_BAD_ARGUMENT;
     for (i = 0; i < STA_HW_COUNTER_COUNT; i++)
         TRY(read_register(dev, registers[i], &values[i]));
@@ -534,7 +568,7 @@ enum sta_hw_code sta_hw_counters(struct sta_hw *dev, uint32_t values[STA_HW_COUN
 
 enum sta_hw_code sta_hw_reset(struct sta_hw *dev, uint32_t looks) {
     uint32_t status;
-    if (!dev)
+    if (!is_open(dev))
         return STA_HW_BAD_ARGUMENT;
     TRY(write_register(dev, STA_HW_REG_CONTROL, STA_HW_CONTROL_RESET_MASK));
     return settle(dev, looks, &status);

@@ -123,7 +123,8 @@ typedef size_t (*sta_hw_reader)(void *context, void *bytes, size_t count);
  * Changes nothing: a program that runs goes on, and sta_hw_reset() ends it. */
 enum sta_hw_code sta_hw_open(struct sta_hw *dev, const struct sta_hw_bus *bus, uint64_t hash);
 
-/* An image, whole, from memory, or from a reader by way of a buffer. Its checksum is compared. */
+/* An image, whole, from memory, or from a reader by way of a buffer. Its checksum is compared, and `image` is refused
+ * (STA_HW_BAD_ARGUMENT) where something that it says does not lie in the image. */
 enum sta_hw_code sta_hw_load(struct sta_hw *dev, const struct sta_hw_image *image, const void *bytes, uint32_t count);
 enum sta_hw_code sta_hw_load_from(struct sta_hw *dev, const struct sta_hw_image *image, sta_hw_reader read,
                                   void *context, void *buffer, uint32_t buffer_bytes);

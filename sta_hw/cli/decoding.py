@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -89,7 +88,7 @@ class Hardware:
     pruner: str = "sparsegpt"
 
     def __post_init__(self) -> None:
-        from ..compiler.prune import METHODS
+        from ..compiler.prune import require_pruner
         from ..run.machines import DECODER_BACKENDS
 
         if self.backend not in DECODER_BACKENDS:
@@ -98,9 +97,7 @@ class Hardware:
             if bits not in known:
                 raise InputError(f"{what} of {bits} bits are not supported; {known[0]} and {known[1]} are.")
         config = None if self.backend == "fp32" else self.config()
-        if self.pruner not in METHODS:
-            near = get_close_matches(self.pruner, METHODS, n=1, cutoff=0)[0]
-            raise InputError(f"pruner {self.pruner!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
+        require_pruner(self.pruner)
         if self.nm_table is not None:
             read_json(self.nm_table, "N:M table")
         pattern = DENSE if self.nm is None else parse_nm(self.nm)
@@ -254,7 +251,7 @@ def opened(
     """
 
     def session(given: TextModel, machine: Machine | None, best: bool) -> Session:
-        return given.session(context, machine, check=hardware.check, best=best)
+        return given.session(context, machine, check=hardware.check and machine is not None, best=best)
 
     return _opened(model, hardware, context, prefix, needed, session)
 

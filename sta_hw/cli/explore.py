@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..compiler.prune import METHODS
+from ..compiler.prune import require_pruner
 from ..errors import ConfigError, InputError, ToolError
 from ..explore.explore import Confirmed, Explored, confirm, explore
 from ..explore.front import Found
@@ -124,8 +124,7 @@ def explore_space(
         raise InputError(
             f"there is no estimate of a whole accelerator on {chosen.name}; it is explored for {', '.join(_SIZED)}."
         )
-    if pruner not in METHODS:
-        raise InputError(f"pruner {pruner!r} is unknown; it is {' or '.join(METHODS)}.")
+    require_pruner(pruner)
     for each in (nm or DEFAULT_NM).split(","):
         parse_nm(each)
     counts = _numbers(tokens)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from numpy.typing import NDArray
 
 from ..compiler.model import CompiledModel
-from ..compiler.prune import METHODS
+from ..compiler.prune import require_pruner
 from ..compiler.shorter import shortened, smallest
 from ..errors import InputError
 from ..files import distinct, read_json
@@ -43,9 +42,7 @@ class Pruning:
         read_configuration(preset_name, top="accelerator").require_accelerator()
         if self.nm is not None:
             parse_nm(self.nm)
-        if self.method not in METHODS:
-            near = get_close_matches(self.method, METHODS, n=1, cutoff=0)[0]
-            raise InputError(f"pruner {self.method!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
+        require_pruner(self.method)
         if self.table is not None:
             read_json(self.table, "N:M table")
 

@@ -11,9 +11,8 @@ import typer
 from numpy.typing import NDArray
 
 from ..compiler.limits import sizes_of
-from ..compiler.prune import METHODS
+from ..compiler.prune import require_pruner
 from ..cycles.timing import MachineTiming
-from ..errors import InputError
 from ..files import distinct, write_text
 from ..report.accuracy import accuracy_inputs, one_shot_cosines
 from ..report.plan import Choice, Shape, Target, plan
@@ -98,8 +97,7 @@ def plan_model(
     Cycles, time, memory and accuracy. Nothing is simulated: cycles are the cycle model's, accuracy that of the
     bit-exact reference over bundled sentences.
     """
-    if pruner not in METHODS:
-        raise InputError(f"pruner {pruner!r} is unknown; it is {' or '.join(METHODS)}.")
+    require_pruner(pruner)
     for part in (nm or _CHOICES).split(","):
         parse_nm(part)
     require_writable(files=[output])

@@ -24,8 +24,11 @@ def quantize_embedded(embedded: NDArray, scale: float) -> tuple[NDArray[np.int64
     Raises
     ------
     InputError
-        If a value is not finite, or a token's variance is beyond what LayerNorm without an epsilon takes.
+        If they are no numbers, a value is not finite, or a token's variance is beyond what LayerNorm without an
+        epsilon takes.
     """
+    if np.asarray(embedded).dtype.kind not in "fiu":
+        raise InputError(f"the input's sum of embeddings is of {np.asarray(embedded).dtype}; it is of numbers.")
     exact = np.asarray(embedded, np.float64)
     wrong = np.argwhere(~np.isfinite(exact))
     if len(wrong):

@@ -128,8 +128,9 @@ class CompiledModel:
             raise InputError(f"the program takes {len(packing.texts)} texts, not {len(given)}.")
         found = np.zeros((tiles * rows, width), np.int64)
         for text, one in zip(packing.texts, given, strict=True):
-            if one.shape != (text.tokens, width):
-                raise InputError(f"the program takes {text.tokens} tokens of {width}, not {one.shape}.")
+            shape = getattr(one, "shape", type(one).__name__)
+            if shape != (text.tokens, width):
+                raise InputError(f"the program takes {text.tokens} tokens of {width}, not {shape}.")
             found[text.first : text.end], _ = quantize_embedded(one, self.info["embedded_scale"])
         # Rows between texts repeat the token before them: they count as saturated where a real one does, only.
         padded = found[packing.filled]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
@@ -37,6 +38,7 @@ __all__ = [
     "prune_weights",
     "pruning_sentences",
     "refit",
+    "require_pruner",
     "toward_dense",
 ]
 
@@ -179,6 +181,19 @@ def toward_dense(weights: Floats, inputs: InputStatistics, ridge: float = RIDGE)
     return weights + np.linalg.solve(damped, (weights @ inputs.cross).T).T
 
 
+def require_pruner(name: str) -> None:
+    """Refuse what is none of `METHODS`.
+
+    Raises
+    ------
+    InputError
+        With the nearest.
+    """
+    if name not in METHODS:
+        near = get_close_matches(str(name), METHODS, n=1, cutoff=0)[0]
+        raise InputError(f"pruner {name!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
+
+
 def prune_model(
     graph: Graph,
     patterns: Mapping[str, Pattern],
@@ -207,8 +222,7 @@ def prune_model(
         If the method is unknown, there is no calibration text, a weight is not finite, or inputs are beyond 1e15; and
         what `accelerator_part` raises.
     """
-    if method not in METHODS:
-        raise InputError(f"pruning method {method!r} is unknown; it is {' or '.join(METHODS)}.")
+    require_pruner(method)
     require_finite(graph.tensors, "the model")
     wanted = {
         name: pattern

@@ -16,12 +16,12 @@ from litex.soc.integration.soc import SoCError, SoCRegion
 from litex.soc.interconnect.axi import AXIInterface, AXILiteInterface
 
 from ..cache import cache_folder, keep, kept
-from ..errors import ConfigError, InputError
+from ..errors import InputError
 from ..rtl.bus.axi import lite_ports, master_ports
 from ..rtl.emit import emit_verilog
 from ..rtl.tops import component
 from ..spec.config import Config
-from ..spec.presets import preset
+from ..spec.presets import configured
 
 __all__ = ["REGISTER_BYTES", "STAHW", "add_sta_hw", "module_name"]
 
@@ -102,9 +102,7 @@ def _width(member: Any) -> int:
 
 
 def _configuration(config: Config | str) -> Config:
-    found = preset(config) if isinstance(config, str) else config
-    if not isinstance(found, Config):
-        raise ConfigError([f"config is a sta_hw.spec.config.Config or the name of a preset, not {config!r}."])
+    found = configured(config)
     found.require_accelerator()
     return found
 

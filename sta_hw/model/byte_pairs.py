@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arguments import text_of
 from ..errors import InputError
 from .gguf import Gguf
 from .tokenizer import TextTokenizer
 
-__all__ = ["Streamed", "Vocabulary", "tokenizer_of"]
+__all__ = ["Streamed", "Vocabulary", "tokenizer_of", "unused_tokenizer_keys"]
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -24,6 +25,13 @@ _SPLITS = {
 _KNOWN = ("gpt-2", "smollm", *_SPLITS)
 _CONTROL, _USER = 3, 4
 """ggml's kinds of tokens that are found in a text before it is split."""
+_KINDS = range(7)
+_READ = (
+    "model", "pre", "tokens", "merges", "token_type", "add_space_prefix", "add_bos_token", "add_eos_token",
+    "bos_token_id", "eos_token_id", "unknown_token_id", "padding_token_id", "eot_token_id", "eom_token_id",
+)  # fmt: skip
+_IDLE = ("scores", "precompiled_charsmap", "remove_extra_whitespaces", "token_type_count", "add_sep_token")
+"""Keys behind ``tokenizer.ggml.`` that are used, and those of other kinds of tokenizers; so is any other token's id."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class Vocabulary:
 
     def encode(self, text: str, *, begin: bool = True) -> list[int]:
         """Token ids; with `begin`, the tokens ahead of every text come first."""
-        ids = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        ids = list(self.tokenizer.encode(text_of(text, "the text"), add_special_tokens=False).ids)
         return [*self.begin, *ids] if begin else ids
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
@@ -120,6 +128,10 @@ def _from_gguf(file: Gguf) -> Vocabulary:
         raise InputError(
             f"{file.path}: tokenizer.ggml.merges is a list of pairs, token_type one number for each token."
         )
+    if odd := [place for place, kind in enumerate(kinds) if kind not in _KINDS]:
+        raise InputError(
+            f"{file.path}: tokenizer.ggml.token_type {kinds[odd[0]]!r} of token {odd[0]} is unknown; ggml has 0 to 6."
+        )
     try:
         tokenizer = Tokenizer(BPE({t: i for i, t in enumerate(tokens)}, pairs, ignore_merges=split == "llama-bpe"))
     except Exception as error:  # The library raises no narrower one.
@@ -161,3 +173,22 @@ def tokenizer_of(source: Path | Gguf) -> Vocabulary:
         If there is none, it cannot be read, or it is of a kind that is not supported.
     """
     return _from_gguf(source) if isinstance(source, Gguf) else _from_folder(source)
+
+
+def unused_tokenizer_keys(file: Gguf) -> list[str]:
+    """What a GGUF file says of its tokenizer beyond what byte pairs need.
+
+    Raises
+    ------
+    InputError
+        If a key is not understood: tokens may depend on it.
+    """
+    ours = "tokenizer.ggml."
+    used = {"tokenizer.chat_template", *(ours + name for name in _READ)}
+    keys = [k for k in file.metadata if k.startswith("tokenizer.") and k not in used]
+    if odd := [k for k in keys if k.startswith(ours) and not k.endswith(("_token_id", *_IDLE))]:
+        raise InputError(
+            f"{file.path}: {', '.join(odd)} {'is' if len(odd) == 1 else 'are'} not understood; if no token depends on "
+            "it, take it out."
+        )
+    return keys

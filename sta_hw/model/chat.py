@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..arguments import text_of
 from ..errors import InputError
 
 __all__ = ["ChatTemplate"]
@@ -40,8 +41,13 @@ class ChatTemplate:
         Raises
         ------
         InputError
-            If the template cannot be read, or refuses the conversation.
+            If a message has no role or content, or the template cannot be read, or refuses the conversation.
         """
+        for number, message in enumerate(messages, 1):
+            if not isinstance(message, Mapping) or not message.keys() >= {"role", "content"}:
+                raise InputError(f"message {number} of the conversation has no role and content, which are texts.")
+            for key in ("role", "content"):
+                text_of(message[key], f"{key} of message {number}")
         from jinja2 import TemplateError
         from jinja2.exceptions import SecurityError
         from jinja2.ext import loopcontrols

@@ -42,12 +42,19 @@ EPSILON = 1e-12
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float = EPSILON) -> Array:
     """LayerNorm over the last axis, fp32."""
     centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * weight + bias
+    return centred / np.sqrt(_mean_square(centred) + epsilon) * weight + bias
 
 
 def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
     """RMSNorm over the last axis, fp32."""
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + np.float32(epsilon)) * weight
+    return x / np.sqrt(_mean_square(x) + np.float32(epsilon)) * weight
+
+
+def _mean_square(x: Array) -> Array:
+    """Over the last axis. One that overflows is no number: as infinity it would make the result 0, and look sound."""
+    found = (x**2).mean(-1, keepdims=True)
+    found[np.isinf(found)] = np.nan
+    return found
 
 
 def rotate(x: Array, frequencies: Array, first: int) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json
-from .byte_pairs import Vocabulary, tokenizer_of
+from .byte_pairs import Vocabulary, tokenizer_of, unused_tokenizer_keys
 from .chat import ChatTemplate
 from .families import DECODERS, load_network
 from .families.decoders import NEXT, is_decoder
@@ -161,6 +161,7 @@ def _from_gguf(path: Path) -> LanguageModel:
     file = read_gguf(path)
     graph, _, unused, keys = network_of(file)
     vocabulary = tokenizer_of(file)
+    keys += unused_tokenizer_keys(file)
     source = file.get("tokenizer.chat_template", str)
     names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
     numbers = {name: file.get(f"tokenizer.ggml.{key}_token_id", int) for name, key in names.items()}

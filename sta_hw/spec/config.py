@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from ..errors import ConfigError
+from ..arguments import several, whole
+from ..errors import ConfigError, InputError
 from .features import ALL_OF_DECODERS, FEATURES, in_order
 from .patterns import DENSE, SUPPORTED_M, Pattern, listed, parse_nm
 
@@ -135,9 +137,7 @@ class Config:
 
     def __post_init__(self) -> None:
         problems: list[str] = []
-        object.__setattr__(self, "nm", tuple(self.nm))
-        object.__setattr__(self, "encodings", tuple(self.encodings))
-        object.__setattr__(self, "features", in_order(self.features))
+        self._plain()
         sizes_ok = self._check_sizes(problems)
         self._check_patterns(problems)
         for name, value, known in (
@@ -173,13 +173,32 @@ class Config:
         if problems:
             raise ConfigError(problems)
 
+    def _plain(self) -> None:
+        """Whole numbers and words as Python and JSON have them, whatever kind of each was given."""
+        problems = []
+        for name in (*_LIMITS, "window", "lanes", "drain_lanes"):
+            with suppress(InputError):  # what is none is named with its range
+                object.__setattr__(self, name, whole(getattr(self, name), name))
+        for name in ("nm", "encodings", "features"):
+            try:
+                words = several(getattr(self, name), name, "words")
+                if wrong := [w for w in words if not isinstance(w, str)]:
+                    problems.append(f"{name} holds {wrong[0]!r}; it is a list of words.")
+                object.__setattr__(self, name, tuple(words))
+            except InputError as error:
+                problems.append(str(error))
+        if problems:
+            raise ConfigError(problems)
+        object.__setattr__(self, "features", in_order(self.features))
+
     def _check_sizes(self, problems: list[str]) -> bool:
         before = len(problems)
         for name, high in _LIMITS.items():
             value = getattr(self, name)
             low = 0 if name in ("softmax_block", "array_multipliers", "window_words", "loads_ahead") else 1
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                nearest = low if not isinstance(value, int) or value < low else high
+                number = value if isinstance(value, int | float) and value == value else low
+                nearest = round(min(max(number, low), high))
                 problems.append(
                     f"{name} = {value} is out of range; it is a whole number from {low} to {high}, "
                     f"the nearest is {nearest}."
@@ -194,9 +213,9 @@ class Config:
             problems.append(f"columns = {self.columns} is too few to pipeline; the nearest is 4.")
         for name in ("lanes", "drain_lanes"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 0:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 problems.append(f"{name} = {value} is out of range; it divides rows, or is 0 to choose.")
-        if self.window not in SUPPORTED_WINDOWS:
+        if not isinstance(self.window, int) or self.window not in SUPPORTED_WINDOWS:
             number = self.window if isinstance(self.window, int) else 16
             nearest = min(SUPPORTED_WINDOWS, key=lambda c: (abs(c - number), c))
             problems.append(

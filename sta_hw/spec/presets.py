@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from ..errors import ConfigError
 from .config import Config
 
-__all__ = ["BOARD_PRESETS", "PRESETS", "preset"]
+__all__ = ["BOARD_PRESETS", "PRESETS", "configured", "preset"]
 
 PRESETS: dict[str, Config] = {
     "ci": Config(
@@ -79,7 +79,21 @@ def preset(name: str) -> Config:
         When there is none of that name; the message lists them and the nearest.
     """
     known = PRESETS | BOARD_PRESETS
-    if name not in known:
-        near = get_close_matches(name, known, n=1, cutoff=0) or ["reference"]
+    if not isinstance(name, str) or name not in known:
+        near = get_close_matches(str(name), known, n=1, cutoff=0) or ["reference"]
         raise ConfigError([f"preset {name!r} is unknown; there are {', '.join(known)}; the nearest is {near[0]}."])
     return known[name]
+
+
+def configured(hardware: str | Config) -> Config:
+    """A configuration, given as one or by the name of a preset.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither; see `preset`.
+    """
+    found = preset(hardware) if isinstance(hardware, str) else hardware
+    if not isinstance(found, Config):
+        raise ConfigError([f"hardware is a sta_hw.spec.config.Config or the name of a preset, not {hardware!r}."])
+    return found

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import path_of, several, whole
 from ..compiler.check import cosine
 from ..compiler.model import CompiledModel
 from ..compiler.passes import After, nothing
-from ..compiler.prune import METHODS
+from ..compiler.prune import require_pruner
 from ..compiler.shorter import shortened, smallest
 from ..errors import InputError
 from ..host.saturation import compare_saturations
@@ -26,7 +27,7 @@ from ..run.backends import BACKENDS, Backend, ReferenceBackend, backend
 from ..run.outcome import compare
 from ..spec.config import Config
 from ..spec.patterns import Pattern
-from ..spec.presets import preset
+from ..spec.presets import configured
 from .batch import MOST_TOKENS, Batcher, BatchRun
 from .embedder import Embedder
 from .table import choose_patterns
@@ -47,7 +48,7 @@ def load(folder: str | Path | None = None) -> Model:
     InputError
         If it cannot be loaded, or the accelerator cannot run it; the message says why.
     """
-    embedder = Embedder.load(None if folder is None else Path(folder))
+    embedder = Embedder.load(None if folder is None else path_of(folder, "folder"))
     chosen = choose_patterns(embedder, None if embedder.source.pruned else "dense", None)
     return Model(embedder, chosen.patterns, (*embedder.network.unused_tensors, *chosen.notes))
 
@@ -103,12 +104,13 @@ class Model:
         InputError
             If N:M, table or method is not valid, or a pruned checkpoint would be pruned once more.
         """
-        if method not in METHODS:
-            raise InputError(f"method {method!r} is unknown; it is {' or '.join(METHODS)}.")
-        seen = self.calibration if calibration is None else Path(calibration)
-        chosen = choose_patterns(self.embedder, nm, None if table is None else Path(table))
+        require_pruner(method)
+        seen = self.calibration if calibration is None else path_of(calibration, "calibration")
+        if seen is not None:
+            self.embedder.require_calibration()
+        chosen = choose_patterns(self.embedder, nm, None if table is None else path_of(table, "table"))
         if hardware is not None:
-            self.embedder.require(chosen.patterns, _configuration(hardware), tokens)
+            self.embedder.require(chosen.patterns, configured(hardware), tokens)
         pruned = self.embedder.pruned(chosen.patterns, method, report, seen)
         return replace(
             self, embedder=pruned, patterns=chosen.patterns, notes=(*self.notes, *chosen.notes), calibration=seen
@@ -138,10 +140,10 @@ class Model:
         InputError, ConfigError
             If model, tokens and hardware do not go together; the message says what would.
         """
-        config = _configuration(hardware)
+        config = configured(hardware)
         if tokens is not None and text is not None:
             raise InputError("compile takes tokens, or a text whose tokens are counted; leave one of them out.")
-        count = tokens if tokens is not None else self.embedder.part.tokens
+        count = self.embedder.part.tokens if tokens is None else whole(tokens, "tokens")
         if count is None:
             if text is None:
                 raise InputError("compile needs tokens, or a text whose tokens are counted.")
@@ -158,9 +160,10 @@ class Model:
 
         Quantized once. Raises what `compile` does; `sizes` are of tokens, at least one.
         """
+        sizes = [whole(size, "a size") for size in several(sizes, "sizes", "numbers of tokens")]
         if not sizes:
             raise InputError("compile_sizes needs numbers of tokens, at least one.")
-        config, sizes = _configuration(hardware), sorted(set(sizes))
+        config, sizes = configured(hardware), sorted(set(sizes))
         found = self.embedder.compile_sizes(self.patterns, config, sizes, scales, self.calibration)
         return Programs(tuple(Program(self, compiled) for compiled in found))
 
@@ -179,15 +182,14 @@ class Model:
         check : bool
             Compare the memory after every run with the reference's.
         """
-        if isinstance(inputs, str | Path):
-            raise InputError("embed takes a list of inputs, and this is a single one; put it in a list.")
-        there = _backend(on, _configuration(hardware))
+        inputs = several(inputs, "embed's inputs", "texts or files")
+        there = _backend(on, configured(hardware))
         given = [_read(self.embedder, one) for one in inputs]
         return self.batcher(hardware, most).run(given, there, check=check, progress=progress)
 
     def batcher(self, hardware: str | Config = "reference", most: int = MOST_TOKENS) -> Batcher:
         """What runs batches, quantized once; raises what `Batcher` does."""
-        return Batcher(self.embedder, self.patterns, _configuration(hardware), most, self.calibration)
+        return Batcher(self.embedder, self.patterns, configured(hardware), most, self.calibration)
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ class Program:
 
     def save(self, path: str | Path) -> None:
         """Write it as `sta-hw run` takes it."""
-        self.compiled.save(Path(path))
+        self.compiled.save(path_of(path, "path"))
 
     def run(self, given: Given, *, on: str | Backend = "rtl", check: bool = True) -> Result:
         """Run one input.
@@ -288,10 +290,6 @@ class Programs:
         return self.choose(len(_read(embedder, given))).run(given, on=on, check=check)
 
 
-def _configuration(hardware: str | Config) -> Config:
-    return preset(hardware) if isinstance(hardware, str) else hardware
-
-
 def _read(embedder: Embedder, given: Given) -> NDArray[np.float32]:
     return embedder.read("", given) if isinstance(given, Path) else embedder.read(given, None)
 
@@ -301,4 +299,6 @@ def _backend(on: str | Backend, config: Config) -> Backend:
         if on not in BACKENDS or on == "board":
             raise InputError(f"backend {on!r} is unknown here; it is reference or rtl, or an object (run.board).")
         return backend(on, config)
+    if not callable(getattr(on, "run", None)):
+        raise InputError(f"backend {on!r} is none; it is reference or rtl, or an object (run.board).")
     return on

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import several, whole
 from ..compiler.encoder import compile_encoder
 from ..compiler.lower.state import EncodedWeights
 from ..compiler.model import CompiledModel
@@ -125,7 +126,7 @@ class Batcher:
         self, embedder: Embedder, patterns: dict[str, Pattern], config: Config, most: int = MOST_TOKENS,
         calibration: Path | None = None,
     ) -> None:  # fmt: skip
-        if most < 1:
+        if whole(most, "most") < 1:
             raise InputError(f"a program of {most} tokens runs no text; the least is 1.")
         embedder.require(patterns, config, embedder.part.tokens or 1)
         self.embedder, self.config, self.most = embedder, config, most
@@ -161,8 +162,12 @@ class Batcher:
         CheckError
             If the hardware stops with an error, or memory or counters differ from the reference's.
         """
+        embedded = several(embedded, "the batch", "arrays")
         if not embedded:
             raise InputError("a batch has no text; give it one.")
+        for number, one in enumerate(embedded, 1):
+            if not isinstance(one, np.ndarray) or one.ndim != 2:
+                raise InputError(f"input {number} is no array of (tokens, width); Embedder.read gives them.")
         values: dict[int, NDArray[np.float64]] = {}
         found = BatchRun(tokens=sum(map(len, embedded)))
         batches = fill([len(e) for e in embedded], self.config.rows, self.most)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..arguments import several, token_ids
 from ..compiler.prune import pruning_sentences
+from ..errors import InputError
 from ..model.language import LanguageModel
 from ..model.minilm import calibration_sentences, evaluation_sentences
 
-__all__ = ["CONTEXT", "calibration_texts", "pruning_texts"]
+__all__ = ["CONTEXT", "calibration_texts", "given_texts", "pruning_texts"]
 
 CONTEXT = 2048
 """Tokens of a context, where nothing else is said and the model was made for as many."""
@@ -37,4 +39,18 @@ def _joined(language: LanguageModel, sentences: Sequence[str], tokens: int) -> l
             found.append([])
         ids = language.vocabulary.encode(("\n\n" if found[-1] else "") + sentence, begin=False)
         found[-1] = [*found[-1], *ids][:tokens]
+    return found
+
+
+def given_texts(texts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Token ids of texts that a caller gives, checked.
+
+    Raises
+    ------
+    InputError
+        If they are none, or a text has no token.
+    """
+    found = [token_ids(t, f"text {n} of texts") for n, t in enumerate(several(texts, "texts", "texts' token ids"), 1)]
+    if empty := [n for n, t in enumerate(found, 1) if not t]:
+        raise InputError(f"text {empty[0]} of texts has no tokens; there must be at least one.")
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import text_of, whole
 from ..compiler.contract import Host
 from ..compiler.encoder import compile_encoder
 from ..compiler.limits import require_program, require_shape, sizes_of
@@ -135,7 +136,7 @@ class Embedder:
         """
         if self.tokenizer is None:
             raise InputError(f"this model takes no texts; give {described(self.network.graph)} in a file.")
-        if not text.strip():
+        if not text_of(text, "the text").strip():
             raise InputError("the text is empty; give a sentence.")
         ids = self.tokenizer.token_ids(text)
         if most is not None and len(ids) > most:
@@ -279,7 +280,7 @@ class Embedder:
         InputError
             With the number it has, or the most it takes.
         """
-        positions = self.graph.most_tokens
+        tokens, positions = whole(tokens, "tokens"), self.graph.most_tokens
         if self.part.tokens not in (None, tokens):
             raise InputError(f"tokens = {tokens}; this model has {self.part.tokens}.")
         if positions is not None and tokens > positions:

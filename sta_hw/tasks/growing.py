@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from numpy.typing import NDArray
 
+from ..arguments import require_kind, several, text_of, whole
 from ..errors import InputError
 from ..model.byte_pairs import Streamed
 from ..model.language import LanguageModel
@@ -66,8 +67,9 @@ def require_sampling(sampling: Sampling | None, best: int, max_tokens: int) -> N
     ------
     InputError
     """
-    if max_tokens < 1:
+    if whole(max_tokens, "max_tokens") < 1:
         raise InputError(f"{max_tokens} tokens are asked for; the least is 1.")
+    require_kind(sampling, "sampling", Sampling, type(None))
     if sampling is not None and best and not 0 < sampling.needed <= best:
         raise InputError(
             f"the session gives the {best} largest logits alone; greedy text needs no more, nor a temperature with "
@@ -128,7 +130,7 @@ class _Held:
     """Holds back what may be the beginning of a text that ends the text."""
 
     def __init__(self, stop: Sequence[str]) -> None:
-        self.stop = [s for s in stop if s]
+        self.stop = [s for s in (text_of(s, "a text of stop") for s in several(stop, "stop", "texts")) if s]
         self.stopped = False
         self._text = ""
 

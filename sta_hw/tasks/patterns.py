@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import ConfigError, InputError
@@ -10,7 +10,7 @@ from ..files import read_json
 from ..model.graph import layer_of
 from ..spec.patterns import Pattern, parse_nm
 
-__all__ = ["OWN_TABLE", "own_patterns", "read_patterns"]
+__all__ = ["OWN_TABLE", "given_patterns", "own_patterns", "read_patterns"]
 
 OWN_TABLE = "nm.json"
 """The N:M table that a pruned checkpoint has beside its weights."""
@@ -64,3 +64,22 @@ def read_patterns(
     if problems:
         raise InputError("\n".join(problems))
     return listed if listed_only else patterns | listed
+
+
+def given_patterns(patterns: Mapping[str, Pattern], linears: Iterable[str]) -> dict[str, Pattern]:
+    """N:M of every linear operation, by name, as a caller gives them, checked.
+
+    Raises
+    ------
+    InputError
+        If an operation lacks its N:M, or has none that is one; or if a name is no operation's.
+    """
+    names = list(linears)
+    if not isinstance(patterns, Mapping):
+        raise InputError(f"patterns are {patterns!r}; they are a dict of Pattern by the operations' names.")
+    if wrong := [name for name, p in patterns.items() if not isinstance(p, Pattern)]:
+        raise InputError(f"patterns has {patterns[wrong[0]]!r} for {wrong[0]}; it is a sta_hw.spec.patterns.Pattern.")
+    for these, others, what in ((list(patterns), names, "has"), (names, list(patterns), "lacks")):
+        if odd := [name for name in these if name not in others]:
+            raise InputError(f"patterns {what} {odd[0]!r}; the model's operations are {', '.join(names)}.")
+    return dict(patterns)

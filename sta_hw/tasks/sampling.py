@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import real, whole
 from ..errors import InputError
 
 __all__ = ["Sampler", "Sampling"]
@@ -30,7 +31,7 @@ class Sampling:
     Raises
     ------
     InputError
-        If one is out of range.
+        If one is no number, or out of range.
     """
 
     temperature: float = 0.0
@@ -39,6 +40,10 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p"):
+            object.__setattr__(self, name, real(getattr(self, name), name))
+        for name in ("top_k", "seed"):
+            object.__setattr__(self, name, whole(getattr(self, name), name))
         problems = []
         if not 0 <= self.temperature <= 1000:
             problems.append(f"temperature {self.temperature} is out of range; it is 0 (greedy) to 1000.")
@@ -65,14 +70,23 @@ class Sampler:
         self._random = np.random.default_rng(sampling.seed)
 
     def choose(self, logits: NDArray) -> int:
-        """The next token, from the logits of all; of equal ones, the first."""
-        of = self.sampling
+        """The next token, from the logits of all; of equal ones, the first.
+
+        Raises
+        ------
+        InputError
+            If the largest is not finite, as where weights are beyond what float32 holds; others may be minus infinity.
+        """
+        of, largest = self.sampling, logits.max()
+        if not np.isfinite(largest):
+            raise InputError(f"the largest logit of the next token is {largest}; the model's weights overflow.")
         if not of.temperature:
             return int(np.argmax(logits))
         order = np.argsort(-logits, kind="stable")
         if of.top_k:
             order = order[: of.top_k]
-        scaled = (logits[order].astype(np.float64) - float(logits[order[0]])) / of.temperature
+        with np.errstate(over="ignore"):  # minus infinity, whose probability is 0
+            scaled = (logits[order].astype(np.float64) - float(logits[order[0]])) / of.temperature
         probabilities = np.exp(scaled)
         probabilities /= probabilities.sum()
         count = 1 + int(np.searchsorted(np.cumsum(probabilities), of.top_p))

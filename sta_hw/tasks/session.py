@@ -91,11 +91,13 @@ class Fp32Decoder:
         found: list[NDArray] = []
         for first in range(0, len(ids), _CHUNK):
             chunk = ids[first : first + _CHUNK]
-            values = evaluate(self.graph, {"ids": chunk}, before, cache=self.cache, keep=(before,))[before]
+            with np.errstate(all="ignore"):  # what comes of it is looked at where a token is chosen
+                values = evaluate(self.graph, {"ids": chunk}, before, cache=self.cache, keep=(before,))[before]
             self.passes += 1
             wanted = min(len(chunk), last - len(ids) + first + len(chunk))
             if wanted > 0:
-                found.append(value_of(self._head, values[-wanted:]))
+                with np.errstate(all="ignore"):
+                    found.append(value_of(self._head, values[-wanted:]))
         return np.concatenate(found)
 
     def together(self, position: int) -> int:

@@ -56,7 +56,7 @@ def choose_patterns_of(
     linears = graph.linears
     own = own_patterns(folder, linears)
     if not own:
-        return Chosen(read_patterns(nm or default, table, linears))
+        return Chosen(read_patterns(default if nm is None else nm, table, linears))
     assert folder is not None
     place = folder / OWN_TABLE
     chosen = dict(own)
@@ -104,4 +104,7 @@ def nm_choices(embedder: Embedder, nm: str | None, default: str) -> dict[str, Pa
         raise InputError(
             f"N:M {nm} would prune {embedder.folder} once more, which was pruned already; choose none to take its own."
         )
-    return {str(parse_nm(part)): read_patterns(part, None, embedder.linears) for part in (nm or default).split(",")}
+    return {
+        str(parse_nm(part)): read_patterns(part, None, embedder.linears)
+        for part in (default if nm is None else nm).split(",")
+    }

@@ -11,16 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from numpy.typing import NDArray
 
+from ..arguments import path_of, require_kind, several, token_ids, whole
 from ..compiler.decoder.integers import IntegerDecoderGraph, Rules
 from ..compiler.decoder.program import compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.run import IntegerDecoder, behind_prefix
-from ..compiler.prune import METHODS, prune_model_once
+from ..compiler.prune import prune_model_once, require_pruner
 from ..errors import InputError
 from ..model.graph import Graph
 from ..model.language import LanguageModel, load_language_model
@@ -29,9 +29,11 @@ from ..run.decoder import CheckedDecoder, ProgramDecoder
 from ..run.machines import Machine
 from ..spec.config import Config
 from ..spec.patterns import Pattern
-from .decoder_texts import CONTEXT, calibration_texts, pruning_texts
+from ..spec.presets import configured
+from .decoder_texts import CONTEXT, calibration_texts, given_texts, pruning_texts
 from .growing import Generated, Growing, require_room, require_sampling
 from .lookup import looked_up
+from .patterns import given_patterns
 from .sampling import Sampling
 from .session import Fp32Decoder, Session
 from .table import Chosen, choose_patterns_of
@@ -64,7 +66,7 @@ class TextModel:
     def prune(
         self, nm: str | None = None, *, table: str | Path | None = None,
         patterns: Mapping[str, Pattern] | None = None, method: str = "sparsegpt",
-        texts: Sequence[Sequence[int]] | None = None, hardware: Config | None = None,
+        texts: Sequence[Sequence[int]] | None = None, hardware: str | Config | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> TextModel:  # fmt: skip
         """Pruned in one shot, all products of the layers; the head stays dense.
@@ -81,7 +83,7 @@ class TextModel:
             ``sparsegpt`` or ``magnitude``, as `compiler.prune.METHODS`.
         texts : token ids of texts to prune for, or None
             Of docstrings if None (`pruning_texts`).
-        hardware : Config or None
+        hardware : str, Config or None
             Refuse at once N:M that it does not run.
 
         Raises
@@ -89,27 +91,22 @@ class TextModel:
         InputError, ConfigError
             If N:M, table or method is not valid, N:M are given twice, or a pruned checkpoint would be pruned once more.
         """
-        if method not in METHODS:
-            near = get_close_matches(method, METHODS, n=1, cutoff=0)[0]
-            raise InputError(f"pruner {method!r} is unknown; it is {' or '.join(METHODS)}, the nearest is {near}.")
+        require_pruner(method)
         language = self.language
         if patterns is not None:
             if nm is not None or table is not None:
                 raise InputError("patterns take the place of nm and table; leave those out.")
             if any(not p.dense for p in self.patterns.values()) and patterns != self.patterns:
                 raise InputError(f"{language.path} is pruned already; prune the dense model that it comes from.")
-            chosen = Chosen(dict(patterns))
+            chosen = Chosen(given_patterns(patterns, language.graph.linears))
         else:
-            chosen = choose_patterns_of(
-                language.graph, language.folder, nm, None if table is None else Path(table), "dense", mends=False
-            )
+            file = None if table is None else path_of(table, "table")
+            chosen = choose_patterns_of(language.graph, language.folder, nm, file, "dense", mends=False)
         for pattern in dict.fromkeys(p for p in chosen.patterns.values() if not p.dense):
             if hardware is not None:
-                hardware.require(pattern)
-        if texts is None:
-            texts = pruning_texts(language)
-        graph = prune_model_once(language.graph, chosen.patterns, [list(t) for t in texts], method=method,
-                                 report=report)  # fmt: skip
+                configured(hardware).require(pattern)
+        given = pruning_texts(language) if texts is None else given_texts(texts)
+        graph = prune_model_once(language.graph, chosen.patterns, given, method=method, report=report)
         return replace(self.with_graph(graph), patterns=chosen.patterns, notes=tuple(chosen.notes))
 
     def with_graph(self, graph: Graph) -> TextModel:
@@ -118,7 +115,8 @@ class TextModel:
 
     def in_integers(
         self, prefix: Sequence[int] | None = None, *, texts: Sequence[Sequence[int]] | None = None,
-        rules: Rules | None = None, config: Config | None = None, report: Callable[[str], None] = lambda _: None,
+        rules: Rules | None = None, config: str | Config | None = None,
+        report: Callable[[str], None] = lambda _: None,
     ) -> TextModel:  # fmt: skip
         """The same model in the accelerator's integers.
 
@@ -129,23 +127,27 @@ class TextModel:
         texts : token ids of texts that scales are made for, or None
             Sentences of docstrings if None; behind a prefix with a chat template's marks, as messages.
         rules : Rules or None
-        config : Config or None
-            Of the hardware that is to run it: blocks of keys, and groups, are its own.
+        config : str, Config or None
+            Of the hardware that is to run it, or its preset's name: blocks of keys, and groups, are its own.
 
         Raises
         ------
         InputError
             As `quantize_decoder`.
         """
+        require_kind(rules, "rules", Rules, type(None))
         if config is not None:
+            config = configured(config)
             rules = replace(rules or Rules(), block=config.groups * config.window, groups=config.groups)
         plain = prefix is None
-        prefix = tuple(self.language.begin if prefix is None else prefix)
+        prefix = tuple(self.language.begin if prefix is None else token_ids(prefix, "prefix"))
         if texts is None:
-            texts = calibration_texts(self.language)
+            given = calibration_texts(self.language)
             if self.language.template is not None and not plain:
-                texts = [self._as_conversation(t) for t in texts]
-        quantized = quantize_decoder(self.language.graph, texts, prefix, rules, report, self.patterns)
+                given = [self._as_conversation(t) for t in given]
+        else:
+            given = given_texts(texts)
+        quantized = quantize_decoder(self.language.graph, given, prefix, rules, report, self.patterns)
         return replace(self, quantized=quantized)
 
     def _as_conversation(self, ids: Sequence[int]) -> list[int]:
@@ -164,7 +166,7 @@ class TextModel:
             If the model was made for fewer.
         """
         most = self.language.positions
-        if tokens is not None and (tokens < 1 or (most and tokens > most)):
+        if tokens is not None and (whole(tokens, "context") < 1 or (most and tokens > most)):
             raise InputError(f"a context of {tokens} tokens is out of range; the model was made for 1 to {most}.")
         return tokens or min(CONTEXT, most or CONTEXT)
 
@@ -186,13 +188,18 @@ class TextModel:
         Raises
         ------
         InputError
-            If the model is not quantized for the machine's hardware, or does not fit it.
+            If the model is not quantized for the machine's hardware, or does not fit it, or there is nothing that
+            `check` or `best` would change.
         """
         tokens = self.context(context)
         if machine is not None:
             return Session(self._programs(tokens, machine, check, best, 1))
+        if check:
+            raise InputError("check compares a machine's logits with the integers; give a machine, or leave it out.")
         if self.quantized is not None:
             return Session(IntegerDecoder(self.quantized, tokens, best=best))
+        if best:
+            raise InputError("in fp32 all logits are computed; leave best out, or quantize the model (in_integers).")
         return Session(Fp32Decoder(self.language.graph, tokens))
 
     def batch(
@@ -210,6 +217,9 @@ class TextModel:
     def _programs(self, tokens: int, machine: Machine, check: bool, best: bool, sequences: int) -> ProgramDecoder:
         if self.quantized is None:
             raise InputError("programs compute in integers; quantize the model first (in_integers).")
+        if not isinstance(getattr(machine, "config", None), Config):
+            raise InputError(f"machine is {machine!r}; sta_hw.run.decoder.decoder_machine makes one.")
+        sequences = whole(sequences, "sequences")
         compiled = compile_decoder(self.quantized, machine.config, tokens, best=best, sequences=sequences)
         return (CheckedDecoder if check else ProgramDecoder)(self.quantized, compiled, machine)
 
@@ -223,10 +233,10 @@ class TextModel:
         """
         if isinstance(prompt, str):
             found = self.language.vocabulary.encode(prompt)
-        elif prompt and isinstance(prompt[0], dict):
-            found = self.language.chat_ids(list(prompt))  # type: ignore[arg-type]
         else:
-            found = [int(i) for i in prompt]  # type: ignore[arg-type]
+            given = several(prompt, "the prompt", "token ids, or of messages")
+            messages = any(isinstance(one, Mapping) for one in given)
+            found = self.language.chat_ids(given) if messages else token_ids(given, "the prompt")
         if not found:
             raise InputError("the prompt has no tokens; there must be at least one.")
         if self.quantized is not None and isinstance(prompt, str):
@@ -247,10 +257,11 @@ class TextModel:
         InputError
             If there is no prompt, or with every one that is refused, by its number from 1.
         """
-        if not prompts:
+        given = several(prompts, "prompts", "prompts")
+        if not given:
             raise InputError("there is no prompt; give one at least.")
         found, problems = [], []
-        for number, prompt in enumerate(prompts, 1):
+        for number, prompt in enumerate(given, 1):
             try:
                 found.append(self.ids(prompt))
                 require_room(found[-1], capacity)
@@ -291,11 +302,12 @@ class TextModel:
             If the prompt does not fit the context; see `ids` for the others.
         """
         ids = self.ids(prompt)
-        session = session or self.session()
+        session = self.session() if session is None else session
+        require_kind(session, "session", Session)
         capacity = session.decoder.capacity
         require_room(ids, capacity)
         require_sampling(sampling, session.decoder.best, max_tokens)
-        if drafts < 0:
+        if whole(drafts, "drafts") < 0:
             raise InputError(f"{drafts} drafts are asked for; the least is 0.")
         if drafts and sampling is not None and sampling.temperature:
             raise InputError("drafts are verified against the greedy choice; a temperature has none.")
@@ -360,7 +372,8 @@ class TextModel:
         InputError
             If there is no prompt, or one does not fit: by its number, from 1; as `stream`.
         """
-        session = session or self.session()
+        session = self.session() if session is None else session
+        require_kind(session, "session", Session, BatchDecoder)
         decoder = session.decoders[0] if isinstance(session, BatchDecoder) else session.decoder
         require_sampling(sampling, decoder.best, max_tokens)
         texts = [
@@ -379,6 +392,6 @@ def load_text_model(path: str | Path | None = None) -> TextModel:
     InputError
         If it cannot be read, or is no decoder of a family that is supported.
     """
-    language = load_language_model(None if path is None else Path(path))
+    language = load_language_model(None if path is None else path_of(path, "path"))
     chosen = choose_patterns_of(language.graph, language.folder, None, None, "dense", mends=False)
     return TextModel(language, patterns=chosen.patterns, notes=tuple(chosen.notes))

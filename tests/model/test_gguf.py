@@ -26,6 +26,8 @@ from sta_hw.model.families.from_gguf import network_of
 from sta_hw.model.fp32 import evaluate
 from sta_hw.model.gguf import read_gguf
 from sta_hw.model.language import load_language_model
+from sta_hw.tasks.sampling import Sampling
+from sta_hw.tasks.text import load_text_model
 
 BLOCKS = {"Q8_0": (8, 34), "Q4_0": (2, 18), "Q4_1": (3, 20), "F16": (1, 2), "F32": (0, 4)}
 """ggml's number of a type, and the bytes of a block."""
@@ -176,6 +178,8 @@ def test_what_is_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
         ({"tokenizer.ggml.eos_token_id": 4000}, "token 4000 is said to end a text"),
         ({"tokenizer.ggml.add_eos_token": True}, "add_eos_token"),
         ({"tokenizer.ggml.add_bos_token": "yes"}, "add_bos_token is 'yes'"),
+        ({"tokenizer.ggml.token_type": [9] * 300}, "token_type 9 of token 0 is unknown"),
+        ({"tokenizer.ggml.normalizer.lowercase": True}, "tokenizer.ggml.normalizer.lowercase is not understood"),
     ],
     ids=lambda v: str(v)[:40],
 )  # fmt: skip
@@ -186,3 +190,28 @@ def test_models_that_are_refused(changes: dict[str, Any], sentence: str, tmp_pat
     with pytest.raises(InputError) as refused:
         load_language_model(path)
     assert sentence in str(refused.value)
+
+
+def test_what_is_not_used_of_a_tokenizer_is_listed(tmp_path: Path) -> None:
+    decoder_folder(tmp_path / "a")
+    more = {"tokenizer.ggml.scores": [0.5], "tokenizer.ggml.fim_pre_token_id": 3, "tokenizer.chat_template.rag": "x"}
+    metadata = decoder_metadata(tmp_path / "a", "llama") | tokenizer_metadata(byte_pairs(), "gpt-2") | more
+    path = written(tmp_path / "a.gguf", metadata, plain(decoder_tensors(tmp_path / "a", "llama")))
+    assert load_language_model(path).notes == ("general.name: not needed", *(f"{key}: not needed" for key in more))
+
+
+@pytest.mark.parametrize(
+    "name", ["token_embd.weight", "blk.0.attn_norm.weight", "blk.1.ffn_up.weight", "output.weight"]
+)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_that_overflow(name: str, temperature: float, tmp_path: Path) -> None:
+    """Finite weights whose sums are not: no token is chosen from what is no number."""
+    decoder_folder(tmp_path / "a")
+    arrays = decoder_tensors(tmp_path / "a", "llama")
+    arrays[name] = np.full_like(arrays[name], 3e38)
+    metadata = decoder_metadata(tmp_path / "a", "llama") | tokenizer_metadata(byte_pairs(), "gpt-2")
+    model = load_text_model(written(tmp_path / "a.gguf", metadata, plain(arrays)))
+    with pytest.raises(
+        InputError, match=r"the largest logit of the next token is (nan|inf); the model's weights overflow"
+    ):
+        model.generate([5, 6], max_tokens=2, sampling=Sampling(temperature))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from sta_hw.compiler.decoder.integers import Rules
 from sta_hw.errors import InputError
+from sta_hw.spec.patterns import Pattern
 from sta_hw.tasks.decoder_texts import calibration_texts
 from sta_hw.tasks.sampling import Sampler, Sampling
 from sta_hw.tasks.session import Fp32Decoder, Session
@@ -165,3 +167,86 @@ def test_in_integers(model: TextModel) -> None:
     with pytest.raises(InputError, match="does not begin with the 2 tokens"):
         integers.generate([{"role": "user", "content": "Hi"}], max_tokens=2)
     assert len(calibration_texts(model.language)) == 4
+
+
+PROMPTS: list[Any] = [None, 5, b"abc", {1, 2}, {"role": "user", "content": "x"}, Path("x"), "a\ud800", [1.5], [True],
+                      ["1"], [None], [[1]], np.array(3), np.zeros((2, 2)), [{"role": "user"}], [{"content": "x"}],
+                      [{"role": 5, "content": "x"}], [{"role": "user", "content": None}], [5, {"role": "user"}],
+                      [{"role": "user", "content": "x"}, 5]]  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=repr)
+def test_what_is_no_prompt(model: TextModel, prompt: Any) -> None:
+    with pytest.raises(InputError):
+        model.generate(prompt, max_tokens=1)
+    with pytest.raises(InputError, match="prompt 2: "):
+        model.generate_batch(["a", prompt], max_tokens=1)
+
+
+@pytest.mark.parametrize("prompt", [np.array([7, 8]), (7, 8), iter([7, 8]), range(7, 9), [np.uint16(7), np.int64(8)]])
+def test_prompts_of_other_kinds(model: TextModel, prompt: Any) -> None:
+    found = model.generate(prompt, max_tokens=2)
+    assert found.prompt == [7, 8] and found.ids == model.generate([7, 8], max_tokens=2).ids
+
+
+@pytest.mark.parametrize(
+    "given", [
+        {"max_tokens": 1.5}, {"max_tokens": float("nan")}, {"max_tokens": float("inf")}, {"max_tokens": "2"},
+        {"max_tokens": True}, {"drafts": 1.5}, {"drafts": None}, {"drafts": float("nan")}, {"stop": "ab"},
+        {"stop": None}, {"stop": [5]}, {"stop": [b"x"]}, {"sampling": 0.5}, {"sampling": {}}, {"session": 5},
+    ], ids=str,
+)  # fmt: skip
+def test_what_is_no_setting(model: TextModel, given: dict[str, Any]) -> None:
+    """A text as `stop` would end the text at each of its characters; a fraction of a token is none."""
+    (name,) = given
+    with pytest.raises(InputError, match=name):
+        model.generate(PROMPT, **given)
+    if name != "drafts":
+        with pytest.raises(InputError, match=name):
+            model.generate_batch([PROMPT], **given)
+
+
+def test_what_is_no_session(model: TextModel) -> None:
+    for context in (1.5, "4", True, float("nan")):
+        with pytest.raises(InputError, match=r"context is .*; it is a whole number"):
+            model.session(context)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="give a machine, or leave it out"):
+        model.session(8, check=True)
+    with pytest.raises(InputError, match="leave best out"):
+        model.session(8, best=True)
+    for prompts in ("abc", None, 5, {"a": 1}):
+        with pytest.raises(InputError, match="it is a list of prompts"):
+            model.generate_batch(prompts, max_tokens=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("texts", ["abc", ["abc"], 5, [5], [[]], [[1.5]], [[True]]], ids=repr)
+def test_what_are_no_texts(model: TextModel, texts: Any) -> None:
+    with pytest.raises(InputError, match="texts"):
+        model.prune("2:4", texts=texts)
+    with pytest.raises(InputError, match="texts"):
+        model.in_integers([1], texts=texts)
+
+
+def test_what_is_no_pattern(model: TextModel) -> None:
+    names = list(model.language.graph.linears)
+    all_of = dict.fromkeys(names, Pattern(2, 4))
+    few = dict(list(all_of.items())[1:])
+    cases: list[tuple[Any, str]] = [
+        ({}, f"lacks '{names[0]}'"), (few, f"lacks '{names[0]}'"), (all_of | {"head": Pattern(2, 4)}, "has 'head'"),
+        (dict.fromkeys(names, "2:4"), "has '2:4' for"), ([], "they are a dict of Pattern"), (5, "they are a dict"),
+    ]  # fmt: skip
+    for patterns, says in cases:
+        with pytest.raises(InputError, match=says):
+            model.prune(patterns=patterns, method="magnitude", texts=[[1, 2]])
+    assert model.prune(patterns=all_of, method="magnitude", texts=np.array([[1, 2]])).patterns == all_of
+    for nm in ("", 5, Pattern(2, 4)):
+        with pytest.raises(InputError, match="N:M pattern"):
+            model.prune(nm, texts=[[1, 2]])  # type: ignore[arg-type]
+    for prefix in ("abc", [1.5], [True], 5):
+        with pytest.raises(InputError, match="prefix"):
+            model.in_integers(prefix)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"rules is {}"):
+        model.in_integers([1], rules={})  # type: ignore[arg-type]
+    for wrong in ({"block": 0}, {"block": 1.5}, {"groups": 0}, {"groups": True}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            Rules(**wrong)  # type: ignore[arg-type]

@@ -27,12 +27,37 @@ def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_refused() -> None:
     model = sta_hw.load()
-    with pytest.raises(InputError, match="method 'magic' is unknown; it is"):
+    with pytest.raises(InputError, match="pruner 'magic' is unknown; it is"):
         model.prune("2:4", method="magic")
     with pytest.raises(InputError, match="needs tokens, or a text"):
         model.compile("ci")
     with pytest.raises(InputError, match="backend 'fpga' is unknown here"):
         model.embed(["A text."], "ci", on="fpga")
+    for tokens in (1.5, "4", True, float("nan")):
+        with pytest.raises(InputError, match=r"tokens is .*; it is a whole number"):
+            model.compile("ci", tokens=tokens)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"tokens is .*; it is a whole number"):
+            model.prune("2:4", hardware="ci", tokens=tokens)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"a size is .*; it is a whole number"):
+            model.compile_sizes([4, tokens], "ci")  # type: ignore[list-item]
+        with pytest.raises(InputError, match=r"most is .*; it is a whole number"):
+            model.embed(["A text."], "ci", most=tokens)  # type: ignore[arg-type]
+    for text in (5, None, b"x", "a\ud800", ["A text."]):
+        with pytest.raises(InputError, match="the text "):
+            model.embed([text], "ci")  # type: ignore[list-item]
+    for texts in ("A text.", None, 5, {"A text.": 1}):
+        with pytest.raises(InputError, match=r"embed's inputs is .*; it is a list of texts or files"):
+            model.embed(texts, "ci")  # type: ignore[arg-type]
+    for hardware in (None, 5):
+        with pytest.raises(InputError, match="hardware is a"):
+            model.compile(hardware, tokens=4)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="backend 5 is none"):
+        model.embed(["A text."], "ci", on=5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="leave the calibration file out"):
+        model.prune("2:4", calibration="images.npy")
+    for path in (5, b"x", "x" * 5000, "a\0b"):
+        with pytest.raises(InputError, match=r"^folder is "):
+            sta_hw.load(path)  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = sta_hw.lode
     assert random_ids(0, 3)  # the names of the package do not hide its folders

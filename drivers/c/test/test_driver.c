@@ -266,6 +266,19 @@ static void test_sentences(void) {
 static void test_opening(void) {
     struct sta_hw_bus bus = fake_bus(), other;
     struct sta_hw dev;
+    static struct sta_hw never; /* zeros, as a bare-metal program's are before sta_hw_open() */
+    static uint32_t counters[STA_HW_COUNTER_COUNT];
+    char text[200];
+    size_t at = 0;
+    GIVES(sta_hw_load(&never, &IMAGE, image, IMAGE_BYTES), STA_HW_BAD_ARGUMENT);
+    GIVES(sta_hw_load_from(&never, &IMAGE, read_image, &at, text, sizeof text), STA_HW_BAD_ARGUMENT);
+    GIVES(sta_hw_check_memory(&never), STA_HW_NOT_LOADED);
+    GIVES(sta_hw_start(&never, 0), STA_HW_NOT_LOADED);
+    GIVES(sta_hw_poll(&never, 1), STA_HW_BAD_ARGUMENT);
+    GIVES(sta_hw_wait(&never, 1), STA_HW_BAD_ARGUMENT);
+    GIVES(sta_hw_reset(&never, 1), STA_HW_BAD_ARGUMENT);
+    GIVES(sta_hw_counters(&never, counters), STA_HW_BAD_ARGUMENT);
+    CHECK(sta_hw_explain(NULL, STA_HW_FAILED, text, sizeof text) == strlen(text) && strstr(text, "stopped the program."));
     GIVES(sta_hw_open(NULL, &bus, 0), STA_HW_BAD_ARGUMENT);
     GIVES(sta_hw_open(&dev, NULL, 0), STA_HW_BAD_ARGUMENT);
     other = bus, other.read = NULL;
@@ -286,6 +299,43 @@ static void test_opening(void) {
     fake.registers[STA_HW_REG_ID / 4] = 0xFFFFFFFFu;
     GIVES(sta_hw_open(&dev, &bus, 0), STA_HW_NO_ACCELERATOR);
     says(&dev, STA_HW_NO_ACCELERATOR, "expected 0x48415453, found 0xffffffff.");
+}
+
+/* A struct of the caller's that says what is not in the image: nothing is written or read by it. */
+static void test_malformed(struct sta_hw *dev) {
+    const struct sta_hw_text places[] = {{0, 0}, {OF(MODEL, _INPUT_LINES), 1}, {0, OF(MODEL, _INPUT_LINES) + 1},
+                                         {1, 0xFFFFFFFFu}};
+    struct sta_hw_text twice[2];
+    struct sta_hw_image wrong;
+    struct sta_hw_tensor *tensors[] = {&wrong.input, &wrong.pooled, &wrong.outputs};
+    size_t i;
+#define MALFORMED(change) \
+    wrong = IMAGE; \
+    change; \
+    GIVES(sta_hw_load(dev, &wrong, image, IMAGE_BYTES), STA_HW_BAD_ARGUMENT)
+    for (i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+        MALFORMED(tensors[i]->offset = IMAGE_BYTES - 1);
+        MALFORMED(tensors[i]->offset = 0xFFFFFFFEu);
+        MALFORMED(tensors[i]->lines += tensors[i]->rows * IMAGE_BYTES);
+        MALFORMED(tensors[i]->lines++);
+        MALFORMED(tensors[i]->lines = 0);
+        MALFORMED(tensors[i]->channels = IMAGE_BYTES);
+        MALFORMED(tensors[i]->channels = 0x80000000u);
+        MALFORMED(tensors[i]->rows = 0);
+    }
+    MALFORMED(wrong.input.channels = 0);
+    MALFORMED(wrong.program = IMAGE_BYTES);
+    MALFORMED(wrong.mean.offset = IMAGE_BYTES + 1);
+    MALFORMED(wrong.mean.bytes = IMAGE_BYTES; wrong.mean.offset = 1; wrong.mean.depth = 1);
+    MALFORMED(wrong.mean.bytes = 1; wrong.mean.offset = 0; wrong.mean.depth = 0);
+    MALFORMED(wrong.text_count = 0);
+    MALFORMED(wrong.texts = NULL);
+    for (i = 0; i < sizeof places / sizeof *places; i++) {
+        MALFORMED(wrong.texts = &places[i]; wrong.text_count = 1);
+    }
+    twice[0] = twice[1] = IMAGE.texts[0];
+    MALFORMED(wrong.texts = twice; wrong.text_count = 2);
+#undef MALFORMED
 }
 
 static void test_loading(const char *folder) {
@@ -331,6 +381,7 @@ static void test_loading(const char *folder) {
     GIVES(sta_hw_load(&dev, &wrong, image, IMAGE_BYTES), STA_HW_BAD_ARGUMENT);
     wrong = IMAGE, wrong.burst_bytes--;
     GIVES(sta_hw_load(&dev, &wrong, image, IMAGE_BYTES), STA_HW_BAD_ARGUMENT);
+    test_malformed(&dev);
     dev.bus.memory_bytes = IMAGE_BYTES - 1;
     GIVES(sta_hw_load(&dev, &IMAGE, image, IMAGE_BYTES), STA_HW_NO_ROOM);
     dev.bus.memory_bytes = IMAGE_BYTES;
@@ -442,6 +493,7 @@ static void test_lengths(void) {
     single.input.rows = ROWS;
     single.input.channels = 1;
     single.input.lines = MOST;
+    single.outputs.channels = 0;
     GIVES(sta_hw_open(&dev, &bus, 0), STA_HW_OK);
     each = dev.groups * DEPTH;
     single.mean.bytes = (MOST + each - 1) / each * each * ROWS;

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arguments import whole
 from ...errors import InputError
 from ...formats.blocks import BLOCK_SIZES
 from ...model.graph import Graph
@@ -61,7 +62,7 @@ class Rules:
     Raises
     ------
     InputError
-        If a role or a block's size is unknown.
+        If a role or a block's size is unknown, or `block` or `groups` is no whole number from 1 on.
     """
 
     wide: frozenset[str] = frozenset()
@@ -73,6 +74,9 @@ class Rules:
     def __post_init__(self) -> None:
         if unknown := sorted((self.wide | self.blocks) - set(ROLES)):
             raise InputError(f"there is no product {unknown[0]!r} in decoders; there are {', '.join(ROLES)}.")
+        for name in ("block", "groups"):
+            if whole(getattr(self, name), name) < 1:
+                raise InputError(f"{name} = {getattr(self, name)} is out of range; the least is 1.")
         if self.block_size not in BLOCK_SIZES:
             sizes = ", ".join(map(str, BLOCK_SIZES))
             raise InputError(f"blocks of {self.block_size} weights are not supported; {sizes} are.")
