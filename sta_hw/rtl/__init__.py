@@ -1,0 +1,1 @@
+"""The hardware, in Amaranth: primitives, matrix engine, units, bus, control, core, and emission of Verilog."""

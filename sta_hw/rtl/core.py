@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from ..spec.config import Config
@@ -14,6 +14,7 @@ from ..spec.registers import COMPLETIONS, COUNTERS
 from .bus.dma import ReadMaster, WriteMaster
 from .control.dispatch import dispatch
 from .control.fetch import Fetch
+from .core_parts import Order, Units
 from .engine.engine import Engine
 from .primitives.layouts import CLASS_BITS, COUNT_BITS, LENGTH_BITS, Encoding
 from .primitives.queue import Queue
@@ -185,10 +186,11 @@ class Core(wiring.Component):
         if "position" in cfg.features:
             m.d.comb += fetch.position.eq(self.position)
         heads, issued = dispatch(m, cfg, fetch, self.length, self.stop)
-        memories = values, positions, parameters
-        done = self._order(m, heads, loader, engine, memories, expander, windows, feed, results, norm)
-        self._events(m, heads, done, engine, loader, norm, softmax, windows, results)
-        self._outcome(m, fetch, done, issued, reads, writes, engine)
+        units = Units(reads, writes, fetch, loader, engine, values, positions, parameters, expander, windows, feed,
+                       softmax, results, norm)  # fmt: skip
+        order = self._order(m, heads, units)
+        self._events(m, heads, order, units)
+        self._outcome(m, issued, order, units)
         offers = [engine.activations, values.words, engine.results]
         m.d.comb += self.stalled.eq(
             Cat(
@@ -200,9 +202,9 @@ class Core(wiring.Component):
         )
         return m
 
-    def _order(self, m, heads, loader, engine, memories, expander, windows, feed, results, norm):
+    def _order(self, m: Module, heads: Mapping[str, stream.Interface], units: Units) -> Order:
         """Let an instruction into its unit when what it waits for is finished; count what is."""
-        values, positions, parameters = memories
+        loader, engine, results, norm = units.loader, units.engine, units.results, units.norm
         done = {name: Signal(CLASS_BITS, name=f"done_{name}") for name in WAITS}
         loaded = Signal()
         m.d.sync += [
@@ -211,8 +213,8 @@ class Core(wiring.Component):
             done["products"].eq(done["products"] + results.done),
             done["norms"].eq(done["norms"] + norm.done),
         ]
-        self._waits = {}
-        for name, unit in (("loads", loader), ("windows", windows), ("norms", norm)):
+        all_waits = {}
+        for name, unit in (("loads", loader), ("windows", units.windows), ("norms", norm)):
             head = heads[name]
             clear = Signal(name=f"{name}_clear")  # a cycle late: what is finished stays so
             waits = {
@@ -224,7 +226,7 @@ class Core(wiring.Component):
                 unit.order.valid.eq(head.valid & clear),
                 head.ready.eq(unit.order.ready & clear),
             ]
-            self._waits[name] = waits
+            all_waits[name] = waits
         m.d.comb += [
             results.order.payload.eq(heads["results"].payload),
             results.order.valid.eq(heads["results"].valid),
@@ -238,18 +240,18 @@ class Core(wiring.Component):
         sparse = order.command.encoding.as_value() != Encoding.DENSE
         finishing = ~order.command.unfinished
         by_columns = finishing & ~order.feed.totals
-        targets: tuple[tuple[Any, Any, Any], ...] = (
+        targets = [
             (engine.command, order.command, 1),
-            (values.order, order.values, 1),
-            (positions.order, order.positions, sparse),
-            (parameters.order, order.parameters, by_columns),
-            (feed.order, order.feed, finishing),
-        )
-        if expander is not None:
-            targets = (*targets, (expander.order, order.expansion, 1))
+            (units.values.order, order.values, 1),
+            (units.positions.order, order.positions, sparse),
+            (units.parameters.order, order.parameters, by_columns),
+            (units.feed.order, order.feed, finishing),
+        ]
+        if units.expander is not None:
+            targets.append((units.expander.order, order.expansion, 1))
         clear = Signal()
         go = Signal()
-        self._loads_wait = Signal()
+        loads_wait = Signal(name="_loads_wait")
         waits = _before(done["loads"], order.until_loads)
         m.d.sync += clear.eq(head.valid & ~waits & ~go)
         finished = {
@@ -259,7 +261,7 @@ class Core(wiring.Component):
         if "best" in self.config.features:
             finished["stores"] = results.stored | results.listed
         m.d.comb += [
-            self._loads_wait.eq(head.valid & waits),
+            loads_wait.eq(head.valid & waits),
             self.completed.eq(COMPLETIONS.pack(finished)),
             go.eq(
                 head.valid & clear & numbers.w_rdy
@@ -276,23 +278,23 @@ class Core(wiring.Component):
             ]
         m.d.comb += [engine.status.ready.eq(1), numbers.r_en.eq(engine.status.valid)]
         m.d.sync += done["matrix"].eq(done["matrix"] + engine.status.valid)
-        self._engine_fault, self._engine_instruction = Signal(), Signal(COUNT_BITS)
-        with m.If(engine.status.valid & (engine.status.payload != 0) & ~self._engine_fault):
-            m.d.sync += [self._engine_fault.eq(1), self._engine_instruction.eq(numbers.r_data)]
-        return done
+        fault, instruction = (Signal(width) for width in (1, COUNT_BITS))
+        with m.If(engine.status.valid & (engine.status.payload != 0) & ~fault):
+            m.d.sync += [fault.eq(1), instruction.eq(numbers.r_data)]
+        return Order(done, all_waits["windows"], loads_wait, fault, instruction)
 
-    def _events(self, m: Module, heads, done, engine, loader, norm, softmax, windows, results) -> None:
+    def _events(self, m: Module, heads: Mapping[str, stream.Interface], order: Order, units: Units) -> None:
         """What each unit does in this cycle. The engine's reasons exclude one another."""
-        waits = self._waits["windows"]
+        engine, results, waits = units.engine, units.results, order.window_waits
         window_waits = heads["windows"].valid
         reasons = [
             engine.wait_results,
             engine.wait_rescale,
-            engine.wait_windows & windows.waits_for_softmax,
+            engine.wait_windows & units.windows.waits_for_softmax,
             engine.wait_windows & window_waits & waits["norms"],
             engine.wait_windows & window_waits & waits["products"],
             engine.wait_windows,
-            ~engine.holds_beat & self._loads_wait,
+            ~engine.holds_beat & order.loads_wait,
         ]
         names = ["engine_wait_results", "engine_wait_rescale", "engine_wait_softmax", "engine_wait_norm",
                  "engine_wait_product", "engine_wait_memory", "engine_wait_loads"]  # fmt: skip
@@ -303,20 +305,21 @@ class Core(wiring.Component):
             before = before | reason
         events["engine_idle"] = ~before
         events |= {
-            "load_busy": loader.busy,
-            "norm_busy": norm.busy,
-            "softmax_busy": softmax.busy,
+            "load_busy": units.loader.busy,
+            "norm_busy": units.norm.busy,
+            "softmax_busy": units.softmax.busy,
             "read_beats": self.rvalid & self.rready,
             "write_beats": self.wvalid & self.wready,
-            "saturated_scores": softmax.saturated,
+            "saturated_scores": units.softmax.saturated,
             "saturated_sums": results.saturated[0],
-            "saturated_norms": norm.saturated,
+            "saturated_norms": units.norm.saturated,
             "saturated_results": results.saturated[1],
         }
         m.d.sync += self.events.eq(Cat(events[counter.name] for counter in COUNTERS[1:]))
 
-    def _outcome(self, m: Module, fetch, done, issued, reads, writes, engine) -> None:
+    def _outcome(self, m: Module, issued: Mapping[str, Signal], order: Order, units: Units) -> None:
         """Finish, or stop at the first error; either way only when the bus is quiet."""
+        fetch, reads, writes, engine = units.fetch, units.reads, units.writes, units.engine
         idle = Signal()
         m.d.sync += idle.eq(reads.idle & writes.idle)
         watchdog = Signal(self.watchdog_bits + 1)
@@ -339,7 +342,7 @@ class Core(wiring.Component):
             (writes.error, Error.WRITE, writes.instruction),
             (reads.fault, Error.ADDRESS, reads.instruction),
             (writes.fault, Error.ADDRESS, writes.instruction),
-            (self._engine_fault, Error.ENGINE, self._engine_instruction),
+            (order.fault, Error.ENGINE, order.instruction),
             (fetch.illegal, Error.OPCODE, fetch.instructions.payload.number),
             (watchdog[-1], Error.TIMEOUT, fetch.instructions.payload.number),
         )
@@ -348,7 +351,7 @@ class Core(wiring.Component):
         complete = Signal()
         m.d.sync += [
             raised.eq(Cat(condition for condition, _, _ in causes)),
-            complete.eq(fetch.ended & Cat(done[n] == issued[n] for n in done).all()),
+            complete.eq(fetch.ended & Cat(order.done[n] == issued[n] for n in order.done).all()),
         ]
         with m.FSM(name="outcome"):
             with m.State("IDLE"), m.If(self.start):

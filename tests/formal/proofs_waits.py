@@ -60,16 +60,17 @@ class Ordered(wiring.Component):
         status = stream.Signature(unsigned(6)).create(path=("status",))
         m.d.comb += status.valid.eq(self.matrix_done)
         zero = Const(0, 1)
-        done = self.core.Core._order(
-            SimpleNamespace(config=CONFIG, completed=Signal(8, name="completed")), m, heads,
-            SimpleNamespace(order=self.loads, done=self.loads_done),
-            SimpleNamespace(command=self.command, status=status),
-            [SimpleNamespace(order=getattr(self, n)) for n in ("values", "positions", "parameters")], None,
-            SimpleNamespace(order=self.windows), SimpleNamespace(order=self.feed),
-            SimpleNamespace(order=self.results, done=self.products_done, scored=zero, stored=zero),
-            SimpleNamespace(order=self.norms, done=self.norms_done),
+        units = SimpleNamespace(
+            loader=SimpleNamespace(order=self.loads, done=self.loads_done),
+            engine=SimpleNamespace(command=self.command, status=status),
+            **{name: SimpleNamespace(order=getattr(self, name)) for name in ("values", "positions", "parameters")},
+            expander=None,
+            windows=SimpleNamespace(order=self.windows), feed=SimpleNamespace(order=self.feed),
+            results=SimpleNamespace(order=self.results, done=self.products_done, scored=zero, stored=zero),
+            norm=SimpleNamespace(order=self.norms, done=self.norms_done),
         )  # fmt: skip
-        assert set(done) == set(WAITS)
+        core = SimpleNamespace(config=CONFIG, completed=Signal(8, name="completed"))
+        assert set(self.core.Core._order(core, m, heads, units).done) == set(WAITS)
         head = heads["matrix"]
         m.d.comb += [self.matrix_go.eq(head.ready), self.matrix_number.eq(head.payload.instruction)]
         return m

@@ -7,7 +7,6 @@ queued with it is the count of that class at which it may go.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
@@ -58,7 +57,7 @@ def _waiting(layout: data.StructLayout, *counters: str) -> data.StructLayout:
 
 def dispatch(
     m: Module, config: Config, fetch: Fetch, length: Value, stop: Value
-) -> tuple[dict[str, Any], dict[str, Signal]]:
+) -> tuple[dict[str, stream.Interface], dict[str, Signal]]:
     """Give each instruction to the queues of the units that take part in it, unless told to `stop`.
 
     Returns
@@ -85,7 +84,7 @@ def dispatch(
         "results": (result_order_layout(config), gives),
         "norms": (_waiting(norm_order_layout(config), "products", "norms"), opcode == Opcode.NORM),
     }
-    heads: dict[str, Any] = {}
+    heads: dict[str, stream.Interface] = {}
     queues = {}
     entries = {}
     for name, (layout, _) in layouts.items():
