@@ -51,6 +51,7 @@ def measured(place: Path) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def main() -> int:
+    """Install, count and print; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args()

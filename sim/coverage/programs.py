@@ -98,10 +98,12 @@ class Programs:
         atexit.register(self.write)
 
     def add(self, program: Iterable[Instruction], config: Config, stalls: bool) -> None:
+        """Count a program that begins on this hardware, with a memory that `stalls` or not."""
         self.possible |= universe(config)
         for i in program:
             self.counts.update(crosses_of(i, config, stalls))
 
     def write(self) -> None:
+        """Leave the counts in a file of this process."""
         kept = {"counts": [[*cross, count] for cross, count in self.counts.items()], "possible": sorted(self.possible)}
         (self.folder / f"programs-{os.getpid()}.json").write_text(json.dumps(kept), encoding="utf-8")

@@ -88,6 +88,7 @@ class Pieces:
         return self.rng.bytes(count)
 
     def add(self, opcode: Opcode, **fields: int) -> None:
+        """Put an instruction behind the others."""
         self.instructions.append(Instruction(opcode, {n: v for n, v in fields.items() if v}))
 
     def rows(self) -> dict[str, int]:

@@ -98,6 +98,7 @@ class Products(Pieces):
         return self.weights(pattern, encoding, depth, columns, int(rng.integers(1, 2 if small else 4)))
 
     def windows(self, fields: dict[str, int]) -> dict[str, int]:
+        """Where a product of these fields has its windows: address and beats, or kept ones."""
         size = fields["passes"] * self.config.groups * fields["depth"] * self.config.rows
         size *= 2 if fields.get("digit") else 1
         return self.kept_or_read(size // self.config.bus_bytes)

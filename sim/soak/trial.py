@@ -78,6 +78,7 @@ class Subject:
         return found
 
     def with_image(self, image: Image) -> Subject:
+        """The same with another image."""
         return replace(self, image=image)
 
 

@@ -210,7 +210,8 @@ def extra_of(module: str) -> str:
     for line in metadata.requires("sta-hw") or ():
         name, _, marker = line.partition(";")
         extra = re.search(r"extra == ['\"]([\w-]+)", marker)
-        if extra and extra[1] != "all" and re.match(r"[\w-]+", name)[0].replace("_", "-") == wanted:  # type: ignore[index]
+        package = re.match(r"[\w-]+", name)
+        if extra and extra[1] != "all" and package and package[0].replace("_", "-") == wanted:
             return extra[1]
     return ""
 

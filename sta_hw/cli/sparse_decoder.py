@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ def require_torch() -> None:
         If it is not installed.
     """
     try:
-        import torch  # noqa: F401
+        import_module("torch")
     except ImportError:
         raise ToolError(
             "PyTorch is not installed; make sparsity, or pip install -r requirements-sparsity.txt, brings it."

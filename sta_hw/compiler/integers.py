@@ -69,6 +69,7 @@ class IntegerLinear(Linear):
         return IntegerLinear(o.name, o.inputs, weight, bias, parameters=parameters, wide=wide)
 
     def attributes(self) -> dict[str, object]:
+        """Its integers by name, without the weights that the operation has already."""
         own = _flat(self, self.parameters)
         del own["weights"]
         return own
@@ -88,6 +89,7 @@ class IntegerNorm(Norm):
         return IntegerNorm(o.name, o.inputs, scale, shift, o.epsilon, parameters=parameters)
 
     def attributes(self) -> dict[str, object]:
+        """Its integers by name, without what is the real numbers'."""
         own = _flat(self, self.parameters)
         for name in ("weight", "bias", "epsilon"):
             del own[name]

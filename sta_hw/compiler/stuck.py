@@ -13,6 +13,7 @@ __all__ = ["named", "why"]
 
 
 def named(number: int, opcode: Opcode) -> str:
+    """An instruction as messages name it."""
     return f"instruction {number} ({opcode.name})"
 
 

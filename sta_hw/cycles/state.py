@@ -194,7 +194,6 @@ class State:
         self.matrix: deque[Product] = deque()  # with the engine
         self.ready: deque[Pass] = deque()
         self.computing: Pass | None = None
-        self.compute_start = 0.0
         self.compute_end = math.inf
         self.engine_free = 0.0
         # Results: what the ring and the drain hold.

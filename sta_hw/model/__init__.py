@@ -1,0 +1,1 @@
+"""What a network is: graphs, the families that importers read, and one interpreter in numpy."""

@@ -34,12 +34,14 @@ class Drawn(Tensors):
         self.draw = draw
 
     def take(self, name: str, *shape: int) -> Array:
+        """A tensor, drawn when it is asked for: float32 of this shape."""
         return self.draw(name, shape)
 
     def take_off_prefix(self, anchor: str) -> None:
-        pass
+        """Nothing: drawn tensors have no prefix."""
 
     def layers(self, wanted: int) -> range:
+        """As many as the configuration wants."""
         return range(wanted)
 
 

@@ -1,0 +1,1 @@
+"""The numpy reference: what hardware computes, bit for bit, without anything of the RTL."""

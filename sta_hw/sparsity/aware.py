@@ -33,11 +33,13 @@ class PooledDistillation:
         self.task = task
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[tuple[list[NDArray[np.float32]]], Tensor]:
+        """Texts of about one length, shape (tokens, channels) each, and their teacher's pooled vectors."""
         chosen = self.task.choose(rng, size)
         last, mask = pad([self.task.targets[i][:, -1].astype(np.float32) for i in chosen])
         return ([self.task.embedded[i] for i in chosen],), self.task.pool(last, mask)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """1 less the mean cosine of pooled vectors, shape (texts, channels)."""
         return 1 - functional.cosine_similarity(output, target).mean()
 
 

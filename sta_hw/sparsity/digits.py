@@ -61,6 +61,7 @@ class Shifted(Classification):
     """Images moved by up to a pixel each way."""
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Moved images, shape (samples, channels, 8, 8), and their labels."""
         (images,), labels = super().batch(rng, size)
         moves = rng.integers(-1, 2, (len(images), 2))
         edges = nn.functional.pad(images, (0, 0, 1, 1, 1, 1), value=-1.0)
@@ -82,11 +83,13 @@ class Taught(Shifted):
         self.teacher = teacher
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Moved images, and the teacher's logits, shape (samples, classes)."""
         (images,), _ = super().batch(rng, size)
         with torch.no_grad():
             return (images,), self.teacher(images)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Of logits, shape (samples, classes), both."""
         found, wanted = (nn.functional.log_softmax(t / self._TEMPERATURE, -1) for t in (output, target))
         divergence = nn.functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
         return divergence * self._TEMPERATURE**2

@@ -74,10 +74,12 @@ class Distillation:
         return self.by_length[start : start + size]
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[tuple[Any, ...], Tensor]:
+        """Texts of about one length, padded with zeros to (texts, tokens, channels), and the teacher's outputs."""
         chosen = self.choose(rng, size)
         return (*pad([self.embedded[i] for i in chosen]), False), pad([self.targets[i] for i in chosen])[0]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """2 less two mean cosines: of the pooled vectors, and behind every layer of each token that is no padding."""
         mask = target[:, :, -1].abs().sum(-1) > 0  # padding is zeros, a token's output never
         found, wanted = (self.pool(t[:, :, -1], mask) for t in (output, target))
         whole = functional.cosine_similarity(found, wanted).mean()
@@ -98,10 +100,12 @@ class Classification:
         self.inputs, self.labels = torch.from_numpy(inputs), torch.from_numpy(labels)
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Different samples, drawn: inputs, and labels of shape (samples,)."""
         chosen = rng.choice(len(self.labels), min(size, len(self.labels)), replace=False)
         return (self.inputs[chosen],), self.labels[chosen]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean cross-entropy of logits, shape (samples, classes), and labels, shape (samples,)."""
         return functional.cross_entropy(output, target)
 
 

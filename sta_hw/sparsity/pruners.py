@@ -6,7 +6,7 @@ import contextlib
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +116,12 @@ def capture(network: nn.Module, linears: Mapping[Key, nn.Linear], batches: Seque
     return gram / count, shared
 
 
+def _linear(network: nn.Module, name: str) -> nn.Linear:
+    module = network.get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    return module
+
+
 def _require(batches: Sequence[Batch]) -> None:
     if not batches:
         raise InputError("there is no calibration batch; activation-aware pruning needs at least one.")
@@ -169,6 +175,7 @@ class Wanda(_InputAware):
     """Magnitude times the norm of the weight's input (Sun et al., arXiv 2306.11695, section 3, equation 1)."""
 
     def layer(self, linear: nn.Linear, pattern: Pattern, gram: Tensor) -> Tensor:
+        """Prune one layer in place; its mask. `gram`: inputs' products, shape (reduction, reduction)."""
         norms = gram.diagonal().sqrt().to(linear.weight.dtype)
         mask = nm_mask(linear.weight.detach().abs() * norms, pattern)
         linear.weight.data *= mask
@@ -192,6 +199,7 @@ class SparseGpt(_InputAware):
         self.damping = damping
 
     def layer(self, linear: nn.Linear, pattern: Pattern, gram: Tensor) -> Tensor:
+        """Prune one layer in place; its mask. `gram`: inputs' products, shape (reduction, reduction)."""
         weight = linear.weight.detach()
         found, mask = prune_weights(weight.double().numpy(), gram.numpy(), pattern, self.damping)
         linear.weight.data = torch.from_numpy(found).to(weight.dtype)
@@ -228,7 +236,7 @@ class AsymmetricSparseGpt(SparseGpt):
         names = {key: next((n for n, m in modules.items() if m is linear), None) for key, linear in left.items()}
         if strangers := [key for key, name in names.items() if name is None]:
             raise InputError(f"no forward of the network reaches {', '.join(map(str, strangers))}.")
-        twins = {key: cast(nn.Linear, dense.get_submodule(str(name))) for key, name in names.items()}
+        twins = {key: _linear(dense, str(name)) for key, name in names.items()}
         masks = {}
         while left:
             gram, cross, mean, wanted = (torch.zeros(()) for _ in range(4))

@@ -68,7 +68,8 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         with safe_open(str(path), "pt") as file:
             about = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
         if about["sha256"] != _checksum(about["plain"], tensors):
             raise ValueError("its content is not what was written")
         return _deep(json.loads(about["plain"]), tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,11 +78,15 @@ class TorchGraph(nn.Module):
 
     def linear(self, name: str) -> nn.Linear:
         """A linear operation's module."""
-        return cast("nn.Linear", self.modules_of[_key(name)])
+        module = self.modules_of[_key(name)]
+        assert isinstance(module, nn.Linear)
+        return module
 
     def norm(self, name: str) -> nn.LayerNorm:
         """A LayerNorm's module."""
-        return cast("nn.LayerNorm", self.modules_of[_key(name)])
+        module = self.modules_of[_key(name)]
+        assert isinstance(module, nn.LayerNorm)
+        return module
 
     def array(self, o: Operation, field: str) -> Tensor:
         """Another operation's array."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -173,9 +174,7 @@ class Batcher:
         batches = fill([len(e) for e in embedded], self.config.rows, self.most)
         for count, numbers in enumerate(batches):
             name = f"program {count + 1} of {len(batches)}"
-            steps = None
-            if progress:
-                steps = lambda done, total, name=name: progress(name, done, total)  # noqa: E731
+            steps = partial(progress, name) if progress else None
             model = self.program([len(embedded[i]) for i in numbers])
             given = [embedded[i] for i in numbers]
             outcome = hardware.run(model, given, steps)

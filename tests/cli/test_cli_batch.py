@@ -35,11 +35,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
-def alone_with(model: Path) -> Any:
-    """What `run` says of one word."""
-    return json.loads(run("run", *ON, "--backend", "reference", "--model", model, "--text", "zeros").stdout)
-
-
 def test_embed(folder: Path, tmp_path: Path) -> None:
     given = ("embed", folder / "texts.txt", *ON, "--model", folder / "encoder")
     about = json.loads(run(*given, "-o", tmp_path / "v.npy").stdout)

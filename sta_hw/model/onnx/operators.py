@@ -150,6 +150,7 @@ def _bias(given: Sequence[Value | None]) -> NDArray | None:
 
 
 def gemm(r: Context, node: Any, given: Sequence[Value | None]) -> Value:
+    """Gemm: `alpha` x W + `beta` b, either transposed; W, b are known."""
     about = r.session.attributes(node)
     x, weight, *bias = given
     if not isinstance(x, Data) or not isinstance(weight, Known):
