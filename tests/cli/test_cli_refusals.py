@@ -1,6 +1,6 @@
 """Bad and odd commands, each as a process of its own: a sentence and a status, never a traceback or a damaged file.
 
-Most in processes forked from one that has imported the package, see `commands`; those that need a shell in one of their own.
+Most in forks of a process that has imported the package, see `commands`; those that need a shell in one of their own.
 """
 
 from __future__ import annotations
