@@ -155,7 +155,7 @@ def test_no_instruction_waits_for_a_later_one(name: str) -> None:
     for hidden, heads in ((64, 2), (128, 2), (128, 1)):
         if hidden // heads > config.groups * config.window:
             continue
-        for tokens in (1, 33, 64, 130, 200):
+        for tokens in (1, 33, 130):
             shape = shape_graph(hidden, heads, 2, hidden, {})
             follow(compile_encoder(shape, config, tokens, loops=False))
             estimate_cycles(compile_encoder(shape, config, tokens).instructions, config)
@@ -170,7 +170,7 @@ def test_programs_of_random_shapes_on_random_hardware(seed: int) -> None:
         return int(rng.choice(values))
 
     compiled = 0
-    while compiled < 60:
+    while compiled < 30:
         encodings = [("index",), ("bitmap",), ("index", "bitmap")][rng.integers(3)]
         heads, size = one_of(1, 2, 4), one_of(8, 16, 32, 64)
         try:
