@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import zip_longest
@@ -34,6 +35,8 @@ _NARROWEST = 40
 """Columns of a terminal that tables are made for at least; a narrower one wraps them."""
 _LONGEST = 2000
 """Characters of a message; the middle of a longer one is left out."""
+_BETWEEN = 60.0
+"""Seconds between two lines that tell how far long work is, where no progress bar is shown."""
 _BREAKS = re.compile(r"(?<=[/.,_\-])(?=[^/.,_\-\d])|(?<= )")
 """Where a name may go on in the next line: behind its separators, but not within a number."""
 
@@ -177,28 +180,47 @@ def _fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int, wh
 
 
 class Watch:
-    """A progress bar with cycles (or instructions) per second and the time left."""
+    """A progress bar with cycles (or instructions) per second and the time left.
+
+    Where stderr is no terminal, such as a file or another program, a line a minute says how far the work is.
+    """
 
     def __init__(self, progress: Progress, title: str, unit: str) -> None:
         self.progress, self.unit = progress, unit
         self.task = progress.add_task(title, total=None, rate="")
+        self._began = self._told = time.monotonic()
 
     def step(self, name: str) -> None:
         """What is done now."""
-        self.progress.update(self.task, description=name, completed=0, total=None, rate="")
+        self.progress.update(self.task, description=name, completed=0, rate="")
+        self.progress.tasks[self.task].total = None  # which `update` takes for no change
+        self._tell()
 
     def describe(self, name: str) -> None:
         """What is done now, within a step that goes on."""
         self.progress.update(self.task, description=name)
+        self._tell()
 
     def __call__(self, done: int, total: int) -> None:
         task = self.progress.tasks[self.task]
         speed = f"{task.speed:,.0f} {self.unit}/s" if task.speed else ""
         self.progress.update(self.task, completed=done, total=max(total, done), rate=speed)
+        self._tell()
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if not self.progress.disable or now - self._told < _BETWEEN:
+            return
+        self._told = now
+        task = self.progress.tasks[self.task]
+        far = f", {task.completed:,.0f} of {task.total:,.0f}" if task.total else ""
+        line = f"sta-hw: {printable(task.description)}{far}; {(now - self._began) / 60:.0f} min so far"
+        with suppress(OSError, ValueError):  # nobody hears it, and the work goes on all the same
+            typer.echo(line, err=True)
 
 
 def watched(title: str, unit: str, work: Callable[[Watch], Any]) -> Any:
-    """Run `work` under a progress bar on stderr, where that is a terminal."""
+    """Run `work` under a progress bar on stderr, or, where that is no terminal, with a line a minute."""
     spinner = "dots" if _knows_unicode(_err) else "line"
     columns = (
         SpinnerColumn(spinner), TextColumn("{task.description}", markup=False), BarColumn(),
