@@ -1,0 +1,58 @@
+"""What long work says of itself where no progress bar can be shown."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sta_hw.cli.terminal import Watch, watched
+
+
+def test_a_line_a_minute_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def work(watch: Watch) -> int:
+        nonlocal now
+        watch.step("loading")
+        now += 59
+        watch.step("pruning")
+        now += 1
+        watch(3, 4000)
+        watch(4, 4000)
+        now += 60
+        watch.describe("pruning\x1b[31m the head")
+        now += 600
+        watch.step("running")
+        return 5
+
+    assert watched("work", "cycles", work) == 5
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "sta-hw: pruning, 3 of 4,000; 1 min so far",
+        "sta-hw: pruning\\x1b[31m the head, 4 of 4,000; 2 min so far",
+        "sta-hw: running; 12 min so far",
+    ]
+
+
+def test_nobody_who_hears_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that has gone does not end the work."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("typer.echo", gone)
+
+    def work(watch: Watch) -> str:
+        nonlocal now
+        now += 100
+        watch.step("running")
+        return "done"
+
+    assert watched("work", "", work) == "done"
