@@ -28,6 +28,7 @@ from sta_hw.bench import tool_versions
 from sta_hw.bench.decode import estimated_token, run, token_of_table
 from sta_hw.bench.perplexity import negative_log_likelihood, prose
 from sta_hw.cli.app import script
+from sta_hw.cli.terminal import Watch, watched
 from sta_hw.compiler.decoder.integers import WIDE, Rules
 from sta_hw.compiler.decoder.run import IntegerDecoder
 from sta_hw.compiler.decoder.traffic import least_traffic, weight_bits
@@ -233,7 +234,6 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print the new entries.")] = False,
 ) -> None:
     """Measure, keep, show; exit status 1 when a bar is missed."""
-    progress = Console(stderr=True)
     if by not in (None, "rtl", "model"):
         raise InputError(f"--cycles {by}: it is rtl or model.")
     for name in case or []:
@@ -248,9 +248,13 @@ def main(
         made = Case(name, results)
         if by and name.endswith(DISTILLED):
             continue
-        with progress.status(name) as status:
-            report = partial(_tell, status.update, name)
-            new[name] = made.keep(cycles(made, by, report) if by else accuracy(made, report))
+
+        def work(watch: Watch, name: str = name, made: Case = made) -> Entry:
+            watch.step(name)
+            report = partial(_tell, watch.describe, name)
+            return cycles(made, by, report) if by else accuracy(made, report)
+
+        new[name] = made.keep(watched(name, "", work))
     if as_json:
         typer.echo(json.dumps(new, indent=1))
     else:

@@ -23,6 +23,7 @@ from boards import BOARDS, board
 from sta_hw.bench import tool_versions
 from sta_hw.bench.engine import fraction_of_ideal
 from sta_hw.cli.app import Unused, script
+from sta_hw.cli.terminal import Watch, watched
 from sta_hw.errors import CheckError, InputError
 from sta_hw.files import replacing, write_text
 from sta_hw.fpga.build import build_board
@@ -289,12 +290,15 @@ def main(
     entries_of(history)  # refused before the work
     new, unrouted = [], False
     for name in case or known:
-        with progress.status(name) as status, tempfile.TemporaryDirectory(prefix="sta_hw_") as place:
+        with tempfile.TemporaryDirectory(prefix="sta_hw_") as place:
             where = folder / name if folder else Path(place)
+
+            def work(watch: Watch, name: str = name, where: Path = where) -> dict[str, Any]:
+                watch.step(name)
+                return measure(name, where, seed or [1], minutes, lambda text: watch.describe(f"{name}: {text}"))
+
             try:
-                new.append(
-                    measure(name, where, seed or [1], minutes, lambda text, n=name, s=status: s.update(f"{n}: {text}"))
-                )
+                new.append(watched(name, "", work))
             except CheckError as error:  # the others are measured all the same
                 progress.print(f"{name}: {error}")
                 unrouted = True

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sta_hw.bench import tool_versions
 from sta_hw.bench.perplexity import negative_log_likelihood
 from sta_hw.cli.app import script
+from sta_hw.cli.terminal import Watch, watched
 from sta_hw.compiler.decoder.integers import BLOCKED, WIDE, Rules
 from sta_hw.compiler.decoder.run import IntegerDecoder
 from sta_hw.errors import InputError
@@ -233,6 +235,10 @@ def show(described: dict[str, Any]) -> None:
     Console().print(table)
 
 
+def _tell(watch: Watch, setting: str) -> None:
+    watch.describe(f"held-out text in {setting}")
+
+
 def main(
     output: Annotated[Path, typer.Option("-o", "--output", help="The model's folder.")] = Path("build/docstrings"),
     hidden: Annotated[int, typer.Option(help="Width, a multiple of 64.", min=64, max=4096)] = Settings.hidden,
@@ -250,14 +256,17 @@ def main(
     if output.exists() and any(output.iterdir()) and not whole:
         raise InputError(f"{output} holds something else; choose another -o.")
     settings = Settings(hidden, layers, vocabulary, steps=steps, seed=seed)
-    progress = Console(stderr=True)
-    with progress.status("reading docstrings") as status:
+
+    def work(watch: Watch) -> tuple[Any, ...]:
+        watch.step("reading docstrings")
         learnt, held = split(corpus_sentences(10**9, seed=None))
         texts = [BETWEEN.join(text) for text in held]
         before = time.process_time()
-        losses = train(output, learnt, settings, status.update, state)
+        losses = train(output, learnt, settings, watch.describe, state)
         seconds = time.process_time() - before
-        rows = perplexities(output, texts, lambda name: status.update(f"held-out text in {name}"))
+        return learnt, texts, losses, seconds, perplexities(output, texts, partial(_tell, watch))
+
+    learnt, texts, losses, seconds, rows = watched("train", "", work)
     model = load_text_model(output)
     described = {
         "settings": asdict(settings), "corpus": corpus_digest(), "sentences": len(learnt),
