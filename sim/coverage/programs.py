@@ -33,7 +33,7 @@ def _edges(i: Instruction, config: Config) -> Iterator[str]:
         yield "several windows"
 
 
-def _keys(i: Instruction, config: Config) -> str:
+def _keys(i: Instruction) -> str:
     """How many of a block's keys the mask lets through, where the instruction says so."""
     left = i["keys"] - i["key_start"] if i["mask"] != Mask.LENGTH else None
     if left is None:
@@ -62,7 +62,7 @@ def crosses_of(i: Instruction, config: Config, stalls: bool) -> Iterator[Cross]:
     for edge in _edges(i, config):
         yield ("edge", result, edge)
     if i.opcode == Opcode.SCORES:
-        yield ("mask", Mask(i["mask"]).name, _keys(i, config), stall)
+        yield ("mask", Mask(i["mask"]).name, _keys(i), stall)
     for name in ("continues", "unfinished", "wide", "multiply", "rotate", "place", "keep", "kept", "apart", "lift"):
         if i[name]:
             yield ("flag", name, value)

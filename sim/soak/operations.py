@@ -15,7 +15,7 @@ __all__ = ["Operations"]
 class Operations(Products):
     """All that units do."""
 
-    def attention(self, length: int) -> None:
+    def attention(self) -> None:
         """Blocks of keys of some rows, and the contexts, 16 bits wide so that every probability is seen."""
         config, rng = self.config, self.rng
         blocks, coarse, gain = int(rng.integers(1, 4)), int(rng.integers(2)), int(rng.integers(8))

@@ -132,7 +132,7 @@ class RandomProgram(Operations):
         UnorderedError
             If no waits order two of its instructions.
         """
-        kinds = [self.product, self.product, lambda: self.attention(length), self.norm, self.loop]
+        kinds = [self.product, self.product, self.attention, self.norm, self.loop]
         if self.has("best"):
             kinds.append(self.largest)
         if self.anywhere:

@@ -111,7 +111,7 @@ def _softmax(config: Config) -> StreamVectors:
         count = -(-length // lanes)
         logits, keep = np.zeros(count * lanes, np.int64), np.arange(count * lanes) < length
         logits[:length] = rng.integers(-32768, 32768, length) >> int(rng.integers(0, 6))
-        row = softmax_row(logits, keep, block=block, lanes=lanes, wide=wide)
+        row = softmax_row(logits, keep, block=block, wide=wide)
         inputs.append(beats.logit_beats(logits[:length], None, config, wide=wide))
         probabilities.append(
             beats.join(

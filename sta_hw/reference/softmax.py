@@ -64,7 +64,7 @@ class SoftmaxRow:
 
 
 def softmax_row(
-    logits: ArrayLike, mask: ArrayLike | None = None, *, block: int, lanes: int, wide: bool, gain: int = 0,
+    logits: ArrayLike, mask: ArrayLike | None = None, *, block: int, wide: bool, gain: int = 0,
     coarse: int | None = None,
 ) -> SoftmaxRow:  # fmt: skip
     """The softmax of one row, as the hardware computes it.
@@ -76,8 +76,6 @@ def softmax_row(
         False excludes an element: its probability is zero.
     block : int
         Elements that share an exponent: the running maximum at the block's end.
-    lanes : int
-        Elements per beat; the running sum is rescaled once per block.
     wide : bool
         16-bit probabilities instead of 8.
     gain : int

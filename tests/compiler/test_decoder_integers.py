@@ -147,7 +147,7 @@ def test_attention_is_the_references_row_by_row() -> None:
         places = np.concatenate([b + order for b in range(0, count, 32)])
         keep = places <= count - tokens + t
         inside = np.minimum(places, count - 1)
-        row = softmax_row(logits[inside], keep, block=32, lanes=32, wide=False, gain=gain, coarse=coarse)
+        row = softmax_row(logits[inside], keep, block=32, wide=False, gain=gain, coarse=coarse)
         sums, before = np.zeros(width, np.int64), None
         for b in range(0, len(places), 32):
             part = slice(b, b + 32)

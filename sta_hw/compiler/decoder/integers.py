@@ -14,8 +14,7 @@ from ...model.graph import Graph
 from ..parameters import Ints, LinearParameters, NormParameters
 
 __all__ = [
-    "BLOCKED", "DIGIT", "MOST_WEIGHTS", "ROLES", "WIDE", "Floats", "IntegerDecoderGraph", "Rules", "TurnedProduct",
-    "limit_of",
+    "BLOCKED", "DIGIT", "MOST_WEIGHTS", "ROLES", "WIDE", "Floats", "IntegerDecoderGraph", "Rules", "limit_of",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -84,19 +83,6 @@ class Rules:
     def bits(self, role: str) -> int:
         """8 or 15, for a product's input."""
         return 15 if role in self.wide else 8
-
-
-@dataclass(frozen=True)
-class TurnedProduct:
-    """A product whose results turn by their position: of queries or keys.
-
-    Attributes
-    ----------
-    parameters : LinearParameters
-        To 16 bits, with 6 fraction bits more than the 8-bit result.
-    """
-
-    parameters: LinearParameters
 
 
 @dataclass

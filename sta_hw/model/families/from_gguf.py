@@ -15,7 +15,7 @@ from ..settings import Settings
 from ..tensors import Tensors
 from . import gpt2, llama
 
-__all__ = ["ARCHITECTURES", "file_with", "network_of"]
+__all__ = ["file_with", "network_of"]
 
 _KEYS = {
     "block_count": "num_hidden_layers", "context_length": "max_position_embeddings", "embedding_length": "hidden_size",
@@ -104,8 +104,6 @@ _FAMILIES: dict[str, tuple[Callable[[Gguf, str], tuple[dict[str, Any], dict[str,
 }  # fmt: skip
 _NAMED_ALIKE = tuple(name for name, (_, importer) in _FAMILIES.items() if importer is llama)
 _TURNING = {"q": "head_count", "k": "head_count_kv"}
-ARCHITECTURES = tuple(_FAMILIES)
-"""What ``general.architecture`` may be."""
 
 
 def _translated(file: Gguf, family: str, names: Mapping[str, str]) -> dict[str, Any]:

@@ -171,10 +171,10 @@ def settled(data: Data, half: bool, index: NDArray | None = None) -> Term:
         found = elements(flat.reshape(-1, 1), data.term)
     if found is None:
         raise NotUnderstoodError(f"elements of {data.term.called} in an order that no layer takes")
-    return _applied(_part(_finished(data, half), *found), data, half)
+    return _applied(_part(_finished(data), *found), data, half)
 
 
-def _finished(data: Data, half: bool) -> Term:
+def _finished(data: Data) -> Term:
     """The operation that steps towards one are, where nothing follows."""
     term = data.term
     if term.kind == "normalized":

@@ -58,8 +58,7 @@ def test_equal_to_the_row_softmax(config: Config) -> None:
             blocks.append(join([([int(v)], w) for v, w in fields_of]))
         scores.append(join([(logits.reshape(-1, config.drain_lanes), 16)]))
         found = [
-            softmax_row(logits[:, r], mask[:, r], block=keys, lanes=1, wide=False, gain=gain, coarse=coarse)
-            for r in range(rows)
+            softmax_row(logits[:, r], mask[:, r], block=keys, wide=False, gain=gain, coarse=coarse) for r in range(rows)
         ]
         table = np.stack([f.probabilities for f in found], axis=1)
         probabilities.append(join([(table.reshape(-1, config.lanes), 8)]))

@@ -56,7 +56,7 @@ def test_both_widths_in_one_stream() -> None:
     ends = np.flatnonzero(last[:, 0]) + 1
     assert ends.tolist() == np.cumsum([len(s) for s in sent]).tolist()
     for part, row, mask, wide in zip(np.split(values, ends[:-1]), rows, masks, widths, strict=True):
-        expected = softmax_row(row, mask, block=4, lanes=4, wide=bool(wide))
+        expected = softmax_row(row, mask, block=4, wide=bool(wide))
         np.testing.assert_array_equal(part.reshape(-1)[: len(row)], expected.probabilities)
         assert not part.reshape(-1)[len(row) :].any()
 
@@ -79,7 +79,7 @@ def test_cocotb(simulator: str) -> None:
         totals = beats.fields(outputs["totals"], [(1, 32, False), (1, 11, True), (1, 16, False), (1, 3, False)])
         at = 0
         for i, (row, mask) in enumerate(zip(rows, masks, strict=True)):
-            expected = softmax_row(row, mask, block=4, lanes=2, wide=i % 2 == 0, gain=i % 8)
+            expected = softmax_row(row, mask, block=4, wide=i % 2 == 0, gain=i % 8)
             part = slice(at, at + len(sent[i]))
             at = part.stop
             np.testing.assert_array_equal(values[part].reshape(-1)[: len(row)], expected.probabilities)
@@ -89,9 +89,9 @@ def test_cocotb(simulator: str) -> None:
 
 
 def test_masked_positions_are_exactly_zero() -> None:
-    row = softmax_row(np.full(9, 100), np.arange(9) < 4, block=8, lanes=8, wide=True)
+    row = softmax_row(np.full(9, 100), np.arange(9) < 4, block=8, wide=True)
     assert not row.probabilities[4:].any() and row.probabilities[:4].all()
-    empty = softmax_row(np.arange(5), np.zeros(5, bool), block=8, lanes=8, wide=False)
+    empty = softmax_row(np.arange(5), np.zeros(5, bool), block=8, wide=False)
     assert empty.sum == empty.multiplier == 0 and not empty.probabilities.any()
 
 
