@@ -241,5 +241,6 @@ STREAMS = [
     Case("fit", 0, "reference", redirect="2>&-"),
     Case("fit", 0, "reference", redirect="<&-"),
     Case("fit", 3, "", redirect=">&- 2>&- <&-"),
+    Case("embed - --model model --preset ci --nm dense -o made.npy", 2, "standard input holds no text", redirect="<&-"),
     Case("compile --model model --preset ci --nm dense --tokens 9 -o made.npz", 0, "9 tokens", redirect="<&-"),
 ]

@@ -158,6 +158,8 @@ def _prepare_streams() -> None:
     closed = [number for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)) if stream is None]
     for _ in closed:
         os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    if 0 in closed:
+        sys.stdin = os.fdopen(0, "r", closefd=False)
     if 2 in closed:
         sys.stderr = os.fdopen(2, "w", errors="backslashreplace", closefd=False)
     if 1 in closed:

@@ -161,7 +161,7 @@ def generate_text(
     if batch is not None:
         prompts = list(read_lines(batch))
     else:
-        prompts = [sys.stdin.buffer.read().decode("utf-8") if text == "-" else text]
+        prompts = [sys.stdin.buffer.read().decode("utf-8-sig") if text == "-" else text]
     loaded = load_text_model(model)
     prefix = loaded.language.chat_prefix(system) if chat else None
     if chat:
@@ -198,7 +198,8 @@ def _print(pieces: Iterator[str]) -> None:
 
 
 def _messages(asked: bool) -> Iterator[str]:
-    """Lines of standard input, until its end or, at a prompt, Ctrl-C."""
+    """Lines of standard input, until its end or, at a prompt, Ctrl-C; a mark of UTF-8 ahead of all is none of them."""
+    mark = "\ufeff"
     while True:
         try:
             if asked:
@@ -213,8 +214,9 @@ def _messages(asked: bool) -> Iterator[str]:
                 typer.echo("", err=True)
             return
         line.encode("utf-8")  # Bytes that are none of it may be in there, as what cannot be encoded.
-        if line.strip():
-            yield line.strip()
+        line, mark = line.removeprefix(mark).strip(), ""
+        if line:
+            yield line
 
 
 @app.command(unused=_UNUSED, epilog="Example: sta-hw chat --temperature 0.7 --top-p 0.9 --seed 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -101,6 +102,19 @@ def test_chat_of_lines(tmp_path: Path) -> None:
     first = model.generate(messages, max_tokens=4)
     messages += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "And now?"}]
     assert [a["ids"] for a in answers] == [first.ids, model.generate(messages, max_tokens=4).ids]
+
+
+def test_a_mark_of_utf8_is_no_part_of_what_is_said(folder: Path) -> None:
+    settings = ("--model", folder, "--max-tokens", 2, "--json")
+    assert json.loads(run("chat", *settings, given="\ufeffHi\n").stdout)["answers"][0]["message"] == "Hi"
+    found, wanted = (json.loads(run("generate-text", "-", *settings, given=g).stdout) for g in ("\ufeffHi", "Hi"))
+    assert found["prompt_ids"] == wanted["prompt_ids"]
+
+
+def test_a_closed_standard_input(folder: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -c 'from sta_hw.cli.main import main; main()' chat --model {folder} <&-"
+    done = subprocess.run(command, shell=True, capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "standard input has no message.\n", "")
 
 
 def test_a_full_context_is_a_sentence(folder: Path) -> None:

@@ -351,6 +351,34 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
         import_onnx(tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("name", ["LayerNorm.weight", "word_embeddings.weight"])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_weights_that_overflow(models: Callable[[str], tuple[Any, Path]], name: str, tmp_path: Path) -> None:
+    """What is no number in both is no agreement."""
+    path = str(tmp_path / "model.onnx")
+    export(models("bert")[0], Path(path), CASES["bert"])
+    graph = onnx.load(path)
+    for tensor in graph.graph.initializer:
+        if tensor.name.endswith(name):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(tensor.dims, 3e38, np.float32), tensor.name))
+    onnx.save(graph, path)
+    with pytest.raises(InputError, match=r"is not finite in (onnxruntime|fp32); the weights overflow"):
+        import_onnx(path)
+
+
+def test_inputs_of_unknown_types(models: Callable[[str], tuple[Any, Path]], tmp_path: Path) -> None:
+    export(models("bert")[0], tmp_path / "model.onnx", CASES["bert"])
+    for change in (
+        lambda kind: setattr(kind.tensor_type, "elem_type", 0), lambda kind: setattr(kind.tensor_type, "elem_type", 99),
+        lambda kind: setattr(kind.sequence_type.elem_type.tensor_type, "elem_type", 7),
+    ):  # fmt: skip
+        graph = onnx.load(str(tmp_path / "model.onnx"))
+        change(graph.graph.input[0].type)
+        onnx.save(graph, str(tmp_path / "odd.onnx"))
+        with pytest.raises(InputError, match="input 'input_ids' is no tensor of a type that ONNX knows"):
+            import_onnx(tmp_path / "odd.onnx")
+
+
 def test_tensors_outside_the_folder_are_not_read(tmp_path: Path) -> None:
     """External data whose name leads out of the model's folder, by ``..``, an absolute name or a link."""
     folder = tmp_path / "model"

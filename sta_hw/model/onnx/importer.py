@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arguments import path_of
 from ...errors import CheckError, InputError
 from ...files import read_json
 from ...spec.patterns import listed
@@ -70,7 +71,7 @@ class Imported:
     difference: float
 
 
-def import_onnx(path: Path, output: str | None = None, pooling: str | None = None) -> Imported:
+def import_onnx(path: str | Path, output: str | None = None, pooling: str | None = None) -> Imported:
     """Import an encoder's ONNX graph.
 
     Parameters
@@ -85,12 +86,13 @@ def import_onnx(path: Path, output: str | None = None, pooling: str | None = Non
     ------
     InputError
         If the file cannot be read or run, there is no such output, or something on the way to it is not understood: it
-        is named with its node and operator. Or if a weight is not finite.
+        is named with its node and operator. Or if a weight is not finite, or what comes of them for a sample.
     CheckError
         If the imported graph's output differs from onnxruntime's by more than `TOLERANCE`.
     """
     if pooling is not None and pooling not in POOLINGS:
         raise InputError(f"pooling {pooling!r} is not supported; it is {listed(POOLINGS)}.")
+    path = path_of(path, "path")
     session = Session(path)
     chosen = _chosen(session, output)
     reader = Reader(session)
@@ -165,8 +167,14 @@ def _difference(session: Session, graph: Graph, chosen: str) -> float:
     for _, sample in zip(range(2), session.samples(padding), strict=False):
         wanted = session.run([chosen], sample)[0].astype(np.float32).reshape(-1)
         given: NDArray = sample[name][0] if sample[name].ndim > 1 else sample[name]
-        values = evaluate(graph, {role: given if role == "ids" else np.moveaxis(given, 0, -1).astype(np.float32)})
+        with np.errstate(all="ignore"):
+            values = evaluate(graph, {role: given if role == "ids" else np.moveaxis(given, 0, -1).astype(np.float32)})
         found = values[graph.operations[-1].name].reshape(-1)
+        for where, computed in (("onnxruntime", wanted), ("fp32", found)):
+            if not np.isfinite(computed).all():
+                raise InputError(
+                    f"{session.path}: output {chosen!r} of a sample is not finite in {where}; the weights overflow."
+                )
         if found.shape != wanted.shape:
             return math.inf
         worst = max(worst, float(np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-30)))

@@ -83,6 +83,8 @@ class Session:
         self._giver = {name: node for node in self.nodes for name in node.output}
         given = [i for i in graph.input if i.name not in self.initial]
         self._shapes = {i.name: [d.dim_value or None for d in i.type.tensor_type.shape.dim] for i in given}
+        if odd := [i for i in given if i.type.tensor_type.elem_type not in onnx.TensorProto.DataType.values()[1:]]:
+            raise InputError(f"{path}: input {odd[0].name!r} is no tensor of a type that ONNX knows.")
         self._kinds = {i.name: onnx.helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in given}
         self._ran: tuple[tuple[str, ...], Any] | None = None
         self.roles = self._roles()
@@ -247,7 +249,7 @@ class Session:
         options = self.runtime.SessionOptions()
         options.graph_optimization_level = self.runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
-        return self.runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return self.runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
     def apply(self, node: Any, arrays: Sequence[NDArray | None]) -> list[NDArray]:
         """What a node alone makes of arrays: integers, or float32."""
