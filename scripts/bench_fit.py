@@ -27,7 +27,7 @@ from sta_hw.fpga.build import prepare_board
 from sta_hw.fpga.fit import ESTIMATE_ERROR, LOGIC, estimate, features_logic, logic_counts
 from sta_hw.fpga.flow import synthesize_top
 from sta_hw.fpga.parts import PARTS
-from sta_hw.fpga.routing import packed_logic
+from sta_hw.fpga.routing import Tries, packed_logic
 from sta_hw.fpga.synthesis import synthesize
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import preset
@@ -71,7 +71,7 @@ def measure(family: str, kind: str, config: Config, folder: Path) -> dict[str, i
     """Logic as nextpnr packs it, multipliers and memories."""
     if family == "ecp5":
         chosen = PARTS["lfe5u-85f"]
-        cells = synthesize_top(kind, config, chosen, folder, [], 0.0, 0.0)["cells"]
+        cells = synthesize_top(kind, config, chosen, folder, Tries())["cells"]
         logic = packed_logic(kind, chosen, folder)
         return {"logic": logic, "multipliers": cells["MULT18X18D"], "memories": cells["DP16KD"]}
     target = board("icebreaker")

@@ -29,7 +29,7 @@ from sta_hw.files import replacing, write_text
 from sta_hw.fpga.build import build_board
 from sta_hw.fpga.flow import synthesize_top
 from sta_hw.fpga.parts import PARTS
-from sta_hw.fpga.routing import UNTIMED
+from sta_hw.fpga.routing import UNTIMED, Tries
 from sta_hw.spec.config import Config
 from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import preset
@@ -106,9 +106,8 @@ def measure(name: str, folder: Path, seeds: list[int], minutes: float, step: Cal
     """
     if name in CASES:
         case = CASES[name]
-        found = synthesize_top(
-            case.top, case.config, PARTS[case.part], folder, seeds if case.target else [], case.target, minutes, step
-        )
+        tries = Tries(seeds if case.target else [], case.target, minutes)
+        found = synthesize_top(case.top, case.config, PARTS[case.part], folder, tries, step)
         return entry(name, found["cells"], found["seeds"])
     target = board(name)
     (folder / "manifest.json").unlink(missing_ok=True)  # an earlier run's

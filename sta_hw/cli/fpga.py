@@ -98,6 +98,7 @@ def synth(
     """
     from ..fpga.fit import require_room
     from ..fpga.flow import synthesize_top
+    from ..fpga.routing import Tries
     from ..generate.generator import TOPS
 
     if top not in TOPS:
@@ -116,9 +117,8 @@ def synth(
     require_room(top, config, chosen, route=route)
     seeds = (seed or [1]) if route and chosen.options else []
     require_writable(folders=[output])
-    result = watched(
-        "synth", "", lambda watch: synthesize_top(top, config, chosen, output, seeds, frequency, minutes, watch.step)
-    )
+    tries = Tries(seeds, frequency, minutes)
+    result = watched("synth", "", lambda watch: synthesize_top(top, config, chosen, output, tries, watch.step))
     if as_json:
         print_json(result)
         return

@@ -16,7 +16,7 @@ from ..formats.provenance import bytes_digest, digest
 from ..fpga.fit import shortages, survey
 from ..fpga.flow import synthesize_top
 from ..fpga.parts import part
-from ..fpga.routing import packed_logic
+from ..fpga.routing import Tries, packed_logic
 from ..report.accuracy import accuracy_inputs, dense_network, one_shot_cosines
 from ..report.plan import Shape, Target, judge
 from ..spec.config import Config
@@ -114,6 +114,6 @@ def _synthesis(content: Mapping[str, Any], _: Mapping[str, str | None]) -> dict[
     """Cells of a configuration as Yosys and nextpnr count them."""
     config, chosen = configuration_of(content["configuration"]), part(content["part"])
     with tempfile.TemporaryDirectory(prefix="sta_hw_") as folder:
-        cells = synthesize_top(_TOP, config, chosen, Path(folder), [], 0.0, 0.0)["cells"]
+        cells = synthesize_top(_TOP, config, chosen, Path(folder), Tries())["cells"]
         logic = packed_logic(_TOP, chosen, Path(folder))
     return {"logic": logic, "multipliers": cells["MULT18X18D"], "memories": cells["DP16KD"], "cells": cells}

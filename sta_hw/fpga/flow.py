@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,15 @@ from ..rtl.emit import emit_verilog
 from ..rtl.tops import component
 from ..spec.config import Config
 from .parts import Part
-from .routing import LOGIC_CELLS, UNTIMED, place_and_route
+from .routing import LOGIC_CELLS, UNTIMED, Tries, place_and_route
 from .synthesis import synthesize
 
 __all__ = ["synthesize_top"]
 
 
 def synthesize_top(
-    top: str, config: Config, chosen: Part, folder: Path, seeds: Sequence[int], frequency: float, minutes: float,
-    step: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:  # fmt: skip
+    top: str, config: Config, chosen: Part, folder: Path, tries: Tries, step: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Cells, and Fmax with its critical path for each seed, as JSON types; ``utilization.png`` in `folder`.
 
     Raises
@@ -29,23 +28,24 @@ def synthesize_top(
         If a tool fails; its log is in `folder`.
     """
     with working_folder(folder) as work:
-        return _synthesized(top, config, chosen, work, seeds, frequency, minutes, step)
+        return _synthesized(top, config, chosen, work, tries, step)
 
 
 def _synthesized(
-    top: str, config: Config, chosen: Part, folder: Path, seeds: Sequence[int], frequency: float, minutes: float,
-    step: Callable[[str], None],
-) -> dict[str, Any]:  # fmt: skip
+    top: str, config: Config, chosen: Part, folder: Path, tries: Tries, step: Callable[[str], None]
+) -> dict[str, Any]:
     """The same, in a folder of its own."""
     step("generating")
     (folder / f"{top}.v").write_text(emit_verilog(component(top, config), top))
     cells = synthesize([f"{top}.v"], top, chosen.family, folder, step)
     capacity = _capacity(chosen)
     rows: list[dict[str, Any]] = []
-    for seed in seeds:
-        routed = place_and_route(top, chosen, folder, seed=seed, frequency=frequency, minutes=minutes, step=step)
+    for seed in tries.seeds:
+        routed = place_and_route(
+            top, chosen, folder, seed=seed, frequency=tries.frequency, minutes=tries.minutes, step=step
+        )
         if routed is None:
-            rows.append({"seed": seed, "fmax": None, "logic": 0, "seconds": 60 * minutes, "path": []})
+            rows.append({"seed": seed, "fmax": None, "logic": 0, "seconds": 60 * tries.minutes, "path": []})
             continue
         rows.append(
             {"seed": seed, "fmax": routed.fmax, "logic": routed.used.get(LOGIC_CELLS[chosen.family], 0),

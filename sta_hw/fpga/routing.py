@@ -16,7 +16,7 @@ from ..errors import InputError, ToolError
 from ..process import run_tool, tool_environment
 from .parts import Part
 
-__all__ = ["LOGIC_CELLS", "UNTIMED", "Routed", "named", "pack", "packed_logic", "place_and_route", "routed"]
+__all__ = ["LOGIC_CELLS", "UNTIMED", "Routed", "Tries", "named", "pack", "packed_logic", "place_and_route", "routed"]
 
 LOGIC_CELLS = {"ecp5": "TRELLIS_COMB", "ice40": "ICESTORM_LC", "nexus": "OXIDE_COMB", "gowin": "LUT4"}
 """nextpnr's names of a logic cell, in the families that there is place and route for."""
@@ -33,6 +33,25 @@ _APPENDED = (
 """How the names of cells begin that Yosys appends to a net's name, for what has none."""
 _NO_PLACE = ("Failed to expand region", "Unable to place cell", "Unable to find legal placement", "no remaining BELs")
 """What nextpnr says when cells are too many."""
+
+
+@dataclass(frozen=True)
+class Tries:
+    """What is asked of place and route.
+
+    Attributes
+    ----------
+    seeds : sequence of int
+        nextpnr's, tried one after the other; none: synthesis alone.
+    frequency : float
+        The target, in MHz.
+    minutes : float
+        After which a seed that has not routed is given up.
+    """
+
+    seeds: Sequence[int] = ()
+    frequency: float = 80.0
+    minutes: float = 40.0
 
 
 @dataclass(frozen=True)

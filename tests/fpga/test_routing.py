@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out
 from sta_hw.errors import InputError, ToolError
 from sta_hw.fpga.flow import synthesize_top
 from sta_hw.fpga.parts import PARTS, choose_multiplier, narrow_multipliers, require_cells
-from sta_hw.fpga.routing import place_and_route
+from sta_hw.fpga.routing import Tries, place_and_route
 from sta_hw.fpga.synthesis import synthesize
 from sta_hw.rtl.emit import emit_verilog
 from sta_hw.rtl.primitives.multiplier import Multiplier
@@ -61,7 +61,7 @@ def test_multipliers_are_placed_with_their_registers(family: str, part: str, tmp
 def test_the_decoder_is_routed(family: str, part: str, tmp_path: Path) -> None:
     """Logic, carry chains, registers: everything but memory and multipliers, in seconds."""
     config = Config(rows=1, groups=1, window=4, nm=("2:4",), encodings=("index",), columns=16)
-    found = synthesize_top("decoder", config, PARTS[part], tmp_path / family, [1], 50.0, 5.0)
+    found = synthesize_top("decoder", config, PARTS[part], tmp_path / family, Tries([1], 50.0, 5.0))
     (row,) = found["seeds"]
     assert ("untimed" in found) == (family == "gowin")
     assert row["fmax"] > 50 and row["logic"] >= 0.9 * found["cells"]["lut4_equivalents"]
