@@ -94,32 +94,18 @@ class Product:
         }
 
 
-def _product(
-    config: Config,
-    activations: NDArray,
-    weights: NDArray,
-    pattern: Pattern,
-    depth: int,
-    taps: int,
-    requantization: Requantization,
-    unsigned: bool,
-    planes: int,
-    encoding: str | None,
-) -> Product:
-    """One product; with two byte planes the reduction runs over the high bytes, then the low bytes."""
-    widen_at = 0
-    if planes == 2:
-        span = config.groups * depth
-        padded = math.ceil(weights.shape[1] / span) * span
-        full = np.zeros((len(weights), 2 * padded), np.int8)
-        full[:, : weights.shape[1]] = weights
-        full[:, padded : padded + weights.shape[1]] = weights
-        split = np.zeros((len(activations), 2 * padded), np.int64)
-        split[:, : activations.shape[1]] = activations >> 8
-        split[:, padded : padded + activations.shape[1]] = activations & 255
-        activations, weights, widen_at = split, full, padded // span
-    encoded = encode(weights, pattern, groups=config.groups, window=config.window, depth=depth, encoding=encoding)
-    return Product(activations, encoded, taps, requantization, unsigned, widen_at)
+def _planes(
+    activations: NDArray[np.int64], weights: NDArray[np.int8], span: int
+) -> tuple[NDArray[np.int64], NDArray[np.int8], int]:
+    """The reduction over the high bytes, then the low bytes, of whole passes of `span`; the pass where these begin."""
+    padded = math.ceil(weights.shape[1] / span) * span
+    full = np.zeros((len(weights), 2 * padded), np.int8)
+    full[:, : weights.shape[1]] = weights
+    full[:, padded : padded + weights.shape[1]] = weights
+    split = np.zeros((len(activations), 2 * padded), np.int64)
+    split[:, : activations.shape[1]] = activations >> 8
+    split[:, padded : padded + activations.shape[1]] = activations & 255
+    return split, full, padded // span
 
 
 def tile_linear(
@@ -168,11 +154,10 @@ def tile_linear(
         for left in range(0, columns, width):
             part = slice(left, min(left + width, columns))
             chosen = requantization.take(np.arange(part.start, part.stop))
-            yield (
-                _product(config, block, weights[part], pattern, depth, 1, chosen, False, 1, encoding),
-                rows,
-                part,
+            encoded = encode(
+                weights[part], pattern, groups=config.groups, window=config.window, depth=depth, encoding=encoding
             )
+            yield Product(block, encoded, 1, chosen), rows, part
 
 
 def tile_batch(
@@ -222,4 +207,8 @@ def tile_batch(
         bias, multiplier, shift = (s.reshape(-1) for s in stacked)
         merged = Requantization(bias, multiplier, shift, chosen[0].per_row, chosen[0].wide)
         rows = activations[members].reshape(taps * config.rows, reduction)
-        yield _product(config, rows, interleaved, DENSE, depth, taps, merged, unsigned, planes, None), members
+        widen_at = 0
+        if planes == 2:
+            rows, interleaved, widen_at = _planes(rows, interleaved, config.groups * depth)
+        encoded = encode(interleaved, DENSE, groups=config.groups, window=config.window, depth=depth)
+        yield Product(rows, encoded, taps, merged, unsigned, widen_at), members
