@@ -17,9 +17,11 @@ from .errors import InputError, ToolError
 __all__ = [
     "distinct",
     "inside",
+    "read_file",
     "read_json",
     "replacing",
     "replacing_all",
+    "require_file",
     "require_room",
     "working_folder",
     "write_all",
@@ -223,6 +225,33 @@ def inside(folder: Path, name: str, what: str) -> Path:
     return path
 
 
+def require_file(path: Path) -> None:
+    """Refuse what never ends, or never comes: a device or a pipe in the place of a file; a folder, too.
+
+    Raises
+    ------
+    ValueError
+        If there is one; what is not there at all is for whoever opens it.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is a folder, a device or a pipe, and no file")
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file that a user named.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is none.
+    """
+    try:
+        require_file(path)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+
+
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """The object in a JSON file that a user named; `what` it is, for messages, such as ``N:M table``.
 
@@ -244,8 +273,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raise ValueError(f"{constant} is not JSON")
 
     try:
-        if path.exists() and not path.is_file():
-            raise ValueError("it is a folder, a device or a pipe, and no file")
+        require_file(path)
         text = path.read_bytes().decode("utf-8")
         found = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
     except OSError as error:

@@ -42,6 +42,16 @@ INPUTS = [
     ("run other.npz", "is not a compiled model"),
     ("run /dev/null", "is not a compiled model"),
     ("run table.json", "is not a compiled model"),
+    # devices that never end
+    ("run endless.npz", "is a folder, a device or a pipe, and no file"),
+    ("import endless.onnx -o imported", "is a folder, a device or a pipe, and no file"),
+    *(
+        (f"import endless-{name} -o imported", "is a folder, a device or a pipe, and no file")
+        for name in ("weights", "tokenizer", "config")
+    ),
+    ("import endless-modules -o imported", "modules.json is no list of modules"),
+    ("synth --part liberty:endless.npz", "is a folder, a device or a pipe, and no file"),
+    ("compile --model endless-weights --tokens 9 -o m.npz", "is a folder, a device or a pipe, and no file"),
     ("report missing.npz", "missing.npz is not a compiled model"),
     ("report truncated.npz", "is not a compiled model"),
     ("trace missing.npz", "missing.npz is not a compiled model"),
@@ -116,7 +126,7 @@ INPUTS = [
     ("import text.npz", "text.npz"),
     ("import folder", "folder"),
     ("import damaged-config", "damaged-config"),
-    ("import model --tokenizer none.json -o imported", "tokenizer none.json: No such file"),
+    ("import model --tokenizer none.json -o imported", "none.json cannot be read: No such file"),
     ("import model --tokenizer table.json -o imported", "tokenizer table.json is none"),
     ("flash nowhere.bit", "there is no bitstream nowhere.bit"),
     ("flash empty", "the bitstream empty is empty"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files import distinct, write_all
+from ..files import distinct, read_file, write_all
 from ..sparsity.store import DESCRIPTION
 from ..tasks.patterns import OWN_TABLE
 from .app import app
@@ -26,10 +26,10 @@ def _tokenizer(file: Path) -> bytes:
     from tokenizers import Tokenizer
 
     try:
-        data = file.read_bytes()
+        data = read_file(file)
         Tokenizer.from_buffer(data)
-    except OSError as error:
-        raise InputError(f"tokenizer {file}: {error.strerror}.") from error
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"tokenizer {file} is none: {error}.") from error
     return data
@@ -71,7 +71,7 @@ def import_model(
         if output or pooling:
             raise InputError("--output and --pooling are an ONNX graph's; a folder says itself what its result is.")
         accelerator_part(load_network(file).graph)
-        files = {str(p.relative_to(file)): p.read_bytes() for p in _checkpoint_files(file)}
+        files = {str(p.relative_to(file)): read_file(p) for p in _checkpoint_files(file)}
     else:
         from ..model.onnx.importer import import_onnx
         from ..model.stored import graph_files
@@ -122,7 +122,7 @@ def _beside(imported: Imported) -> dict[str, bytes | str]:
     names = ("sentence_bert_config.json", "config_sentence_transformers.json")
     folder = Path(imported.pooling).parent
     kept = [folder / n for n in names if imported.pooling.endswith("modules.json") and (folder / n).exists()]
-    return {p.name: p.read_bytes() for p in kept}
+    return {p.name: read_file(p) for p in kept}
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:

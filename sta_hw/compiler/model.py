@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..files import write_bytes
+from ..files import require_file, write_bytes
 from ..formats.provenance import GENERATOR, Provenance, bytes_digest
 from ..spec.config import Config
 from ..spec.expansion import expand, unroll
@@ -205,6 +205,7 @@ class CompiledModel:
             than `config`.
         """
         try:
+            require_file(path)
             with np.load(path, allow_pickle=False) as file:
                 image = file["image"]
                 text = str(file["description"])

@@ -71,7 +71,7 @@ def _require_the_manifests(board: Any, bitstream: Path) -> None:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         named, digest, made_for = (str(manifest[key]) for key in ("bitstream", "sha256", "board"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{file} beside the bitstream is no manifest of sta-hw build; {again}.") from None
     if named != bitstream.name:
         return

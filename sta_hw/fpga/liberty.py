@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, ToolError
-from ..files import working_folder
+from ..files import require_file, working_folder
 from ..rtl.emit import emit_verilog, run_yosys
 from ..rtl.tops import component
 from ..spec.config import Config
@@ -62,11 +62,11 @@ def library_of(part: str) -> Path:
     """
     path = Path(part.removeprefix(LIBERTY))
     try:
+        require_file(path)
         text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(
-            f"{part}: {path} cannot be read ({error.strerror}); name a library in Liberty format."
-        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{part}: {path} cannot be read ({reason}); name a library in Liberty format.") from None
     if "library" not in text or "cell" not in text:
         raise InputError(f"{part}: {path} is not a library in Liberty format, which begins with `library (NAME) {{`.")
     return path

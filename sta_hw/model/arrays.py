@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files import require_file
 from .graph import Graph
 
 __all__ = ["described", "given", "noise", "read_arrays"]
@@ -39,6 +40,7 @@ def read_arrays(file: Path, graph: Graph) -> list[NDArray[np.float32]]:
         If the file cannot be read, or holds something else than the graph takes, or values that are not finite.
     """
     try:
+        require_file(file)
         found = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{file} is no array of numpy's: {error}.") from error

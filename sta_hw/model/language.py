@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import read_json
+from ..files import read_json, require_file
 from .byte_pairs import Vocabulary, tokenizer_of, unused_tokenizer_keys
 from .chat import ChatTemplate
 from .families import DECODERS, load_network
@@ -177,6 +177,14 @@ def _from_gguf(path: Path) -> LanguageModel:
     )  # fmt: skip
 
 
+def _template(path: Path) -> str:
+    try:
+        require_file(path)
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"chat template {path} cannot be read: {error}.") from error
+
+
 def _content(token: Any) -> str | None:
     return token.get("content") if isinstance(token, dict) else token
 
@@ -191,7 +199,7 @@ def _from_folder(folder: Path) -> LanguageModel:
         about = read_json(folder / "tokenizer_config.json", "tokenizer configuration")
     source = about.get("chat_template")
     if (folder / "chat_template.jinja").exists():
-        source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        source = _template(folder / "chat_template.jinja")
     if isinstance(source, list):  # several by name; transformers takes the one that is called default
         named = [t for t in source if isinstance(t, dict) and t.get("name") == "default"]
         source = named[0].get("template") if named else None

@@ -134,7 +134,10 @@ class Settings:
     def architecture(self) -> str:
         """The class that wrote it, such as ``BertForSequenceClassification``; empty if not said."""
         named = self.found.get("architectures") or [""]
-        return str(named[0])
+        if not isinstance(named, list) or not isinstance(named[0], str):
+            self.problem(f"architectures is {str(named)[:60]!r}; it is a list of a class's name.")
+            return ""
+        return named[0]
 
     @property
     def labels(self) -> list[str]:

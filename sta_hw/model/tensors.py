@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import inside, read_json
+from ..files import inside, read_json, require_file
 from .finite import require_finite
 from .operations import Array
 
@@ -166,8 +166,9 @@ def _read(path: Path) -> dict[str, Array]:
     from safetensors import SafetensorError, deserialize
 
     try:
+        require_file(path)
         entries = deserialize(path.read_bytes())
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}.") from error
     found, unknown = {}, []
     for name, entry in entries:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import read_json
+from ..files import read_json, require_file
 
 __all__ = ["TextTokenizer"]
 
@@ -48,6 +48,7 @@ class TextTokenizer:
         path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
         if path.exists():
             try:
+                require_file(path)
                 tokenizer = Tokenizer.from_file(str(path))
             except Exception as error:  # The library raises no narrower one.
                 raise InputError(f"tokenizer {path}: {error}.") from error
@@ -112,9 +113,10 @@ def _word_piece(vocabulary: Path, about: dict[str, Any]) -> Any:
         raise InputError(f"{vocabulary}: do_basic_tokenize = false and never_split are not supported.")
     try:
         # One token a line, ends of lines and nothing else taken off, as transformers reads it.
+        require_file(vocabulary)
         words = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         table = {word.rstrip("\r"): number for number, word in enumerate(words)}
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"tokenizer {vocabulary}: {error}.") from error
     missing = [t for t in map(special, ("unk_token", "sep_token", "cls_token")) if t not in table]
     if missing:

@@ -49,6 +49,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "other-family/config.json").write_text('{"model_type": "t5"}')
     (folder / "damaged-pruned").mkdir()
     (folder / "damaged-pruned/pruned.json").write_text("{")
+    for name, file in (("weights", "model.safetensors"), ("tokenizer", "tokenizer.json"), ("config", "config.json"),
+                       ("modules", "modules.json")):  # fmt: skip
+        shutil.copytree(folder / "model", folder / f"endless-{name}")
+        (folder / f"endless-{name}" / file).unlink(missing_ok=True)
+        (folder / f"endless-{name}" / file).symlink_to("/dev/zero")
+    for name in ("endless.npz", "endless.onnx"):
+        (folder / name).symlink_to("/dev/zero")
     (folder / "folder").mkdir()
     (folder / "folder/kept.txt").write_text("kept\n")
     (folder / "lost").symlink_to(folder / "nowhere-at-all")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import InputError
-from ...files import inside, read_json
+from ...files import inside, read_json, require_file
 from ..operations import Activate, Maximum, Mean, Normalize, Operation, Output, Select
 from ..settings import Settings
 from ..tensors import read_tensors
@@ -72,9 +72,10 @@ def modules(folder: Path) -> list[tuple[str, Path]] | None:
     if not path.exists():
         return None
     try:
+        require_file(path)
         listed = sorted(json.loads(path.read_bytes()), key=lambda m: m["idx"])
         found = [(str(m["type"]).rpartition(".")[2], inside(folder, m["path"], str(path))) for m in listed]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path} is no list of modules with idx, path and type.") from error
     if not found or found[0][0] != "Transformer":
         raise InputError(f"{path}: the first module is {found[0][0] if found else 'missing'}; it is a Transformer.")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...files import inside
+from ...files import inside, require_file
 
 __all__ = ["Session", "called"]
 
@@ -64,6 +64,7 @@ class Session:
             raise InputError("onnx is not installed; pip install 'sta-hw[onnx]' brings it and onnxruntime.") from None
         self.onnx, self.runtime, self.path = onnx, onnxruntime, path
         try:
+            require_file(path)
             model = onnx.load(str(path), load_external_data=False)
             for place in _external_files(model):
                 inside(path.parent, place, f"{path}")
