@@ -300,6 +300,11 @@ def _require_squares(tensor: str, *inputs: NDArray) -> None:
     """Inputs whose squares fp32 can sum."""
     for values in inputs:
         largest = float(np.abs(values).max())
+        if not np.isfinite(largest):
+            raise InputError(
+                f"pruning {tensor}: its inputs are not finite, as what comes before overflows in fp32. Magnitudes "
+                "alone need no inputs."
+            )
         if not largest < _LARGEST_INPUT:
             raise InputError(
                 f"pruning {tensor}: its inputs reach {largest:.3g}, and their squares are summed in fp32; "

@@ -95,5 +95,7 @@ def configured(hardware: str | Config) -> Config:
     """
     found = preset(hardware) if isinstance(hardware, str) else hardware
     if not isinstance(found, Config):
-        raise ConfigError([f"hardware is a sta_hw.spec.config.Config or the name of a preset, not {hardware!r}."])
+        raise ConfigError(
+            [f"a configuration is a sta_hw.spec.config.Config or the name of a preset, not {hardware!r}."]
+        )
     return found

@@ -159,7 +159,7 @@ def refused(soc: Any, pattern: str, config: Any = CI, **options: Any) -> None:
 
 def test_wrong_configurations() -> None:
     refused(a_soc(), "preset 'cj' is unknown; .*the nearest is ci", "cj")
-    refused(a_soc(), "config is a .*Config or the name of a preset, not 3", 3)
+    refused(a_soc(), "a configuration is a .*Config or the name of a preset, not 3", 3)
     with pytest.raises(ConfigError, match="the accelerator's bus has lanes = 2 bytes"):
         STAHW(None, Config(rows=2, groups=2, window=16, softmax_lanes=2))
     refused(a_soc(), "the Verilog given has no module sta_hw_", verilog="module accelerator();\nendmodule\n")
