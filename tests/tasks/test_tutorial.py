@@ -49,7 +49,7 @@ def test_what_is_refused() -> None:
         with pytest.raises(InputError, match=r"embed's inputs is .*; it is a list of texts or files"):
             model.embed(texts, "ci")  # type: ignore[arg-type]
     for hardware in (None, 5):
-        with pytest.raises(InputError, match="hardware is a"):
+        with pytest.raises(InputError, match="a configuration is a"):
             model.compile(hardware, tokens=4)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="backend 5 is none"):
         model.embed(["A text."], "ci", on=5)  # type: ignore[arg-type]
