@@ -224,6 +224,12 @@ def _holds(name: str, entry: Entry) -> bool:
     return name not in BARS or entry.get("perplexity_integers", 0.0) < BARS[name]
 
 
+def _measured(made: Case, name: str, by: str | None, watch: Watch) -> Entry:
+    watch.step(name)
+    report = partial(_tell, watch.describe, name)
+    return cycles(made, by, report) if by else accuracy(made, report)
+
+
 def main(
     case: Annotated[list[str] | None, typer.Option(help="N:M; may be repeated; all if not given.")] = None,
     by: Annotated[
@@ -248,13 +254,7 @@ def main(
         made = Case(name, results)
         if by and name.endswith(DISTILLED):
             continue
-
-        def work(watch: Watch, name: str = name, made: Case = made) -> Entry:
-            watch.step(name)
-            report = partial(_tell, watch.describe, name)
-            return cycles(made, by, report) if by else accuracy(made, report)
-
-        new[name] = made.keep(watched(name, "", work))
+        new[name] = made.keep(watched(name, "", partial(_measured, made, name, by)))
     if as_json:
         typer.echo(json.dumps(new, indent=1))
     else:

@@ -11,6 +11,7 @@ import datetime
 import json
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -180,8 +181,8 @@ def draw(history: list[dict[str, Any]], path: Path) -> None:
         axis.margins(x=0.15)
         axis.invert_yaxis()
     _draw_peers(axes.flat[-1], history)
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=110)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=110)
     pyplot.close(figure)
 
 
@@ -272,6 +273,11 @@ def is_placed(name: str) -> bool:
     return name not in CASES or bool(CASES[name].target)
 
 
+def _measured(name: str, folder: Path, seeds: list[int], minutes: float, watch: Watch) -> dict[str, Any]:
+    watch.step(name)
+    return measure(name, folder, seeds, minutes, lambda text: watch.describe(f"{name}: {text}"))
+
+
 def main(
     case: Annotated[list[str] | None, typer.Option(help="May be repeated; all if not given.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="nextpnr seed; may be repeated.")] = None,
@@ -291,13 +297,8 @@ def main(
     for name in case or known:
         with tempfile.TemporaryDirectory(prefix="sta_hw_") as place:
             where = folder / name if folder else Path(place)
-
-            def work(watch: Watch, name: str = name, where: Path = where) -> dict[str, Any]:
-                watch.step(name)
-                return measure(name, where, seed or [1], minutes, lambda text: watch.describe(f"{name}: {text}"))
-
             try:
-                new.append(watched(name, "", work))
+                new.append(watched(name, "", partial(_measured, name, where, seed or [1], minutes)))
             except CheckError as error:  # the others are measured all the same
                 progress.print(f"{name}: {error}")
                 unrouted = True

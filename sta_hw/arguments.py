@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import SupportsFloat, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 from .errors import InputError
 
@@ -41,16 +41,20 @@ def whole(value: object, name: str) -> int:
 
 
 def real(value: object, name: str) -> float:
-    """A number, which may be infinite or none yet; `name` says which.
+    """A real number, or numpy's of it, infinity and NaN among them; `name` says which.
 
     Raises
     ------
     InputError
-        If it is a truth value, a text or anything else.
+        If it is a truth value, a text, an array, or larger than a float holds.
     """
-    if isinstance(value, SupportsFloat | SupportsIndex) and not isinstance(value, bool):
+    shape = getattr(value, "shape", ())
+    plain: Any = value
+    if shape == () and hasattr(plain, "item"):  # numpy's truth values are floats to Python, and their items are none
+        plain = plain.item()
+    if isinstance(plain, SupportsFloat | SupportsIndex) and not isinstance(plain, bool) and shape == ():
         with suppress(TypeError, ValueError, OverflowError):
-            return float(value)
+            return float(plain)
     raise InputError(f"{name} is {_shown(value)}; it is a number.")
 
 

@@ -39,22 +39,20 @@ def run_command(
     TimeoutExpired
         If it takes more than `limit` seconds.
     """
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        names = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (output, errors)]
-        process = _SERVER.Process(target=_command, args=(list(words), str(here), dict(environment), *names))
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = Path(folder) / "output", Path(folder) / "errors"
+        process = _SERVER.Process(
+            target=_command, args=(list(words), str(here), dict(environment), str(output), str(errors))
+        )
         process.start()
         process.join(limit)
         if process.is_alive():
             process.kill()
             process.join()
             raise TimeoutExpired(list(words), limit)
-        status = process.exitcode
-        said = []
-        for file in (output, errors):
-            file.seek(0)
-            said.append(file.read().decode("utf-8", "replace"))
-    assert status is not None
-    return CompletedProcess(list(words), status, *said)
+        said = [file.read_text("utf-8", "replace") for file in (output, errors)]
+    assert process.exitcode is not None
+    return CompletedProcess(list(words), process.exitcode, *said)
 
 
 def _command(words: list[str], here: str, environment: dict[str, str], output: str, errors: str) -> NoReturn:
@@ -62,7 +60,7 @@ def _command(words: list[str], here: str, environment: dict[str, str], output: s
     os.environ.clear()
     os.environ.update(environment)
     for name, descriptor in ((output, 1), (errors, 2)):
-        file = os.open(name, os.O_WRONLY)
+        file = os.open(name, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, descriptor)
         os.close(file)
     sys.argv = ["sta-hw", *words]

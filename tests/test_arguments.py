@@ -41,7 +41,11 @@ def test_real(value: object) -> None:
     assert type(real(value, "x")) is float and real(value, "x") == 2.0
 
 
-@pytest.mark.parametrize("value", [True, "2", b"2", None, [2.0], 1j, np.array([2.0, 3.0]), 10**400], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [True, np.True_, np.array(True), "2", b"2", None, [2.0], 1j, np.array([2.0]), np.array([2.0, 3.0]), 10**400],
+    ids=repr,
+)
 def test_no_real(value: object) -> None:
     with pytest.raises(InputError, match=r"^x is .*; it is a number\.$"):
         real(value, "x")

@@ -25,11 +25,9 @@ def _tokenizer(file: Path) -> bytes:
     """The content of a tokenizer.json, which is one."""
     from tokenizers import Tokenizer
 
+    data = read_file(file)
     try:
-        data = read_file(file)
         Tokenizer.from_buffer(data)
-    except InputError:
-        raise
     except Exception as error:
         raise InputError(f"tokenizer {file} is none: {error}.") from error
     return data

@@ -251,7 +251,7 @@ class Core(wiring.Component):
             targets.append((units.expander.order, order.expansion, 1))
         clear = Signal()
         go = Signal()
-        loads_wait = Signal(name="_loads_wait")
+        loads_wait = Signal()
         waits = _before(done["loads"], order.until_loads)
         m.d.sync += clear.eq(head.valid & ~waits & ~go)
         finished = {

@@ -40,6 +40,8 @@ class Pattern:
 
     Raises
     ------
+    InputError
+        If N or M is no whole number.
     ConfigError
         If M is not supported, or N is not 1 to M.
     """

@@ -166,9 +166,12 @@ class TextModel:
             If the model was made for fewer.
         """
         most = self.language.positions
-        if tokens is not None and (whole(tokens, "context") < 1 or (most and tokens > most)):
-            raise InputError(f"a context of {tokens} tokens is out of range; the model was made for 1 to {most}.")
-        return tokens or min(CONTEXT, most or CONTEXT)
+        if tokens is None:
+            return min(CONTEXT, most or CONTEXT)
+        count = whole(tokens, "context")
+        if count < 1 or (most and count > most):
+            raise InputError(f"a context of {count} tokens is out of range; the model was made for 1 to {most}.")
+        return count
 
     def session(
         self, context: int | None = None, machine: Machine | None = None, *, check: bool = False, best: bool = False

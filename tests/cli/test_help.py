@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from sta_hw.cli.app import app
 from sta_hw.cli.main import HERE, MODULES, add_commands
@@ -15,11 +16,17 @@ from sta_hw.spec.config import MULTIPLIERS
 COMMANDS = sorted([*HERE, *(command for commands in MODULES.values() for command in commands)])
 
 
+def group() -> TyperGroup:
+    """All commands."""
+    add_commands()
+    found = typer.main.get_command(app)
+    assert isinstance(found, TyperGroup)
+    return found
+
+
 def said(name: str = "") -> str:
     """The help of a command, or of all of them, as a terminal of 80 columns shows it."""
-    add_commands()
-    group = typer.main.get_command(app)
-    chosen = group.commands[name] if name else group  # type: ignore[attr-defined]
+    chosen = group().commands[name] if name else group()
     with chosen.make_context(name or "sta-hw", [], resilient_parsing=True, terminal_width=78) as context:
         return chosen.get_help(context)
 
@@ -29,11 +36,9 @@ def test_every_command_has_an_example_that_it_takes(command: str) -> None:
     text = said(command)
     assert max(map(len, text.splitlines())) <= 80
     example = " ".join(text.split("Example: sta-hw ")[1].split())
-    group = typer.main.get_command(app)
     name, *rest = shlex.split(example)
     assert name == command
-    chosen = group.commands[command]  # type: ignore[attr-defined]
-    chosen.make_context(command, rest)
+    group().commands[command].make_context(command, rest)
 
 
 def test_the_list_of_commands_is_cut_nowhere() -> None:
@@ -45,11 +50,10 @@ def test_the_list_of_commands_is_cut_nowhere() -> None:
 
 def test_options_of_one_name_say_one_thing() -> None:
     """But those that mean another thing to another command, which are listed."""
-    add_commands()
-    group = typer.main.get_command(app)
+    commands = group().commands
     told: dict[str, set[str]] = {}
     for command in COMMANDS:
-        for parameter in group.commands[command].params:  # type: ignore[attr-defined]
+        for parameter in commands[command].params:
             if parameter.param_type_name == "option":
                 told.setdefault(parameter.opts[0], set()).add(parameter.help or "")
             for word in ("repeatable", "several times"):

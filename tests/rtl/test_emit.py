@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
 
 from sim import verilator
 from sim.library import PRIMITIVES
@@ -131,3 +134,24 @@ def test_fewer_patterns_give_less_hardware(tmp_path: Path) -> None:
         run_yosys(script, tmp_path)
         cells.append(int(re.findall(r"^\s+(\d+) cells", (tmp_path / "stat.txt").read_text(), re.M)[-1]))
     assert cells[0] > 1.5 * cells[1] > 1.5 * cells[2], cells
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_behind_it_as_before(collects: bool) -> None:
+    """Also where elaboration fails."""
+
+    class Broken(wiring.Component):
+        def __init__(self) -> None:
+            super().__init__({})
+
+        def elaborate(self, platform: object) -> Module:
+            assert not gc.isenabled()
+            raise ZeroDivisionError
+
+    (gc.enable if collects else gc.disable)()
+    try:
+        with pytest.raises(ZeroDivisionError):
+            emit_verilog(Broken(), "broken")
+        assert gc.isenabled() == collects
+    finally:
+        gc.enable()
