@@ -10,7 +10,7 @@ QUIET := --quiet --disable-pip-version-check
 # Containers often set it; without bytecode each of the tests' hundreds of commands would parse all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup sparsity llm demo demo-llm lint test quick formal soak faults mutate coverage docs docs-commands bench clean
+.PHONY: setup sparsity llm demo demo-llm lint test long quick formal soak faults mutate coverage docs docs-commands bench clean
 
 setup: $(STAMP)
 
@@ -52,6 +52,11 @@ lint: sparsity
 # A test reads tensors of the decoder's own file, in a second.
 test: lint llm
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(TESTS)
+
+# Tests of a minute and more each that `test` leaves out: whole netlists, boards, FuseSoC's larger cores, every opset.
+long: sparsity llm
+	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --durations=25 \
+		--ignore tests/test_docs.py $(TESTS)
 
 # What a developer runs every few minutes: every block, format, instruction and command, small.
 quick: sparsity

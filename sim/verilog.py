@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import sta_hw
-from sta_hw.cache import cache_folder, keep, kept
+from sta_hw.cache import cache_folder, keep, kept, made_once
 from sta_hw.rtl.emit import emit_verilog
 from sta_hw.rtl.tops import component
 from sta_hw.spec.config import Config
@@ -82,6 +82,9 @@ def module_verilog(top: str, config: Config, *, hierarchy: bool = False, **optio
     data = kept(target)
     if data is None:
         require_compiler()
-        data = emit_verilog(component(top, config, **options), top, hierarchy=hierarchy).encode()
-        keep(target, data)
+        with made_once(target):
+            data = kept(target)
+            if data is None:
+                data = emit_verilog(component(top, config, **options), top, hierarchy=hierarchy).encode()
+                keep(target, data)
     return data.decode()

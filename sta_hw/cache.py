@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ToolError
 from .files import write_bytes
 
-__all__ = ["KINDS", "Entry", "cache_entries", "cache_folder", "cache_path", "clear_cache", "keep", "kept"]
+__all__ = ["KINDS", "Entry", "cache_entries", "cache_folder", "cache_path", "clear_cache", "keep", "kept", "made_once"]
 
 KINDS = {
     "models": "compiled simulations",
@@ -114,6 +116,20 @@ def kept(path: Path) -> bytes | None:
         return None
     data, trailer = whole[:-_TRAILER], whole[-_TRAILER:]
     return data if trailer == _MARK + hashlib.sha256(data).hexdigest().encode() + b"\n" else None
+
+
+@contextmanager
+def made_once(path: Path) -> Iterator[None]:
+    """While one process makes a file of the cache, others that want it wait: they look for it again when it is theirs.
+
+    All files share one lock file, each with a byte of its own, so that none is left for each; one inside the other
+    would end the outer one's lock. Where the file system has no locks, both processes make the file.
+    """
+    place = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:7], "little")
+    with (path.parent / "lock").open("ab") as file:
+        with suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
+        yield
 
 
 def cache_entries() -> list[Entry]:

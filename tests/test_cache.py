@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -76,3 +80,40 @@ def test_a_damaged_library_is_built_again(folder: Path, tmp_path: Path) -> None:
     assert build() == path
     assert kept(path) is not None and all(kept(o) is not None for o in objects)
     assert ctypes.CDLL(str(path)).answer() == 42
+
+
+@pytest.mark.skipif(not shutil.which("clang++"), reason="clang++ is not installed")
+def test_another_compiler(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library loads: it wants nothing that is not linked."""
+    monkeypatch.setenv("CXX", "clang++")
+    harness = tmp_path / "harness.cpp"
+    harness.write_text(HARNESS)
+    assert ctypes.CDLL(str(compile_library(VERILOG, "inverter", "", harness, fast=False))).answer() == 42
+
+
+_MAKER = """
+import sys, time
+from pathlib import Path
+from sta_hw.cache import keep, kept, made_once
+path = Path(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+with made_once(path):
+    if kept(path) is None:
+        print("made", flush=True)
+        time.sleep(0.5)
+        keep(path, b"data")
+"""
+
+
+def test_of_several_processes_one_makes_it(folder: Path) -> None:
+    """They begin together; the others find what the first has made. A file of another name is made meanwhile."""
+    paths = [cache_folder() / name for name in ("one", "one", "one", "other")]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _MAKER, str(p)], stdin=PIPE, stdout=PIPE, text=True) for p in paths
+    ]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    made = [process.communicate("\n")[0] for process in processes]
+    assert sorted(made[:3]) == ["", "", "made\n"] and made[3] == "made\n"
+    assert all(kept(p) == b"data" for p in paths) and not any(process.returncode for process in processes)

@@ -99,12 +99,12 @@ def test_doctor() -> None:
 
 
 def test_compile_then_run_on_both_backends(tmp_path: Path) -> None:
-    """A real sentence on the smallest hardware, from the command line; equal to the reference."""
+    """A real sentence on the reference hardware, from the command line; equal to the reference."""
     text = "Short."
     made = run(
         "compile",
         "--preset",
-        "ci",
+        "reference",
         "--nm",
         "1:4",
         "--pruner",

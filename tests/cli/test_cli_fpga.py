@@ -136,6 +136,7 @@ def test_selftest_of_a_simulated_board() -> None:
     assert json.loads(result.stdout)["equal"] is True
 
 
+@pytest.mark.slow
 def test_a_bitstream_from_end_to_end(tmp_path: Path) -> None:
     """The engine with 8 MACs behind ULX3S's serial line: synthesized, placed, routed, timed and packed."""
     result = run("build", "--board", "ulx3s-25f-engine", "--preset", "ci", "-o", str(tmp_path), "--json")

@@ -57,6 +57,7 @@ def test_softmax(tmp_path: Path) -> None:
         assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_accelerator(tmp_path: Path) -> None:
     """A whole encoder layer, attention and all, on 4 x 2 multipliers."""
     config = Config(

@@ -51,7 +51,10 @@ def fusesoc(folder: Path, target: str, name: str, **more: str) -> subprocess.Com
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("top", "name", "config", "hierarchy"), CASES, ids=[case[1] for case in CASES])
+@pytest.mark.parametrize(
+    ("top", "name", "config", "hierarchy"),
+    [pytest.param(*c, id=c[1], marks=pytest.mark.slow if c[0] == "accelerator" else ()) for c in CASES],
+)
 def test_targets(top: str, name: str, config: Config, hierarchy: bool, tmp_path: Path) -> None:
     generate(top, config, tmp_path / "cores", name=name, hierarchy=hierarchy)
     lint = fusesoc(tmp_path, "lint", name)
