@@ -24,10 +24,18 @@ KINDS = {
     "verilog": "emitted Verilog",
     "text": "sentences to tune and calibrate with",
     "pruned": "weights that compile and run pruned",
+    "quantized": "decoders in integers",
     "unfinished": "left by interrupted commands",
 }
 """What is in the cache."""
-_KIND_OF = {".so": "models", ".o": "runtime", ".v": "verilog", ".json": "text", ".safetensors": "pruned"}
+_KIND_OF = {
+    ".so": "models",
+    ".o": "runtime",
+    ".v": "verilog",
+    ".json": "text",
+    ".safetensors": "pruned",
+    ".quantized": "quantized",
+}
 _OURS = re.compile(r"(?:\w+-[0-9a-f]{8,}|\.\w+-[0-9a-f]{8,}-\w+)(?P<suffixes>(\.\w+)+)|\.?[\w-]+\.part")
 _UNFINISHED_AFTER = 3600.0
 """Seconds after which a temporary file is no longer another command's that still runs."""

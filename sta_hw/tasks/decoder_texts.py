@@ -18,7 +18,7 @@ _PRUNING_TOKENS = 256
 """Of a text that is pruned for."""
 
 
-def calibration_texts(language: LanguageModel, count: int = 4, tokens: int = 256) -> list[list[int]]:
+def calibration_texts(language: LanguageModel, count: int = 10, tokens: int = 256) -> list[list[int]]:
     """Texts of docstrings, each of whole sentences up to so many tokens, or what the model has positions for."""
     sentences = [*calibration_sentences(), *evaluation_sentences()]
     return _joined(language, sentences, min(tokens, language.positions // 2 or tokens))[:count]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..arguments import path_of, require_kind, several, token_ids, whole
 from ..compiler.decoder.integers import IntegerDecoderGraph, Rules
+from ..compiler.decoder.once import quantize_decoder_once
 from ..compiler.decoder.program import compile_decoder
-from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.run import IntegerDecoder, behind_prefix
 from ..compiler.prune import prune_model_once, require_pruner
 from ..errors import InputError
@@ -147,7 +147,7 @@ class TextModel:
                 given = [self._as_conversation(t) for t in given]
         else:
             given = given_texts(texts)
-        quantized = quantize_decoder(self.language.graph, given, prefix, rules, report, self.patterns)
+        quantized = quantize_decoder_once(self.language.graph, given, prefix, rules or Rules(), report, self.patterns)
         return replace(self, quantized=quantized)
 
     def _as_conversation(self, ids: Sequence[int]) -> list[int]:

@@ -166,7 +166,7 @@ def test_in_integers(model: TextModel) -> None:
     assert model.language.vocabulary.decode(prefix, special=True).startswith("<|start|>system\nBe kind.<|end|>")
     with pytest.raises(InputError, match="does not begin with the 2 tokens"):
         integers.generate([{"role": "user", "content": "Hi"}], max_tokens=2)
-    assert len(calibration_texts(model.language)) == 4
+    assert len(calibration_texts(model.language)) == 10
 
 
 PROMPTS: list[Any] = [None, 5, b"abc", {1, 2}, {"role": "user", "content": "x"}, Path("x"), "a\ud800", [1.5], [True],

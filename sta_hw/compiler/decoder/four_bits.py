@@ -1,8 +1,7 @@
 """Weights of 4 bits: as a file has them, or quantized here, block by block with the error given on.
 
 A file's weights stay what they are: their levels are put on the INT8 grid of their column, each within half a step.
-Other weights are quantized as GPTQ does (arXiv 2210.17323): one channel after the other, each one's error made good by
-those behind it, as far as the inputs that calibration saw let them. The grid that they are rounded to is the integers'.
+Other weights are quantized as GPTQ does (`feedback`). The grid that they are rounded to is the integers'.
 """
 
 from __future__ import annotations
@@ -17,13 +16,12 @@ from ...formats.blocks import BLOCK_SIZES, BlockedWeights, common_grid, integer_
 from ...model.operations import Linear
 from ..parameters import LinearParameters
 from ..scales import factors
+from .feedback import error_weights
 from .integers import Floats
 
 __all__ = ["block_factors", "by_error_feedback", "in_blocks", "with_blocks"]
 
 _LEVELS = 16
-_DAMPING = 0.01
-"""Of the inputs' products, relative to the mean of their diagonal."""
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
 """By how much a block's levels may lie nearer together than its extremes ask for."""
 
@@ -106,8 +104,7 @@ def by_error_feedback(
     """
     columns, reduction = weights.shape
     blocks = reduction // size
-    damped = gram + np.eye(reduction) * max(_DAMPING * float(np.trace(gram)) / reduction, 1e-12)
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    upper = error_weights(gram)
     w = weights if kept is None else np.where(kept, weights, 0)
     w = w.astype(np.float64).copy()
     codes = np.zeros(w.shape, np.uint8)

@@ -57,6 +57,10 @@ class Rules:
         has such, else quantized here.
     block_size : int
         Weights of a block where they are quantized here: 32, 64 or 128.
+    rotate : bool
+        Whether dense INT8 networks are rotated first (`rotation`).
+    feedback : bool
+        Whether INT8 weights are rounded with the error given on (`feedback`), rather than each to the nearest.
 
     Raises
     ------
@@ -69,6 +73,8 @@ class Rules:
     groups: int = 8
     blocks: frozenset[str] = frozenset()
     block_size: int = 32
+    rotate: bool = True
+    feedback: bool = True
 
     def __post_init__(self) -> None:
         if unknown := sorted((self.wide | self.blocks) - set(ROLES)):
@@ -92,7 +98,7 @@ class IntegerDecoderGraph:
     Attributes
     ----------
     graph : Graph
-        In fp32: the operations and what takes what.
+        In fp32: the operations and what takes what, rotated where `rules` ask for it.
     linears : dict of LinearParameters
     norms : dict of NormParameters
     epsilons : dict of int

@@ -48,9 +48,11 @@ from ..scales import (
     score_factor,
     wide_scale,
 )
+from .feedback import error_weights, rounded
 from .fitting import INDEX_MARGIN, best_gain, function_table, index_step, product_parameters, scale_of
 from .four_bits import block_factors, in_blocks, with_blocks
 from .integers import MOST_WEIGHTS, Floats, IntegerDecoderGraph, Rules, limit_of
+from .rotation import as_rules_say
 
 __all__ = ["quantize_decoder"]
 
@@ -61,6 +63,8 @@ _STREAM_MARGIN = 2.5
 """By how much the residual stream may reach beyond what 16-bit values of calibration are given room for."""
 _LARGEST_GAIN = 7
 """Of a reciprocal."""
+_TOKENS_A_CHANNEL = 0.5
+"""Of calibration, for each input of a product, at least, for its weights to be rounded by what was seen."""
 _TURN_BITS = 6
 """Fraction bits of queries and keys before they turn."""
 
@@ -88,6 +92,7 @@ def quantize_decoder(
         raise InputError("a decoder's texts begin with a constant prefix of at least one token; give it one.")
     if not texts or not all(texts):
         raise InputError("there is no calibration text, or one without tokens; give at least one.")
+    rules = rules or Rules()
     patterns = {name: p for name, p in (patterns or {}).items() if not p.dense}
     linears = {o.name: o for o in graph.operations if isinstance(o, Linear)}
     for name, pattern in patterns.items():
@@ -95,7 +100,7 @@ def quantize_decoder(
             raise InputError(f"{graph.name}: N:M {pattern} is given for {name}, which is no linear operation of it.")
         if not satisfies(linears[name].weight, pattern):
             raise InputError(f"{name}: its weights are not pruned to {pattern}; prune the model first.")
-    return _Quantizer(graph, texts, prefix, rules or Rules(), patterns).quantized(report)
+    return _Quantizer(as_rules_say(graph, rules, patterns), texts, prefix, rules, patterns).quantized(report)
 
 
 class _Quantizer:
@@ -113,6 +118,7 @@ class _Quantizer:
         # Scales of values: of 16 bits one for all, of products' inputs and of heads one for each channel.
         self.wide: dict[str, float] = {}
         self.narrow: dict[str, Floats] = {}
+        self.errors_of: tuple[str, Floats | None] = ("", None)  # of the value that products took last
 
     def quantized(self, report: Callable[[str], None]) -> IntegerDecoderGraph:
         """All operations, in order."""
@@ -182,7 +188,10 @@ class _Quantizer:
         inputs = o.inputs[0]
         found = product_parameters(o.weight, o.bias, self.narrow[inputs], output_scale, second)
         found = replace(found, pattern=self.patterns.get(name, DENSE))
-        if self.role(inputs) in self.rules.blocks:
+        blocked = self.role(inputs) in self.rules.blocks
+        if self.rules.feedback and not (blocked and self.role(inputs) != "head"):
+            found = replace(found, weights=self.rounded(o, found))
+        if blocked:
             if self.role(inputs) == "head":
                 self.done.exact_head = found
             most = LARGEST_FACTOR * np.broadcast_to(np.asarray(output_scale, np.float64), (len(o.weight),))
@@ -198,6 +207,17 @@ class _Quantizer:
                 )
         self.done.linears[key or name] = found
         return found
+
+    def rounded(self, o: Linear, p: LinearParameters) -> NDArray[np.int8]:
+        """INT8 weights, each one's error made good by the others; to the nearest where too few tokens say how."""
+        if self.errors_of[0] != o.inputs[0]:
+            x = self.seen(o.inputs[0]).astype(np.float64) / p.input_scale
+            enough = len(x) >= _TOKENS_A_CHANNEL * x.shape[1]
+            self.errors_of = o.inputs[0], error_weights(x.T @ x) if enough else None
+        if (upper := self.errors_of[1]) is None:
+            return p.weights
+        absorbed = o.weight.astype(np.float64) * p.input_scale / p.steps[:, None]
+        return rounded(absorbed, upper, None if p.pattern.dense else o.weight != 0)
 
     def embedding(self, o: Embed) -> None:
         """The beginning of the residual stream, where it is no sum."""
