@@ -46,7 +46,7 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
             outcome = hardware.run(model, embedded)
             compare(model, outcome.image, expected.image, expected.trail)
             counters = outcome.run.counters
-            total, ideal = counters["cycles"], model.info["ideal_cycles"]
+            total, ideal = counters["cycles"], model.info.ideal_cycles
             waits = {k: v / total for k, v in counters.items() if k.startswith("engine_wait")}
             rows.append(
                 {

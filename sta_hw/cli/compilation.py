@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,21 +100,23 @@ def compile_model(
     if listing_file:
         files[listing_file] = disassemble_text(compiled.instructions, compiled.labels)
     write_all(files)
-    rows = compiled.info["layers"]
+    rows = compiled.info.layers
     about: dict[str, Any] = {
         "file": str(output), "raw": [str(p) for p in beside.values()], "tokens": count,
         "image_bytes": len(compiled.image), "hash": config.hash,
         "instructions": len(compiled.instructions), "program_bytes": program_bytes(compiled.instructions),
-        "ideal_cycles": compiled.info["ideal_cycles"],
+        "ideal_cycles": compiled.info.ideal_cycles,
     }  # fmt: skip
     if as_json:
-        print_json(about | {"layers": rows} | ({"dump": dumped[dump_after]} if dump_after else {}))
+        print_json(
+            about | {"layers": [asdict(row) for row in rows]} | ({"dump": dumped[dump_after]} if dump_after else {})
+        )
         return
     if dump_after:
         say(dumped[dump_after].rstrip())
     cells = [
-        (row["layer"], row["used"], row["encoding"], str(row["columns"]), str(row["reduction"]), str(row["passes"]),
-         str(row["chunk"]), f"{row['bytes']:,}")
+        (row.layer, row.used, row.encoding, str(row.columns), str(row.reduction), str(row.passes), str(row.chunk),
+         f"{row.bytes:,}")
         for row in rows
     ]  # fmt: skip
     title = f"{output}: {count} tokens, {len(compiled.image):,} bytes, {len(compiled.instructions)} instructions"

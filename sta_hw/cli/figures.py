@@ -12,7 +12,7 @@ __all__ = ["print_layers", "run_figures"]
 
 def run_figures(model: CompiledModel, run: Any) -> dict[str, Any]:
     """Figures of a run on hardware, as JSON types."""
-    ideal = model.info["ideal_cycles"]
+    ideal = model.info.ideal_cycles
     return {"cycles": run.cycles, "ideal_cycles": ideal, "fraction_of_ideal": ideal / run.cycles, **run.counters}
 
 

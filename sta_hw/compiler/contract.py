@@ -93,9 +93,9 @@ def _tensors(model: CompiledModel) -> dict[str, Tensor]:
     rows = model.config.rows
     lines = model.packing.tiles * rows
     texts = math.ceil(len(model.packing.texts) / rows) * rows
-    address, width, _ = model.info["buffers"][model.info["outputs"]]
+    address, width, _ = model.info.buffers[model.info.outputs]
     return {
-        "input": Tensor(model.input_address, lines, model.info["input_width"], rows),
+        "input": Tensor(model.input_address, lines, model.info.input_width, rows),
         "pooled": Tensor(model.output_address, texts, model.hidden, rows),
         "outputs": Tensor(address, lines, width, rows),
     }
@@ -103,7 +103,7 @@ def _tensors(model: CompiledModel) -> dict[str, Tensor]:
 
 def _mean(model: CompiledModel) -> tuple[int, int, int]:
     """Offset, bytes and depth of a mean's windows, which hold the weight of each token; zeros where there is none."""
-    found = model.info["mean_windows"]
+    found = model.info.mean_windows
     if not found:
         return 0, 0, 0
     offset, depth, blocks = found
@@ -121,7 +121,7 @@ def _texts(model: CompiledModel) -> list[tuple[int, int]]:
 
 def _pooled_scales(model: CompiledModel) -> list[float]:
     """By what each text's pooled values are multiplied."""
-    return [model.info["output_scale"] / POOL_FACTOR / share for share in model.info["pooled_shares"]]
+    return [model.info.output_scale / POOL_FACTOR / share for share in model.info.pooled_shares]
 
 
 def contract_paths(file: Path) -> dict[str, Path]:
@@ -144,7 +144,7 @@ def describe(model: CompiledModel, name: str, host: Host | None = None) -> dict[
     config, tensors = model.config, _tensors(model)
     hardware = capabilities(config)
     burst = config.burst * config.bus_bytes
-    scale = model.info["embedded_scale"]
+    scale = model.info.embedded_scale
     return {
         "format": FORMAT,
         "generator": GENERATOR,
@@ -160,17 +160,17 @@ def describe(model: CompiledModel, name: str, host: Host | None = None) -> dict[
         },
         "program": {
             "offset": model.program_address,
-            "bytes": next(count for name, _, count in model.info["places"] if name == "program"),
+            "bytes": next(count for name, _, count in model.info.places if name == "program"),
             "instructions": len(model.instructions),
             "shorter_texts": takes_shorter(model),
         },
         "texts": [{"first": first, "tokens": tokens} for first, tokens in _texts(model)],
         "input": tensors["input"].as_dict() | {"scale": scale if scale else "each token"},
         "pooled": tensors["pooled"].as_dict() | {"scales": _pooled_scales(model)},
-        "outputs": tensors["outputs"].as_dict() | {"scale": model.info["outputs_scale"]},
+        "outputs": tensors["outputs"].as_dict() | {"scale": model.info.outputs_scale},
         "mean": dict(zip(("offset", "bytes", "depth"), _mean(model), strict=True)),
         "host": asdict(host) if host else None,
-        "places": [{"name": n, "offset": offset, "bytes": count} for n, offset, count in model.info["places"]],
+        "places": [{"name": n, "offset": offset, "bytes": count} for n, offset, count in model.info.places],
         "provenance": asdict(model.provenance) if model.provenance else None,
     }  # fmt: skip
 
@@ -204,11 +204,11 @@ def _header(model: CompiledModel, name: str) -> str:
         strict=True,
     ):
         rows.append((f"MEAN_{part}", f"{value}u", f"windows of a mean over a text's tokens: {what}"))
-    scale = model.info["embedded_scale"]
+    scale = model.info.embedded_scale
     scales = ", ".join(repr(float(s)) for s in _pooled_scales(model))
     rows += [
         ("INPUT_SCALE", repr(float(scale)), "of the input; 0: each token has its own"),
-        ("OUTPUTS_SCALE", repr(float(model.info["outputs_scale"])), "of every token's output"),
+        ("OUTPUTS_SCALE", repr(float(model.info.outputs_scale)), "of every token's output"),
         ("POOLED_SCALES", f"{{{scales}}}", "of the texts' pooled outputs"),
     ]
     places = ", ".join(f"{{{first}u, {tokens}u}}" for first, tokens in texts)

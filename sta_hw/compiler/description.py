@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Any
 
 from ..errors import ConfigError
@@ -10,17 +11,21 @@ from ..formats.provenance import Provenance
 from ..spec.config import Config
 from ..spec.isa import HEADER_BYTES
 from ..spec.patterns import parse_nm
+from .info import LayerInfo, ProgramInfo, ValueInfo
 from .packing import Place
 
 __all__ = ["FORMAT", "check_places", "configuration", "described_fields"]
 
-FORMAT = 6
+FORMAT = 7
 """Version of the file; 1 had no checksum and no provenance, 2 no batches, 3 no values, 4 the first instruction set,
-5 keys without register LENGTH."""
+5 keys without register LENGTH, 6 attention without `why_not`."""
 
-_LAYER_TEXTS = ("layer", "nm", "used", "encoding")
-_LAYER_NUMBERS = ("columns", "reduction", "passes", "chunk", "bytes", "work")
-_SCALES = ("ideal_cycles", "embedded_scale", "output_scale")
+_LAYER_TEXTS = ("layer", "nm", "used", "encoding", "why_not")
+_LAYER_NUMBERS = ("columns", "reduction", "depth", "passes", "chunk", "bytes", "work")
+_VALUE_PARTS = {f.name for f in fields(ValueInfo)}
+_LAYER_PARTS = {f.name for f in fields(LayerInfo)}
+_PARTS = {f.name for f in fields(ProgramInfo)}
+_SCALES = ("ideal_cycles", "embedded_scale", "output_scale", "outputs_scale")
 
 
 def _whole(value: object, least: int = 0) -> bool:
@@ -74,6 +79,7 @@ def described_fields(described: dict[str, Any]) -> dict[str, Any]:
     info = described.get("info")
     _need(isinstance(info, dict), "it has no figures (info)")
     assert isinstance(info, dict)
+    _need(set(info) == _PARTS, f"its figures are other ones: {', '.join(sorted(set(info) ^ _PARTS)[:5])}")
     for name in _SCALES:
         least = 0.0 if name == "embedded_scale" else 1e-300  # 0: each token has a scale of its own
         _need(_number(info.get(name)) and info[name] >= least, f"{name} = {info.get(name)!r} is no number above 0")
@@ -95,9 +101,15 @@ def described_fields(described: dict[str, Any]) -> dict[str, Any]:
     shares = info.get("pooled_shares")
     right = isinstance(shares, list) and len(shares) == len(texts) and all(_number(v) and v > 0 for v in shares)
     _need(right, f"pooled_shares are {str(shares)[:80]}, not a number above 0 for each of {len(texts)} texts")
+    places = info.get("places")
+    right = isinstance(places, list) and all(
+        isinstance(p, list) and len(p) == 3 and isinstance(p[0], str) and _whole(p[1]) and _whole(p[2]) for p in places
+    )
+    _need(right, f"places are {str(places)[:80]}, not name, offset and bytes each")
     provenance = described.get("provenance")
-    fields = ("tokens", "hidden", "program_address", "input_address", "output_address", "labels", "info")
-    return {name: described[name] for name in fields} | {
+    plain = ("tokens", "hidden", "program_address", "input_address", "output_address", "labels")
+    return {name: described[name] for name in plain} | {
+        "info": ProgramInfo.read(info),
         "texts": texts,
         "provenance": None if provenance is None else Provenance.read(provenance),
     }
@@ -108,7 +120,8 @@ def _check_values(values: object, buffers: dict[str, Any]) -> None:
     _need(isinstance(values, dict), "it has no values")
     assert isinstance(values, dict)
     for label, about in values.items():
-        right = isinstance(about, dict) and all(isinstance(about.get(k), str) for k in ("operation", "value"))
+        right = isinstance(about, dict) and set(about) == _VALUE_PARTS
+        right = right and all(isinstance(about[k], str) for k in ("operation", "value"))
         right = right and (about.get("layer") is None or _whole(about["layer"]))
         right = right and isinstance(about.get("buffers"), list) and all(b in buffers for b in about["buffers"])
         _need(right, f"values of {label!r} are {str(about)[:80]}, not operation, layer, value and buffers")
@@ -133,6 +146,8 @@ def _check_layers(layers: object) -> None:
     assert isinstance(layers, list)
     for row in layers:
         name = row.get("layer")
+        other = sorted(set(row) ^ _LAYER_PARTS)
+        _need(not other, f"layer {name!r} has not the figures of this version: {', '.join(map(str, other[:5]))}")
         for key in _LAYER_TEXTS:
             _need(isinstance(row.get(key), str), f"layer {name!r}: {key} = {row.get(key)!r} is no text")
         for key in _LAYER_NUMBERS:
@@ -144,7 +159,7 @@ def _check_layers(layers: object) -> None:
                 raise ValueError(f"layer {name!r}: {error}") from error
 
 
-def check_places(fields: dict[str, Any], config: Config, size: int) -> None:
+def check_places(found: dict[str, Any], config: Config, size: int) -> None:
     """Program, input and output lie in an image of `size` bytes.
 
     Raises
@@ -152,11 +167,11 @@ def check_places(fields: dict[str, Any], config: Config, size: int) -> None:
     ValueError
         If one does not.
     """
-    tiles = math.ceil(fields["texts"][-1].end / config.rows)
-    row = 2 * fields["hidden"] * config.rows * math.ceil(len(fields["texts"]) / config.rows)
-    given = 2 * fields["info"]["input_width"] * config.rows
+    tiles = math.ceil(found["texts"][-1].end / config.rows)
+    row = 2 * found["hidden"] * config.rows * math.ceil(len(found["texts"]) / config.rows)
+    given = 2 * found["info"].input_width * config.rows
     for name, count in (("program", HEADER_BYTES), ("input", tiles * given), ("output", row)):
-        address = fields[f"{name}_address"]
+        address = found[f"{name}_address"]
         _need(
             address + count <= size,
             f"{name}_address = {address}: {count} bytes there are not all in the image's {size}",

@@ -13,6 +13,7 @@ from ..model.operations import Activate, Attention, Mean
 from ..spec.assembly import disassemble_text
 from ..spec.config import Config
 from ..spec.isa import assemble, program_bytes
+from .info import ProgramInfo
 from .integers import IntegerInput, IntegerOutput
 from .limits import require_program, require_shape, require_text, sizes_of
 from .liveness import check_liveness
@@ -88,7 +89,7 @@ def compile_encoder(
     image = low.image.finish()
     program = np.frombuffer(assemble(instructions, config), np.uint8)
     image[program_address : program_address + len(program)] = program
-    work = sum(layer["work"] for layer in low.layers)
+    work = sum(layer.work for layer in low.layers)
     begins, result = graph.operations[0], graph.operations[-1]
     assert isinstance(begins, IntegerInput) and isinstance(result, IntegerOutput)
     every, pools_mean = _every_output(graph), isinstance(graph.by_name[result.inputs[0]], Mean)
@@ -96,17 +97,17 @@ def compile_encoder(
     return CompiledModel(
         config, packing.tokens, pooled.width, image, program_address, low.buffers[low.wide[begins.name]],
         low.buffers[pooled.name], instructions, labels,
-        {
-            "layers": low.layers,
-            "buffers": {b.name: (low.buffers[b.name], b.width, b.size) for b in low.places.values()},
-            "values": low.values,
-            "mean_windows": low.mean_windows,
-            "places": low.image.places,
-            "outputs": low.wide[every],
-            "input_width": low.places[low.wide[begins.name]].width,
-            "ideal_cycles": work / config.macs,
-            "embedded_scale": begins.scale, "output_scale": result.scale, "outputs_scale": result.wide_scale,
-            "pooled_shares": [packing.share(t) if pools_mean else 1.0 for t in packing.texts],
-        },
+        ProgramInfo(
+            layers=tuple(low.layers),
+            buffers={b.name: (low.buffers[b.name], b.width, b.size) for b in low.places.values()},
+            values=low.values,
+            mean_windows=low.mean_windows,
+            places=tuple(low.image.places),
+            outputs=low.wide[every],
+            input_width=low.places[low.wide[begins.name]].width,
+            ideal_cycles=work / config.macs,
+            embedded_scale=begins.scale, output_scale=result.scale, outputs_scale=result.wide_scale,
+            pooled_shares=tuple(packing.share(t) if pools_mean else 1.0 for t in packing.texts),
+        ),
         texts=packing.texts,
     )  # fmt: skip

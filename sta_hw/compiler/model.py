@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from ..spec.expansion import expand, unroll
 from ..spec.isa import Instruction, Opcode, disassemble
 from .description import FORMAT, check_places, configuration, described_fields
 from .embedded import quantize_embedded
+from .info import ProgramInfo
 from .packing import Packing, Place
 from .parameters import POOL_FACTOR
 
@@ -47,8 +47,8 @@ class CompiledModel:
         The program, with its loops if it has any.
     labels : list of str
         What each of them belongs to.
-    info : dict
-        For reports: per linear layer its N:M, encoding, tiles; the ideal cycles; scales.
+    info : ProgramInfo
+        Scales, places, and figures for reports.
     provenance : Provenance or None
         What it was compiled from, where that is a checkpoint.
     checksum : str or None
@@ -64,7 +64,7 @@ class CompiledModel:
     output_address: int
     instructions: list[Instruction]
     labels: list[str]
-    info: dict[str, Any] = field(default_factory=dict)
+    info: ProgramInfo = field(default_factory=ProgramInfo)
     provenance: Provenance | None = None
     checksum: str | None = None
     texts: tuple[Place, ...] = ()
@@ -109,7 +109,7 @@ class CompiledModel:
     def input_saturations(self, embedded: Embedded) -> int:
         """How many values of sums of embeddings lie beyond the 16 bits that calibration gave them, and are clipped."""
         given = embedded if isinstance(embedded, Sequence) else [embedded]
-        return sum(quantize_embedded(e, self.info["embedded_scale"])[1] for e in given)
+        return sum(quantize_embedded(e, self.info.embedded_scale)[1] for e in given)
 
     def with_input(self, embedded: Embedded) -> NDArray[np.uint8]:
         """A copy of the image with a text's sum of embeddings, fp32 of shape (tokens, hidden), or a batch's, in place.
@@ -121,7 +121,7 @@ class CompiledModel:
             image has changed (`verify`).
         """
         self.verify()
-        packing, width = self.packing, self.info["input_width"]
+        packing, width = self.packing, self.info.input_width
         rows, tiles = packing.rows, packing.tiles
         given = embedded if isinstance(embedded, Sequence) else [embedded]
         if len(given) != len(packing.texts):
@@ -131,7 +131,7 @@ class CompiledModel:
             shape = getattr(one, "shape", type(one).__name__)
             if shape != (text.tokens, width):
                 raise InputError(f"the program takes {text.tokens} tokens of {width}, not {shape}.")
-            found[text.first : text.end], _ = quantize_embedded(one, self.info["embedded_scale"])
+            found[text.first : text.end], _ = quantize_embedded(one, self.info.embedded_scale)
         # Rows between texts repeat the token before them: they count as saturated where a real one does, only.
         padded = found[packing.filled]
         raw = padded.reshape(tiles, rows, width).transpose(0, 2, 1).astype("<i2")
@@ -145,15 +145,15 @@ class CompiledModel:
         rows, size = self.config.rows, 2 * self.hidden * self.config.rows
         address = self.output_address + text // rows * size
         raw = image[address : address + size].view("<i2").reshape(self.hidden, rows)[:, text % rows]
-        return raw.astype(np.float64) * self.info["output_scale"] / POOL_FACTOR / self.info["pooled_shares"][text]
+        return raw.astype(np.float64) * self.info.output_scale / POOL_FACTOR / self.info.pooled_shares[text]
 
     def outputs(self, image: NDArray[np.uint8], text: int = 0) -> NDArray[np.float64]:
         """The outputs of a text's tokens in an image after the run, from their 16 bits: shape (tokens, hidden)."""
-        packing, (address, width, _) = self.packing, self.info["buffers"][self.info["outputs"]]
+        packing, (address, width, _) = self.packing, self.info.buffers[self.info.outputs]
         rows, tiles, place = packing.rows, packing.tiles, packing.texts[text]
         raw = image[address : address + 2 * tiles * rows * width].view("<i2").reshape(tiles, width, rows)
         found = raw.transpose(0, 2, 1).reshape(tiles * rows, width)[place.first : place.end]
-        return found.astype(np.float64) * self.info["outputs_scale"]
+        return found.astype(np.float64) * self.info.outputs_scale
 
     def output(self, image: NDArray[np.uint8], text: int = 0) -> NDArray[np.float64]:
         """A text's pooled output with length 1, an embedding: shape (hidden,)."""
@@ -183,7 +183,7 @@ class CompiledModel:
             "format": FORMAT, "generator": GENERATOR, "configuration": self.config.as_dict(), "hash": self.config.hash,
             "tokens": self.tokens, "hidden": self.hidden, "program_address": self.program_address,
             "input_address": self.input_address, "output_address": self.output_address, "labels": self.labels,
-            "texts": [[t.first, t.tokens] for t in self.packing.texts], "info": self.info,
+            "texts": [[t.first, t.tokens] for t in self.packing.texts], "info": self.info.as_dict(),
             "provenance": asdict(self.provenance) if self.provenance else None,
             "image_sha256": bytes_digest(self.image),
         }  # fmt: skip

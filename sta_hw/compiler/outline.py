@@ -177,7 +177,7 @@ def outline_encoder(
         low.layer_weights = [1.0, layers - 1.0]
     lower(low)
     found = order(low.steps, low.groups, config, check=False)
-    work = sum(layer["work"] for layer in low.layers) / kept * layers
+    work = sum(layer.work for layer in low.layers) / kept * layers
     assert isinstance(low.image, _EmptyImage)
     before = low.image.whole
     low.image.reserve(HEADER_BYTES + round(sum(i.weight * instruction_bytes(i.opcode) for i in found)))

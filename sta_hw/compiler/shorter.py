@@ -43,21 +43,22 @@ def shortened(model: CompiledModel, tokens: int) -> CompiledModel:
     if tokens == model.tokens:
         return model
     model.verify()
-    image, mean = model.image, model.info["mean_windows"]
+    image, mean = model.image, model.info.mean_windows
     both = Packing(model.config.rows, (Place(0, tokens), Place(tokens, model.tokens)))  # the longest is what it was
     text = both.texts[0]
     if mean:
         image = image.copy()
         windows = mean_windows(model, tokens).reshape(-1)
         image[mean[0] : mean[0] + len(windows)] = windows
-    info = dict(model.info)
     share = tokens / model.tokens
     # Every layer's work is its tokens', but attention's is that of pairs of them.
-    info["layers"] = [
-        row | {"work": row["work"] * (share**2 if row["bytes"] == 0 else share)} for row in info["layers"]
-    ]
-    info["ideal_cycles"] = sum(row["work"] for row in info["layers"]) / model.config.macs
-    info["pooled_shares"] = [both.share(text) if mean else 1.0]
+    layers = tuple(
+        dataclasses.replace(row, work=row.work * (share**2 if row.bytes == 0 else share)) for row in model.info.layers
+    )
+    info = dataclasses.replace(
+        model.info, layers=layers, ideal_cycles=sum(row.work for row in layers) / model.config.macs,
+        pooled_shares=(both.share(text) if mean else 1.0,),
+    )  # fmt: skip
     return dataclasses.replace(
         model, tokens=tokens, texts=(text,), image=image, info=info,
         checksum=None if model.checksum is None else bytes_digest(image),
@@ -84,7 +85,8 @@ def smallest(programs: Sequence[CompiledModel], tokens: int) -> int:
 
 def mean_windows(model: CompiledModel, tokens: int) -> NDArray[np.uint8]:
     """The windows of a program's mean for a text of so many tokens: shape (positions, rows)."""
-    _, depth, blocks = model.info["mean_windows"]
+    assert model.info.mean_windows is not None
+    _, depth, blocks = model.info.mean_windows
     rows = model.config.rows
     weight = Packing(rows, (Place(0, tokens), Place(tokens, model.tokens))).weight(Place(0, tokens))
     chosen = window_rows(model.config.groups, depth, blocks) < tokens

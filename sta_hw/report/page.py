@@ -117,7 +117,7 @@ def html_page(model: CompiledModel, run: Any, title: str, figures: dict[str, Any
     """
     rows = by_layer(model, run)
     trace = base64.b64encode(chrome_trace(model, run).encode()).decode()
-    ideal = model.info["ideal_cycles"]
+    ideal = model.info.ideal_cycles
     parameters = [{"parameter": k, "value": str(v)} for k, v in model.config.as_dict().items()]
     named = [{"figure": k.replace("_", " "), "value": v} for k, v in (figures or {}).items() if v is not None]
     return page(

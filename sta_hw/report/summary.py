@@ -12,7 +12,7 @@ __all__ = ["pattern_words", "summary"]
 
 def pattern_words(model: CompiledModel) -> str:
     """The N:M that the linear layers run with: one, or each with its number of layers, the commonest first."""
-    used = Counter(row["used"] for row in model.info["layers"] if row["bytes"])
+    used = Counter(row.used for row in model.info.layers if row.bytes)
     if len(used) == 1:
         return next(iter(used))
     return ", ".join(f"{nm} ({count} layers)" for nm, count in used.most_common())
@@ -42,7 +42,7 @@ def summary(
     cosine : float
         Of this run's result with that of `whose` fp32.
     """
-    bus, ideal = model.config.bus_bytes, model.info["ideal_cycles"]
+    bus, ideal = model.config.bus_bytes, model.info.ideal_cycles
     speedup = None if dense_cycles is None else dense_cycles / run.cycles
     return {
         "model": name, "nm": pattern_words(model), "tokens": model.tokens, "cycles": run.cycles,

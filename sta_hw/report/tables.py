@@ -24,20 +24,20 @@ def by_layer(model: CompiledModel, run: Any) -> list[dict[str, Any]]:
     cycles: dict[str, int] = {}
     for label, span in zip(labels, spans.tolist(), strict=True):
         cycles[label] = cycles.get(label, 0) + span
-    described = {layer["layer"]: layer for layer in model.info["layers"]}
+    described = {layer.layer: layer for layer in model.info.layers}
     rows = []
     for label, count in cycles.items():
-        layer = described.get(label, {})
-        ideal = layer.get("work", 0) / model.config.macs
+        layer = described.get(label)
+        ideal = layer.work / model.config.macs if layer else 0.0
         rows.append(
             {
                 "layer": label,
-                "shape": f"{model.tokens} x {layer['reduction']} x {layer['columns']}" if layer else "",
-                "found": layer.get("nm", ""),
-                "used": layer.get("used", ""),
-                "why_not": layer.get("why_not", ""),
-                "encoding": layer.get("encoding", ""),
-                "weight_bytes": layer.get("bytes", 0),
+                "shape": f"{model.tokens} x {layer.reduction} x {layer.columns}" if layer else "",
+                "found": layer.nm if layer else "",
+                "used": layer.used if layer else "",
+                "why_not": layer.why_not if layer else "",
+                "encoding": layer.encoding if layer else "",
+                "weight_bytes": layer.bytes if layer else 0,
                 "cycles": count,
                 "ideal": ideal,
                 "fraction": ideal / count if count else 0.0,

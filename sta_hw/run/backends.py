@@ -75,7 +75,7 @@ class RtlBackend:
                 f"the model was compiled for hardware {model.config.hash}, this is {self.config.hash}; "
                 "compile it again."
             )
-        expected = int(model.info["ideal_cycles"] * 1.15)
+        expected = int(model.info.ideal_cycles * 1.15)
         run = self.model.run(
             model.with_input(embedded),
             model.program_address,

@@ -85,7 +85,7 @@ def search(
     run_counted(image, model.program_address, model.config, progress, trail, length=model.length)
     report("running the RTL")
     recording = Recording()
-    expected = int(model.info["ideal_cycles"] * 1.15)
+    expected = int(model.info.ideal_cycles * 1.15)
     stopped = ""
     try:
         run = hardware.run(

@@ -70,7 +70,7 @@ def element_at(model: CompiledModel, address: int, instruction: Instruction | No
     """
     config, packing = model.config, model.packing
     rows, groups = config.rows, config.groups
-    for name, (start, width, size) in model.info["buffers"].items():
+    for name, (start, width, size) in model.info.buffers.items():
         offset = (address - start) // size
         tile, within = divmod(offset, rows * width)
         pooled = start == model.output_address
@@ -84,8 +84,7 @@ def element_at(model: CompiledModel, address: int, instruction: Instruction | No
             column = _key_channel(model, block * groups + lane)
         row += tile * rows
         batch = len(packing.texts) > 1
-        values = model.info.get("values", {})
-        held = [v["value"] for at, v in values.items() if name in v["buffers"] and label in ("", at)]
+        held = [v.value for at, v in model.info.values.items() if name in v.buffers and label in ("", at)]
         value = held[-1] if held else ""
         first = start + offset * size
         if pooled:

@@ -185,7 +185,7 @@ class Batcher:
             for place, number in enumerate(numbers):
                 found.name, values[number] = self.embedder.result(model, outcome.image, place)
             found.programs += 1
-            found.ideal_cycles += model.info["ideal_cycles"]
+            found.ideal_cycles += model.info.ideal_cycles
             if outcome.run is not None:
                 found.cycles = (found.cycles or 0) + outcome.run.cycles
             for counter, times in outcome.saturated.items():

@@ -55,8 +55,8 @@ def test_steps_give_what_the_program_gives(name: str, tokens: int) -> None:
     result = quantized.operations[-1]
     assert isinstance(result, IntegerOutput)
     found = np.round(steps.run()[steps.last] / result.scale)
-    narrow = next(b for b in program.info["values"][steps.last]["buffers"] if b.endswith(".8"))
-    address, width, _ = program.info["buffers"][narrow]
+    narrow = next(b for b in program.info.values[steps.last].buffers if b.endswith(".8"))
+    address, width, _ = program.info.buffers[narrow]
     kept = image[address : address + CONFIG.rows * width].view(np.int8).reshape(width, CONFIG.rows).T
     np.testing.assert_array_equal(found, kept[:tokens])
 

@@ -203,7 +203,7 @@ def test_positions_that_take_as_many_words_as_values() -> None:
 def test_a_difference_is_reported_with_its_place() -> None:
     program = compile_encoder(quantize(random_model(0), [random_ids(0, 9)]), PRESETS["ci"], 9)
     changed = program.image.copy()
-    address, width, _ = program.info["buffers"]["linear0"]
+    address, width, _ = program.info.buffers["linear0"]
     rows = program.config.rows
     changed[address + (1 * width + 5) * rows + 2] ^= 1
     with pytest.raises(

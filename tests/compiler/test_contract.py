@@ -255,7 +255,7 @@ def test_the_document_has_every_field_and_macro() -> None:
     assert [int(offset) for offset, *_ in rows] == [0, 4, 8, 12, 16, 20] and not words[5:].any()
     assert words[0] == int(rows[0][2].split(",")[0], 0) and words[1] == int(rows[1][2])
     pieces = " ".join(row[0] for row in table("piece", "what"))
-    for place in model.info["places"]:
+    for place in model.info.places:
         kind = place[0].rpartition(": ")[2]
         assert all(word in pieces for word in kind.removesuffix(" unused").split()) or kind == "unused", place
 

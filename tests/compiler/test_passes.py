@@ -75,16 +75,16 @@ def test_instructions_by_value(kind: str) -> None:
     """Every instruction but LOAD and HALT belongs to an operation and writes where that says."""
     graph = quantize(random_model(0, layers=2, **KINDS[kind]), [random_ids(0, 9)])
     program = compile_encoder(graph, CONFIG, 9)
-    values, buffers, rows = program.info["values"], program.info["buffers"], CONFIG.rows
+    values, buffers, rows = program.info.values, program.info.buffers, CONFIG.rows
     written = set()
     for instruction, label in zip(program.expanded(), (label for _, label in program.issued()), strict=True):
         if instruction.opcode in (Opcode.LOAD, Opcode.HALT):
             continue
         about = values[label]
-        written.add(about["value"])
-        assert graph.by_name[about["value"]] and about["layer"] == (int(label[0]) if label[0].isdigit() else None)
+        written.add(about.value)
+        assert graph.by_name[about.value] and about.layer == (int(label[0]) if label[0].isdigit() else None)
         if instruction.opcode in (Opcode.PRODUCT, Opcode.CONTEXT):
-            start, width, size = buffers[about["buffers"][0]]
+            start, width, size = buffers[about.buffers[0]]
             assert 0 <= instruction["result_address"] - start < 3 * rows * width * size
     # All that an operation gives, but for products whose results hardware goes on with, and what the host stores.
     hidden = {

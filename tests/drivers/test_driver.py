@@ -62,7 +62,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     floats = [given(step) for step in STEPS]
     expected = run_program(model.with_input(floats[0]), model.program_address, CONFIG, length=model.length)
     # Tiles of `rows` tokens: the first text has two of them, the second one.
-    address, rows = model.info["buffers"][model.info["outputs"]][0], CONFIG.rows
+    address, rows = model.info.buffers[model.info.outputs][0], CONFIG.rows
     tiles = (
         expected[address : address + 16 * 3 * rows].view("<i2").reshape(3, 8, rows).transpose(0, 2, 1).reshape(-1, 8)
     )

@@ -150,7 +150,7 @@ def layer(name: str) -> tuple[CompiledModel, NDArray[np.uint8]]:
         extremes = np.random.default_rng(seed).choice([-32767, 32767, 0], size).astype("<i2")
         image[at : at + 2 * size] = extremes.view(np.uint8)
         # Multipliers, and LayerNorm's scales and shifts, are larger than any that would be compiled.
-        for label, start, count in compiled.info["places"]:
+        for label, start, count in compiled.info.places:
             if label.endswith("parameters"):
                 image[start + 5 : start + count : 16] = 0xFF
                 image[start + 6 : start + count : 16] = seed % 2

@@ -37,9 +37,11 @@ class Tags(HTMLParser):
 def test_text_is_escaped() -> None:
     model = compile_encoder(quantize(random_model(0, layers=1), [random_ids(0, 9)]), PRESETS["ci"], 4)
     name = "0.output.dense"
-    layers = [r | {"layer": f"0.{EVIL}", "encoding": EVIL} if r["layer"] == name else r for r in model.info["layers"]]
+    layers = [
+        dataclasses.replace(r, layer=f"0.{EVIL}", encoding=EVIL) if r.layer == name else r for r in model.info.layers
+    ]
     labels = [f"0.{EVIL}" if label == name else label for label in model.labels]
-    model = dataclasses.replace(model, labels=labels, info=model.info | {"layers": layers})
+    model = dataclasses.replace(model, labels=labels, info=dataclasses.replace(model.info, layers=tuple(layers)))
     matrix = sum(i.opcode in (Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT) for i in model.expanded())
     run = SimpleNamespace(
         cycles=100 * matrix, period=10, counters={c.name: 1 for c in COUNTERS},

@@ -53,7 +53,7 @@ def test_figures_are_those_of_compiler_and_cycle_model() -> None:
         program = compile_encoder(quantize(model, [random_ids(0, 9)], choices[nm]), target.config, SHAPE.tokens)
         assert row.cycles == round(found.cycles) and row.bytes == len(program.image)
         assert row.milliseconds == pytest.approx(row.cycles / target.megahertz / 1000)
-        assert row.fraction_of_ideal == pytest.approx(program.info["ideal_cycles"] / row.cycles, rel=1e-4)
+        assert row.fraction_of_ideal == pytest.approx(program.info.ideal_cycles / row.cycles, rel=1e-4)
         assert row.cosine == (0.9 if nm == "2:4" else None)
     for dense, sparse in (rows[:2], rows[2:]):
         assert dense.speedup == 1.0 and sparse.speedup == pytest.approx(dense.cycles / sparse.cycles, rel=1e-4)

@@ -27,7 +27,7 @@ def test_figures() -> None:
     assert found["speedup_over_dense"] == 1.5 and found["milliseconds"] == pytest.approx(0.04)
     alone = summary(compiled[1], run, megahertz=50.0, dense_cycles=None, name="m", cosine=0.5, whose="d")
     assert alone == found | {"speedup_over_dense": None}
-    assert found["fraction_of_ideal"] == compiled[1].info["ideal_cycles"] / 2000
+    assert found["fraction_of_ideal"] == compiled[1].info.ideal_cycles / 2000
     bus = PRESETS["ci"].bus_bytes
     assert (found["bytes_read"], found["bytes_written"]) == (100 * bus, 30 * bus)
     assert found["image_bytes"] == len(compiled[1].image) and found["cosine"] == 0.5

@@ -157,7 +157,7 @@ def test_after_a_run_layer_and_value_are_named(program: tuple) -> None:
     rows = CONFIG.rows
     places = {}
     for name, tile, row, channel in (("stream0", 1, 2, 7), ("activated0", 4, 0, 33), ("linear0", 0, 1, 9)):
-        address, width, size = model.info["buffers"][name]
+        address, width, size = model.info.buffers[name]
         places[name] = address + ((tile * width + channel) * rows + row) * size
         changed[places[name]] ^= 16
     # Queries of the last layer come before its feed-forward part, and that before the sum behind it.
@@ -184,7 +184,7 @@ def test_elements_of_a_batch() -> None:
     zeros = np.zeros(len(program.image), np.uint8)
     texts = range(len(program.texts))
     for name, read in (("norm0.16", program.outputs), ("pooled0", program.pooled)):
-        start, width, size = program.info["buffers"][name]
+        start, width, size = program.info.buffers[name]
         tiles = program.packing.tiles if name == "norm0.16" else len(program.packing.pooled())
         for address in (start + rng.integers(0, tiles * CONFIG.rows * width * size, 60)).tolist():
             changed = zeros.copy()
@@ -211,7 +211,7 @@ def test_keys_channels() -> None:
             for n, e in trail.executed.items()
             if e.instruction.opcode == Opcode.PRODUCT and e.instruction["result"] == Result.TRANSPOSE
         )
-        address, width, _ = model.info["buffers"]["linear1"]
+        address, width, _ = model.info.buffers["linear1"]
         found = [
             a for a in range(address, address + 2 * CONFIG.rows * width)
             if (p := element_at(model, a, trail.executed[number].instruction)).token == token and p.channel == channel
@@ -232,7 +232,7 @@ def keys_of(tokens: int, **shape: int) -> np.ndarray:
     program, image = compiled("ci", tokens, **shape)
     trail = Trail(program, keep=True)
     run_counted(image, program.program_address, CONFIG, None, trail, length=program.length)
-    address, width, _ = program.info["buffers"]["norm0.8"]
+    address, width, _ = program.info.buffers["norm0.8"]
     # The first to write there is the LayerNorm of the embeddings.
     stores: dict[int, np.ndarray] = {}
     for (at, _, _), data in zip(trail.stores, trail.data, strict=True):

@@ -12,6 +12,7 @@ from ...model.operations import Operation
 from ...spec.config import Config
 from ...spec.isa import Mask, Opcode, Result, Target
 from ..image import parameter_words
+from ..info import LayerInfo
 from ..integers import IntegerAttention, linear_of
 from ..packing import Place
 from ..parameters import LinearParameters
@@ -119,13 +120,12 @@ def _heads(low: Lowering, o: IntegerAttention) -> None:
     assert context is not None
     low.steps.append(context)
     low.layers.append(
-        {
-            "layer": o.name, "columns": low.packing.longest, "reduction": size, "nm": "dense", "used": "dense",
-            "encoding": "dense", "depth": size // cfg.groups,
-            "passes": max(low.key_blocks(t)[1] for t in low.packing.texts),
-            "chunk": cfg.groups * max(low.key_blocks(t)[0] for t in low.packing.texts),
-            "work": 2.0 * sum(t.tokens**2 for t in low.packing.texts) * size * o.heads, "bytes": 0,
-        }
+        LayerInfo(
+            layer=o.name, columns=low.packing.longest, reduction=size, nm="dense", used="dense", encoding="dense",
+            depth=size // cfg.groups, passes=max(low.key_blocks(t)[1] for t in low.packing.texts),
+            chunk=cfg.groups * max(low.key_blocks(t)[0] for t in low.packing.texts),
+            work=2.0 * sum(t.tokens**2 for t in low.packing.texts) * size * o.heads, bytes=0,
+        )
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from ...formats.nm import best_encoding, bits_per_weight
 from ...spec.isa import Digit, Opcode, Result, Target, ValueFormat
 from ...spec.patterns import DENSE, Pattern
 from ..image import parameter_words
+from ..info import LayerInfo
 from ..limits import run_columns
 from ..parameters import LinearParameters
 from ..schedule import RING_SHARE, Load, Step
@@ -153,15 +154,14 @@ def linear(
                          weight=low.weight * chunk_weight * weight)
                 )  # fmt: skip
     low.layers.append(
-        {
-            "layer": label, "columns": columns, "reduction": reduction, "nm": str(found),
-            "used": str(pattern), "why_not": why_not,
-            "encoding": encoding, "depth": depth, "passes": passes, "chunk": width,
-            "work": low.tokens * columns * reduction * pattern.density * (1 + digits),
-            "bytes": stored
+        LayerInfo(
+            layer=label, columns=columns, reduction=reduction, nm=str(found), used=str(pattern), why_not=why_not,
+            encoding=encoding, depth=depth, passes=passes, chunk=width,
+            work=low.tokens * columns * reduction * pattern.density * (1 + digits),
+            bytes=stored
             if blocks is not None
             else math.ceil(columns * reduction * bits_per_weight(pattern, encoding, cfg.window) / 8),
-        }
+        )
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ def _side_by_side(low: Lowering, label: str, source: str, needs: str) -> tuple[s
     exact = none + (1 << 12)
     p = LinearParameters(one, low.encoded.tightest(one), none, exact, none, none)
     linear(low, name, p, source, Result.STORE8, name, needs=needs, gives=name, side_by_side=True)
-    low.layers[-1]["work"] = 0.0  # nothing that the network asks for
+    low.layers[-1] = replace(low.layers[-1], work=0.0)  # nothing that the network asks for
     return name, name
 
 

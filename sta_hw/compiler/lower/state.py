@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from ...spec.config import Config
 from ...spec.patterns import DENSE, Pattern
 from ..buffers import plan_buffers
 from ..image import Image, position_words
+from ..info import LayerInfo, ValueInfo
 from ..kept import KeptWindows
 from ..packing import Packing, Place
 from ..parameters import LinearParameters
@@ -104,8 +104,8 @@ class Lowering:
         self.image = self.new_image()
         self.steps: list[Step] = []
         self.groups: list[list[Load]] = []
-        self.layers: list[dict[str, Any]] = []
-        self.values: dict[str, dict[str, Any]] = {}
+        self.layers: list[LayerInfo] = []
+        self.values: dict[str, ValueInfo] = {}
         self.mean_windows: tuple[int, int, int] | None = None  # of an only text: where they lie, depth, blocks
         self.latest, self.given = "", 0  # the last operation that gave steps, and how many
         self._names = 0
@@ -141,10 +141,8 @@ class Lowering:
 
     def note(self, label: str, o: Operation, value: str, *buffers: str) -> None:
         """Which operation and layer instructions of a label belong to, and the value that they write where."""
-        self.values[label] = {
-            "operation": type(o).__name__.removeprefix("Integer").lower(), "layer": layer_of(o.name), "value": value,
-            "buffers": list(buffers),
-        }  # fmt: skip
+        kind = type(o).__name__.removeprefix("Integer").lower()
+        self.values[label] = ValueInfo(kind, layer_of(o.name), value, buffers)
 
     def new_image(self) -> Image:
         """Where all is laid out."""
