@@ -107,7 +107,7 @@ def perplexities(model: TextModel, texts: list[list[int]], report: Report) -> En
         report(f"fp32, text {number}")
         logits = evaluate(model.language.graph, {"ids": [begin, *ids]}, keep=(NEXT,))[NEXT][1:]
         found["fp32"].append(negative_log_likelihood(logits[:-1], ids[1:]))
-    quantized = model.in_integers(rules=Rules(WIDE), config=CONFIG, report=report).quantized
+    quantized = model.in_integers(rules=Rules(WIDE), config=CONFIG, report=report, cache=False).quantized
     assert quantized is not None
     for number, ids in enumerate(texts):
         report(f"integers, text {number}")

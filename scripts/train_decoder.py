@@ -206,7 +206,7 @@ def perplexities(folder: Path, texts: Sequence[str], report: Report = lambda _: 
             found = [evaluate(model.language.graph, {"ids": [begin, *i]}, keep=(NEXT,))[NEXT][1:] for i in encoded]
             exact = found
         else:
-            quantized = model.in_integers(rules=rules, config=config).quantized
+            quantized = model.in_integers(rules=rules, config=config, cache=False).quantized
             assert quantized is not None
             found = [IntegerDecoder(quantized, context).logits([begin, *ids]) for ids in encoded]
         each = [negative_log_likelihood(f[:-1], ids[1:]) for f, ids in zip(found, encoded, strict=True)]

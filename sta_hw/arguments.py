@@ -16,13 +16,18 @@ from typing import Any, SupportsFloat, SupportsIndex
 
 from .errors import InputError
 
-__all__ = ["path_of", "real", "require_kind", "several", "text_of", "token_ids", "whole"]
+__all__ = ["flag", "path_of", "real", "require_function", "require_kind", "several", "text_of", "token_ids", "whole"]
 
 
 def _shown(value: object) -> str:
     """A value as a message has it: on one line, and short."""
     words = " ".join(repr(value).split())
     return words if len(words) <= 60 else f"{words[:57]}..."
+
+
+def _plain(value: Any) -> Any:
+    """One of numpy's numbers or truth values as Python's: to Python its truth values are floats."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def whole(value: object, name: str) -> int:
@@ -48,11 +53,9 @@ def real(value: object, name: str) -> float:
     InputError
         If it is a truth value, a text, an array, or larger than a float holds.
     """
-    shape = getattr(value, "shape", ())
-    plain: Any = value
-    if shape == () and hasattr(plain, "item"):  # numpy's truth values are floats to Python, and their items are none
-        plain = plain.item()
-    if isinstance(plain, SupportsFloat | SupportsIndex) and not isinstance(plain, bool) and shape == ():
+    plain = _plain(value)
+    single = getattr(plain, "shape", ()) == ()
+    if isinstance(plain, SupportsFloat | SupportsIndex) and not isinstance(plain, bool) and single:
         with suppress(TypeError, ValueError, OverflowError):
             return float(plain)
     raise InputError(f"{name} is {_shown(value)}; it is a number.")
@@ -123,6 +126,32 @@ def path_of(value: object, name: str) -> Path:
         if error.errno == errno.ENAMETOOLONG:
             raise InputError(f"{name} is {_shown(str(path))}, with a name longer than the file system's.") from None
     return path
+
+
+def flag(value: object, name: str) -> bool:
+    """True or False, of Python or numpy.
+
+    Raises
+    ------
+    InputError
+        If it is anything else: a word or a number would count as true.
+    """
+    plain = _plain(value)
+    if not isinstance(plain, bool):
+        raise InputError(f"{name} is {_shown(value)}; it is True or False.")
+    return plain
+
+
+def require_function(value: object, name: str) -> None:
+    """Refuse what cannot be called, before the work at whose end it would be.
+
+    Raises
+    ------
+    InputError
+        With its type.
+    """
+    if not callable(value):
+        raise InputError(f"{name} is {_shown(value)}, of type {type(value).__name__}; it is a function.")
 
 
 def require_kind(value: object, name: str, *kinds: type) -> None:

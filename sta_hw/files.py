@@ -274,7 +274,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
     try:
         require_file(path)
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # some editors put a mark at the beginning
         found = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
     except OSError as error:
         raise InputError(f"{what} {path} cannot be read: {error.strerror or error}.") from error

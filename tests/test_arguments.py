@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sta_hw.arguments import path_of, real, require_kind, several, text_of, token_ids, whole
+from sta_hw.arguments import flag, path_of, real, require_function, require_kind, several, text_of, token_ids, whole
 from sta_hw.errors import ConfigError, InputError
 from sta_hw.spec.config import Config
 from sta_hw.spec.patterns import Pattern, parse_nm
 from sta_hw.spec.presets import configured, preset
+from sta_hw.tasks.api import load
 from sta_hw.tasks.sampling import Sampler, Sampling
 
 NO_WHOLE = [True, False, 1.0, 1.5, float("nan"), float("inf"), "1", b"1", None, [1], 1j, Fraction(1), np.True_,
@@ -86,6 +89,34 @@ def test_kinds() -> None:
         require_kind("ci", "k", Config, type(None))
 
 
+def test_flags() -> None:
+    for value in (True, False, np.True_, np.False_):
+        assert flag(value, "f") is bool(value)
+    for wrong in ("no", "", 0, 1, None, 1.0, np.array([True]), []):
+        with pytest.raises(InputError, match=r"^f is .*; it is True or False"):
+            flag(wrong, "f")
+
+
+def test_functions() -> None:
+    require_function(print, "report")
+    with pytest.raises(InputError, match="report is 5, of type int; it is a function"):
+        require_function(5, "report")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.compile(tokens=4, loops="no"), lambda m: m.compile(tokens=4, after=1),
+        lambda m: m.prune("2:4", report="x"), lambda m: m.embed(["a"], check="no"),
+        lambda m: m.embed(["a"], progress=1),
+    ],
+)  # fmt: skip
+def test_of_models(call: Callable[[Any], object]) -> None:
+    """Before anything is computed."""
+    with pytest.raises(InputError, match=r"it is (True or False|a function)"):
+        call(load())
+
+
 @pytest.mark.parametrize("name", ["rows", "groups", "window", "lanes", "drain_lanes", "softmax_block", "loads_ahead"])
 def test_configurations_of_other_numbers(name: str) -> None:
     """A truth value, a fraction or a text is no size, even where Python holds it for equal to one."""
@@ -95,6 +126,19 @@ def test_configurations_of_other_numbers(name: str) -> None:
     for value in (float(legal), str(legal), None, [legal], float("nan"), True, False):
         with pytest.raises(ConfigError, match=f"^{name} = "):
             Config(**{name: value})
+
+
+def test_the_same_hardware_by_other_words() -> None:
+    """Its hash is one, and so are its programs."""
+    one = Config(nm=("2:4", "1:8", "dense"), encodings=("index", "bitmap"), features=("rms", "causal"))
+    other = Config(nm=("dense", "1:8", "02:4", " 2:4 ", "Dense"), encodings=("bitmap", "index", "bitmap"),
+                   features=("causal", "rms", "rms"))  # fmt: skip
+    assert one == other and one.hash == other.hash and other.nm == ("2:4", "1:8", "dense")
+    for wrong in ("any", "5:4", "x"):
+        with pytest.raises(ConfigError):
+            Config(nm=("2:4", wrong))
+    with pytest.raises(ConfigError, match="encoding"):
+        Config(encodings=("index", "none"))
 
 
 @pytest.mark.parametrize("name", ["nm", "encodings", "features"])

@@ -13,7 +13,7 @@ from typing import Any
 from ..arguments import several, whole
 from ..errors import ConfigError, InputError
 from .features import ALL_OF_DECODERS, FEATURES, in_order
-from .patterns import DENSE, SUPPORTED_M, Pattern, listed, parse_nm
+from .patterns import DENSE, SUPPORTED_M, Pattern, listed, parse_nm, patterns_in_order
 
 __all__ = ["ENCODINGS", "MULTIPLIERS", "SUPPORTED_WINDOWS", "WINDOW_MEMORIES", "Config"]
 
@@ -44,6 +44,10 @@ _ADDED = ("features", "window_words", "loads_ahead")
 """Parameters that came later: what leaves them at nothing is the hardware that it was without them."""
 
 
+def _in_order(encodings: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(encodings), key=lambda e: (*[e != known for known in ENCODINGS], e)))
+
+
 def _digest(parameters: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -62,7 +66,8 @@ class Config:
         Activations one processing element holds per bank: 4, 8, 16 or 32. Every M divides it.
     nm : tuple of str
         ``("any",)`` or the patterns to support, such as ``("2:4", "1:4", "dense")``. Dense is
-        always there (attention needs it). Fewer patterns give smaller decoders.
+        always there (attention needs it). Fewer patterns give smaller decoders. Put in order, by M
+        and N and dense last, each once; encodings and features likewise.
     encodings : tuple of str
         The encodings of sparse weights the decoders understand: ``index``, ``bitmap`` or both.
     lanes : int
@@ -189,7 +194,10 @@ class Config:
                 problems.append(str(error))
         if problems:
             raise ConfigError(problems)
+        # The same hardware has one hash, in whatever order its words were given, and however often.
         object.__setattr__(self, "features", in_order(self.features))
+        object.__setattr__(self, "encodings", _in_order(self.encodings))
+        object.__setattr__(self, "nm", patterns_in_order(self.nm))
 
     def _check_sizes(self, problems: list[str]) -> bool:
         before = len(problems)

@@ -9,7 +9,7 @@ from typing import Any
 from ..arguments import whole
 from ..errors import ConfigError
 
-__all__ = ["DENSE", "SUPPORTED_M", "Pattern", "listed", "parse_nm"]
+__all__ = ["DENSE", "SUPPORTED_M", "Pattern", "listed", "parse_nm", "patterns_in_order"]
 
 SUPPORTED_M = (2, 4, 8, 16, 32)
 """Group sizes M of the N:M formats."""
@@ -91,3 +91,15 @@ def parse_nm(text: str) -> Pattern:
     n, m = (int(part) if len(part) < 10 else 10**9 for part in (n_text, m_text))
     _require(n, m, text, SUPPORTED_M)
     return Pattern(n, m)
+
+
+def patterns_in_order(words: Sequence[str]) -> tuple[str, ...]:
+    """Patterns in words as `str` gives them: sparse ones by M and N, dense last, each once; ``any`` ahead of them.
+
+    Where a word is no pattern they are as they were given, for whoever refuses them.
+    """
+    try:
+        found = {parse_nm(word) for word in words if word != "any"}
+    except ConfigError:
+        return tuple(words)
+    return (*dict.fromkeys(w for w in words if w == "any"), *map(str, sorted(found, key=lambda p: (p.dense, p.m, p.n))))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import path_of, several, whole
+from ..arguments import flag, path_of, require_function, several, whole
 from ..compiler.check import cosine
 from ..compiler.model import CompiledModel
 from ..compiler.passes import After, nothing
@@ -105,6 +105,7 @@ class Model:
             If N:M, table or method is not valid, or a pruned checkpoint would be pruned once more.
         """
         require_pruner(method)
+        require_function(report, "report")
         seen = self.calibration if calibration is None else path_of(calibration, "calibration")
         if seen is not None:
             self.embedder.require_calibration()
@@ -140,7 +141,8 @@ class Model:
         InputError, ConfigError
             If model, tokens and hardware do not go together; the message says what would.
         """
-        config = configured(hardware)
+        config, loops = configured(hardware), flag(loops, "loops")
+        require_function(after, "after")
         if tokens is not None and text is not None:
             raise InputError("compile takes tokens, or a text whose tokens are counted; leave one of them out.")
         count = self.embedder.part.tokens if tokens is None else whole(tokens, "tokens")
@@ -183,6 +185,9 @@ class Model:
             Compare the memory after every run with the reference's.
         """
         inputs = several(inputs, "embed's inputs", "texts or files")
+        check = flag(check, "check")
+        if progress is not None:
+            require_function(progress, "progress")
         there = _backend(on, configured(hardware))
         given = [_read(self.embedder, one) for one in inputs]
         return self.batcher(hardware, most).run(given, there, check=check, progress=progress)
@@ -250,7 +255,7 @@ class Program:
         CheckError
             If the hardware stops with an error, or memory or counters differ from the reference's.
         """
-        embedder = self.model.embedder
+        embedder, check = self.model.embedder, flag(check, "check")
         embedded = _read(embedder, given)
         if len(embedded) > self.compiled.tokens:
             raise InputError(
@@ -264,7 +269,7 @@ class Program:
             compare_saturations(outcome.saturated, expected.saturated)
         name, values = embedder.result(compiled, outcome.image)
         cycles = None if outcome.run is None else outcome.run.cycles
-        fraction = None if cycles is None else compiled.info["ideal_cycles"] / cycles
+        fraction = None if cycles is None else compiled.info.ideal_cycles / cycles
         return Result(name, values, embedder.exact(embedded), cycles, fraction, outcome.saturated)
 
 

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..model.language import LanguageModel
 from ..model.minilm import calibration_sentences, evaluation_sentences
 
-__all__ = ["CONTEXT", "calibration_texts", "given_texts", "pruning_texts"]
+__all__ = ["CONTEXT", "as_conversation", "calibration_texts", "given_texts", "pruning_texts"]
 
 CONTEXT = 2048
 """Tokens of a context, where nothing else is said and the model was made for as many."""
@@ -22,6 +22,14 @@ def calibration_texts(language: LanguageModel, count: int = 10, tokens: int = 25
     """Texts of docstrings, each of whole sentences up to so many tokens, or what the model has positions for."""
     sentences = [*calibration_sentences(), *evaluation_sentences()]
     return _joined(language, sentences, min(tokens, language.positions // 2 or tokens))[:count]
+
+
+def as_conversation(language: LanguageModel, ids: Sequence[int]) -> list[int]:
+    """A text behind a conversation's prefix: the first half as a message, the other as its answer."""
+    vocabulary, middle = language.vocabulary, len(ids) // 2
+    one, other = vocabulary.decode(ids[:middle]), vocabulary.decode(ids[middle:])
+    messages = [{"role": "user", "content": one}, {"role": "assistant", "content": other}]
+    return language.chat_ids(messages)[len(language.chat_prefix()) :]
 
 
 def pruning_texts(language: LanguageModel, sentences: Sequence[str] | None = None) -> list[list[int]]:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
-from ..arguments import path_of, require_kind, several, token_ids, whole
+from ..arguments import flag, path_of, require_function, require_kind, several, token_ids, whole
 from ..compiler.decoder.integers import IntegerDecoderGraph, Rules
 from ..compiler.decoder.once import quantize_decoder_once
 from ..compiler.decoder.program import compile_decoder
+from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.run import IntegerDecoder, behind_prefix
 from ..compiler.prune import prune_model_once, require_pruner
 from ..errors import InputError
@@ -30,7 +31,7 @@ from ..run.machines import Machine
 from ..spec.config import Config
 from ..spec.patterns import Pattern
 from ..spec.presets import configured
-from .decoder_texts import CONTEXT, calibration_texts, given_texts, pruning_texts
+from .decoder_texts import CONTEXT, as_conversation, calibration_texts, given_texts, pruning_texts
 from .growing import Generated, Growing, require_room, require_sampling
 from .lookup import looked_up
 from .patterns import given_patterns
@@ -92,6 +93,7 @@ class TextModel:
             If N:M, table or method is not valid, N:M are given twice, or a pruned checkpoint would be pruned once more.
         """
         require_pruner(method)
+        require_function(report, "report")
         language = self.language
         if patterns is not None:
             if nm is not None or table is not None:
@@ -116,7 +118,7 @@ class TextModel:
     def in_integers(
         self, prefix: Sequence[int] | None = None, *, texts: Sequence[Sequence[int]] | None = None,
         rules: Rules | None = None, config: str | Config | None = None,
-        report: Callable[[str], None] = lambda _: None,
+        report: Callable[[str], None] = lambda _: None, cache: bool = True,
     ) -> TextModel:  # fmt: skip
         """The same model in the accelerator's integers.
 
@@ -129,6 +131,8 @@ class TextModel:
         rules : Rules or None
         config : str, Config or None
             Of the hardware that is to run it, or its preset's name: blocks of keys, and groups, are its own.
+        cache : bool
+            Keep the integers in the cache folder, some more bytes than weights, and take them from there.
 
         Raises
         ------
@@ -136,6 +140,7 @@ class TextModel:
             As `quantize_decoder`.
         """
         require_kind(rules, "rules", Rules, type(None))
+        require_function(report, "report")
         if config is not None:
             config = configured(config)
             rules = replace(rules or Rules(), block=config.groups * config.window, groups=config.groups)
@@ -144,18 +149,12 @@ class TextModel:
         if texts is None:
             given = calibration_texts(self.language)
             if self.language.template is not None and not plain:
-                given = [self._as_conversation(t) for t in given]
+                given = [as_conversation(self.language, t) for t in given]
         else:
             given = given_texts(texts)
-        quantized = quantize_decoder_once(self.language.graph, given, prefix, rules or Rules(), report, self.patterns)
+        quantize = quantize_decoder_once if flag(cache, "cache") else quantize_decoder
+        quantized = quantize(self.language.graph, given, prefix, rules or Rules(), report, self.patterns)
         return replace(self, quantized=quantized)
-
-    def _as_conversation(self, ids: Sequence[int]) -> list[int]:
-        """A text behind a conversation's prefix: the first half as a message, the other as its answer."""
-        vocabulary, middle = self.language.vocabulary, len(ids) // 2
-        one, other = vocabulary.decode(ids[:middle]), vocabulary.decode(ids[middle:])
-        messages = [{"role": "user", "content": one}, {"role": "assistant", "content": other}]
-        return self.language.chat_ids(messages)[len(self.language.chat_prefix()) :]
 
     def context(self, tokens: int | None = None) -> int:
         """The tokens of a context: as many as are wanted, or `CONTEXT`, or what the model was made for.
@@ -194,7 +193,7 @@ class TextModel:
             If the model is not quantized for the machine's hardware, or does not fit it, or there is nothing that
             `check` or `best` would change.
         """
-        tokens = self.context(context)
+        tokens, check, best = self.context(context), flag(check, "check"), flag(best, "best")
         if machine is not None:
             return Session(self._programs(tokens, machine, check, best, 1))
         if check:
@@ -215,7 +214,8 @@ class TextModel:
         InputError
             As `session`, or if a row tile of the hardware does not hold so many.
         """
-        return BatchDecoder(self._programs(self.context(context), machine, check, best, sequences))
+        flags = flag(check, "check"), flag(best, "best")
+        return BatchDecoder(self._programs(self.context(context), machine, *flags, sequences))
 
     def _programs(self, tokens: int, machine: Machine, check: bool, best: bool, sequences: int) -> ProgramDecoder:
         if self.quantized is None:
@@ -348,11 +348,8 @@ class TextModel:
     ) -> Generated:  # fmt: skip
         """A text at once; see `stream`."""
         made = Generated([])
-        for _ in self.stream(
-            prompt, max_tokens=max_tokens, sampling=sampling, stop=stop, session=session, drafts=drafts,
-            into=made,
-        ):  # fmt: skip
-            pass
+        deque(self.stream(prompt, max_tokens=max_tokens, sampling=sampling, stop=stop, session=session, drafts=drafts,
+                          into=made), maxlen=0)  # fmt: skip
         return made
 
     def generate_batch(
@@ -377,6 +374,7 @@ class TextModel:
         """
         session = self.session() if session is None else session
         require_kind(session, "session", Session, BatchDecoder)
+        require_function(told, "told")
         decoder = session.decoders[0] if isinstance(session, BatchDecoder) else session.decoder
         require_sampling(sampling, decoder.best, max_tokens)
         texts = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from decoder_files import SIZES
 from test_families import saved
 
@@ -29,6 +30,7 @@ def program_bytes(compiled: DecoderImage, number: int) -> int:
     return 64 * int(compiled.image[compiled.programs[number] :][:12].view("<u4")[2])
 
 
+@pytest.mark.slow
 def test_2048_tokens(tmp_path: Path) -> None:
     saved(tmp_path, "LlamaForCausalLM", SIZES | SHAPE | {"max_position_embeddings": CAPACITY})
     rng = np.random.default_rng(1)

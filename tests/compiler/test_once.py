@@ -96,6 +96,22 @@ def test_another_is_made_anew(folder: Path, tmp_path: Path, monkeypatch: pytest.
     assert same(once.quantize_decoder_once(graph, TEXTS, PREFIX, BASE).linears, wanted.linears)
 
 
+def test_the_six_that_were_used_last_stay(folder: Path, tmp_path: Path) -> None:
+    graph = network(tmp_path / "model", "llama")
+    told: list[str] = []
+
+    def used(first: int) -> bool:
+        """Whether it had to be made."""
+        before = len(told)
+        once.quantize_decoder_once(graph, TEXTS, [first], BASE, told.append)
+        return len(told) > before
+
+    assert all(used(n) for n in range(6))
+    assert not used(0)
+    assert used(6) and len(list(folder.glob("*.quantized.safetensors"))) == 6
+    assert not used(0) and used(1)
+
+
 def test_what_is_refused_is_not_kept(folder: Path, tmp_path: Path) -> None:
     graph = network(tmp_path / "model", "llama")
     for _ in range(2):

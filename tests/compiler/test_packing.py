@@ -59,7 +59,7 @@ def test_each_text_as_if_alone(size: str, pooling: str, network: tuple[Graph, Gr
         assert np.array_equal(batch.outputs(image, number), program.outputs(alone))
         exact = program.pooled(alone)
         # Each is rounded once, in steps that a text of nearly twice the next shorter one's length makes largest.
-        step = program.info["output_scale"] / 15
+        step = program.info.output_scale / 15
         assert np.abs(batch.pooled(image, number) - exact).max() <= step * (0 if pooling == "first" else 1.51)
         assert batch.output(image, number) @ program.output(alone) > 0.99999
 
@@ -103,7 +103,7 @@ def test_weights_are_read_once(network: tuple[Graph, Graph]) -> None:
     config, encoder = PRESETS["small"], network[1]
 
     def weights(program: CompiledModel) -> int:
-        last = max(address for address, _, _ in program.info["buffers"].values())  # weights lie behind
+        last = max(address for address, _, _ in program.info.buffers.values())  # weights lie behind
         loads = [i for i in program.expanded() if i.opcode == Opcode.LOAD and i["address"] > last]
         return sum(i["beats"] * i["rows"] for i in loads)
 
@@ -168,7 +168,7 @@ def test_one_program_for_shorter_texts(size: str, pooling: str, network: tuple[G
         for seed in (None, 0):
             if seed is not None:
                 # Rows behind the text, which lie in each tile's channels.
-                rows, width = config.rows, padded.info["input_width"]
+                rows, width = config.rows, padded.info.input_width
                 place = image[program.input_address :][: 2 * program.packing.tiles * rows * width].view("<i2")
                 padding = place.reshape(-1, width, rows).transpose(0, 2, 1)
                 noise = np.random.default_rng(seed).integers(-32768, 32768, padding.shape).reshape(-1, width)
@@ -180,7 +180,7 @@ def test_one_program_for_shorter_texts(size: str, pooling: str, network: tuple[G
         assert all(np.array_equal(a, outputs[0]) for a in outputs)
         assert all(np.array_equal(a, pooled[0]) for a in pooled)
         wanted = ReferenceBackend(config).run(own, one)
-        assert padded.info["ideal_cycles"] == pytest.approx(own.info["ideal_cycles"])
+        assert padded.info.ideal_cycles == pytest.approx(own.info.ideal_cycles)
         cosine = (outputs[0] * own.outputs(wanted.image)).sum(1)
         cosine /= np.linalg.norm(outputs[0], axis=1) * np.linalg.norm(own.outputs(wanted.image), axis=1)
         assert cosine.min() > 0.9999

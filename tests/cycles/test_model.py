@@ -22,6 +22,8 @@ from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import preset
 
 HALT = Instruction(Opcode.HALT)
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name == "wide" else ()) for name in CONFIGURATIONS]
+"""A model of the widest takes minutes to compile."""
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def programs(config: Config) -> list[tuple[list[Instruction], int]]:
     return found
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_single_units_are_followed_to_the_cycle(name: str) -> None:
     config = CONFIGURATIONS[name]
     hardware = AcceleratorModel(config)
@@ -113,7 +115,7 @@ def test_single_units_are_followed_to_the_cycle(name: str) -> None:
     hardware.close()
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_whole_programs_are_followed(name: str) -> None:
     """A sample of `sta-hw bench model`."""
     config = CONFIGURATIONS[name]
@@ -140,7 +142,7 @@ def test_a_whole_outline_is_the_compiled_program(
     outline = outline_encoder(hidden, heads, layers, intermediate, patterns, config, tokens, whole=True)
     assert [(i.opcode, i.fields) for i in outline.instructions] == [(i.opcode, i.fields) for i in compiled.instructions]
     assert set(outline.weights) == {1.0} and not outline.problems
-    assert outline.ideal_cycles == compiled.info["ideal_cycles"]
+    assert outline.ideal_cycles == compiled.info.ideal_cycles
 
 
 @pytest.mark.parametrize(

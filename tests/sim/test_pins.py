@@ -19,7 +19,12 @@ from sta_hw.spec.presets import preset
 
 @pytest.mark.parametrize(
     ("name", "configuration"),
-    [("ulx3s-25f", "ci"), ("icesugar-pro", "ci"), ("icebreaker", "up5k"), ("ecpix5-85f", "ci")],
+    [
+        ("ulx3s-25f", "ci"),
+        pytest.param("icesugar-pro", "ci", marks=pytest.mark.slow),
+        ("icebreaker", "up5k"),
+        ("ecpix5-85f", "ci"),
+    ],
 )
 def test_self_test_through_the_pins(name: str, configuration: str) -> None:
     """Oscillator, PLL, reset, pin cells and polarities, LiteDRAM against the chip, lamps."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from .rotation import as_rules_say
 __all__ = ["quantize_decoder_once"]
 
 _PARTS = {kind.__name__: kind for kind in (LinearParameters, NormParameters, BlockedWeights, Pattern)}
+_MOST = 6
+"""Files that stay in the cache: every system prompt makes another, somewhat larger than the weights."""
 _OUTLINE = "outline"
 _GIVEN = ("graph", "rules", "prefix")
 """What the caller has, and is not kept."""
@@ -39,7 +43,7 @@ def quantize_decoder_once(
     """What `quantize_decoder` gives, from the cache folder if the same was quantized before.
 
     The same are: the text of the modules that quantize, the graph with its arrays, texts, prefix, rules, patterns, and
-    numpy's version. What is kept is checked; a damaged file is made again.
+    numpy's version. What is kept is checked; a damaged file is made again. The six that were used last stay.
 
     Raises
     ------
@@ -58,11 +62,24 @@ def quantize_decoder_once(
             outline = json.dumps(_outline(whole, "", arrays)).encode()
             arrays[_OUTLINE] = np.frombuffer(outline, np.uint8)
             keep(path, save(arrays))
+            _leave_the_newest(path.parent)
             return found
+    with suppress(OSError):
+        os.utime(path)  # used last
     arrays = load(data)
     whole = _inside(json.loads(arrays.pop(_OUTLINE).tobytes()), arrays)
     given = IntegerDecoderGraph(as_rules_say(graph, rules, patterns or {}), rules, tuple(prefix))
     return replace(given, **whole)
+
+
+def _leave_the_newest(folder: Path) -> None:
+    """Delete what was not used for the longest time."""
+    used = []
+    for path in folder.glob("decoder-*.quantized.safetensors"):
+        with suppress(FileNotFoundError):  # another process may do the same
+            used.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(used)[:-_MOST]:
+        path.unlink(missing_ok=True)
 
 
 def _key(
