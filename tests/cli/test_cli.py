@@ -131,7 +131,7 @@ def test_compile_then_run_on_both_backends(tmp_path: Path) -> None:
     assert wrong.returncode == 2 and "was compiled for up to 4 tokens" in wrong.stderr
     page = run("report", "m.npz", "--text", text, "-o", "r.html", "--json", cwd=tmp_path)
     assert page.returncode == 0, page.stderr
-    assert json.loads(page.stdout)["speedup_over_dense"] is None and "which do not fit: 0." in page.stderr
+    assert json.loads(page.stdout)["speedup_over_dense"] > 2 and "fit" not in page.stderr
     html = (tmp_path / "r.html").read_text()
     assert html.count("<svg") == 2 and "http" not in html.split("</style>")[1].split("<svg")[0]
     events = json.loads((tmp_path / "r.json").read_text())["traceEvents"]

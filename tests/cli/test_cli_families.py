@@ -40,6 +40,18 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_report_of_what_would_not_fit_dense(tmp_path: Path) -> None:
+    """There is no speed-up to tell, and why."""
+    saved(tmp_path, "ViTForImageClassification", IMAGE | {"num_labels": 4, "num_hidden_layers": 1,
+                                                          "intermediate_size": 2560})  # fmt: skip
+    np.save(tmp_path / "one.npy", np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32))
+    given = ("--model", tmp_path, "--preset", "ci", "--nm", "1:4", "--pruner", "magnitude")
+    compiled, image = tmp_path / "m.npz", ("--model", tmp_path, "--input", tmp_path / "one.npy")
+    run("compile", *given, "-o", compiled)
+    page = run("report", compiled, *image, "-o", tmp_path / "r.html", "--json")
+    assert json.loads(page.stdout)["speedup_over_dense"] is None and "which do not fit: 0." in page.stderr
+
+
 def answer(*arguments: object) -> Any:
     return json.loads(run("run", *ON, *arguments).stdout)
 
