@@ -9,7 +9,7 @@ import re
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,14 +130,34 @@ def kept(path: Path) -> bytes | None:
 def made_once(path: Path) -> Iterator[None]:
     """While one process makes a file of the cache, others that want it wait: they look for it again when it is theirs.
 
-    All files share one lock file, each with a byte of its own, so that none is left for each; one inside the other
-    would end the outer one's lock. Where the file system has no locks, both processes make the file.
+    Beside the file there is one that is locked, as long as the work lasts. Where the file system has no locks, both
+    processes make the file.
     """
-    place = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:7], "little")
-    with (path.parent / "lock").open("ab") as file:
+    with ExitStack() as stack:
         with suppress(OSError):
-            fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
+            stack.enter_context(_locked(path.with_name(f"{path.name.replace('.', '-')}-lock.part")))
         yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """A file that one process holds at a time, and removes; who waited for a removed one begins anew."""
+    while True:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_open_at(path, file.fileno()):
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)  # while it is still locked
+                return
+
+
+def _is_open_at(path: Path, number: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(number), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def cache_entries() -> list[Entry]:

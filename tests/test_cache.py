@@ -7,13 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from subprocess import PIPE
 
 import pytest
 
 from sim.library import compile_library
-from sta_hw.cache import cache_folder, keep, kept
+from sta_hw.cache import cache_folder, keep, kept, made_once
 from sta_hw.errors import ToolError
 
 VERILOG = "module inverter (input a, output b);\nassign b = ~a;\nendmodule\n"
@@ -114,6 +116,40 @@ def test_of_several_processes_one_makes_it(folder: Path) -> None:
     ]
     for process in processes:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    made = [process.communicate("\n")[0] for process in processes]
+    for process in processes:  # all, before any has come to its end
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    made = [process.communicate()[0] for process in processes]
     assert sorted(made[:3]) == ["", "", "made\n"] and made[3] == "made\n"
-    assert all(kept(p) == b"data" for p in paths) and not any(process.returncode for process in processes)
+    assert all(kept(p) == b"data" for p in paths) and not list(folder.glob("*lock*"))
+    assert not any(process.returncode for process in processes)
+
+
+def test_who_waited_goes_first(folder: Path) -> None:
+    """The first made nothing; one that waited has its turn, and one that comes then waits for that."""
+    path = cache_folder() / "file"
+    order: list[str] = []
+    entered, leave = ({name: threading.Event() for name in "abc"} for _ in range(2))
+
+    def work(name: str) -> None:
+        with made_once(path):
+            order.append(f"{name} in")
+            entered[name].set()
+            leave[name].wait(20)
+            order.append(f"{name} out")
+
+    threads = {name: threading.Thread(target=work, args=(name,)) for name in "abc"}
+    threads["a"].start()
+    assert entered["a"].wait(20)
+    threads["b"].start()
+    time.sleep(0.3)  # it waits for the file that the first removes
+    leave["a"].set()
+    assert entered["b"].wait(20)
+    threads["c"].start()
+    assert not entered["c"].wait(0.3)
+    leave["b"].set()
+    leave["c"].set()
+    for thread in threads.values():
+        thread.join(20)
+    assert order == ["a in", "a out", "b in", "b out", "c in", "c out"] and not list(folder.iterdir())

@@ -20,16 +20,18 @@ class LayerInfo:
     layer : str
         Its label.
     columns, reduction : int
+        Of its weights; of attention, the longest text's keys and a head's width.
     nm, used : str
         N:M of the weights that were found, and that it runs with.
     encoding : str
         Of the weights' positions.
     depth, passes : int
-        Windows of a pass, and passes over the reduction dimension.
+        Positions of each group's window that a pass takes, and passes: groups times both cover the reduction dimension.
     chunk : int
         Columns that are on chip at once.
     work : float
-        Products of the network; not those that a multiplier makes of zeros.
+        Multiplications that the network asks for: of the share of weights that its N:M keeps, and twice as many where
+        inputs are two digits.
     bytes : int
         Of the weights with their positions; 0 for attention.
     why_not : str
@@ -89,6 +91,7 @@ class ProgramInfo:
     outputs : str
         The buffer of every token's output.
     input_width : int
+        Columns of the input.
     ideal_cycles : float
         Of all layers' work on all multipliers.
     embedded_scale, output_scale, outputs_scale : float

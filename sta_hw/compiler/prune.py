@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cache import cache_folder, keep, kept
+from ..cache import cache_folder, keep, kept, made_once
 from ..errors import InputError
 from ..formats.nm import keep_mask, prune, satisfies
 from ..model.families.decoders import is_decoder
@@ -336,12 +336,13 @@ def prune_model_once(
     ]  # fmt: skip
     key = _digest(graph.tensors, repr(described))
     path = cache_folder() / f"pruned-{key[:24]}.safetensors"
-    data = kept(path)
-    if data is None:
-        pruned = prune_model(graph, patterns, calibration, method=method, report=report).tensors
-        changed = {name: np.ascontiguousarray(t) for name, t in pruned.items() if t is not graph.tensors[name]}
-        data = save(changed)
-        keep(path, data)
+    with made_once(path):
+        data = kept(path)
+        if data is None:
+            pruned = prune_model(graph, patterns, calibration, method=method, report=report).tensors
+            changed = {name: np.ascontiguousarray(t) for name, t in pruned.items() if t is not graph.tensors[name]}
+            data = save(changed)
+            keep(path, data)
     return graph.with_tensors(load(data))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,14 +245,16 @@ def test_what_is_no_pattern(model: TextModel) -> None:
     for prefix in ("abc", [1.5], [True], 5):
         with pytest.raises(InputError, match="prefix"):
             model.in_integers(prefix)  # type: ignore[arg-type]
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: model.session(check="no"), lambda: model.session(best=1), lambda: model.prune("2:4", report=1),
         lambda: model.in_integers([1], report="x"), lambda: model.generate_batch(["a"], told=1),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for call in calls:
         with pytest.raises(InputError, match=r"it is (True or False|a function)"):
-            call()  # type: ignore[no-untyped-call]
+            call()
     with pytest.raises(InputError, match=r"rules is {}"):
         model.in_integers([1], rules={})  # type: ignore[arg-type]
-    for wrong in ({"block": 0}, {"block": 1.5}, {"groups": 0}, {"groups": True}):
+    for wrong in ({"block": 0}, {"block": 1.5}, {"groups": 0}, {"groups": True}, {"rotate": "no"},
+                  {"feedback": 1}):  # fmt: skip
         with pytest.raises(InputError, match=next(iter(wrong))):
             Rules(**wrong)  # type: ignore[arg-type]

@@ -26,6 +26,10 @@ def error_weights(gram: Floats) -> Floats:
     ----------
     gram : float64 array, shape (reduction, reduction)
         The inputs' products, summed over tokens.
+
+    Returns
+    -------
+    float64 array, shape (reduction, reduction)
     """
     reduction = len(gram)
     damped = gram + np.eye(reduction) * max(_DAMPING * float(np.trace(gram)) / reduction, 1e-12)
@@ -43,6 +47,10 @@ def rounded(weights: Floats, upper: Floats, kept: NDArray[np.bool_] | None = Non
         `error_weights` of the inputs.
     kept : bool array, shape (columns, reduction), or None
         Of pruned weights: the others stay zero.
+
+    Returns
+    -------
+    int8 array, shape (columns, reduction)
     """
     reduction = len(upper)
     w = np.ascontiguousarray(weights.T, np.float64)  # a channel's weights of all columns lie side by side

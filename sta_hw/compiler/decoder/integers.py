@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arguments import whole
+from ...arguments import flag, whole
 from ...errors import InputError
 from ...formats.blocks import BLOCK_SIZES
 from ...model.graph import Graph
@@ -65,7 +65,8 @@ class Rules:
     Raises
     ------
     InputError
-        If a role or a block's size is unknown, or `block` or `groups` is no whole number from 1 on.
+        If a role or a block's size is unknown, `block` or `groups` is no whole number from 1 on, or `rotate` or
+        `feedback` is no truth value.
     """
 
     wide: frozenset[str] = frozenset()
@@ -79,8 +80,12 @@ class Rules:
     def __post_init__(self) -> None:
         if unknown := sorted((self.wide | self.blocks) - set(ROLES)):
             raise InputError(f"there is no product {unknown[0]!r} in decoders; there are {', '.join(ROLES)}.")
+        for name in ("rotate", "feedback"):
+            object.__setattr__(self, name, flag(getattr(self, name), name))
+        for name in ("block", "groups", "block_size"):
+            object.__setattr__(self, name, whole(getattr(self, name), name))
         for name in ("block", "groups"):
-            if whole(getattr(self, name), name) < 1:
+            if getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)} is out of range; the least is 1.")
         if self.block_size not in BLOCK_SIZES:
             sizes = ", ".join(map(str, BLOCK_SIZES))

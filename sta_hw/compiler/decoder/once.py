@@ -18,6 +18,7 @@ from ...cache import cache_folder, keep, kept, made_once
 from ...formats.blocks import BlockedWeights
 from ...formats.provenance import weights_digest
 from ...model.graph import Graph
+from ...sources import sources_digest
 from ...spec.patterns import Pattern
 from ..parameters import LinearParameters, NormParameters
 from .integers import IntegerDecoderGraph, Rules
@@ -32,8 +33,6 @@ _MOST = 6
 _OUTLINE = "outline"
 _GIVEN = ("graph", "rules", "prefix")
 """What the caller has, and is not kept."""
-_SOURCES = ("compiler/decoder", "compiler/scales.py", "compiler/parameters.py", "formats/blocks.py", "reference")
-"""What the integers depend on: other text of these modules, other integers."""
 
 
 def quantize_decoder_once(
@@ -42,8 +41,8 @@ def quantize_decoder_once(
 ) -> IntegerDecoderGraph:  # fmt: skip
     """What `quantize_decoder` gives, from the cache folder if the same was quantized before.
 
-    The same are: the text of the modules that quantize, the graph with its arrays, texts, prefix, rules, patterns, and
-    numpy's version. What is kept is checked; a damaged file is made again. The six that were used last stay.
+    The same are: the text of this module and all that it imports, the graph with its arrays, texts, prefix, rules,
+    patterns, and numpy's version. What is kept is checked; a damaged file is made again. The six used last stay.
 
     Raises
     ------
@@ -85,13 +84,10 @@ def _leave_the_newest(folder: Path) -> None:
 def _key(
     graph: Graph, texts: Sequence[Sequence[int]], prefix: Sequence[int], rules: Rules, patterns: Mapping[str, Pattern]
 ) -> str:
-    root = Path(__file__).parents[2]
-    sources = [p for name in _SOURCES for p in (sorted((root / name).glob("*.py")) or [root / name])]
     described = [
         weights_digest(graph), np.__version__, [list(map(int, t)) for t in texts], list(map(int, prefix)),
         {k: sorted(v) if isinstance(v, frozenset) else v for k, v in asdict(rules).items()},
-        sorted((name, str(p)) for name, p in patterns.items()),
-        *(p.read_text(encoding="utf-8") for p in sources),
+        sorted((name, str(p)) for name, p in patterns.items()), sources_digest("compiler/decoder/once.py"),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
 

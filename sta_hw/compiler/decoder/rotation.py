@@ -27,7 +27,7 @@ __all__ = ["as_rules_say", "orthogonal", "with_rotations"]
 
 
 def orthogonal(size: int) -> Floats:
-    """An orthogonal matrix whose elements are all small, of at most ``sqrt(2 / size)``; the same on every machine.
+    """An orthogonal matrix, shape (size, size), of small elements, at most ``sqrt(2 / size)``; the same everywhere.
 
     The product of Sylvester's Hadamard matrix for the power of two in `size` and Hartley's for what is odd of it, whose
     rows have signs drawn with a constant seed: a row of equal elements would give one channel what all have in common.
