@@ -31,7 +31,7 @@ from sta_hw.cli.app import script
 from sta_hw.cli.terminal import Watch, watched
 from sta_hw.compiler.decoder.integers import WIDE, Rules
 from sta_hw.compiler.decoder.run import IntegerDecoder
-from sta_hw.compiler.decoder.traffic import least_traffic, weight_bits
+from sta_hw.compiler.decoder.traffic import least_traffic, stored_sizes
 from sta_hw.errors import InputError
 from sta_hw.files import read_json, write_text
 from sta_hw.formats.provenance import text_table
@@ -113,7 +113,7 @@ def perplexities(model: TextModel, texts: list[list[int]], report: Report) -> En
         report(f"integers, text {number}")
         given = IntegerDecoder(quantized, TOKENS).logits([begin, *ids])
         found["integers"].append(negative_log_likelihood(given[:-1], ids[1:]))
-    least = least_traffic(model.language.graph, CONTEXT - 1, bits=weight_bits(quantized.linears, CONFIG))
+    least = least_traffic(model.language.graph, CONTEXT - 1, stored=stored_sizes(quantized.linears, CONFIG))
     return {
         **{f"perplexity_{name}": float(np.exp(np.concatenate(of).mean())) for name, of in found.items()},
         "tokens": sum(map(len, found["fp32"])), "bytes_per_token": least.total, "weight_bytes": least.weights,

@@ -42,6 +42,7 @@ class Accesses:
     chip_reads : dict
         Of each on-chip memory the words.
     loads : tuple of (Target, words), or None
+        What a LOAD fills, by the target that goes by the memory's name.
     unloaded : bool
         Words on chip are read that the program loaded nothing into: what earlier ones left.
     """
@@ -62,17 +63,20 @@ class Accesses:
         return not any(w[0] < r[1] and r[0] < w[1] for w in ranges for r in others)
 
 
-def _words(config: Config, target: Target) -> int:
+_MEMORIES = {target: target for target in Target} | {Target.SHORT_PARAMETERS: Target.PARAMETERS}
+
+
+def _words(config: Config, memory: Target) -> int:
     return {
         Target.VALUES: config.weight_words, Target.POSITIONS: config.position_words,
         Target.PARAMETERS: config.parameter_words, Target.TABLE: 256,
-    }[target]  # fmt: skip
+    }[memory]  # fmt: skip
 
 
 def _word_bytes(config: Config, target: Target) -> int:
     return {
         Target.VALUES: config.groups, Target.POSITIONS: config.groups * config.window // 8, Target.PARAMETERS: 16,
-        Target.TABLE: 2,
+        Target.TABLE: 2, Target.SHORT_PARAMETERS: 8,
     }[target]  # fmt: skip
 
 
@@ -84,8 +88,9 @@ def accesses(opcode: int, f: Fields, config: Config) -> Accesses:
         target, count = Target(get("target", 0)), get("beats", 0) * bus
         starts = [(get("address", 0) + row * get("stride", 0)) % (1 << 32) for row in range(get("rows", 0))]
         found.reads = [(start, start + count) for start in starts if count]
-        words = min(get("rows", 0) * count // _word_bytes(config, target), _words(config, target))
-        found.loads = target, (get("destination", 0) + np.arange(words)) % _words(config, target)
+        there = _words(config, _MEMORIES[target])
+        words = min(get("rows", 0) * count // _word_bytes(config, target), there)
+        found.loads = _MEMORIES[target], (get("destination", 0) + np.arange(words)) % there
         return found
     if opcode == Opcode.NORM:
         width = get("width", 0)
@@ -159,8 +164,9 @@ class _Order:
             name: _Last(words)
             for name in ("product_writes", "norm_writes", "load_reads", "window_reads", "residual_reads", "norm_reads")
         }
-        self.filled = {target: _Last(_words(config, target)) for target in Target}
-        self.used = {target: _Last(_words(config, target)) for target in Target}
+        self.filled, self.used = (
+            {memory: _Last(_words(config, memory)) for memory in _MEMORIES.values()} for _ in range(2)
+        )
         self.issued = dict.fromkeys(WAITS, 0)
         self.finished_at: list[int] = []  # of each product with results, its number among all
 

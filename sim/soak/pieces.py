@@ -127,6 +127,7 @@ class Pieces:
         rng, words = self.rng, self.config.parameter_words
         step = int(rng.integers(2))
         count = columns if step else 1
+        short = self.has("blocks4") and rng.integers(2)
         table = np.zeros((count, 16), np.uint8)
         kind = rng.integers(3)  # of any size; as requantizations are; so that results are of every size
         bias = rng.integers(-(2**31), 2**31, count) if kind == 0 else rng.integers(-5000, 5000, count)
@@ -137,5 +138,9 @@ class Pieces:
         second = rng.integers(0, 1 << 16, count) >> np.arange(count) % 12  # likewise
         table[:, 8:10] = second.astype("<u2").view(np.uint8).reshape(-1, 2)
         base = int(rng.integers(words))
-        self.load(Target.PARAMETERS, table.tobytes(), base)
+        if short:  # the same bytes but the bias's fourth, with any bits behind the shift
+            table[:, 6] |= rng.integers(0, 32, count, np.uint8) << 3
+            self.load(Target.SHORT_PARAMETERS, table[:, [0, 1, 2, 4, 5, 6, 8, 9]].tobytes(), base)
+        else:
+            self.load(Target.PARAMETERS, table.tobytes(), base)
         return step, base

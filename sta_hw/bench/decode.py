@@ -12,7 +12,7 @@ from functools import partial
 from ..compiler.decoder.integers import WIDE, IntegerDecoderGraph, Rules
 from ..compiler.decoder.program import DecoderImage, compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
-from ..compiler.decoder.traffic import least_traffic, least_work, weight_bits
+from ..compiler.decoder.traffic import Stored, least_traffic, least_work, stored_sizes
 from ..cycles.machine import estimate_cycles
 from ..cycles.timing import MachineTiming
 from ..formats.nm import prune
@@ -27,7 +27,7 @@ from ..tasks.decoder_texts import calibration_texts
 from ..tasks.text import TextModel, load_text_model
 from .report import Figure, Report
 
-__all__ = ["estimated_token", "first_layers", "run", "run_full", "token_of_table"]
+__all__ = ["estimated_token", "first_layers", "run", "run_full", "stored_in_all", "token_of_table"]
 
 _CONTEXTS = (128, 512)
 _PROMPT = 128
@@ -75,11 +75,11 @@ def _passes(compiled: DecoderImage, pattern: Pattern, bits: int) -> list[_Pass]:
 
 @dataclass(frozen=True)
 class _Case:
-    """What is measured: weights' N:M, bits of activations, and bits of a weight in memory where they are not 8."""
+    """What is measured: weights' N:M, bits of activations, and how products lie in memory."""
 
     pattern: Pattern
     activations: int
-    weights: Mapping[str, float]
+    stored: Mapping[str, Stored]
 
 
 def _counted(
@@ -88,7 +88,7 @@ def _counted(
     """Rows and figures of cycles, and of the prompt's multiplications; `graph` has all layers."""
     rows, figures, pattern = [], [], case.pattern
     for part, cycles in counts.items():
-        least = least_traffic(graph, part.position, part.tokens, logits=part.logits, bits=case.weights)
+        least = least_traffic(graph, part.position, part.tokens, logits=part.logits, stored=case.stored)
         share = least.total / (cycles * config.bus_bytes)
         rows.append({
             "activations": case.activations, "context": part.position + part.tokens, "nm": str(pattern),
@@ -172,10 +172,12 @@ def _few_layers(
     return quantize_decoder(graph, texts, model.language.begin, rules, patterns=chosen)
 
 
-def _of_all(model: TextModel, of: IntegerDecoderGraph, config: Config) -> dict[str, float]:
-    """Bits of a weight in all layers, which are like the first."""
-    first = {n.partition(".")[2]: b for n, b in weight_bits(of.linears, config).items()}
-    return {n: first[key] for n in model.language.graph.linears if (key := n.partition(".")[2]) in first}
+def stored_in_all(whole: Graph, of: IntegerDecoderGraph, config: Config) -> dict[str, Stored]:
+    """How products lie in memory, the head too, of a network whose layers are like the first one's `of`."""
+    few = stored_sizes(of.linears, config)
+    first = {n.partition(".")[2]: size for n, size in few.items() if layer_of(n) == 0}
+    head = {n: size for n, size in few.items() if layer_of(n) is None}
+    return head | {n: first[n.partition(".")[2]] for n in whole.linears}
 
 
 def _of_few_layers(
@@ -184,18 +186,18 @@ def _of_few_layers(
     config, whole = machine.config, model.language.graph
     found: list[dict[_Pass, int]] = []
     work: list[int] = []
-    weights: dict[str, float] = {}
+    stored: dict[str, Stored] = {}
     for layers in (1, 2):
         report(f"quantizing and compiling {layers} layers")
         of = _few_layers(model, config, pattern, bits, layers)
-        weights = _of_all(model, of, config)
+        stored = stored_in_all(model.language.graph, of, config)
         told: Callable[[str], None] = partial(_tell, report, f"{layers} layers")
         found.append(_cycles(machine, of, pattern, bits, told))
         work.append(_work(of))
     others = whole.layers - 1
     counts = {p: one + float(others) * (found[1][p] - one) for p, one in found[0].items()}
     all_work = work[0] + others * (work[1] - work[0])
-    return _counted(config, _Case(pattern, bits, weights), counts, all_work, whole, "1 and 2")
+    return _counted(config, _Case(pattern, bits, stored), counts, all_work, whole, "1 and 2")
 
 
 def _estimate(compiled: DecoderImage, part: _Pass) -> float:
@@ -221,16 +223,16 @@ def estimated_token(
     _hardware([pattern], config)
     part = _Pass(_CONTEXTS[0] - 1, 1, True)
     cycles = []
-    weights: dict[str, float] = {}
+    stored: dict[str, Stored] = {}
     for layers in (1, 2):
         report(f"{pattern}, {layers} layers by the cycle model")
         of = _few_layers(model, config, pattern, 8, layers)
-        weights = _of_all(model, of, config)
+        stored = stored_in_all(model.language.graph, of, config)
         compiled = compile_decoder(of, config, max(_CONTEXTS))
         cycles.append(_estimate(compiled, part))
     whole = model.language.graph
     counts = {part: cycles[0] + (whole.layers - 1) * (cycles[1] - cycles[0])}
-    return _counted(config, _Case(pattern, 8, weights), counts, 0, whole, "1 and 2")[0][0]
+    return _counted(config, _Case(pattern, 8, stored), counts, 0, whole, "1 and 2")[0][0]
 
 
 def run_full(report: Callable[[str], None] = lambda _: None, patterns: Sequence[Pattern] = (DENSE,)) -> Report:
@@ -246,7 +248,7 @@ def run_full(report: Callable[[str], None] = lambda _: None, patterns: Sequence[
         graph, chosen = _pruned(model.language.graph, pattern)
         of = quantize_decoder(graph, texts, model.language.begin, rules, report, chosen)
         counts = {p: float(n) for p, n in _cycles(machine, of, pattern, 8, report).items()}
-        case = _Case(pattern, 8, weight_bits(of.linears, config))
+        case = _Case(pattern, 8, stored_sizes(of.linears, config))
         found = _counted(config, case, counts, _work(of), of.graph, "all")
         rows += found[0]
         figures += found[1]
@@ -283,7 +285,7 @@ def token_of_table(
         machine = RtlMachine(config)
         machine.load(compiled.image)
         cycles = float(_run(machine, compiled, part, report))
-    case = _Case(DENSE, 8, weight_bits(of.linears, config))
+    case = _Case(DENSE, 8, stored_sizes(of.linears, config))
     return _counted(config, case, {part: cycles}, 0, graph, "all")[0][0] | {"nm": "table"}
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..compiler.decoder.integers import ROLES, WIDE, Rules
+from ..compiler.decoder.integers import ROLES, WIDE, IntegerDecoderGraph, Rules
 from ..compiler.decoder.program import compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.traffic import least_traffic
 from ..model.graph import Graph
-from ..model.operations import Linear
 from ..run.machines import RtlMachine
 from ..spec.config import Config
 from ..spec.presets import PRESETS
 from ..tasks.decoder_texts import calibration_texts
 from ..tasks.text import load_text_model
-from .decode import first_layers
+from .decode import first_layers, stored_in_all
 from .report import Figure, Report
 
 __all__ = ["run"]
@@ -24,16 +23,13 @@ _CONTEXTS = (128, 512)
 _CALIBRATION = 64
 """Tokens of the one text that scales are made for: neither cycles nor bytes depend on them."""
 _LAYERS = (1, 2)
-_BITS = 4.75
-"""Of a weight, with its share of a block's scale and minimum."""
 
 Counts = dict[str, int]
 
 
-def _counted(machine: RtlMachine, graph: Graph, texts: list[list[int]], begin: list[int], rules: Rules) -> list[Counts]:
+def _counted(machine: RtlMachine, of: IntegerDecoderGraph) -> list[Counts]:
     """Cycles and bytes of a token at each context, of a network as it is."""
     config = machine.config
-    of = quantize_decoder(graph, texts, begin, rules)
     compiled = compile_decoder(of, config, max(_CONTEXTS), best=True)
     machine.load(compiled.image)
     found = []
@@ -46,14 +42,15 @@ def _counted(machine: RtlMachine, graph: Graph, texts: list[list[int]], begin: l
     return found
 
 
-def _rows(config: Config, graph: Graph, counts: list[list[Counts]], activations: int) -> list[dict[str, float]]:
-    """Of all layers, where one and two were counted."""
-    bits = {o.name: _BITS for o in graph.operations if isinstance(o, Linear)}  # the head's among them
-    rows = []
+def _rows(
+    config: Config, graph: Graph, of: IntegerDecoderGraph, counts: list[list[Counts]], activations: int
+) -> list[dict[str, float]]:
+    """Of all layers, where one and two were counted, and how the first ones' products lie in memory is known."""
+    stored, rows = stored_in_all(graph, of, config), []
     for number, context in enumerate(_CONTEXTS):
-        one, two = (of[number] for of in counts)
+        one, two = (some[number] for some in counts)
         all_layers = {name: one[name] + (graph.layers - 1) * (two[name] - one[name]) for name in one}
-        least = least_traffic(graph, context - 1, bits=bits, best=True).total
+        least = least_traffic(graph, context - 1, stored=stored, best=True).total
         bandwidth = least / (all_layers["cycles"] * config.bus_bytes)
         rows.append({"context": context, "activations": activations, **all_layers, "least_bytes": least,
                      "bandwidth": bandwidth})  # fmt: skip
@@ -76,8 +73,9 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
         counts = []
         for layers in _LAYERS:
             report(f"{layers} layers, activations of {activations} bits")
-            counts.append(_counted(machine, first_layers(whole, layers), texts, list(model.language.begin), rules))
-        rows += _rows(config, whole, counts, activations)
+            of = quantize_decoder(first_layers(whole, layers), texts, list(model.language.begin), rules)
+            counts.append(_counted(machine, of))
+        rows += _rows(config, whole, of, counts, activations)
     for row in rows:
         name = f"context {row['context']}, activations of {row['activations']} bits"
         moved = row["read_bytes"] + row["written_bytes"]

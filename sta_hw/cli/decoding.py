@@ -145,7 +145,7 @@ class Hardware:
 
         Of a board's serial line the bytes as well, for the image and for all passes together.
         """
-        from ..compiler.decoder.traffic import least_traffic, weight_bits
+        from ..compiler.decoder.traffic import least_traffic, stored_sizes
         from ..run.decoder import ProgramDecoder
         from ..run.machines import BoardMachine
 
@@ -158,7 +158,7 @@ class Hardware:
             found["equal_to_integers"] = True
         if isinstance(machine := decoder.machine, BoardMachine):
             found["line_bytes"] = {"image": machine.image_bytes, "passes": machine.pass_bytes}
-        passes, bits, most = [], weight_bits(decoder.of.linears, config), self.memory_bytes()
+        passes, stored, most = [], stored_sizes(decoder.of.linears, config), self.memory_bytes()
         for run in decoder.runs:
             row: dict[str, Any] = {"position": run.position, "tokens": run.tokens}
             if run.others:
@@ -166,7 +166,7 @@ class Hardware:
             if run.cycles:
                 before = run.position + sum(run.others)  # of all that are in the pass
                 least = least_traffic(
-                    decoder.of.graph, before, run.tokens, logits=run.logits, bits=bits, best=bool(decoder.best)
+                    decoder.of.graph, before, run.tokens, logits=run.logits, stored=stored, best=bool(decoder.best)
                 ).total
                 row |= {
                     "cycles": run.cycles, "least_bytes": least, "bandwidth": least / (run.cycles * most),
@@ -204,7 +204,7 @@ def compared(session: Session) -> str:
 
 def observed(decoder: Decoder, work: Callable[[Callable[[str], None]], object]) -> list[str]:
     """What comes piece by piece from programs: `work` calls what it is given with each; with a bar on a terminal."""
-    from ..compiler.decoder.traffic import least_traffic, weight_bits
+    from ..compiler.decoder.traffic import least_traffic, stored_sizes
     from ..run.decoder import ProgramDecoder
     from ..run.machines import ReferenceMachine
 
@@ -212,8 +212,8 @@ def observed(decoder: Decoder, work: Callable[[Callable[[str], None]], object]) 
     machine, passes = decoder.machine, decoder.runs
     slow = isinstance(machine, ReferenceMachine)
     config = decoder.compiled.config
-    bits = weight_bits(decoder.of.linears, config)
-    least = least_traffic(decoder.of.graph, 0, bits=bits, best=bool(decoder.best)).total / config.bus_bytes
+    stored = stored_sizes(decoder.of.linears, config)
+    least = least_traffic(decoder.of.graph, 0, stored=stored, best=bool(decoder.best)).total / config.bus_bytes
     expected = len(decoder.compiled.labels[decoder.compiled.number(0, 1)]) if slow else round(least * 1.1)
 
     def watched_work(watch: Watch) -> list[str]:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ..formats.nm import EncodedMatrix
 from ..spec.config import Config
-from ..spec.parameters import COLUMN, COLUMN_BYTES, NORM_COLUMN
+from ..spec.parameters import COLUMN, NORM_COLUMN
+from ..spec.records import Record
 from .parameters import NormParameters
 
 __all__ = ["Image", "norm_words", "parameter_words", "position_words"]
@@ -47,13 +48,15 @@ class Image:
         return image
 
 
-def parameter_words(bias: NDArray, multiplier: NDArray, shift: NDArray, second: NDArray) -> NDArray[np.uint8]:
-    """Columns' parameters as they lie in memory (`spec.parameters.COLUMN`): shape (columns, bytes)."""
+def parameter_words(
+    bias: NDArray, multiplier: NDArray, shift: NDArray, second: NDArray, record: Record = COLUMN
+) -> NDArray[np.uint8]:
+    """Columns' parameters as they lie in memory (`spec.parameters`): shape (columns, bytes)."""
     values = {"bias": bias, "multiplier": multiplier, "shift": shift, "second": second}
     columns = zip(*(v.tolist() for v in values.values()), strict=True)
-    words = (COLUMN.pack(dict(zip(values, column, strict=True))) for column in columns)
-    raw = b"".join(word.to_bytes(COLUMN_BYTES, "little") for word in words)
-    return np.frombuffer(raw, np.uint8).reshape(-1, COLUMN_BYTES).copy()
+    words, size = (record.pack(dict(zip(values, column, strict=True))) for column in columns), record.width // 8
+    raw = b"".join(word.to_bytes(size, "little") for word in words)
+    return np.frombuffer(raw, np.uint8).reshape(-1, size).copy()
 
 
 def norm_words(norm: NormParameters) -> NDArray[np.uint64]:

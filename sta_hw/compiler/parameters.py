@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..formats.blocks import BlockedWeights
+from ..spec.config import Config
+from ..spec.parameters import COLUMN, SHORT_COLUMN
 from ..spec.patterns import Pattern
+from ..spec.records import Record
 
 __all__ = ["POOL_FACTOR", "Ints", "LinearParameters", "NormParameters"]
 
@@ -42,6 +45,16 @@ class LinearParameters:
     steps: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
     offset: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
     blocks: BlockedWeights | None = None
+
+    def blocks_on(self, config: Config) -> BlockedWeights | None:
+        """The blocks, where the hardware takes them; elsewhere the weights are INT8."""
+        return self.blocks if "blocks4" in config.features else None
+
+    def record_on(self, config: Config) -> Record:
+        """How its columns' parameters lie in memory: short beside blocks, if all biases have room there."""
+        bias = SHORT_COLUMN.field("bias")
+        fit = bool(((self.bias >= bias.lowest) & (self.bias <= bias.highest)).all())
+        return SHORT_COLUMN if fit and self.blocks_on(config) is not None else COLUMN
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ round the rings in steps that stay the same."""
 
 @dataclass(frozen=True)
 class Load:
-    """One LOAD; `words` of `target` are taken from its ring, whose start `base` steps refer to by name.
+    """One LOAD; `words` are taken from the ring of `target`'s memory, whose start `base` steps refer to by name.
 
     A `register` is added to its address.
     """
@@ -118,21 +118,21 @@ class Scheduled:
     least: tuple[int, ...] = (NEVER,) * len(WAITS)
 
 
-def _capacity(config: Config, target: Target) -> int:
+def _capacity(config: Config, memory: Target) -> int:
     return {
         Target.VALUES: config.weight_words,
         Target.POSITIONS: config.position_words,
         Target.PARAMETERS: config.parameter_words,
         Target.TABLE: 256,
-    }[target]
+    }[memory]
 
 
-def _freed_by(target: Target) -> str:
+def _freed_by(memory: Target) -> str:
     """The counter that tells when a product no longer reads its words.
 
     Parameters and table are read when results are drained, which may be long after the array has gone on.
     """
-    return "products" if target in (Target.PARAMETERS, Target.TABLE) else "matrix"
+    return "products" if memory in (Target.PARAMETERS, Target.TABLE) else "matrix"
 
 
 def _units(opcode: Opcode) -> tuple[str, ...]:
@@ -185,8 +185,8 @@ def order(
                 counts["products"] += 1
             if step.group >= 0:
                 for number in range(*(step.uses or (0, len(groups[step.group])))):
-                    target = groups[step.group][number].target
-                    last_use[step.group][number] = counts[_freed_by(target)]
+                    memory = groups[step.group][number].target.memory
+                    last_use[step.group][number] = counts[_freed_by(memory)]
             reached = ("products", counts["products"])
         events.update(dict.fromkeys(step.gives, reached))
 
@@ -258,22 +258,23 @@ def order(
             raise InputError(f"a group of {len(groups[number])} LOADs exceeds {MOST_LOADS}.")
         loaded.append(loads)
         for load, used in zip(groups[number], last_use[number], strict=True):
-            capacity = _capacity(config, load.target)
-            start = 0 if load.target == Target.TABLE else heads[load.target]
+            memory = load.target.memory
+            capacity = _capacity(config, memory)
+            start = 0 if memory == Target.TABLE else heads[memory]
             end = start + load.words
             if load.words > capacity and check:
                 raise InputError(
-                    f"{load.words} words of {load.target.name.lower()} do not fit the {capacity} on chip; "
+                    f"{load.words} words of {memory.name.lower()} do not fit the {capacity} on chip; "
                     f"{1 << (load.words - 1).bit_length()} would do."
                 )
             wanted = counts_of(load.needs)
-            ring = live[load.target]
-            floor = -1 if load.target == Target.TABLE else end - capacity
-            while ring and (load.target == Target.TABLE or ring[0][0] < floor):
-                counter = _freed_by(load.target)
+            ring = live[memory]
+            floor = -1 if memory == Target.TABLE else end - capacity
+            while ring and (memory == Target.TABLE or ring[0][0] < floor):
+                counter = _freed_by(memory)
                 wanted[counter] = max(wanted.get(counter, 0), ring.popleft()[1])
             ring.append((start, used))
-            heads[load.target] = end
+            heads[memory] = end
             if load.base:
                 bases[load.base] = start % (_WORDS if even else capacity)
             fields = {

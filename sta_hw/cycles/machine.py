@@ -14,7 +14,7 @@ from ..rtl.units.expander import Expander
 from ..spec.config import Config
 from ..spec.expansion import unroll
 from ..spec.isa import COUNTED, FORMATS, Instruction, Opcode, Result, Target
-from ..spec.parameters import COLUMN_BYTES
+from ..spec.parameters import COLUMN, SHORT_COLUMN
 from .flows import Flows
 from .state import EPSILON, Flow, Pass, Product, Until
 from .timing import MachineTiming
@@ -99,7 +99,8 @@ class _Machine(Flows):
             if self.clear(until, "matrix", "products", "norms"):
                 width = {
                     Target.VALUES: self.config.groups, Target.POSITIONS: self.config.groups * self.config.window // 8,
-                    Target.PARAMETERS: COLUMN_BYTES, Target.TABLE: 2,
+                    Target.PARAMETERS: COLUMN.width // 8, Target.TABLE: 2,
+                    Target.SHORT_PARAMETERS: SHORT_COLUMN.width // 8,
                 }[Target(i["target"])]  # fmt: skip
                 peak = min(1.0, width / self.config.bus_bytes)
                 if i["rows"] > 1:

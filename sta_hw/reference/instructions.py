@@ -212,9 +212,9 @@ def _refused(opcode: int, fields: dict[str, int], config: Config) -> str:
     """Why hardware refuses an instruction; empty if it takes it."""
     if fields["reserved"]:
         return "bits are set that are reserved"
-    if opcode == _LOAD and fields["target"] > 3:
-        return f"target {fields['target']} is unknown"
     has = config.features
+    if opcode == _LOAD and fields["target"] > 3 + ("blocks4" in has):
+        return f"target {fields['target']} is unknown"
     if opcode in (_PRODUCT, _SCORES, _CONTEXT):
         if fields["result"] > 4 + ("best" in has) or fields["mask"] > 1 + ("causal" in has):
             return f"result {fields['result']} or mask {fields['mask']} is unknown"

@@ -12,13 +12,22 @@ from .instructions import Fetched
 
 __all__ = ["AddressError", "Memories"]
 
-_PARAMETER_BYTES = 16
+_PARAMETER_BYTES, _SHORT_BYTES = 16, 8
 _RUN_WORDS = 1 << 20
 """Bus words that a run has fewer than: the hardware counts them in 20 bits."""
 
 
 class AddressError(CheckError):
     """Bytes that are not in the image, or not aligned."""
+
+
+def _spread(short: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Short records of columns, shape (columns, 8), as long ones: a bias's sign is its fourth byte."""
+    found = np.zeros((len(short), _PARAMETER_BYTES), np.uint8)
+    found[:, :3] = short[:, :3]
+    found[:, 3] = np.where(short[:, 2] & 0x80, 0xFF, 0)
+    found[:, 4:7], found[:, 8:10] = short[:, 3:6], short[:, 6:8]
+    return found
 
 
 class Memories:
@@ -96,8 +105,11 @@ class Memories:
         AddressError
             As `bytes_at`; then nothing was loaded.
         """
-        memory = self.chip[Target(i["target"])]
-        width, count = memory.shape[1], i["beats"] * self.config.bus_bytes
+        target, short = Target(i["target"]), i["target"] == 4
+        if short:
+            target = Target.PARAMETERS
+        memory = self.chip[target]
+        width, count = _SHORT_BYTES if short else memory.shape[1], i["beats"] * self.config.bus_bytes
         # Addresses have 32 bits: a stride may lead backwards.
         addresses = (i["address"] + np.arange(i["rows"] if count else 0) * i["stride"]) % (1 << 32)
         wrong = (addresses % self.config.bus_bytes != 0) | (addresses + count > len(self.image))
@@ -110,8 +122,9 @@ class Memories:
         parts = [self.bytes_at(address, count) for address in addresses[begin:].tolist()]
         data = np.concatenate([np.zeros(0, np.uint8), *parts])[first * width - begin * count :]
         at = (i["destination"] + first + np.arange(words - first)) % len(memory)
-        memory[at] = data[: len(at) * width].reshape(-1, width)
-        self.filled[Target(i["target"])][at] = self.number
+        loaded = data[: len(at) * width].reshape(-1, width)
+        memory[at] = _spread(loaded) if short else loaded
+        self.filled[target][at] = self.number
 
     def windows(self, i: Fetched) -> NDArray[np.uint8]:
         """The bytes of a product's windows: from the image, or kept; and kept from now on, if it is to keep them.

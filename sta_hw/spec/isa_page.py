@@ -56,6 +56,7 @@ _TARGETS = {
     Target.POSITIONS: "positions, `groups x window` bits a word",
     Target.PARAMETERS: "columns' parameters, 16 bytes a word",
     Target.TABLE: "the activation table, 2 bytes a word",
+    Target.SHORT_PARAMETERS: "columns' parameters into the words of PARAMETERS, 8 bytes each (feature blocks4)",
 }
 _ENCODINGS = {
     Positions.DENSE: "none: every weight is there",
@@ -157,6 +158,9 @@ instruction is issued while one 64 instructions before it still waits in front o
 - A column's parameters in memory: bias 32, multiplier 16, shift 8, unused 8, second multiplier 16, unused 48 bits.
   Column c has those at `parameters_base` + c `parameters_step`; of the shift 3 bits count. The second multiplier is
   that of ACTIVATE and RESIDUAL. SCORES has parameters, too, CONTEXT none.
+- The same as target SHORT_PARAMETERS takes it (feature blocks4): bias 24, multiplier 16, shift 8, second multiplier 16
+  bits, of the shift again 3. The bias, signed, becomes one of 32 bits; `destination` counts the words of PARAMETERS,
+  and a program may load some columns from either.
 - `unfinished` keeps a product's sums, and the next product that `continues`, of as many columns, takes them and adds to
   them. Products between the two, SCORES and CONTEXT too, have one pass: those of several use the same memory. What is
   kept, and the sums of several passes, have at most as many columns as register `memories` says.

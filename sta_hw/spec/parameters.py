@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from .records import Field, Record
 
-__all__ = ["COLUMN", "COLUMN_BYTES", "NORM_COLUMN", "NORM_COLUMN_BYTES"]
+__all__ = ["COLUMN", "COLUMN_BYTES", "NORM_COLUMN", "NORM_COLUMN_BYTES", "SHORT_COLUMN"]
 
+_BIAS = "added to the sum"
+_SHIFT = Field("shift", 3, text="in steps of 4 bits ([numerics.md](numerics.md))")
+_SECOND = Field("second", 16, text="behind the activation or the residual stream; 0 where there is none")
 COLUMN = Record(
     "column",
     (
-        Field("bias", 32, signed=True, text="added to the sum"),
+        Field("bias", 32, signed=True, text=_BIAS),
         Field("multiplier", 16),
-        Field("shift", 3, text="in steps of 4 bits ([numerics.md](numerics.md))"),
+        _SHIFT,
         Field("", 13),
-        Field("second", 16, text="behind the activation or the residual stream; 0 where there is none"),
+        _SECOND,
         Field("", 48),
     ),
 )
 """A column of a product: ``(sum + bias) * multiplier >> (12 + 4 * shift)``."""
+SHORT_COLUMN = Record(
+    "short column",
+    (
+        Field("bias", 24, signed=True, text=_BIAS),
+        Field("multiplier", 16),
+        _SHIFT,
+        Field("", 5),
+        _SECOND,
+    ),
+)
+"""The same in half as many bytes, for biases of 24 bits: hardware with feature blocks4 spreads it to a `COLUMN`."""
 NORM_COLUMN = Record(
     "column of a norm",
     (

@@ -27,7 +27,7 @@ from sta_hw.errors import InputError
 from sta_hw.reference.program import run_program
 from sta_hw.spec.c_header import c_prefix
 from sta_hw.spec.isa import Opcode
-from sta_hw.spec.parameters import COLUMN, NORM_COLUMN
+from sta_hw.spec.parameters import COLUMN, NORM_COLUMN, SHORT_COLUMN
 from sta_hw.spec.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -283,14 +283,15 @@ def test_the_documents_records(fill: int) -> None:
 
     text = (ROOT / "docs" / "image.md").read_text()
     parts = re.findall(r"^\| parameter \| first bit \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.M)
-    linear, norm = ([[c.strip() for c in line.strip("|").split("|")] for line in p.splitlines()] for p in parts)
-    for rows, record in ((linear, COLUMN), (norm, NORM_COLUMN)):
+    linear, short, norm = ([[c.strip() for c in line.strip("|").split("|")] for line in p.splitlines()] for p in parts)
+    for rows, record in ((linear, COLUMN), (short, SHORT_COLUMN), (norm, NORM_COLUMN)):
         placed = record.places.items()
         fields = [[n, str(at), str(f.width), "yes" if f.signed else "no", f.text] for n, (at, f) in placed]
         assert rows == fields
-    given = {row[0]: values(int(row[2]), row[3] == "yes") for row in linear}
-    words = parameter_words(given["bias"], given["multiplier"], given["shift"], given["second"])
-    assert taken_apart(words.tobytes(), linear, 16) == {k: v.tolist() for k, v in given.items()}
+    for rows, record, size in ((linear, COLUMN, 16), (short, SHORT_COLUMN, 8)):
+        given = {row[0]: values(int(row[2]), row[3] == "yes") for row in rows}
+        words = parameter_words(given["bias"], given["multiplier"], given["shift"], given["second"], record)
+        assert taken_apart(words.tobytes(), rows, size) == {k: v.tolist() for k, v in given.items()}
     given = {row[0]: values(int(row[2]), row[3] == "yes") for row in norm}
     packed = norm_words(NormParameters(given["scale"], given["shift"], given["multiplier"]))
     assert taken_apart(packed.astype("<u8").tobytes(), norm, 8) == {k: v.tolist() for k, v in given.items()}

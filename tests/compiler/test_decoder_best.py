@@ -15,7 +15,7 @@ from sta_hw.compiler.decoder.integers import ROLES
 from sta_hw.compiler.decoder.likeliest import LISTED, ExactHead, with_exact_head
 from sta_hw.compiler.decoder.program import compile_decoder
 from sta_hw.compiler.decoder.run import IntegerDecoder
-from sta_hw.compiler.decoder.traffic import weight_bits
+from sta_hw.compiler.decoder.traffic import Stored, stored_sizes
 from sta_hw.errors import CheckError, InputError
 from sta_hw.run.decoder import CheckedDecoder, ProgramDecoder
 from sta_hw.run.machines import ReferenceMachine
@@ -91,9 +91,9 @@ def test_lists_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(decoder.feed([*PREFIX, 9]), wanted.feed([*PREFIX, 9]))
     np.testing.assert_array_equal(decoder.listed, wanted.listed)
     # Bytes of such weights, where hardware has them in 4 bits and where it has not.
-    assert set(weight_bits(of.linears, CONFIG).values()) == {4.75}
+    assert set(stored_sizes(of.linears, CONFIG).values()) == {Stored(4.75, 8)}
     without = tuple(f for f in CONFIG.features if f != "blocks4")
-    assert not weight_bits(of.linears, replace(CONFIG, features=without))
+    assert set(stored_sizes(of.linears, replace(CONFIG, features=without)).values()) == {Stored()}
 
 
 def test_text_is_the_same(tmp_path: Path) -> None:

@@ -15,15 +15,18 @@ from test_families import saved
 
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.compiler.decoder.four_bits import by_error_feedback
-from sta_hw.compiler.decoder.program import compile_decoder
+from sta_hw.compiler.decoder.program import DecoderImage, compile_decoder
 from sta_hw.compiler.decoder.quantize import quantize_decoder
+from sta_hw.compiler.decoder.traffic import least_traffic, stored_sizes
 from sta_hw.formats.blocks import BlockedWeights
 from sta_hw.formats.nm import keep_mask
 from sta_hw.model.families import load_network
 from sta_hw.model.graph import Graph
-from sta_hw.model.operations import Linear
+from sta_hw.model.operations import Linear, Norm, RmsNorm
 from sta_hw.reference.program import run_program
-from sta_hw.spec.isa import Opcode, disassemble
+from sta_hw.run.decoder import CheckedDecoder
+from sta_hw.run.machines import ReferenceMachine
+from sta_hw.spec.isa import Opcode, Target, disassemble
 from sta_hw.spec.patterns import parse_nm
 
 ROLES = frozenset({"attention", "output", "gate", "down", "head"})
@@ -51,6 +54,13 @@ def network(folder: Path, *, of_file: bool) -> Graph:
     return on_a_grid(graph, 32) if of_file else graph
 
 
+def loaded(compiled: DecoderImage, target: Target) -> int:
+    """Bytes that the last program, a token's, loads so."""
+    code = disassemble(compiled.image[compiled.programs[-1] :].tobytes(), compiled.config)
+    loads = [i for i in code if i.opcode == Opcode.LOAD and i["target"] == target]
+    return sum(i["rows"] * i["beats"] * compiled.config.bus_bytes for i in loads)
+
+
 def test_a_files_blocks_are_taken_as_they_are(tmp_path: Path) -> None:
     """What is multiplied is the file's weight within half an INT8 step, in units of the column's."""
     graph = network(tmp_path, of_file=True)
@@ -72,6 +82,7 @@ def test_programs(of_file: bool, where: str, tmp_path: Path) -> None:
     products = [i for i in disassemble(compiled.image[compiled.programs[0] :].tobytes(), CONFIG)
                 if i.opcode == Opcode.PRODUCT]  # fmt: skip
     assert sum(i["value_format"] for i in products) >= len(of.linears) - 2
+    assert loaded(compiled, Target.SHORT_PARAMETERS) == 8 * sum(len(p.bias) for p in of.linears.values())
     hardware = AcceleratorModel(CONFIG) if where == "rtl" else None
 
     def run(image: NDArray[np.uint8], program: int, length: int, position: int) -> NDArray[np.uint8]:
@@ -83,6 +94,42 @@ def test_programs(of_file: bool, where: str, tmp_path: Path) -> None:
         return wanted
 
     check(of, compiled, run, np.random.default_rng(7).integers(0, 96, sum(lengths)).tolist(), lengths)
+
+
+@pytest.mark.parametrize(
+    ("bias", "fits"), [(-(1 << 23), True), ((1 << 23) - 1, True), (-(1 << 23) - 1, False), (1 << 23, False)]
+)
+def test_records_of_columns(bias: int, fits: bool, tmp_path: Path) -> None:
+    """Short where all biases of a product have 24 bits; what must be moved is what the program loads."""
+    of = quantize_decoder(network(tmp_path, of_file=False), TEXTS, PREFIX, replace(RULES, blocks=ROLES))
+    name, p = next((n, p) for n, p in of.linears.items() if n.endswith("down_proj"))
+    biases = p.bias.copy()
+    biases[3] = bias
+    of = replace(of, linears={**of.linears, name: replace(p, bias=biases)})
+    compiled = compile_decoder(of, CONFIG, 8)
+    columns = sum(len(q.bias) for q in of.linears.values()) - (0 if fits else len(p.bias))
+    assert loaded(compiled, Target.SHORT_PARAMETERS) == 8 * columns
+    sizes = stored_sizes(of.linears, CONFIG)
+    assert [n for n, s in sizes.items() if s.column_bytes != 8] == ([] if fits else [name])
+    norms = 8 * sum(len(o.weight) for o in of.graph.operations if isinstance(o, Norm | RmsNorm))
+    least = least_traffic(of.graph, 7, stored=sizes).parameters - norms
+    assert least == 8 * columns + (0 if fits else 16 * len(p.bias))
+    # Beside it, what attention's scores take, which is no product's.
+    without = compile_decoder(of, replace(CONFIG, features=tuple(f for f in CONFIG.features if f != "blocks4")), 8)
+    assert not loaded(without, Target.SHORT_PARAMETERS)
+    all_long = loaded(without, Target.PARAMETERS) - 16 * sum(len(q.bias) for q in of.linears.values())
+    assert loaded(compiled, Target.PARAMETERS) == all_long + (0 if fits else 16 * len(p.bias))
+    CheckedDecoder(of, compiled, ReferenceMachine(CONFIG)).feed([*PREFIX, 7])
+
+
+def test_records_on_a_wide_bus(tmp_path: Path) -> None:
+    """Where a bus word has more of them than a chunk of columns is a multiple of, the next chunk's begin a bus word."""
+    config = replace(CONFIG, rows=32, lanes=32, weight_words=512)
+    of = quantize_decoder(network(tmp_path, of_file=False), TEXTS, PREFIX, replace(RULES, blocks=ROLES))
+    compiled = compile_decoder(of, config, 8)
+    exact = 8 * sum(len(p.bias) for p in of.linears.values())
+    assert loaded(compiled, Target.SHORT_PARAMETERS) > exact
+    CheckedDecoder(of, compiled, ReferenceMachine(config)).feed([*PREFIX, 7])
 
 
 @pytest.mark.parametrize(("pattern", "share"), [("", 0.6), ("2:4", 0.9)])

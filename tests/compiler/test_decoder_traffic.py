@@ -9,7 +9,7 @@ from decoder_files import SIZES
 from test_families import saved
 
 from sta_hw.bench.decode import first_layers
-from sta_hw.compiler.decoder.traffic import least_traffic, least_work
+from sta_hw.compiler.decoder.traffic import Stored, least_traffic, least_work
 from sta_hw.model.families import load_network
 from sta_hw.model.families.decoders import NEXT
 from sta_hw.model.fp32 import evaluate
@@ -30,7 +30,7 @@ def test_bytes_and_multiplications(tmp_path: Path) -> None:
     lists = least_traffic(graph, 7, 3, best=True)
     assert found.total - lists.total == 3 * (2 * len(head) - 8 * 8)
     down = [o.name for o in graph.operations if o.name.endswith("down_proj")]
-    four = least_traffic(graph, 7, 3, bits=dict.fromkeys(down, 4 + 24 / 32))
+    four = least_traffic(graph, 7, 3, stored=dict.fromkeys(down, Stored(4 + 24 / 32)))
     assert found.total - four.total == 2 * WIDTH * INNER * 13 // 32
     assert found.weights == LAYERS * LAYER + WIDTH * TOKENS
     columns = LAYERS * (2 * WIDTH + 2 * KEYS + 2 * INNER + WIDTH) + TOKENS

@@ -11,7 +11,7 @@ from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
 from sta_hw.formats.blocks import block_words
 from sta_hw.spec.config import Config
-from sta_hw.spec.isa import Error, Instruction, Opcode, Result, assemble
+from sta_hw.spec.isa import Error, Instruction, Opcode, Result, Target, assemble
 
 HALT = Instruction(Opcode.HALT)
 
@@ -50,6 +50,28 @@ def test_products_of_pairs_and_lists_are_followed(name: str) -> None:
             difference = round(estimate_cycles(program, config, MachineTiming(20))) - run.cycles
             assert abs(difference) <= 4, (fields, columns, passes, run.cycles, difference)
     hardware.close()
+
+
+def test_loads_of_columns_are_followed() -> None:
+    """Long records as fast as a bus of 16 bytes has them, short ones half as fast."""
+    config = Config(
+        rows=16, groups=4, window=8, lanes=16, drain_lanes=4, columns=64, weight_words=1024, parameter_words=256,
+        norm_columns=32, features=("blocks4",),
+    )  # fmt: skip
+    hardware, found = AcceleratorModel(config), {}
+    for target in (Target.PARAMETERS, Target.SHORT_PARAMETERS):
+        for beats, latency in ((1, 20), (16, 20), (128, 20), (128, 50)):
+            program = [Instruction(Opcode.LOAD, {"target": target, "beats": beats, "rows": 1}), HALT]
+            image = np.zeros(1 << 20, np.uint8)
+            data = np.frombuffer(assemble(program, config), np.uint8)
+            image[1 << 19 :][: len(data)] = data
+            run = hardware.run(image, 1 << 19, memory=MemoryModel(latency=latency))
+            assert run.error == Error.NONE
+            difference = round(estimate_cycles(program, config, MachineTiming(latency))) - run.cycles
+            assert abs(difference) <= 3, (target, beats, latency, run.cycles, difference)
+            found[target, beats, latency] = run.cycles
+    hardware.close()
+    assert found[Target.SHORT_PARAMETERS, 128, 20] > found[Target.PARAMETERS, 128, 20] + 100
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))

@@ -17,7 +17,7 @@ from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
 from sta_hw.model.families.layers import LINEAR
 from sta_hw.spec.config import Config
-from sta_hw.spec.isa import WORD_BYTES, Error, Instruction, Opcode, Target, assemble
+from sta_hw.spec.isa import WORD_BYTES, Error, Instruction, Opcode, Target, assemble, codes
 from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import preset
 
@@ -58,7 +58,7 @@ def test_clients_take_turns_by_bursts(demands: list[float], bursts: list[float],
     assert shares(demands, 1.0, bursts) == pytest.approx(expected)
 
 
-def load(target: Target, beats: int, rows: int = 1) -> Instruction:
+def load(target: int, beats: int, rows: int = 1) -> Instruction:
     return Instruction(Opcode.LOAD, {"target": target, "beats": beats, "rows": rows, "stride": 1024})
 
 
@@ -84,7 +84,7 @@ def programs(config: Config) -> list[tuple[list[Instruction], int]]:
     """Programs of one unit each, and by how many cycles the model may miss them."""
     g = config.groups
     found: list[tuple[list[Instruction], int]] = [([], 0)]
-    found += [([load(target, beats)], 1) for target in Target for beats in (1, 16, 256)]
+    found += [([load(target, beats)], 1) for target in codes("target", config.features) for beats in (1, 16, 256)]
     found += [([load(Target.VALUES, 64)] * 4, 5), ([load(Target.VALUES, 8, rows=16)], 4)]
     found += [([product(config, 4 * g, 1, 16, result)], 2) for result in range(5)]
     found += [([product(config, 2 * g, 4, 16, 0)], 2), ([product(config, 2, 4, 16, 0)], 2)]

@@ -39,7 +39,7 @@ class Ordered(wiring.Component):
     def __init__(self, dispatch: Any, core: Any) -> None:
         self.dispatch, self.core = dispatch, core
         self.orders = {
-            "loads": load_order_layout(), "windows": window_order_layout(CONFIG), "norms": norm_order_layout(CONFIG),
+            "loads": load_order_layout(CONFIG), "windows": window_order_layout(CONFIG), "norms": norm_order_layout(CONFIG),
             "results": result_order_layout(CONFIG), "command": command_layout(CONFIG), "values": order_layout(4),
             "positions": order_layout(1), "parameters": order_layout(1), "feed": parameter_order_layout(),
         }  # fmt: skip

@@ -13,14 +13,14 @@ enum error { NONE, HEADER, HARDWARE, OPCODE, ADDRESS, READ, WRITE, ENGINE };
 /* docs/isa.md, "Fields", and the codes below it. */
 enum opcode { HALT = 1, LOAD, PRODUCT, SCORES, CONTEXT, NORM, SET, LOOP, NEXT };
 enum result { STORE8, STORE16, ACTIVATE, RESIDUAL, TRANSPOSE };
-enum target { VALUES, POSITIONS, PARAMETERS, TABLE };
+enum target { VALUES, POSITIONS, PARAMETERS, TABLE, SHORT_PARAMETERS };
 enum encoding { DENSE, INDEX, BITMAP };
 
 /* What the image's JSON says of the hardware. */
 struct hardware {
     uint32_t rows, groups, window, bus, drain_lanes, columns;
     uint32_t weight_words, position_words, parameter_words, window_words;
-    bool has_index, has_bitmap, has_digits;
+    bool has_index, has_bitmap, has_digits, has_blocks;
     uint64_t hash;
 };
 
@@ -66,7 +66,7 @@ struct fetch {
     const uint8_t *words;
     uint32_t count, at, issued;
     uint32_t rows, groups, window, bus, window_words; /* of the hardware */
-    bool has_digits;
+    bool has_digits, has_blocks;
     uint64_t stay_begin, stay_end;              /* addresses of the windows that stay on chip */
     uint32_t registers[16];
     struct { uint32_t body, turns; } loops[8];

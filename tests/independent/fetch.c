@@ -41,6 +41,7 @@ enum error fetch_begin(struct fetch *fetch, const struct hardware *hardware, con
     fetch->groups = hardware->groups;
     fetch->window = hardware->window;
     fetch->has_digits = hardware->has_digits;
+    fetch->has_blocks = hardware->has_blocks;
     fetch->rows = hardware->rows;
     fetch->bus = hardware->bus;
     fetch->window_words = hardware->window_words;
@@ -110,7 +111,7 @@ static bool legal(struct fetch *fetch, const struct instruction *i)
     uint32_t columns = i->low[5] & 0xFFFF, result = i->high[1] >> 24 & 15;
     switch (i->opcode) {
     case LOAD:
-        return (i->high[1] >> 24 & 15) <= TABLE;
+        return (i->high[1] >> 24 & 15) <= (fetch->has_blocks ? SHORT_PARAMETERS : TABLE);
     case PRODUCT: case SCORES: case CONTEXT:
         if (columns % fetch->groups && (i->opcode == SCORES || result == TRANSPOSE))
             return false;

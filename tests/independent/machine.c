@@ -85,15 +85,24 @@ enum error store_column(struct machine *m, uint32_t address, const int16_t *valu
     return NONE;
 }
 
+/* Byte b of a short record in its column's word; the bias's highest one is then its sign. */
+static void spread(uint8_t *column, size_t b, uint8_t byte)
+{
+    static const unsigned PLACES[8] = {0, 1, 2, 4, 5, 6, 8, 9};
+    column[PLACES[b]] = byte;
+    if (b == 2)
+        column[3] = byte & 0x80 ? 0xFF : 0;
+}
+
 static enum error load(struct machine *m, const struct instruction *i)
 {
     uint32_t rows = bits(i->low[1], 0, 16), destination = i->low[1] >> 16, beats = bits(i->high[1], 4, 20);
     uint32_t target = bits(i->high[1], 24, 4), address = i->low[0], stride = i->low[2];
     const struct hardware *h = &m->hardware;
     size_t word = target == VALUES ? h->groups : target == POSITIONS ? h->groups * h->window / 8
-                : target == PARAMETERS ? 16 : 2;
+                : target == PARAMETERS ? 16 : target == SHORT_PARAMETERS ? 8 : 2;
     size_t words = target == VALUES ? h->weight_words : target == POSITIONS ? h->position_words
-                 : target == PARAMETERS ? h->parameter_words : 256;
+                 : target != TABLE ? h->parameter_words : 256;
     size_t at = destination % words * word;
     size_t left = (size_t)rows * beats * h->bus / word * word; /* what is no whole word is forgotten */
     for (uint32_t row = 0; row < rows; row++, address += stride) {
@@ -101,7 +110,10 @@ static enum error load(struct machine *m, const struct instruction *i)
         if (!inside(m, address, count))
             return ADDRESS;
         for (size_t b = 0; b < count && left; b++, left--, at = (at + 1) % (words * word))
-            m->memories[target][at] = m->image[address + b];
+            if (target == SHORT_PARAMETERS)
+                spread(m->memories[PARAMETERS] + at / 8 * 16, at % 8, m->image[address + b]);
+            else
+                m->memories[target][at] = m->image[address + b];
     }
     return NONE;
 }

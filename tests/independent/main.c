@@ -102,6 +102,7 @@ static struct hardware described(const char *json)
     h.has_index = memories >> 20 & 1;
     h.has_bitmap = memories >> 21 & 1;
     h.has_digits = json_lists(json, "hardware.configuration.features", "digits");
+    h.has_blocks = json_lists(json, "hardware.configuration.features", "blocks4");
     h.window_words = (uint32_t)json_number(json, "hardware.configuration.window_words");
     h.hash = json_number(json, "hardware.hash_low") | json_number(json, "hardware.hash_high") << 32;
     return h;

@@ -297,6 +297,7 @@ MUTANTS = {
     "saturation to 15 bits": ("p->bits15 ? 16383", "p->bits15 ? 16384"),
     "LayerNorm's 15 bits": ("? 16383 : 32767; /* bits15 */", "? 16384 : 32767; /* bits15 */"),
     "scales of blocks": ("(h[1] & 15) << 8", "(h[1] & 7) << 8"),
+    "the sign of short biases": ("byte & 0x80 ? 0xFF : 0", "0"),
     "the byte that two headers share": ("kept[block] = own[groups + 1]", "kept[block] = own[groups]"),
     "windows as they were kept": ("p->kept ? m->windows : m->image", "m->image"),
     "the lower 8 bits of 16": ("low > 127 ? low - 256 : low", "low"),

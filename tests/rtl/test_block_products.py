@@ -96,6 +96,39 @@ def test_without_waiting(hardware: AcceleratorModel) -> None:
     check(hardware, program)
 
 
+def test_short_records(hardware: AcceleratorModel) -> None:
+    """Of columns' parameters: the least and the greatest of each field, beside long ones, round the ring's end."""
+    cfg = hardware.config
+    program, columns = Program(cfg, 9), 12
+    product(program, columns, 1, cfg.window, "dense", "dense")
+    last = program.instructions.pop()
+    for number in range(6):
+        bias = program.rng.choice([-(1 << 23), (1 << 23) - 1, -1, 0, 3000, -3000], columns)
+        bias[0] = (-(1 << 23), (1 << 23) - 1)[number % 2]
+        # Biases of all 24 bits leave some bits in results of 16, the others by large multipliers.
+        shift = np.where(abs(bias) > 1 << 20, 5 + number % 3, program.rng.integers(0, 3, columns))
+        records = (bias & 0xFFFFFF).astype(np.uint64) | shift.astype(np.uint64) << np.uint64(40)
+        records |= program.rng.choice([1, 30000, 65535], columns).astype(np.uint64) << np.uint64(24)
+        records |= program.rng.integers(0, 32, columns).astype(np.uint64) << np.uint64(43)
+        records |= program.rng.choice([0, 1, 65535], columns).astype(np.uint64) << np.uint64(48)
+        base = cfg.parameter_words - 5 + number
+        short = columns if number % 2 else columns - 4
+        place = {"rows": 1, "address": program.put(records), "beats": -(-8 * short // cfg.bus_bytes)}
+        program.add(Opcode.LOAD, **place, target=int(Target.SHORT_PARAMETERS), destination=base % cfg.parameter_words)
+        if short < columns:  # the others' come in long records
+            long = {"rows": 1, "address": program.parameters(4, 30000, wide=True), "beats": 64 // cfg.bus_bytes}
+            to = (base + short) % cfg.parameter_words
+            program.add(Opcode.LOAD, **long, target=int(Target.PARAMETERS), destination=to)
+        results = {"result": int((Result.STORE16, Result.RESIDUAL)[number % 2]), "wide": 1}
+        places = {n: program.noise(2 * columns * cfg.rows) for n in ("result_address", "residual_address")}
+        places["parameters_base"] = base % cfg.parameter_words
+        program.add(Opcode.PRODUCT, **{**last.fields, **results, **places})
+    image = check(hardware, program)
+    where = [i for i in program.instructions if i.opcode == Opcode.PRODUCT]
+    stored = np.stack([image[i["result_address"] :][: 2 * columns * cfg.rows].view("<i2") for i in where])
+    assert len(np.unique(stored[:, : cfg.rows])) > 2  # of the greatest biases not only saturated ones
+
+
 @pytest.mark.parametrize("change", [-1, 1, -9])
 def test_more_or_fewer_words(hardware: AcceleratorModel, change: int) -> None:
     """The engine reports it, whatever the words are that are missing; nothing waits for ever."""

@@ -11,7 +11,7 @@ from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.errors import CheckError
 from sta_hw.reference.program import ProgramError, run_program
 from sta_hw.spec.config import Config
-from sta_hw.spec.isa import Error, Instruction, Opcode, Positions, Result, Target, assemble, formats
+from sta_hw.spec.isa import Error, Instruction, Opcode, Positions, Result, Target, assemble, codes, formats
 from sta_hw.spec.presets import PRESETS
 
 CONFIG = PRESETS["ci"]  # rows 4, groups 2, window 16, bus of 4 bytes
@@ -105,7 +105,7 @@ def test_columns_that_are_no_blocks(model: AcceleratorModel, columns: int) -> No
 
 def test_loads_of_nothing_and_of_parts_of_words(model: AcceleratorModel) -> None:
     """What is left of a word is not the beginning of the next LOAD's first."""
-    for target in Target:
+    for target in codes("target", CONFIG.features):
         for beats, rows in ((0, 3), (3, 0), (1, 1), (3, 1), (5, 3), (7, 1)):
             odd = Instruction(Opcode.LOAD, {"target": target, "beats": beats, "rows": rows, "stride": 64})
             table = Instruction(Opcode.LOAD, {"target": Target.TABLE, "beats": 128, "rows": 1, "address": 2048})

@@ -149,7 +149,14 @@ def test_what_must_wait_is_found() -> None:
     assert waits(loading, multiplying) == {"loads": 1}
     assert waits(loading, (Opcode.LOAD, load | {"destination": 64}), multiplying) == {"loads": 2}
     assert waits(multiplying, loading) == {"matrix": 1}
-    assert waits(multiplying, (Opcode.LOAD, load | {"target": int(Target.PARAMETERS)})) == {"products": 1}
+    for target in (Target.PARAMETERS, Target.SHORT_PARAMETERS):
+        assert waits(multiplying, (Opcode.LOAD, load | {"target": int(target)})) == {"products": 1}
+        # Of as many bytes, twice as many short records.
+        count = 8 * CONFIG.bus_bytes // (8 if target == Target.SHORT_PARAMETERS else 16)
+        for base in (count - 1, count):
+            taken = (Opcode.PRODUCT, product | {"parameters_base": base})
+            given = (Opcode.LOAD, load | {"target": int(target)})
+            assert waits(given, taken) == ({"loads": 1} if base < count else {})
     assert waits(multiplying, (Opcode.LOAD, load | {"target": int(Target.TABLE)})) == {}
     assert waits(multiplying, (Opcode.LOAD, load | {"address": 1024, "destination": 64})) == {"products": 1}
     assert waits(multiplying, norming) == {"products": 1}

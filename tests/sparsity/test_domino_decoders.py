@@ -15,7 +15,7 @@ from test_decoders import GPT2, SIZES
 from test_distill import divergence
 from test_families import saved
 
-from sta_hw.compiler.decoder.traffic import least_traffic
+from sta_hw.compiler.decoder.traffic import Stored, least_traffic
 from sta_hw.errors import ConfigError, InputError
 from sta_hw.formats.nm import best_encoding, bits_per_weight, keep_mask, satisfies
 from sta_hw.model.families import load_network
@@ -38,9 +38,9 @@ def decoder(folder: Path, name: str = "LlamaForCausalLM") -> Graph:
 
 def total(graph: Graph, patterns: dict[str, Pattern], config: Config) -> int:
     """Bytes of a token."""
-    bits = {n: bits_per_weight(p, best_encoding(p, config.window, config.encodings), config.window)
-            for n, p in patterns.items() if not p.dense}  # fmt: skip
-    return least_traffic(graph, 9, bits=bits).total
+    stored = {n: Stored(bits_per_weight(p, best_encoding(p, config.window, config.encodings), config.window))
+              for n, p in patterns.items() if not p.dense}  # fmt: skip
+    return least_traffic(graph, 9, stored=stored).total
 
 
 @pytest.mark.parametrize("config", [HARDWARE, SOME], ids=["any", "some"])

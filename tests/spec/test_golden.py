@@ -31,7 +31,7 @@ from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import PRESETS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-MOST = {"target": 3, "result": 4, "mask": 2, "encoding": 2, "kind": 1, "digit": 2, "value_format": 1}
+MOST = {"target": 4, "result": 4, "mask": 2, "encoding": 2, "kind": 1, "digit": 2, "value_format": 1}
 """Codes are not all that their bits could be."""
 KEPT = ("keep", "kept")
 Fields = dict[str, tuple[int, int, int]]

@@ -66,7 +66,7 @@ def test_what_no_hardware_takes_is_refused() -> None:
         (Opcode.NORM, {"kind": 2}, "NORM: kind = 2 is unknown; there are LAYER 0, RMS 1"),
         (Opcode.SCORES, {"mask": 3}, "SCORES: mask = 3 is unknown; there are KEYS 0, LENGTH 1, CAUSAL 2"),
         (Opcode.PRODUCT, {"encoding": 3}, "PRODUCT: encoding = 3 is unknown; there are DENSE 0, INDEX 1, BITMAP 2"),
-        (Opcode.LOAD, {"target": 4}, "LOAD: target = 4 is unknown; there are VALUES 0"),
+        (Opcode.LOAD, {"target": 5}, "LOAD: target = 5 is unknown; there are VALUES 0"),
         (
             Opcode.SCORES,
             {"key_start": 32768},
@@ -113,7 +113,7 @@ def test_what_the_hardware_has_not_is_refused() -> None:
         (Opcode.CONTEXT, {"place": 1}, "position"), (Opcode.PRODUCT, {"digit": 2}, "digits"),
         (Opcode.PRODUCT, {"lift": 1, "continues": 1}, "digits"), (Opcode.NORM, {"bits15": 1}, "digits"),
         (Opcode.CONTEXT, {"bits15": 1, "result": 1}, "digits"),
-        (Opcode.PRODUCT, {"value_format": 1, "run": 2}, "blocks4"),
+        (Opcode.PRODUCT, {"value_format": 1, "run": 2}, "blocks4"), (Opcode.LOAD, {"target": 4}, "blocks4"),
     ):  # fmt: skip
         program = [Instruction(opcode, fields), HALT]
         less = dataclasses.replace(DECODER, features=tuple(f for f in FEATURES if f != feature))

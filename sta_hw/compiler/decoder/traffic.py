@@ -15,7 +15,7 @@ from ...spec.parameters import COLUMN_BYTES, NORM_COLUMN_BYTES
 from ..parameters import LinearParameters
 from .likeliest import LISTED
 
-__all__ = ["Traffic", "least_traffic", "least_work", "weight_bits"]
+__all__ = ["Stored", "Traffic", "least_traffic", "least_work", "stored_sizes"]
 
 
 _HEADER_BITS = 24 / 32
@@ -29,7 +29,7 @@ class Traffic:
     Attributes
     ----------
     weights, parameters, cache_read, cache_written, tokens : int
-        Weights, with their positions and blocks' scales (`weight_bits`); parameters of columns and norms; keys and
+        Weights, with their positions and blocks' scales (`Stored`); parameters of columns and norms; keys and
         values of the tokens before, and of the new ones; what the new tokens take (their 16-bit stream) and give
         (16-bit logits, if any).
     """
@@ -46,8 +46,24 @@ class Traffic:
         return self.weights + self.parameters + self.cache_read + self.cache_written + self.tokens
 
 
-def weight_bits(linears: Mapping[str, LinearParameters], config: Config) -> dict[str, float]:
-    """Bits that a weight of the dense matrix takes in memory, by product, where they are not 8.
+@dataclass(frozen=True)
+class Stored:
+    """What of a product lies in memory: by default of dense INT8.
+
+    Attributes
+    ----------
+    bits : float
+        Of a weight of the dense matrix, with its share of positions and blocks' scales.
+    column_bytes : int
+        Of a column's parameters.
+    """
+
+    bits: float = 8.0
+    column_bytes: int = COLUMN_BYTES
+
+
+def stored_sizes(linears: Mapping[str, LinearParameters], config: Config) -> dict[str, Stored]:
+    """What products take in memory, by name.
 
     Of N:M, those that are kept and their positions in the smaller encoding; of 4 bits, 3 bytes more for each 32.
     Hardware without feature blocks4 has INT8 in their place.
@@ -57,33 +73,34 @@ def weight_bits(linears: Mapping[str, LinearParameters], config: Config) -> dict
         bits = 8.0
         if not p.pattern.dense:
             bits = bits_per_weight(p.pattern, best_encoding(p.pattern, config.window, config.encodings), config.window)
-        if p.blocks is not None and "blocks4" in config.features:
+        if p.blocks_on(config) is not None:
             bits += _HEADER_BITS - 4 * p.pattern.density
-        if bits != 8:
-            found[name] = bits
+        found[name] = Stored(bits, p.record_on(config).width // 8)
     return found
 
 
 def least_traffic(
-    graph: Graph, position: int, tokens: int = 1, *, logits: int | None = None, bits: Mapping[str, float] | None = None,
-    best: bool = False,
+    graph: Graph, position: int, tokens: int = 1, *, logits: int | None = None,
+    stored: Mapping[str, Stored] | None = None, best: bool = False,
 ) -> Traffic:  # fmt: skip
     """What `tokens` new tokens from `position` on take: everything that is needed once, nothing twice.
 
     Behind so many of them `logits` are given, all if not said; without any, the head is left out. With `best` each of
-    these gives its 8 largest, 8 bytes each. `bits` of a weight are 8 where nothing else is said (`weight_bits`).
+    these gives its 8 largest, 8 bytes each. Products that `stored` does not name (`stored_sizes`) are dense INT8.
     """
-    bits, logits = bits or {}, tokens if logits is None else logits
+    logits = tokens if logits is None else logits
     head = graph.linear(graph.by_name[NEXT].inputs[0])
     linears = [o for o in graph.operations if isinstance(o, Linear) and (logits or o is not head)]
+    lies = [(stored or {}).get(o.name, Stored()) for o in linears]
     norms = [o for o in graph.operations if isinstance(o, Norm | RmsNorm)]
     cached = sum(
         int(graph.shapes[name][-1]) for o in graph.operations if isinstance(o, Attention) for name in o.inputs[1:]
     )  # fmt: skip
     given = 8 * LISTED if best else 2 * int(graph.shapes[NEXT][-1])
     return Traffic(
-        sum(math.ceil(o.weight.size * bits.get(o.name, 8) / 8) for o in linears),
-        COLUMN_BYTES * sum(len(o.weight) for o in linears) + NORM_COLUMN_BYTES * sum(len(o.weight) for o in norms),
+        sum(math.ceil(o.weight.size * of.bits / 8) for o, of in zip(linears, lies, strict=True)),
+        sum(len(o.weight) * of.column_bytes for o, of in zip(linears, lies, strict=True))
+        + NORM_COLUMN_BYTES * sum(len(o.weight) for o in norms),
         position * cached, tokens * cached, 2 * tokens * len(norms[-1].weight) + logits * given,
     )  # fmt: skip
 

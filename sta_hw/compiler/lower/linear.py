@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...formats.nm import best_encoding, bits_per_weight
 from ...spec.isa import Digit, Opcode, Result, Target, ValueFormat
+from ...spec.parameters import SHORT_COLUMN
 from ...spec.patterns import DENSE, Pattern
 from ..image import parameter_words
 from ..info import LayerInfo
@@ -46,7 +47,7 @@ def linear(
         else (f"found {found}, but the table says {p.pattern}" if pattern.density > found.density else "")
     )
     columns, reduction = p.weights.shape
-    blocks = p.blocks if "blocks4" in cfg.features else None
+    blocks, record = p.blocks_on(cfg), p.record_on(cfg)
     parts = window_parts(cfg, p.weights, pattern, rest_apart=low.rest_apart and blocks is None)
     if blocks is not None:
         parts = block_parts(cfg, label, reduction, pattern, blocks.size, rest_apart=low.rest_apart)
@@ -100,8 +101,9 @@ def linear(
                 positions_there = np.concatenate(with_positions)
         stored += value_words.size + positions_there.size
         names = {n: low.name(n) for n in ("values", "positions", "parameters")}
-        words = parameter_words(p.bias[there], p.multiplier[there], p.shift[there], p.second[there])
-        loads = pieces(low, Target.PARAMETERS, words, names["parameters"], 1, of)
+        words = parameter_words(p.bias[there], p.multiplier[there], p.shift[there], p.second[there], record)
+        kind = Target.SHORT_PARAMETERS if record is SHORT_COLUMN else Target.PARAMETERS
+        loads = pieces(low, kind, words, names["parameters"], 1, of)
         # In pieces that alternate: those that find room go ahead of the last ones, which may have to wait.
         values = pieces(low, Target.VALUES, value_words, names["values"], 4, of)
         positions = []
@@ -229,7 +231,7 @@ def pieces(low: Lowering, target: Target, words: NDArray[np.uint8], base: str, c
     width = words.shape[1]
     unit = max(1, cfg.bus_bytes // width)  # words in a bus word
     total = math.ceil(len(words) / unit) * unit
-    address = low.image.add(words, total * width, f"{of}: {target.name.lower()}")
+    address = low.image.add(words, total * width, f"{of}: {target.name.lower().replace('_', ' ')}")
     step = math.ceil(total / count / unit) * unit
     loads = []
     for start in range(0, total, step):

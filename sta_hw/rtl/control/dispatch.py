@@ -78,7 +78,7 @@ def dispatch(
     gives = multiplies & ~product["unfinished"]
 
     layouts: Mapping[str, tuple[data.StructLayout, Value]] = {
-        "loads": (_waiting(load_order_layout(), "matrix", "products", "norms"), opcode == Opcode.LOAD),
+        "loads": (_waiting(load_order_layout(config), "matrix", "products", "norms"), opcode == Opcode.LOAD),
         "windows": (_waiting(window_order_layout(config), "products", "norms"), multiplies),
         "matrix": (_matrix_layout(config), multiplies),
         "results": (result_order_layout(config), gives),

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...spec.config import Config
-from ...spec.isa import Target
-from ...spec.parameters import COLUMN
+from ...spec.isa import Target, codes
+from ...spec.parameters import COLUMN, SHORT_COLUMN
 from ..bus.axi import ADDRESS_BITS
 from ..bus.runs import run_layout
-from ..primitives.layouts import COUNT_BITS
+from ..primitives.layouts import COUNT_BITS, record_layout
 from ..primitives.queue import Queue
 from ..primitives.sequencer import Gearbox
 
 __all__ = ["Loader", "load_order_layout"]
 
 
-def load_order_layout() -> data.StructLayout:
+def load_order_layout(config: Config) -> data.StructLayout:
     """One LOAD."""
+    highest = max(codes("target", config.features))
     return data.StructLayout(
         {
-            "target": unsigned(2), "destination": unsigned(16), "address": unsigned(ADDRESS_BITS),
+            "target": unsigned(highest.bit_length()), "destination": unsigned(16), "address": unsigned(ADDRESS_BITS),
             "beats": unsigned(20), "rows": unsigned(16), "stride": unsigned(32), "instruction": unsigned(COUNT_BITS),
         }
     )  # fmt: skip
@@ -31,14 +35,23 @@ def load_order_layout() -> data.StructLayout:
 class Loader(wiring.Component):
     """One LOAD after the other; the runs of one follow each other without a gap.
 
-    With `loads_ahead` the next one's runs are asked for meanwhile, and 3 cycles lie between the two.
+    With `loads_ahead` the next one's runs are asked for meanwhile, and 3 cycles lie between the two. A bus word, or a
+    word of what the memory is filled from (`widths`), moves in each cycle, whichever is the narrower. What is wider
+    than the bus is written a cycle after its last bus word, all else in the cycle in which that is there.
+
+    Short records of columns' parameters (feature blocks4) are written as long ones, their biases with 32 bits.
+
+    Attributes
+    ----------
+    widths : dict
+        Bits of a word in memory, by target.
 
     Members
     -------
     order : In(stream of load_order_layout)
     run : Out(stream of run_layout), words : In(stream of bus words)
     enable : Out(4)
-        Which memory (isa.Target) is written in this cycle.
+        Which memory is written in this cycle, by `Target.memory`.
     address : Out(16)
     values, positions, parameters, entry : Out
         The word for each memory.
@@ -54,12 +67,15 @@ class Loader(wiring.Component):
             Target.PARAMETERS: COLUMN.width,
             Target.TABLE: 16,
         }
+        memories = len(self.widths)
+        if "blocks4" in config.features:
+            self.widths[Target.SHORT_PARAMETERS] = SHORT_COLUMN.width
         super().__init__(
             {
-                "order": In(stream.Signature(load_order_layout())),
+                "order": In(stream.Signature(load_order_layout(config))),
                 "run": Out(stream.Signature(run_layout())),
                 "words": In(stream.Signature(unsigned(8 * config.bus_bytes))),
-                "enable": Out(len(self.widths)),
+                "enable": Out(memories),
                 "address": Out(16),
                 "values": Out(self.widths[Target.VALUES]),
                 "positions": Out(self.widths[Target.POSITIONS]),
@@ -73,7 +89,7 @@ class Loader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
-        order = Signal(load_order_layout(), reset_less=True)
+        order = Signal(load_order_layout(cfg), reset_less=True)
         asked = Signal(16)  # runs still to ask for
         next_address = Signal(ADDRESS_BITS, reset_less=True)
         runs_left = Signal(16)
@@ -140,16 +156,22 @@ class Loader(wiring.Component):
                 gear.source.valid.eq(self.words.valid & taken & chosen),
                 gear.target.ready.eq(1),
                 gear.flush.eq(fsm.ongoing("IDLE")),
-                outputs[target].eq(gear.target.payload),
-                self.enable[target].eq(gear.target.valid),
             ]
+            if target in outputs:
+                m.d.comb += [outputs[target].eq(gear.target.payload), self.enable[target].eq(gear.target.valid)]
+            else:  # bits that no field of a column has are left as they are: nothing reads them
+                short = data.View(record_layout(SHORT_COLUMN), gear.target.payload)
+                column = data.View(record_layout(COLUMN), self.parameters)
+                with m.If(chosen):
+                    m.d.comb += [column[name].eq(short[name]) for name in SHORT_COLUMN.places]
+                    m.d.comb += self.enable[target.memory].eq(gear.target.valid)
             readies.append(chosen & gear.source.ready)
             filled.append(gear.target.valid)
-        ready = readies[0] | readies[1] | readies[2] | readies[3]
+        ready = reduce(or_, readies)
         m.d.comb += [
             self.words.ready.eq(taken & ready),
             step.eq(self.words.valid & taken & ready),
-            empty.eq(~(filled[0] | filled[1] | filled[2] | filled[3])),
+            empty.eq(~reduce(or_, filled)),
         ]
         with m.If(self.enable.any()):
             m.d.sync += self.address.eq(self.address + 1)
@@ -157,9 +179,10 @@ class Loader(wiring.Component):
 
     def _ahead(self, m: Module, asked: Signal, next_address: Signal) -> tuple[stream.Interface, Value]:
         """Ask for LOADs as they come. Returns them for who takes their words, and the one that is asked for."""
-        asking = Signal(load_order_layout(), reset_less=True)
-        queue = m.submodules.orders = Queue(width=load_order_layout().size, depth=4)
-        given = stream.Signature(load_order_layout()).create(path=("given",))
+        layout = load_order_layout(self.config)
+        asking = Signal(layout, reset_less=True)
+        queue = m.submodules.orders = Queue(width=layout.size, depth=4)
+        given = stream.Signature(layout).create(path=("given",))
         free = Signal()
         m.d.comb += [
             free.eq(asked == 0),

@@ -139,7 +139,7 @@ FORMATS: Mapping[Opcode, tuple[Word, ...]] = {
         _word(
             [Field("rows", 16, text="runs"), Field("destination", 16, text="first word in the on-chip memory")],
             Field("beats", 20, text="bus words of a run"),
-            Field("target", 4, text="the on-chip memory (Target)"),
+            Field("target", 4, text="the on-chip memory, and what fills it (Target)"),
         ),
         _word([_address("stride", "bytes from one run to the next")]),
     ),
@@ -184,7 +184,7 @@ CODES: Mapping[str, type[IntEnum]] = {
 """Fields whose values have names."""
 _CODE_FEATURES: Mapping[str, Mapping[int, str]] = {
     "mask": {Mask.CAUSAL: "causal"}, "kind": {NormKind.RMS: "rms"}, "result": {Result.BEST: "best"},
-    "value_format": {ValueFormat.BLOCKS4: "blocks4"},
+    "value_format": {ValueFormat.BLOCKS4: "blocks4"}, "target": {Target.SHORT_PARAMETERS: "blocks4"},
 }  # fmt: skip
 """What hardware must have for a code of such a field."""
 _FEATURED = _CODE_FEATURES.keys() | {f.name for r in _RECORDS.values() for _, f in r.places.values() if f.feature}

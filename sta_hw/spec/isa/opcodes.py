@@ -38,12 +38,19 @@ class Opcode(IntEnum):
 
 
 class Target(IntEnum):
-    """On-chip memories that LOAD fills."""
+    """On-chip memories that LOAD fills, and what it fills them from."""
 
     VALUES = 0
     POSITIONS = 1
     PARAMETERS = 2
     TABLE = 3
+    SHORT_PARAMETERS = 4
+    """The memory of PARAMETERS, a word from each short record."""
+
+    @property
+    def memory(self) -> Target:
+        """Whose words are counted: each memory goes by one target's name."""
+        return Target.PARAMETERS if self == Target.SHORT_PARAMETERS else self
 
 
 class Result(IntEnum):
