@@ -75,13 +75,13 @@ def universe(config: Config) -> set[Cross]:
     kinds = [(Positions.DENSE.name, parse_nm("dense"))] + [
         (e.upper(), p) for p in config.patterns if p.m > 1 for e in config.encodings
     ]
-    values = [ValueFormat(c).name for c in codes("value_format", config.features)]
+    values = [ValueFormat(c).name for c in codes("value_format", config.abilities)]
     found |= {("weights", f"{p.n}:{p.m}" if p.m > 1 else "dense", e, v) for e, p in kinds for v in values}
     encodings = sorted({e for e, _ in kinds})
-    results = [Result(c).name for c in codes("result", config.features)]
+    results = [Result(c).name for c in codes("result", config.abilities)]
     found |= {("result", r, e, v, s) for r in results for e in encodings for v in values for s in stalls}
     found |= {("result", o, "DENSE", "INT8", s) for o in ("SCORES", "CONTEXT") for s in stalls}
-    for code in codes("mask", config.features):
+    for code in codes("mask", config.abilities):
         mask = Mask(code)
         for keys in ("by LENGTH",) if mask == Mask.LENGTH else ("none", "some", "all"):
             found |= {("mask", mask.name, keys, s) for s in stalls}

@@ -49,7 +49,7 @@ class Pieces:
 
     def codes(self, name: str) -> list[int]:
         """Values of a field."""
-        return codes(name, self.config.features)
+        return codes(name, self.config.abilities)
 
     def source(self, data: bytes) -> int:
         """Where data to be read lie; now and then something else, of as many bytes, that an instruction wrote."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from sta_hw.formats import encode, keep_mask, prune
 from sta_hw.formats.blocks import BlockedWeights, encode_blocks
-from sta_hw.spec.isa import Digit, Opcode, Result, Target
+from sta_hw.spec.isa import Digit, Opcode, Result, Target, ValueFormat
 from sta_hw.spec.patterns import Pattern
 
 from .pieces import Pieces
@@ -54,9 +54,11 @@ class Products(Pieces):
         }  # fmt: skip
         run = depth // pattern.m * pattern.n
         if self.has("blocks4") and run >= 2 and rng.integers(2):
-            values, positions = self.blocks(pattern, encoding, matrix.shape, depth)
+            value_format = int(rng.choice([c for c in self.codes("value_format") if c]))
+            wide = value_format == ValueFormat.WIDE_BLOCKS4
+            values, positions = self.blocks(pattern, encoding, matrix.shape, depth, wide)
             beats = len(values) // config.groups
-            fields |= {"value_format": 1, "run": run}
+            fields |= {"value_format": value_format, "run": run}
         self.load(Target.VALUES, values, base)
         if rng.integers(2):
             fields |= self.counters(beats)
@@ -70,11 +72,13 @@ class Products(Pieces):
             self.load(Target.POSITIONS, positions, fields["positions_base"])
         return fields
 
-    def blocks(self, pattern: Pattern, encoding: str, shape: tuple[int, int], depth: int) -> tuple[bytes, bytes]:
+    def blocks(
+        self, pattern: Pattern, encoding: str, shape: tuple[int, int], depth: int, wide: bool
+    ) -> tuple[bytes, bytes]:
         """Values and positions of weights of 4 bits, with scales and minima of any size."""
         config, rng = self.config, self.rng
         columns, reduction = shape
-        size = config.block_groups * depth
+        size = depth * (config.wide_block_groups if wide else config.block_groups)
         blocks = BlockedWeights(
             size, rng.integers(0, 16, shape, np.uint8), rng.integers(0, 4096, (columns, reduction // size)),
             rng.integers(-2048, 2048, (columns, reduction // size)),
@@ -82,7 +86,7 @@ class Products(Pieces):
         )  # fmt: skip
         found = encode_blocks(
             blocks, pattern, groups=config.groups, window=config.window, depth=depth,
-            encoding=None if encoding == "dense" else encoding,
+            encoding=None if encoding == "dense" else encoding, wide=wide,
         )  # fmt: skip
         raw = found.matrix.to_bytes()[28:]
         return found.words.tobytes(), raw[: len(raw) - found.matrix.values.size]

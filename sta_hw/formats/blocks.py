@@ -20,7 +20,7 @@ from .nm import EncodedMatrix, encode
 
 __all__ = [
     "BLOCK_SIZES", "BlockedWeights", "EncodedBlocks", "block_groups", "block_words", "common_grid", "encode_blocks",
-    "integer_grid", "on_column_grid",
+    "integer_grid", "on_column_grid", "wide_block_groups",
 ]  # fmt: skip
 
 BLOCK_SIZES = (32, 64, 128)
@@ -30,6 +30,8 @@ _LARGEST_SCALE = (1 << 12) - 1
 _MINIMA = -(1 << 11), (1 << 11) - 1
 _BLOCK = 32
 """Weights of a block in memory, where windows have no more."""
+_WIDE = 4
+"""How many times as many groups share the header of a wide block."""
 _ZERO_MINIMUM = 1 << (MINIMUM_FRACTION - 1)
 """With a scale of 0 this gives 0."""
 
@@ -71,16 +73,40 @@ class BlockedWeights:
         return BlockedWeights(self.size, self.codes[order], self.scales[order], self.minima[order], kept)
 
     def between(self, first: int, stop: int) -> BlockedWeights:
-        """Weights `first` to `stop` - 1 of each column; in smaller blocks, where those are divided."""
+        """Weights `first` to `stop` - 1 of each column; in blocks of `size_between`."""
         found = self.of_size(math.gcd(self.size, first, stop))
         blocks = slice(first // found.size, stop // found.size)
         return replace(
             found, codes=found.codes[:, first:stop], scales=found.scales[:, blocks], minima=found.minima[:, blocks],
             kept=None if found.kept is None else found.kept[:, first:stop],
-        )  # fmt: skip
+        ).of_size(self.size_between(first, stop))  # fmt: skip
+
+    def size_between(self, first: int, stop: int) -> int:
+        """Weights of a block between two places: fewer, where blocks are divided there, and more where all that follow
+        one another have the same scale and minimum in every column.
+        """
+        size = math.gcd(self.size, first, stop)
+        if size < self.size:
+            return size
+        blocks = slice(first // size, stop // size)
+        headers = np.stack([self.scales[:, blocks], self.minima[:, blocks]])
+        while headers.shape[-1] % 2 == 0 and (headers[..., ::2] == headers[..., 1::2]).all():
+            size, headers = 2 * size, headers[..., ::2]
+        return size
+
+    @property
+    def headers(self) -> int:
+        """Blocks of a column; those that follow one another and have all the same scale and minimum are one."""
+        changes = [(of[:, 1:] != of[:, :-1]).any(0) for of in (self.scales, self.minima)]
+        return 1 + int((changes[0] | changes[1]).sum())
 
     def of_size(self, size: int) -> BlockedWeights:
-        """The same weights in smaller blocks, each with the scale and minimum of the one that it is a part of."""
+        """The same weights in smaller blocks, each with the scale and minimum of the one that it is a part of; or in
+        larger ones, where the blocks that become one have the same (`size_between`).
+        """
+        if size > self.size:
+            first = slice(None, None, size // self.size)
+            return replace(self, size=size, scales=self.scales[:, first], minima=self.minima[:, first])
         parts = self.size // size
         return replace(
             self, size=size, scales=np.repeat(self.scales, parts, 1), minima=np.repeat(self.minima, parts, 1)
@@ -217,22 +243,32 @@ def block_groups(window: int, groups: int) -> int:
     return min(max(1, _BLOCK // window), groups)
 
 
-def _header_words(share: int, headers: Any) -> Any:
+def wide_block_groups(window: int, groups: int) -> int:
+    """The same of a wide block; 0 if there are not so many groups."""
+    wide = _WIDE * block_groups(window, groups)
+    return wide if wide <= groups else 0
+
+
+def _header_words(share: int, headers: Any, wide: bool) -> Any:
     """Words of so many headers, a number or an array of them."""
+    if wide:
+        return -(-headers // share)
     return {1: 3 * headers, 2: -(-headers // 2) + headers}.get(share, headers)
 
 
-def block_words(share: int, run: int, runs: int) -> int:
+def block_words(share: int, run: int, runs: int, *, wide: bool = False) -> int:
     """Words of values of a product, `groups` bytes each, headers among them.
 
     Parameters
     ----------
     share : int
-        Groups that share a header (`block_groups`).
+        Groups that share a header (`block_groups`), where blocks are not wide.
     run, runs : int
         Values of a group behind each header; how many of those: of each column and pass one.
+    wide : bool
+        Whether four times as many groups share a header, and `share` headers a word.
     """
-    return _header_words(share, runs + 1) + runs * -(-run // 2)
+    return _header_words(share, runs + 1, wide) + runs * -(-run // 2)
 
 
 @dataclass(frozen=True)
@@ -255,26 +291,35 @@ class EncodedBlocks:
 
 
 def encode_blocks(
-    blocked: BlockedWeights, pattern: Pattern, *, groups: int, window: int, depth: int, encoding: str | None = None
-) -> EncodedBlocks:
+    blocked: BlockedWeights, pattern: Pattern, *, groups: int, window: int, depth: int, encoding: str | None = None,
+    wide: bool = False,
+) -> EncodedBlocks:  # fmt: skip
     """Encode a matrix in 4 bits.
 
     Parameters
     ----------
     blocked : BlockedWeights
-        Its blocks are cut to those of `block_groups` times `depth` weights that share a scale in memory.
+        Its blocks are cut to those of `block_groups` (`wide_block_groups`) times `depth` weights that share a scale in
+        memory.
     groups, window, depth : int
         Of the hardware; `depth` positions of each window are used.
     encoding : str or None
         Of positions, as `encode` takes it.
+    wide : bool
+        In wide blocks.
 
     Raises
     ------
     InputError
-        If the sizes do not fit, or a sub-group has more than N weights that are kept, or fewer, and none that is zero
-        to store in their place.
+        If the sizes do not fit, there are too few groups for wide blocks, or a sub-group has more than N weights that
+        are kept, or fewer, and none that is zero to store in their place.
     """
-    share = block_groups(window, groups)
+    own = block_groups(window, groups)
+    share = wide_block_groups(window, groups) if wide else own
+    if not share:
+        raise InputError(
+            f"wide blocks of 4-bit weights take {_WIDE * own} groups with windows of {window}, and there are {groups}."
+        )
     size, reduction = share * depth, blocked.codes.shape[1]
     if blocked.size % size or groups % share or reduction % size:
         raise InputError(
@@ -291,7 +336,7 @@ def encode_blocks(
     matrix = encode(marked, pattern, groups=groups, window=window, depth=depth, encoding=encoding)
     values = np.maximum(matrix.values - 1, 0).astype(np.uint8).reshape(-1, run, groups)
     return EncodedBlocks(
-        _words(_headers(blocked, matrix.passes, groups // share), values, share), run,
+        _words(_headers(blocked, matrix.passes, groups // share), values, own, wide), run,
         replace(matrix, values=values.reshape(-1, groups).view(np.int8)),
     )  # fmt: skip
 
@@ -307,20 +352,28 @@ def _headers(blocked: BlockedWeights, passes: int, side_by_side: int) -> NDArray
     return (bits[..., None] >> np.array([0, 8, 16]) & 255).astype(np.uint8).reshape(-1, side_by_side, 3)
 
 
-def _words(headers: NDArray[np.uint8], values: NDArray[np.uint8], share: int) -> NDArray[np.uint8]:
-    """The first header; then for each run the next one's header, and its own values."""
+def _words(headers: NDArray[np.uint8], values: NDArray[np.uint8], share: int, wide: bool) -> NDArray[np.uint8]:
+    """The first header; then for each run the next one's header, and its own values.
+
+    Of wide blocks a word has `share` headers, and precedes the run behind which the first of them is needed.
+    """
     runs, run, groups = values.shape
     half = -(-run // 2)
     packed = np.zeros((runs, 2 * half, groups), np.uint8)
     packed[:, :run] = values
     # There is one more behind the last.
     headers = np.concatenate([headers, np.zeros((1, *headers.shape[1:]), np.uint8)])
-    words = np.zeros((block_words(share, run, runs), groups), np.uint8)
+    words = np.zeros((block_words(share, run, runs, wide=wide), groups), np.uint8)
     number = np.arange(runs + 1)
-    sizes = np.diff(_header_words(share, np.arange(3)))  # of even ones and odd ones
-    start = _header_words(share, number) + np.maximum(number - 1, 0) * half
-    at = start[1:] + sizes[number[1:] % 2]
+    start = _header_words(share, number, wide) + np.maximum(number - 1, 0) * half
+    at = _header_words(share, number[1:] + 1, wide) + number[:-1] * half
     words[at[:, None] + np.arange(half)] = packed[:, ::2] | packed[:, 1::2] << 4
+    if wide:
+        slots = np.zeros((-(-(runs + 1) // share), share, groups // share), np.uint8)
+        four = np.pad(headers, ((0, 0), (0, 0), (0, 1))).reshape(runs + 1, -1)
+        slots.reshape(-1, groups // share)[: runs + 1] = four
+        words[start[::share]] = slots.reshape(-1, groups)
+        return words
     if share == 1:
         words[start[:, None] + np.arange(3)] = headers.transpose(0, 2, 1)
     else:

@@ -12,6 +12,8 @@ from .weights import Fields, WeightsError
 __all__ = ["block_beats", "block_values"]
 
 _VALUES_SHORT, _VALUES_LONG = 1, 2
+_WIDE = 2
+"""The value format of wide blocks."""
 
 
 def block_beats(command: Fields, words: int, config: Config) -> int:
@@ -28,6 +30,8 @@ def block_beats(command: Fields, words: int, config: Config) -> int:
     beats = command["passes"] * command["columns"] * (command["depth"] >> command["m_log2"]) * command["n"]
     runs, share = beats // run, max(1, min(32 // config.window, config.groups))
     headers = {1: 3 * (runs + 1), 2: (3 * (runs + 1) + 1) // 2}.get(share, runs + 1)
+    if command["value_format"] == _WIDE:
+        headers = runs // share + 1
     wanted = headers + runs * -(-run // 2)
     return beats + (words > wanted) - (words < wanted) if beats % run == 0 else beats
 
@@ -38,7 +42,8 @@ def block_values(command: Fields, words: NDArray[np.uint8], config: Config) -> N
     Parameters
     ----------
     command : mapping of str to int
-        A product's fields; ``run`` is how many values of a group follow each header.
+        A product's fields; ``run`` is how many values of a group follow each header, ``value_format`` 2 of wide
+        blocks.
     words : uint8, shape (words, groups)
 
     Returns
@@ -58,7 +63,8 @@ def block_values(command: Fields, words: NDArray[np.uint8], config: Config) -> N
         raise CheckError(f"runs of {run} values do not divide the {beats} of the product")
     runs, half = beats // run, -(-run // 2)
     share = max(1, min(32 // config.window, groups))
-    blocks = groups // share
+    wide = command["value_format"] == _WIDE
+    blocks = groups // (4 * share if wide else share)
     place, header_bytes, codes = 0, [], []
 
     def take(count: int) -> NDArray[np.uint8]:
@@ -69,8 +75,13 @@ def block_values(command: Fields, words: NDArray[np.uint8], config: Config) -> N
         return words[place - count : place]
 
     kept: NDArray[np.uint8] = np.zeros(blocks, np.uint8)
+    together: NDArray[np.uint8] = np.zeros((share, blocks, 4), np.uint8)
     for number in range(runs + 1):
-        if share == 1:
+        if wide:
+            if number % share == 0:
+                together = take(1).reshape(share, blocks, 4)
+            found = together[number % share, :, :3]
+        elif share == 1:
             found = take(3).T
         elif share == 2 and number % 2 == 0:
             pair = take(2).reshape(2, blocks, 2)
@@ -87,6 +98,6 @@ def block_values(command: Fields, words: NDArray[np.uint8], config: Config) -> N
         raise WeightsError(_VALUES_LONG, f"{len(words)} words of values; the product takes {place}")
     bits = np.array(header_bytes[:-1]) @ np.array([1, 1 << 8, 1 << 16])
     scale, minimum = bits & 0xFFF, (bits >> 12 ^ 0x800) - 0x800
-    scale, minimum = (np.repeat(x, share, axis=1)[:, None, :] for x in (scale, minimum))
+    scale, minimum = (np.repeat(x, groups // blocks, axis=1)[:, None, :] for x in (scale, minimum))
     values = (np.array(codes).astype(np.int64) * scale + 8 * minimum) // 128
     return ((values + 128) % 256 - 128).astype(np.int8).reshape(beats, groups)

@@ -308,6 +308,12 @@ class Config:
         return min(max(1, 32 // self.window), self.groups)
 
     @property
+    def wide_block_groups(self) -> int:
+        """Groups that a wide block of 4-bit weights is spread over; 0 where there are not so many."""
+        wide = 4 * self.block_groups
+        return wide if wide <= self.groups else 0
+
+    @property
     def position_words(self) -> int:
         """Words of index metadata held on chip: enough for `weight_words` values of any pattern."""
         return self.weight_words // (4 if self.window >= 16 else 2)
@@ -320,7 +326,11 @@ class Config:
     @property
     def abilities(self) -> tuple[str, ...]:
         """What fields of instructions may need: the features, and what other parameters bring (`spec.features`)."""
-        more = {"windows": self.window_words > 0, "apart": self.groups > self.rows}
+        more = {
+            "windows": self.window_words > 0,
+            "apart": self.groups > self.rows,
+            "wide_blocks": "blocks4" in self.features and self.wide_block_groups > 0,
+        }
         return (*self.features, *(name for name, there in more.items() if there))
 
     @property

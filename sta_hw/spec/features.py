@@ -17,7 +17,11 @@ FEATURES = {
     "blocks4": "weights of 4 bits in blocks with a scale and a minimum",
 }
 """Names and what they are."""
-ABILITIES = {"windows": "window_words of more than 0", "apart": "more groups than rows"}
+ABILITIES = {
+    "windows": "window_words of more than 0",
+    "apart": "more groups than rows",
+    "wide_blocks": "feature blocks4 and 4 times the groups that a block of 32 weights takes",
+}
 """What fields of instructions may need that is no feature, and the parameters that bring it (`Config.abilities`)."""
 ALL_OF_DECODERS = "decoder"
 """Stands for all of them."""

@@ -25,6 +25,7 @@ from .isa import (
     Positions,
     Result,
     Target,
+    ValueFormat,
     formats,
 )
 
@@ -62,6 +63,11 @@ _ENCODINGS = {
     Positions.DENSE: "none: every weight is there",
     Positions.INDEX: "log2 M bits each",
     Positions.BITMAP: "a bit for each weight",
+}
+_VALUE_FORMATS = {
+    ValueFormat.INT8: "8 bits each",
+    ValueFormat.BLOCKS4: "4 bits in blocks (feature blocks4)",
+    ValueFormat.WIDE_BLOCKS4: f"4 bits in wide blocks ({ABILITIES['wide_blocks']})",
 }
 _MASKS = {
     Mask.KEYS: "below `keys`",
@@ -146,9 +152,10 @@ instruction is issued while one 64 instructions before it still waits in front o
   results per row to `result_address` as `result` says. As many values and position words as [the format](format.md)
   asks for, each count at least 1: anything else, positions that are not in order and a command out of range stop the
   program (error ENGINE). Dense weights have no positions; their `positions_count` is not looked at.
-- `value_format` 1 (feature blocks4): the words at `values_base` are weights of 4 bits in blocks, each header followed
-  by `run` values of a group ([format](format.md)); `run` is N x `depth` / M, at least 2 (else OPCODE), and not defined
-  where it does not divide the product's values. As many words as the format asks for, or ENGINE.
+- `value_format` 1 and 2 (feature blocks4): the words at `values_base` are weights of 4 bits in blocks, in wide ones if
+  it is 2, each header followed by `run` values of a group ([format](format.md)); `run` is N x `depth` / M, at least 2
+  (else OPCODE), and not defined where it does not divide the product's values. As many words as the format asks for, or
+  ENGINE.
 - Windows are bytes, signed in memory (PRODUCT, SCORES) and unsigned from the softmax (CONTEXT): weight k of a column
   meets, in row r, byte k `rows` + r. There are `passes` `groups` `depth` `rows` of them, neither more nor fewer.
 - Result r of column c: with STORE8 and ACTIVATE byte c `rows` + r from `result_address` on; with STORE16 and RESIDUAL
@@ -253,6 +260,7 @@ def markdown() -> str:
             lines.append(f"| {at // 64} | {bits} | {field} | {text} |")
     lines += _codes("result", _RESULTS) + _codes("target", _TARGETS) + _codes("mask", _MASKS) + _codes("kind", _KINDS)
     lines += _codes("digit", _DIGITS)
+    lines += _codes("value_format", _VALUE_FORMATS)
     lines += _codes("encoding", _ENCODINGS)
     lines[-1] += " 3 is refused by the matrix engine (ENGINE), as is one that is not built in."
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,17 +28,33 @@ from sta_hw.spec.presets import PRESETS
 CONFIG = replace(TWICE, window=8, softmax_block=64)
 
 
+def blocks_of(reduction: int, size: int, columns: int = 3) -> BlockedWeights:
+    """Blocks of so many weights, and what is left: no two have the same header."""
+    least, rng = math.gcd(reduction, size), np.random.default_rng(reduction)
+    number = np.arange(0, reduction, least) // size
+    scales = number[None, :] + np.zeros((columns, 1), np.int64)
+    return BlockedWeights(least, rng.integers(0, 16, (columns, reduction)).astype(np.uint8), scales, scales)
+
+
 def test_parts() -> None:
-    """SmolLM2's shapes take 5 and 4.75 bits a weight, not 6.33 and 4.75; what fits is not divided."""
+    """SmolLM2's shapes take 4.78 and 4.75 bits a weight, its head 4.33, and files in blocks of 128 take 4.25; what fits
+    is not divided."""
     config = PRESETS["decoder"]
-    for reduction, places, bits in ((576, [(0, 512, 16, 2), (512, 576, 4, 1)], 5), (1536, [(0, 1536, 16, 6)], 4.75)):
-        parts = block_parts(config, "", reduction, DENSE, 32, rest_apart=True)
-        assert [(p.first, p.stop, p.depth, p.passes) for p in parts] == places
-        assert sum(p.words(config) for p in parts) * 8 * config.groups == bits * reduction
-    assert len(block_parts(config, "", 576, DENSE, 32, rest_apart=False)) == 1
-    assert len(block_parts(config, "", 576, parse_nm("2:4"), 32, rest_apart=True)) == 1
-    with pytest.raises(InputError, match="blocks of 32 weights, 15 in a column, have no depth"):
-        block_parts(config, "here", 15, DENSE, 32, rest_apart=True)
+    two = [(0, 512, 16, 2, False), (512, 576, 4, 1, True)]
+    for reduction, size, places, words in (
+        (576, 32, two, 21.5),
+        (1536, 32, [(0, 1536, 16, 6, False)], 57),
+        (576, 128, [(*two[0][:4], True), two[1]], 19.5),
+        (2048, 128, [(0, 2048, 16, 8, True)], 68),
+        (2048, 64, [(0, 2048, 8, 16, True)], 72),
+    ):
+        parts = block_parts(config, "", blocks_of(reduction, size), DENSE, rest_apart=True)
+        assert [(p.first, p.stop, p.depth, p.passes, p.wide) for p in parts] == places
+        assert sum(p.words(config) for p in parts) == words
+    assert len(block_parts(config, "", blocks_of(576, 32), DENSE, rest_apart=False)) == 1
+    assert len(block_parts(config, "", blocks_of(576, 32), parse_nm("2:4"), rest_apart=True)) == 1
+    with pytest.raises(InputError, match="blocks of 1 weights, 15 in a column, have no depth"):
+        block_parts(config, "here", blocks_of(15, 32), DENSE, rest_apart=True)
 
 
 @pytest.mark.parametrize(("first", "stop", "size"), [(0, 64, 32), (64, 96, 32), (16, 48, 16), (8, 96, 8)])

@@ -11,7 +11,7 @@ from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
 from sta_hw.formats.blocks import block_words
 from sta_hw.spec.config import Config
-from sta_hw.spec.isa import Error, Instruction, Opcode, Result, Target, assemble
+from sta_hw.spec.isa import Error, Instruction, Opcode, Result, Target, ValueFormat, assemble
 
 HALT = Instruction(Opcode.HALT)
 
@@ -25,7 +25,8 @@ def product(config: Config, columns: int, passes: int, **fields: int) -> Instruc
         "result_address": 0x20000, "residual_address": 0x40000,
     }  # fmt: skip
     if fields.get("value_format"):
-        shape["count0"] = block_words(config.block_groups, fields["run"], passes * columns)
+        wide = fields["value_format"] == ValueFormat.WIDE_BLOCKS4
+        shape["count0"] = block_words(config.block_groups, fields["run"], passes * columns, wide=wide)
     return Instruction(Opcode.PRODUCT, shape | fields)
 
 
@@ -39,6 +40,8 @@ def test_products_of_pairs_and_lists_are_followed(name: str) -> None:
         {"result": Result.BEST, "row_first": 1},
         {"result": Result.STORE16, "value_format": 1, "run": config.window},
     ]  # fmt: skip
+    if config.wide_block_groups:
+        kinds.append({"result": Result.STORE16, "value_format": 2, "run": config.window})
     for fields in kinds:
         for columns, passes in ((4 * config.groups, 1), (4 * config.groups, 3)):
             program = [product(config, columns, passes, **fields), HALT]

@@ -17,6 +17,7 @@ from sta_hw.formats.blocks import (
     encode_blocks,
     integer_grid,
     on_column_grid,
+    wide_block_groups,
 )
 from sta_hw.formats.nm import decode, keep_mask
 from sta_hw.model.gguf import StoredTensor, read_gguf
@@ -126,7 +127,29 @@ def test_parts_of_a_matrix(pruned: bool) -> None:
         np.testing.assert_array_equal(part.weights, blocks.weights[:, first:stop])
 
 
+def test_neighbours_that_are_one_block() -> None:
+    """As far as all columns have the same headers there, and never across the ends of what is asked for."""
+    blocks = random_blocks(3, 320, 32)
+    for of in (blocks.scales, blocks.minima):  # 128 weights, 64, 64, 64 of which two columns are the same
+        for first, stop in ((0, 4), (4, 6), (6, 8)):
+            of[:, first:stop] = of[:, first : first + 1]
+        of[:2, 9] = of[:2, 8]
+    sizes = {(0, 128): 128, (0, 64): 64, (0, 192): 64, (64, 192): 64, (32, 96): 64, (128, 256): 64, (256, 320): 32,
+             (0, 320): 32, (160, 224): 32, (16, 48): 16}  # fmt: skip
+    for (first, stop), size in sizes.items():
+        found = blocks.between(first, stop)
+        assert found.size == blocks.size_between(first, stop) == size
+        assert found.scales.shape == found.minima.shape == (3, (stop - first) // size)
+        np.testing.assert_array_equal(found.weights, blocks.weights[:, first:stop])
+    assert blocks.headers == 5
+    assert blocks.columns(slice(0, 2)).headers == 4
+    blocks.minima[2, 1] += 1
+    assert blocks.headers == 7
+    assert blocks.size_between(0, 128) == 32
+
+
 CONFIGS = [Config(groups=8, window=16), Config(groups=2, window=16), Config(groups=4, window=32),
+           Config(groups=16, window=8), Config(groups=16, window=16),
            Config(groups=8, window=8), Config(rows=8, groups=1, window=8), Config(groups=8, window=4)]  # fmt: skip
 
 
@@ -139,13 +162,16 @@ def command_of(found: Any) -> dict[str, int]:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("wide", [False, True], ids=["", "wide"])
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 @pytest.mark.parametrize("columns", [1, 2, 5])
-def test_words_are_the_references(config: Config, columns: int) -> None:
+def test_words_are_the_references(config: Config, columns: int, wide: bool) -> None:
     """Dense and N:M, with every share of groups; the last pass filled up."""
-    share = block_groups(config.window, config.groups)
-    assert share == config.block_groups
-    for depth in {config.window, max(2, config.window // 2)}:
+    own = block_groups(config.window, config.groups)
+    assert own == config.block_groups
+    share = wide_block_groups(config.window, config.groups) if wide else own
+    assert not wide or share == config.wide_block_groups == (4 * own if 4 * own <= config.groups else 0)
+    for depth in {config.window, max(2, config.window // 2)} if share else ():
         size = share * depth
         sparse = ((f"1:{depth // 2}", "index"), (f"{depth // 2}:{depth}", "bitmap"))
         for name, encoding in (("dense", None), *(sparse if depth >= 4 else ())):
@@ -154,9 +180,9 @@ def test_words_are_the_references(config: Config, columns: int) -> None:
             kept = None if pattern.dense else keep_mask(RNG(3).random((columns, reduction)), pattern)
             blocks = random_blocks(columns, reduction, size, seed=depth, kept=kept)
             found = encode_blocks(blocks, pattern, groups=config.groups, window=config.window, depth=depth,
-                                  encoding=encoding)  # fmt: skip
-            assert len(found.words) == block_words(share, found.run, found.matrix.passes * columns)
-            command = command_of(found)
+                                  encoding=encoding, wide=wide)  # fmt: skip
+            assert len(found.words) == block_words(own, found.run, found.matrix.passes * columns, wide=wide)
+            command = command_of(found) | {"value_format": 1 + wide}
             values = block_values(command, found.words, config)
             dense = dense_weights(command, values, found.matrix.positions, config)
             np.testing.assert_array_equal(dense[:, :reduction], blocks.weights)
@@ -185,6 +211,10 @@ def test_zeros_fill_up_only_where_a_level_is_zero() -> None:
     with pytest.raises(InputError, match="no multiple of 2 groups x depth 16"):
         encode_blocks(blocks, Pattern(1, 4), groups=3, window=16, depth=16)
     codes = np.where(kept, 3, 1).astype(np.uint8)  # the level 1 is zero
+    with pytest.raises(
+        InputError, match="wide blocks of 4-bit weights take 8 groups with windows of 16, and there are 2"
+    ):
+        encode_blocks(blocks, Pattern(1, 4), **sizes, wide=True)
     unpruned = encode_blocks(BlockedWeights(32, codes, blocks.scales, np.array([[-8]])), Pattern(1, 4), **sizes)
     pruned = encode_blocks(BlockedWeights(32, codes, blocks.scales, np.array([[-8]]), kept), Pattern(1, 4), **sizes)
     np.testing.assert_array_equal(unpruned.words, pruned.words)

@@ -84,7 +84,8 @@ struct weights {
     const uint8_t *values, *positions;
 };
 /* Whether `words` words are as many as `entries` values of 4 bits in runs of `run` take; their values, if they are. */
-bool expand(const uint8_t *words, uint64_t count, uint64_t entries, uint32_t run, const struct hardware *hardware,
+bool expand(const uint8_t *words, uint64_t count, uint64_t entries, uint32_t run, bool wide,
+            const struct hardware *hardware,
             uint8_t *values);
 bool weights_legal(const struct weights *weights, const struct hardware *hardware);
 enum error decode(const struct weights *weights, const struct hardware *hardware, int8_t *matrix);

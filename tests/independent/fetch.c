@@ -105,6 +105,15 @@ static bool windows_legal(struct fetch *fetch, const struct instruction *i)
     return true;
 }
 
+/* Weights of 4 bits: wide blocks take four times the groups of a block of 32 weights. */
+static bool blocks_legal(const struct fetch *fetch, uint32_t value_format, uint32_t run)
+{
+    uint32_t share = fetch->window < 32 ? 32 / fetch->window : 1;
+    if (share > fetch->groups)
+        share = fetch->groups;
+    return !value_format || (run >= 2 && (value_format == 1 || (value_format == 2 && 4 * share <= fetch->groups)));
+}
+
 /* Codes in the upper parts that are some, and columns in whole blocks where they have to be. */
 static bool legal(struct fetch *fetch, const struct instruction *i)
 {
@@ -117,7 +126,7 @@ static bool legal(struct fetch *fetch, const struct instruction *i)
             return false;
         if (i->opcode == SCORES && columns > fetch->groups * fetch->window)
             return false;
-        if ((i->high[7] >> 6 & 3) > 1 || ((i->high[7] >> 6 & 3) == 1 && (i->high[7] >> 8 & 63) < 2))
+        if (!blocks_legal(fetch, i->high[7] >> 6 & 3, i->high[7] >> 8 & 63))
             return false;
         if ((i->high[6] >> 22 & 1) && (fetch->groups <= fetch->rows || i->opcode != PRODUCT || result != STORE8))
             return false;

@@ -60,7 +60,7 @@ static enum error take_apart(struct machine *m, const struct instruction *i, str
     w->value_beats = (uint64_t)counts[0] * counts[1] * counts[2] * counts[3];
     w->position_beats = bits(low[4], 0, 16);
     bool kept = w->passes > 1 || p->unfinished || p->continues;
-    bool in_blocks = bits(high[7], 6, 2) == 1;
+    bool in_blocks = bits(high[7], 6, 2) != 0, wide = bits(high[7], 6, 2) == 2;
     uint64_t words = w->value_beats;
     if (in_blocks)
         w->value_beats = (uint64_t)w->passes * w->columns * (w->depth >> w->m_log2) * w->n;
@@ -77,7 +77,7 @@ static enum error take_apart(struct machine *m, const struct instruction *i, str
                 }
     if (in_blocks) {
         uint8_t *expanded = room(w->value_beats, h->groups);
-        bool whole = expand(values, words, w->value_beats, bits(high[7], 8, 6), h, expanded);
+        bool whole = expand(values, words, w->value_beats, bits(high[7], 8, 6), wide, h, expanded);
         free(values);
         values = expanded;
         if (!whole) {

@@ -299,6 +299,7 @@ MUTANTS = {
     "scales of blocks": ("(h[1] & 15) << 8", "(h[1] & 7) << 8"),
     "the sign of short biases": ("byte & 0x80 ? 0xFF : 0", "0"),
     "the byte that two headers share": ("kept[block] = own[groups + 1]", "kept[block] = own[groups]"),
+    "headers of one word": ("number % share * (groups / share)", "number % share * (groups / share) * 0"),
     "windows as they were kept": ("p->kept ? m->windows : m->image", "m->image"),
     "the lower 8 bits of 16": ("low > 127 ? low - 256 : low", "low"),
     "coarse scores": ("p->coarse ? 8 : 1", "p->coarse ? 4 : 1"),

@@ -48,8 +48,21 @@ static void take_header(const uint8_t **words, uint32_t number, uint32_t share, 
     *words += taken * groups;
 }
 
-bool expand(const uint8_t *words, uint64_t count, uint64_t entries, uint32_t run, const struct hardware *hardware,
-            uint8_t *values)
+/* The same of wide blocks, whose words have headers of `share` runs. */
+static void take_wide_header(const uint8_t **words, uint32_t number, uint32_t share, uint32_t groups, uint8_t *header,
+                             uint8_t *kept)
+{
+    uint32_t place = number % share * (groups / share);
+    if (!place) {
+        memcpy(kept, *words, groups);
+        *words += groups;
+    }
+    for (uint32_t block = 0; block < groups / (4 * share); block++)
+        memcpy(header + 3 * block, kept + place + 4 * block, 3);
+}
+
+bool expand(const uint8_t *words, uint64_t count, uint64_t entries, uint32_t run, bool wide,
+            const struct hardware *hardware, uint8_t *values)
 {
     uint32_t groups = hardware->groups, share = hardware->window < 32 ? 32 / hardware->window : 1;
     if (share > groups)
@@ -57,19 +70,22 @@ bool expand(const uint8_t *words, uint64_t count, uint64_t entries, uint32_t run
     if (entries % run)
         fail("runs of %u values do not divide a product's", (unsigned)run);
     uint64_t runs = entries / run, headers = runs + 1;
-    if (share == 1)
+    if (wide)
+        headers = (headers + share - 1) / share;
+    else if (share == 1)
         headers *= 3;
     else if (share == 2)
         headers += (headers + 1) / 2;
     if (count != headers + runs * ((run + 1) / 2))
         return false;
     uint8_t *both[2] = {room(groups, 3), room(groups, 3)}, *kept = room(groups, 1);
-    take_header(&words, 0, share, groups, both[0], kept);
+    uint32_t together = wide ? 4 * share : share;
+    (wide ? take_wide_header : take_header)(&words, 0, share, groups, both[0], kept);
     for (uint64_t r = 0; r < runs; r++) {
-        take_header(&words, (uint32_t)((r + 1) % 2), share, groups, both[(r + 1) % 2], kept);
+        (wide ? take_wide_header : take_header)(&words, (uint32_t)(r + 1), share, groups, both[(r + 1) % 2], kept);
         for (uint32_t v = 0; v < run; v++)
             for (uint32_t g = 0; g < groups; g++) {
-                const uint8_t *h = both[r % 2] + 3 * (g / share);
+                const uint8_t *h = both[r % 2] + 3 * (g / together);
                 uint32_t scale = h[0] | (uint32_t)(h[1] & 15) << 8, minimum = h[1] >> 4 | (uint32_t)h[2] << 4;
                 uint32_t code = words[v / 2 * groups + g] >> 4 * (v % 2) & 15;
                 *values++ = (uint8_t)((code * scale + 8 * minimum) >> 7);

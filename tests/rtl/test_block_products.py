@@ -24,16 +24,20 @@ def hardware(request: pytest.FixtureRequest) -> AcceleratorModel:
     return AcceleratorModel(CONFIGS[request.param])
 
 
-def weights(program: Program, columns: int, passes: int, depth: int, name: str, encoding: str) -> dict[str, int]:
+def weights(
+    program: Program, columns: int, passes: int, depth: int, name: str, encoding: str, wide_blocks: bool = False
+) -> dict[str, int]:
     """Random weights of 4 bits, loaded; the fields of a product with them."""
     cfg, rng = program.config, program.rng
-    size, pattern = cfg.block_groups * depth, parse_nm(name)
-    shape = columns, passes * cfg.groups // cfg.block_groups
+    share = cfg.wide_block_groups if wide_blocks else cfg.block_groups
+    size, pattern = share * depth, parse_nm(name)
+    shape = columns, passes * cfg.groups // share
     codes = rng.integers(0, 16, (columns, passes * cfg.groups * depth), np.uint8)
     kept = None if pattern.dense else keep_mask(rng.random(codes.shape), pattern)
     # Any bits: sums of a level may lie beyond 8 bits, of which the lower 8 count.
     blocks = BlockedWeights(size, codes, rng.integers(0, 4096, shape), rng.integers(-2048, 2048, shape), kept)
-    found = encode_blocks(blocks, pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding)
+    found = encode_blocks(blocks, pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding,
+                          wide=wide_blocks)  # fmt: skip
     assert len(found.words) <= cfg.weight_words
     program.load(Target.VALUES, program.put(found.words), found.words.size)
     positions = found.matrix.positions
@@ -45,14 +49,17 @@ def weights(program: Program, columns: int, passes: int, depth: int, name: str, 
         "count0": len(found.words), "stride0": 1, "count1": 1, "count2": 1, "count3": 1, "columns": columns,
         "passes": passes, "n": pattern.n, "m_log2": pattern.m.bit_length() - 1, "depth": depth,
         "encoding": {"dense": 0, "index": 1, "bitmap": 2}[found.matrix.encoding],
-        "positions_count": len(positions), "value_format": 1, "run": found.run,
+        "positions_count": len(positions), "value_format": 1 + wide_blocks, "run": found.run,
     }  # fmt: skip
 
 
-def product(program: Program, columns: int, passes: int, depth: int, name: str, encoding: str, **fields: int) -> None:
+def product(
+    program: Program, columns: int, passes: int, depth: int, name: str, encoding: str,
+    wide_blocks: bool = False, **fields: int,
+) -> None:  # fmt: skip
     cfg = program.config
     size = passes * cfg.rows * cfg.groups * depth
-    fields = weights(program, columns, passes, depth, name, encoding) | fields
+    fields = weights(program, columns, passes, depth, name, encoding, wide_blocks) | fields
     if not fields.get("unfinished"):
         address = program.parameters(columns, 5000 * depth * passes, wide=bool(fields.get("wide")))
         program.load(Target.PARAMETERS, address, 16 * columns)
@@ -79,6 +86,20 @@ def everything(config: Config) -> Program:
 
 def test_products_in_blocks(hardware: AcceleratorModel) -> None:
     check(hardware, everything(hardware.config))
+
+
+def test_wide_blocks() -> None:
+    """Beside other blocks and INT8, on hardware that has groups enough."""
+    hardware = AcceleratorModel(CONFIGS["16x4"])
+    program, window = Program(hardware.config, 9), hardware.config.window
+    product(program, 6, 1, window, "dense", "dense", wide_blocks=True)
+    product(program, 5, 2, window, "2:4", "index", wide_blocks=True, result=int(Result.STORE16), wide=1)
+    product(program, 4, 3, window // 2, "dense", "dense")
+    product(program, 3, 1, window, f"{window // 2}:{window}", "bitmap", wide_blocks=True, unfinished=1)
+    product(program, 3, 1, 4, "1:2", "index", wide_blocks=True, continues=1, result=int(Result.STORE16), wide=1)
+    program.product(columns=3, depth=1, result_address=program.noise(4 * hardware.config.rows))
+    product(program, 1, 2, 2, "dense", "dense", wide_blocks=True)
+    check(hardware, program)
 
 
 def test_without_waiting(hardware: AcceleratorModel) -> None:
@@ -148,8 +169,10 @@ def test_what_hardware_refuses(hardware: AcceleratorModel) -> None:
     """Codes that are none, runs too short; and all of it on hardware without the feature."""
     with pytest.raises(InputError, match="goes with run >= 2"):
         Instruction(Opcode.PRODUCT, {"value_format": 1, "run": 1})
-    with pytest.raises(InputError, match="value_format = 2 is unknown"):
-        Instruction(Opcode.PRODUCT, {"value_format": 2, "run": 4})
+    with pytest.raises(InputError, match="value_format = 3 is unknown"):
+        Instruction(Opcode.PRODUCT, {"value_format": 3, "run": 4})
+    with pytest.raises(InputError, match="value_format = 2 needs hardware with feature blocks4 and 4 times the groups"):
+        assemble([Instruction(Opcode.PRODUCT, {"value_format": 2, "run": 2})], CONFIGS["4x2"])
     with pytest.raises(InputError, match="needs the feature blocks4"):
         assemble([Instruction(Opcode.PRODUCT, {"value_format": 1, "run": 2})], PRESETS["ci"])
     program = Program(hardware.config, 8)
@@ -157,7 +180,9 @@ def test_what_hardware_refuses(hardware: AcceleratorModel) -> None:
     image, at = program.image()
     place = at + 64 + sum(len(i.pack()) for i in program.instructions) - 8
     word = int(image[place : place + 8].view("<u8")[0])
-    for bits in (word & ~(0x3F << 40), word & ~(0x3F << 40) | 1 << 40, word ^ 3 << 38, word | 3 << 38, word | 1 << 46):
+    short = word & ~(0x3F << 40) | 1 << 40
+    wide = [short ^ 3 << 38] if hardware.config.wide_block_groups else [word ^ 3 << 38]  # value_format 2
+    for bits in (word & ~(0x3F << 40), short, *wide, word | 3 << 38, word | 1 << 46):
         changed = image.copy()
         changed[place : place + 8] = np.array([bits], "<u8").view(np.uint8)
         with pytest.raises(ProgramError) as refused:

@@ -6,6 +6,7 @@ Other weights are quantized as GPTQ does (`feedback`). The grid that they are ro
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -53,14 +54,14 @@ def with_blocks(
     inputs : array, shape (tokens, reduction)
         What calibration saw, in units of the input's scale.
     size : int
-        Of blocks that are made here; those of a file are what they are.
+        Of blocks that are made here, of which a column's last one may be smaller; those of a file are what they are.
     most : float64 array, shape (columns,)
         Steps that are not to be exceeded.
 
     Raises
     ------
     InputError
-        If blocks do not divide the reduction dimension.
+        If the smallest blocks do not divide the reduction dimension.
     """
     absorbed = o.weight.astype(np.float64) * p.input_scale
     kept = None if p.pattern.dense else o.weight != 0  # what is pruned stays zero, whatever the file's levels were
@@ -74,10 +75,10 @@ def with_blocks(
                 f"{o.name}: its weights have 4 bits in blocks in the file, and the scales of its inputs differ within "
                 "a block, or its results' scale is too fine; leave it in INT8."
             )
-        if absorbed.shape[1] % size:
+        if absorbed.shape[1] % BLOCK_SIZES[0]:
             raise InputError(
-                f"{o.name}: blocks of {size} weights do not divide its {absorbed.shape[1]} inputs; "
-                f"{', '.join(str(s) for s in BLOCK_SIZES if absorbed.shape[1] % s == 0) or 'no size'} does."
+                f"{o.name}: weights of 4 bits are quantized in blocks of {BLOCK_SIZES[0]} or a multiple, which do not "
+                f"divide its {absorbed.shape[1]} inputs; leave it in INT8."
             )
         steps = p.steps
         x = inputs.astype(np.float64)
@@ -99,24 +100,28 @@ def by_error_feedback(
         Within -127 and 127.
     gram : float64 array, shape (reduction, reduction)
         The inputs' products, summed over tokens.
+    size : int
+        Of a block; what is left of a column is a smaller one.
     kept : bool array, shape (columns, reduction)
         Of pruned weights: the others stay zero, and so does one of each block's levels.
     """
     columns, reduction = weights.shape
-    blocks = reduction // size
+    least = math.gcd(reduction, size)  # whole blocks, and what is left, are multiples of it
+    blocks = reduction // least
     upper = error_weights(gram)
     w = weights if kept is None else np.where(kept, weights, 0)
     w = w.astype(np.float64).copy()
     codes = np.zeros(w.shape, np.uint8)
     scales, minima = (np.zeros((columns, blocks), np.int64) for _ in range(2))
     every = np.arange(columns)
-    for block in range(blocks):
-        first, end = block * size, (block + 1) * size
+    for first in range(0, reduction, size):
+        end = min(first + size, reduction)
         s, m = _levels(w[:, first:end], zero=kept is not None)
-        scales[:, block], minima[:, block] = s, m
+        of_block = slice(first // least, end // least)
+        scales[:, of_block], minima[:, of_block] = s[:, None], m[:, None]
         levels = ((np.arange(_LEVELS) * s[:, None] + 8 * m[:, None]) >> 7).astype(np.float64)
         nothing = np.abs(levels).argmin(1)  # where some are pruned, a level that is zero
-        errors = np.zeros((columns, size))
+        errors = np.zeros((columns, end - first))
         for i in range(first, end):
             chosen = np.abs(levels - w[:, i, None]).argmin(1)
             if kept is not None:  # what others' errors made of a pruned weight goes on to those behind it
@@ -127,7 +132,7 @@ def by_error_feedback(
             errors[:, i - first] = error
             w[:, i + 1 : end] -= error[:, None] * upper[i, i + 1 : end]
         w[:, end:] -= errors @ upper[first:end, end:]
-    return BlockedWeights(size, codes, scales, minima, kept)
+    return BlockedWeights(least, codes, scales, minima, kept)
 
 
 def _levels(w: Floats, *, zero: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -55,8 +55,9 @@ class Rules:
     blocks : frozenset of str
         Which products' weights have 4 bits in blocks (docs/format.md), by the same roles: as the file has them where it
         has such, else quantized here.
-    block_size : int
-        Weights of a block where they are quantized here: 32, 64 or 128.
+    block_size, head_block_size : int
+        Weights of a block where they are quantized here: 32, 64 or 128; of one of the head's, whose likeliest tokens
+        are computed again from INT8 weights.
     rotate : bool
         Whether dense INT8 networks are rotated first (`rotation`).
     feedback : bool
@@ -74,6 +75,7 @@ class Rules:
     groups: int = 8
     blocks: frozenset[str] = frozenset()
     block_size: int = 32
+    head_block_size: int = 128
     rotate: bool = True
     feedback: bool = True
 
@@ -82,14 +84,15 @@ class Rules:
             raise InputError(f"there is no product {unknown[0]!r} in decoders; there are {', '.join(ROLES)}.")
         for name in ("rotate", "feedback"):
             object.__setattr__(self, name, flag(getattr(self, name), name))
-        for name in ("block", "groups", "block_size"):
+        for name in ("block", "groups", "block_size", "head_block_size"):
             object.__setattr__(self, name, whole(getattr(self, name), name))
         for name in ("block", "groups"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)} is out of range; the least is 1.")
-        if self.block_size not in BLOCK_SIZES:
-            sizes = ", ".join(map(str, BLOCK_SIZES))
-            raise InputError(f"blocks of {self.block_size} weights are not supported; {sizes} are.")
+        for size in (self.block_size, self.head_block_size):
+            if size not in BLOCK_SIZES:
+                sizes = ", ".join(map(str, BLOCK_SIZES))
+                raise InputError(f"blocks of {size} weights are not supported; {sizes} are.")
 
     def bits(self, role: str) -> int:
         """8 or 15, for a product's input."""

@@ -192,11 +192,12 @@ class _Quantizer:
         if self.rules.feedback and not (blocked and self.role(inputs) != "head"):
             found = replace(found, weights=self.rounded(o, found))
         if blocked:
+            size = self.rules.block_size
             if self.role(inputs) == "head":
-                self.done.exact_head = found
+                self.done.exact_head, size = found, self.rules.head_block_size
             most = LARGEST_FACTOR * np.broadcast_to(np.asarray(output_scale, np.float64), (len(o.weight),))
             narrow, seen = self.narrow[inputs], self.seen(inputs)
-            found = with_blocks(found, o, seen / narrow, self.rules.block_size, most, output_scale)
+            found = with_blocks(found, o, seen / narrow, size, most, output_scale)
         if self.done.widths[inputs] == 15:
             sizes = np.abs(found.weights.astype(np.int64)).sum(1)
             if sizes.max() > MOST_WEIGHTS:

@@ -18,8 +18,8 @@ from .likeliest import LISTED
 __all__ = ["Stored", "Traffic", "least_traffic", "least_work", "stored_sizes"]
 
 
-_HEADER_BITS = 24 / 32
-"""Of scale and minimum, for each weight of a block in memory."""
+_HEADER_BITS = 24
+"""Of a block's scale and minimum."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Stored:
 def stored_sizes(linears: Mapping[str, LinearParameters], config: Config) -> dict[str, Stored]:
     """What products take in memory, by name.
 
-    Of N:M, those that are kept and their positions in the smaller encoding; of 4 bits, 3 bytes more for each 32.
+    Of N:M, those that are kept and their positions in the smaller encoding; of 4 bits, 3 bytes more for each block.
     Hardware without feature blocks4 has INT8 in their place.
     """
     found = {}
@@ -73,8 +73,8 @@ def stored_sizes(linears: Mapping[str, LinearParameters], config: Config) -> dic
         bits = 8.0
         if not p.pattern.dense:
             bits = bits_per_weight(p.pattern, best_encoding(p.pattern, config.window, config.encodings), config.window)
-        if p.blocks_on(config) is not None:
-            bits += _HEADER_BITS - 4 * p.pattern.density
+        if (blocks := p.blocks_on(config)) is not None:
+            bits += _HEADER_BITS * blocks.headers / blocks.codes.shape[1] - 4 * p.pattern.density
         found[name] = Stored(bits, p.record_on(config).width // 8)
     return found
 

@@ -50,7 +50,7 @@ def linear(
     blocks, record = p.blocks_on(cfg), p.record_on(cfg)
     parts = window_parts(cfg, p.weights, pattern, rest_apart=low.rest_apart and blocks is None)
     if blocks is not None:
-        parts = block_parts(cfg, label, reduction, pattern, blocks.size, rest_apart=low.rest_apart)
+        parts = block_parts(cfg, label, blocks, pattern, rest_apart=low.rest_apart)
     depth, passes = parts[0].depth, sum(part.passes for part in parts)
     values_each = sum(part.passes * part.run for part in parts)
     # Columns' values that one word of positions goes with.
@@ -82,7 +82,7 @@ def linear(
         if blocks is not None:
             of_columns = blocks.columns(there)
             encoded = [
-                low.encoded.blocks(of_columns.between(part.first, part.stop), part.pattern, part.depth, part.encoding)
+                low.encoded.blocks(of_columns, part)
                 if part.blocks
                 else low.encoded.words(p.weights[there, part.first :], part.pattern, part.depth, part.encoding)
                 for part in parts
@@ -133,7 +133,8 @@ def linear(
                     "count0": len(values_of), "positions_count": len(positions_of),
                 }  # fmt: skip
                 if part.blocks:
-                    own |= {"value_format": int(ValueFormat.BLOCKS4), "run": part.run}
+                    how = ValueFormat.WIDE_BLOCKS4 if part.wide else ValueFormat.BLOCKS4
+                    own |= {"value_format": int(how), "run": part.run}
                 bases = {"values_base": (names["values"], at), "parameters_base": (names["parameters"], 0)}
                 if len(positions_of):
                     bases["positions_base"] = (names["positions"], positions_at)

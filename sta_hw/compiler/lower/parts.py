@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...formats.blocks import block_words
+from ...formats.blocks import BlockedWeights, block_words
 from ...formats.nm import best_encoding, bits_per_weight, satisfies
 from ...formats.tiling import best_depth
 from ...spec.config import Config
@@ -17,6 +18,8 @@ from ...spec.patterns import DENSE, Pattern
 
 __all__ = ["WindowPart", "block_parts", "window_parts"]
 
+_MOST_HEADERS = 8
+"""Of blocks in one word; where there are fewer, their number divides this."""
 _LEAST_SAVED = 0.02
 """Of a product's bytes, for which its rest becomes a product of its own: that takes a few cycles for each chunk."""
 
@@ -32,8 +35,8 @@ class WindowPart:
     pattern, encoding, depth : Pattern, str, int
         Of its windows.
     passes : int
-    blocks : bool
-        Values have 4 bits, in blocks.
+    blocks, wide : bool
+        Values have 4 bits, in blocks; in wide ones.
     """
 
     first: int
@@ -43,6 +46,7 @@ class WindowPart:
     depth: int
     passes: int
     blocks: bool = False
+    wide: bool = False
 
     @property
     def run(self) -> int:
@@ -58,8 +62,10 @@ class WindowPart:
     def words(self, config: Config) -> float:
         """Words of values that a column takes, headers of its blocks among them."""
         if self.blocks:
-            two = [block_words(config.block_groups, self.run, 2 * runs) for runs in (1, self.passes + 1)]
-            return (two[1] - two[0]) / 2  # without the header ahead of all and the one behind
+            # Of many columns one's share: without the header ahead of all and the one behind.
+            two, many = (1, self.passes + 1), _MOST_HEADERS
+            words = [block_words(config.block_groups, self.run, many * runs, wide=self.wide) for runs in two]
+            return (words[1] - words[0]) / many
         return self.passes * self.run
 
     def bits(self, config: Config) -> float:
@@ -107,47 +113,51 @@ def window_parts(config: Config, weights: NDArray[np.int8], pattern: Pattern, *,
     return found
 
 
-def _block_part(config: Config, first: int, stop: int, pattern: Pattern, size: int) -> WindowPart | None:
+def _block_part(
+    config: Config, blocks: BlockedWeights, first: int, stop: int, pattern: Pattern, depths: Iterable[int] = ()
+) -> WindowPart | None:
     """Passes with weights of 4 bits: the depth that divides the blocks and takes the fewest words, if any."""
-    share, length = config.block_groups, stop - first
+    size, length = blocks.size_between(first, stop), stop - first
     encoding = best_encoding(pattern, config.window, config.encodings)
+    shares = {False: config.block_groups} | ({True: config.wide_block_groups} if config.wide_block_groups else {})
     possible = [
-        WindowPart(first, stop, pattern, encoding, d, math.ceil(length / (config.groups * d)), blocks=True)
-        for d in range(pattern.m, config.window + 1, pattern.m)
+        WindowPart(first, stop, pattern, encoding, d, math.ceil(length / (config.groups * d)), blocks=True, wide=wide)
+        for d in depths or range(pattern.m, config.window + 1, pattern.m)
+        for wide, share in shares.items()
         if size % (share * d) == 0 and length % (share * d) == 0 and d // pattern.m * pattern.n > 1
     ]
     return min(possible, key=lambda p: (p.words(config), -p.depth), default=None)
 
 
 def block_parts(
-    config: Config, label: str, reduction: int, pattern: Pattern, size: int, *, rest_apart: bool
+    config: Config, label: str, blocks: BlockedWeights, pattern: Pattern, *, rest_apart: bool
 ) -> list[WindowPart]:
-    """The same of weights of 4 bits in blocks of `size`: what is left over may go apart here, too.
+    """The same of weights of 4 bits in blocks: what is left over may go apart here, too.
 
-    576 weights in 16 groups fill 2 passes of 256. Those of the last 64, of depth 4, are in blocks of 8, or of INT8,
-    whichever takes fewer words.
+    576 weights in 16 groups fill 2 passes of 256. The last 64, of depth 4, are in blocks of 8 weights, in wide ones of
+    32, or of INT8, whichever takes the fewest words.
 
     Raises
     ------
     InputError
         If no depth divides the blocks.
     """
-    whole = _block_part(config, 0, reduction, pattern, size)
+    reduction = blocks.codes.shape[1]
+    whole = _block_part(config, blocks, 0, reduction, pattern)
     found = [whole] if whole else []
     least = whole.words(config) * (1 - _LEAST_SAVED) if whole else math.inf
     for depth in range(1, config.window + 1) if rest_apart and pattern.dense else ():
         each = config.groups * depth
         start = reduction // each * each
-        if start in (0, reduction) or size % (config.block_groups * depth) or depth < 2:
+        if start in (0, reduction) or not (head := _block_part(config, blocks, 0, start, DENSE, [depth])):
             continue
-        head = WindowPart(0, start, DENSE, "dense", depth, start // each, blocks=True)
         plain = _part(config, start, reduction, DENSE, best_depth(config, reduction - start, DENSE))
-        for tail in (_block_part(config, start, reduction, DENSE, size), plain):
+        for tail in (_block_part(config, blocks, start, reduction, DENSE), plain):
             if tail and (words := head.words(config) + tail.words(config)) < least:
                 found, least = [head, tail], words
     if not found:
         raise InputError(
-            f"{label}: blocks of {size} weights, {reduction} in a column, have no depth for {pattern} on hardware with "
-            f"{config.groups} groups and window {config.window}."
+            f"{label}: blocks of {blocks.size} weights, {reduction} in a column, have no depth for {pattern} on "
+            f"hardware with {config.groups} groups and window {config.window}."
         )
     return found

@@ -23,6 +23,7 @@ from ..kept import KeptWindows
 from ..packing import Packing, Place
 from ..parameters import LinearParameters
 from ..schedule import Load, Step
+from .parts import WindowPart
 
 __all__ = ["EncodedWeights", "Lowering", "tightest"]
 
@@ -56,23 +57,23 @@ class EncodedWeights:
             self._words[key] = found.values.view(np.uint8), positions
         return self._words[key]
 
-    def blocks(
-        self, blocked: BlockedWeights, pattern: Pattern, depth: int, encoding: str
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Words of some columns in 4 bits: codes and headers, uint8 of shape (words, groups), and positions.
+    def blocks(self, columns: BlockedWeights, part: WindowPart) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Words of some passes of columns in 4 bits: codes and headers, uint8 of shape (words, groups), and positions.
 
         Raises
         ------
         InputError
             As `encode_blocks`.
         """
-        cfg = self.config
+        cfg, blocked = self.config, columns.between(part.first, part.stop)
         digest = hashlib.sha256(b"".join(a.tobytes() for a in (blocked.codes, blocked.scales, blocked.minima)))
-        key = ("blocks", blocked.size, digest.digest(), *self._key(blocked.weights), pattern, depth, encoding)
+        how = part.pattern, part.depth, part.encoding, part.wide
+        key = ("blocks", blocked.size, digest.digest(), *self._key(blocked.weights), *how)
         if key not in self._words:
             found = encode_blocks(
-                blocked, pattern, groups=cfg.groups, window=cfg.window, depth=depth, encoding=encoding
-            )
+                blocked, part.pattern, groups=cfg.groups, window=cfg.window, depth=part.depth, encoding=part.encoding,
+                wide=part.wide,
+            )  # fmt: skip
             there = len(found.matrix.positions)
             self._words[key] = found.words, position_words(found.matrix) if there else np.zeros((0, 1), np.uint8)
         return self._words[key]

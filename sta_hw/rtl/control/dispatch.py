@@ -13,7 +13,7 @@ from amaranth.lib import data, stream
 
 from ...spec.config import Config
 from ...spec.expansion import MOST_AGE
-from ...spec.isa import COUNTED, WAIT_BITS, WAITS, Mask, NormKind, Opcode, Result, formats
+from ...spec.isa import COUNTED, WAIT_BITS, WAITS, Mask, NormKind, Opcode, Result, ValueFormat, formats
 from ..primitives.layouts import CLASS_BITS, COUNT_BITS, command_layout
 from ..primitives.queue import Queue
 from ..primitives.sequencer import order_layout
@@ -45,7 +45,7 @@ def _matrix_layout(config: Config) -> data.StructLayout:
             "parameters": order_layout(1),
             "feed": parameter_order_layout(),
             "instruction": unsigned(COUNT_BITS),
-            **({"expansion": expansion_layout()} if "blocks4" in config.features else {}),
+            **({"expansion": expansion_layout(config)} if "blocks4" in config.features else {}),
         }
     )
 
@@ -163,7 +163,10 @@ def dispatch(
         entry.instruction.eq(number),
     ]
     if "blocks4" in config.features:
-        m.d.comb += [entry.expansion.blocks.eq(product["value_format"]), entry.expansion.run.eq(product["run"])]
+        how, expansion = product["value_format"], entry.expansion
+        m.d.comb += [expansion.blocks.eq(how != ValueFormat.INT8), expansion.run.eq(product["run"])]
+        if "wide_blocks" in config.abilities:
+            m.d.comb += expansion.wide.eq(how == ValueFormat.WIDE_BLOCKS4)
     entry = entries["results"]
     m.d.comb += [
         entry.mode.eq(product["result"]),

@@ -69,7 +69,7 @@ def refused(config: Config, word: Value, index: Value, known: Callable[[Opcode],
         """Whether this hardware has a field."""
         if described.reserved or described.feature not in ("", *config.abilities):
             return False
-        return name not in CODES or max(codes(name, config.features)) > 0
+        return name not in CODES or max(codes(name, config.abilities)) > 0
 
     places: dict[int, list[Value]] = {}  # from which bit on nothing may be set, and in which words
     for opcode, words in FORMATS.items():
@@ -91,7 +91,7 @@ def refused(config: Config, word: Value, index: Value, known: Callable[[Opcode],
         at, f = formats(opcode).places[name]
         number, first = at // WORD_BITS, at % WORD_BITS
         if there(name, f):
-            most = max(codes(name, config.features))
+            most = max(codes(name, config.abilities))
             wrong = wrong | (known(opcode) & (index == number) & (word[first : first + f.width] > most))
     # Bits of features that this hardware has not, or of no field, below those that it has.
     for opcode, words in FORMATS.items():
@@ -172,7 +172,8 @@ def _misfits(config: Config, now: UnderWay) -> Value:
         wrong = wrong | ((under_way == Opcode.CONTEXT) & (index == 1) & listed)
     if "blocks4" in has:
         bits = {name: places[name][0] % WORD_BITS for name in ("value_format", "run")}
-        short = word[bits["value_format"]] & ~word[bits["run"] + 1 : bits["run"] + places["run"][1].width].any()
+        in_blocks = word[bits["value_format"] :][: places["value_format"][1].width].any()
+        short = in_blocks & ~word[bits["run"] + 1 : bits["run"] + places["run"][1].width].any()
         wrong = wrong | (after_load & (index == places["run"][0] // WORD_BITS) & short)
     return wrong
 

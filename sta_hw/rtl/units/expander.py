@@ -16,11 +16,14 @@ _FRACTION, _FINER = 7, 3
 """Fraction bits of a weight before it is rounded down; how many the minimum has less."""
 _STEPS = 8
 """In which the 16 levels of a block are computed, two at a time."""
+_SLOT = 4
+"""Bytes that a header takes in a word of wide blocks' headers."""
 
 
-def expansion_layout() -> data.StructLayout:
-    """How a product's values lie in memory: INT8, or in blocks whose headers are followed by `run` values."""
-    return data.StructLayout({"blocks": unsigned(1), "run": unsigned(6)})
+def expansion_layout(config: Config) -> data.StructLayout:
+    """How a product's values lie in memory: INT8, or in blocks, wide ones too, whose headers `run` values follow."""
+    wide = {"wide": unsigned(1)} if config.wide_block_groups else {}
+    return data.StructLayout({"blocks": unsigned(1), "run": unsigned(6), **wide})
 
 
 def _word_layout(config: Config) -> data.StructLayout:
@@ -67,7 +70,7 @@ class Expander(wiring.Component):
         word = data.StructLayout({"word": unsigned(8 * config.groups), "last": unsigned(1)})
         super().__init__(
             {
-                "order": In(stream.Signature(expansion_layout())),
+                "order": In(stream.Signature(expansion_layout(config))),
                 "words": In(stream.Signature(word)),
                 "values": Out(stream.Signature(values_layout(config))),
             }
@@ -77,7 +80,7 @@ class Expander(wiring.Component):
         cfg = self.config
         m = Module()
         # One ahead of the one in work.
-        waiting, waits = Signal(expansion_layout(), reset_less=True), Signal()
+        waiting, waits = Signal(expansion_layout(cfg), reset_less=True), Signal()
         m.d.comb += self.order.ready.eq(~waits)
         with m.If(~waits):
             m.d.sync += [waiting.eq(self.order.payload), waits.eq(self.order.valid)]
@@ -116,8 +119,14 @@ class Expander(wiring.Component):
         header_valid = Signal()
         last, word = self.words.payload.last, self.words.payload.word
         takes_header = blocks & in_header
-        m.d.comb += self.words.ready.eq(active & Mux(takes_header, ~header_valid & (room | ~last), room))
+        begin, header_word, header_slot = Signal(), Signal(), Signal()
+        wide, slot, waits = self._slots(m, word, new, begin, header_word, header_slot)
+        m.d.comb += self.words.ready.eq(active & Mux(takes_header, ~header_valid & (room | ~last) & ~waits, room))
         taken = self.words.valid & self.words.ready
+        m.d.comb += [
+            header_word.eq(taken & takes_header),
+            header_slot.eq(active & takes_header & ~header_valid & waits),
+        ]
         self._pushed = pushed = Signal()
         m.d.comb += pushed.eq(taken & (~takes_header | last))
         with m.If(pushed):
@@ -135,7 +144,11 @@ class Expander(wiring.Component):
         header_end = header_left == 0
         for number, header in enumerate(headers):
             part = [word[8 * g :][:8] for g in range(number * share, (number + 1) * share)]
-            with m.If(taken & takes_header):
+            if slot is not None:
+                place = 8 * _SLOT * (number * share // cfg.wide_block_groups)
+                with m.If(wide & (header_word | header_slot)):
+                    m.d.sync += header.eq(slot[place:])
+            with m.If(header_word & ~wide):
                 if share == 1:
                     m.d.sync += header.eq(Cat(header[8:], part[0]))
                 elif share == 2:
@@ -149,14 +162,14 @@ class Expander(wiring.Component):
         most = {1: 2, 2: 1}.get(share, 0)
         with m.If(start):
             m.d.sync += header_valid.eq(0)
-        with m.If(taken & takes_header):
+        with m.If(header_word | header_slot):
             m.d.sync += header_left.eq(header_left - 1)
             with m.If(header_end):
                 m.d.sync += [header_valid.eq(1), first.eq(0), in_header.eq(first)]
                 if share == 2:
-                    m.d.sync += [second_header.eq(~second_header), header_left.eq(Mux(second_header, most, 0))]
+                    m.d.sync += [second_header.eq(~second_header), header_left.eq(Mux(second_header & ~wide, most, 0))]
                 else:
-                    m.d.sync += header_left.eq(most)
+                    m.d.sync += header_left.eq(Mux(wide, 0, most))
         with m.If(taken & ~takes_header):
             m.d.sync += [values_left.eq(values_left - 1), values_end.eq(values_left == 2)]
             with m.If(values_end):
@@ -175,12 +188,46 @@ class Expander(wiring.Component):
             m.d.sync += active.eq(0)
         with m.If(~active & there):
             words_of_run = ((new.run + 1) >> 1)[:6]
+            m.d.comb += begin.eq(1)
             m.d.sync += [
                 there.eq(0), active.eq(1), blocks.eq(new.blocks), odd_run.eq(new.run[0]), run_words.eq(words_of_run),
                 values_left.eq(words_of_run), values_end.eq(new.blocks & (words_of_run == 1)),
-                in_header.eq(1), first.eq(1), second_header.eq(0), header_left.eq(most), table.eq(self._next_table(m)),
+                in_header.eq(1), first.eq(1), second_header.eq(0), table.eq(self._next_table(m)),
+                header_left.eq(most if slot is None else Mux(new.wide, 0, most)),
             ]  # fmt: skip
         return headers, header_valid
+
+    def _slots(
+        self, m: Module, word: Value, new: data.View, begin: Signal, header_word: Signal, header_slot: Signal
+    ) -> tuple[Value, Value | None, Value]:
+        """Headers of wide blocks: a word has as many, one behind the other, as a block that is not wide has groups.
+
+        Parameters
+        ----------
+        begin, header_word, header_slot : Signal
+            A product begins, whose order is `new`; a word of headers is taken; a header is taken of those that wait.
+
+        Returns
+        -------
+        wide, slot, waits
+            Whether the product's blocks are wide; the next header of all of them (None on hardware without); whether it
+            is of those that wait, so that no word is taken for it.
+        """
+        share = self.config.block_groups
+        if not self.config.wide_block_groups:
+            return Const(0), None, Const(0)
+        bits = 8 * self.config.groups // share
+        wide, left = Signal(), Signal(range(share + 1))
+        rest = Signal(bits * (share - 1), reset_less=True)
+        slot = Signal(bits)
+        m.d.comb += slot.eq(Mux(left != 0, rest[:bits], word[:bits]))
+        with m.If(begin):
+            m.d.sync += [wide.eq(new.wide), left.eq(0)]
+        with m.Elif(header_word & wide):
+            m.d.sync += [rest.eq(word[bits:]), left.eq(share - 1)]
+        with m.Elif(header_slot):
+            m.d.sync += [rest.eq(rest[bits:]), left.eq(left - 1)]
+        return wide, slot, left != 0
 
     def _next_table(self, m: Module) -> Signal:
         """The table that is filled next."""

@@ -126,7 +126,7 @@ _PRODUCT = (
          Field("m_log2", 3, text="log2 M; 0 if dense"),
          Field("depth", 6, text="window positions in use")],
         Field("encoding", 2, text="of positions: 0 dense, 1 index, 2 bitmap"),
-        Field("value_format", 2, text="of weight values: 0 INT8, 1 4 bits in blocks", feature="blocks4"),
+        Field("value_format", 2, text="how weight values are written (ValueFormat)", feature="blocks4"),
         Field("run", 6, text="of 4 bits: values of a group behind each header, at least 2", feature="blocks4"),
         register="passes",
     ),
@@ -184,16 +184,17 @@ CODES: Mapping[str, type[IntEnum]] = {
 """Fields whose values have names."""
 _CODE_FEATURES: Mapping[str, Mapping[int, str]] = {
     "mask": {Mask.CAUSAL: "causal"}, "kind": {NormKind.RMS: "rms"}, "result": {Result.BEST: "best"},
-    "value_format": {ValueFormat.BLOCKS4: "blocks4"}, "target": {Target.SHORT_PARAMETERS: "blocks4"},
+    "value_format": {ValueFormat.BLOCKS4: "blocks4", ValueFormat.WIDE_BLOCKS4: "wide_blocks"},
+    "target": {Target.SHORT_PARAMETERS: "blocks4"},
 }  # fmt: skip
 """What hardware must have for a code of such a field."""
 _FEATURED = _CODE_FEATURES.keys() | {f.name for r in _RECORDS.values() for _, f in r.places.values() if f.feature}
 
 
-def codes(name: str, features: Collection[str]) -> list[int]:
-    """The values of a field of `CODES` that hardware with these features knows."""
+def codes(name: str, abilities: Collection[str]) -> list[int]:
+    """The values of a field of `CODES` that hardware with these abilities (`Config.abilities`) knows."""
     needs = _CODE_FEATURES.get(name, {})
-    return [int(code) for code in CODES[name] if needs.get(code, "") in ("", *features)]
+    return [int(code) for code in CODES[name] if needs.get(code, "") in ("", *abilities)]
 
 
 def formats(opcode: Opcode) -> Record:
@@ -207,7 +208,7 @@ def instruction_bytes(opcode: Opcode) -> int:
 
 
 def feature_needed(opcode: Opcode, name: str, value: int) -> str:
-    """The feature that hardware must have for a value, not 0, of a field; empty if all hardware takes it."""
+    """The ability that hardware must have for a value, not 0, of a field; empty if all hardware takes it."""
     if name not in _FEATURED:
         return ""
-    return _RECORDS[opcode].field(name).feature or _CODE_FEATURES.get(name, {}).get(value, "")
+    return _CODE_FEATURES.get(name, {}).get(value, "") or _RECORDS[opcode].field(name).feature

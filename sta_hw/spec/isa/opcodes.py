@@ -83,7 +83,9 @@ class ValueFormat(IntEnum):
 
     INT8 = 0
     BLOCKS4 = 1
-    """4 bits each, in blocks with a scale and a minimum."""
+    """4 bits each, in blocks with a scale and a minimum: of 32, where a window has no more."""
+    WIDE_BLOCKS4 = 2
+    """The same in blocks over four times as many groups."""
 
 
 class Mask(IntEnum):

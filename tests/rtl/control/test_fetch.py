@@ -264,7 +264,7 @@ def asking(rng: np.random.Generator, opcode: Opcode, config: Config, there: list
             fields |= needed if rng.integers(12) else {}
     values = {
         "digit": [1, 3],
-        "value_format": [1, 2],
+        "value_format": [1, 2, 3],
         "run": [0, 1],
         "result": [5, 6],
         "columns": [2, 3],

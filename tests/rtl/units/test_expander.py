@@ -14,8 +14,9 @@ from sta_hw.rtl.units.expander import Expander
 from sta_hw.spec.config import Config
 
 CONFIGS = [Config(groups=8, window=16), Config(groups=2, window=32), Config(groups=4, window=8),
-           Config(rows=8, groups=1, window=8), Config(groups=8, window=4)]  # fmt: skip
-IDS = ["16", "32", "8", "one group", "4"]
+           Config(rows=8, groups=1, window=8), Config(groups=8, window=4), Config(groups=4, window=32),
+           Config(groups=16, window=16), Config(groups=32, window=8)]  # fmt: skip
+IDS = ["16", "32", "8", "one group", "4", "32, wide", "16, wide", "8, wide"]
 
 
 def model_of(config: Config) -> NativeModel:
@@ -23,11 +24,20 @@ def model_of(config: Config) -> NativeModel:
     return NativeModel(build(emit_verilog(block, "expander"), "expander", streams_of(block)), streams_of(block))
 
 
-def product(config: Config, run: int, runs: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def product(
+    config: Config, run: int, runs: int, rng: np.random.Generator, wide: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Words of any bits, and the values that they stand for."""
-    words = rng.integers(0, 256, (block_words(config.block_groups, run, runs), config.groups), np.uint8)
-    command = {"run": run, "columns": runs, "passes": 1, "depth": run, "m_log2": 0, "n": 1}
+    words = rng.integers(0, 256, (block_words(config.block_groups, run, runs, wide=wide), config.groups), np.uint8)
+    command = {"run": run, "columns": runs, "passes": 1, "depth": run, "m_log2": 0, "n": 1, "value_format": 1 + wide}
     return words, block_values(command, words, config)
+
+
+def ordered(config: Config, orders: list[list[int]]) -> np.ndarray:
+    """Orders of which each is whether blocks, values of a run, and whether wide blocks."""
+    parts = np.array(orders)
+    fields = [(parts[:, :1], 1), (parts[:, 1:2], 6)]
+    return join([*fields, (parts[:, 2:], 1)] if config.wide_block_groups else fields)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
@@ -42,47 +52,50 @@ def test_equal_to_the_reference(config: Config) -> None:
     for number in range(60):
         if number % 4 == 3:
             words = rng.integers(0, 256, (int(rng.integers(1, 20)), config.groups), np.uint8)
-            orders.append([0, int(rng.integers(0, 64))])
+            orders.append([0, int(rng.integers(0, 64)), int(rng.integers(2))])
             values = words.view(np.int8)
         else:
             run = int(rng.choice([2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 31, 32, 63]))
-            words, values = product(config, run, int(rng.choice([1, 2, 3, 8, 11])), rng)
-            orders.append([1, run])
+            wide = bool(config.wide_block_groups and rng.integers(2))
+            words, values = product(config, run, int(rng.choice([1, 2, 3, 8, 11])), rng, wide)
+            orders.append([1, run, wide])
         given.append(marked(words))
         wanted.append(marked(values))
-    inputs = {"order": join([(np.array(orders)[:, :1], 1), (np.array(orders)[:, 1:], 6)]),
-              "words": np.concatenate(given)}  # fmt: skip
+    inputs = {"order": ordered(config, orders), "words": np.concatenate(given)}
     expected = np.concatenate(wanted)
     for stall in (0.0, 0.3, 0.7):
         outcome = model.run(inputs, {"values": len(expected)}, stall=stall, seed=4, linger=20)
         np.testing.assert_array_equal(outcome.outputs["values"], expected)
 
 
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize(("run", "rate"), [(32, 1.0), (16, 1.0), (8, 1.0), (4, 0.5), (2, 0.25)])
-def test_rate(run: int, rate: float) -> None:
+def test_rate(run: int, rate: float, wide: bool) -> None:
     """A beat a cycle from 8 values of a block on; below, a block in 8 cycles."""
     config = CONFIGS[0]
-    words, values = product(config, run, 300, np.random.default_rng(1))
+    words, values = product(config, run, 300, np.random.default_rng(1), wide)
     last = np.arange(len(words)) == len(words) - 1
-    inputs = {"order": join([(np.array([[1]]), 1), (np.array([[run]]), 6)]),
-              "words": join([(words.astype(np.int64), 8), (last, 1)])}  # fmt: skip
+    inputs = {"order": ordered(config, [[1, run, wide]]), "words": join([(words.astype(np.int64), 8), (last, 1)])}
     outcome = model_of(config).run(inputs, {"values": len(values)})
     cycles = outcome.cycles["values"]
     taken = cycles[-1] - cycles[0] + 1
     assert taken == len(values) if rate == 1 else abs(taken - len(values) / rate) < 8
 
 
-def test_words_that_end_early_or_late_give_a_last_beat() -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_words_that_end_early_or_late_give_a_last_beat(wide: bool) -> None:
     """Never after as many beats as the product has, so that the decoder reports a fault, and waits for nothing."""
     config, run, runs = CONFIGS[0], 4, 3
-    words, _ = product(config, run, runs + 2, np.random.default_rng(2))
-    whole = block_words(config.block_groups, run, runs)
+    words, _ = product(config, run, runs + 2, np.random.default_rng(2), wide)
+    whole = block_words(config.block_groups, run, runs, wide=wide)
     kinds = "HH" + "".join(("H" if n % 2 == 0 else "HH") + "VV" for n in range(runs + 2))
+    if wide:  # a word has two
+        kinds = "H" + "".join(("" if n % 2 == 0 else "H") + "VV" for n in range(runs + 2))
     assert len(kinds) == len(words)
     for there in range(1, len(words) + 1):
         beats = 2 * kinds[:there].count("V") + (kinds[there - 1] == "H")
         last = np.arange(there) == there - 1
-        inputs = {"order": join([(np.array([[1]]), 1), (np.array([[run]]), 6)]),
+        inputs = {"order": ordered(config, [[1, run, wide]]),
                   "words": join([(words[:there].astype(np.int64), 8), (last, 1)])}  # fmt: skip
         found = model_of(config).run(inputs, {"values": beats}, linger=60).outputs["values"]
         marks = found[:, 2] & 1
