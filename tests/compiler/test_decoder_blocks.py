@@ -150,3 +150,14 @@ def test_error_feedback_beats_rounding(pattern: str, share: float) -> None:
         return float((((blocks.weights - weights) @ x.T) ** 2).sum())
 
     assert error(found) < share * error(plain)
+
+
+def test_what_is_left_of_a_column_is_a_smaller_block() -> None:
+    """Two whole blocks and a part of one, each as good as if its column ended there."""
+    rng = np.random.default_rng(4)
+    weights = rng.uniform(-127, 127, (6, 160)) * np.repeat([1, 0.1, 1], [64, 64, 32])
+    found = by_error_feedback(weights, np.eye(160), 64)
+    assert (found.size, found.headers) == (32, 3)
+    assert found.weights.shape == weights.shape
+    last = by_error_feedback(weights[:, 128:], np.eye(32), 32)
+    np.testing.assert_array_equal(found.weights[:, 128:], last.weights)

@@ -144,21 +144,23 @@ class Expander(wiring.Component):
         header_end = header_left == 0
         for number, header in enumerate(headers):
             part = [word[8 * g :][:8] for g in range(number * share, (number + 1) * share)]
+            found, only_high = Cat(part[:3]), Const(0, 1)
+            if share == 1:
+                found = Cat(header[8:], part[0])
+            elif share == 2:
+                kept = Signal(8, name=f"kept_{number}", reset_less=True)
+                only_high = header_end & ~second_header & ~wide
+                found = Cat(part, Mux(only_high, part[0], kept))
+                with m.If(header_word & only_high):
+                    m.d.sync += kept.eq(part[1])
             if slot is not None:
                 place = 8 * _SLOT * (number * share // cfg.wide_block_groups)
-                with m.If(wide & (header_word | header_slot)):
-                    m.d.sync += header.eq(slot[place:])
-            with m.If(header_word & ~wide):
-                if share == 1:
-                    m.d.sync += header.eq(Cat(header[8:], part[0]))
-                elif share == 2:
-                    kept = Signal(8, name=f"kept_{number}", reset_less=True)
-                    with m.If(second_header | ~header_end):
-                        m.d.sync += [header[:16].eq(Cat(part)), header[16:].eq(kept)]
-                    with m.Else():
-                        m.d.sync += [header[16:].eq(part[0]), kept.eq(part[1])]
-                else:
-                    m.d.sync += header.eq(Cat(part[:3]))
+                found = Mux(wide, slot[place:][: len(header)], found)
+            # One condition for each bit, so that it is the register's enable and no multiplexer.
+            with m.If(header_word | header_slot):
+                m.d.sync += header[16:].eq(found[16:])
+                with m.If(~only_high):
+                    m.d.sync += header[:16].eq(found)
         most = {1: 2, 2: 1}.get(share, 0)
         with m.If(start):
             m.d.sync += header_valid.eq(0)
