@@ -244,9 +244,9 @@ def block_groups(window: int, groups: int) -> int:
 
 
 def wide_block_groups(window: int, groups: int) -> int:
-    """The same of a wide block; 0 if there are not so many groups."""
+    """The same of a wide block; 0 if there are not twice as many groups."""
     wide = _WIDE * block_groups(window, groups)
-    return wide if wide <= groups else 0
+    return wide if 2 * wide <= groups else 0
 
 
 def _header_words(share: int, headers: Any, wide: bool) -> Any:
@@ -318,7 +318,8 @@ def encode_blocks(
     share = wide_block_groups(window, groups) if wide else own
     if not share:
         raise InputError(
-            f"wide blocks of 4-bit weights take {_WIDE * own} groups with windows of {window}, and there are {groups}."
+            f"wide blocks of 4-bit weights take {2 * _WIDE * own} groups or more with windows of {window}, and there "
+            f"are {groups}."
         )
     size, reduction = share * depth, blocked.codes.shape[1]
     if blocked.size % size or groups % share or reduction % size:

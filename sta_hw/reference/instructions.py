@@ -222,7 +222,7 @@ def _refused(opcode: int, fields: dict[str, int], config: Config) -> str:
             return problem
         if fields["apart"] and (config.groups <= config.rows or opcode != _PRODUCT or fields["result"]):
             return "apart is set, where groups are no more than rows, or for other results than STORE8"
-        wide = 4 * max(1, min(32 // config.window, config.groups)) <= config.groups
+        wide = 8 * max(1, min(32 // config.window, config.groups)) <= config.groups
         most = 1 + wide if "blocks4" in has else 0
         if fields["value_format"] > most or (fields["run"] and "blocks4" not in has):
             return f"value_format {fields['value_format']} or run {fields['run']} is unknown"

@@ -20,7 +20,7 @@ FEATURES = {
 ABILITIES = {
     "windows": "window_words of more than 0",
     "apart": "more groups than rows",
-    "wide_blocks": "feature blocks4 and 4 times the groups that a block of 32 weights takes",
+    "wide_blocks": "feature blocks4 and 8 times the groups that a block of 32 weights takes",
 }
 """What fields of instructions may need that is no feature, and the parameters that bring it (`Config.abilities`)."""
 ALL_OF_DECODERS = "decoder"

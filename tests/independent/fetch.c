@@ -105,13 +105,13 @@ static bool windows_legal(struct fetch *fetch, const struct instruction *i)
     return true;
 }
 
-/* Weights of 4 bits: wide blocks take four times the groups of a block of 32 weights. */
+/* Weights of 4 bits: wide blocks are those of hardware with eight times the groups of a block of 32 weights. */
 static bool blocks_legal(const struct fetch *fetch, uint32_t value_format, uint32_t run)
 {
     uint32_t share = fetch->window < 32 ? 32 / fetch->window : 1;
     if (share > fetch->groups)
         share = fetch->groups;
-    return !value_format || (run >= 2 && (value_format == 1 || (value_format == 2 && 4 * share <= fetch->groups)));
+    return !value_format || (run >= 2 && (value_format == 1 || (value_format == 2 && 8 * share <= fetch->groups)));
 }
 
 /* Codes in the upper parts that are some, and columns in whole blocks where they have to be. */

@@ -203,9 +203,9 @@ CONFIGS = {
     ),
     "kept windows": Config(rows=8, groups=4, window=8, lanes=4, drain_lanes=2, columns=128, window_words=512),
     "more groups than rows": Config(rows=4, groups=16, window=8, drain_lanes=2, columns=128, window_words=128),
-    "blocks": Config(rows=8, groups=8, window=16, lanes=8, drain_lanes=4, columns=128, features=("blocks4",)),
+    "blocks": Config(rows=8, groups=16, window=16, lanes=8, drain_lanes=4, columns=128, features=("blocks4",)),
     "blocks of 32": Config(
-        rows=8, groups=4, window=32, lanes=8, drain_lanes=4, columns=128, features=("blocks4",), encodings=("bitmap",)
+        rows=8, groups=8, window=32, lanes=8, drain_lanes=4, columns=128, features=("blocks4",), encodings=("bitmap",)
     ),
     "blocks of 8": Config(rows=8, groups=8, window=8, lanes=4, drain_lanes=2, columns=128, features=("blocks4",)),
     "wide bus": Config(rows=32, groups=2, window=16, lanes=32, drain_lanes=8, columns=128, encodings=("bitmap",)),

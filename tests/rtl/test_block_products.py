@@ -90,7 +90,7 @@ def test_products_in_blocks(hardware: AcceleratorModel) -> None:
 
 def test_wide_blocks() -> None:
     """Beside other blocks and INT8, on hardware that has groups enough."""
-    hardware = AcceleratorModel(CONFIGS["16x4"])
+    hardware = AcceleratorModel(CONFIGS["8x8"])
     program, window = Program(hardware.config, 9), hardware.config.window
     product(program, 6, 1, window, "dense", "dense", wide_blocks=True)
     product(program, 5, 2, window, "2:4", "index", wide_blocks=True, result=int(Result.STORE16), wide=1)
@@ -171,7 +171,7 @@ def test_what_hardware_refuses(hardware: AcceleratorModel) -> None:
         Instruction(Opcode.PRODUCT, {"value_format": 1, "run": 1})
     with pytest.raises(InputError, match="value_format = 3 is unknown"):
         Instruction(Opcode.PRODUCT, {"value_format": 3, "run": 4})
-    with pytest.raises(InputError, match="value_format = 2 needs hardware with feature blocks4 and 4 times the groups"):
+    with pytest.raises(InputError, match="value_format = 2 needs hardware with feature blocks4 and 8 times the groups"):
         assemble([Instruction(Opcode.PRODUCT, {"value_format": 2, "run": 2})], CONFIGS["4x2"])
     with pytest.raises(InputError, match="needs the feature blocks4"):
         assemble([Instruction(Opcode.PRODUCT, {"value_format": 1, "run": 2})], PRESETS["ci"])

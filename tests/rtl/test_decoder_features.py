@@ -30,8 +30,8 @@ from tests.spec.test_expansion import NEXT, loop, setting
 
 CONFIGS = {
     "4x2": dataclasses.replace(PRESETS["ci"], features=("decoder",)),
-    "16x4": Config(
-        rows=16, groups=4, window=32, lanes=8, drain_lanes=4, columns=64, weight_words=1024, parameter_words=256,
+    "8x8": Config(
+        rows=8, groups=8, window=32, lanes=8, drain_lanes=4, columns=64, weight_words=1024, parameter_words=256,
         norm_columns=32, features=("decoder",),
     ),
 }  # fmt: skip
