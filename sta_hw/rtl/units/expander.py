@@ -44,8 +44,9 @@ class Expander(wiring.Component):
     """Values of one product after the other (docs/format.md).
 
     A block's 16 levels are computed ahead of its values, two a cycle, into one of two tables. Rate: a beat a cycle, as
-    long as a block has 8 values of each group or more; INT8 words pass at one a cycle. Latency: 3 cycles from a word to
-    its values, and `first` cycles from the first word of a product in blocks. A block takes `steps` cycles at least.
+    long as a block has 8 values of each group or more, an even number (10, if its header has three words); INT8 words
+    pass at one a cycle. Latency: 3 cycles from a word to its values, 4 where headers have three words, and `first`
+    cycles from the first word of a product in blocks. A block takes `steps` cycles at least.
 
     Members
     -------
@@ -87,21 +88,35 @@ class Expander(wiring.Component):
         # Two words one behind the other: while the first one's two beats go, headers are taken and the next word waits.
         following, current = (Signal(_word_layout(cfg), name=n, reset_less=True) for n in ("following", "current"))
         following_valid, current_valid, moves, room = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += room.eq(~following_valid | moves)
-
-        start, abandon, full = Signal(), Signal(), Signal(2)
-        header, header_valid = self._take(m, (waiting, waits), following, following_valid, room, start, abandon)
-        with m.If(self._pushed):
+        self._pushed = Signal()
+        taken, follows = following, Signal()
+        if cfg.block_groups == 1:  # one more, as a header's three words take longer than two words' beats
+            taken = Signal(_word_layout(cfg), name="ahead", reset_less=True)
+            ahead_valid, more = Signal(), Signal()  # `more`: that one becomes the following one
+            m.d.comb += [more.eq(ahead_valid & (~following_valid | moves)), follows.eq(more)]
+            with m.If(more):
+                m.d.sync += following.eq(taken)
+            with m.If(self._pushed):
+                m.d.sync += ahead_valid.eq(1)
+            with m.Elif(more):
+                m.d.sync += ahead_valid.eq(0)
+            m.d.comb += room.eq(~ahead_valid | more)
+        else:
+            m.d.comb += [room.eq(~following_valid | moves), follows.eq(self._pushed)]
+        with m.If(follows):
             m.d.sync += following_valid.eq(1)
         with m.Elif(moves):
             m.d.sync += following_valid.eq(0)
+
+        start, abandon, full = Signal(), Signal(), Signal(2)
+        header, header_valid = self._take(m, (waiting, waits), taken, room, start, abandon)
 
         emptied = Signal(2)
         tables = self._fill(m, header, header_valid, start, abandon, full, emptied)
         self._give(m, tables, full, emptied, (following, following_valid), (current, current_valid), moves)
         return m
 
-    def _take(self, m, order, following, following_valid, room, start, abandon) -> tuple[list[Signal], Signal]:
+    def _take(self, m, order, following, room, start, abandon) -> tuple[list[Signal], Signal]:
         """Take words: headers into registers, values to the next stage. Each run's values follow the next one's header.
 
         Returns the header of each block, 24 bits, and whether it is there.
@@ -127,7 +142,7 @@ class Expander(wiring.Component):
             header_word.eq(taken & takes_header),
             header_slot.eq(active & takes_header & ~header_valid & waits),
         ]
-        self._pushed = pushed = Signal()
+        pushed = self._pushed
         m.d.comb += pushed.eq(taken & (~takes_header | last))
         with m.If(pushed):
             m.d.sync += [

@@ -68,11 +68,17 @@ def test_equal_to_the_reference(config: Config) -> None:
         np.testing.assert_array_equal(outcome.outputs["values"], expected)
 
 
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize(("run", "rate"), [(32, 1.0), (16, 1.0), (8, 1.0), (4, 0.5), (2, 0.25)])
-def test_rate(run: int, rate: float, wide: bool) -> None:
-    """A beat a cycle from 8 values of a block on; below, a block in 8 cycles."""
-    config = CONFIGS[6 if wide else 0]
+RATES = [(32, 1.0), (16, 1.0), (8, 1.0), (4, 0.5), (2, 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("index", "wide", "run", "rate"),
+    [*((0, False, *r) for r in RATES), *((6, True, *r) for r in RATES), (1, False, 32, 1.0), (1, False, 10, 1.0),
+     (2, False, 8, 1.0), (5, False, 16, 1.0), (5, True, 32, 1.0), (5, True, 8, 1.0), (7, True, 8, 1.0)],
+)  # fmt: skip
+def test_rate(index: int, wide: bool, run: int, rate: float) -> None:
+    """A beat a cycle from 8 values of a block on, or as the class says; below, a block in 8 cycles."""
+    config = CONFIGS[index]
     words, values = product(config, run, 300, np.random.default_rng(1), wide)
     last = np.arange(len(words)) == len(words) - 1
     inputs = {"order": ordered(config, [[1, run, wide]]), "words": join([(words.astype(np.int64), 8), (last, 1)])}
