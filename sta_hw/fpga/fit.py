@@ -43,6 +43,8 @@ _FEATURES = {
 """TRELLIS_COMB of each feature of decoders: seven tenths of what it takes alone in preset `ci`, since they share."""
 _GROUP_OF_BLOCKS = 71
 """Of each group, to expand weights of 4 bits."""
+_GROUP_OF_WIDE_BLOCKS = 16
+"""As much more where there are groups enough for wide ones."""
 _KEPT_WINDOWS = 1765
 """Of windows that are kept and loads that are asked for ahead, as the presets of decoders have them."""
 _SHAPES = {
@@ -144,7 +146,9 @@ def features_logic(top: str, config: Config) -> int:
     """Logic cells of ECP5 that what decoders need beyond encoders takes of an accelerator."""
     if top != "accelerator":
         return 0
-    blocks = _GROUP_OF_BLOCKS * config.groups * int("blocks4" in config.features)
+    a_group = _GROUP_OF_BLOCKS * ("blocks4" in config.features)
+    a_group += _GROUP_OF_WIDE_BLOCKS * ("wide_blocks" in config.abilities)
+    blocks = a_group * config.groups
     return sum(_FEATURES.get(name, 0) for name in config.features) + blocks + _KEPT_WINDOWS * bool(config.window_words)
 
 
