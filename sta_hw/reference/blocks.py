@@ -75,12 +75,12 @@ def block_values(command: Fields, words: NDArray[np.uint8], config: Config) -> N
         return words[place - count : place]
 
     kept: NDArray[np.uint8] = np.zeros(blocks, np.uint8)
-    together: NDArray[np.uint8] = np.zeros((share, blocks, 4), np.uint8)
+    together: NDArray[np.uint8] = np.zeros((0, blocks, 4), np.uint8)
     for number in range(runs + 1):
         if wide:
-            if number % share == 0:
+            if not len(together):
                 together = take(1).reshape(share, blocks, 4)
-            found = together[number % share, :, :3]
+            found, together = together[0, :, :3], together[1:]
         elif share == 1:
             found = take(3).T
         elif share == 2 and number % 2 == 0:

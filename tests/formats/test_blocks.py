@@ -22,7 +22,7 @@ from sta_hw.formats.blocks import (
 from sta_hw.formats.nm import decode, keep_mask
 from sta_hw.model.gguf import StoredTensor, read_gguf
 from sta_hw.model.language import installed_model
-from sta_hw.reference.blocks import block_values
+from sta_hw.reference.blocks import block_beats, block_values
 from sta_hw.reference.weights import WeightsError, dense_weights
 from sta_hw.spec.config import Config
 from sta_hw.spec.patterns import Pattern, parse_nm
@@ -150,6 +150,7 @@ def test_neighbours_that_are_one_block() -> None:
 
 CONFIGS = [Config(groups=8, window=16), Config(groups=2, window=16), Config(groups=4, window=32),
            Config(groups=32, window=8), Config(groups=16, window=16), Config(groups=8, window=32),
+           Config(groups=32, window=16),
            Config(groups=8, window=8), Config(rows=8, groups=1, window=8), Config(groups=8, window=4)]  # fmt: skip
 
 
@@ -187,9 +188,15 @@ def test_words_are_the_references(config: Config, columns: int, wide: bool) -> N
             dense = dense_weights(command, values, found.matrix.positions, config)
             np.testing.assert_array_equal(dense[:, :reduction], blocks.weights)
             assert not dense[:, reduction:].any()
-            for words in (found.words[:-1], np.concatenate([found.words, found.words[:1]])):
-                with pytest.raises(WeightsError, match="words of values"):
+            more = np.concatenate([found.words, found.words[:1]])
+            for words, fault in ((found.words[:-1], 1), (more, 2)):
+                with pytest.raises(WeightsError, match="words of values") as refused:
                     block_values(command, words, config)
+                assert refused.value.faults == fault
+            for less_or_more in (-2, -1, 0, 1, 2):
+                beats = block_beats(command, len(found.words) + less_or_more, config)
+                assert beats == len(values) + np.sign(less_or_more)
+            assert block_beats(command | {"run": len(values) + 1}, 5, config) == len(values)
 
 
 def test_zeros_fill_up_only_where_a_level_is_zero() -> None:
