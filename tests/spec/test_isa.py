@@ -61,8 +61,9 @@ def test_every_instruction_fills_its_words() -> None:
 
 def test_what_no_hardware_takes_is_refused() -> None:
     for opcode, fields, message in (
-        (Opcode.PRODUCT, {"value_format": 2}, "PRODUCT: value_format = 2 is unknown; there are INT8 0, BLOCKS4 1"),
+        (Opcode.PRODUCT, {"value_format": 3}, "PRODUCT: value_format = 3 is unknown; there are INT8 0, BLOCKS4 1"),
         (Opcode.PRODUCT, {"value_format": 1, "run": 1}, "PRODUCT: value_format = 1 goes with run >= 2"),
+        (Opcode.PRODUCT, {"value_format": 2}, "PRODUCT: value_format = 2 goes with run >= 2"),
         (Opcode.NORM, {"kind": 2}, "NORM: kind = 2 is unknown; there are LAYER 0, RMS 1"),
         (Opcode.SCORES, {"mask": 3}, "SCORES: mask = 3 is unknown; there are KEYS 0, LENGTH 1, CAUSAL 2"),
         (Opcode.PRODUCT, {"encoding": 3}, "PRODUCT: encoding = 3 is unknown; there are DENSE 0, INDEX 1, BITMAP 2"),
