@@ -25,7 +25,7 @@ def test_exploration_with_a_worker_killed() -> None:
 
 
 # The others take minutes, or measure time: they belong to `make bench`; test_model.py has a sample of `model`.
-@pytest.mark.parametrize("name", ["engine", "softmax"])
+@pytest.mark.parametrize("name", ["engine", pytest.param("softmax", marks=pytest.mark.slow)])
 def test_every_figure_reaches_its_bar(name: str) -> None:
     report = BENCHES[name]()
     found = json.loads(json.dumps(report.as_dict()))

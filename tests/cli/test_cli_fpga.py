@@ -111,7 +111,7 @@ def test_synth_places_and_routes(tmp_path: Path) -> None:
     assert (tmp_path / "nextpnr-1.log").read_text() and (tmp_path / found["picture"]).stat().st_size > 1000
 
 
-@pytest.mark.parametrize("part", ["ultrascale+", "ice40hx8k"])
+@pytest.mark.parametrize("part", ["ultrascale+", pytest.param("ice40hx8k", marks=pytest.mark.slow)])
 def test_synth_of_other_families(part: str, tmp_path: Path) -> None:
     """Xilinx is counted; a block with more ports than an iCE40 has pins is placed all the same."""
     result = run("synth", "--top", "decoder", "--preset", "ci", "--part", part, "-o", str(tmp_path), "--json")

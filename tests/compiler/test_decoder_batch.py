@@ -61,7 +61,7 @@ def test_sequences_of_different_lengths(family: str, wide: str, tmp_path: Path) 
     assert {r.position // CONFIG.rows for r in batch.runs[-7:]} == {1, 2, 3}
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_on_rtl(family: str, tmp_path: Path) -> None:
     """Every byte of memory is the reference's, with a memory that stalls; so are the counters."""
     of = quantized(tmp_path, family)

@@ -33,7 +33,11 @@ FOUR_TIMES = dataclasses.replace(TWICE, groups=16, features=(), window_words=0)
 EIGHT_ROWS = dataclasses.replace(TWICE, rows=8, groups=16, lanes=4, features=("position",))
 
 
-@pytest.mark.parametrize("config", [TWICE, FOUR_TIMES, EIGHT_ROWS], ids=["4x8", "4x16", "8x16"])
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(TWICE, id="4x8"), pytest.param(FOUR_TIMES, id="4x16", marks=pytest.mark.slow),
+     pytest.param(EIGHT_ROWS, id="8x16", marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_columns_apart(config: Config) -> None:
     """Between other results, from every part of a place, all rows or some: what lies between stays as it is."""
     hardware, program = AcceleratorModel(config), Program(config, 5)
@@ -83,8 +87,10 @@ def test_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "tokens"), [(TWICE, [19]), (TWICE, [3]), (TWICE, [5, 9, 2]), (FOUR_TIMES, [50]), (EIGHT_ROWS, [70])],
-    ids=["4x8", "one tile", "a batch", "4x16", "8x16"],
+    ("config", "tokens"),
+    [pytest.param(TWICE, [19], id="4x8"), pytest.param(TWICE, [3], id="one tile"),
+     pytest.param(TWICE, [5, 9, 2], id="a batch"), pytest.param(FOUR_TIMES, [50], id="4x16", marks=pytest.mark.slow),
+     pytest.param(EIGHT_ROWS, [70], id="8x16", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_an_encoder(config: Config, tokens: list[int]) -> None:
     """Blocks of keys that go on beyond the last row tile; every tensor is the integers' own, every byte RTL's."""

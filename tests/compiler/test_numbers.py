@@ -178,7 +178,9 @@ def test_on_rtl(seed: int) -> None:
     right_or_refused(model, rtl=True)
 
 
-@pytest.mark.parametrize("config", [CONFIG, PRESETS["small"]], ids=["ci", "small"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(CONFIG, id="ci"), pytest.param(PRESETS["small"], id="small", marks=pytest.mark.slow)]
+)
 def test_what_calibration_did_not_see_is_counted_alike(config: Config) -> None:
     model = make(3, norm_first=True)
     # Calibrated with small inputs, then run with large ones, which saturate everywhere.

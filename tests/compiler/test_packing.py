@@ -151,7 +151,9 @@ def test_places() -> None:
         Packing.aligned([3, 0], 8)
 
 
-@pytest.mark.parametrize(("size", "pooling"), [("ci", "first"), ("ci", "mean"), ("reference", "mean")])
+@pytest.mark.parametrize(
+    ("size", "pooling"), [("ci", "first"), pytest.param("ci", "mean", marks=pytest.mark.slow), ("reference", "mean")]
+)
 def test_one_program_for_shorter_texts(size: str, pooling: str, network: tuple[Graph, Graph]) -> None:
     """The same bits whatever the padding holds; and as the program of the text's own length to its rounding."""
     config, model = PRESETS[size], network[0]

@@ -22,8 +22,8 @@ from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import preset
 
 HALT = Instruction(Opcode.HALT)
-NAMES = [pytest.param(name, marks=pytest.mark.slow if name == "wide" else ()) for name in CONFIGURATIONS]
-"""A model of the widest takes minutes to compile."""
+NAMES = [pytest.param(n, marks=pytest.mark.slow if n in ("wide", "ecp5-25f") else ()) for n in CONFIGURATIONS]
+"""A model of the widest takes minutes to compile, and that of a board the better part of one."""
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,11 @@ def test_a_whole_outline_is_the_compiled_program(
 @pytest.mark.parametrize(
     ("name", "hidden", "heads", "intermediate", "layers", "tokens", "nm", "memory"),
     [
-        ("reference", 128, 2, 256, 3, 1700, "2:4", MachineTiming()),  # tiles and layers are cut
-        ("small", 128, 4, 512, 1, 900, "1:4", MachineTiming()),  # LayerNorm is the slowest
-        ("ecp5-25f", 64, 2, 256, 2, 700, "dense", MachineTiming(shared=True)),  # blocks are cut
-        ("ci", 32, 4, 1024, 1, 400, "4:16", MachineTiming(beats_per_cycle=0.5)),  # chunks are cut
+        # Tiles and layers are cut; LayerNorm is the slowest; blocks are cut; chunks are cut.
+        pytest.param("reference", 128, 2, 256, 3, 1700, "2:4", MachineTiming(), marks=pytest.mark.slow),
+        ("small", 128, 4, 512, 1, 900, "1:4", MachineTiming()),
+        pytest.param("ecp5-25f", 64, 2, 256, 2, 700, "dense", MachineTiming(shared=True), marks=pytest.mark.slow),
+        ("ci", 32, 4, 1024, 1, 400, "4:16", MachineTiming(beats_per_cycle=0.5)),
     ],
 )
 def test_outlines_take_as_long_as_whole_programs(

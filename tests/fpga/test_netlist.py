@@ -30,7 +30,8 @@ ENGINES = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param("dsp", marks=pytest.mark.slow), "pairs, one short"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dsp", "pairs, one short"])
 def test_engine(name: str, tmp_path: Path) -> None:
     config = ENGINES[name]
     netlist = netlist_verilog(component("engine", config), "engine", tmp_path)

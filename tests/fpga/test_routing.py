@@ -57,7 +57,9 @@ def test_multipliers_are_placed_with_their_registers(family: str, part: str, tmp
         assert used["MULT9X9"]["used"] == used["MULT18X18"]["used"] == 1
 
 
-@pytest.mark.parametrize(("family", "part"), FAMILIES.items())
+@pytest.mark.parametrize(
+    ("family", "part"), [pytest.param(*f, marks=pytest.mark.slow if f[0] == "nexus" else ()) for f in FAMILIES.items()]
+)
 def test_the_decoder_is_routed(family: str, part: str, tmp_path: Path) -> None:
     """Logic, carry chains, registers: everything but memory and multipliers, in seconds."""
     config = Config(rows=1, groups=1, window=4, nm=("2:4",), encodings=("index",), columns=16)

@@ -53,7 +53,7 @@ def fusesoc(folder: Path, target: str, name: str, **more: str) -> subprocess.Com
 
 @pytest.mark.parametrize(
     ("top", "name", "config", "hierarchy"),
-    [pytest.param(*c, id=c[1], marks=pytest.mark.slow if c[0] == "accelerator" else ()) for c in CASES],
+    [pytest.param(*c, id=c[1], marks=() if c[1] == "engine" else pytest.mark.slow) for c in CASES],
 )
 def test_targets(top: str, name: str, config: Config, hierarchy: bool, tmp_path: Path) -> None:
     generate(top, config, tmp_path / "cores", name=name, hierarchy=hierarchy)
@@ -113,7 +113,7 @@ def yosys(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{folder}{os.pathsep}{verilator.environment()['PATH']}"
 
 
-@pytest.mark.parametrize("multiplier", ["auto", "lut"])
+@pytest.mark.parametrize("multiplier", ["auto", pytest.param("lut", marks=pytest.mark.slow)])
 def test_synthesis(multiplier: str, yosys: str, tmp_path: Path) -> None:
     """edalize's own script for Yosys makes of the module, and of nothing else, cells of ECP5."""
     config = Config(rows=2, groups=2, columns=16, nm=("2:4",), multiplier=multiplier, drain_lanes=1)

@@ -23,7 +23,7 @@ from sta_hw.spec.presets import preset
         ("ulx3s-25f", "ci"),
         pytest.param("icesugar-pro", "ci", marks=pytest.mark.slow),
         ("icebreaker", "up5k"),
-        ("ecpix5-85f", "ci"),
+        pytest.param("ecpix5-85f", "ci", marks=pytest.mark.slow),
     ],
 )
 def test_self_test_through_the_pins(name: str, configuration: str) -> None:

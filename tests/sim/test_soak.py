@@ -22,7 +22,7 @@ NAME, NEWER = "ci, decoder", "4 x 8, decoder"
 CONFIG = HARDWARE[NAME]
 
 
-@pytest.mark.parametrize("name", [NAME, NEWER])
+@pytest.mark.parametrize("name", [NAME, pytest.param(NEWER, marks=pytest.mark.slow)])
 def test_a_sample_shows_no_difference(name: str) -> None:
     result = soak(11, 600, names=[name], legal=20, damaged=60)
     assert not result["differences"], result["differences"][:2]

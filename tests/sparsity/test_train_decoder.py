@@ -109,6 +109,7 @@ def generated(model: TextModel, board_name: str, config: Any) -> tuple[Any, Boar
     return session, machine
 
 
+@pytest.mark.slow
 def test_on_a_simulated_board(folder: Path) -> None:
     """From its pins in, weights in 4 bits, the head's too; what went over the line is counted."""
     config = replace(PRESETS["ci"], features=("decoder",))

@@ -45,9 +45,12 @@ def run_equal(config: Config, tokens: tuple[int, ...], **shape: int) -> None:
 
 
 SLOW = (
+    "ecp5-45f",
     "ecp5-85f",
     "ecp5-85f-256",
+    "ecp5-85f-decoder",
     "ecp5-85f-decoder-sdram",
+    "64 bytes",
     "32 bytes, half the rows",
     "64 bytes, widest drain, shortest bursts",
 )
