@@ -147,7 +147,8 @@ class Loader(wiring.Component):
             Target.PARAMETERS: self.parameters,
             Target.TABLE: self.entry,
         }
-        readies, filled = [], []
+        readies: list[Value] = []
+        filled: list[Value] = []  # in the targets' order
         for target, width in self.widths.items():
             gear = m.submodules[f"gear_{target.name.lower()}"] = Gearbox(8 * cfg.bus_bytes, width)
             chosen = order.target == target
@@ -159,12 +160,13 @@ class Loader(wiring.Component):
             ]
             if target in outputs:
                 m.d.comb += [outputs[target].eq(gear.target.payload), self.enable[target].eq(gear.target.valid)]
-            else:  # bits that no field of a column has are left as they are: nothing reads them
+            else:
+                # Bits that no field of a column has are left as they are: nothing reads them.
                 short = data.View(record_layout(SHORT_COLUMN), gear.target.payload)
                 column = data.View(record_layout(COLUMN), self.parameters)
                 with m.If(chosen):
                     m.d.comb += [column[name].eq(short[name]) for name in SHORT_COLUMN.places]
-                    m.d.comb += self.enable[target.memory].eq(gear.target.valid)
+                m.d.comb += self.enable[target.memory].eq(filled[target.memory] | gear.target.valid)
             readies.append(chosen & gear.source.ready)
             filled.append(gear.target.valid)
         ready = reduce(or_, readies)
