@@ -111,6 +111,8 @@ static bool blocks_legal(const struct fetch *fetch, uint32_t value_format, uint3
     uint32_t share = fetch->window < 32 ? 32 / fetch->window : 1;
     if (share > fetch->groups)
         share = fetch->groups;
+    if (!fetch->has_blocks)
+        return !value_format && !run;
     return !value_format || (run >= 2 && (value_format == 1 || (value_format == 2 && 8 * share <= fetch->groups)));
 }
 
