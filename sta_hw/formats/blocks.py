@@ -90,7 +90,7 @@ class BlockedWeights:
             return size
         blocks = slice(first // size, stop // size)
         headers = np.stack([self.scales[:, blocks], self.minima[:, blocks]])
-        while headers.shape[-1] % 2 == 0 and (headers[..., ::2] == headers[..., 1::2]).all():
+        while headers.shape[-1] > 1 and headers.shape[-1] % 2 == 0 and (headers[..., ::2] == headers[..., 1::2]).all():
             size, headers = 2 * size, headers[..., ::2]
         return size
 

@@ -21,11 +21,13 @@ from sta_hw.formats.blocks import BlockedWeights
 from sta_hw.model.families import load_network
 from sta_hw.run.decoder import CheckedDecoder
 from sta_hw.run.machines import ReferenceMachine, RtlMachine
+from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Opcode, disassemble
 from sta_hw.spec.patterns import DENSE, parse_nm
 from sta_hw.spec.presets import PRESETS
 
 CONFIG = replace(TWICE, window=8, softmax_block=64)
+WITH_WIDE = replace(TWICE, window=32, softmax_block=256, weight_words=4096)
 
 
 def blocks_of(reduction: int, size: int, columns: int = 3) -> BlockedWeights:
@@ -70,19 +72,27 @@ def test_some_of_a_columns_weights(first: int, stop: int, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wide", "machine"), [(frozenset(), ReferenceMachine), (frozenset(ROLES), RtlMachine)],
-    ids=["8 bits, reference", "15 bits, RTL"],
+    ("wide", "config", "sizes", "formats", "machine"),
+    [(frozenset(), CONFIG, (96, 160), {0, 1}, ReferenceMachine),
+     (frozenset(ROLES), WITH_WIDE, (160, 288), {0, 1, 2}, RtlMachine)],
+    ids=["8 bits, reference", "15 bits and wide blocks, RTL"],
 )  # fmt: skip
-def test_a_decoder(wide: frozenset[str], machine: type[ReferenceMachine | RtlMachine], tmp_path: Path) -> None:
+def test_a_decoder(
+    wide: frozenset[str], config: Config, sizes: tuple[int, int], formats: set[int],
+    machine: type[ReferenceMachine | RtlMachine], tmp_path: Path,
+) -> None:  # fmt: skip
     """Every logit is the integers' own, with both digits of 15 bits too."""
-    saved(tmp_path, "LlamaForCausalLM", SIZES | {"vocab_size": 96, "hidden_size": 96, "intermediate_size": 160})
+    hidden, intermediate = sizes
+    shape = {"vocab_size": 96, "hidden_size": hidden, "intermediate_size": intermediate}
+    saved(tmp_path, "LlamaForCausalLM", SIZES | shape)
     texts = [np.random.default_rng(i).integers(0, 96, 30).tolist() for i in range(4)]
-    rules = Rules(wide, CONFIG.groups * CONFIG.window, CONFIG.groups, frozenset(ROLES))
+    rules = Rules(wide, config.groups * config.window, config.groups, frozenset(ROLES))
     of = quantize_decoder(load_network(tmp_path).graph, texts, [1, 5], rules)
-    compiled = compile_decoder(of, CONFIG, 40, best=True)
-    code = disassemble(compiled.image[compiled.programs[-1] :].tobytes(), CONFIG)
+    compiled = compile_decoder(of, config, 40, best=True)
+    code = disassemble(compiled.image[compiled.programs[-1] :].tobytes(), config)
     halved = [i for i in code if i.opcode == Opcode.PRODUCT and i["value_format"] and i["unfinished"]]
     assert len(halved) >= 2 * 4
-    decoder = CheckedDecoder(of, compiled, machine(CONFIG))
+    assert {i["value_format"] for i in code if i.opcode == Opcode.PRODUCT} == formats
+    decoder = CheckedDecoder(of, compiled, machine(config))
     decoder.feed_last([1, 5, *range(7, 19)], 9)
     decoder.feed([3])
