@@ -149,6 +149,7 @@ def test_a_bitstream_from_end_to_end(tmp_path: Path) -> None:
     assert bytes.fromhex("ffffbdb3") in bits[:1000] and bytes.fromhex("e2000000 41111043") in bits[:1000]
 
 
+@pytest.mark.slow
 def test_a_design_too_large_for_the_part(tmp_path: Path) -> None:
     """Yosys' cells are few enough, with what is packed apart they are not: nextpnr finds out; one sentence says so."""
     result = run("synth", "--part", "ice40up5k", "--preset", "up5k", "--top", "engine", "-o", str(tmp_path))

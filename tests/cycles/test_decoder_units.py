@@ -55,6 +55,7 @@ def test_products_of_pairs_and_lists_are_followed(name: str) -> None:
     hardware.close()
 
 
+@pytest.mark.slow  # a model of its own
 def test_loads_of_columns_are_followed() -> None:
     """Long records as fast as a bus of 16 bytes has them, short ones half as fast."""
     config = Config(

@@ -64,7 +64,7 @@ def test_self_test_over_the_serial_line(port: SimulatedPort, link: BoardLink, co
     assert not port.lamps["busy"] and not port.lamps["failed"]
 
 
-@pytest.mark.parametrize("which", ["command", "length", "address", "data", "end"])
+@pytest.mark.parametrize("which", ["command", pytest.param("length", marks=pytest.mark.slow), "address", "data", "end"])
 def test_a_lost_byte_is_made_good(port: SimulatedPort, link: BoardLink, which: str) -> None:
     """Each part of a write loses a byte; the memory is right afterwards, beside it too."""
     rng = np.random.default_rng(len(which))

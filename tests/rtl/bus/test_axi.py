@@ -77,7 +77,7 @@ def bench(config: Config, base: int, size: int) -> str:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("lanes", [4, 8, 16, 32, 64])
+@pytest.mark.parametrize("lanes", [4, 16, *(pytest.param(lanes, marks=pytest.mark.slow) for lanes in (8, 32, 64))])
 def test_programs_over_axi(lanes: int, tmp_path: Path) -> None:
     config = configuration(lanes)
     config.require_accelerator()
