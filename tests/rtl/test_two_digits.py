@@ -102,7 +102,8 @@ def test_products(hardware: AcceleratorModel, columns: int, passes: int, depth: 
         np.testing.assert_array_equal(
             found, requantize(sums, bias[:, None], multiplier[:, None], shift[:, None], wide=wide)
         )
-        assert len(np.unique(found)) > 2
+        # A single column's bias may be larger than all of its sums.
+        assert columns == 1 or len(np.unique(found)) > 2
     check(hardware, program)
 
 
