@@ -23,6 +23,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
     return load_text_model(folder)
 
 
+@pytest.mark.slow
 def test_the_cycle_model_and_rtl_agree(model: TextModel) -> None:
     """Of a table with three N:M; the bytes are the same, and fewer than dense ones."""
     patterns: dict[str, Pattern] = dict.fromkeys(model.language.graph.linears, parse_nm("2:4"))

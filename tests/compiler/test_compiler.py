@@ -161,7 +161,7 @@ def test_no_instruction_waits_for_a_later_one(name: str) -> None:
             estimate_cycles(compile_encoder(shape, config, tokens).instructions, config)
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_programs_of_random_shapes_on_random_hardware(seed: int) -> None:
     """Whatever compiles can run: small memories on chip above all."""
     rng = np.random.default_rng(seed)

@@ -152,7 +152,7 @@ def test_a_whole_outline_is_the_compiled_program(
         pytest.param("reference", 128, 2, 256, 3, 1700, "2:4", MachineTiming(), marks=pytest.mark.slow),
         ("small", 128, 4, 512, 1, 900, "1:4", MachineTiming()),
         pytest.param("ecp5-25f", 64, 2, 256, 2, 700, "dense", MachineTiming(shared=True), marks=pytest.mark.slow),
-        ("ci", 32, 4, 1024, 1, 400, "4:16", MachineTiming(beats_per_cycle=0.5)),
+        pytest.param("ci", 32, 4, 1024, 1, 400, "4:16", MachineTiming(beats_per_cycle=0.5), marks=pytest.mark.slow),
     ],
 )
 def test_outlines_take_as_long_as_whole_programs(

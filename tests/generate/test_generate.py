@@ -118,7 +118,10 @@ def _two(tmp_path: Path, hierarchy: bool, top: str) -> list[str]:
     return [*files, "both.v"]
 
 
-@pytest.mark.parametrize(("top", "hierarchy"), [("engine", False), ("engine", True), ("accelerator", True)])
+@pytest.mark.parametrize(
+    ("top", "hierarchy"),
+    [("engine", False), ("engine", True), pytest.param("accelerator", True, marks=pytest.mark.slow)],
+)
 def test_two_configurations_in_one_design(top: str, hierarchy: bool, tmp_path: Path) -> None:
     files = _two(tmp_path, hierarchy, top)
     found = lint(tmp_path, "both", "-Wno-fatal", *files)

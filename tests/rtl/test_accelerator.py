@@ -130,6 +130,7 @@ def test_counters_add_up(hardware) -> None:
     assert run.counters["read_beats"] > 0 and run.counters["write_beats"] > 0
 
 
+@pytest.mark.slow
 def test_attention_of_4096_tokens() -> None:
     """One head of 8 dimensions on the reference configuration: 32 blocks of keys, rescaled as maxima grow."""
     config = PRESETS["reference"]

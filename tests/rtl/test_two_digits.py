@@ -26,7 +26,7 @@ from tests.rtl.test_decoder_features import CONFIGS, Program, check
 ALONE = dataclasses.replace(CONFIGS["4x2"], features=("digits",), window_words=1024)
 
 
-@pytest.fixture(scope="module", params=[*CONFIGS, "alone"])
+@pytest.fixture(scope="module", params=[*CONFIGS, pytest.param("alone", marks=pytest.mark.slow)])
 def hardware(request: pytest.FixtureRequest) -> AcceleratorModel:
     """Built once; with all features, and with this one alone and windows kept from high digits to low ones."""
     return AcceleratorModel(CONFIGS.get(request.param, ALONE))

@@ -16,7 +16,7 @@ from sta_hw.spec.patterns import Pattern
 CONFIG = Config(rows=1, groups=3, window=16)
 
 
-@pytest.mark.parametrize("encoding", ["index", "bitmap"])
+@pytest.mark.parametrize("encoding", ["index", pytest.param("bitmap", marks=pytest.mark.slow)])
 def test_every_n(encoding: str) -> None:
     rng = np.random.default_rng(4)
     inputs: dict[str, list[np.ndarray]] = {"command": [], "values": [], "positions": []}

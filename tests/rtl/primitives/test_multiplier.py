@@ -119,6 +119,7 @@ def test_a_primitive_that_is_too_narrow(kind: str, cell: str) -> None:
         Multiplier(19, 8, kind)
 
 
+@pytest.mark.slow
 def test_the_kinds_agree_in_the_engine() -> None:
     """The same products, 2 x 3, through the inferred, the adder and each vendor's multiplier."""
     runs = []
