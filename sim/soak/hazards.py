@@ -63,9 +63,6 @@ class Accesses:
         return not any(w[0] < r[1] and r[0] < w[1] for w in ranges for r in others)
 
 
-_MEMORIES = {target: target for target in Target} | {Target.SHORT_PARAMETERS: Target.PARAMETERS}
-
-
 def _words(config: Config, memory: Target) -> int:
     return {
         Target.VALUES: config.weight_words, Target.POSITIONS: config.position_words,
@@ -88,9 +85,9 @@ def accesses(opcode: int, f: Fields, config: Config) -> Accesses:
         target, count = Target(get("target", 0)), get("beats", 0) * bus
         starts = [(get("address", 0) + row * get("stride", 0)) % (1 << 32) for row in range(get("rows", 0))]
         found.reads = [(start, start + count) for start in starts if count]
-        there = _words(config, _MEMORIES[target])
+        there = _words(config, target.memory)
         words = min(get("rows", 0) * count // _word_bytes(config, target), there)
-        found.loads = _MEMORIES[target], (get("destination", 0) + np.arange(words)) % there
+        found.loads = target.memory, (get("destination", 0) + np.arange(words)) % there
         return found
     if opcode == Opcode.NORM:
         width = get("width", 0)
@@ -165,7 +162,7 @@ class _Order:
             for name in ("product_writes", "norm_writes", "load_reads", "window_reads", "residual_reads", "norm_reads")
         }
         self.filled, self.used = (
-            {memory: _Last(_words(config, memory)) for memory in _MEMORIES.values()} for _ in range(2)
+            {memory: _Last(_words(config, memory)) for memory in {target.memory for target in Target}} for _ in range(2)
         )
         self.issued = dict.fromkeys(WAITS, 0)
         self.finished_at: list[int] = []  # of each product with results, its number among all

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sta_hw.formats import encode, keep_mask, prune
-from sta_hw.formats.blocks import BlockedWeights, encode_blocks
+from sta_hw.formats.block_words import encode_blocks
+from sta_hw.formats.blocks import BlockedWeights
 from sta_hw.spec.isa import Digit, Opcode, Result, Target, ValueFormat
 from sta_hw.spec.patterns import Pattern
 

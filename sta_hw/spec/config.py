@@ -12,6 +12,7 @@ from typing import Any
 
 from ..arguments import several, whole
 from ..errors import ConfigError, InputError
+from .block_groups import block_groups, wide_block_groups
 from .features import ALL_OF_DECODERS, FEATURES, in_order
 from .patterns import DENSE, SUPPORTED_M, Pattern, listed, parse_nm, patterns_in_order
 
@@ -288,8 +289,7 @@ class Config:
         """Multipliers of the array that are not made of adders; the others are."""
         if self.multiplier == "lut":
             return 0
-        paired = self.multiplier in ("pair", "dsp-pair", "mac16")
-        whole = (self.rows + 1) // 2 * self.groups if paired else self.macs
+        whole = (self.rows + 1) // 2 * self.groups if self.multiplier in ("pair", "dsp-pair", "mac16") else self.macs
         return min(whole, self.array_multipliers) if self.array_multipliers else whole
 
     @property
@@ -304,17 +304,13 @@ class Config:
 
     @property
     def block_groups(self) -> int:
-        """Groups that a block of 4-bit weights is spread over: 32 weights, where a window has no more."""
-        return min(max(1, 32 // self.window), self.groups)
+        """Groups that a block of 4-bit weights is spread over."""
+        return block_groups(self.window, self.groups)
 
     @property
     def wide_block_groups(self) -> int:
-        """Groups that a wide block of 4-bit weights is spread over; 0 where there are not twice as many.
-
-        Few groups would spare little, and the expander of 8 with windows of 16 would take a quarter more cells.
-        """
-        wide = 4 * self.block_groups
-        return wide if 2 * wide <= self.groups else 0
+        """Groups that a wide block of 4-bit weights is spread over; 0 where there are too few."""
+        return wide_block_groups(self.window, self.groups)
 
     @property
     def position_words(self) -> int:
@@ -329,11 +325,8 @@ class Config:
     @property
     def abilities(self) -> tuple[str, ...]:
         """What fields of instructions may need: the features, and what other parameters bring (`spec.features`)."""
-        more = {
-            "windows": self.window_words > 0,
-            "apart": self.groups > self.rows,
-            "wide_blocks": "blocks4" in self.features and self.wide_block_groups > 0,
-        }
+        more = {"windows": self.window_words > 0, "apart": self.groups > self.rows}
+        more["wide_blocks"] = "blocks4" in self.features and self.wide_block_groups > 0
         return (*self.features, *(name for name, there in more.items() if there))
 
     @property
@@ -348,9 +341,8 @@ class Config:
             value = getattr(self, name)
             if value & (value - 1):
                 lower = 1 << (value.bit_length() - 1)
-                problems.append(
-                    f"the accelerator needs {name} a power of two, and {name} = {value}; the nearest is {lower}."
-                )
+                why = f"the accelerator needs {name} a power of two, and {name} = {value}; the nearest is {lower}."
+                problems.append(why)
         if self.lanes not in (4, 8, 16, 32, 64):
             problems.append(
                 f"the accelerator's bus has lanes = {self.lanes} bytes; it is 4, 8, 16, 32 or 64 (and rows at least "

@@ -9,7 +9,7 @@ from test_decoder_features import CONFIGS
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
-from sta_hw.formats.blocks import block_words
+from sta_hw.formats.block_words import block_words
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Error, Instruction, Opcode, Result, Target, ValueFormat, assemble
 

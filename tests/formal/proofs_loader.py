@@ -14,12 +14,18 @@ from sta_hw.spec.isa import Target
 LOADER = "units.loader"
 
 
-def loader(ahead: int) -> Callable[[Bench], None]:
+def spread(record: Value) -> tuple[tuple[int, Value], ...]:
+    """Where a short record's fields lie in a long one: first bit, and what is there."""
+    bias = Cat(record[:24], record[23].replicate(8))
+    return (0, bias), (32, record[24:40]), (48, record[40:43]), (64, record[48:64])
+
+
+def loader(ahead: int, short: bool = False) -> Callable[[Bench], None]:
     """Any two LOADs of up to five words; memory answers what it was asked for, when it likes."""
 
     def fill(bench: Bench) -> None:
         m = bench.m
-        cfg = config(loads_ahead=ahead)
+        cfg = config(loads_ahead=ahead, features=("blocks4",) if short else ())
         dut = bench.load("units.loader").Loader(cfg)
         bench.block(dut)
         steady(bench, dut.order)
@@ -66,9 +72,15 @@ def loader(ahead: int) -> Callable[[Bench], None]:
         end: Value = Const(0, 6)
         for target, width in dut.widths.items():
             port = {Target.VALUES: dut.values, Target.POSITIONS: dut.positions, Target.PARAMETERS: dut.parameters}
-            found = port.get(target, dut.entry)
+            found = port.get(target.memory, dut.entry)
             mine: Value = Const(0, 1)
-            if width <= 32:
+            if target == Target.SHORT_PARAMETERS:
+                for i in range(most // 2):
+                    fields = spread(Cat(words[2 * i : 2 * i + 2]))
+                    same = Cat(found[first:][: len(field)] == field for first, field in fields).all()
+                    mine |= (written == i) & (taken >= 2 * i + 2) & same
+                count = total >> 1
+            elif width <= 32:
                 parts = 32 // width
                 for i in range(most):
                     whole = Mux(taken > i, words[i], dut.words.payload)
@@ -81,7 +93,7 @@ def loader(ahead: int) -> Callable[[Bench], None]:
                 mine = (written == 0) & (taken >= parts) & (found == Cat(words[:parts]))
                 count = Mux(total >= parts, 1, 0)
             chosen = now.target == target
-            right |= chosen & mine & (dut.enable == 1 << target)
+            right |= chosen & mine & (dut.enable == 1 << target.memory)
             end = Mux(chosen, count, end)
         bench.holds("words", ~enables | (under_way & right))
         bench.holds("addresses", ~enables | (dut.address == (now.destination + written)[:16]))
@@ -91,6 +103,10 @@ def loader(ahead: int) -> Callable[[Bench], None]:
         bench.reaches("two-loads", dut.done & (number == 1) & (total == 3))
         bench.reaches("nothing-loaded", dut.done & (now.rows == 2) & (now.beats == 0))
         bench.reaches("a-rest-dropped", dut.done & (now.target == Target.PARAMETERS) & (taken == 5) & (written == 1))
+
+        if short:
+            ends = dut.done & (now.target == Target.SHORT_PARAMETERS)
+            bench.reaches("short-records", ends & (taken == 5) & (written == 2))
 
     return fill
 
@@ -132,7 +148,19 @@ LOADS_AHEAD = LOADS | {
     ),
 }
 
+LOADS_SHORT = LOADS | {
+    "words": Property(
+        "Of a short record each field is written where a long one has it, the bias with its sign; all else as it comes.",
+        edit(LOADER, "column[name].eq(short[name])", "column[name].eq(short[name].as_unsigned())"),
+    ),
+}
+
 PROOFS = (
+    Proof(
+        "loader-short", "units/loader.py", loader(0, short=True), 16, LOADS_SHORT, method="bounded",
+        setting="bus of 4 bytes, feature blocks4", bound="any two LOADs of up to 5 words, any memory and waits, for 16 cycles",
+        reach_depth=24,
+    ),
     *(
         Proof(
             f"loader{'-ahead' * ahead}", "units/loader.py", loader(ahead), 16, LOADS_AHEAD if ahead else LOADS, method="bounded",

@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 
 from sta_hw.errors import CheckError, InputError
-from sta_hw.formats.blocks import (
-    BlockedWeights,
-    block_groups,
-    block_words,
-    common_grid,
-    encode_blocks,
-    integer_grid,
-    on_column_grid,
-    wide_block_groups,
-)
+from sta_hw.formats.block_words import block_words, encode_blocks
+from sta_hw.formats.blocks import BlockedWeights, common_grid, integer_grid, on_column_grid
 from sta_hw.formats.nm import decode, keep_mask
 from sta_hw.model.gguf import StoredTensor, read_gguf
 from sta_hw.model.language import installed_model
 from sta_hw.reference.blocks import block_beats, block_values
 from sta_hw.reference.weights import WeightsError, dense_weights
+from sta_hw.spec.block_groups import block_groups, wide_block_groups
 from sta_hw.spec.config import Config
 from sta_hw.spec.patterns import Pattern, parse_nm
 

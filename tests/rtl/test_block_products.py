@@ -10,7 +10,8 @@ from test_decoder_features import CONFIGS, Program, check
 
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.errors import InputError
-from sta_hw.formats.blocks import BlockedWeights, encode_blocks
+from sta_hw.formats.block_words import encode_blocks
+from sta_hw.formats.blocks import BlockedWeights
 from sta_hw.formats.nm import keep_mask
 from sta_hw.reference.program import ProgramError, run_counted
 from sta_hw.spec.config import Config

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...formats.blocks import BlockedWeights, block_words
+from ...formats.block_words import block_words
+from ...formats.blocks import BlockedWeights
 from ...formats.nm import best_encoding, bits_per_weight, satisfies
 from ...formats.tiling import best_depth
 from ...spec.config import Config

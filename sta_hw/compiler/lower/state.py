@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...formats.blocks import BlockedWeights, encode_blocks
+from ...formats.block_words import encode_blocks
+from ...formats.blocks import BlockedWeights
 from ...formats.nm import encode
 from ...model.graph import Graph, layer_of
 from ...model.operations import Input, Operation

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sim.native import NativeModel, build
-from sta_hw.formats.blocks import block_words
+from sta_hw.formats.block_words import block_words
 from sta_hw.host.beats import join
 from sta_hw.reference.blocks import block_values
 from sta_hw.rtl.emit import emit_verilog, streams_of
