@@ -33,6 +33,7 @@ def loader(ahead: int, short: bool = False) -> Callable[[Bench], None]:
         new = dut.order.payload
         most = 5
         bench.assume((new.rows <= 2) & (new.beats <= most) & ((new.rows < 2) | (new.beats <= most // 2)))
+        bench.assume(new.target <= max(dut.widths))  # fetch refuses others
         kept = Kept(bench, dut.order)
         number = bench.register(3, "number")  # of the LOAD whose words come
         now = kept.at(number)
