@@ -18,6 +18,7 @@ from sta_hw.compiler.decoder.four_bits import by_error_feedback
 from sta_hw.compiler.decoder.program import DecoderImage, compile_decoder
 from sta_hw.compiler.decoder.quantize import quantize_decoder
 from sta_hw.compiler.decoder.traffic import least_traffic, stored_sizes
+from sta_hw.errors import InputError
 from sta_hw.formats.blocks import BlockedWeights
 from sta_hw.formats.nm import keep_mask
 from sta_hw.model.families import load_network
@@ -161,3 +162,24 @@ def test_what_is_left_of_a_column_is_a_smaller_block() -> None:
     assert found.weights.shape == weights.shape
     last = by_error_feedback(weights[:, 128:], np.eye(32), 32)
     np.testing.assert_array_equal(found.weights[:, 128:], last.weights)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "blocks", "of_head"), [({}, 4, 1), ({"block_size": 64, "head_block_size": 32}, 2, 4)]
+)
+def test_blocks_of_products_that_are_quantized_here(
+    sizes: dict[str, int], blocks: int, of_head: int, tmp_path: Path
+) -> None:
+    """The head's are larger: what it lists is computed again."""
+    saved(tmp_path, "LlamaForCausalLM", SIZES | {"vocab_size": 96, "hidden_size": 128, "intermediate_size": 128})
+    of = quantize_decoder(load_network(tmp_path).graph, TEXTS, PREFIX, replace(RULES, blocks=ROLES, **sizes))
+    found = {name: p.blocks.headers for name, p in of.linears.items() if p.blocks is not None}
+    assert found.keys() == of.linears.keys() and found.pop("head") == of_head
+    assert set(found.values()) == {blocks}
+
+
+def test_no_blocks_of_weights_that_they_do_not_divide(tmp_path: Path) -> None:
+    saved(tmp_path, "LlamaForCausalLM", SIZES | {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 80})
+    rules = replace(RULES, blocks=frozenset({"down"}))
+    with pytest.raises(InputError, match=r"down_proj: weights of 4 bits are quantized in blocks of 32 or .* 80 inputs"):
+        quantize_decoder(load_network(tmp_path).graph, TEXTS, PREFIX, rules)

@@ -224,7 +224,7 @@ def test_headers(hardware) -> None:
 ASKING = {
     "all": Config(rows=8, groups=16, lanes=8, drain_lanes=2, features=("decoder",), window_words=64),
     "digits": Config(rows=8, groups=4, lanes=4, drain_lanes=2, features=("digits",), window_words=16),
-    "blocks": Config(rows=8, groups=4, lanes=8, drain_lanes=2, features=("gate", "blocks4")),
+    "blocks": Config(rows=8, groups=8, lanes=8, drain_lanes=2, features=("gate", "blocks4")),
     "nothing": Config(rows=8, groups=4, lanes=8, drain_lanes=2),
 }
 
@@ -262,6 +262,8 @@ def asking(rng: np.random.Generator, opcode: Opcode, config: Config, there: list
         if rng.random() < (0.15 if feature in config.abilities else 0.002):
             fields[name] = 1
             fields |= needed if rng.integers(12) else {}
+    if fields.get("value_format") and rng.integers(2 if "wide_blocks" in config.abilities else 8) == 0:
+        fields["value_format"] = 2
     values = {
         "digit": [1, 3],
         "value_format": [1, 2, 3],
