@@ -13,7 +13,7 @@ from ..rtl.engine.accumulator import HAZARD_CYCLES
 from ..rtl.units.expander import Expander
 from ..spec.config import Config
 from ..spec.expansion import unroll
-from ..spec.isa import COUNTED, FORMATS, Instruction, Opcode, Result, Target
+from ..spec.isa import COUNTED, FORMATS, Instruction, Opcode, Result, Target, ValueFormat
 from ..spec.parameters import COLUMN, SHORT_COLUMN
 from .flows import Flows
 from .state import EPSILON, Flow, Pass, Product, Until
@@ -183,8 +183,11 @@ class _Machine(Flows):
                 product.commanded = self.now + self.latencies.commanded
                 product.first_beat = self.now + self.latencies.engine + sparse
                 if "blocks4" in self.config.features:
-                    in_blocks = product.instruction["value_format"]
-                    product.first_beat += Expander.first if in_blocks else Expander.latency
+                    how = product.instruction["value_format"]
+                    wide = how == ValueFormat.WIDE_BLOCKS4
+                    product.first_beat += (
+                        Expander.first(self.config, wide=wide) if how else Expander.latency(self.config)
+                    )
                 self.matrix.append(product)
                 moved = True
         if self.computing is not None and self.now >= self.compute_end - EPSILON:

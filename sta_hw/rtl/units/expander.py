@@ -45,8 +45,8 @@ class Expander(wiring.Component):
 
     A block's 16 levels are computed ahead of its values, two a cycle, into one of two tables. Rate: a beat a cycle, as
     long as a block has 8 values of each group or more, an even number (10, if its header has three words); INT8 words
-    pass at one a cycle. Latency: 3 cycles from a word to its values, 4 where headers have three words, and `first`
-    cycles from the first word of a product in blocks. A block takes `steps` cycles at least.
+    pass at one a cycle. Latency: `latency` cycles from a word to its values, and `first` cycles from the first word of
+    a product in blocks. A block takes `steps` cycles at least.
 
     Members
     -------
@@ -59,12 +59,18 @@ class Expander(wiring.Component):
         it.
     """
 
-    latency = 3
-    """Cycles from a word to its values."""
-    first = 14
-    """Cycles from the first word of a product in blocks to its first values."""
     steps = _STEPS
     """Cycles that a block takes at least."""
+
+    @staticmethod
+    def latency(config: Config) -> int:
+        """Cycles from a word of INT8 to its values."""
+        return 3 + (config.block_groups == 1)
+
+    @staticmethod
+    def first(config: Config, *, wide: bool = False) -> int:
+        """Cycles from the first word of a product in blocks to its first values: more where a header has more words."""
+        return 11 + (0 if wide else {1: 2, 2: 1}.get(config.block_groups, 0))
 
     def __init__(self, config: Config) -> None:
         self.config = config

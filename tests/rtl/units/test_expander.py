@@ -68,6 +68,27 @@ def test_equal_to_the_reference(config: Config) -> None:
         np.testing.assert_array_equal(outcome.outputs["values"], expected)
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
+def test_latency(config: Config) -> None:
+    """From a product's first word to its first values: INT8, blocks, and wide blocks where there are any."""
+    model, rng = model_of(config), np.random.default_rng(1)
+    plain = rng.integers(0, 256, (5, config.groups), np.uint8)
+    products = [(0, False, plain, 5)]
+    for wide in (False, True)[: 1 + (config.wide_block_groups > 0)]:
+        words, values = product(config, 16, 4, rng, wide)
+        products.append((1, wide, words, len(values)))
+    for blocks, wide, words, beats in products:
+        model.reset()
+        last = np.arange(len(words)) == len(words) - 1
+        inputs = {
+            "order": ordered(config, [[blocks, 16, wide]]),
+            "words": join([(words.astype(np.int64), 8), (last, 1)]),
+        }
+        cycles = model.run(inputs, {"values": beats}).cycles
+        expected = Expander.first(config, wide=wide) if blocks else Expander.latency(config)
+        assert cycles["values"][0] - cycles["words"][0] == expected
+
+
 RATES = [(32, 1.0), (16, 1.0), (8, 1.0), (4, 0.5), (2, 0.25)]
 
 
