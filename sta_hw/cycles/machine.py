@@ -254,9 +254,9 @@ class _Machine(Flows):
             return True
         if self.drained is not None and self.drained.left <= EPSILON:
             product = self.drain[0][0]
-            if not self.reached(product.computed + known.result + known.parts - 1):
-                return False
             i = product.instruction
+            if not self.reached(product.computed + known.result + known.column(i) - 1):
+                return False
             _, _, rate = self.drain.popleft()
             self.drained = self.residual = None
             self.results_free = self.now + 1
@@ -269,7 +269,7 @@ class _Machine(Flows):
             else:
                 transposed = i.opcode == Opcode.PRODUCT and i["result"] == Result.TRANSPOSE
                 path = known.path + (self.config.groups * self.config.rows // self.config.bus_bytes + 1) * transposed
-                path += known.turned(rate) if i["rotate"] else 0
+                path += known.turned(rate) if i["rotate"] else known.given(i)
                 self.stores.end(self.now + path, [1])
             return True
         return False

@@ -215,6 +215,10 @@ class Latencies:
         pair = 2 * self.parts
         return pair / max(pair, self.parts + 3 + Multiplier.latency + _QUEUE) if i["multiply"] else 1.0
 
+    def column(self, i: Instruction) -> int:
+        """Cycles in which the result path takes a column: of lists it takes a row in each."""
+        return self._rows if i["result"] == Result.BEST else self.parts
+
     def turned(self, rate: float) -> int:
         """From the end of a product's results, which come so many beats a cycle, to that of its rotated ones.
 
@@ -231,6 +235,15 @@ class Latencies:
             return 0
         kept = BEST_BYTES // 8
         return kept * self._rows + 2 * kept * self._rows * min(kept, i["columns"])
+
+    def given(self, i: Instruction) -> int:
+        """From the end of a product's results to that of the lists that are stored behind them (rtl/units/best.py).
+
+        A place, of 64 bits, takes a cycle and one for each of its beats, of 16 bits a lane.
+        """
+        if i["result"] != Result.BEST or not i["row_last"]:
+            return 0
+        return BEST_BYTES // 8 * self._rows * (1 + max(1, 4 // self._lanes))
 
     def burst_rate(self, beats: float, count: float = math.inf) -> float:
         """Most beats a cycle of so many bursts of so many beats: one waits behind the queue of those under way.

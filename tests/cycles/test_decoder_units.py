@@ -37,7 +37,8 @@ def test_products_of_pairs_and_lists_are_followed(name: str) -> None:
     kinds: list[dict[str, int]] = [
         {"result": Result.ACTIVATE, "multiply": 1}, {"result": Result.STORE16, "multiply": 1},
         {"result": Result.STORE8, "rotate": 1}, {"result": Result.TRANSPOSE, "rotate": 1},
-        {"result": Result.BEST, "row_first": 1},
+        {"result": Result.BEST, "row_first": 1}, {"result": Result.BEST, "row_last": 1},
+        {"result": Result.BEST, "row_first": 1, "row_last": 1},
         {"result": Result.STORE16, "value_format": 1, "run": config.window},
     ]  # fmt: skip
     if config.wide_block_groups:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import measured
 import numpy as np
 import pytest
 
@@ -12,7 +13,6 @@ from sta_hw.bench.model import BAR, CONFIGURATIONS, SHAPES, compare
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.outline import outline_encoder
 from sta_hw.compiler.shapes import shape_graph
-from sta_hw.cycles.flows import shares
 from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
 from sta_hw.model.families.layers import LINEAR
@@ -24,38 +24,6 @@ from sta_hw.spec.presets import preset
 HALT = Instruction(Opcode.HALT)
 NAMES = [pytest.param(n, marks=pytest.mark.slow if n in ("wide", "ecp5-25f") else ()) for n in CONFIGURATIONS]
 """A model of the widest takes minutes to compile, and that of a board the better part of one."""
-
-
-@pytest.mark.parametrize(
-    ("demands", "free", "expected"),
-    [
-        ([0.3, 0.2], 1.0, [0.3, 0.2]),  # enough for all
-        ([1.0, 1.0], 1.0, [0.5, 0.5]),  # two that always ask take turns
-        ([1.0, 0.1], 1.0, [0.9, 0.1]),
-        ([0.1, 1.0, 1.0], 1.0, [0.1, 0.5, 0.4]),
-        ([1.0, 0.0, 1.0], 0.8, [0.4, 0.0, 0.4]),
-        ([1.0, 1.0, 1.0], 1.0, [0.5, 0.5, 0.0]),  # the first two answer each other's turn
-        ([0.0, 0.0], 1.0, [0.0, 0.0]),
-        ([1.0, 1.0], 0.0, [0.0, 0.0]),
-    ],
-)
-def test_shares(demands: list[float], free: float, expected: list[float]) -> None:
-    assert shares(demands, free) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("demands", "bursts", "expected"),
-    [
-        ([1.0, 1.0], [4, 32], [1 / 9, 8 / 9]),  # a program's lines beside a LOAD
-        ([0.3, 1.0], [4, 32], [1 / 9, 8 / 9]),
-        ([0.1, 1.0], [4, 32], [0.1, 0.9]),
-        ([1.0, 0.0, 1.0], [32, 8, 8], [0.8, 0.0, 0.2]),
-        ([1.0, 1.0, 1.0], [4, 12, 12], [0.25, 0.75, 0.0]),
-        ([0.5, 0.2], [4, 32], [0.5, 0.2]),
-    ],
-)
-def test_clients_take_turns_by_bursts(demands: list[float], bursts: list[float], expected: list[float]) -> None:
-    assert shares(demands, 1.0, bursts) == pytest.approx(expected)
 
 
 def load(target: int, beats: int, rows: int = 1) -> Instruction:
@@ -178,3 +146,25 @@ def test_outlines_say_what_could_not_be_compiled() -> None:
     problems = "\n".join(outline.problems)
     assert "pooling 100000 tokens" in problems and "bytes, and the hardware takes 8,388,544" in problems
     assert "addresses reach 4,294,967,296" in problems and len(outline.instructions) < 30_000
+
+
+@pytest.mark.parametrize("name", measured.CONFIGS)
+def test_what_was_measured_is_what_the_rtl_takes(name: str) -> None:
+    """The numbers of measured.py, to the cycle."""
+    hardware = AcceleratorModel(measured.CONFIGS[name])
+    runs = {key: (measured.in_memory(program, hardware.config), 1 << 19, 0)
+            for key, program in measured.programs().items() if key[0] == name}  # fmt: skip
+    for encoder in measured.ENCODERS if name == "encoder" else ():
+        compiled = measured.encoder(encoder)
+        found = compiled.image, compiled.program_address, compiled.length
+        runs[name, f"an encoder of {encoder}"] = found
+    assert runs.keys() == {key for key in measured.MEASURED if key[0] == name}
+    for key, (image, address, length) in runs.items():
+        cycles = []
+        for timing in measured.MEMORIES.values():
+            memory = MemoryModel(timing.latency, timing.beats_per_cycle, timing.shared)
+            run = hardware.run(image, address, memory=memory, length=length)
+            assert run.error == Error.NONE
+            cycles.append(run.cycles)
+        assert cycles == [rtl for rtl, _ in measured.MEASURED[key]], key
+    hardware.close()
