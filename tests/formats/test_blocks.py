@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib.util import find_spec
 from typing import Any
 
@@ -52,7 +53,30 @@ def check_within_half(exact: Any, size: int = 32) -> BlockedWeights:
     assert np.abs(blocks.weights - exact / steps[:, None]).max() <= 0.5 + 1e-9
     assert (steps >= finest).all()
     assert (steps <= 1.03 * finest).all()
+    # A step is the finest one and so many thousandths of it, in 1,024ths.
+    assert (steps[:, None] == finest[:, None] * (1 + np.arange(128) / 1024)).any(1).all()
     return blocks
+
+
+def test_levels_by_hand() -> None:
+    """16 of them at most, and as few as there are: neighbours may be missing, the codes are the smallest."""
+    sixteen, places = np.arange(32) % 16, np.array([[0, 1, 3, 15], [15, 0, 0, 15], [2, 2, 7, 14], [7, 7, 7, 7]])
+    found = common_grid(np.array([sixteen * 0.5 - 3.0]), 32)
+    assert found is not None
+    assert found[0].tolist() == [sixteen.tolist()] and found[1:] == ([[0.5]], [[-3.0]])
+    assert common_grid(np.array([np.arange(34) % 17 * 0.5]), 34) is None
+    codes, distances, lowest = common_grid(places * 0.25, 4) or pytest.fail("there is a grid")
+    assert codes.tolist() == [[0, 1, 3, 15], [1, 0, 0, 1], [0, 0, 5, 12], [0, 0, 0, 0]]
+    assert distances.tolist() == [[0.25], [3.75], [0.25], [0.0]]
+    assert lowest.tolist() == [[0.0], [0.0], [0.5], [1.75]]
+    # The least gap is three distances, and two.
+    codes, distances, _ = common_grid(np.array([[0.0, 4.0, 7.0, 14.0], [0.0, 2.0, 5.0, 7.0]]), 4) or pytest.fail("none")
+    assert codes.tolist() == [[0, 4, 7, 14], [0, 2, 5, 7]] and distances.tolist() == [[1.0], [1.0]]
+
+
+def test_a_matrix_is_not_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        random_blocks(1, 32, 32).size = 64  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1"])
@@ -108,6 +132,35 @@ def test_ends_of_scales_and_minima() -> None:
     assert exact.tolist() == [[True, True], [False, False], [True, True]]
 
 
+def test_the_nearest_header_that_is_exact() -> None:
+    """Against all that there are, of those blocks for which the nearest scale does not do: scales from the nearest on
+    to four away, and of a scale the minimum next to the block's own."""
+    rng, count = RNG(0), 20_000
+    codes = np.minimum(rng.integers(0, 16, (count, 32)), rng.integers(1, 16, count)[:, None]).astype(np.uint8)
+    distances, lowest = rng.uniform(0.05, 16, (count, 1)), rng.uniform(-120, 5, (count, 1))
+    scales, minima, exact = (of[:, 0] for of in integer_grid(codes, distances, lowest, 32))
+    own_scale, own_minimum = np.round(distances[:, 0] * 128), np.round(lowest[:, 0] * 16) + 8
+    others = np.flatnonzero((scales != own_scale) | ~exact)
+    offsets = set()
+    for at in others:
+        wanted = np.floor(codes[at] * distances[at] + lowest[at] + 0.5)
+        near = own_minimum[at] + np.arange(-100, 101)
+        chosen: tuple[float, float] | None = None
+        for off in (0, 1, -1, 2, -2, 3, -3, 4, -4):
+            values = np.floor((codes[at] * (own_scale[at] + off) + 8 * near[:, None]) / 128)
+            fits = near[(values == wanted).all(1)]
+            if len(fits):
+                offsets.add(off)
+                chosen = own_scale[at] + off, fits[np.argmin(np.abs(fits - own_minimum[at]))]
+                break
+        assert exact[at] == (chosen is not None)
+        if chosen is not None:
+            assert (scales[at], minima[at]) == chosen
+        else:
+            assert (scales[at], minima[at]) == (own_scale[at], own_minimum[at])
+    assert offsets == {1, -1, 2, -2, 3, -3, 4, -4}
+
+
 @pytest.mark.parametrize("pruned", [False, True])
 def test_parts_of_a_matrix(pruned: bool) -> None:
     """Columns in another order, and weights between two places, also where blocks are divided."""
@@ -134,6 +187,8 @@ def test_neighbours_that_are_one_block() -> None:
         assert found.size == blocks.size_between(first, stop) == size
         assert found.scales.shape == found.minima.shape == (3, (stop - first) // size)
         np.testing.assert_array_equal(found.weights, blocks.weights[:, first:stop])
+    one = blocks.columns(slice(0, 1))  # of one column the same, and of its blocks 8 and 9
+    assert [one.size_between(*of) for of in ((0, 128), (256, 320), (64, 192))] == [128, 64, 64]
     assert blocks.headers == 5
     assert blocks.columns(slice(0, 2)).headers == 4
     blocks.minima[2, 1] += 1
@@ -204,6 +259,15 @@ def test_zeros_fill_up_only_where_a_level_is_zero() -> None:
         encode_blocks(blocks, Pattern(2, 4), **sizes)
     with pytest.raises(InputError, match="more are kept than 1:8"):
         encode_blocks(blocks, Pattern(1, 8), **sizes)
+    later = dataclasses.replace(blocks, codes=np.zeros((2, 32), np.uint8), scales=np.full((2, 1), 128),
+                                minima=np.full((2, 1), 8), kept=np.zeros((2, 32), bool))  # fmt: skip
+    assert later.kept is not None
+    later.kept[1, 17:19] = True
+    with pytest.raises(InputError, match="column 1, weights 16 to 19: more are kept than 1:4 allows"):
+        encode_blocks(later, Pattern(1, 4), **sizes)
+    later.minima[1] = -8
+    with pytest.raises(InputError, match="column 1, weights 0 to 3: 2:4 stores 2, fewer are kept, and none of the"):
+        encode_blocks(later, Pattern(2, 4), **sizes)
     with pytest.raises(InputError, match="stores one weight"):
         encode_blocks(blocks, Pattern(1, 16), **sizes)
     with pytest.raises(InputError, match="no multiple of 2 groups x depth 12"):

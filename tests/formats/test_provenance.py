@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.errors import InputError
-from sta_hw.formats.provenance import Provenance, Source, bytes_digest, tokenizer_digest, weights_digest
+from sta_hw.formats.provenance import Provenance, Source, bytes_digest, digest, tokenizer_digest, weights_digest
 from sta_hw.model.operations import Attention
 from sta_hw.model.random import random_model
 from sta_hw.run.backends import ReferenceBackend, RtlBackend
@@ -70,6 +71,26 @@ def test_digests_are_of_content(embedder: Embedder, tmp_path: Path) -> None:
     padded.enable_padding(length=128)
     padded.enable_truncation(128)
     assert tokenizer_digest(padded) == embedder.source.tokenizer
+
+
+def test_digests_by_hand() -> None:
+    """Of bytes, whatever array has them; of JSON, whatever the order of keys."""
+    for data in (b"", b"a", b"a\0\0"):
+        assert bytes_digest(data) == bytes_digest(np.frombuffer(data, np.uint8)) == hashlib.sha256(data).hexdigest()
+    assert bytes_digest(np.arange(9, dtype=np.uint8)[::4]) == bytes_digest(b"\0\4\10")
+    assert bytes_digest(np.arange(4, dtype=np.uint8).reshape(2, 2).T) == bytes_digest(b"\0\2\1\3")
+    wanted = hashlib.sha256(b'{"a": [1, 2], "b": 0}').hexdigest()
+    assert digest({"b": 0, "a": [1, 2]}) == digest({"a": [1, 2], "b": 0}) == wanted
+
+
+def test_where_a_source_is() -> None:
+    there, installed = Source("tiny", "/there", "1", "2"), Source("tiny", None, "1", "2", pruned=True)
+    assert (there.path, there.place, there.pruned) == (Path("/there"), "/there", False)
+    assert (installed.path, installed.place, installed.pruned) == (None, "tiny", True)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        there.name = "other"  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Provenance(there, "3", "4", "magnitude", "percentile").pruner = "other"  # type: ignore[misc]
 
 
 def test_an_image_carries_its_origin(compiled: CompiledModel, embedder: Embedder, tmp_path: Path) -> None:
