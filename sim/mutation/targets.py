@@ -22,7 +22,7 @@ NEXT_LEVEL = {
     "sta_hw/rtl/units/attention_arithmetic.py": ["tests/rtl/units/test_attention.py"],
     "sta_hw/rtl/units/result_arithmetic.py": ["tests/rtl/units/test_results.py"],
     "sta_hw/rtl/units/norm_statistics.py": ["tests/rtl/units/test_norm.py"],
-    "sta_hw/formats/tiling.py": ["tests/formats"],
+    "sta_hw/formats/block_words.py": ["tests/formats/test_blocks.py"],
     "sta_hw/spec/presets.py": ["tests/spec/test_config.py"],
     "sta_hw/spec/registers.py": ["tests/spec/test_rdl.py"],
     "sta_hw/spec/patterns.py": ["tests/spec/test_config.py", "tests/formats/test_nm.py"],
@@ -38,10 +38,15 @@ NEXT_LEVEL = {
     "sta_hw/reference/results.py": ["tests/independent"],
     "sta_hw/reference/machine.py": ["tests/independent"],
     "sta_hw/reference/program.py": ["tests/independent"],
-    "sta_hw/reference/softmax.py": ["tests/independent"],
-    "sta_hw/reference/vector.py": ["tests/independent"],
-    "sta_hw/reference/requantizer.py": ["tests/independent"],
-    "sta_hw/reference/engine.py": ["tests/independent"],
+    "sta_hw/reference/softmax.py": ["tests/reference/test_reference_softmax.py"],
+    "sta_hw/reference/vector.py": ["tests/reference/test_reference_vector.py"],
+    "sta_hw/reference/requantizer.py": ["tests/reference/test_reference_requantizer.py"],
+    "sta_hw/reference/engine.py": ["tests/reference/test_reference_engine.py"],
+    "sta_hw/reference/best.py": ["tests/reference/test_reference_best.py"],
+    "sta_hw/reference/decoder.py": ["tests/reference/test_reference_decoder.py"],
+    "sta_hw/cycles/flows.py": ["tests/cycles/test_flows.py", "tests/cycles/test_machine.py"],
+    "sta_hw/cycles/state.py": ["tests/cycles/test_machine.py"],
+    "sta_hw/cycles/timing.py": ["tests/cycles/test_machine.py"],
     "sta_hw/compiler/liveness.py": ["tests/compiler/test_liveness.py"],
     "sta_hw/compiler/untimed.py": ["tests/compiler/test_liveness.py"],
     "sta_hw/compiler/packing.py": ["tests/compiler/test_packing.py"],
@@ -61,8 +66,8 @@ def tests_of(module: str, root: Path = ROOT) -> list[str]:
 
 
 def all_modules() -> list[str]:
-    """Those that have tests, of RTL, formats, spec, reference and compiler."""
-    folders = ("rtl", "formats", "spec", "reference", "compiler")
+    """Those that have tests, of RTL, formats, spec, reference, cycle model and compiler."""
+    folders = ("rtl", "formats", "spec", "reference", "cycles", "compiler")
     found = sorted(p.relative_to(ROOT).as_posix() for f in folders for p in (ROOT / "sta_hw" / f).rglob("*.py"))
     return [m for m in found if not m.endswith("__init__.py") and "/board/" not in m and tests_of(m)]
 
