@@ -119,7 +119,7 @@ class Log:
 
     def _keys(self, module: str) -> tuple[str, str]:
         """Of what a module's results depend on: itself, and its tests."""
-        tests = [self._root / test for test in tests_of(module, self._root)]
+        tests = dict.fromkeys(self._root / test.partition("::")[0] for test in tests_of(module, self._root))
         files = [p for t in tests for p in (sorted(t.rglob("*.py")) if t.is_dir() else [t])]
         return _digest([self._root / module]), _digest(files)
 

@@ -112,3 +112,9 @@ def test_a_row_by_hand() -> None:
     nothing = softmax_row([5, 6], [False, False], block=2, wide=False)
     assert (nothing.exponent, nothing.sum, nothing.multiplier, nothing.shift) == (-512, 0, 0, 0)
     assert not nothing.probabilities.any()
+
+
+def test_the_largest_shift() -> None:
+    """8,192 times a half are 2^28 with 16 fraction bits: s would be 8, and is 7, with four places left to shift."""
+    found = softmax_row(np.zeros(8192, int), block=1024, wide=True)
+    assert (found.sum, found.multiplier, found.shift) == (1 << 28, 65504 // 16, 7)

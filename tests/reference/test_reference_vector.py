@@ -135,6 +135,19 @@ def test_norms_step_by_step(count: int, rms: bool, epsilon: int) -> None:
             assert (wide[row].tolist(), narrow[row].tolist()) == expected, row
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_more_than_32_deviations(sign: int) -> None:
+    """One number of 2,048 that is not zero lies 45 deviations from the mean, and 18 bits hold 32."""
+    x = [0] * 2047 + [sign * 20_000]
+    numbers = [3 << 13] * 2048, [-32760 * sign] * 2048, [1 << 10] * 2048
+    wide, narrow = layer_norm([x], *numbers, 2**33 // 2048)
+    # Three eighths of 131,071, rounded: 49,152.
+    assert wide[0, -1] == sign * (49152 - 32760)
+    assert (wide[0].tolist(), narrow[0].tolist()) == normalized(
+        x, *numbers, 2**33 // 2048, rms=False, epsilon=0, most=32767
+    )  # fmt: skip
+
+
 def test_a_row_by_hand() -> None:
     """Four numbers of mean 2 and deviation 1: (2 x - 4) / 2 in 12 fraction bits, but for the table's half step."""
     wide, narrow = layer_norm([[1, 3, 1, 3]], [1 << 16] * 4, [0, 0, 5, 0], [1 << 10] * 4, 2**33 // 4)
