@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ __all__ = [
     "inside",
     "read_file",
     "read_json",
+    "read_texts",
     "replacing",
     "replacing_all",
     "require_file",
@@ -250,6 +252,34 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+
+
+_MOST_TEXT = 1 << 28
+"""Bytes of texts, at most."""
+
+
+def read_texts(file: Path) -> bytes:
+    """The bytes of a file of texts, or of a pipe; ``-`` is standard input.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is a folder or a device, or does not end within 256 MB, as a device that never ends.
+    """
+    standard = str(file) == "-"
+    name = "standard input" if standard else str(file)
+    try:
+        with open(0 if standard else file, "rb", closefd=not standard) as stream:
+            kind = os.fstat(stream.fileno())
+            endless = stat.S_ISCHR(kind.st_mode) and kind.st_rdev != os.stat(os.devnull).st_rdev and not stream.isatty()
+            if endless or stat.S_ISBLK(kind.st_mode):
+                raise InputError(f"{name} is a device; give a file with a text in each line.")
+            found = stream.read(_MOST_TEXT + 1)
+    except OSError as error:
+        raise InputError(f"{name}: {error.strerror or error}.") from error
+    if len(found) > _MOST_TEXT:
+        raise InputError(f"{name} holds more than {_MOST_TEXT >> 20} MB; give shorter ones.")
+    return found
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

@@ -58,6 +58,9 @@ INPUTS = [
     ("trace text.npz", "is not a compiled model"),
     ("run 'name with spaces.npz'", "name with spaces.npz is not a compiled model"),
     # texts, one a line
+    ("embed /dev/zero", "/dev/zero is a device"),
+    ("generate-text --batch /dev/zero", "/dev/zero is a device"),
+    ("estimate --batch truncated.npz", "truncated.npz: "),
     ("embed missing.txt", "missing.txt: No such file"),
     ("embed folder", "folder: Is a directory"),
     ("embed empty", "empty holds no text"),
@@ -253,4 +256,6 @@ STREAMS = [
     Case("fit", 3, "", redirect=">&- 2>&- <&-"),
     Case("embed - --model model --preset ci --nm dense -o made.npy", 2, "standard input holds no text", redirect="<&-"),
     Case("compile --model model --preset ci --nm dense --tokens 9 -o made.npz", 0, "9 tokens", redirect="<&-"),
+    Case("generate-text -", 2, "standard input is a device", redirect="< /dev/zero"),
+    Case("generate-text -", 2, "standard input holds more than 256 MB", redirect="< <(cat /dev/zero)"),
 ]

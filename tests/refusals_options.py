@@ -164,6 +164,7 @@ NUMBERS = [
     ("generate --top accelerator --loads-ahead 2", "loads_ahead = 2"),
     ("generate --top accelerator --lanes 2", "bus has lanes = 2"),
     ("generate --rows 0x10", "Invalid value for '--rows'"),
+    ("estimate --batch x4", "'x4' is no number of tokens"),
     ("estimate --hidden 0", "hidden = 0"),
     ("plan --tokens 0", "Invalid value for '--tokens'"),
     ("plan --inputs -1", "Invalid value for '--inputs'"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..compiler.check import cosine
 from ..errors import InputError
-from ..files import distinct, write_all
+from ..files import distinct, read_texts, write_all
 from ..host.saturation import saturation_sentences
 from ..model.arrays import given, read_arrays
 from ..run.backends import BACKENDS, backend
@@ -72,8 +71,7 @@ def read_lines(file: Path) -> list[str]:
         If there is none, or a line is empty or no UTF-8; lines are named by number.
     """
     name = "standard input" if str(file) == "-" else str(file)
-    raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    lines = raw.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+    lines = read_texts(file).removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
     if lines == [b""]:
         raise InputError(f"{name} holds no text; write one a line.")
     texts, problems = [], []

@@ -13,6 +13,7 @@ from ..compiler.packing import Packing
 from ..compiler.shape import Estimate, estimate_encoder
 from ..cycles.timing import MachineTiming
 from ..errors import InputError
+from ..files import read_texts
 from ..model.families.layers import LINEAR
 from ..spec.patterns import parse_nm
 from ..tasks.batch import MOST_TOKENS, fill
@@ -40,11 +41,12 @@ def read_lengths(text: str) -> list[int]:
     """
     is_file = os.path.isfile(text)  # A list may be longer than a file's name can be, of which Path complains.
     found: list[int] = []
-    for word in (Path(text).read_text(encoding="utf-8") if is_file else text).replace(",", " ").split():
-        times, _, tokens = word.rpartition("x")
-        whole = len(word) <= _MOST_DIGITS and (times or "1").isdecimal() and tokens.isdecimal()
+    where = f"{text}: " if is_file else "--batch: "
+    words = read_texts(Path(text)).decode("utf-8", "replace") if is_file else text
+    for word in words.replace(",", " ").split():
+        times, by, tokens = word.rpartition("x")
+        whole = len(word) <= _MOST_DIGITS and (times if by else "1").isdecimal() and tokens.isdecimal()
         if not whole or not int(times or 1) * int(tokens):
-            where = f"{text}: " if is_file else "--batch: "
             raise InputError(
                 f"{where}{word[:40]!r} is no number of tokens; write numbers from 1 on, as in 4,60,17 or 8x16, or name "
                 "a file of them."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..files import read_texts
 from .app import Unused, app
 from .batch import read_lines
 from .decoding import (
@@ -161,7 +162,7 @@ def generate_text(
     if batch is not None:
         prompts = list(read_lines(batch))
     else:
-        prompts = [sys.stdin.buffer.read().decode("utf-8-sig") if text == "-" else text]
+        prompts = [read_texts(Path("-")).decode("utf-8-sig") if text == "-" else text]
     loaded = load_text_model(model)
     prefix = loaded.language.chat_prefix(system) if chat else None
     if chat:

@@ -10,7 +10,7 @@ from typing import Any
 from ..arguments import text_of
 from ..errors import InputError
 from .gguf import Gguf
-from .tokenizer import TextTokenizer
+from .tokenizer import TextTokenizer, decoded, encoded
 
 __all__ = ["Streamed", "Vocabulary", "tokenizer_of", "unused_tokenizer_keys"]
 
@@ -56,12 +56,12 @@ class Vocabulary:
 
     def encode(self, text: str, *, begin: bool = True) -> list[int]:
         """Token ids; with `begin`, the tokens ahead of every text come first."""
-        ids = list(self.tokenizer.encode(text_of(text, "the text"), add_special_tokens=False).ids)
+        ids = encoded(self.tokenizer, text_of(text, "the text"), special=False)
         return [*self.begin, *ids] if begin else ids
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """The text of tokens, control tokens left out unless `special`."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=not special))
+        return decoded(self.tokenizer, ids, special=special)
 
     def number(self, token: str) -> int | None:
         """The id of a token, None if there is none of that name."""
@@ -100,7 +100,7 @@ def _from_folder(folder: Path) -> Vocabulary:
         raise InputError(f"model folder {folder} has no tokenizer.json, which text generation needs.")
     tokenizer = TextTokenizer.load(folder).tokenizer
     # What the tokenizer puts ahead of a text, if that is all it adds.
-    bare, whole = (tokenizer.encode("a", add_special_tokens=s).ids for s in (False, True))
+    bare, whole = (encoded(tokenizer, "a", special=s) for s in (False, True))
     begin = whole[: len(whole) - len(bare)]
     if [*begin, *bare] != whole:
         raise InputError(

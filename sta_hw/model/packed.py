@@ -17,6 +17,9 @@ __all__ = ["unpacked"]
 
 _KEY = "quantization_config"
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
+_FLAGS = ("desc_act", "sym", "zero_point", "true_sequential")
+_GROUP = 128
+"""Inputs that share a scale where the configuration does not say, as transformers has it."""
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 """Which of eight neighbouring columns each 4 bits of a word are, lowest first."""
 
@@ -53,10 +56,21 @@ def unpacked(tensors: Tensors, settings: Settings) -> Tensors:
             f"{settings.path}: {method} with {about.get('bits')} bits and format {version} is not supported; 4 bits "
             "and gemm, gptq or gptq_v2 are."
         )
+    for flag in _FLAGS:
+        if flag in about and not isinstance(about[flag], bool):
+            raise InputError(f"{settings.path}: {flag} of {_KEY} is {about[flag]!r}; it is true or false.")
+    group = about.get("group_size", _GROUP)
+    if not isinstance(group, int) or isinstance(group, bool) or (group < 1 and group != -1):
+        raise InputError(f"{settings.path}: group_size of {_KEY} is {group!r}; it is an integer of at least 1, or -1.")
     settings.found = {k: v for k, v in settings.found.items() if k != _KEY}
     found: dict[str, Array] = dict(tensors.found)
-    for name in [n for n in found if n.endswith(".qweight")]:
+    packed = [n for n in found if n.endswith(".qweight")]
+    if not packed:
+        raise InputError(f"{settings.path} says that weights are {method}'s, and {tensors.path} has no qweight.")
+    for name in packed:
         stem = name.removesuffix("qweight")
+        if stem + "weight" in found:
+            raise InputError(f"{tensors.path} has {stem}weight and {name}; a product has one of them.")
         parts: dict[str, Any] = {p: found.pop(stem + p, None) for p in _PARTS}
         missing = [p for p in _PARTS[:3] if parts[p] is None or parts[p].ndim != 2 or not parts[p].size]
         if missing:
@@ -64,11 +78,13 @@ def unpacked(tensors: Tensors, settings: Settings) -> Tensors:
         for part in ("qweight", "qzeros", "g_idx"):
             if parts[part] is not None and parts[part].dtype.kind not in "iu":
                 raise InputError(f"{tensors.path}: {stem}{part} is {parts[part].dtype}; it is of integers.")
-        found[stem + "weight"] = _weight(parts, method, version, f"{tensors.path}: {stem[:-1]}")
+        if parts["g_idx"] is None and about.get("desc_act"):
+            raise InputError(f"{tensors.path} lacks {stem}g_idx, which desc_act of {settings.path} needs.")
+        found[stem + "weight"] = _weight(parts, method, version, group, f"{tensors.path}: {stem[:-1]}")
     return replace(tensors, found=found)
 
 
-def _weight(parts: dict[str, Any], method: str, version: str, what: str) -> Array:
+def _weight(parts: dict[str, Any], method: str, version: str, group: int, what: str) -> Array:
     scales = parts["scales"].astype(np.float32)
     groups = len(scales)
     if method == "awq":
@@ -78,13 +94,14 @@ def _weight(parts: dict[str, Any], method: str, version: str, what: str) -> Arra
         # Files of the first kind store zeros less one.
         zeros = (_columns(parts["qzeros"]) + (version == "gptq")) & (15 if version == "gptq_v2" else 31)
     channels = len(numbers)
-    index = parts["g_idx"]
-    if index is None:
-        index = np.arange(channels) * groups // max(channels, 1)
     if numbers.shape[1:] != scales.shape[1:] or zeros.shape != scales.shape or channels % groups:
         raise InputError(f"{what}: numbers {numbers.shape}, zeros {zeros.shape} and scales {scales.shape} do not fit.")
+    if group != (wanted := channels // groups) and (group, groups) != (-1, 1):
+        raise InputError(f"{what}: {wanted} inputs share a scale, and by config.json (group_size) it is {group}.")
+    index = np.arange(channels) // wanted if parts["g_idx"] is None else parts["g_idx"]
     if index.shape != (channels,) or index.min() < 0 or index.max() >= groups:
         raise InputError(f"{what}: g_idx does not name a group of {groups} for each of {channels} inputs.")
     index = index.astype(np.int64)
-    weights = (numbers - zeros[index]).astype(np.float32) * scales[index]
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by name
+        weights = (numbers - zeros[index]).astype(np.float32) * scales[index]
     return np.ascontiguousarray(weights.T, np.float32)

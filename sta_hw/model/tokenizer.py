@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,84 @@ from typing import Any
 from ..errors import InputError
 from ..files import read_json, require_file
 
-__all__ = ["TextTokenizer"]
+__all__ = ["TextTokenizer", "decoded", "encoded"]
 
 _SPECIAL = {
     "unk_token": "[UNK]", "sep_token": "[SEP]", "cls_token": "[CLS]", "pad_token": "[PAD]", "mask_token": "[MASK]",
 }  # fmt: skip
+
+
+_SAMPLE = "It's a test, 1 or 2."
+"""A tokenizer that fails is found by it when it is loaded, and not by the first text."""
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """What the library fails with, as InputError: it raises no narrower exception, and no Exception where it panics."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"the tokenizer fails: {' '.join(str(error).split())}.") from error
+
+
+def encoded(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
+    """Token ids of a text; with the tokens that belong around it if `special`.
+
+    Raises
+    ------
+    InputError
+        If the library fails, as it does for some tokenizers that it has read.
+    """
+    with _failures():
+        return list(tokenizer.encode(text, add_special_tokens=special).ids)
+
+
+def decoded(tokenizer: Any, ids: Sequence[int], *, special: bool) -> str:
+    """The text of token ids, control tokens left out unless `special`.
+
+    Raises
+    ------
+    InputError
+        If the library fails.
+    """
+    with _failures():
+        return str(tokenizer.decode(list(ids), skip_special_tokens=not special))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing is written on the process's standard error: the library prints a stack there when it panics."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _require_working(tokenizer: Any, path: Path) -> None:
+    """Refuse a tokenizer that fails, or draws: the same text must be the same tokens."""
+    if getattr(tokenizer.model, "dropout", None):
+        raise InputError(
+            f"tokenizer {path}: dropout is {tokenizer.model.dropout:.3g}, which draws tokens; set it to null."
+        )
+    try:
+        with _silent():
+            decoded(tokenizer, encoded(tokenizer, _SAMPLE), special=True)
+    except InputError as error:
+        if not isinstance(
+            error.__cause__, Exception
+        ):  # others may be this text's alone, such as a word that is unknown
+            raise InputError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -66,6 +142,7 @@ class TextTokenizer:
             raise InputError(f"model folder {folder} has no tokenizer.json and no vocab.txt{hint}.")
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        _require_working(tokenizer, path if path.exists() else vocabulary)
         return TextTokenizer(tokenizer, lower)
 
     @property
@@ -74,8 +151,14 @@ class TextTokenizer:
         return self.tokenizer.to_str()
 
     def token_ids(self, text: str) -> list[int]:
-        """Token ids of a text, with the marks at both ends."""
-        return self.tokenizer.encode(text.lower() if self.lower else text).ids
+        """Token ids of a text, with the marks at both ends.
+
+        Raises
+        ------
+        InputError
+            If the tokenizer fails.
+        """
+        return encoded(self.tokenizer, text.lower() if self.lower else text)
 
     def token(self, number: int) -> str:
         """The token of an id."""

@@ -235,6 +235,7 @@ class TextModel:
             If there is none, one is not in the vocabulary, or the model has no chat template.
         """
         if isinstance(prompt, str):
+            self.language.require_short(prompt)
             found = self.language.vocabulary.encode(prompt)
         else:
             given = several(prompt, "the prompt", "token ids, or of messages")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from sta_hw.errors import InputError
 from sta_hw.model.byte_pairs import Streamed, Vocabulary, tokenizer_of
 from sta_hw.model.chat import ChatTemplate
 from sta_hw.model.gguf import read_gguf
+from sta_hw.model.language import load_language_model
 
 # As the tokenizer.json of Llama 3 and SmolLM2 has it.
 _LLAMA3 = (
@@ -119,8 +122,55 @@ def test_templates(source: str, messages: list[dict[str, str]], answer: bool, tm
     [
         ("{{ raise_exception('Roles must alternate') }}", "Roles must alternate"), ("{% for %}", "chat template"),
         ("{{ messages.__class__.__mro__ }}", "chat template"), ("{{ messages[0]['content'] + 1 }}", "chat template"),
+        ("{{ raise_exception() }}", "it says no reason"), ("{{ raise_exception('a\\n\\nb') }}", "conversation: a b.$"),
+        # What Jinja makes code of, and Python does not take.
+        ("{% break %}", "'break' outside loop"), ("{% if true %}" * 150 + "{% endif %}" * 150, "too many levels"),
+        ("{{ cycler() }}", "at least one item"), ("{{ '" + "x" * 100_000 + "' }}", "has 100,008 characters"),
+        # What never ends, and what no memory holds.
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "more than 1 s"),
+        ("{{ 10 ** (10 ** 9) }}", r"\*\* gives a number of more than"),
+        ("{% set n = namespace(a=10) %}{% for i in range(60) %}{% set n.a = n.a * n.a %}{% endfor %}", "of more than"),
+        ("{{ 'a' * 10000000000 }}", "more than 256 MB"), ("{{ 'a'|center(2000000000) }}", "more than 256 MB"),
     ],
+    ids=lambda v: v[:30],
 )  # fmt: skip
-def test_templates_that_refuse(source: str, sentence: str) -> None:
+def test_templates_that_refuse(source: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sta_hw.model.chat._SECONDS", 1.0)
+    limit, trace = resource.getrlimit(resource.RLIMIT_AS), sys.gettrace()
     with pytest.raises(InputError, match=sentence):
         ChatTemplate(source).text(CONVERSATIONS[0])
+    assert (resource.getrlimit(resource.RLIMIT_AS), sys.gettrace()) == (limit, trace)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"}}, "the tokenizer fails: index"),
+        ({"model": {"dropout": 0.5}}, "dropout is 0.5"),
+    ],
+)  # fmt: skip
+def test_tokenizers_that_fail(change: dict[str, dict[str, object]], sentence: str, tmp_path: Path,
+                              capfd: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """Among them those with which the library panics, which is no Exception, and prints a stack."""
+    about = json.loads(byte_pairs().to_str())
+    for key, value in change.items():
+        about[key] = (about[key] or {}) | value
+    (tmp_path / "tokenizer.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=sentence):
+        tokenizer_of(tmp_path)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_token_that_is_none_and_a_text_that_is_far_too_long(tmp_path: Path) -> None:
+    decoder_folder(tmp_path)
+    model = load_language_model(tmp_path)
+    for text in ("a" * (1 << 16), "a" * 4000):  # few characters are counted by their tokens
+        model.require_short(text)
+    with pytest.raises(InputError, match="has 200,073 characters, more than 60 tokens, which the model takes, can be"):
+        model.chat_ids([{"role": "user", "content": "a" * 200_000}])
+    about = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(about | {"eos_token": "<|nowhere|>"}))
+    with pytest.raises(
+        InputError, match=r"eos_token of tokenizer_config.json is '<\|nowhere\|>'; tokenizer.json has no"
+    ):
+        load_language_model(tmp_path)

@@ -175,10 +175,13 @@ def test_what_is_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
         ({"tokenizer.ggml.tokens": ["a", "a"]}, "no list of different words"),
         ({"tokenizer.ggml.merges": ["a b c"]}, "list of pairs"),
         ({"tokenizer.ggml.merges": ["never there"]}, "tokenizer.ggml.merges"),
-        ({"tokenizer.ggml.eos_token_id": 4000}, "token 4000 is said to end a text"),
+        ({"tokenizer.ggml.eos_token_id": 4000}, "eos_token is token 4000"),
         ({"tokenizer.ggml.add_eos_token": True}, "add_eos_token"),
         ({"tokenizer.ggml.add_bos_token": "yes"}, "add_bos_token is 'yes'"),
         ({"tokenizer.ggml.token_type": [9] * 300}, "token_type 9 of token 0 is unknown"),
+        ({"tokenizer.ggml.bos_token_id": 300}, "bos_token is token 300, and the tokenizer has 300 tokens"),
+        ({"tokenizer.ggml.unknown_token_id": 2**32 - 1}, "unk_token is token 4294967295"),
+        ({"split.count": 2}, "is one of 2 parts"), ({"general.type": "adapter"}, "general.type is 'adapter'"),
         ({"tokenizer.ggml.normalizer.lowercase": True}, "tokenizer.ggml.normalizer.lowercase is not understood"),
     ],
     ids=lambda v: str(v)[:40],
@@ -190,6 +193,41 @@ def test_models_that_are_refused(changes: dict[str, Any], sentence: str, tmp_pat
     with pytest.raises(InputError) as refused:
         load_language_model(path)
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["context_length", "attention.layer_norm_rms_epsilon", "attention.head_count"])
+def test_what_has_no_default(key: str, tmp_path: Path) -> None:
+    decoder_folder(tmp_path / "a")
+    metadata = decoder_metadata(tmp_path / "a", "llama")
+    del metadata[f"llama.{key}"]
+    path = written(tmp_path / "a.gguf", metadata, plain(decoder_tensors(tmp_path / "a", "llama")))
+    with pytest.raises(InputError, match=f"lacks llama.{key}, which its readers have no default for"):
+        network_of(read_gguf(path))
+
+
+@pytest.mark.parametrize("offset", [0, 32, 1024])
+def test_tensors_that_overlap(offset: int, tmp_path: Path) -> None:
+    """An offset that is wrong would read another tensor's bytes."""
+    whole = gguf_bytes({}, {"x": (0, (2, 32), bytes(256)), "y": (8, (64,), bytes(68)), "z": (0, (300,), bytes(1200))})
+    place = whole.index(b"\1\0\0\0\0\0\0\0y") + 9 + 4 + 8 + 4
+    assert struct.unpack_from("<Q", whole, place) == (256,)
+    path = tmp_path / "a.gguf"
+    path.write_bytes(whole[:place] + struct.pack("<Q", offset) + whole[place + 8 :])
+    with pytest.raises(InputError, match=rf"y lies at byte {offset:,} behind the header, and .* end at 256"):
+        read_gguf(path)
+    path.write_bytes(gguf_bytes({"general.alignment": 1}, {"x": (8, (32,), bytes(34)), "y": (8, (32,), bytes(34))}))
+    with pytest.raises(InputError, match=r"y lies at byte 64 behind .* end at 34"):
+        read_gguf(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_scale_that_is_infinite(tmp_path: Path) -> None:
+    decoder_folder(tmp_path / "a")
+    tensors = plain(decoder_tensors(tmp_path / "a", "llama"))
+    tensors["output.weight"] = (8, (320, 32), b"\0\x7c" + bytes(34 * 320 - 2))
+    path = written(tmp_path / "a.gguf", decoder_metadata(tmp_path / "a", "llama"), tensors)
+    with pytest.raises(InputError, match=r"lm_head.weight, row 0, column 0, is nan"):
+        network_of(read_gguf(path))
 
 
 def test_what_is_not_used_of_a_tokenizer_is_listed(tmp_path: Path) -> None:

@@ -83,8 +83,12 @@ def test_weights_are_the_files(method: str, acts: bool, about: dict[str, Any], t
 
 @pytest.mark.parametrize(
     ("about", "problem"),
-    [({"bits": 8}, "8 bits"), ({"version": "gemv"}, "gemv is not supported")],
-)
+    [({"bits": 8}, "8 bits"), ({"version": "gemv"}, "gemv is not supported"),
+     ({"group_size": 64}, "32 inputs share a scale, and by config.json .* it is 64"),
+     ({"group_size": -1}, "32 inputs share a scale"), ({"group_size": 0}, "group_size .* is 0; it is an integer"),
+     ({"group_size": True}, "group_size .* is True"), ({"group_size": "32"}, "group_size .* is '32'"),
+     ({"zero_point": "yes"}, "zero_point .* is 'yes'; it is true or false")],
+)  # fmt: skip
 def test_what_is_refused(about: dict[str, Any], problem: str, tmp_path: Path) -> None:
     saved(tmp_path, "LlamaForCausalLM", SIZES)
     quantize(tmp_path, "awq", acts=False, **about)
@@ -104,7 +108,8 @@ def test_parts_that_are_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("part", "change", "said"),
-    [("qweight", lambda a: a[:0], "it is no matrix"), ("scales", lambda a: a[:, :0], "it is no matrix"),
+    [("scales", lambda a: a * np.float16(np.inf), "values must be finite"),
+     ("qweight", lambda a: a[:0], "it is no matrix"), ("scales", lambda a: a[:, :0], "it is no matrix"),
      ("qzeros", lambda a: a.astype(np.float32), "it is of integers"),
      ("g_idx", lambda a: np.full(len(a), np.nan, np.float32), "it is of integers"),
      ("g_idx", lambda a: a + 1000, "does not name a group")],
@@ -118,4 +123,33 @@ def test_damaged_parts(part: str, change: Any, said: str, tmp_path: Path) -> Non
     tensors[name] = np.ascontiguousarray(change(tensors[name]))
     save_file(tensors, place, {"format": "pt"})
     with pytest.raises(InputError, match=said):
+        load_network(tmp_path)
+
+
+def changed_tensors(folder: Path, change: Any) -> None:
+    tensors = dict(load_file(folder / "model.safetensors"))
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_an_order_of_activations_that_is_not_there(tmp_path: Path) -> None:
+    saved(tmp_path, "LlamaForCausalLM", SIZES)
+    quantize(tmp_path, "gptq", acts=True, desc_act=True)
+    changed_tensors(tmp_path, lambda t: [t.pop(n) for n in list(t) if n.endswith("g_idx")])
+    with pytest.raises(InputError, match=r"lacks .*g_idx, which desc_act of .* needs"):
+        load_network(tmp_path)
+
+
+def test_weights_of_both_kinds(tmp_path: Path) -> None:
+    saved(tmp_path, "LlamaForCausalLM", SIZES)
+    changed_tensors(tmp_path, lambda t: None)
+    config = json.loads((tmp_path / "config.json").read_text())
+    about = {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": GROUP}}
+    (tmp_path / "config.json").write_text(json.dumps(config | about))
+    with pytest.raises(InputError, match=r"says that weights are gptq's, and .* has no qweight"):
+        load_network(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    quantize(tmp_path, "gptq", acts=False)
+    changed_tensors(tmp_path, lambda t: t.update({"model.layers.0.mlp.up_proj.weight": np.zeros((64, 32), np.float32)}))
+    with pytest.raises(InputError, match=r"has model.layers.0.mlp.up_proj.weight and .*qweight; a product has one"):
         load_network(tmp_path)

@@ -29,6 +29,8 @@ _GPT2_KEYS = {
     "feed_forward_length": "n_inner", "attention.head_count": "n_head", "vocab_size": "vocab_size",
     "attention.layer_norm_epsilon": "layer_norm_epsilon",
 }  # fmt: skip
+_OPTIONAL = ("attention.head_count_kv", "rope.freq_base", "vocab_size", "attention.key_length")
+"""Those that a file need not have; readers of GGUF take no default for the others."""
 _NAMES = {
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm",
@@ -109,6 +111,9 @@ _TURNING = {"q": "head_count", "k": "head_count_kv"}
 def _translated(file: Gguf, family: str, names: Mapping[str, str]) -> dict[str, Any]:
     """The architecture's keys under transformers' names; those that are not known keep theirs."""
     found: dict[str, Any] = {}
+    missing = [f"{family}.{key}" for key in names if key not in _OPTIONAL and f"{family}.{key}" not in file.metadata]
+    if missing:
+        raise InputError(f"{file.path} lacks {', '.join(missing)}, which its readers have no default for.")
     for key, value in file.metadata.items():
         if key.startswith(f"{family}."):
             found[names.get(key.removeprefix(f"{family}."), key)] = value
@@ -143,6 +148,10 @@ def network_of(file: Gguf) -> tuple[Graph, Tensors, list[str], list[str]]:
         raise InputError(
             f"{file.path}: the architecture {family!r} is not supported; it is one of {', '.join(_FAMILIES)}."
         )
+    if (parts := file.get("split.count", int, 1)) > 1:
+        raise InputError(f"{file.path} is one of {parts} parts, which is not supported; join them (llama-gguf-split).")
+    if (kind := file.get("general.type", str, "model")) != "model":
+        raise InputError(f"{file.path}: general.type is {kind!r}; it is 'model' for what computes by itself.")
     translate, importer = _FAMILIES[family]
     found, arrays = translate(file, family)
     tensors = Tensors(arrays, file.path)
