@@ -37,6 +37,8 @@ class Board:
         openFPGALoader's options for the board or its cable.
     make_top : function
         Gives the top level, from pins in, of the board with a configuration.
+    router : str
+        nextpnr's that routes it, as `sta_hw.fpga.routing.Pins` has it.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Board:
     loader: tuple[str, ...]
     make_top: Callable[[Board, Config], Any]
     sdram: Sdram | None = None
+    router: str = "router1"
 
     @property
     def config(self) -> Config:

@@ -40,7 +40,7 @@ BOARDS: dict[str, Board] = {
         # LiteX's clock for the board: the DDR3 has twice it, less than the 300 MHz that its data sheet wants.
         Board(
             "ecpix5-85f", "ecpix5.ECPIX585Platform", "lfe5um5g-85f", "accelerator", "ecp5-85f-decoder", 75e6, 2_000_000,
-            ("--board", "ecpix5"), Ecp5Top, Sdram("MT41K256M16", 2, 1 << 29, "DDR3"),
+            ("--board", "ecpix5"), Ecp5Top, Sdram("MT41K256M16", 2, 1 << 29, "DDR3"), "router2",
         ),
         Board(
             "icebreaker", "icebreaker.ICEBreakerPlatform", "ice40up5k", "engine", "up5k", 24e6, 1_000_000,

@@ -18,7 +18,7 @@ from sta_hw.errors import CheckError, InputError, ToolError
 from sta_hw.files import working_folder
 from sta_hw.fpga.fit import require_fit
 from sta_hw.fpga.parts import PARTS
-from sta_hw.fpga.routing import pack, place_and_route
+from sta_hw.fpga.routing import Pins, pack, place_and_route
 from sta_hw.fpga.synthesis import synthesize
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import preset
@@ -230,8 +230,8 @@ def _built(
         options = list(chip.options)
         options[options.index("--package") + 1] = "CABGA381"
         routed = place_and_route(
-            "soc", chip, folder, seed=seed, frequency=frequency / 1e6, minutes=minutes, constraints="soc.lpf",
-            package=options, placer="static", step=step,
+            "soc", chip, folder, seed=seed, frequency=frequency / 1e6, minutes=minutes, pins=Pins("soc.lpf", options),
+            step=step,
         )  # fmt: skip
         if routed is None:
             raise CheckError(f"seed {seed} was not routed within {minutes:g} minutes; try another.")

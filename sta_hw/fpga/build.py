@@ -19,7 +19,7 @@ from ..spec.config import Config
 from ..spec.presets import BOARD_PRESETS, PRESETS
 from .fit import refusal, require_fit
 from .litedram import generate_controller
-from .routing import Routed, pack, place_and_route
+from .routing import Pins, Routed, pack, place_and_route
 from .synthesis import synthesize
 
 __all__ = ["Built", "build_board", "prepare_board"]
@@ -111,13 +111,12 @@ def _built(
         package.replace("BG", "CABGA") if chip.family == "ecp5" else package.lower()
     )
     target = board.frequency / 1e6
-    constraints = "top.lpf" if chip.family == "ecp5" else "top.pcf"
+    pins = Pins("top.lpf" if chip.family == "ecp5" else "top.pcf", options, board.router)
     best: Routed | None = None
     for seed in seeds:
         routed = place_and_route(
-            "top", chip, folder, seed=seed, frequency=target, minutes=minutes, constraints=constraints,
-            package=options, placer="static", step=step,
-        )  # fmt: skip
+            "top", chip, folder, seed=seed, frequency=target, minutes=minutes, pins=pins, step=step
+        )
         if routed is None or (best is not None and routed.fmax <= best.fmax):
             continue
         best = routed

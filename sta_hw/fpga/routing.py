@@ -16,7 +16,18 @@ from ..errors import InputError, ToolError
 from ..process import run_tool, tool_environment
 from .parts import Part
 
-__all__ = ["LOGIC_CELLS", "UNTIMED", "Routed", "Tries", "named", "pack", "packed_logic", "place_and_route", "routed"]
+__all__ = [
+    "LOGIC_CELLS",
+    "UNTIMED",
+    "Pins",
+    "Routed",
+    "Tries",
+    "named",
+    "pack",
+    "packed_logic",
+    "place_and_route",
+    "routed",
+]
 
 LOGIC_CELLS = {"ecp5": "TRELLIS_COMB", "ice40": "ICESTORM_LC", "nexus": "OXIDE_COMB", "gowin": "LUT4"}
 """nextpnr's names of a logic cell, in the families that there is place and route for."""
@@ -55,6 +66,26 @@ class Tries:
 
 
 @dataclass(frozen=True)
+class Pins:
+    """What a design with pins needs beyond a block that is placed out of context.
+
+    Attributes
+    ----------
+    constraints : str
+        File of the pins, in the design's folder.
+    package : sequence of str
+        nextpnr's options for part, package and speed.
+    router : str
+        nextpnr's, of ECP5: ``router1``; or ``router2``, which comes to an end where arcs of the first one push each
+        other out for ever.
+    """
+
+    constraints: str
+    package: Sequence[str]
+    router: str = "router1"
+
+
+@dataclass(frozen=True)
 class Routed:
     """What nextpnr reached with one seed.
 
@@ -78,14 +109,13 @@ class Routed:
 
 def place_and_route(
     top: str, chosen: Part, folder: Path, *, seed: int = 1, frequency: float = 80.0, minutes: float = 40.0,
-    constraints: str | None = None, package: Sequence[str] | None = None, placer: str = "heap",
-    step: Callable[[str], None] = lambda _: None,
+    pins: Pins | None = None, step: Callable[[str], None] = lambda _: None,
 ) -> Routed | None:  # fmt: skip
     """Run nextpnr on ``<top>.json``; None if it has not routed in time.
 
-    Without `constraints` (a file of pins) the block is placed out of context. The log is ``nextpnr-<seed>.log``.
-    `placer` is nextpnr's for ECP5: ``heap``, here with a timing weight of 40 instead of 10, which spreads what the
-    critical paths hold together; or ``static``, whose shorter wires let designs that fill a part be routed.
+    Without `pins` the block is placed out of context. The log is ``nextpnr-<seed>.log``. nextpnr's placer of a block
+    of ECP5 is ``heap``, here with a timing weight of 40 instead of 10, which spreads what the critical paths hold
+    together; of a design with pins ``static``, whose shorter wires let designs that fill a part be routed.
 
     Raises
     ------
@@ -96,19 +126,21 @@ def place_and_route(
     """
     if chosen.family not in LOGIC_CELLS:
         raise InputError(f"there is no place and route for {chosen.name}; synthesis alone counts its cells.")
-    netlist = f"{top}.json" if constraints or chosen.family == "ecp5" else _without_pins(top, chosen, folder)
+    netlist = f"{top}.json" if pins or chosen.family == "ecp5" else _without_pins(top, chosen, folder)
     tool = f"nextpnr_{_PACKAGES.get(chosen.family, chosen.family)}"
     module = f"yowasp_{tool}"
     report = f"report-{seed}.json"
     (folder / report).unlink(missing_ok=True)
-    arguments = [*(package or chosen.options), "--json", netlist, "--freq", str(frequency), "--seed", str(seed),
-                 "--report", report, "--timing-allow-fail"]  # fmt: skip
+    arguments = [*(pins.package if pins else chosen.options), "--json", netlist, "--freq", str(frequency),
+                 "--seed", str(seed), "--report", report, "--timing-allow-fail"]  # fmt: skip
     if chosen.family == "ecp5":
-        arguments += ["--placer", placer, "--placer-heap-timingweight", "40"]
         # A block placed out of context has no pins, and nextpnr writes no configuration of it.
-        arguments += ["--lpf", constraints, "--textcfg", f"{top}.config"] if constraints else ["--out-of-context"]
+        arguments += (
+            ["--placer", "static", "--router", pins.router, "--lpf", pins.constraints, "--textcfg", f"{top}.config"]
+            if pins else ["--placer", "heap", "--placer-heap-timingweight", "40", "--out-of-context"]
+        )  # fmt: skip
     elif chosen.family == "ice40":
-        arguments += ["--pcf", constraints] if constraints else ["--pcf-allow-unconstrained"]
+        arguments += ["--pcf", pins.constraints] if pins else ["--pcf-allow-unconstrained"]
         arguments += ["--asc", f"{top}.asc"]
     elif chosen.family == "nexus":
         # router2, the default, finds no way from the clock's pin to its buffer as soon as block RAM or a multiplier
