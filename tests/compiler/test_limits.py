@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from math import inf
 from operator import ge
 from typing import Any
 
@@ -20,13 +19,14 @@ from sta_hw.compiler.limits import (
     shape_problems,
     sizes_of,
 )
-from sta_hw.compiler.lower.linear import chunk_width
+from sta_hw.compiler.lower.chunks import Cut, chunk_width
+from sta_hw.compiler.lower.parts import WindowPart
 from sta_hw.compiler.lower.state import Lowering
 from sta_hw.compiler.shapes import shape_graph
 from sta_hw.errors import ConfigError, InputError
 from sta_hw.model.random import random_model
 from sta_hw.spec.config import Config
-from sta_hw.spec.patterns import parse_nm
+from sta_hw.spec.patterns import DENSE, parse_nm
 from sta_hw.spec.presets import PRESETS
 
 CONFIG = dataclasses.replace(PRESETS["small"], weight_words=1024)
@@ -127,9 +127,9 @@ def test_a_run_has_fewer_bus_words_than_20_bits_count() -> None:
         rows=256, groups=8, window=32, lanes=4, drain_lanes=2, columns=64, weight_words=65536, parameter_words=65536
     )
     assert 2 * 256 * run_columns(config) < 4 << 20 <= 2 * 256 * (run_columns(config) + 1)
-    assert [len(range(0, n, chunk_width(_Chip(config), "head", n, 1, 1, 1, inf))) for n in (8184, 8192, 20_000)] == [
-        1, 2, 3,
-    ]  # fmt: skip
+    cut = Cut((WindowPart(0, 8, DENSE, "dense", 1, 1),), digits=False, blocks=None)
+    chunks = [len(range(0, n, chunk_width(_Chip(config), "head", n, cut))) for n in (8184, 8192, 20_000)]
+    assert chunks == [1, 2, 3]
     shape = {"hidden": 8, "heads": 1, "layers": 1, "tokens": 5}
     compile_encoder(shape_graph(8, 1, 1, 63 * 256), config, 5)
     with pytest.raises(InputError, match="intermediate = 16384 is out of range; it is from 1 to 16128, the nearest"):

@@ -47,7 +47,7 @@ from ...spec.features import ALL_OF_DECODERS
 from ...spec.isa import Opcode, Result, assemble, program_bytes
 from ...spec.patterns import DENSE, Pattern
 from ..liveness import check_liveness
-from ..lower.linear import linear
+from ..lower.linear import LinearLayer, linear
 from ..parameters import LinearParameters
 from ..schedule import Step, order
 from .attention import attention
@@ -212,8 +212,10 @@ def _gate(low: Room, o: Multiply) -> None:
     )  # fmt: skip
     target, short = low.taken(INNER, o.name), low.of.widths[o.name] == 15
     first = len(low.steps)
-    linear(low, o.name, p, low.taken(NARROW, gate.inputs[0]), Result.STORE16 if short else Result.ACTIVATE, target,
-           needs=gate.inputs[0], gives=o.name, table=low.of.tables[opened.name])  # fmt: skip
+    linear(low, LinearLayer(
+        o.name, p, low.taken(NARROW, gate.inputs[0]), Result.STORE16 if short else Result.ACTIVATE, target,
+        needs=gate.inputs[0], gives=o.name, table=low.of.tables[opened.name],
+    ))  # fmt: skip
     for step in low.steps[first:]:
         base = low.tile_address(target, tile_of(step))
         half = (step.fields["result_address"] - base) // 2
@@ -260,24 +262,31 @@ def _lower(low: Room, logits: bool) -> None:
                 continue
             first = graph.linear(o.inputs[0])
             at = len(low.steps)
-            linear(low, first.name, of.linears[first.name], low.taken(NARROW, first.inputs[0]), Result.ACTIVATE,
-                   low.taken(INNER, o.name), needs=first.inputs[0], gives=o.name, table=of.tables[o.name])  # fmt: skip
+            source, target = low.taken(NARROW, first.inputs[0]), low.taken(INNER, o.name)
+            linear(low, LinearLayer(
+                first.name, of.linears[first.name], source, Result.ACTIVATE, target,
+                needs=first.inputs[0], gives=o.name, table=of.tables[o.name],
+            ))  # fmt: skip
             for step in low.steps[at:]:
                 step.fields["bits15"] = int(of.widths[o.name] == 15)
         elif isinstance(o, Add) and o.inputs[0] in of.linears:
             product = graph.linear(o.inputs[0])
             source = CONTEXT if isinstance(graph.by_name[product.inputs[0]], Attention) else INNER
             source = low.taken(source, product.inputs[0])
-            linear(low, product.name, of.linears[product.name], source, Result.RESIDUAL, STREAM,
-                   needs=product.inputs[0], gives=o.name, residual=STREAM)  # fmt: skip
+            linear(low, LinearLayer(
+                product.name, of.linears[product.name], source, Result.RESIDUAL, STREAM,
+                needs=product.inputs[0], gives=o.name, residual=STREAM,
+            ))  # fmt: skip
             latest = o.name
         elif isinstance(o, Output):
             head = graph.linear(o.inputs[0])
             low.tiles = 1  # the last one alone
             result, target = (Result.BEST, BEST) if BEST in low.places else (Result.STORE16, LOGITS)
             at = len(low.steps)
-            linear(low, head.name, of.linears[head.name], low.taken(NARROW, head.inputs[0]), result, target,
-                   needs=head.inputs[0], gives=o.name)  # fmt: skip
+            linear(low, LinearLayer(
+                head.name, of.linears[head.name], low.taken(NARROW, head.inputs[0]), result, target,
+                needs=head.inputs[0], gives=o.name,
+            ))  # fmt: skip
             if result == Result.BEST:
                 _listed(low, low.steps[at:])
         elif not isinstance(o, Input | Embed | Linear | Add | Rotary):

@@ -19,7 +19,7 @@ from ...model.operations import Attention, Linear, Norm, RmsNorm, Rotary
 from ...spec.isa import NormKind, Opcode, Result
 from ...spec.patterns import DENSE
 from ..image import norm_words
-from ..lower.linear import linear
+from ..lower.linear import LinearLayer, linear
 from ..parameters import LinearParameters
 from ..schedule import Step
 from .arithmetic import cosines
@@ -159,8 +159,10 @@ def _normed(low: Room, o: Rotary, wide: str, narrow: str) -> None:
     norm = low.graph.by_name[o.inputs[0]]
     assert isinstance(norm, RmsNorm)
     source = low.graph.linear(norm.inputs[0])
-    linear(low, source.name, low.of.linears[source.name], low.taken(NARROW, source.inputs[0]), Result.STORE16, wide,
-           needs=source.inputs[0], gives=source.name)  # fmt: skip
+    linear(low, LinearLayer(
+        source.name, low.of.linears[source.name], low.taken(NARROW, source.inputs[0]), Result.STORE16, wide,
+        needs=source.inputs[0], gives=source.name,
+    ))  # fmt: skip
     size = 2 * len(o.frequencies)
     for tile in range(low.tiles):
         for head in range(o.heads):
@@ -191,8 +193,10 @@ def _turned(
             p, label, taken = low.of.linears[o.name], f"{o.name}: turn", normed
             p = _ordered(replace(p, weights=np.tile(p.weights, (o.heads, 1))), columns)
             needs, at = f"{source.name}, head {head}", head * size * rows
-        linear(low, f"{label}, head {head}", p, taken, result, target, needs=needs, gives=f"{gives}, head {head}",
-               keeps=at == 0)  # fmt: skip
+        linear(low, LinearLayer(
+            f"{label}, head {head}", p, taken, result, target,
+            needs=needs, gives=f"{gives}, head {head}", keeps=at == 0,
+        ))  # fmt: skip
         for step in low.steps[first:]:
             tile = tile_of(step)
             column = (step.fields["result_address"] - low.tile_address(target, tile)) // rows
@@ -211,8 +215,10 @@ def _put_in_order(low: Room, name: str, size: int, heads: int) -> None:
     none = np.zeros(size, np.int64)
     p = LinearParameters(np.eye(size, dtype=np.int8)[order], DENSE, none, none + _ONE, none, none)
     first = len(low.steps)
-    linear(low, f"{name}: order", p, KEYS, Result.TRANSPOSE, name, needs=f"{name}: turned, head 0",
-           gives=f"{name}, head 0", keeps=False)  # fmt: skip
+    linear(low, LinearLayer(
+        f"{name}: order", p, KEYS, Result.TRANSPOSE, name,
+        needs=f"{name}: turned, head 0", gives=f"{name}, head 0", keeps=False,
+    ))  # fmt: skip
     given = low.steps[first:]
     low.steps[first:] = [
         replace(
@@ -248,11 +254,14 @@ def project(low: Room, o: Attention, size: int) -> None:
             _turned(low, k, KEYS_NORMED, Result.TRANSPOSE, key, key)
         else:
             p = _ordered(low.of.linears[key], _key_order(groups, size, heads))
-            linear(low, key, p, low.taken(NARROW, k.inputs[0]), Result.TRANSPOSE, key, needs=k.inputs[0], gives=key)
+            source = low.taken(NARROW, k.inputs[0])
+            linear(low, LinearLayer(key, p, source, Result.TRANSPOSE, key, needs=k.inputs[0], gives=key))
         _cached(low, first, size * heads)
     if not isinstance(q, Rotary):
-        linear(low, query, low.of.linears[query], low.taken(NARROW, q.inputs[0]), Result.STORE8, QUERY,
-               needs=q.inputs[0], gives=query)  # fmt: skip
+        linear(low, LinearLayer(
+            query, low.of.linears[query], low.taken(NARROW, q.inputs[0]), Result.STORE8, QUERY,
+            needs=q.inputs[0], gives=query,
+        ))  # fmt: skip
         return
     # Weights of the last heads' queries come from memory while keys go there, which scores are about to load.
     last = o.heads - o.heads // 3
@@ -268,8 +277,10 @@ def _values(low: Room, value: str, width: int) -> None:
     """Values, `width` columns of all heads, into the cache."""
     first = len(low.steps)
     needs = low.graph.by_name[value].inputs[0]
-    linear(low, value, low.of.linears[value], low.taken(NARROW, needs), Result.STORE8, value, needs=needs, gives=value,
-           side_by_side=True)  # fmt: skip
+    linear(low, LinearLayer(
+        value, low.of.linears[value], low.taken(NARROW, needs), Result.STORE8, value,
+        needs=needs, gives=value, side_by_side=True,
+    ))  # fmt: skip
     _cached(low, first, width, values=True)
 
 

@@ -22,7 +22,7 @@ from ..integers import (
     linear_of,
 )
 from .attention import attention
-from .linear import linear
+from .linear import LinearLayer, linear
 from .norm import interleave_norms, norm
 from .pool import pool
 from .state import Lowering
@@ -41,27 +41,27 @@ def _projection(low: Lowering, o: Operation) -> None:
         (f"{o.name}.16", o.wide, Result.STORE16, low.wide[o.name], o.name),
     ):
         low.note(label, o, o.name, target)
-        linear(low, label, p, low.narrow[o.inputs[0]], result, target, needs=needs, gives=gives)
+        linear(low, LinearLayer(label, p, low.narrow[o.inputs[0]], result, target, needs=needs, gives=gives))
 
 
 def _activate(low: Lowering, o: Operation) -> None:
     assert isinstance(o, IntegerActivate)
     first, target = linear_of(low.graph, o.inputs[0]), low.narrow[o.name]
     low.note(first.name, first, o.name, target)
-    linear(
-        low, first.name, first.parameters, low.narrow[first.inputs[0]], Result.ACTIVATE, target,
+    linear(low, LinearLayer(
+        first.name, first.parameters, low.narrow[first.inputs[0]], Result.ACTIVATE, target,
         needs=low.event(first.inputs[0]), gives=o.name, table=o.table,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def _add(low: Lowering, o: Operation) -> None:
     found, residual = addends(low.graph, o)
     product, target = linear_of(low.graph, found.name), low.wide[o.name]
     low.note(product.name, product, o.name, target)
-    linear(
-        low, product.name, product.parameters, low.narrow[product.inputs[0]], Result.RESIDUAL, target,
+    linear(low, LinearLayer(
+        product.name, product.parameters, low.narrow[product.inputs[0]], Result.RESIDUAL, target,
         needs=low.event(product.inputs[0]), gives=o.name, residual=low.wide[residual],
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def _norm(low: Lowering, o: Operation) -> None:

@@ -17,7 +17,7 @@ from ..integers import IntegerAttention, linear_of
 from ..packing import Place
 from ..parameters import LinearParameters
 from ..schedule import RING_SHARE, Load, Step
-from .linear import linear
+from .linear import LinearLayer, linear
 from .state import Lowering
 
 __all__ = ["attention", "counters", "key_counters"]
@@ -66,8 +66,10 @@ def attention(low: Lowering, o: Operation) -> None:
     ):
         source, target = linear_o.inputs[0], low.narrow[linear_o.name]
         low.note(linear_o.name, linear_o, linear_o.name, target)
-        linear(low, linear_o.name, p, low.narrow[source], result, target, needs=low.event(source), gives=linear_o.name,
-               side_by_side=linear_o is value)  # fmt: skip
+        linear(low, LinearLayer(
+            linear_o.name, p, low.narrow[source], result, target,
+            needs=low.event(source), gives=linear_o.name, side_by_side=linear_o is value,
+        ))  # fmt: skip
     low.note(o.name, o, o.name, low.narrow[o.name])
     _heads(low, o)
 

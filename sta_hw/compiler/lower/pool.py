@@ -15,7 +15,7 @@ from ..image import parameter_words
 from ..packing import Place, window_rows
 from ..parameters import POOL_FACTOR, LinearParameters
 from ..schedule import RING_SHARE, Load, Step
-from .linear import linear
+from .linear import LinearLayer, linear
 from .state import Lowering
 
 __all__ = ["pool"]
@@ -48,7 +48,7 @@ def _side_by_side(low: Lowering, label: str, source: str, needs: str) -> tuple[s
     one, none = np.eye(width, dtype=np.int8), np.zeros(width, np.int64)
     exact = none + (1 << 12)
     p = LinearParameters(one, low.encoded.tightest(one), none, exact, none, none)
-    linear(low, name, p, source, Result.STORE8, name, needs=needs, gives=name, side_by_side=True)
+    linear(low, LinearLayer(name, p, source, Result.STORE8, name, needs=needs, gives=name, side_by_side=True))
     low.layers[-1] = replace(low.layers[-1], work=0.0)  # nothing that the network asks for
     return name, name
 
