@@ -97,6 +97,9 @@ def programs() -> dict[tuple[str, str], list[Instruction]]:
         ("encoder", "more passes"): [product(enc, 16, 5, result=Result.STORE16)],
         ("encoder", "short passes"): [product(enc, 2, 4, result=Result.STORE8)],
         ("encoder", "a row of products"): [product(enc, 16, 1, result=Result.STORE8)] * 9,
+        ("encoder", "more products than queues hold"): [
+            *[product(enc, 64, 1, result=Result.STORE8)] * 19, load(Target.VALUES, 12000),
+        ],
         ("encoder", "residuals"): [product(enc, 64, 1, result=Result.RESIDUAL)] * 3,
         ("encoder", "transposed"): [product(enc, 64, 1, result=Result.TRANSPOSE)] * 2,
         ("encoder", "unfinished"): [
@@ -166,6 +169,7 @@ MEASURED: dict[tuple[str, str], list[tuple[int, int]]] = {
     ("encoder", "more passes"): [(973, 1), (1253, 5), (1733, 2), (1013, 1), (1733, 2)],
     ("encoder", "short passes"): [(718, 0), (998, 4), (1345, -3), (758, 0), (1345, -3)],
     ("encoder", "a row of products"): [(1531, -4), (1778, 4), (2840, -14), (1782, -5), (3352, -14)],
+    ("encoder", "more products than queues hold"): [(14668, -1), (14865, -16), (29314, -7), (17117, -2), (34178, -7)],
     ("encoder", "residuals"): [(1869, 1), (2149, 5), (2714, -4), (2107, 31), (4154, -43)],
     ("encoder", "transposed"): [(1373, 0), (1653, 4), (1625, -4), (1413, 0), (1625, -4)],
     ("encoder", "unfinished"): [(843, 1), (1123, 5), (1477, 2), (883, 1), (1477, 2)],
