@@ -3,23 +3,32 @@
 Controller, PHY, the cells at the pins and a model of the chip are simulated, with bursts as the accelerator's DMA has
 them. From this come the share and the latency of `sta_hw.fpga.litedram`. A minute.
 
+With ``--token`` instead: cycles of a token of SmolLM2-135M-Instruct with weights of 4 bits on the board's accelerator,
+in RTL, whose memory gives reads and writes together what the controller gives reads, after as long. Some minutes.
+
     python scripts/bench_ddr3.py --board ecpix5-85f
+    python scripts/bench_ddr3.py --board ecpix5-85f --token
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from boards import board
+from boards import Board, board
+from sim.accelerator import MemoryModel
 from sim.library import compile_library
 from sim.pins import HERE
+from sta_hw.bench.decode_blocks import token_rows
 from sta_hw.cli.app import script
 from sta_hw.errors import InputError, ToolError
-from sta_hw.fpga.litedram import generate_controller
+from sta_hw.fpga.litedram import Sdram, generate_controller
+from sta_hw.run.machines import RtlMachine
 
 TRAFFIC = (("reads, one burst at a time", 1, 1, 0), ("reads", 8, 1, 0), ("writes", 8, 0, 1), ("both", 8, 1, 1))
 _WINDOW = 100_000
@@ -36,10 +45,7 @@ def measure(name: str) -> list[dict[str, Any]]:
     ToolError
         If the controller does not start, or the chip's data sheet would forbid what it does.
     """
-    target = board(name)
-    sdram = target.sdram
-    if sdram is None or sdram.kind != "DDR3":
-        raise InputError(f"board {name} has no DDR3; ecpix5-85f has.")
+    target, sdram = _board_with_ddr3(name)
     oscillator = float(target.make_platform().default_clk_frequency)
     controller = generate_controller(sdram, target.frequency, _BEAT, oscillator)
     entries = [f"{n}: entry = 64'h{a << 48 | d << 16 | w:x};" for n, (a, d, w) in enumerate(controller.start_up)]
@@ -71,16 +77,45 @@ def measure(name: str) -> list[dict[str, Any]]:
     return rows
 
 
+def measure_token(name: str, report: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Cycles, bytes and tokens a second of a board's clock, at each context.
+
+    Raises
+    ------
+    InputError
+        If the board has no DDR3.
+    """
+    target, sdram = _board_with_ddr3(name)
+    config = target.config
+    memory = MemoryModel(sdram.latency, sdram.bytes_per_cycle / config.bus_bytes, shared=True)
+    rows = token_rows(RtlMachine(config, memory=memory), {8: frozenset()}, report)
+    return [row | {"tokens_per_second": target.frequency / row["cycles"]} for row in rows]
+
+
+def _board_with_ddr3(name: str) -> tuple[Board, Sdram]:
+    target = board(name)
+    if target.sdram is None or target.sdram.kind != "DDR3":
+        raise InputError(f"board {name} has no DDR3; ecpix5-85f has.")
+    return target, target.sdram
+
+
 def main(
     name: Annotated[str, typer.Option("--board", help="A board with DDR3.")] = "ecpix5-85f",
+    token: Annotated[bool, typer.Option("--token", help="A token's cycles, in place of the memory's.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Measure, and print a line for each kind of traffic."""
-    rows = measure(name)
+    """Measure, and print a line for each kind of traffic, or each context of a token."""
+    rows = measure_token(name, lambda text: print(text, file=sys.stderr)) if token else measure(name)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    for row in rows:
+    for row in rows if token else ():
+        moved = row["read_bytes"] + row["written_bytes"]
+        typer.echo(
+            f"context {row['context']:.0f}: {row['cycles']:,.0f} cycles, {moved:,.0f} bytes, "
+            f"{row['tokens_per_second']:.2f} tokens a second"
+        )
+    for row in () if token else rows:
         after = f", the first beat after {row['latency']} cycles" if row["latency"] else ""
         typer.echo(
             f"{row['traffic']}: {row['bytes_per_cycle']:.3f} bytes a cycle{after}; {row['violations']} violations"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..compiler.decoder.integers import ROLES, WIDE, IntegerDecoderGraph, Rules
 from ..compiler.decoder.program import compile_decoder
@@ -17,7 +17,7 @@ from ..tasks.text import load_text_model
 from .decode import first_layers, stored_in_all
 from .report import Figure, Report
 
-__all__ = ["run"]
+__all__ = ["run", "token_rows"]
 
 _CONTEXTS = (128, 512)
 _CALIBRATION = 64
@@ -57,18 +57,26 @@ def _rows(
     return rows
 
 
-def run(report: Callable[[str], None] = lambda _: None) -> Report:
-    """SmolLM2-135M-Instruct in its file's own blocks, with a head in 4 bits that lists the 8 likeliest tokens.
+def token_rows(
+    machine: RtlMachine, widths: Mapping[int, frozenset[str]], report: Callable[[str], None] = lambda _: None
+) -> list[dict[str, float]]:
+    """Cycles and bytes of a token of SmolLM2-135M-Instruct in its file's own blocks, at each context.
 
     As with `bench decode`, one and two layers run with the head; a layer's cycles and bytes count for all others.
+
+    Parameters
+    ----------
+    machine : RtlMachine
+        The hardware, and its memory.
+    widths : mapping of int to frozenset of str
+        Bits of activations (8, 15), and the roles whose products have 15.
     """
-    config = PRESETS["decoder"]
+    config = machine.config
     report("loading the model")
     model = load_text_model()
     whole, texts = model.language.graph, [t[:_CALIBRATION] for t in calibration_texts(model.language, count=1)]
-    machine = RtlMachine(config)
-    rows, figures = [], []
-    for activations, wide in ((8, frozenset()), (15, WIDE)):
+    rows = []
+    for activations, wide in widths.items():
         rules = Rules(wide, config.groups * config.window, config.groups, frozenset(ROLES))
         counts = []
         for layers in _LAYERS:
@@ -76,6 +84,13 @@ def run(report: Callable[[str], None] = lambda _: None) -> Report:
             of = quantize_decoder(first_layers(whole, layers), texts, list(model.language.begin), rules)
             counts.append(_counted(machine, of))
         rows += _rows(config, whole, of, counts, activations)
+    return rows
+
+
+def run(report: Callable[[str], None] = lambda _: None) -> Report:
+    """SmolLM2-135M-Instruct in its file's own blocks, with a head in 4 bits that lists the 8 likeliest tokens."""
+    config = PRESETS["decoder"]
+    rows, figures = token_rows(RtlMachine(config), {8: frozenset(), 15: WIDE}, report), []
     for row in rows:
         name = f"context {row['context']}, activations of {row['activations']} bits"
         moved = row["read_bytes"] + row["written_bytes"]
