@@ -113,10 +113,12 @@ def path_of(value: object, name: str) -> Path:
     Raises
     ------
     InputError
-        If it is neither, has a NUL, or a name that is longer than the file system's.
+        If it is neither, is empty, has a NUL, or a name that is longer than the file system's.
     """
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise InputError(f"{name} is {_shown(value)}; it is a path, or a text that names one.")
+    if not os.fspath(value):  # which is no file, and to Path the folder that the program runs in
+        raise InputError(f"{name} is empty; it is a path.")
     path = Path(value)
     try:
         os.lstat(path)

@@ -84,6 +84,7 @@ NAMES = [
     ("generate --window-memory flash", "window_memory 'flash' is unknown"),
     ("generate --encodings index,bits", "encoding 'bits' is unknown"),
     ("generate --encodings ,", "encodings is empty"),
+    ("generate --top accelerator --features ,", "features is empty"),
     # N:M
     ("compile --nm 0:4", "N = 0 (in 0:4) is out of range"),
     ("compile --nm 5:4", "the nearest is 4:4"),

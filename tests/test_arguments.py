@@ -12,6 +12,7 @@ import pytest
 
 from sta_hw.arguments import flag, path_of, real, require_function, require_kind, several, text_of, token_ids, whole
 from sta_hw.errors import ConfigError, InputError
+from sta_hw.formats.nm import encode
 from sta_hw.spec.config import Config
 from sta_hw.spec.patterns import Pattern, parse_nm
 from sta_hw.spec.presets import configured, preset
@@ -78,7 +79,7 @@ def test_lists() -> None:
 def test_paths(tmp_path: Path) -> None:
     assert path_of("a", "p") == path_of(Path("a"), "p") == Path("a")
     assert path_of(tmp_path / "not/there", "p") == tmp_path / "not/there"
-    for value in (None, 5, b"a", ["a"], "a\0b", "x" * 5000, tmp_path / ("y" * 300)):
+    for value in (None, 5, b"a", ["a"], "", "a\0b", "x" * 5000, tmp_path / ("y" * 300)):
         with pytest.raises(InputError, match=r"^p is "):
             path_of(value, "p")
 
@@ -164,6 +165,23 @@ def test_names() -> None:
     assert configured("ci") is preset("ci") and configured(preset("ci")) is preset("ci")
     with pytest.raises(ConfigError, match=r"a configuration is a sta_hw.spec.config.Config or the name .*, not 5"):
         configured(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("weights", "more", "says"),
+    [
+        (5, {}, "no matrix"), (np.zeros(4, np.int8), {}, "no matrix"), (np.full((1, 4), np.nan), {}, "no matrix"),
+        ([[300, 0, 0, 0]], {}, "from -128 to 127"), ([[0.5, 0, 0, 0]], {}, "whole numbers"),
+        ([[1, 0, 0, 0]], {"groups": 0}, "groups = 0"), ([[1, 0, 0, 0]], {"groups": True}, "groups is True"),
+        ([[1, 0, 0, 0]], {"window": 0}, "and window 0"), ([[1, 0, 0, 0]], {"depth": 4.0}, "depth is 4.0"),
+        ([[1, 0, 0, 0]], {"encoding": []}, "encoding"), ([[1, 0, 0, 0]], {"pattern": "2:4"}, "pattern is '2:4'"),
+    ],
+)  # fmt: skip
+def test_matrices(weights: object, more: dict[str, object], says: str) -> None:
+    """A weight of 300 was 44, and one of a half nothing."""
+    settings = {"pattern": Pattern(2, 4), "groups": 2, "window": 16} | more
+    with pytest.raises(InputError, match=says):
+        encode(weights, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "seed"])

@@ -158,6 +158,8 @@ def generate(
         "softmax_block": softmax_block,
         **{k: tuple(w.strip() for w in v.split(",") if w.strip()) for k, v in split.items() if v is not None},
     }  # fmt: skip
+    if features is not None and not options["features"]:
+        problems.append(f"features is empty; it is decoder for all, or of {', '.join(FEATURES)}.")
     config = _configure(preset, options, problems)
     if top == "accelerator" and config is not None:
         try:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
+_LONGEST = 1 << 20
+"""Characters of a message."""
+
 ModelOption = Annotated[
     Path | None,
     typer.Option("--model", help="A GGUF file, or a folder of transformers'.", show_default="SmolLM2-135M-Instruct"),
@@ -205,7 +208,7 @@ def _messages(asked: bool) -> Iterator[str]:
         try:
             if asked:
                 typer.echo("> ", nl=False, err=True)
-            line = sys.stdin.readline()
+            line = sys.stdin.readline(_LONGEST + 1)
         except KeyboardInterrupt:
             if not asked:
                 raise
@@ -214,6 +217,8 @@ def _messages(asked: bool) -> Iterator[str]:
             if asked:
                 typer.echo("", err=True)
             return
+        if len(line) > _LONGEST:  # as of a device without an end of lines
+            raise InputError(f"a line of standard input has more than {_LONGEST:,} characters; give a shorter message.")
         line.encode("utf-8")  # Bytes that are none of it may be in there, as what cannot be encoded.
         line, mark = line.removeprefix(mark).strip(), ""
         if line:

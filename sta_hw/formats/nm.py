@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import require_kind, whole
 from ..errors import InputError
 from ..spec.config import ENCODINGS, SUPPORTED_WINDOWS
 from ..spec.patterns import Pattern
@@ -257,19 +258,25 @@ def encode(
     Raises
     ------
     InputError
-        If a group has more than N non-zeros (the first one is named), or the sizes do not fit.
+        If a group has more than N non-zeros (the first one is named), weights are no INT8, or sizes do not fit.
     """
+    require_kind(pattern, "pattern", Pattern)
     weights = np.asarray(weights)
+    if weights.ndim != 2 or weights.dtype.kind not in "iu" or (weights.astype(np.int8) != weights).any():
+        raise InputError("weights are no matrix of whole numbers from -128 to 127.")
     columns, reduction = weights.shape
-    depth = window if depth is None else depth
+    groups, window = whole(groups, "groups"), whole(window, "window")
+    depth = window if depth is None else whole(depth, "depth")
+    if groups < 1:
+        raise InputError(f"groups = {groups} is out of range; the least is 1.")
+    if window not in SUPPORTED_WINDOWS or not 1 <= depth <= window or depth % pattern.m:
+        raise InputError(f"depth {depth} does not fit M = {pattern.m} and window {window}: M divides depth <= window.")
     if encoding is None or pattern.m == 1:
         encoding = best_encoding(pattern, window)
-    if encoding not in _CODES:
+    if not isinstance(encoding, str) or encoding not in _CODES:
         raise InputError(f"encoding {encoding!r} is unknown; it is index or bitmap.")
     if encoding == "dense" and pattern.m != 1:
         raise InputError(f"encoding dense stores no positions, and {pattern} needs them; it is index or bitmap.")
-    if window not in SUPPORTED_WINDOWS or not 1 <= depth <= window or depth % pattern.m:
-        raise InputError(f"depth {depth} does not fit M = {pattern.m} and window {window}: M divides depth <= window.")
     passes = max(1, math.ceil(reduction / (groups * depth)))
     padded = np.zeros((columns, passes * groups * depth), np.int8)
     padded[:, :reduction] = weights

@@ -19,7 +19,7 @@ from ..errors import InputError
 
 __all__ = ["ChatTemplate"]
 
-ROLES = ("system", "user", "assistant")
+_ROLES = ("system", "user", "assistant")
 _LONGEST = 100_000
 """Characters of a template; those of models have some thousand."""
 _SECONDS = 2.0
@@ -68,6 +68,8 @@ class ChatTemplate:
                 raise InputError(f"message {number} of the conversation has no role and content, which are texts.")
             for key in ("role", "content"):
                 text_of(message[key], f"{key} of message {number}")
+            if message["role"] not in _ROLES:
+                raise InputError(f"role of message {number} is {message['role'][:60]!r}; it is {', '.join(_ROLES)}.")
         if len(self.source) > _LONGEST:
             raise InputError(
                 f"the model's chat template has {len(self.source):,} characters; at most {_LONGEST:,} are read."

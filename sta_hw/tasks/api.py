@@ -110,6 +110,7 @@ class Model:
         if seen is not None:
             self.embedder.require_calibration()
         chosen = choose_patterns(self.embedder, nm, None if table is None else path_of(table, "table"))
+        tokens = whole(tokens, "tokens")
         if hardware is not None:
             self.embedder.require(chosen.patterns, configured(hardware), tokens)
         pruned = self.embedder.pruned(chosen.patterns, method, report, seen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -12,8 +13,24 @@ from ..errors import InputError
 from ..model.byte_pairs import Streamed
 from ..model.language import LanguageModel
 from .sampling import Sampler, Sampling
+from .session import Decoder
 
-__all__ = ["Generated", "Growing", "require_room", "require_sampling"]
+__all__ = ["Generated", "Growing", "own_decoder", "require_room", "require_sampling"]
+
+
+def own_decoder(session: Any, model: Any, *kinds: type) -> Decoder:
+    """What computes a session of a `TextModel`; `kinds` are those that a session may be of.
+
+    Raises
+    ------
+    InputError
+        If it is none, or another model's, whose text it would give.
+    """
+    require_kind(session, "session", *kinds)
+    decoder: Decoder = session.decoders[0] if hasattr(session, "decoders") else session.decoder
+    if decoder.of is not (model.language.graph if model.quantized is None else model.quantized):
+        raise InputError("session is another model's; make one with session or batch of this one.")
+    return decoder
 
 
 @dataclass
@@ -130,7 +147,9 @@ class _Held:
     """Holds back what may be the beginning of a text that ends the text."""
 
     def __init__(self, stop: Sequence[str]) -> None:
-        self.stop = [s for s in (text_of(s, "a text of stop") for s in several(stop, "stop", "texts")) if s]
+        self.stop = [text_of(s, "a text of stop") for s in several(stop, "stop", "texts")]
+        if "" in self.stop:
+            raise InputError("a text of stop is empty, which ends every text; leave it out.")
         self.stopped = False
         self._text = ""
 

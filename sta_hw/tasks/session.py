@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ class Decoder(Protocol):
 
     Attributes
     ----------
+    of : Graph or IntegerDecoderGraph
+        The network.
     capacity : int
         Tokens that its context holds.
     length : int
@@ -33,6 +35,7 @@ class Decoder(Protocol):
         Logits of each position that are given, the largest, others being minus infinity; 0: all.
     """
 
+    of: Any
     capacity: int
     length: int
     best: int
@@ -59,7 +62,7 @@ class Fp32Decoder:
     """The network in float32 numpy; see `Decoder`."""
 
     def __init__(self, graph: Graph, capacity: int) -> None:
-        self.graph = graph
+        self.graph = self.of = graph
         self.capacity = capacity
         self.cache = Cache(capacity)
         self.passes = self.best = 0

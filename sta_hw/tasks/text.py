@@ -32,7 +32,7 @@ from ..spec.config import Config
 from ..spec.patterns import Pattern
 from ..spec.presets import configured
 from .decoder_texts import CONTEXT, as_conversation, calibration_texts, given_texts, pruning_texts
-from .growing import Generated, Growing, require_room, require_sampling
+from .growing import Generated, Growing, own_decoder, require_room, require_sampling
 from .lookup import looked_up
 from .patterns import given_patterns
 from .sampling import Sampling
@@ -104,9 +104,10 @@ class TextModel:
         else:
             file = None if table is None else path_of(table, "table")
             chosen = choose_patterns_of(language.graph, language.folder, nm, file, "dense", mends=False)
-        for pattern in dict.fromkeys(p for p in chosen.patterns.values() if not p.dense):
-            if hardware is not None:
-                configured(hardware).require(pattern)
+        if hardware is not None:
+            config = configured(hardware)
+            for pattern in dict.fromkeys(p for p in chosen.patterns.values() if not p.dense):
+                config.require(pattern)
         given = pruning_texts(language) if texts is None else given_texts(texts)
         graph = prune_model_once(language.graph, chosen.patterns, given, method=method, report=report)
         return replace(self.with_graph(graph), patterns=chosen.patterns, notes=tuple(chosen.notes))
@@ -146,6 +147,7 @@ class TextModel:
             rules = replace(rules or Rules(), block=config.groups * config.window, groups=config.groups)
         plain = prefix is None
         prefix = tuple(self.language.begin if prefix is None else token_ids(prefix, "prefix"))
+        self.context(len(prefix) + 1)
         if texts is None:
             given = calibration_texts(self.language)
             if self.language.template is not None and not plain:
@@ -153,8 +155,8 @@ class TextModel:
         else:
             given = given_texts(texts)
         quantize = quantize_decoder_once if flag(cache, "cache") else quantize_decoder
-        quantized = quantize(self.language.graph, given, prefix, rules or Rules(), report, self.patterns)
-        return replace(self, quantized=quantized)
+        rules = rules or Rules()
+        return replace(self, quantized=quantize(self.language.graph, given, prefix, rules, report, self.patterns))
 
     def context(self, tokens: int | None = None) -> int:
         """The tokens of a context: as many as are wanted, or `CONTEXT`, or what the model was made for.
@@ -307,8 +309,7 @@ class TextModel:
         """
         ids = self.ids(prompt)
         session = self.session() if session is None else session
-        require_kind(session, "session", Session)
-        capacity = session.decoder.capacity
+        capacity = own_decoder(session, self, Session).capacity
         require_room(ids, capacity)
         require_sampling(sampling, session.decoder.best, max_tokens)
         if whole(drafts, "drafts") < 0:
@@ -374,9 +375,8 @@ class TextModel:
             If there is no prompt, or one does not fit: by its number, from 1; as `stream`.
         """
         session = self.session() if session is None else session
-        require_kind(session, "session", Session, BatchDecoder)
+        decoder = own_decoder(session, self, Session, BatchDecoder)
         require_function(told, "told")
-        decoder = session.decoders[0] if isinstance(session, BatchDecoder) else session.decoder
         require_sampling(sampling, decoder.best, max_tokens)
         texts = [
             Growing(self.language, Generated(ids), max_tokens=max_tokens, sampling=sampling, stop=stop,

@@ -117,6 +117,12 @@ def test_a_closed_standard_input(folder: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "standard input has no message.\n", "")
 
 
+def test_a_line_without_an_end(folder: Path) -> None:
+    done = run("chat", "--model", folder, given="\0" * ((1 << 20) + 1))
+    assert (done.returncode, done.stdout) == (2, "") and len(done.stderr.splitlines()) == 1
+    assert "a line of standard input has more than 1,048,576 characters" in done.stderr
+
+
 def test_a_full_context_is_a_sentence(folder: Path) -> None:
     done = run("generate-text", PROMPT, "--model", folder, "--context", 20, "--temperature", 5, "--max-tokens", 40)
     assert done.returncode == 0

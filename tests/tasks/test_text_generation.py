@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,20 @@ def test_what_is_no_setting(model: TextModel, given: dict[str, Any]) -> None:
 
 
 def test_what_is_no_session(model: TextModel) -> None:
+    other = replace(model, language=replace(model.language, graph=replace(model.language.graph)))
+    for given in (other, model.in_integers(config="ci", cache=False)):
+        with pytest.raises(InputError, match="session is another model's"):
+            given.generate(PROMPT, max_tokens=1, session=model.session())
+        with pytest.raises(InputError, match="session is another model's"):
+            model.generate_batch([PROMPT], max_tokens=1, session=given.session())
+    with pytest.raises(InputError, match="a context of 101 tokens is out of range; the model was made for 1 to 60"):
+        model.in_integers([1] * 100)
+    with pytest.raises(InputError, match="a text of stop is empty"):
+        model.generate(PROMPT, stop=[""])
+    with pytest.raises(InputError, match="role of message 1 is 'usr'; it is system, user, assistant"):
+        model.ids([{"role": "usr", "content": "Hi"}])
+    with pytest.raises(InputError, match="5"):
+        model.prune("dense", hardware=5)  # type: ignore[arg-type]
     for context in (1.5, "4", True, float("nan")):
         with pytest.raises(InputError, match=r"context is .*; it is a whole number"):
             model.session(context)  # type: ignore[arg-type]
