@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import InputError, ToolError
+from ..formats.provenance import digest
 from .question import Question
 
 __all__ = ["VERSION", "Store"]
@@ -24,11 +25,28 @@ CREATE TABLE answers (
     key TEXT PRIMARY KEY,    -- SHA-256 of the question
     kind TEXT NOT NULL,
     question TEXT NOT NULL,  -- JSON: kind, content, versions
-    answer TEXT NOT NULL     -- JSON
+    answer TEXT NOT NULL     -- JSON, with a checksum of it and of the key
 ) WITHOUT ROWID
 """
 _WAIT = 60.0
 """Seconds for which another process may write."""
+_CHECKSUM = "sha256"
+"""What an answer has beside what it is."""
+
+
+def _checksum(key: str, answer: dict[str, Any]) -> str:
+    return digest([key, json.loads(json.dumps(answer))])
+
+
+def _whole(key: str, text: object) -> dict[str, Any] | None:
+    """An answer as it was kept; None if it is another: a damaged file may be one that SQLite reads."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or found.pop(_CHECKSUM, None) != _checksum(key, found):
+        return None
+    return found
 
 
 class Store:
@@ -90,20 +108,22 @@ class Store:
             return int(self._file.execute("SELECT count(*) FROM answers").fetchone()[0])
 
     def kept(self, questions: Iterable[Question]) -> dict[str, dict[str, Any]]:
-        """The answers that there are, by key."""
+        """The answers that there are, by key; one that is not what was kept counts as none, and is computed anew."""
         found = {}
         with self._told():
             for key in dict.fromkeys(q.key for q in questions):
                 row = self._file.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-                if row is not None:
-                    found[key] = json.loads(row[0])
+                if row is not None and (answer := _whole(key, row[0])) is not None:
+                    found[key] = answer
         return found
 
     def keep(self, question: Question, answer: dict[str, Any]) -> None:
-        """Keep an answer; that of the same question which is there already stays."""
-        values = (question.key, question.kind, json.dumps(question.described, sort_keys=True), json.dumps(answer))
-        with self._told():
-            self._file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", values)
+        """Keep an answer; that of the same question which is there already, and whole, stays."""
+        kept = json.dumps(answer | {_CHECKSUM: _checksum(question.key, answer)})
+        values = (question.key, question.kind, json.dumps(question.described, sort_keys=True), kept)
+        if question.key not in self.kept([question]):
+            with self._told():
+                self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", values)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -115,5 +135,5 @@ class Store:
                     f"{self.path} is no whole store of sta-hw explore: {error}; name another file."
                 ) from error
             raise ToolError(f"the store {self.path} cannot be read or written: {error}.") from error
-        except (json.JSONDecodeError, OSError) as error:
+        except OSError as error:
             raise ToolError(f"the store {self.path} cannot be read or written: {error}.") from error

@@ -58,3 +58,18 @@ def test_what_is_no_store(tmp_path: Path) -> None:
         assert path.read_bytes() == before[path]
     with pytest.raises(ToolError):
         Store(tmp_path)
+
+
+@pytest.mark.parametrize("answer", ["x", "[]", "{}", "null", "[" * 100_000, '{"cycles": 2}', b"\xff", 5])
+def test_an_answer_that_is_not_what_was_kept(answer: object, tmp_path: Path) -> None:
+    """It is computed anew, and kept then: what SQLite reads may be damaged all the same."""
+    path = tmp_path / "store.sqlite"
+    with Store(path) as store:
+        store.keep(question(1), {"cycles": 1})
+        store.keep(question(2), {"cycles": 1})
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE answers SET answer = ? WHERE key = ?", (answer, question(1).key))
+    with Store(path) as store:
+        assert store.kept([question(1), question(2)]) == {question(2).key: {"cycles": 1}}
+        store.keep(question(1), {"cycles": 3})
+        assert store.kept([question(1)]) == {question(1).key: {"cycles": 3}}
