@@ -222,6 +222,8 @@ def inside(folder: Path, name: str, what: str) -> Path:
         If it lies elsewhere, by an absolute name, ``..`` or a link.
     """
     path = folder / name
+    if "\0" in name:
+        raise InputError(f"{what} names {name!r}, which is no file's name.")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{what} names {name!r}, which is outside {folder}; it is not read.")
     return path

@@ -18,7 +18,7 @@ from ..errors import InputError
 from . import operations
 from .fp32 import FUNCTIONS
 from .graph import Graph
-from .operations import Activate, Operation, Output
+from .operations import Activate, Norm, Operation, Output
 from .settings import Settings
 from .tensors import Tensors
 
@@ -94,6 +94,8 @@ def stored_graph(settings: Settings, tensors: Tensors) -> tuple[Graph, list[str]
             raise InputError(f"{path}: operation {number} {problem}.") from None
     graph = Graph(str(found.get("name")), tuple(parts))
     for o in parts:
+        if isinstance(o, Norm) and not 0 <= o.epsilon <= 1:
+            raise InputError(f"{path}: {o.name} has epsilon = {o.epsilon}; it is a number from 0 to 1.")
         if isinstance(o, Activate) and o.function not in FUNCTIONS:
             raise InputError(f"{path}: {o.name} has function {o.function!r}; it is one of {', '.join(FUNCTIONS)}.")
     try:

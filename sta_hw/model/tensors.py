@@ -137,11 +137,11 @@ def read_tensors(folder: Path) -> Tensors:
         hint = f" (there is {others[0]}; save the model as safetensors)" if others else ""
         raise InputError(f"model folder {folder}: there is no model.safetensors, and no {index.name}{hint}.")
     places = read_json(index, "index").get("weight_map")
-    if not isinstance(places, dict):
-        raise InputError(f"{index} has no weight_map.")
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise InputError(f"{index} has no weight_map, of tensors' names and files.")
     found: dict[str, Array] = {}
     for name in sorted(set(places.values())):
-        shard = inside(folder, str(name), str(index))
+        shard = inside(folder, name, str(index))
         tensors = _read(shard)
         wanted = {_modern(t) for t, file in places.items() if file == name}
         for what, names in (

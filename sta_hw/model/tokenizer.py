@@ -187,9 +187,15 @@ def _word_piece(vocabulary: Path, about: dict[str, Any]) -> Any:
 
     def special(key: str) -> str:
         token = about.get(key) or _SPECIAL[key]
-        return token["content"] if isinstance(token, dict) else str(token)
+        found = token.get("content") if isinstance(token, dict) else token
+        if not isinstance(found, str):
+            raise InputError(f"{vocabulary}: {key} of tokenizer_config.json is {str(token)[:60]!r}; it is a text.")
+        return found
 
-    kind = about.get("tokenizer_class", "BertTokenizer").removesuffix("Fast")
+    for flag in ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "do_basic_tokenize"):
+        if not isinstance(about.get(flag), bool | None):
+            raise InputError(f"{vocabulary}: {flag} of tokenizer_config.json is {about[flag]!r}; it is true or false.")
+    kind = str(about.get("tokenizer_class") or "BertTokenizer").removesuffix("Fast")
     if kind not in ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"):
         raise InputError(f"{vocabulary}: tokenizer_class {kind} is not supported without a tokenizer.json.")
     if about.get("do_basic_tokenize") is False or about.get("never_split"):
@@ -205,13 +211,16 @@ def _word_piece(vocabulary: Path, about: dict[str, Any]) -> Any:
     if missing:
         raise InputError(f"tokenizer {vocabulary} has no token {', '.join(missing)}.")
     settings: dict[str, Any] = {key: special(key) for key in _SPECIAL} | {
-        "lowercase": about.get("do_lower_case", True), "strip_accents": about.get("strip_accents"),
-        "handle_chinese_chars": about.get("tokenize_chinese_chars", True),
+        "lowercase": about.get("do_lower_case") is not False, "strip_accents": about.get("strip_accents"),
+        "handle_chinese_chars": about.get("tokenize_chinese_chars") is not False,
     }  # fmt: skip
     tokenizer = BertWordPieceTokenizer(table, **settings)
     added = vocabulary.with_name("added_tokens.json")
     if added.exists():
-        for token, number in sorted(read_json(added, "added tokens").items(), key=lambda item: item[1]):
+        numbers = read_json(added, "added tokens")
+        if wrong := [token for token, number in numbers.items() if type(number) is not int]:
+            raise InputError(f"{added}: the id of {wrong[0]!r} is {numbers[wrong[0]]!r}; it is a whole number.")
+        for token, number in sorted(numbers.items(), key=lambda item: item[1]):
             tokenizer.add_tokens([AddedToken(token, normalized=False)])
             if tokenizer.token_to_id(token) != number:
                 raise InputError(f"{added}: {token!r} would get the id {tokenizer.token_to_id(token)}, not {number}.")

@@ -54,6 +54,14 @@ def test_shards(tmp_path: Path) -> None:
     index.write_text(json.dumps(found | {"weight_map": places | {name: other}}))
     with pytest.raises(InputError, match=rf"(lacks|its index says,) {name}"):
         load_network(tmp_path)
+    for wrong, says in (
+        ({"a": 1, "b": "x"}, "no weight_map"),
+        ({"a": ["x"]}, "no weight_map"),
+        ({"a": "x\0"}, "no file"),
+    ):
+        index.write_text(json.dumps({"weight_map": wrong}))
+        with pytest.raises(InputError, match=says):
+            load_network(tmp_path)
     index.write_text(json.dumps(found))
     shards[0].unlink()
     with pytest.raises(InputError, match=shards[0].name):

@@ -67,3 +67,22 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match=r"tokenizer.json"):
         TextTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("tokenizer_config.json", {"tokenizer_class": 5}, "tokenizer_class 5 is not supported"),
+        ("tokenizer_config.json", {"sep_token": {"content": 5}}, "sep_token .* it is a text"),
+        ("tokenizer_config.json", {"do_lower_case": "yes"}, "do_lower_case .* is 'yes'; it is true or false"),
+        ("tokenizer_config.json", {"strip_accents": 1}, "strip_accents .* is 1"),
+        ("tokenizer_config.json", {"do_basic_tokenize": "no"}, "do_basic_tokenize .* is 'no'"),
+        ("added_tokens.json", {"[NEW]": len(WORDS), "[OLD]": "z"}, r"the id of '\[OLD\]' is 'z'"),
+        ("added_tokens.json", {"[NEW]": None, "[OLD]": 3}, r"the id of '\[NEW\]' is None"),
+    ],
+)  # fmt: skip
+def test_other_kinds(name: str, content: object, says: str, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=says):
+        TextTokenizer.load(tmp_path)
