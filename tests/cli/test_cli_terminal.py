@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -37,6 +39,21 @@ def test_a_line_a_minute_where_there_is_no_terminal(
         "sta-hw: pruning\\x1b[31m the head, 4 of 4,000; 2 min so far",
         "sta-hw: running; 12 min so far",
     ]
+
+
+def test_interrupted_before_it_has_begun() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from sta_hw.cli.entry import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    wanted = (130, "", "sta-hw: interrupted; files are as they were, or whole.\n")
+    assert (done.returncode, done.stdout, done.stderr) == wanted
 
 
 def test_nobody_who_hears_it(monkeypatch: pytest.MonkeyPatch) -> None:
