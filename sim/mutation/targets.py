@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 _EXECUTOR = "tests/independent/test_executor.py"
 _IN_C = [f"{_EXECUTOR}::test_random_instructions", f"{_EXECUTOR}::test_windows_that_do_not_stay"]
 """The executor in C against the reference, without what breaks the executor."""
-_MEASURED = ["tests/cycles/test_machine.py", "tests/cycles/measured.py"]
+_MEASURED = ["tests/cycles/test_measured.py", "tests/cycles/measured.py"]
 """The cycle model's test, and the numbers that it compares with: when they change, what lived is tried again."""
 NEXT_LEVEL = {
     "sta_hw/rtl/control/decode.py": ["tests/rtl/control/test_fetch.py"],

@@ -1,6 +1,6 @@
 """Short programs, each of which keeps a few units busy, and how many cycles the RTL takes for them.
 
-test_model.py runs them in RTL; test_machine.py compares the cycle model with these numbers, without RTL.
+test_model.py runs them in RTL; test_measured.py compares the cycle model with these numbers, without RTL.
 """
 
 from __future__ import annotations
