@@ -96,7 +96,9 @@ def _weight(parts: dict[str, Any], method: str, version: str, group: int, what: 
     channels = len(numbers)
     if numbers.shape[1:] != scales.shape[1:] or zeros.shape != scales.shape or channels % groups:
         raise InputError(f"{what}: numbers {numbers.shape}, zeros {zeros.shape} and scales {scales.shape} do not fit.")
-    if group != (wanted := channels // groups) and (group, groups) != (-1, 1):
+    wanted = channels // groups
+    # One group may have fewer inputs than the configuration says, where a product has no more.
+    if group != wanted and not (groups == 1 and (group == -1 or group > channels)):
         raise InputError(f"{what}: {wanted} inputs share a scale, and by config.json (group_size) it is {group}.")
     index = np.arange(channels) // wanted if parts["g_idx"] is None else parts["g_idx"]
     if index.shape != (channels,) or index.min() < 0 or index.max() >= groups:

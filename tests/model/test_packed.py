@@ -28,17 +28,17 @@ def packed(rows: np.ndarray, order: list[int]) -> np.ndarray:
     return words.view(np.int32)
 
 
-def quantize(folder: Path, method: str, acts: bool, **about: Any) -> dict[str, np.ndarray]:
-    """Replaces a checkpoint's linear weights by 4-bit ones; the weights that they stand for."""
+def quantize(folder: Path, method: str, acts: bool, share: int = GROUP, **about: Any) -> dict[str, np.ndarray]:
+    """Replaces a checkpoint's linear weights by 4-bit ones, of which `share` have a scale; what they stand for."""
     rng, place = np.random.default_rng(1), folder / "model.safetensors"
     tensors, exact = dict(load_file(place)), {}
     for name in [n for n in tensors if n.endswith("_proj.weight")]:
         outputs, inputs = tensors.pop(name).shape
-        stem, groups = name.removesuffix("weight"), inputs // GROUP
+        stem, groups = name.removesuffix("weight"), -(-inputs // share)
         numbers = rng.integers(0, 16, (inputs, outputs))
         zeros, scales = rng.integers(1, 16, (groups, outputs)), rng.uniform(0.001, 0.02, (groups, outputs))
         scales = scales.astype(np.float16)
-        index = np.arange(inputs) // GROUP
+        index = np.arange(inputs) // share
         if acts:
             index = rng.permutation(index)
         exact[name] = ((numbers - zeros[index]).astype(np.float32) * scales.astype(np.float32)[index]).T
@@ -53,7 +53,7 @@ def quantize(folder: Path, method: str, acts: bool, **about: Any) -> dict[str, n
             tensors[stem + "g_idx"] = index.astype(np.int32)
     save_file(tensors, place, {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": GROUP, **about}
+    config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": share, **about}
     (folder / "config.json").write_text(json.dumps(config))
     return exact
 
@@ -79,6 +79,16 @@ def test_weights_are_the_files(method: str, acts: bool, about: dict[str, Any], t
         grid = on_column_grid(wanted, np.abs(wanted).max(1) / 127, GROUP)
         assert grid is not None
         assert np.abs(grid[0].weights - wanted / grid[1][:, None]).max() <= 0.5 + 1e-6
+
+
+def test_products_with_fewer_inputs_than_share_a_scale(tmp_path: Path) -> None:
+    """As AutoGPTQ and AutoAWQ write small ones: one group."""
+    saved(tmp_path, "LlamaForCausalLM", SIZES)
+    exact = quantize(tmp_path, "awq", acts=False, share=128)
+    found = {o.name: o.weight for o in load_network(tmp_path).graph.operations if isinstance(o, Linear)}
+    for name, wanted in exact.items():
+        assert wanted.shape[1] <= 128
+        np.testing.assert_array_equal(found[name.removeprefix("model.layers.").removesuffix(".weight")], wanted)
 
 
 @pytest.mark.parametrize(
