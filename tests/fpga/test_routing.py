@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from boards import BOARDS, board
 from sta_hw.errors import InputError, ToolError
+from sta_hw.fpga import routing
 from sta_hw.fpga.flow import synthesize_top
 from sta_hw.fpga.parts import PARTS, choose_multiplier, narrow_multipliers, require_cells
-from sta_hw.fpga.routing import Tries, place_and_route
+from sta_hw.fpga.routing import Pins, Tries, place_and_route
 from sta_hw.fpga.synthesis import synthesize
 from sta_hw.rtl.emit import emit_verilog
 from sta_hw.rtl.primitives.multiplier import Multiplier
@@ -110,3 +113,30 @@ def test_a_tool_that_is_not_installed(family: str, part: str, tmp_path: Path, mo
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ToolError, match=rf"yowasp-nextpnr-\S*{family} is not installed; pip install"):
         place_and_route("block", PARTS[part], tmp_path, minutes=5)
+
+
+def test_how_designs_with_pins_and_without_are_routed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What nextpnr is asked for: placer, router, pins; a board names its router."""
+    asked: list[list[str]] = []
+
+    class Stopped:
+        returncode = 1
+
+        def __init__(self, command: list[str], stdout: Any, **_: Any) -> None:
+            asked.append(command)
+            stdout.write("ERROR: stopped\n")
+            stdout.flush()
+
+        def poll(self) -> int:
+            return self.returncode
+
+    monkeypatch.setattr(routing.subprocess, "Popen", Stopped)
+    target = board("ecpix5-85f")
+    for pins in (None, Pins("top.lpf", target.chip.options, target.router)):
+        with pytest.raises(ToolError, match="stopped"):
+            place_and_route("top", target.chip, tmp_path, pins=pins)
+    alone, on_board = (" ".join(command) for command in asked)
+    assert "--placer heap" in alone and "--out-of-context" in alone and "--router" not in alone
+    assert "--placer static --router router2 --lpf top.lpf --textcfg top.config" in on_board
+    assert "--out-of-context" not in on_board and "--um5g-85k" in on_board
+    assert {b.router for b in BOARDS.values() if b.name != target.name} == {"router1"}
