@@ -105,21 +105,21 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure, and print a line for each kind of traffic, or each context of a token."""
-    rows = measure_token(name, lambda text: print(text, file=sys.stderr)) if token else measure(name)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    for row in rows if token else ():
-        moved = row["read_bytes"] + row["written_bytes"]
-        typer.echo(
-            f"context {row['context']:.0f}: {row['cycles']:,.0f} cycles, {moved:,.0f} bytes, "
-            f"{row['tokens_per_second']:.2f} tokens a second"
-        )
-    for row in () if token else rows:
-        after = f", the first beat after {row['latency']} cycles" if row["latency"] else ""
-        typer.echo(
-            f"{row['traffic']}: {row['bytes_per_cycle']:.3f} bytes a cycle{after}; {row['violations']} violations"
-        )
+    if token:
+        rows = measure_token(name, lambda text: print(text, file=sys.stderr))
+        lines = [
+            f"context {row['context']:.0f}: {row['cycles']:,.0f} cycles, "
+            f"{row['read_bytes'] + row['written_bytes']:,.0f} bytes, {row['tokens_per_second']:.2f} tokens a second"
+            for row in rows
+        ]
+    else:
+        rows = measure(name)
+        after = [f", the first beat after {row['latency']} cycles" if row["latency"] else "" for row in rows]
+        lines = [
+            f"{row['traffic']}: {row['bytes_per_cycle']:.3f} bytes a cycle{first}; {row['violations']} violations"
+            for row, first in zip(rows, after, strict=True)
+        ]
+    typer.echo(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ _IN_C = [f"{_EXECUTOR}::test_random_instructions", f"{_EXECUTOR}::test_windows_t
 """The executor in C against the reference, without what breaks the executor."""
 _MEASURED = ["tests/cycles/test_measured.py", "tests/cycles/measured.py"]
 """The cycle model's test, and the numbers that it compares with: when they change, what lived is tried again."""
+_QUANTIZED = ["tests/compiler/test_passes.py", "tests/compiler/test_check.py"]
+_LOWERED = ["tests/compiler/test_passes.py", "tests/compiler/test_compiler.py"]
 NEXT_LEVEL = {
     "sta_hw/rtl/control/decode.py": ["tests/rtl/control/test_fetch.py"],
     "sta_hw/rtl/control/legality.py": ["tests/rtl/control/test_fetch.py"],
@@ -40,24 +42,14 @@ NEXT_LEVEL = {
     "sta_hw/reference/instructions.py": ["tests/spec/test_expansion.py", *_IN_C],
     "sta_hw/reference/blocks.py": ["tests/formats/test_blocks.py"],
     "sta_hw/reference/memories.py": ["tests/reference/test_memories.py", *_IN_C],
-    "sta_hw/reference/results.py": [*_IN_C],
+    "sta_hw/reference/results.py": _IN_C,
     "sta_hw/reference/machine.py": ["tests/reference/test_machine.py", *_IN_C],
-    "sta_hw/reference/program.py": [*_IN_C],
-    "sta_hw/reference/softmax.py": ["tests/reference/test_reference_softmax.py"],
-    "sta_hw/reference/vector.py": ["tests/reference/test_reference_vector.py"],
-    "sta_hw/reference/requantizer.py": ["tests/reference/test_reference_requantizer.py"],
-    "sta_hw/reference/engine.py": ["tests/reference/test_reference_engine.py"],
-    "sta_hw/reference/best.py": ["tests/reference/test_reference_best.py"],
-    "sta_hw/reference/decoder.py": ["tests/reference/test_reference_decoder.py"],
+    "sta_hw/reference/program.py": _IN_C,
     "sta_hw/cycles/flows.py": ["tests/cycles/test_flows.py", *_MEASURED],
     "sta_hw/cycles/machine.py": _MEASURED,
     "sta_hw/cycles/state.py": _MEASURED,
     "sta_hw/cycles/timing.py": _MEASURED,
-    "sta_hw/compiler/liveness.py": ["tests/compiler/test_liveness.py"],
     "sta_hw/compiler/untimed.py": ["tests/compiler/test_liveness.py"],
-    "sta_hw/compiler/packing.py": ["tests/compiler/test_packing.py"],
-    "sta_hw/compiler/roll.py": ["tests/compiler/test_roll.py"],
-    "sta_hw/compiler/runs.py": ["tests/compiler/test_runs.py"],
     "sta_hw/compiler/schedule.py": ["tests/compiler/test_compiler.py"],
     "sta_hw/compiler/buffers.py": ["tests/compiler/test_passes.py"],
     "sta_hw/compiler/calibration.py": ["tests/compiler/test_check.py"],
@@ -66,35 +58,25 @@ NEXT_LEVEL = {
     "sta_hw/compiler/emission.py": ["tests/compiler/test_loops.py", "tests/compiler/test_passes.py"],
     "sta_hw/compiler/encoder.py": ["tests/compiler/test_passes.py"],
     "sta_hw/compiler/image.py": ["tests/compiler/test_contract.py"],
-    "sta_hw/compiler/integers.py": ["tests/compiler/test_passes.py", "tests/compiler/test_check.py"],
+    "sta_hw/compiler/integers.py": _QUANTIZED,
     "sta_hw/compiler/parameters.py": ["tests/spec/test_golden.py"],
-    "sta_hw/compiler/quantize.py": ["tests/compiler/test_passes.py", "tests/compiler/test_check.py"],
-    "sta_hw/compiler/scales.py": ["tests/compiler/test_passes.py", "tests/compiler/test_check.py"],
+    "sta_hw/compiler/quantize.py": _QUANTIZED,
+    "sta_hw/compiler/scales.py": _QUANTIZED,
     "sta_hw/compiler/stepwise.py": ["tests/compiler/test_check.py"],
     "sta_hw/compiler/stuck.py": ["tests/compiler/test_liveness.py"],
-    "sta_hw/compiler/lower/attention.py": ["tests/compiler/test_passes.py", "tests/compiler/test_compiler.py"],
-    "sta_hw/compiler/lower/linear.py": [
-        "tests/compiler/test_passes.py",
-        "tests/compiler/test_compiler.py",
-        "tests/compiler/test_limits.py",
-    ],
-    "sta_hw/compiler/lower/norm.py": ["tests/compiler/test_passes.py", "tests/compiler/test_compiler.py"],
+    "sta_hw/compiler/lower/attention.py": _LOWERED,
+    "sta_hw/compiler/lower/linear.py": _LOWERED,
+    "sta_hw/compiler/lower/chunks.py": ["tests/compiler/test_chunks.py", "tests/compiler/test_limits.py"],
+    "sta_hw/compiler/lower/norm.py": _LOWERED,
     "sta_hw/compiler/lower/parts.py": ["tests/compiler/test_block_parts.py"],
-    "sta_hw/compiler/lower/pool.py": ["tests/compiler/test_passes.py", "tests/compiler/test_compiler.py"],
-    "sta_hw/compiler/lower/state.py": ["tests/compiler/test_passes.py", "tests/compiler/test_compiler.py"],
-    "sta_hw/compiler/decoder/feedback.py": ["tests/compiler/test_feedback.py"],
-    "sta_hw/compiler/decoder/kinds.py": ["tests/compiler/test_decoder_kinds.py"],
-    "sta_hw/compiler/decoder/rotation.py": ["tests/compiler/test_rotation.py"],
-    "sta_hw/compiler/decoder/once.py": ["tests/compiler/test_once.py"],
-    "sta_hw/compiler/decoder/traffic.py": ["tests/compiler/test_decoder_traffic.py"],
+    "sta_hw/compiler/lower/pool.py": _LOWERED,
+    "sta_hw/compiler/lower/state.py": _LOWERED,
     "sta_hw/compiler/decoder/four_bits.py": ["tests/compiler/test_decoder_blocks.py"],
-    "sta_hw/compiler/decoder/integers.py": ["tests/compiler/test_decoder_integers.py"],
     "sta_hw/compiler/decoder/arithmetic.py": ["tests/compiler/test_decoder_integers.py"],
     "sta_hw/compiler/decoder/likeliest.py": ["tests/compiler/test_decoder_best.py"],
     "sta_hw/compiler/decoder/quantize.py": ["tests/compiler/test_decoder_integers.py"],
     "sta_hw/compiler/decoder/attention.py": ["tests/compiler/test_decoder_program.py"],
     "sta_hw/compiler/decoder/projections.py": ["tests/compiler/test_decoder_program.py"],
-    "sta_hw/compiler/decoder/program.py": ["tests/compiler/test_decoder_program.py"],
     "sta_hw/compiler/decoder/run.py": ["tests/compiler/test_decoder_program.py"],
     "sta_hw/compiler/decoder/room.py": ["tests/compiler/test_decoder_program.py"],
     "sta_hw/compiler/decoder/slots.py": ["tests/compiler/test_decoder_program.py"],
@@ -104,11 +86,19 @@ NEXT_LEVEL = {
 
 
 def tests_of(module: str, root: Path = ROOT) -> list[str]:
-    """Those of `NEXT_LEVEL`, or the module's own test; none if it has neither."""
+    """Those of `NEXT_LEVEL`, or the module's own test; none if it has neither.
+
+    Its own has its name, or its folder's and its name, and lies in a folder of the module's, or in one above it.
+    """
     if module in NEXT_LEVEL:
         return NEXT_LEVEL[module]
-    own = root / "tests" / Path(*Path(module).parts[1:]).parent / f"test_{Path(module).stem}.py"
-    return [str(own.relative_to(root))] if own.is_file() else []
+    folders, name = Path(module).parts[1:-1], Path(module).stem
+    for depth in range(len(folders), 0, -1):
+        for own in (name, f"{folders[-1]}_{name}"):
+            file = Path("tests", *folders[:depth], f"test_{own}.py")
+            if (root / file).is_file():
+                return [file.as_posix()]
+    return []
 
 
 def all_modules() -> list[str]:

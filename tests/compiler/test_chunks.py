@@ -105,7 +105,7 @@ def test_loads_bring_what_was_laid_out(nm: str) -> None:
     assert (loaded(Target.VALUES, CONFIG.groups).view(np.int8)[: len(expected)] == expected).all()
     positions = [load for load in loads if load.target == Target.POSITIONS]
     assert bool(positions) == (nm != "dense")
-    assert chunk.stored == expected.size + sum(words.size for _, words in chunk.words)
+    assert chunk.stored == expected.size + sum(words.size for _, words in chunk.encoded)
     if positions:  # ahead of the values that go with them
         assert [load.target for load in loads[1:3]] == [Target.POSITIONS, Target.VALUES]
         assert positions[0].base == chunk.positions

@@ -80,14 +80,14 @@ class Chunk:
     ----------
     columns : slice
         Of the layer.
-    words : list of (array, array)
+    encoded : list of (array, array)
         Of each part of the cut: words of values and of positions, uint8 of shape (words, bytes).
     values, positions, parameters : str
         Names of the places on chip that its LOADs fill.
     """
 
     columns: slice
-    words: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+    encoded: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
     values: str
     positions: str
     parameters: str
@@ -95,7 +95,7 @@ class Chunk:
     @property
     def stored(self) -> int:
         """Bytes in memory, without the columns' parameters."""
-        return sum(values.size + positions.size for values, positions in self.words)
+        return sum(values.size + positions.size for values, positions in self.encoded)
 
 
 def cut_layer(low: Lowering, label: str, p: LinearParameters, pattern: Pattern, *, digits: bool) -> Cut:
@@ -181,9 +181,9 @@ def loads_of(low: Lowering, label: str, p: LinearParameters, chunk: Chunk) -> li
     kind = Target.SHORT_PARAMETERS if record is SHORT_COLUMN else Target.PARAMETERS
     loads = _pieces(low, kind, parameters, chunk.parameters, 1, of)
     # In pieces that alternate: those that find room go ahead of the last ones, which may have to wait.
-    values = _pieces(low, Target.VALUES, _joined([v for v, _ in chunk.words]), chunk.values, _PIECES, of)
+    values = _pieces(low, Target.VALUES, _joined([words for words, _ in chunk.encoded]), chunk.values, _PIECES, of)
     positions: list[Load] = []
-    if with_positions := [words for _, words in chunk.words if len(words)]:
+    if with_positions := [words for _, words in chunk.encoded if len(words)]:
         positions = _pieces(low, Target.POSITIONS, _joined(with_positions), chunk.positions, _PIECES, of)
     return loads + [load for pair in zip_longest(positions, values) for load in pair if load is not None]
 

@@ -156,7 +156,7 @@ def _products(
     """Of a chunk and a tile: a product for each part; where there are digits, all of the high ones, then of the low."""
     products: list[tuple[Fields, Bases]] = []
     values_at = positions_at = 0
-    for part, (address, beats), (values, positions) in zip(cut.parts, windows, chunk.words, strict=True):
+    for part, (address, beats), (values, positions) in zip(cut.parts, windows, chunk.encoded, strict=True):
         fields = common | _shape(part) | {
             "window_address": address, "window_beats": beats,
             "count0": len(values), "positions_count": len(positions),
