@@ -184,20 +184,25 @@ def _from_gguf(path: Path) -> LanguageModel:
     vocabulary = tokenizer_of(file)
     keys += unused_tokenizer_keys(file)
     source = file.get("tokenizer.chat_template", str)
-    names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
-    numbers = {name: file.get(f"tokenizer.ggml.{key}_token_id", int) for name, key in names.items()}
     words = file.get("tokenizer.ggml.tokens", list, [])
-    for name, number in numbers.items():
+    numbers: dict[str, int | None] = {}
+    for name in ("bos", "eos", "unknown", "padding", "eot", "eom"):
+        key = f"tokenizer.ggml.{name}_token_id"
+        numbers[name] = number = file.get(key, int)
         if number is not None and not 0 <= number < len(words):
-            raise InputError(f"{path}: {name} is token {number}, and the tokenizer has {len(words)} tokens.")
-    tokens = {name: words[number] for name, number in numbers.items() if number is not None}
-    ends = {numbers["eos_token"], *(file.get(f"tokenizer.ggml.{n}_token_id", int) for n in ("eot", "eom"))}
+            if name != "padding":
+                raise InputError(f"{path}: {key} is {number}, and the tokenizer has {len(words)} tokens.")
+            numbers[name] = None  # Nothing is padded, and there are files whose vocabulary was cut ahead of it.
+            keys.append(key)
+    names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+    tokens = {name: words[n] for name, key in names.items() if (n := numbers[key]) is not None}
+    ends = {numbers[name] for name in ("eos", "eot", "eom")}
     family = graph.name
     positions = file.get(f"{family}.context_length", int, 0)
     return LanguageModel(
         graph, vocabulary, ChatTemplate(source, tokens) if source else None,
         frozenset(e for e in ends if e is not None), positions, path, (*unused, *(f"{k}: not needed" for k in keys)),
-        numbers["bos_token"],
+        numbers["bos"],
     )  # fmt: skip
 
 

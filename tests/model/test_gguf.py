@@ -175,12 +175,13 @@ def test_what_is_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
         ({"tokenizer.ggml.tokens": ["a", "a"]}, "no list of different words"),
         ({"tokenizer.ggml.merges": ["a b c"]}, "list of pairs"),
         ({"tokenizer.ggml.merges": ["never there"]}, "tokenizer.ggml.merges"),
-        ({"tokenizer.ggml.eos_token_id": 4000}, "eos_token is token 4000"),
+        ({"tokenizer.ggml.eos_token_id": 4000}, "tokenizer.ggml.eos_token_id is 4000, and the tokenizer has"),
         ({"tokenizer.ggml.add_eos_token": True}, "add_eos_token"),
         ({"tokenizer.ggml.add_bos_token": "yes"}, "add_bos_token is 'yes'"),
         ({"tokenizer.ggml.token_type": [9] * 300}, "token_type 9 of token 0 is unknown"),
-        ({"tokenizer.ggml.bos_token_id": 300}, "bos_token is token 300, and the tokenizer has 300 tokens"),
-        ({"tokenizer.ggml.unknown_token_id": 2**32 - 1}, "unk_token is token 4294967295"),
+        ({"tokenizer.ggml.bos_token_id": 300}, "bos_token_id is 300, and the tokenizer has 300 tokens"),
+        ({"tokenizer.ggml.unknown_token_id": 2**32 - 1}, "unknown_token_id is 4294967295"),
+        ({"tokenizer.ggml.eot_token_id": 301}, "eot_token_id is 301"),
         ({"split.count": 2}, "is one of 2 parts"), ({"general.type": "adapter"}, "general.type is 'adapter'"),
         ({"tokenizer.ggml.normalizer.lowercase": True}, "tokenizer.ggml.normalizer.lowercase is not understood"),
     ],
@@ -233,6 +234,7 @@ def test_a_scale_that_is_infinite(tmp_path: Path) -> None:
 def test_what_is_not_used_of_a_tokenizer_is_listed(tmp_path: Path) -> None:
     decoder_folder(tmp_path / "a")
     more = {"tokenizer.ggml.scores": [0.5], "tokenizer.ggml.fim_pre_token_id": 3, "tokenizer.chat_template.rag": "x"}
+    more["tokenizer.ggml.padding_token_id"] = 300  # as of a vocabulary that was cut
     metadata = decoder_metadata(tmp_path / "a", "llama") | tokenizer_metadata(byte_pairs(), "gpt-2") | more
     path = written(tmp_path / "a.gguf", metadata, plain(decoder_tensors(tmp_path / "a", "llama")))
     assert load_language_model(path).notes == ("general.name: not needed", *(f"{key}: not needed" for key in more))
