@@ -91,8 +91,8 @@ def _weight(parts: dict[str, Any], method: str, version: str, group: int, what: 
         numbers, zeros = (_columns(parts[p], _AWQ_ORDER) for p in ("qweight", "qzeros"))
     else:
         numbers = _fields(parts["qweight"]).transpose(0, 2, 1).reshape(-1, parts["qweight"].shape[1])
-        # Files of the first kind store zeros less one.
-        zeros = (_columns(parts["qzeros"]) + (version == "gptq")) & (15 if version == "gptq_v2" else 31)
+        # Files of the first kind store zeros less one, in 4 bits: AutoGPTQ reads 15 as 0.
+        zeros = (_columns(parts["qzeros"]) + (version == "gptq")) & 15
     channels = len(numbers)
     if numbers.shape[1:] != scales.shape[1:] or zeros.shape != scales.shape or channels % groups:
         raise InputError(f"{what}: numbers {numbers.shape}, zeros {zeros.shape} and scales {scales.shape} do not fit.")

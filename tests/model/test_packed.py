@@ -36,7 +36,7 @@ def quantize(folder: Path, method: str, acts: bool, share: int = GROUP, **about:
         outputs, inputs = tensors.pop(name).shape
         stem, groups = name.removesuffix("weight"), -(-inputs // share)
         numbers = rng.integers(0, 16, (inputs, outputs))
-        zeros, scales = rng.integers(1, 16, (groups, outputs)), rng.uniform(0.001, 0.02, (groups, outputs))
+        zeros, scales = rng.integers(0, 16, (groups, outputs)), rng.uniform(0.001, 0.02, (groups, outputs))
         scales = scales.astype(np.float16)
         index = np.arange(inputs) // share
         if acts:
@@ -49,7 +49,7 @@ def quantize(folder: Path, method: str, acts: bool, share: int = GROUP, **about:
         else:
             plain = list(range(8))
             tensors[stem + "qweight"] = np.ascontiguousarray(packed(numbers.T, plain).T)
-            tensors[stem + "qzeros"] = packed(zeros - (about.get("checkpoint_format") != "gptq_v2"), plain)
+            tensors[stem + "qzeros"] = packed((zeros - (about.get("checkpoint_format") != "gptq_v2")) & 15, plain)
             tensors[stem + "g_idx"] = index.astype(np.int32)
     save_file(tensors, place, {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
