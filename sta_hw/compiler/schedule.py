@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import InputError
@@ -167,54 +167,182 @@ def order(
     InputError
         If a group does not fit the on-chip memories, unless that is not to `check`.
     """
+    events = _Events(steps, groups)
+    rings = _Rings(config, check=check, even=even)
+    program = _Program(config, even=even)
+    loads = _loads(steps, groups, events, rings)
+    pending: deque[tuple[Scheduled, dict[str, int]]] = deque()  # with what they wait for
+    asked = 0  # groups whose loads are pending or put
+
+    def put_loads() -> None:
+        """Those that wait for nothing that is still to come."""
+        while pending and program.gave(pending[0][1]):
+            program.put(*pending.popleft())
+
+    loaded = [0]  # LOADs up to the end of each group
+    for step in steps:
+        while asked < min(step.group + 2, len(groups)):
+            pending.extend(next(loads))
+            loaded.append(loaded[-1] + len(groups[asked]))
+            asked += 1
+        put_loads()
+        wanted = events.counts(step.needs)
+        if step.group >= 0:
+            _, end = step.uses or (0, len(groups[step.group]))
+            wanted["loads"] = loaded[step.group] + end
+        fields = step.fields | {name: rings.word(name, *base) for name, base in step.bases.items()}
+        program.put(Scheduled(step.opcode, fields, step.label, step.weight), wanted)
+        put_loads()
+    return [*program.instructions, Scheduled(Opcode.HALT, {}, "halt", 1.0)]
+
+
+def _loads(
+    steps: Sequence[Step], groups: Sequence[Sequence[Load]], events: _Events, rings: _Rings
+) -> Iterator[list[tuple[Scheduled, dict[str, int]]]]:
+    """Of each group, its LOADs, placed when they are asked for, with how many of each class each waits for.
+
+    A LOAD has the label and weight of the first step that reads its group.
+    """
     weights, labels = [1.0] * len(groups), ["load"] * len(groups)
     for step in reversed(steps):
         if step.group >= 0:
             weights[step.group], labels[step.group] = step.weight, step.label
-    # What each counter reaches with each step.
-    events: dict[Hashable, tuple[str, int]] = {}
-    counts = {"matrix": 0, "products": 0, "norms": 0}
-    last_use = [[0] * len(group) for group in groups]  # counts of the counter that `_freed_by` names
-    for step in steps:
-        if step.opcode == Opcode.NORM:
-            counts["norms"] += 1
-            reached = ("norms", counts["norms"])
-        else:
-            counts["matrix"] += 1
-            if not step.fields.get("unfinished"):
-                counts["products"] += 1
-            if step.group >= 0:
-                for number in range(*(step.uses or (0, len(groups[step.group])))):
-                    memory = groups[step.group][number].target.memory
-                    last_use[step.group][number] = counts[_freed_by(memory)]
-            reached = ("products", counts["products"])
-        events.update(dict.fromkeys(step.gives, reached))
+    for number, group in enumerate(groups):
+        if len(group) > MOST_LOADS:
+            raise InputError(f"a group of {len(group)} LOADs exceeds {MOST_LOADS}.")
+        found = []
+        for load, used in zip(group, events.last_use[number], strict=True):
+            destination, freed = rings.place(load, used)
+            wanted = events.counts(load.needs)
+            for counter, count in freed.items():
+                wanted[counter] = max(wanted.get(counter, 0), count)
+            fields = {
+                "target": int(load.target), "address": load.address, "destination": destination,
+                "beats": load.beats, "rows": load.rows, "stride": load.stride,
+            }  # fmt: skip
+            if load.register:
+                fields["address_register"] = load.register
+            found.append((Scheduled(Opcode.LOAD, fields, labels[number], weights[number]), wanted))
+        yield found
 
-    def counts_of(needs: Sequence[Hashable]) -> dict[str, int]:
-        """Of each class, how many must be finished."""
+
+class _Events:
+    """What the counters reach with each step.
+
+    Attributes
+    ----------
+    last_use : list of list of int
+        Of each group's loads, the count at which nothing reads its words any more, of the counter that `_freed_by`
+        names.
+    """
+
+    def __init__(self, steps: Sequence[Step], groups: Sequence[Sequence[Load]]) -> None:
+        self._reached: dict[Hashable, tuple[str, int]] = {}
+        self.last_use = [[0] * len(group) for group in groups]
+        counts = {"matrix": 0, "products": 0, "norms": 0}
+        for step in steps:
+            if step.opcode == Opcode.NORM:
+                counts["norms"] += 1
+                reached = ("norms", counts["norms"])
+            else:
+                counts["matrix"] += 1
+                counts["products"] += not step.fields.get("unfinished")
+                if step.group >= 0:
+                    for number in range(*(step.uses or (0, len(groups[step.group])))):
+                        memory = groups[step.group][number].target.memory
+                        self.last_use[step.group][number] = counts[_freed_by(memory)]
+                reached = ("products", counts["products"])
+            self._reached.update(dict.fromkeys(step.gives, reached))
+
+    def counts(self, needs: Sequence[Hashable]) -> dict[str, int]:
+        """Of each class, how many must be finished for all events of `needs`."""
         found: dict[str, int] = {}
         for need in needs:
-            counter, count = events[need]
+            counter, count = self._reached[need]
             found[counter] = max(found.get(counter, 0), count)
         return found
 
-    issued = dict.fromkeys(WAITS, 0)
-    # Cycles of the array alone up to the windows asked for, and those by which each NORM is through at the latest.
-    array: deque[float] = deque([0.0], _WINDOWS_AHEAD + 1)
-    norms_end: list[float] = []
-    # Latencies are read off the RTL, whose language takes longer to import than most commands to refuse their input.
-    from ..cycles.timing import Latencies, MachineTiming
 
-    known = Latencies(config, MachineTiming())
-    waited = {unit: dict.fromkeys(classes, 0) for unit, classes in _WAITING.items()}
+class _Rings:
+    """The on-chip memories as rings: where each load's words lie, and whose readers must be done before they are there.
 
-    def put(step: Scheduled, wanted: Mapping[str, int]) -> None:
-        """Give an instruction the waits for so many of each class, and append it."""
+    A table has one place, which all tables share.
+    """
+
+    def __init__(self, config: Config, *, check: bool, even: bool) -> None:
+        self._config, self._check, self._even = config, check, even
+        self._heads = dict.fromkeys(Target, 0)
+        self._live: dict[Target, deque[tuple[int, int]]] = {t: deque() for t in Target}  # starts, and last uses
+        self._bases: dict[str, int] = {}
+
+    def place(self, load: Load, used: int) -> tuple[int, dict[str, int]]:
+        """The destination of a load whose words are last read at count `used`, and what frees its words first.
+
+        Raises
+        ------
+        InputError
+            If it is more than the memory holds, and that is to be checked.
+        """
+        memory = load.target.memory
+        capacity = _capacity(self._config, memory)
+        if load.words > capacity and self._check:
+            raise InputError(
+                f"{load.words} words of {memory.name.lower()} do not fit the {capacity} on chip; "
+                f"{1 << (load.words - 1).bit_length()} would do."
+            )
+        start = 0 if memory == Target.TABLE else self._heads[memory]
+        end = self._heads[memory] = start + load.words
+        ring, counter = self._live[memory], _freed_by(memory)
+        freed: dict[str, int] = {}
+        while ring and (memory == Target.TABLE or ring[0][0] < end - capacity):
+            freed[counter] = max(freed.get(counter, 0), ring.popleft()[1])
+        ring.append((start, used))
+        destination = start % self._size(memory)
+        if load.base:
+            self._bases[load.base] = destination
+        return destination, freed
+
+    def word(self, name: str, base: str, offset: int) -> int:
+        """The value of the instruction's field `name`: so many words after a named load's first."""
+        return (self._bases[base] + offset) % self._size(_BASES[name])
+
+    def _size(self, memory: Target) -> int:
+        return _WORDS if self._even else _capacity(self._config, memory)
+
+
+class _Program:
+    """Instructions in their order, each with its waits.
+
+    Attributes
+    ----------
+    instructions : list of Scheduled
+        Those given so far.
+    """
+
+    def __init__(self, config: Config, *, even: bool) -> None:
+        self._even = even
+        self.instructions: list[Scheduled] = []
+        self._issued = dict.fromkeys(WAITS, 0)
+        self._waited = {unit: dict.fromkeys(classes, 0) for unit, classes in _WAITING.items()}
+        self._pace = _Pace(config)
+
+    def gave(self, wanted: Mapping[str, int]) -> bool:
+        """Whether so many of each class have been put."""
+        return all(self._issued[counter] >= count for counter, count in wanted.items())
+
+    def put(self, step: Scheduled, wanted: Mapping[str, int]) -> None:
+        """Give an instruction the waits for so many of each class, and append it.
+
+        Raises
+        ------
+        InputError
+            If it waits for one that is not before it.
+        """
         fields, least = dict(step.fields), dict.fromkeys(WAITS, NEVER)
         for unit in _units(step.opcode):
-            before = waited[unit]
+            before = self._waited[unit]
             for counter in before:
-                count, now = wanted.get(counter, 0), issued[counter] + 1
+                count, now = wanted.get(counter, 0), self._issued[counter] + 1
                 if count >= now:
                     raise InputError(
                         f"{step.opcode.name} of {step.label} waits for {count} {counter}, and {now - 1} are before it: "
@@ -222,88 +350,53 @@ def order(
                         "two groups of weights would do."
                     )
                 # If not, one that goes before it in its unit's queue waited for them.
-                if count > before[counter] or (count and not even):
+                if count > before[counter] or (count and not self._even):
                     before[counter] = max(before[counter], count)
-                    if now - count < NEVER or (not even and now - count <= NO_WAIT):
+                    if now - count < NEVER or (not self._even and now - count <= NO_WAIT):
                         fields[f"wait_{counter}"] = now - count
-                finished = before[counter]
-                if (unit, counter) == ("windows", "products"):
-                    finished = max(finished, now - _PRODUCTS_SLACK)
-                elif (unit, counter) == ("windows", "norms"):
-                    finished = max(finished, bisect_right(norms_end, array[0]))
+                finished = max(before[counter], self._pace.finished(unit, counter, now))
                 least[counter] = min(now - finished, NEVER)
-        program.append(replace(step, fields=fields, least=tuple(least.values())))
+        self.instructions.append(replace(step, fields=fields, least=tuple(least.values())))
         for counter, opcodes in COUNTED.items():
-            issued[counter] += step.opcode in opcodes and not (counter == "products" and step.fields.get("unfinished"))
+            counts = step.opcode in opcodes and not (counter == "products" and step.fields.get("unfinished"))
+            self._issued[counter] += counts
+        self._pace.add(step)
+
+
+class _Pace:
+    """By when, in cycles of the array alone, products and NORMs are through: an estimate, for the shortest waits.
+
+    Parameters
+    ----------
+    config : Config
+        Its latencies are read off the RTL, whose language takes longer to import than most commands to refuse their
+        input; hence the import in here.
+    """
+
+    def __init__(self, config: Config) -> None:
+        from ..cycles.timing import Latencies, MachineTiming
+
+        self._config = config
+        self._known = Latencies(config, MachineTiming())
+        self._array: deque[float] = deque([0.0], _WINDOWS_AHEAD + 1)  # up to the windows asked for
+        self._norms_end: list[float] = []
+
+    def finished(self, unit: str, counter: str, now: int) -> int:
+        """How many of a class are finished when the unit takes the next instruction: windows, which run ahead, only."""
+        if (unit, counter) == ("windows", "products"):
+            return now - _PRODUCTS_SLACK
+        if (unit, counter) == ("windows", "norms"):
+            return bisect_right(self._norms_end, self._array[0])
+        return 0
+
+    def add(self, step: Scheduled) -> None:
+        """Go on by an instruction."""
+        fields, known = step.fields, self._known
         if step.opcode == Opcode.NORM:
-            steps = step.fields["width"] * config.rows * 2 / config.bus_bytes
-            begin = max(array[-1] + known.result + known.stored, norms_end[-1] if norms_end else 0.0)
+            steps = fields["width"] * self._config.rows * 2 / self._config.bus_bytes
+            begin = max(self._array[-1] + known.result + known.stored, self._norms_end[-1] if self._norms_end else 0.0)
             cycles = 1.5 * steps / known.norm_rate + known.statistics + known.normalizing
-            norms_end.append(begin + _NORM_MARGIN * cycles)
-        elif step.opcode != Opcode.LOAD and step.opcode != Opcode.HALT:
-            f = step.fields
-            array.append(array[-1] + f["columns"] * f["passes"] * (f["depth"] >> f.get("m_log2", 0)) * f["n"])
-
-    program: list[Scheduled] = []
-    heads = dict.fromkeys(Target, 0)
-    live: dict[Target, deque[tuple[int, int]]] = {t: deque() for t in Target}
-    bases: dict[str, int] = {}
-    loaded: list[int] = []  # LOADs before those of each group
-    loads = 0
-    pending: deque[tuple[Scheduled, dict[str, int]]] = deque()  # with what they wait for
-
-    def load_group(number: int) -> None:
-        nonlocal loads
-        if len(groups[number]) > MOST_LOADS:
-            raise InputError(f"a group of {len(groups[number])} LOADs exceeds {MOST_LOADS}.")
-        loaded.append(loads)
-        for load, used in zip(groups[number], last_use[number], strict=True):
-            memory = load.target.memory
-            capacity = _capacity(config, memory)
-            start = 0 if memory == Target.TABLE else heads[memory]
-            end = start + load.words
-            if load.words > capacity and check:
-                raise InputError(
-                    f"{load.words} words of {memory.name.lower()} do not fit the {capacity} on chip; "
-                    f"{1 << (load.words - 1).bit_length()} would do."
-                )
-            wanted = counts_of(load.needs)
-            ring = live[memory]
-            floor = -1 if memory == Target.TABLE else end - capacity
-            while ring and (memory == Target.TABLE or ring[0][0] < floor):
-                counter = _freed_by(memory)
-                wanted[counter] = max(wanted.get(counter, 0), ring.popleft()[1])
-            ring.append((start, used))
-            heads[memory] = end
-            if load.base:
-                bases[load.base] = start % (_WORDS if even else capacity)
-            fields = {
-                "target": int(load.target), "address": load.address,
-                "destination": start % (_WORDS if even else capacity),
-                "beats": load.beats, "rows": load.rows, "stride": load.stride,
-            }  # fmt: skip
-            if load.register:
-                fields["address_register"] = load.register
-            pending.append((Scheduled(Opcode.LOAD, fields, labels[number], weights[number]), wanted))
-            loads += 1
-
-    def put_loads() -> None:
-        """Those that wait for nothing that is still to come."""
-        while pending and all(issued[counter] >= count for counter, count in pending[0][1].items()):
-            put(*pending.popleft())
-
-    for step in steps:
-        while len(loaded) < min(step.group + 2, len(groups)):
-            load_group(len(loaded))
-        put_loads()
-        wanted = counts_of(step.needs)
-        if step.group >= 0:
-            _, end = step.uses or (0, len(groups[step.group]))
-            wanted["loads"] = loaded[step.group] + end
-        fields = dict(step.fields)
-        for name, (base, offset) in step.bases.items():
-            fields[name] = (bases[base] + offset) % (_WORDS if even else _capacity(config, _BASES[name]))
-        put(Scheduled(step.opcode, fields, step.label, step.weight), wanted)
-        put_loads()
-    program.append(Scheduled(Opcode.HALT, {}, "halt", 1.0))
-    return program
+            self._norms_end.append(begin + _NORM_MARGIN * cycles)
+        elif step.opcode in COUNTED["matrix"]:
+            vectors = fields["columns"] * fields["passes"] * (fields["depth"] >> fields.get("m_log2", 0))
+            self._array.append(self._array[-1] + vectors * fields["n"])
