@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from ..errors import InputError
 from ..spec.config import Config
-from ..spec.isa import COUNTED, NO_WAIT, WAITS, Instruction, Opcode, Target
+from ..spec.isa import COUNTED, NO_WAIT, UNIT_WAITS, WAITS, Instruction, Opcode, Target
 
 __all__ = ["NEVER", "RING_SHARE", "Load", "Scheduled", "Step", "order", "schedule"]
 
@@ -28,11 +28,6 @@ MOST_LOADS = 12
 
 NEVER = NO_WAIT
 """A distance that is none: there is nothing to wait for."""
-_WAITING = {
-    "loads": ("matrix", "products", "norms"), "windows": ("products", "norms"), "matrix": ("loads",),
-    "norms": ("products", "norms"),
-}  # fmt: skip
-"""What the instructions in a unit's queue, in order, wait for."""
 _PRODUCTS_SLACK = 10
 """So many products ahead of the array a window is asked for at the earliest; those before are in memory anyway."""
 _WINDOWS_AHEAD = 2
@@ -323,7 +318,7 @@ class _Program:
         self._even = even
         self.instructions: list[Scheduled] = []
         self._issued = dict.fromkeys(WAITS, 0)
-        self._waited = {unit: dict.fromkeys(classes, 0) for unit, classes in _WAITING.items()}
+        self._waited = {unit: dict.fromkeys(classes, 0) for unit, classes in UNIT_WAITS.items()}
         self._pace = _Pace(config)
 
     def gave(self, wanted: Mapping[str, int]) -> bool:

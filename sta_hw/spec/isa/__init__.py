@@ -22,6 +22,7 @@ from .opcodes import (
     COUNTED,
     NO_WAIT,
     REGISTERS,
+    UNIT_WAITS,
     WAIT_BITS,
     WAITS,
     Digit,
@@ -48,7 +49,7 @@ from .program import (
 
 __all__ = [
     "CODES", "COUNTED", "FORMATS", "HEADER_BYTES", "LINE_BYTES", "LOW_BITS", "MAGIC", "MOST_LINES", "NO_WAIT",
-    "REGISTERS", "REGISTER_BITS", "VERSION", "WAITS", "WAIT_BITS", "WORD_BYTES", "Digit", "Error", "Instruction",
-    "Mask", "NormKind", "Opcode", "Positions", "Result", "Target", "ValueFormat", "Word", "assemble", "codes",
-    "disassemble", "formats", "instruction_bytes", "most_program_bytes", "program_bytes",
+    "REGISTERS", "REGISTER_BITS", "UNIT_WAITS", "VERSION", "WAITS", "WAIT_BITS", "WORD_BYTES", "Digit", "Error",
+    "Instruction", "Mask", "NormKind", "Opcode", "Positions", "Result", "Target", "ValueFormat", "Word", "assemble",
+    "codes", "disassemble", "formats", "instruction_bytes", "most_program_bytes", "program_bytes",
 ]  # fmt: skip

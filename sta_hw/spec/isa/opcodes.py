@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from enum import IntEnum
 
 __all__ = [
-    "COUNTED", "NO_WAIT", "REGISTERS", "WAITS", "WAIT_BITS", "Digit", "Error", "Mask", "NormKind", "Opcode",
-    "Positions", "Result", "Target", "ValueFormat",
+    "COUNTED", "NO_WAIT", "REGISTERS", "UNIT_WAITS", "WAITS", "WAIT_BITS", "Digit", "Error", "Mask", "NormKind",
+    "Opcode", "Positions", "Result", "Target", "ValueFormat",
 ]  # fmt: skip
 
 REGISTERS = 16
@@ -147,6 +147,13 @@ memory or in the softmax, NORMs."""
 WAIT_BITS = 6
 NO_WAIT = (1 << WAIT_BITS) - 1
 """From so many of a class on that may still be under way there is nothing to wait for: there are never more."""
+UNIT_WAITS: Mapping[str, tuple[str, ...]] = {
+    "loads": ("matrix", "products", "norms"),
+    "windows": ("products", "norms"),
+    "matrix": ("loads",),
+    "norms": ("products", "norms"),
+}
+"""Of each unit that instructions wait for others in, the classes that it looks at."""
 COUNTED: Mapping[str, tuple[Opcode, ...]] = {
     "loads": (Opcode.LOAD,),
     "matrix": (Opcode.PRODUCT, Opcode.SCORES, Opcode.CONTEXT),
