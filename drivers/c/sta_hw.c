@@ -91,7 +91,7 @@ static void say_decimal(struct text *t, uint32_t number) {
 }
 
 size_t sta_hw_explain(const struct sta_hw *dev, enum sta_hw_code code, char *text, size_t bytes) {
-    struct text t = {text, bytes, 0};
+    struct text t = {text, text ? bytes : 0, 0};
     say(&t, sta_hw_sentence(code));
     switch (dev ? code : STA_HW_OK) { /* without an accelerator there are no numbers */
     case STA_HW_FAILED:
@@ -131,17 +131,19 @@ size_t sta_hw_explain(const struct sta_hw *dev, enum sta_hw_code code, char *tex
         break;
     }
     say_character(&t, '.');
-    if (bytes)
-        text[t.length < bytes ? t.length : bytes - 1] = '\0';
+    if (t.room)
+        text[t.length < t.room ? t.length : t.room - 1] = '\0';
     return t.length;
 }
 
-static enum sta_hw_code compare(struct sta_hw *dev, enum sta_hw_code code, uint64_t expected, uint64_t found) {
-    if (expected == found)
-        return STA_HW_OK;
+static enum sta_hw_code differ(struct sta_hw *dev, enum sta_hw_code code, uint64_t expected, uint64_t found) {
     dev->expected = expected;
     dev->found = found;
     return code;
+}
+
+static enum sta_hw_code compare(struct sta_hw *dev, enum sta_hw_code code, uint64_t expected, uint64_t found) {
+    return expected == found ? STA_HW_OK : differ(dev, code, expected, found);
 }
 
 /* -- the bus ------------------------------------------------------------------------------------ */
@@ -177,12 +179,14 @@ static enum sta_hw_code get(struct sta_hw *dev, uint32_t offset, void *bytes, ui
     } while (0)
 
 enum sta_hw_code sta_hw_open(struct sta_hw *dev, const struct sta_hw_bus *bus, uint64_t hash) {
-    static const struct sta_hw nothing;
+    static const struct sta_hw nothing = {0};
+    struct sta_hw_bus given;
     uint32_t value, high;
     if (!dev || !bus || !bus->read || !bus->write || !bus->put || !bus->get)
         return STA_HW_BAD_ARGUMENT;
+    given = *bus; /* which may be that of `dev` itself */
     *dev = nothing;
-    dev->bus = *bus;
+    dev->bus = given;
     TRY(read_register(dev, STA_HW_REG_ID, &value));
     TRY(compare(dev, STA_HW_NO_ACCELERATOR, STA_HW_ID_VALUE, value));
     TRY(read_register(dev, STA_HW_REG_VERSION, &dev->version));
@@ -221,7 +225,7 @@ uint32_t sta_hw_crc32(uint32_t crc, const void *bytes, size_t count) {
     };
     const uint8_t *next = bytes;
     crc = ~crc;
-    while (count--) {
+    while (next && count--) {
         crc ^= *next++;
         crc = crc >> 4 ^ table[crc & 15];
         crc = crc >> 4 ^ table[crc & 15];
@@ -235,20 +239,29 @@ static int holds(const struct sta_hw_image *image, uint32_t offset, uint64_t byt
 
 /* Lines of a tensor in whole tiles, all of them in the image. */
 static int holds_tensor(const struct sta_hw_image *image, const struct sta_hw_tensor *tensor) {
+    uint64_t values;
     if (!tensor->channels)
         return 1;
-    if (!tensor->rows || tensor->lines % tensor->rows || tensor->lines > image->bytes || tensor->channels > image->bytes)
-        return 0;
-    return holds(image, tensor->offset, (uint64_t)2 * tensor->lines * tensor->channels);
+    values = (uint64_t)tensor->lines * tensor->channels;
+    return tensor->rows && tensor->lines % tensor->rows == 0 && values <= image->bytes / 2 &&
+           holds(image, tensor->offset, 2 * values);
+}
+
+/* Windows of whole blocks, as many groups wide as the hardware has. */
+static int holds_mean(const struct sta_hw_image *image, uint32_t groups) {
+    const uint64_t positions = (uint64_t)groups * image->mean.depth, bytes = image->mean.bytes;
+    if (!bytes)
+        return 1;
+    return image->text_count == 1 && holds(image, image->mean.offset, bytes) && positions && positions <= bytes &&
+           positions * image->input.rows <= bytes && image->mean.bytes % ((uint32_t)positions * image->input.rows) == 0;
 }
 
 /* Whether all that a struct of the caller's says lies in the image, so that nothing else is written or read. */
-static int well_formed(const struct sta_hw_image *image) {
+static int well_formed(const struct sta_hw_image *image, uint32_t groups) {
     uint32_t text, end = 0;
     if (!image->texts || !image->text_count || !image->input.channels || !holds(image, image->program, 1) ||
         !holds_tensor(image, &image->input) || !holds_tensor(image, &image->pooled) ||
-        !holds_tensor(image, &image->outputs) || !holds(image, image->mean.offset, image->mean.bytes) ||
-        (image->mean.bytes && !image->mean.depth))
+        !holds_tensor(image, &image->outputs) || !holds_mean(image, groups))
         return 0;
     for (text = 0; text < image->text_count; text++) {
         const struct sta_hw_text *place = &image->texts[text];
@@ -267,17 +280,18 @@ static enum sta_hw_code prepare(struct sta_hw *dev, const struct sta_hw_image *i
     uint32_t within;
     TRY(require_idle(dev));
     dev->image.bytes = 0;
+    dev->started = 0;
     TRY(compare(dev, STA_HW_OTHER_VERSION, dev->version, image->version));
     TRY(compare(dev, STA_HW_OTHER_HARDWARE, dev->hash, image->hash));
     if (!image->bytes || !image->burst_bytes || image->burst_bytes & (image->burst_bytes - 1) ||
-        image->bytes & (image->burst_bytes - 1) || !well_formed(image))
+        image->bytes & (image->burst_bytes - 1) || !well_formed(image, dev->groups))
         return STA_HW_BAD_ARGUMENT;
     if (image->bytes > dev->bus.memory_bytes)
-        return compare(dev, STA_HW_NO_ROOM, image->bytes, dev->bus.memory_bytes);
+        return differ(dev, STA_HW_NO_ROOM, image->bytes, dev->bus.memory_bytes);
     within = (uint32_t)start & (image->burst_bytes - 1);
     TRY(compare(dev, STA_HW_MISPLACED, start - within, start));
     if (start > 0xFFFFFFFFu || start + image->bytes > 0x100000000u)
-        return compare(dev, STA_HW_MISPLACED, 0x100000000u, start + image->bytes);
+        return differ(dev, STA_HW_MISPLACED, 0x100000000u, start > 0xFFFFFFFFu ? start : start + image->bytes);
     return STA_HW_OK;
 }
 
@@ -287,37 +301,43 @@ static uint32_t full_length(const struct sta_hw_image *image) {
 }
 
 enum sta_hw_code sta_hw_load(struct sta_hw *dev, const struct sta_hw_image *image, const void *bytes, uint32_t count) {
+    struct sta_hw_image given;
     if (!is_open(dev) || !image || !bytes)
         return STA_HW_BAD_ARGUMENT;
-    TRY(prepare(dev, image));
-    TRY(compare(dev, STA_HW_WRONG_SIZE, image->bytes, count));
-    TRY(compare(dev, STA_HW_DAMAGED, image->crc32, sta_hw_crc32(0, bytes, count)));
+    given = *image; /* which may be that of `dev` itself, to be loaded anew */
+    TRY(prepare(dev, &given));
+    TRY(compare(dev, STA_HW_WRONG_SIZE, given.bytes, count));
+    TRY(compare(dev, STA_HW_DAMAGED, given.crc32, sta_hw_crc32(0, bytes, count)));
     TRY(put(dev, 0, bytes, count));
-    dev->image = *image;
-    dev->length = full_length(image);
+    dev->image = given;
+    dev->length = full_length(&given);
     return STA_HW_OK;
 }
 
 enum sta_hw_code sta_hw_load_from(struct sta_hw *dev, const struct sta_hw_image *image, sta_hw_reader read,
                                   void *context, void *buffer, uint32_t buffer_bytes) {
+    struct sta_hw_image given;
     uint32_t crc = 0, at = 0;
     if (!is_open(dev) || !image || !read || !buffer || !buffer_bytes)
         return STA_HW_BAD_ARGUMENT;
-    TRY(prepare(dev, image));
-    while (at < image->bytes) {
-        const uint32_t left = image->bytes - at, wanted = left < buffer_bytes ? left : buffer_bytes;
+    given = *image;
+    TRY(prepare(dev, &given));
+    while (at < given.bytes) {
+        const uint32_t left = given.bytes - at, wanted = left < buffer_bytes ? left : buffer_bytes;
         const size_t got = read(context, buffer, wanted);
-        if (got != wanted)
-            return compare(dev, STA_HW_WRONG_SIZE, image->bytes, at + (uint32_t)got);
+        if (got > wanted)
+            return STA_HW_BAD_ARGUMENT;
+        if (got < wanted)
+            return differ(dev, STA_HW_WRONG_SIZE, given.bytes, at + (uint32_t)got);
         crc = sta_hw_crc32(crc, buffer, wanted);
         TRY(put(dev, at, buffer, wanted));
         at += wanted;
     }
     if (read(context, buffer, 1))
-        return compare(dev, STA_HW_WRONG_SIZE, image->bytes, (uint64_t)image->bytes + 1);
-    TRY(compare(dev, STA_HW_DAMAGED, image->crc32, crc));
-    dev->image = *image;
-    dev->length = full_length(image);
+        return differ(dev, STA_HW_WRONG_SIZE, given.bytes, (uint64_t)given.bytes + 1);
+    TRY(compare(dev, STA_HW_DAMAGED, given.crc32, crc));
+    dev->image = given;
+    dev->length = full_length(&given);
     return STA_HW_OK;
 }
 
@@ -351,6 +371,7 @@ enum sta_hw_code sta_hw_put_input(struct sta_hw *dev, const void *bytes, uint32_
     if (!bytes)
         return STA_HW_BAD_ARGUMENT;
     TRY(compare(dev, STA_HW_WRONG_SIZE, input_bytes(dev), count));
+    dev->started = 0;
     return put(dev, dev->image.input.offset, bytes, count);
 }
 
@@ -361,18 +382,24 @@ enum sta_hw_code sta_hw_set_length(struct sta_hw *dev, uint32_t tokens) {
     full = full_length(&dev->image);
     if (!tokens || tokens > full)
         TRY(compare(dev, STA_HW_WRONG_SIZE, full, tokens));
+    dev->started = 0;
     mean = &dev->image.mean;
     weight = tokens && full / tokens < MOST_WEIGHT ? full / tokens : MOST_WEIGHT;
     each = dev->groups * mean->depth;
     rows = dev->image.input.rows;
     for (at = 0; at < mean->bytes; at += i) {
         uint8_t piece[PIECE];
+        enum sta_hw_code code;
         for (i = 0; i < PIECE && at + i < mean->bytes; i++) {
             const uint32_t position = (at + i) / rows, within = position % each;
             const uint32_t token = position - within + dev->groups * (within % mean->depth) + within / mean->depth;
             piece[i] = token < tokens ? (uint8_t)weight : 0;
         }
-        TRY(put(dev, mean->offset + at, piece, i));
+        code = put(dev, mean->offset + at, piece, i);
+        if (code != STA_HW_OK) { /* the windows are neither the old length's nor the new one's */
+            dev->image.bytes = 0;
+            return code;
+        }
     }
     dev->length = tokens;
     return STA_HW_OK;
@@ -384,6 +411,7 @@ static uint32_t word_of(const uint8_t *bytes) {
 
 enum sta_hw_code sta_hw_check_inputs(struct sta_hw *dev, const void *header, uint32_t *inputs) {
     const uint8_t *bytes = header;
+    int i;
     if (!dev || !header || !inputs)
         return STA_HW_BAD_ARGUMENT;
     if (!dev->image.bytes)
@@ -392,6 +420,8 @@ enum sta_hw_code sta_hw_check_inputs(struct sta_hw *dev, const void *header, uin
     TRY(compare(dev, STA_HW_OTHER_VERSION, STA_HW_INPUTS_FORMAT, word_of(bytes + 4)));
     TRY(compare(dev, STA_HW_OTHER_IMAGE, dev->image.crc32, word_of(bytes + 16)));
     TRY(compare(dev, STA_HW_WRONG_SIZE, input_bytes(dev), word_of(bytes + 12)));
+    for (i = 20; i < STA_HW_INPUTS_HEADER_BYTES; i++) /* reserved */
+        TRY(compare(dev, STA_HW_NO_INPUTS, 0, bytes[i]));
     *inputs = word_of(bytes + 8);
     return STA_HW_OK;
 }
@@ -430,6 +460,7 @@ enum sta_hw_code sta_hw_put_text(struct sta_hw *dev, uint32_t text, const int16_
     place = &dev->image.texts[text];
     tokens = tokens_of(dev, text);
     TRY(compare(dev, STA_HW_WRONG_SIZE, tokens * input->channels, count));
+    dev->started = 0;
     /* Lines up to the next text's repeat the last token: they then saturate only where it does. */
     stop = text + 1 < dev->image.text_count ? place[1].first : input->lines;
     for (line = place->first; line < stop; line += side_by_side(input, line, stop)) {
@@ -447,6 +478,25 @@ enum sta_hw_code sta_hw_put_text(struct sta_hw *dev, uint32_t text, const int16_
         }
     }
     return STA_HW_OK;
+}
+
+/* How the program ended that is no longer under way. */
+static enum sta_hw_code ended(struct sta_hw *dev, uint32_t status) {
+    if (!dev->started || !(status & (STA_HW_STATUS_DONE_MASK | STA_HW_STATUS_FAILED_MASK)))
+        return STA_HW_NOT_STARTED;
+    if (status & STA_HW_STATUS_DONE_MASK)
+        return STA_HW_OK;
+    dev->fault = (enum sta_hw_fault)FIELD(status, STATUS_ERROR);
+    TRY(read_register(dev, STA_HW_REG_ERROR_INSTRUCTION, &dev->instruction));
+    return STA_HW_FAILED;
+}
+
+/* A text of a program that ended well: what lies in the memory is its result. */
+static enum sta_hw_code require_result(struct sta_hw *dev, uint32_t text) {
+    uint32_t status;
+    TRY(require_text(dev, text));
+    TRY(read_register(dev, STA_HW_REG_STATUS, &status));
+    return ended(dev, status);
 }
 
 /* `lines` lines from `first` on. */
@@ -473,12 +523,12 @@ static enum sta_hw_code get_lines(struct sta_hw *dev, const struct sta_hw_tensor
 }
 
 enum sta_hw_code sta_hw_get_pooled(struct sta_hw *dev, uint32_t text, int16_t *values, uint32_t count) {
-    TRY(require_text(dev, text));
+    TRY(require_result(dev, text));
     return get_lines(dev, &dev->image.pooled, text, 1, values, count);
 }
 
 enum sta_hw_code sta_hw_get_outputs(struct sta_hw *dev, uint32_t text, int16_t *values, uint32_t count) {
-    TRY(require_text(dev, text));
+    TRY(require_result(dev, text));
     return get_lines(dev, &dev->image.outputs, dev->image.texts[text].first, tokens_of(dev, text), values, count);
 }
 
@@ -489,6 +539,7 @@ enum sta_hw_code sta_hw_start(struct sta_hw *dev, int interrupt) {
     TRY(require_image(dev));
     if (interrupt && !dev->bus.wait)
         return STA_HW_NO_INTERRUPT;
+    dev->started = 0;
     TRY(write_register(dev, STA_HW_REG_IMAGE_ADDRESS, (uint32_t)dev->bus.memory_address));
     TRY(write_register(dev, STA_HW_REG_IMAGE_SIZE, dev->image.bytes));
     TRY(write_register(dev, STA_HW_REG_PROGRAM_ADDRESS, dev->image.program));
@@ -496,18 +547,10 @@ enum sta_hw_code sta_hw_start(struct sta_hw *dev, int interrupt) {
     TRY(write_register(dev, STA_HW_REG_CONTROL,
                        STA_HW_CONTROL_START_MASK | (interrupt ? STA_HW_CONTROL_INTERRUPT_ENABLE_MASK : 0)));
     TRY(read_register(dev, STA_HW_REG_STATUS, &status));
-    return status & STA_HW_STATUS_REFUSED_MASK ? STA_HW_REFUSED : STA_HW_OK;
-}
-
-/* How the program ended that is no longer under way. */
-static enum sta_hw_code ended(struct sta_hw *dev, uint32_t status) {
-    if (status & STA_HW_STATUS_DONE_MASK)
-        return STA_HW_OK;
-    if (!(status & STA_HW_STATUS_FAILED_MASK))
-        return STA_HW_NOT_STARTED;
-    dev->fault = (enum sta_hw_fault)FIELD(status, STATUS_ERROR);
-    TRY(read_register(dev, STA_HW_REG_ERROR_INSTRUCTION, &dev->instruction));
-    return STA_HW_FAILED;
+    if (status & STA_HW_STATUS_REFUSED_MASK)
+        return STA_HW_REFUSED;
+    dev->started = 1;
+    return STA_HW_OK;
 }
 
 /* Look at the status until nothing is under way. */
@@ -570,6 +613,7 @@ enum sta_hw_code sta_hw_reset(struct sta_hw *dev, uint32_t looks) {
     uint32_t status;
     if (!is_open(dev))
         return STA_HW_BAD_ARGUMENT;
+    dev->started = 0;
     TRY(write_register(dev, STA_HW_REG_CONTROL, STA_HW_CONTROL_RESET_MASK));
     return settle(dev, looks, &status);
 }

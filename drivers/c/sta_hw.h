@@ -41,7 +41,7 @@ extern "C" {
     X(REFUSED, "the hardware refused to start, since something else started it in between") \
     X(NO_INTERRUPT, "this bus has no interrupt to wait for") \
     X(TIMEOUT, "the program did not end, or the reset, in the time given") \
-    X(NOT_STARTED, "no program was started, or it was reset") \
+    X(NOT_STARTED, "no program was started since the image, input or length was placed, or it was reset") \
     X(FAILED, "the hardware stopped the program")
 
 #define STA_HW_ENTRY(name, sentence) STA_HW_##name,
@@ -98,7 +98,7 @@ struct sta_hw_image {
     struct sta_hw_tensor outputs; /* a line for each token */
     struct sta_hw_mean mean;      /* of an image of one text */
     uint32_t text_count;
-    const struct sta_hw_text *texts; /* in the order of their lines */
+    const struct sta_hw_text *texts; /* in the order of their lines; the driver reads them as long as the image is loaded */
 };
 
 /* An accelerator. Its fields are to be read alone. */
@@ -109,6 +109,7 @@ struct sta_hw {
     uint32_t rows, groups, window, bus_bytes;
     struct sta_hw_image image; /* bytes = 0: none is loaded */
     uint32_t length;           /* tokens of an image's one text; 0 if it has several */
+    int started;               /* 1: a program, with what lies in the image now */
     /* What the last error was about. */
     int bus_error;                /* STA_HW_BUS: what the bus's function returned */
     enum sta_hw_fault fault;      /* STA_HW_FAILED: why */
@@ -116,7 +117,8 @@ struct sta_hw {
     uint64_t expected, found;     /* other errors that compare two numbers */
 };
 
-/* Reads the next `count` bytes of an image; returns how many it got, fewer at the end or after an error. */
+/* Reads the next `count` bytes of an image; returns how many it got, fewer at the end or after an error; more are
+ * refused (STA_HW_BAD_ARGUMENT). */
 typedef size_t (*sta_hw_reader)(void *context, void *bytes, size_t count);
 
 /* The hardware: what answers is an accelerator, of this driver's version, and of configuration `hash` (0 for any).
@@ -136,7 +138,7 @@ enum sta_hw_code sta_hw_check_memory(struct sta_hw *dev);
  * exactly its tokens times the channels, token after token. An image of one text takes any of up to its tokens, told
  * first: sta_hw_set_length() holds until it is called again or an image is loaded (0: an image of several texts, whose
  * lengths are its own). A shorter text's mean is to be divided by w n / N (docs/image.md), where more than its direction
- * counts. */
+ * counts. If it fails, no image is loaded, since the windows of a mean may be half written. */
 enum sta_hw_code sta_hw_set_length(struct sta_hw *dev, uint32_t tokens);
 enum sta_hw_code sta_hw_put_input(struct sta_hw *dev, const void *bytes, uint32_t count);
 enum sta_hw_code sta_hw_put_text(struct sta_hw *dev, uint32_t text, const int16_t *values, uint32_t count);
@@ -152,13 +154,15 @@ enum sta_hw_code sta_hw_put_text(struct sta_hw *dev, uint32_t text, const int16_
 enum sta_hw_code sta_hw_check_inputs(struct sta_hw *dev, const void *header, uint32_t *inputs);
 
 /* Start; `interrupt` is 1 to raise the interrupt line at the end. Then wait: by looking at the status at most `looks`
- * times, or for the interrupt. Both return STA_HW_FAILED when the hardware stopped the program. */
+ * times, or for the interrupt. Both return STA_HW_FAILED when the hardware stopped the program, and
+ * STA_HW_NOT_STARTED when there is none of this driver's, such as after an image, an input or a length was placed:
+ * what the status then says is of the program before. */
 enum sta_hw_code sta_hw_start(struct sta_hw *dev, int interrupt);
 enum sta_hw_code sta_hw_poll(struct sta_hw *dev, uint32_t looks);
 enum sta_hw_code sta_hw_wait(struct sta_hw *dev, uint32_t milliseconds);
 
 /* A text's result: `count` is exactly as many values as there are: channels, or tokens times channels, token after
- * token. */
+ * token. As sta_hw_poll() they tell a program that failed, and one that was not started. */
 enum sta_hw_code sta_hw_get_pooled(struct sta_hw *dev, uint32_t text, int16_t *values, uint32_t count);
 enum sta_hw_code sta_hw_get_outputs(struct sta_hw *dev, uint32_t text, int16_t *values, uint32_t count);
 
@@ -174,7 +178,7 @@ const char *sta_hw_fault_sentence(enum sta_hw_fault fault);
 const char *sta_hw_counter_sentence(enum sta_hw_counter counter);
 
 /* The sentence of a code that a function of `dev` has just returned, with its numbers, ended by a zero byte and cut
- * where `text` is too short; returns the length that the whole has, as snprintf does. */
+ * where `text` is too short (NULL: of no bytes); returns the length that the whole has, as snprintf does. */
 size_t sta_hw_explain(const struct sta_hw *dev, enum sta_hw_code code, char *text, size_t bytes);
 
 /* The checksum of images: begin with 0, and go on with what the call before returned. */

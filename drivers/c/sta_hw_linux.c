@@ -15,8 +15,10 @@
 enum { REGISTER_BYTES = 4096, LONGEST_PATH = 128 };
 
 static int failed(struct sta_hw_linux_problem *problem, const char *doing, int error) {
-    problem->doing = doing;
-    problem->error = error;
+    if (problem) {
+        problem->doing = doing;
+        problem->error = error;
+    }
     return -1;
 }
 
@@ -61,6 +63,20 @@ static int wait_uio(void *context, uint32_t milliseconds) {
     return read(linux_bus->file, &count, sizeof count) == (ssize_t)sizeof count ? STA_HW_RAISED : -EIO;
 }
 
+/* Where in its first page a map's own bytes begin, and how many there are: the kernel maps, and counts, whole pages. */
+static int map_extent(const char *name, int map, uint64_t *offset, uint64_t *size) {
+    if (map_number(name, map, "size", size))
+        return -1;
+    *offset = 0; /* a kernel that does not say it maps nothing that does not begin with a page */
+    if (map_number(name, map, "offset", offset) && errno != ENOENT)
+        return -1;
+    if (*offset >= *size) {
+        errno = EINVAL;
+        return -1;
+    }
+    return 0;
+}
+
 static void *map(int file, uint64_t offset, size_t bytes) {
     void *const found = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, (off_t)offset);
     return found == MAP_FAILED ? NULL : found;
@@ -74,10 +90,12 @@ static void prepare(struct sta_hw_linux *linux_bus) {
     linux_bus->register_bytes = linux_bus->memory_bytes = 0;
 }
 
-static void complete(struct sta_hw_linux *linux_bus, struct sta_hw_bus *bus, uint64_t address) {
-    linux_bus->mapped.registers = linux_bus->register_map;
-    linux_bus->mapped.memory = linux_bus->memory_map;
-    sta_hw_mapped_bus(bus, &linux_bus->mapped, address, (uint32_t)linux_bus->memory_bytes);
+/* The bus on both maps, whose own bytes begin at these offsets. */
+static void complete(struct sta_hw_linux *linux_bus, struct sta_hw_bus *bus, uint64_t address, size_t registers,
+                     size_t memory) {
+    linux_bus->mapped.registers = (volatile uint32_t *)(void *)((char *)linux_bus->register_map + registers);
+    linux_bus->mapped.memory = (volatile uint8_t *)linux_bus->memory_map + memory;
+    sta_hw_mapped_bus(bus, &linux_bus->mapped, address + memory, (uint32_t)(linux_bus->memory_bytes - memory));
 }
 
 static int give_up(struct sta_hw_linux *linux_bus, struct sta_hw_linux_problem *problem, const char *doing) {
@@ -90,11 +108,13 @@ int sta_hw_linux_uio(struct sta_hw_linux *linux_bus, struct sta_hw_bus *bus, con
                      struct sta_hw_linux_problem *problem) {
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     char path[LONGEST_PATH];
-    uint64_t address, size, register_size;
+    uint64_t address, offset, size, register_offset, register_size;
+    if (!linux_bus || !bus || !name)
+        return failed(problem, "looking for what to open", EINVAL);
     prepare(linux_bus);
-    if (map_number(name, 0, "size", &register_size))
+    if (map_extent(name, 0, &register_offset, &register_size))
         return failed(problem, "looking for the device's map 0, its registers", errno);
-    if (map_number(name, 1, "addr", &address) || map_number(name, 1, "size", &size))
+    if (map_number(name, 1, "addr", &address) || map_extent(name, 1, &offset, &size))
         return failed(problem, "looking for the device's map 1, its memory", errno);
     snprintf(path, sizeof path, "/dev/%s", name);
     linux_bus->file = open(path, O_RDWR | O_CLOEXEC);
@@ -109,7 +129,7 @@ int sta_hw_linux_uio(struct sta_hw_linux *linux_bus, struct sta_hw_bus *bus, con
     linux_bus->memory_map = map(linux_bus->file, page, linux_bus->memory_bytes);
     if (!linux_bus->memory_map)
         return give_up(linux_bus, problem, "mapping the memory");
-    complete(linux_bus, bus, address);
+    complete(linux_bus, bus, address, (size_t)register_offset, (size_t)offset);
     bus->context = linux_bus; /* begins with `mapped`, which is what the other functions take */
     bus->wait = wait_uio;
     return 0;
@@ -117,8 +137,11 @@ int sta_hw_linux_uio(struct sta_hw_linux *linux_bus, struct sta_hw_bus *bus, con
 
 int sta_hw_linux_devmem(struct sta_hw_linux *linux_bus, struct sta_hw_bus *bus, uint64_t registers, uint64_t memory,
                         uint32_t memory_bytes, struct sta_hw_linux_problem *problem) {
-    const int file = open("/dev/mem", O_RDWR | O_SYNC | O_CLOEXEC);
+    int file;
+    if (!linux_bus || !bus)
+        return failed(problem, "looking for what to open", EINVAL);
     prepare(linux_bus);
+    file = open("/dev/mem", O_RDWR | O_SYNC | O_CLOEXEC);
     if (file < 0)
         return failed(problem, "opening /dev/mem", errno);
     linux_bus->register_bytes = REGISTER_BYTES;
@@ -132,7 +155,7 @@ int sta_hw_linux_devmem(struct sta_hw_linux *linux_bus, struct sta_hw_bus *bus, 
         return -1;
     }
     close(file); /* maps stay */
-    complete(linux_bus, bus, memory);
+    complete(linux_bus, bus, memory, 0, 0);
     return 0;
 }
 

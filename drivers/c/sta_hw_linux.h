@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 
-/* Why opening failed: what was being done, and errno. */
+/* Why opening failed: what was being done, and errno. Functions take NULL from who does not want to know. */
 struct sta_hw_linux_problem {
     const char *doing;
     int error;
@@ -22,6 +22,7 @@ struct sta_hw_linux {
 };
 
 /* A UIO device by its name ("uio0"): map 0 has the registers, map 1 the memory. Fills in `bus`.
+ * A map whose bytes do not begin with a page is taken from where the kernel says that they do (maps/mapN/offset).
  * Returns 0, or -1 with `problem` filled in, and nothing left open. */
 int sta_hw_linux_uio(struct sta_hw_linux *linux_bus, struct sta_hw_bus *bus, const char *name,
                      struct sta_hw_linux_problem *problem);

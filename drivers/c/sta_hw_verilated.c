@@ -50,6 +50,8 @@ static int find(const struct sta_hw_verilated *model, const char *name, void *fu
 const char *sta_hw_verilated_open(struct sta_hw_verilated *model, struct sta_hw_bus *bus, const char *library,
                                   uint8_t *memory, uint32_t bytes, uint64_t address) {
     void *(*open)(void);
+    if (!model || !bus || !library || !memory)
+        return "an argument is missing";
     memset(model, 0, sizeof *model);
     model->library = dlopen(library, RTLD_NOW | RTLD_LOCAL);
     if (!model->library)
@@ -58,6 +60,7 @@ const char *sta_hw_verilated_open(struct sta_hw_verilated *model, struct sta_hw_
         !find(model, "accelerator_reset", &model->reset) || !find(model, "accelerator_write", &model->write) ||
         !find(model, "accelerator_read", &model->read) || !find(model, "accelerator_run", &model->run)) {
         dlclose(model->library);
+        memset(model, 0, sizeof *model);
         return "the library is none of a simulated accelerator";
     }
     model->memory.bytes = memory;
@@ -83,6 +86,9 @@ const char *sta_hw_verilated_open(struct sta_hw_verilated *model, struct sta_hw_
 }
 
 void sta_hw_verilated_close(struct sta_hw_verilated *model) {
+    if (!model->library)
+        return;
     model->close(model->handle);
     dlclose(model->library);
+    memset(model, 0, sizeof *model);
 }

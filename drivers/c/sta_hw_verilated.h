@@ -36,6 +36,7 @@ struct sta_hw_verilated {
 const char *sta_hw_verilated_open(struct sta_hw_verilated *model, struct sta_hw_bus *bus, const char *library,
                                   uint8_t *memory, uint32_t bytes, uint64_t address);
 
+/* After a failed opening, or once more, it does nothing. */
 void sta_hw_verilated_close(struct sta_hw_verilated *model);
 
 #ifdef __cplusplus

@@ -215,12 +215,14 @@ def _header(model: CompiledModel, name: str) -> str:
     views = ", ".join(f"{{{t.offset}u, {t.lines}u, {t.channels}u, {t.rows}u}}" for t in tensors.values())
     bodies = [
         "",
-        "/* For sta_hw_load() of the driver, to initialize a variable outside of all functions with. */",
-        f"#define {prefix}_IMAGE {{ \\",
+        "/* For sta_hw_load() of the driver, to initialize a variable outside of all functions with. In C++, which has",
+        " * no arrays without a name: a variable initialized with TEXTS, and then one with IMAGE_OF that variable. */",
+        f"#define {prefix}_TEXTS {{{places}}}",
+        f"#define {prefix}_IMAGE {prefix}_IMAGE_OF((const struct sta_hw_text[]){prefix}_TEXTS)",
+        f"#define {prefix}_IMAGE_OF(texts) {{ \\",
         f"    {prefix}_HASH, {prefix}_VERSION, {prefix}_IMAGE_BYTES, {prefix}_BURST_BYTES, {prefix}_IMAGE_CRC32, \\",
         f"    {prefix}_PROGRAM_OFFSET, {views}, \\",
-        f"    {{{prefix}_MEAN_OFFSET, {prefix}_MEAN_BYTES, {prefix}_MEAN_DEPTH}}, {prefix}_TEXT_COUNT, \\",
-        f"    (const struct sta_hw_text[]){{{places}}} }}",
+        f"    {{{prefix}_MEAN_OFFSET, {prefix}_MEAN_BYTES, {prefix}_MEAN_DEPTH}}, {prefix}_TEXT_COUNT, texts }}",
     ]
     about = f"where things lie in {name}.bin, SHA-256 {bytes_digest(model.image)}"
     return header_text(about, f"{prefix}_IMAGE_H", prefix, rows, bodies)

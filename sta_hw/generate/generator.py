@@ -13,7 +13,7 @@ from ..files import write_all
 from ..rtl.emit import emit_verilog, ports_of, streams_of
 from ..rtl.engine.decoder import Decoder
 from ..rtl.engine.engine import Engine
-from ..rtl.names import MODELS, PRIMITIVES, check_name
+from ..rtl.names import MODELS, PRIMITIVES, check_hides_nothing, check_name
 from ..rtl.tops import TOPS, component
 from ..rtl.units.softmax import Softmax
 from ..rtl.waivers import PRIMITIVES_WAIVERS, waiver_file, waivers_of
@@ -91,7 +91,8 @@ def generate(
     Raises
     ------
     InputError
-        If there is no such top level, or the name cannot be one.
+        If there is no such top level, or the name cannot be one: before anything is made, or, of a name that a signal
+        of the module has, behind it.
     ToolError
         If the folder cannot be written; what was there is as it was.
     """
@@ -103,7 +104,10 @@ def generate(
     wrapper = f"{name}_axi.v" if top == "accelerator" else None
     primitives = PRIMITIVES_FILES[config.multiplier] if cells else None
     files = CoreFiles(f"{name}.v", f"{name}.vlt", primitives, f"{name}_bench.v", wrapper)
-    waivers = {files.verilog: waivers_of(hierarchy=hierarchy, multiplier=config.multiplier if cells else "")}
+    hidden = check_hides_nothing(name, verilog)
+    waivers = {
+        files.verilog: waivers_of(hierarchy=hierarchy, multiplier=config.multiplier if cells else "", hidden=hidden)
+    }
     if files.primitives:
         waivers[files.primitives] = PRIMITIVES_WAIVERS
     texts = {

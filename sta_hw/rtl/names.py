@@ -6,7 +6,7 @@ import re
 
 from ..errors import InputError
 
-__all__ = ["KEYWORDS", "MODELS", "PRIMITIVES", "check_name"]
+__all__ = ["KEYWORDS", "MODELS", "PRIMITIVES", "RESERVED", "check_hides_nothing", "check_name"]
 
 _WORDS = """
 accept_on alias always always_comb always_ff always_latch and assert assign assume automatic before begin bind bins
@@ -42,8 +42,19 @@ MODELS = {
 }  # fmt: skip
 """Kinds of multipliers that are vendor cells: whose, and the file in ``sim/`` that has their models."""
 
+RESERVED = {
+    "bool": "Icarus has", "wone": "Icarus has", "wreal": "Icarus has", "std": "Verilator has", "TOP": "Verilator has",
+}  # fmt: skip
+"""Words that are no keywords of the language, but that a tool takes for itself all the same, and which."""
+
 _LONGEST = 64
-_ENDINGS = ("_bench", "_example")
+_ENDINGS = ("_bench", "_example", "_axi")
+_OWN = "sta_hw"
+"""What files that are alike in every configuration begin with, and the C driver's files and macros."""
+
+
+def _is_own(name: str) -> bool:
+    return f"{name.strip('_').lower()}_".startswith(f"{_OWN}_")
 
 
 def _nearest(name: str) -> str:
@@ -52,9 +63,37 @@ def _nearest(name: str) -> str:
     if not near.strip("_"):
         near = "accelerator"
     near = (f"_{near}" if near[0].isdigit() else near)[:_LONGEST]
-    if near in KEYWORDS or near in PRIMITIVES or near.endswith(_ENDINGS):
-        near = f"{near[: _LONGEST - 2].rstrip('_')}_0"
+    if _is_own(near):
+        near = f"my_{near.lstrip('_')}"[:_LONGEST]
+    if near in KEYWORDS or near in PRIMITIVES or near in RESERVED or near.endswith(_ENDINGS):
+        near = _numbered(near)
     return near
+
+
+def check_hides_nothing(name: str, verilog: str) -> bool:
+    """Make sure that nothing in the module `name` has its name but arguments of functions; True if one of these has.
+
+    Verilog allows it, and warnings of hidden arguments can be waived; but Verilator does not compile a top level that
+    is called as one of its ports or signals.
+
+    Raises
+    ------
+    InputError
+        If a port or a signal is called so.
+    """
+    whole = re.search(rf"^module {name}\(.*?^endmodule", verilog, re.M | re.S)
+    text = whole[0] if whole else verilog
+    declared = re.compile(rf"^ *(?:input|output|reg|wire)\b[^;=]* {name} *[;=]", re.M)
+    if declared.search(re.sub(r"^ *function .*?endfunction", "", text, flags=re.M | re.S)):
+        raise InputError(
+            f"{name} is what a signal in the module is called, and Verilator compiles none so; the nearest is "
+            f"{_numbered(name)}."
+        )
+    return bool(declared.search(text))
+
+
+def _numbered(name: str) -> str:
+    return f"{name[: _LONGEST - 2].rstrip('_')}_0"
 
 
 def check_name(name: str) -> None:
@@ -73,10 +112,16 @@ def check_name(name: str) -> None:
         return
     if name in KEYWORDS:
         why = f"{name} is a keyword of Verilog"
+    elif name in RESERVED:
+        why = f"{name} is a name that {RESERVED[name]} a meaning of its own for"
     elif name in PRIMITIVES:
         why = f"{name} is a cell of {' and of '.join(PRIMITIVES[name])}"
     elif len(name) > _LONGEST:
         why = f"a name of {len(name)} characters is too long, {_LONGEST} are the most"
+    elif _is_own(name):
+        why = (
+            f"{name!r} begins with {_OWN}, as files do that are alike in every configuration, and the C driver's names"
+        )
     elif name.endswith(_ENDINGS):
         why = f"{name!r} ends as the name of a module beside another does"
     else:

@@ -36,12 +36,17 @@ CELL_WAIVERS = {"mac16": _CHAINS, "gowin": _CHAINS}
 """What Verilog that instantiates a vendor's cell gives besides, by the kind of multiplier."""
 
 
-def waivers_of(*, hierarchy: bool, multiplier: str = "") -> dict[str, str]:
+_HIDDEN = {"VARHIDDEN": "the module is called as an argument of a function in it, which Verilog allows"}
+
+
+def waivers_of(*, hierarchy: bool, multiplier: str = "", hidden: bool = False) -> dict[str, str]:
     """The waivers of flat or of hierarchical Verilog: warning and reason.
 
-    `multiplier` is the kind of its multipliers, where it has any that are vendor cells.
+    `multiplier` is the kind of its multipliers, where it has any that are vendor cells; `hidden`, whether an
+    argument of a function in it has the module's name.
     """
-    return WAIVERS | (HIERARCHY_WAIVERS if hierarchy else {}) | CELL_WAIVERS.get(multiplier, {})
+    more = HIERARCHY_WAIVERS if hierarchy else _HIDDEN if hidden else {}
+    return WAIVERS | more | CELL_WAIVERS.get(multiplier, {})
 
 
 def waiver_file(waivers: Mapping[str, Mapping[str, str]]) -> str:

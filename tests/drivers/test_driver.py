@@ -25,7 +25,8 @@ from sta_hw.spec.presets import PRESETS
 
 DRIVER = Path(__file__).parents[2] / "drivers" / "c"
 CONFIG = PRESETS["ci"]
-WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wconversion", "-Wshadow", "-Wstrict-prototypes"]
+WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wconversion", "-Wshadow", "-Wstrict-prototypes",
+            "-Wcast-align", "-Wundef", "-Wmissing-prototypes"]  # fmt: skip
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 CORE = ["sta_hw.c", "sta_hw_mapped.c"]
 HOSTED = ["sta_hw_file.c", "sta_hw_linux.c", "sta_hw_verilated.c"]
@@ -185,6 +186,25 @@ def test_a_code_is_no_offset(tmp_path: Path) -> None:
         (tmp_path / "wrong.c").write_text(source.replace(right, wrong) if right else source)
         done = subprocess.run([*command, "wrong.c"], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode != 0) == bool(wrong), done.stderr
+
+
+@pytest.mark.parametrize("name", ["g++", "clang++"])
+@pytest.mark.parametrize("standard", ["c++98", "c++20"])
+def test_headers_are_for_cpp_too(case: Case, tmp_path: Path, name: str, standard: str) -> None:
+    """A program in C++ calls the driver, which is in C, and initializes an image from the model's header."""
+    headers = "".join(f'#include "{file.name}"\n' for file in sorted(DRIVER.glob("*.h")))
+    (tmp_path / "program.cpp").write_text(
+        f'{headers}#include "small.h"\n'
+        "static const struct sta_hw_text texts[] = SMALL_TEXTS;\n"
+        "static const struct sta_hw_image image = SMALL_IMAGE_OF(texts);\n"
+        "int main() { static struct sta_hw dev; static struct sta_hw_bus bus;\n"
+        "    return sta_hw_open(&dev, &bus, image.hash) != STA_HW_BAD_ARGUMENT; }\n"
+    )
+    folders = [f"-I{DRIVER}", f"-I{case.folder}"]
+    command = [*compiler(name), f"-std={standard}", "-Wall", "-Wextra", "-Wpedantic", "-Wno-long-long", "-Werror"]
+    run([*compiler("gcc"), *folders, "-c", str(DRIVER / "sta_hw.c")], tmp_path)
+    run([*command, *folders, "program.cpp", "sta_hw.o", "-o", "program"], tmp_path)
+    run([str(tmp_path / "program")], tmp_path)
 
 
 def test_the_documents_program(case: Case, tmp_path: Path) -> None:

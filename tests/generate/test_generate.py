@@ -83,6 +83,18 @@ def test_cells_of_vendors_come_with_their_models(
         model.write_text(text)
 
 
+def test_names_of_what_is_inside(tmp_path: Path) -> None:
+    """A port's is refused; that of a function's argument is waived; and only there."""
+    config = Config(rows=1, groups=1, columns=4, nm=("dense",))
+    with pytest.raises(InputError, match="clk is what a signal in the module is called"):
+        generate("decoder", config, tmp_path, name="clk")
+    assert not [*tmp_path.iterdir()]
+    for name in ("a", "one"):
+        generate("decoder", config, tmp_path, name=name)
+        assert ("VARHIDDEN" in (tmp_path / f"{name}.vlt").read_text()) == (name == "a")
+        assert lint(tmp_path, name, f"{name}.vlt", f"{name}.v") == []
+
+
 def test_every_waiver_has_a_reason_and_is_for_this_file_alone(tmp_path: Path) -> None:
     generate("decoder", Config(rows=1, groups=2, nm=("2:4",)), tmp_path, name="one")
     text = (tmp_path / "one.vlt").read_text()

@@ -224,6 +224,11 @@ static size_t read_image(void *context, void *bytes, size_t count) {
     return count;
 }
 
+static size_t read_too_much(void *context, void *bytes, size_t count) {
+    CHECK(bytes && count);
+    return *(const size_t *)context;
+}
+
 static void test_sentences(void) {
     struct sta_hw dev;
     struct sta_hw_bus bus = fake_bus();
@@ -260,6 +265,8 @@ static void test_sentences(void) {
     says(&dev, STA_HW_WRONG_SIZE, ": expected 0, found 1.");
     /* The numbers of zlib. */
     CHECK(sta_hw_crc32(0, "123456789", 9) == 0xCBF43926u);
+    CHECK(sta_hw_crc32(7, NULL, 9) == 7);
+    CHECK(sta_hw_explain(&dev, STA_HW_BUSY, NULL, 9) == strlen(sta_hw_sentence(STA_HW_BUSY)) + 1);
     CHECK(sta_hw_crc32(sta_hw_crc32(0, "1234", 4), "56789", 5) == 0xCBF43926u && sta_hw_crc32(0, "", 0) == 0);
 }
 
@@ -292,6 +299,8 @@ static void test_opening(void) {
     FAILS_EVERYWHERE((void)0, sta_hw_open(&dev, &bus, IMAGE.hash));
     CHECK(dev.rows == OF(MODEL, _ROWS) && dev.groups == OF(MODEL, _GROUPS) && dev.window == OF(MODEL, _WINDOW));
     CHECK(dev.bus_bytes == OF(MODEL, _BUS_BYTES) && dev.hash == OF(MODEL, _HASH) && !dev.image.bytes);
+    GIVES(sta_hw_open(&dev, &dev.bus, IMAGE.hash), STA_HW_OK); /* once more, by its own bus */
+    CHECK(dev.bus.read == bus.read && dev.bus.context == bus.context);
     GIVES(sta_hw_open(&dev, &bus, IMAGE.hash ^ 1), STA_HW_OTHER_HARDWARE);
     GIVES(sta_hw_open(&dev, &bus, IMAGE.hash ^ 1ull << 63), STA_HW_OTHER_HARDWARE);
     fake.registers[STA_HW_REG_VERSION / 4]++;
@@ -305,6 +314,8 @@ static void test_opening(void) {
 static void test_malformed(struct sta_hw *dev) {
     const struct sta_hw_text places[] = {{0, 0}, {OF(MODEL, _INPUT_LINES), 1}, {0, OF(MODEL, _INPUT_LINES) + 1},
                                          {1, 0xFFFFFFFFu}};
+    static const struct sta_hw_text whole = {0, 1}, both[] = {{0, 1}, {1, 1}};
+    static const uint32_t depths[] = {0, 2, 0x80000000u, 0x55555555u, 0xFFFFFFFFu};
     struct sta_hw_text twice[2];
     struct sta_hw_image wrong;
     struct sta_hw_tensor *tensors[] = {&wrong.input, &wrong.pooled, &wrong.outputs};
@@ -325,9 +336,22 @@ static void test_malformed(struct sta_hw *dev) {
     }
     MALFORMED(wrong.input.channels = 0);
     MALFORMED(wrong.program = IMAGE_BYTES);
-    MALFORMED(wrong.mean.offset = IMAGE_BYTES + 1);
     MALFORMED(wrong.mean.bytes = IMAGE_BYTES; wrong.mean.offset = 1; wrong.mean.depth = 1);
     MALFORMED(wrong.mean.bytes = 1; wrong.mean.offset = 0; wrong.mean.depth = 0);
+    wrong = IMAGE, wrong.texts = &whole, wrong.text_count = 1, wrong.pooled.channels = wrong.outputs.channels = 0;
+    wrong.mean.offset = 0, wrong.mean.depth = 3, wrong.mean.bytes = 3 * dev->groups * wrong.input.rows;
+    GIVES(sta_hw_load(dev, &wrong, image, IMAGE_BYTES), STA_HW_OK);
+    for (i = 0; i < sizeof depths / sizeof *depths; i++) { /* none of them is whole blocks; 2^31 times 2 groups wraps */
+        wrong.mean.depth = depths[i];
+        GIVES(sta_hw_load(dev, &wrong, image, IMAGE_BYTES), STA_HW_BAD_ARGUMENT);
+    }
+    wrong.mean.depth = 3;
+    wrong.text_count = 2, wrong.texts = both;
+    GIVES(sta_hw_load(dev, &wrong, image, IMAGE_BYTES), STA_HW_BAD_ARGUMENT);
+    /* 2 x (2^32 - 1) x (2^31 + 1) is less than 2^32 in 64 bits. */
+    MALFORMED(wrong.burst_bytes = 1; wrong.bytes = wrong.input.lines = 0xFFFFFFFFu; wrong.input.rows = 1;
+              wrong.input.channels = 0x80000001u; dev->bus.memory_bytes = 0xFFFFFFFFu; dev->bus.memory_address = 0);
+    dev->bus.memory_bytes = IMAGE_BYTES, dev->bus.memory_address = ADDRESS;
     MALFORMED(wrong.text_count = 0);
     MALFORMED(wrong.texts = NULL);
     for (i = 0; i < sizeof places / sizeof *places; i++) {
@@ -391,6 +415,9 @@ static void test_loading(const char *folder) {
     GIVES(sta_hw_load(&dev, &IMAGE, image, IMAGE_BYTES), STA_HW_MISPLACED);
     dev.bus.memory_address = 0x100000000u;
     GIVES(sta_hw_load(&dev, &IMAGE, image, IMAGE_BYTES), STA_HW_MISPLACED);
+    dev.bus.memory_address = 0u - (uint64_t)BURST; /* its end would be a small number again */
+    GIVES(sta_hw_load(&dev, &IMAGE, image, IMAGE_BYTES), STA_HW_MISPLACED);
+    CHECK(dev.expected == 0x100000000u && dev.found == dev.bus.memory_address);
     dev.bus.memory_address = 0x100000000u - IMAGE_BYTES; /* to the very end */
     GIVES(sta_hw_load(&dev, &IMAGE, image, IMAGE_BYTES), STA_HW_OK);
     dev.bus.memory_address = ADDRESS;
@@ -398,6 +425,8 @@ static void test_loading(const char *folder) {
     GIVES(sta_hw_load(&dev, &IMAGE, image, IMAGE_BYTES), STA_HW_BUSY);
     CHECK(dev.image.bytes); /* nothing was touched */
     fake.registers[STA_HW_REG_STATUS / 4] = 0;
+    GIVES(sta_hw_load(&dev, &dev.image, image, IMAGE_BYTES), STA_HW_OK); /* anew */
+    CHECK(dev.image.bytes == IMAGE_BYTES);
     /* By way of a buffer. */
     at = 0;
     GIVES(sta_hw_load_from(NULL, &IMAGE, read_image, &at, buffer, sizeof buffer), STA_HW_BAD_ARGUMENT);
@@ -411,6 +440,12 @@ static void test_loading(const char *folder) {
     at = 1;
     GIVES(sta_hw_load_from(&dev, &IMAGE, read_image, &at, buffer, sizeof buffer), STA_HW_WRONG_SIZE);
     CHECK(dev.found == IMAGE_BYTES - 1);
+    for (at = 0; at < 2; at++) { /* a reader that says it has more than was wanted, whatever it adds up to */
+        const size_t more[] = {IMAGE_BYTES, (size_t)0 - IMAGE_BYTES};
+        GIVES(sta_hw_load_from(&dev, &IMAGE, read_too_much, (void *)(uintptr_t)&more[at], buffer, sizeof buffer),
+              STA_HW_BAD_ARGUMENT);
+        CHECK(!dev.image.bytes);
+    }
     at = 0;
     image[7] ^= 1;
     GIVES(sta_hw_load_from(&dev, &IMAGE, read_image, &at, &byte, 1), STA_HW_DAMAGED);
@@ -453,6 +488,11 @@ static void test_input_and_output(void) {
         header[i + 3] ^= 0x80;
         GIVES(sta_hw_check_inputs(&dev, header, &count), codes[i / 4]);
     }
+    for (i = 20; i < STA_HW_INPUTS_HEADER_BYTES; i++) {
+        memcpy(header, inputs, sizeof header);
+        header[i] = 1;
+        GIVES(sta_hw_check_inputs(&dev, header, &count), STA_HW_NO_INPUTS);
+    }
     GIVES(sta_hw_set_length(NULL, 0), STA_HW_BAD_ARGUMENT);
     GIVES(sta_hw_set_length(&dev, 0), STA_HW_OK); /* several texts: their lengths are their own */
     GIVES(sta_hw_set_length(&dev, 1), STA_HW_WRONG_SIZE);
@@ -469,6 +509,8 @@ static void test_input_and_output(void) {
     CHECK(!memcmp(memory + IMAGE.input.offset, inputs + FIRST_INPUT, INPUT_BYTES));
     /* What lies there comes back token after token: an output where the input is. */
     dev.image.outputs = IMAGE.input;
+    GIVES(sta_hw_get_outputs(&dev, 0, outputs, TOKENS * WIDTH), STA_HW_NOT_STARTED);
+    GIVES(sta_hw_start(&dev, 0), STA_HW_OK);
     GIVES(sta_hw_get_outputs(&dev, 0, NULL, TOKENS * WIDTH), STA_HW_BAD_ARGUMENT);
     GIVES(sta_hw_get_outputs(&dev, 0, outputs, TOKENS * WIDTH + 1), STA_HW_WRONG_SIZE);
     FAILS_EVERYWHERE(memset(outputs, 0, sizeof outputs), sta_hw_get_outputs(&dev, 0, outputs, TOKENS * WIDTH));
@@ -503,8 +545,8 @@ static void test_lengths(void) {
     GIVES(sta_hw_set_length(&dev, 0), STA_HW_WRONG_SIZE);
     GIVES(sta_hw_set_length(&dev, MOST + 1), STA_HW_WRONG_SIZE);
     for (count = 1; count <= MOST; count++) {
-        memset(memory, 0xAA, IMAGE_BYTES);
-        FAILS_EVERYWHERE((void)0, sta_hw_set_length(&dev, count));
+        FAILS_EVERYWHERE(GIVES(sta_hw_load(&dev, &single, image, IMAGE_BYTES), STA_HW_OK); memset(memory, 0xAA, IMAGE_BYTES),
+                         sta_hw_set_length(&dev, count));
         for (at = 0; at < single.mean.bytes; at++) {
             const uint32_t block = at / ROWS / each, within = at / ROWS % each;
             const uint32_t token = block * each + dev.groups * (within % DEPTH) + within / DEPTH;
@@ -557,6 +599,7 @@ static void test_batches(void) {
                 else
                     CHECK(!memcmp(memory + 16 + place, before + place, 2));
             }
+        GIVES(sta_hw_start(&dev, 0), STA_HW_OK);
         GIVES(sta_hw_get_outputs(&dev, text, back, count), STA_HW_OK);
         CHECK(!memcmp(given, back, 2 * count));
     }
@@ -623,6 +666,8 @@ static void test_running(void) {
     fake.busy_looks = 4;
     GIVES(sta_hw_reset(&dev, 3), STA_HW_TIMEOUT);
     fake.counting_down = 0;
+    fake.busy_looks = 0;
+    GIVES(sta_hw_start(&dev, 0), STA_HW_OK);
     /* Failures: every code, and one that is newer than the driver. */
     for (i = 1; i < 255; i += i < STA_HW_FAULT_END ? 1 : 60) {
         fake.registers[STA_HW_REG_STATUS / 4] = STA_HW_STATUS_FAILED_MASK | (uint32_t)i << STA_HW_STATUS_ERROR_SHIFT;
@@ -630,9 +675,31 @@ static void test_running(void) {
         GIVES(sta_hw_poll(&dev, 1), STA_HW_FAILED);
         CHECK((int)dev.fault == i && dev.instruction == (uint32_t)(1000 + i));
     }
+    GIVES(sta_hw_get_pooled(&dev, 0, pooled, CHANNELS), STA_HW_FAILED);
+    GIVES(sta_hw_get_outputs(&dev, 0, outputs, TOKENS * CHANNELS), STA_HW_FAILED);
     fake.calls = 0;
     fake.fail_at = 1;
     GIVES(sta_hw_poll(&dev, 1), STA_HW_BUS);
+    /* What ended is not what lies in the memory now. */
+    for (i = 0; i < 6; i++) {
+        GIVES(sta_hw_start(&dev, 0), STA_HW_OK);
+        GIVES(sta_hw_poll(&dev, 1), STA_HW_OK);
+        GIVES(sta_hw_poll(&dev, 1), STA_HW_OK);
+        GIVES(sta_hw_get_pooled(&dev, 0, pooled, CHANNELS), STA_HW_OK);
+        fake.refuse = i == 4;
+        GIVES(i == 0   ? sta_hw_load(&dev, &IMAGE, image, IMAGE_BYTES)
+              : i == 1 ? sta_hw_put_input(&dev, inputs, INPUT_BYTES)
+              : i == 2 ? sta_hw_put_text(&dev, 0, tokens, TOKENS * WIDTH)
+              : i == 3 ? sta_hw_set_length(&dev, 0)
+              : i == 4 ? sta_hw_start(&dev, 0)
+                       : sta_hw_open(&dev, &bus, 0), i == 4 ? STA_HW_REFUSED : STA_HW_OK);
+        fake.registers[STA_HW_REG_STATUS / 4] = STA_HW_STATUS_DONE_MASK;
+        fake.refuse = 0;
+        GIVES(sta_hw_poll(&dev, 1), STA_HW_NOT_STARTED);
+        GIVES(sta_hw_get_pooled(&dev, 0, pooled, CHANNELS), i < 5 ? STA_HW_NOT_STARTED : STA_HW_NOT_LOADED);
+        GIVES(sta_hw_get_outputs(&dev, 0, outputs, TOKENS * CHANNELS), i < 5 ? STA_HW_NOT_STARTED : STA_HW_NOT_LOADED);
+    }
+    GIVES(sta_hw_load(&dev, &IMAGE, image, IMAGE_BYTES), STA_HW_OK);
     for (i = 0; i < STA_HW_COUNTER_COUNT; i++)
         fake.registers[(STA_HW_REG_COUNTER_CYCLES / 4) + i] = (uint32_t)(77 * i);
     FAILS_EVERYWHERE((void)0, sta_hw_counters(&dev, counters));
@@ -808,6 +875,10 @@ static void test_uio(const char *folder) {
     tree = folder;
     open_at = map_at = -1;
     /* No such device; numbers that are none; one that tells all. */
+    CHECK(sta_hw_linux_uio(NULL, &bus, "uio7", &problem) == -1 && problem.error == EINVAL);
+    CHECK(sta_hw_linux_uio(&linux_bus, NULL, "uio7", &problem) == -1 && problem.error == EINVAL);
+    CHECK(sta_hw_linux_uio(&linux_bus, &bus, NULL, &problem) == -1 && problem.error == EINVAL);
+    CHECK(sta_hw_linux_uio(&linux_bus, &bus, "uio7", NULL) == -1);
     CHECK(sta_hw_linux_uio(&linux_bus, &bus, "uio7", &problem) == -1 && problem.error == ENOENT);
     memset(name, 'x', sizeof name - 1);
     name[sizeof name - 1] = '\0';
@@ -822,7 +893,7 @@ static void test_uio(const char *folder) {
     snprintf(path, sizeof path, "%s/dev/uio0", tree);
     file = fopen(path, "wb");
     CHECK(file && !fseek(file, 4 * page - 1, SEEK_SET) && fputc(0, file) == 0 && !fclose(file));
-    for (i = 0; i < 4; i++) { /* each call that opens a file, and each map */
+    for (i = 0; i < 6; i++) { /* each call that opens a file, and each map */
         opens = 0, open_at = i;
         CHECK(sta_hw_linux_uio(&linux_bus, &bus, "uio0", &problem) == -1 && problem.error == EACCES && !open_files);
     }
@@ -858,6 +929,19 @@ static void test_uio(const char *folder) {
     file = fopen(path, "rb"); /* map N is N pages into the device */
     CHECK(file && !fseek(file, page + 0x2FFF, SEEK_SET) && fgetc(file) == 0x5A);
     fclose(file);
+    /* A part of a page: the kernel counts and maps from the page's begin on, and says where the part begins. */
+    tell("map0/offset", "0x800\n");
+    tell("map1/offset", "0x40\n");
+    CHECK(sta_hw_linux_uio(&linux_bus, &bus, "uio0", &problem) == 0);
+    CHECK(bus.memory_address == ADDRESS + 0x40 && bus.memory_bytes == 0x3000 - 0x40);
+    CHECK(!bus.write(bus.context, STA_HW_REG_IMAGE_SIZE, 0x87654321));
+    CHECK(((uint32_t *)linux_bus.register_map)[(0x800 + STA_HW_REG_IMAGE_SIZE) / 4] == 0x87654321);
+    CHECK(!bus.get(bus.context, 0x2FFF - 0x40, &byte, 1) && byte == 0x5A);
+    sta_hw_linux_close(&linux_bus);
+    tell("map1/offset", "0x3000\n");
+    CHECK(sta_hw_linux_uio(&linux_bus, &bus, "uio0", &problem) == -1 && problem.error == EINVAL && !open_files);
+    tell("map0/offset", "0x0\n");
+    tell("map1/offset", "0x0\n");
     tell("map1/size", "0x100000000\n"); /* more than an image's 32 bits */
     CHECK(sta_hw_linux_uio(&linux_bus, &bus, "uio0", &problem) == 0 && bus.memory_bytes == 0xFFFFF000u);
     sta_hw_linux_close(&linux_bus);
@@ -875,6 +959,8 @@ static void test_devmem(const char *folder) {
     tree = folder;
     snprintf(path, sizeof path, "%s/dev/mem", tree);
     remove(path);
+    CHECK(sta_hw_linux_devmem(NULL, &bus, 0, 0x10000, 0x2000, &problem) == -1 && problem.error == EINVAL);
+    CHECK(sta_hw_linux_devmem(&linux_bus, NULL, 0, 0x10000, 0x2000, &problem) == -1 && problem.error == EINVAL);
     CHECK(sta_hw_linux_devmem(&linux_bus, &bus, 0, 0x10000, 0x2000, &problem) == -1 && problem.error == ENOENT);
     file = fopen(path, "wb");
     CHECK(file && !fseek(file, 0x12000 - 1, SEEK_SET) && fputc(0x77, file) == 0x77 && !fclose(file));
@@ -943,6 +1029,11 @@ static void test_verilated(const char *library, const char *folder) {
     uint32_t value;
     snprintf(path, sizeof path, "%s/none.so", folder);
     CHECK(sta_hw_verilated_open(&model, &bus, path, memory, IMAGE_BYTES, ADDRESS) != NULL);
+    CHECK(sta_hw_verilated_open(NULL, &bus, library, memory, IMAGE_BYTES, ADDRESS) != NULL);
+    CHECK(sta_hw_verilated_open(&model, NULL, library, memory, IMAGE_BYTES, ADDRESS) != NULL);
+    CHECK(sta_hw_verilated_open(&model, &bus, NULL, memory, IMAGE_BYTES, ADDRESS) != NULL);
+    CHECK(sta_hw_verilated_open(&model, &bus, library, NULL, IMAGE_BYTES, ADDRESS) != NULL);
+    sta_hw_verilated_close(&model);
     CHECK(sta_hw_verilated_open(&model, &bus, "libm.so.6", memory, IMAGE_BYTES, ADDRESS) != NULL);
     CHECK(sta_hw_verilated_open(&model, &bus, library, memory, IMAGE_BYTES, ADDRESS) == NULL);
     CHECK(bus.read(bus.context, 0x7FC, &value) != 0); /* a register that there is not: the bus says so */
@@ -1005,6 +1096,7 @@ static void test_verilated(const char *library, const char *folder) {
     runs_well(&dev, 1);
     CHECK(model.memory.protocol_errors == 0);
     sta_hw_verilated_close(&model);
+    sta_hw_verilated_close(&model); /* once more does nothing */
 }
 
 int main(int argc, char **argv) {
