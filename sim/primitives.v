@@ -17,7 +17,7 @@ module MULT18X18D #(
     output P18, P19, P20, P21, P22, P23, P24, P25, P26, P27, P28, P29, P30, P31, P32, P33, P34, P35
 );
     localparam REGISTERED = REG_OUTPUT_CLK == "CLK0";
-`ifndef FORMAL
+`ifndef YOSYS // which reads no $fatal
     initial if ((REG_INPUTA_CLK == "CLK0") != REGISTERED || (REG_INPUTB_CLK == "CLK0") != REGISTERED
                 || REG_PIPELINE_CLK != "NONE" || RESETMODE != "SYNC") begin
         $display("MULT18X18D: this model has input and output registers on CLK0, or no registers at all");
@@ -61,7 +61,7 @@ module SB_MAC16 #(
     input OLOADTOP, OLOADBOT, ADDSUBTOP, ADDSUBBOT, OHOLDTOP, OHOLDBOT, CI, ACCUMCI, SIGNEXTIN,
     output [31:0] O, output CO, ACCUMCO, SIGNEXTOUT
 );
-`ifndef FORMAL
+`ifndef YOSYS // which reads no $fatal
     initial if (!A_REG || !B_REG || !TOP_8x8_MULT_REG || !BOT_8x8_MULT_REG || TOPOUTPUT_SELECT != 2
                 || BOTOUTPUT_SELECT != 2 || !MODE_8x8 || A_SIGNED || !B_SIGNED || NEG_TRIGGER) begin
         $display("SB_MAC16: this model is two registered 8 x 8 multipliers, A unsigned and B signed");

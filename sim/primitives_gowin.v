@@ -12,7 +12,7 @@ module MULT9X9 #(
     input [8:0] A, SIA, B, SIB, input ASIGN, BSIGN, ASEL, BSEL, CE, CLK, RESET,
     output reg [17:0] DOUT, output [8:0] SOA, SOB
 );
-`ifndef FORMAL
+`ifndef YOSYS // which reads no $fatal
     initial if (!AREG || !BREG || !OUT_REG || PIPE_REG || ASIGN_REG || BSIGN_REG || SOA_REG
                 || MULT_RESET_MODE != "SYNC") begin
         $display("MULT9X9: this model has input and output registers and no others, which a clock resets");
@@ -46,7 +46,7 @@ module MULT18X18 #(
     input [17:0] A, SIA, B, SIB, input ASIGN, BSIGN, ASEL, BSEL, CE, CLK, RESET,
     output reg [35:0] DOUT, output [17:0] SOA, SOB
 );
-`ifndef FORMAL
+`ifndef YOSYS // which reads no $fatal
     initial if (!AREG || !BREG || !OUT_REG || PIPE_REG || ASIGN_REG || BSIGN_REG || SOA_REG
                 || MULT_RESET_MODE != "SYNC") begin
         $display("MULT18X18: this model has input and output registers and no others, which a clock resets");

@@ -10,7 +10,7 @@ module MULT9X9 #(
 ) (
     input [8:0] A, B, input CLK, CEA, RSTA, CEB, RSTB, SIGNEDA, SIGNEDB, RSTOUT, CEOUT, output reg [17:0] Z
 );
-`ifndef FORMAL
+`ifndef YOSYS // which reads no $fatal
     initial if (REGINPUTA != "REGISTER" || REGINPUTB != "REGISTER" || REGOUTPUT != "REGISTER" || GSR != "DISABLED"
                 || RESETMODE != "SYNC") begin
         $display("MULT9X9: this model has input and output registers, which a clock resets and GSR does not");
@@ -36,7 +36,7 @@ module MULT18X18 #(
 ) (
     input [17:0] A, B, input CLK, CEA, RSTA, CEB, RSTB, SIGNEDA, SIGNEDB, RSTOUT, CEOUT, output reg [35:0] Z
 );
-`ifndef FORMAL
+`ifndef YOSYS // which reads no $fatal
     initial if (REGINPUTA != "REGISTER" || REGINPUTB != "REGISTER" || REGOUTPUT != "REGISTER" || GSR != "DISABLED"
                 || RESETMODE != "SYNC") begin
         $display("MULT18X18: this model has input and output registers, which a clock resets and GSR does not");

@@ -12,9 +12,10 @@ from amaranth.hdl import Shape
 from amaranth.lib.wiring import Out
 from litedram.frontend.axi import LiteDRAMAXI2Native
 from litex.gen import ClockSignal, Instance, LiteXModule, ResetSignal, Signal
-from litex.soc.integration.soc import SoCError, SoCRegion
+from litex.soc.integration.soc import SoC, SoCError, SoCRegion
 from litex.soc.interconnect.axi import AXIInterface, AXILiteInterface
 
+from ..arguments import text_of, whole
 from ..cache import cache_folder, keep, kept
 from ..errors import InputError
 from ..rtl.bus.axi import lite_ports, master_ports
@@ -29,6 +30,8 @@ REGISTER_BYTES = 4096
 """Bytes of addresses that the registers take on the SoC's bus."""
 _REACH = 1 << 32
 """The accelerator's own addresses have 32 bits."""
+_ADDRESS_BITS = (32, 64)
+_LONGEST_NAME = 64
 _LONGEST_BURST = 256
 """Beats of AXI4."""
 
@@ -73,12 +76,21 @@ class STAHW(LiteXModule):
     ------
     ConfigError
         If the preset is unknown, or this configuration has no accelerator.
+    InputError
+        If the platform is none, takes no addresses of such a width, or the Verilog is another module's.
     """
 
     def __init__(
         self, platform: Any, config: Config | str, *, address_width: int = 32, verilog: str | None = None
     ) -> None:
         self.config = config = _configuration(config)
+        if not hasattr(platform, "add_source"):
+            raise InputError(f"a platform is LiteX's, as soc.platform is, and not {str(platform)[:40]!r}.")
+        address_width = whole(address_width, "address_width")
+        if not _ADDRESS_BITS[0] <= address_width <= _ADDRESS_BITS[1]:
+            nearest = min(max(address_width, _ADDRESS_BITS[0]), _ADDRESS_BITS[1])
+            raise InputError(f"address_width = {address_width} is not 32 to 64 bits; the nearest is {nearest}.")
+        source = _source(config, verilog)
         self.bus = bus = AXILiteInterface(data_width=32, address_width=address_width)
         self.axi = axi = AXIInterface(data_width=8 * config.bus_bytes, address_width=address_width, bursting=True)
         self.ev = _Interrupt()
@@ -93,7 +105,7 @@ class STAHW(LiteXModule):
         # What AXI has and the accelerator leaves constant: accesses may be merged and buffered.
         self.comb += [axi.aw.cache.eq(0b0011), axi.ar.cache.eq(0b0011)]
         self.specials += Instance(module_name(config), **ports)
-        platform.add_source(str(_source(config, verilog)), copy=True)
+        platform.add_source(str(source), copy=True)
 
 
 def _width(member: Any) -> int:
@@ -110,7 +122,7 @@ def _configuration(config: Config | str) -> Config:
 def _source(config: Config, verilog: str | None) -> Path:
     """The Verilog as a file that stays: LiteX reads sources when the SoC is built."""
     name = module_name(config)
-    text = verilog if verilog is not None else emit_verilog(component("accelerator", config), name)
+    text = text_of(verilog, "verilog") if verilog is not None else emit_verilog(component("accelerator", config), name)
     if not re.search(rf"^module {name}\b", text, re.M):
         raise InputError(f"the Verilog given has no module {name}; leave it out, and it is made.")
     path = cache_folder() / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.v"
@@ -149,10 +161,16 @@ def add_sta_hw(
     ConfigError
         As `STAHW`.
     InputError
-        If the SoC has no memory, none that the accelerator reaches or that a cache would hide from it, one of another
+        If what is given is no SoC, or one whose hardware is made already, the name is no identifier, or taken; if
+        the SoC has no memory, none that the accelerator reaches or that a cache would hide from it, one of another
         width than LiteX adapts, or no room for the registers.
     """
     config = _configuration(config)
+    if not isinstance(soc, SoC):
+        raise InputError(f"a SoC is one of LiteX's, such as a SoCCore, and not {str(soc)[:40]!r}.")
+    if soc.finalized:
+        raise InputError("the SoC's hardware is made already (finalize); add the accelerator before that.")
+    _check_name(name)
     region = _main_memory(soc)
     memory = _way(soc, memory)
     if hasattr(soc, name):
@@ -172,6 +190,18 @@ def add_sta_hw(
     else:
         getattr(soc, "dma_bus", soc.bus).add_master(name, accelerator.axi)
     return accelerator
+
+
+def _check_name(name: str) -> None:
+    """LiteX makes names of signals and of C macros out of it."""
+    if re.fullmatch(rf"[a-zA-Z]\w{{0,{_LONGEST_NAME - 1}}}", text_of(name, "name"), re.ASCII):
+        return
+    near = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_")[:_LONGEST_NAME] or "sta_hw"
+    near = near if near[0].isalpha() else f"sta_hw_{near}"[:_LONGEST_NAME]
+    raise InputError(
+        f"name = {name[:80]!r} is none for C and Verilog: a letter, then letters, digits and underscores, "
+        f"{_LONGEST_NAME} at most; the nearest is {near}."
+    )
 
 
 def _main_memory(soc: Any) -> Any:
@@ -243,6 +273,7 @@ def _check_bus(soc: Any, config: Config) -> None:
 
 def _add_registers(soc: Any, name: str, origin: int | None, accelerator: STAHW) -> None:
     """Registers and interrupt; LiteX's errors are lines in its log, and it takes sys.stderr away with them."""
+    origin = None if origin is None else whole(origin, "origin")
     if origin is not None and (origin % REGISTER_BYTES or not 0 <= origin < _REACH):
         nearest = min(max(round(origin / REGISTER_BYTES) * REGISTER_BYTES, 0), _REACH - REGISTER_BYTES)
         raise InputError(

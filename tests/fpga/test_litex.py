@@ -165,6 +165,38 @@ def test_wrong_configurations() -> None:
     refused(a_soc(), "the Verilog given has no module sta_hw_", verilog="module accelerator();\nendmodule\n")
 
 
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [({"name": n}, "name = .* is none for C and Verilog: .*the nearest is " + near + r"\.$")
+     for n, near in (("", "sta_hw"), ("1x", "sta_hw_1x"), ("a-b", "a_b"), ("_a", "a"), ("ä", "sta_hw"),
+                     ("a" * 300, "a" * 64))]
+    + [({"name": None}, "name is None; it is a text"), ({"origin": "0x80000000"}, "origin is '0x8.*whole number"),
+       ({"origin": 1.5}, "origin is 1.5; it is a whole number, the nearest is 2"), ({"origin": True}, "is True"),
+       ({"verilog": b"x"}, "verilog is b'x'; it is a text"), ({"memory": None}, "memory = None is unknown")],
+)  # fmt: skip
+def test_arguments_that_are_none(options: dict[str, Any], pattern: str) -> None:
+    refused(a_soc(), pattern, **options)
+
+
+def test_what_is_no_soc_or_platform() -> None:
+    for soc in (None, 5, object()):
+        with pytest.raises(InputError, match="a SoC is one of LiteX's, such as a SoCCore, and not "):
+            add_sta_hw(soc, CI, verilog=bare(CI))
+    made = with_sdram_and(CI, memory="native")
+    made.finalize()
+    with pytest.raises(InputError, match="the SoC's hardware is made already"):
+        add_sta_hw(made, CI, name="second", verilog=bare(CI))
+    with pytest.raises(InputError, match=r"a platform is LiteX's, as soc\.platform is, and not 'None'"):
+        STAHW(None, CI, verilog=bare(CI))
+    for width, words in (
+        (16, "not 32 to 64 bits; the nearest is 32"),
+        (65, "the nearest is 64"),
+        ("32", "a whole number"),
+    ):
+        with pytest.raises(InputError, match=f"address_width .*{words}"):
+            STAHW(made.platform, CI, address_width=width, verilog=bare(CI))  # type: ignore[arg-type]
+
+
 def test_no_memory_to_work_in() -> None:
     refused(a_soc(integrated_main_ram_size=0), "no region main_ram .*; call add_sdram first")
     refused(a_soc(), "memory = native needs LiteDRAM, and this SoC has none", memory="native")
