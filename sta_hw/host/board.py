@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 import time
 import zlib
@@ -21,6 +23,8 @@ _WRITE, _READ = 1, 2
 _BURST = 255
 """Words of the longest command."""
 _TRIES = 5
+_WRITE_TIMEOUT = 30.0
+"""Seconds for a command of at most 1,030 bytes: at 9,600 baud it takes one."""
 
 
 class Port(Protocol):
@@ -40,28 +44,82 @@ class Port(Protocol):
         """Forget what has come."""
 
 
+class _SerialPort:
+    """A serial port; whatever becomes of it while it is open is one sentence (ToolError)."""
+
+    def __init__(self, name: str, opened: Any) -> None:
+        self._name, self._opened = name, opened
+
+    def _do(self, method: str, *arguments: Any) -> Any:
+        import termios
+
+        try:
+            return getattr(self._opened, method)(*arguments)
+        except (OSError, termios.error, TypeError) as error:  # pyserial's own are OSErrors; a TypeError if it is closed
+            why = " ".join(str(error).split()).rstrip(".")
+            raise ToolError(
+                f"the serial port {self._name} failed while it was in use ({why}); see to the cable and the board's "
+                "power, and that no other program reads it."
+            ) from error
+
+    def write(self, data: bytes, /) -> Any:
+        return self._do("write", data)
+
+    def read(self, size: int, /) -> bytes:
+        return bytes(self._do("read", size))
+
+    def flush(self) -> None:
+        self._do("flush")
+
+    def reset_input_buffer(self) -> None:
+        self._do("reset_input_buffer")
+
+
 def open_port(name: str, baud: int) -> Port:
-    """Open a serial port.
+    """Open a serial port, for this program alone.
 
     Raises
     ------
     InputError
-        If there is no such port.
+        If there is no such port, with those that there are.
     ToolError
-        If pyserial is missing, or the port may not be opened.
+        If pyserial is missing, or the port may not be opened, or another program has it.
     """
     try:
         import serial
     except ImportError as error:
         raise ToolError("the serial port needs pyserial: pip install pyserial.") from error
     try:
-        return serial.Serial(name, baud, timeout=1.0)
-    except PermissionError as error:
-        raise ToolError(f"no permission for {name}; add yourself to the group dialout.") from error
+        # Two programs on one line would take each other's answers; and one that nobody reads must not wait for ever.
+        return _SerialPort(name, serial.Serial(name, baud, timeout=1.0, write_timeout=_WRITE_TIMEOUT, exclusive=True))
     except (serial.SerialException, OSError, ValueError) as error:
-        if "Permission" in str(error):
+        if isinstance(error, PermissionError) or "Permission" in str(error):
             raise ToolError(f"no permission for {name}; add yourself to the group dialout.") from error
-        raise InputError(f"cannot open {name}: {error}.") from error
+        if "exclusively lock" in str(error):
+            raise ToolError(f"another program has {name} open; end it, or wait for it.") from error
+        raise InputError(f"{_no_port(name, error)}; {_other_ports()}") from error
+
+
+def _no_port(name: str, error: Exception) -> str:
+    """Why a name is no serial port's, or none that can be opened."""
+    shown = name if len(name) <= 80 else f"{name[:77]}..."
+    try:
+        mode = os.stat(name).st_mode
+    except (OSError, ValueError):
+        return f"cannot open {shown}: there is no such serial port"
+    kinds = (
+        (stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket")
+    )  # fmt: skip
+    kind = next((words for test, words in kinds if test(mode)), None)
+    why = f"it is {kind}, and no serial port" if kind else " ".join(str(error).split())
+    return f"cannot open {shown}: {why}"
+
+
+def _other_ports() -> str:
+    from serial.tools.list_ports import comports
+
+    found = sorted(port.device for port in comports())
+    return f"there are {', '.join(found)}." if found else "no serial port is connected."
 
 
 class BoardLink:

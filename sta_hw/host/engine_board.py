@@ -97,6 +97,8 @@ class EngineLink:
                 if flags >> self._number[name] & 1:
                     got.append(self._read(self._address(name), self._words[name]))
                     idle = 0
+                    if len(got) > wanted[name]:  # flags that are none: nothing else would end this
+                        raise _DamagedError
             if idle > _POLLS:
                 raise _DamagedError
         checksum, _, lost = self._read(BOARD_REGISTERS + _CHECKSUM, 3)

@@ -21,7 +21,10 @@ from ..spec.isa import Error
 from ..spec.registers import COUNTERS, capabilities
 from .outcome import Outcome
 
-__all__ = ["BoardBackend", "BoardRun", "connect", "identify"]
+__all__ = ["BoardBackend", "BoardRun", "connect", "identify", "why_stopped"]
+
+_DONE = 2
+"""The bit `done` of register STATUS."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,22 @@ def identify(link: BoardLink) -> None:
         raise CheckError(f"this is no board with STA-HW: its identity reads 0x{identity:08x}")
 
 
+def why_stopped(status: int) -> str:
+    """The error that register STATUS tells of a program that is no longer under way; empty if it ended well.
+
+    Raises
+    ------
+    CheckError
+        If it neither ended nor failed: something has reset the board.
+    """
+    code = status >> 8 & 0xFF
+    if code != Error.NONE:
+        return next((e.name for e in Error if e == code), f"error {code}, which this version does not know,")
+    if not status & _DONE:
+        raise CheckError(f"the board lost its program: register status reads 0x{status:08x}, neither busy nor done")
+    return ""
+
+
 class BoardBackend:
     """Runs compiled models on a board.
 
@@ -141,9 +160,9 @@ class BoardBackend:
                 break
         else:
             raise CheckError("the board's program does not end")
-        error, instruction = Error(status >> 8 & 0xFF), link.register("error_instruction")
-        if error != Error.NONE:
-            raise CheckError(f"the accelerator stopped: {error.name} {model.at_error(instruction)}")
+        if stopped := why_stopped(status):
+            where = model.at_error(link.register("error_instruction"))
+            raise CheckError(f"the accelerator stopped: {stopped} {where}")
         counters = {c.name: link.register(f"counter_{c.name}") for c in COUNTERS}
         image = link.read(MEMORY, len(words)).astype("<u4").view(np.uint8)
         if progress:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CheckError, InputError
+from ..errors import CheckError, InputError, ToolError
 from ..host.board import BoardLink
 from ..host.loading import forget_image, load_image
 from ..reference.program import ProgramError, run_counted
@@ -17,7 +17,7 @@ from ..spec.board import MEMORY
 from ..spec.config import Config
 from ..spec.isa import Error
 from ..spec.registers import COUNTERS
-from .board import BoardBackend, connect
+from .board import BoardBackend, connect, why_stopped
 
 __all__ = [
     "DECODER_BACKENDS",
@@ -69,10 +69,10 @@ class Machine(Protocol):
         ...
 
 
-def _stopped(error: Error, number: int, labels: Sequence[str]) -> CheckError:
+def _stopped(error: str, number: int, labels: Sequence[str]) -> CheckError:
     # Register ERROR_INSTRUCTION counts modulo 2**16.
     where = " or ".join(dict.fromkeys(labels[number :: 1 << 16])) or "behind the end"
-    return CheckError(f"the accelerator stopped: {error.name} at instruction {number} ({where})")
+    return CheckError(f"the accelerator stopped: {error} at instruction {number} ({where})")
 
 
 class _InProcess:
@@ -108,7 +108,7 @@ class ReferenceMachine(_InProcess):
                 self.image, program, self.config, told if progress else None, length=length, position=position
             )
         except ProgramError as error:
-            raise _stopped(error.error, error.instruction, labels) from error
+            raise _stopped(error.error.name, error.instruction, labels) from error
         self.image = found.image
         return None, found.saturated
 
@@ -138,7 +138,7 @@ class RtlMachine(_InProcess):
             self.model.reset()
             raise
         if run.error != Error.NONE:
-            raise _stopped(run.error, run.error_instruction, labels)
+            raise _stopped(run.error.name, run.error_instruction, labels)
         self.image = run.image
         return run.cycles, run.counters
 
@@ -220,11 +220,10 @@ class BoardMachine:
             else:
                 raise CheckError("the board's program does not end")
         except BaseException:  # Ctrl-C too: the next program must not find this one running
-            with suppress(CheckError):
+            with suppress(CheckError, ToolError):
                 link.set_register("control", 0b10)
             raise
-        error = Error(status >> 8 & 0xFF)
-        if error != Error.NONE:
+        if error := why_stopped(status):
             raise _stopped(error, link.register("error_instruction"), labels)
         counters = {c.name: link.register(f"counter_{c.name}") for c in COUNTERS}
         return counters["cycles"], counters

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import tty
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +17,19 @@ from sim.board import SimulatedPort
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
-from sta_hw.errors import CheckError, InputError
+from sta_hw.errors import CheckError, InputError, ToolError
+from sta_hw.formats import encode
 from sta_hw.host.board import BoardLink, open_port
+from sta_hw.host.engine_board import EngineLink
+from sta_hw.host.products import Product, Requantization
 from sta_hw.model.random import random_ids, random_model
 from sta_hw.reference.program import run_program
 from sta_hw.run.board import BoardBackend
-from sta_hw.spec.board import BOARD_REGISTERS, MEMORY, REGISTERS
+from sta_hw.spec.board import BOARD_REGISTERS, IDENTITY, MEMORY, REGISTERS
 from sta_hw.spec.isa import Error
-from sta_hw.spec.patterns import Pattern
+from sta_hw.spec.patterns import DENSE, Pattern
 from sta_hw.spec.presets import preset
+from sta_hw.spec.registers import capabilities, register
 
 CONFIG = preset("ci")
 TIMEOUT = 4096
@@ -130,6 +139,100 @@ def test_an_error_is_told_and_the_next_program_runs(port: SimulatedPort, link: B
     assert not port.lamps["failed"]
 
 
-def test_a_port_that_does_not_exist() -> None:
-    with pytest.raises(InputError, match="cannot open /dev/nowhere"):
-        open_port("/dev/nowhere", 115_200)
+def test_what_is_no_port(tmp_path: Path) -> None:
+    """One sentence, with the ports that there are; nothing waits for a pipe."""
+    (tmp_path / "file").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
+    for name, why in (
+        ("/dev/nowhere", "there is no such serial port"), ("a" * 300, "there is no such serial port"),
+        (str(tmp_path / "file"), "it is a file, and no serial port"), (str(tmp_path), "it is a folder"),
+        (str(tmp_path / "pipe"), "it is a pipe"), ("/dev/null", "Could not configure port"),
+    ):  # fmt: skip
+        with pytest.raises(
+            InputError, match=rf"^cannot open .*{why}.*; (there are /|no serial port is connected)"
+        ) as error:
+            open_port(name, 115_200)
+        assert len(str(error.value)) < 300 + len(str(tmp_path)) and "\n" not in str(error.value)
+
+
+@pytest.fixture
+def line() -> Iterator[tuple[int, str]]:
+    """A pseudo terminal: its other end, and its name."""
+    other, own = pty.openpty()
+    tty.setraw(own)
+    yield other, os.ttyname(own)
+    for file in (other, own):
+        with suppress(OSError):
+            os.close(file)
+
+
+def test_a_port_belongs_to_one_program(line: tuple[int, str]) -> None:
+    first = open_port(line[1], 115_200)
+    with pytest.raises(ToolError, match=r"another program has .* open"):
+        open_port(line[1], 115_200)
+    first.write(b"abc")
+    assert os.read(line[0], 3) == b"abc"
+    os.write(line[0], b"def")
+    assert first.read(3) == b"def"
+
+
+@pytest.mark.parametrize("method", ["write", "read", "flush", "reset_input_buffer"])
+def test_a_port_that_is_pulled_out(line: tuple[int, str], method: str) -> None:
+    """Whatever is done with it then, it is a tool's failure and one sentence."""
+    port = open_port(line[1], 115_200)
+    os.close(line[0])
+    arguments = {"write": (b"x",), "read": (1,)}.get(method, ())
+    with pytest.raises(ToolError, match=r"the serial port .* failed while it was in use"):
+        getattr(port, method)(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(0xAB04, "error 171, which this version does not know, at instruction"), (0x0304, "stopped: OPCODE at"),
+     (0, "lost its program: register status reads 0x00000000")],
+)  # fmt: skip
+def test_a_status_that_is_none(status: int, said: str, compiled) -> None:
+    """A board that answers nonsense behind a right identity; in the simulated one nothing does."""
+
+    class Nonsense(BoardLink):
+        def read(self, address: int, words: int) -> np.ndarray:
+            values = {BOARD_REGISTERS: IDENTITY, REGISTERS + register("status").offset: status}
+            values |= {REGISTERS + register(n).offset: v for n, v in capabilities(CONFIG).items()}
+            return np.full(words, values.get(address, 1), np.uint32)
+
+        def _burst(self, address: int, words: np.ndarray) -> None:
+            pass
+
+    program, embedded = compiled
+    with pytest.raises(CheckError, match=said):
+        BoardBackend(CONFIG, Nonsense(None)).run(program, embedded)  # type: ignore[arg-type]
+
+
+def test_an_engine_that_is_none() -> None:
+    """Flags that always say that there are results end as a line that loses bytes, not never."""
+
+    class Babble:
+        sent = b""
+
+        def write(self, data: bytes) -> None:
+            self.sent = data
+
+        def read(self, size: int) -> bytes:
+            address = int.from_bytes(self.sent[-4:], "big") << 2
+            word = IDENTITY.to_bytes(4, "big") if address == BOARD_REGISTERS else bytes.fromhex("deadbeef")
+            return (bytes(4) if address == BOARD_REGISTERS + 4 and size == 4 else word) * (size // 4)
+
+        def flush(self) -> None:
+            pass
+
+        reset_input_buffer = flush
+
+    link = BoardLink(Babble(), lambda: None)
+    link._burst = lambda *_: None  # type: ignore[method-assign] # whose checksum it would have to know
+    config = preset("up5k")
+    weights = np.ones((2, config.groups * config.window), np.int8)
+    parameters = Requantization(np.zeros(2, int), np.ones(2, int), np.zeros(2, int), wide=True)
+    product = Product(np.ones((config.rows, weights.shape[1]), int), encode(weights, DENSE, groups=config.groups,
+                      window=config.window, encoding=None), 1, parameters)  # fmt: skip
+    with pytest.raises(CheckError, match="lost bytes in each of 4 tries"):
+        EngineLink(config, link).run([product])
