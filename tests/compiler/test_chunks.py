@@ -69,6 +69,24 @@ def test_chunks_are_as_equal_as_possible(columns: int, words: int, width: int) -
     assert low.words_before == width * words
 
 
+def test_parameters_have_half_of_their_memory() -> None:
+    """Of 128 words 64: 200 columns, whose weights would be two chunks, are four equal ones."""
+    cut = Cut((WindowPart(0, 16, DENSE, "dense", 8, 1),), digits=False, blocks=None)
+    assert chunk_width(lowering(dataclasses.replace(CONFIG, parameter_words=128)), "here", 200, cut) == 50
+
+
+@pytest.mark.parametrize(("digits", "width"), [(False, 14), (True, 18)])
+def test_chunks_grow_where_windows_take_longer_than_products(digits: bool, width: int) -> None:
+    """Columns of 64 words in 4 passes: half of the ring holds 16 of them, and 54 are four chunks.
+
+    A pass of 16 takes 256 cycles, and its windows, of 2 groups of 16 for 8 rows by 2 a cycle, 128, of two digits 256.
+    Windows that take more than four fifths of that are worth a wait: three chunks of 18, 0.57 of the ring at the most.
+    """
+    cut = Cut((WindowPart(0, 128, DENSE, "dense", 16, 4),), digits=digits, blocks=None)
+    low = lowering(dataclasses.replace(CONFIG, lanes=2, rows=8))
+    assert chunk_width(low, "here", 54, cut) == width
+
+
 def test_a_column_that_does_not_fit_is_refused() -> None:
     cut = Cut((WindowPart(0, 4096, DENSE, "dense", 16, 128),), digits=False, blocks=None)
     with pytest.raises(InputError, match=r"here: 2 columns of weights take 4096 words, .* weight_words = 2048; 8192"):
