@@ -329,6 +329,13 @@ class Multiply(Operation):
         return given[0]
 
 
+def _expect_token(token: int, given: Shape, does: str) -> None:
+    """Every value of a shape has a token of this number; a text has a first one, and may have no other."""
+    count = 1 if given[0] == TOKENS else int(given[0])
+    has = "a text may have one alone" if given[0] == TOKENS else f"there are {count}"
+    _expect(token < count, f"{does} token {token}, counted from 0; {has}")
+
+
 class _Pooling(Operation):
     def shape(self, *given: Shape) -> Shape:
         _expect(len(given[0]) == 2, f"takes tokens, not a value of shape {given[0]}")
@@ -343,7 +350,9 @@ class Select(_Pooling):
 
     def shape(self, *given: Shape) -> Shape:
         _expect(self.token >= -1, f"selects token {self.token}; the last one is -1")
-        return super().shape(*given)
+        found = super().shape(*given)
+        _expect_token(self.token, given[0], "selects")
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,7 +363,9 @@ class Mean(_Pooling):
 
     def shape(self, *given: Shape) -> Shape:
         _expect(self.first >= 0, f"begins with token {self.first}; the least is 0")
-        return super().shape(*given)
+        found = super().shape(*given)
+        _expect_token(self.first, given[0], "begins with")
+        return found
 
 
 @dataclass(frozen=True, eq=False)

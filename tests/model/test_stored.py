@@ -66,6 +66,7 @@ def change(folder: Path, what: dict[str, Any], operation: str | None = None) -> 
         ("0.context", {"heads": 0}, "has 0 heads; the least is 1"),
         ("0.context", {"heads": -4}, "has -4 heads; the least is 1"),
         ("word", {"offset": -3}, "has an offset of -3"),
+        ("mean", {"first": 3}, "begins with token 3, counted from 0; a text may have one alone"),
         ("0.normed", {"epsilon": -1}, "0.normed has epsilon = -1; it is a number from 0 to 1"),
         ("ids", {"given": ["x"]}, r"has the shape \('x',\)"),
         ("embedding", {"name": "vector"}, "its outputs are vector; a graph has one, embedding or logits"),

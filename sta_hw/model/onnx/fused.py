@@ -101,12 +101,13 @@ def _embedding(r: Context, node: Any, given: Given) -> list[Value | None]:
         raise NotUnderstoodError("embeddings of something else than token ids")
     name = called(node)
     tokens = ids.array.size
-    total = r.settle(r.embed(words.constant, ids, name))
+    index = [*node.input, *[""] * 9]
+    total = r.settle(r.embed(words.constant, ids, index[0], name))
     position = chosen if isinstance(chosen, Known) else Known(np.arange(tokens))
-    parts = [r.embed(places.constant, position, name)]
+    parts = [r.embed(places.constant, position, index[8], name)]
     if isinstance(segments, Known):
         rows = types if isinstance(types, Known) else Known(np.zeros(tokens, np.int64))
-        parts.append(r.embed(segments.constant, rows, name))
+        parts.append(r.embed(segments.constant, rows, index[1], name))
     for part in parts:
         total = Term(Add, (total, r.settle(part)), total.shape, name)
     epsilon = r.session.attributes(node).get("epsilon", 1e-12)

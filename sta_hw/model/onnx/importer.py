@@ -34,6 +34,9 @@ TOLERANCE = 1e-4
 _HALF_TOLERANCE = 1e-2
 """The same where onnxruntime computes in float16: some twenty roundings in a row, of 5e-4 each."""
 
+_LONGEST = 1024
+"""Tokens of the longest text that onnxruntime is compared with, at most."""
+
 POOLINGS = ("mean", "first", "max", "last")
 
 _OUTPUTS = (
@@ -101,6 +104,7 @@ def import_onnx(path: str | Path, output: str | None = None, pooling: str | None
     try:
         term = canonical(reader.settle(found))
         bare = named(term, kind).verify()
+        reader.confirm(_longest(bare))
         graph, used = _pooled(path, bare, term, kind, pooling, image="pixels" in session.roles.values())
     except NotUnderstoodError as problem:
         raise InputError(f"{path}, output {chosen!r}, is no encoder that is supported: {problem}.") from None
@@ -159,17 +163,26 @@ def _chosen(session: Session, output: str | None) -> str:
     raise InputError(f"{session.path} has outputs {', '.join(names)}; choose one of them.")
 
 
+def _longest(graph: Graph) -> int:
+    """Tokens of the longest text that is tried."""
+    return max(min(graph.most_tokens or _LONGEST, _LONGEST), 1)
+
+
 def _difference(session: Session, graph: Graph, chosen: str) -> float:
-    """From onnxruntime, on two samples of different lengths; the second holds what the first has not."""
+    """From onnxruntime, on samples of different lengths; the second holds what the first has not.
+
+    The third is as long as one may be: windows, limits of positions and parts of a text are not seen in short ones.
+    """
     name, role = next((n, r) for n, r in session.roles.items() if r in ("ids", "pixels", "features"))
     padding = next((o.padding for o in graph.operations if isinstance(o, Embed) and o.padding is not None), None)
     worst = 0.0
-    for _, sample in zip(range(2), session.samples(padding), strict=False):
+    last = graph.operations[-1].name
+    for _, sample in zip(range(3 if role == "ids" else 2), session.samples(padding, _longest(graph)), strict=False):
         wanted = session.run([chosen], sample)[0].astype(np.float32).reshape(-1)
         given: NDArray = sample[name][0] if sample[name].ndim > 1 else sample[name]
         with np.errstate(all="ignore"):
-            values = evaluate(graph, {role: given if role == "ids" else np.moveaxis(given, 0, -1).astype(np.float32)})
-        found = values[graph.operations[-1].name].reshape(-1)
+            value = given if role == "ids" else np.moveaxis(given, 0, -1).astype(np.float32)
+            found = evaluate(graph, {role: value}, keep={last})[last].reshape(-1)
         for where, computed in (("onnxruntime", wanted), ("fp32", found)):
             if not np.isfinite(computed).all():
                 raise InputError(

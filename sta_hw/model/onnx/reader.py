@@ -80,15 +80,17 @@ class Reader(Context):
             raise InputError(f"{self.session.path}: output {output!r} does not depend on what is given.")
         return found
 
+    def _of_ids(self, value: Value | None) -> bool:
+        return isinstance(value, Known) and self.ids in value.origin
+
     def _described(self, name: str) -> str:
         value = self.values.get(name)
         return value.term.called.lower() if isinstance(value, Data) else "known"
 
     def _evaluate(self, nodes: Sequence[Any], needed: set[str]) -> None:
         """Values of what does not depend on data, or on token ids alone as integers; of all others, the shapes."""
-        ids = {n for n, role in self.session.roles.items() if role == "ids"}
         data = {n for n, role in self.session.roles.items() if role in ("pixels", "features")}
-        counted = set(ids)
+        counted = {self.ids}
         for node in nodes:
             given = taken(node)
             rows = node.op_type == "Gather" and node.input[1] in counted and node.input[0] not in counted
@@ -125,6 +127,9 @@ class Reader(Context):
             origins = [v.origin for v in (*given, *outer) if isinstance(v, Known)]
             taint = frozenset[str]().union(*origins)
             found = [Known(floats(self.arrays[n]), taint) if n in self.arrays else None for n in node.output]
+        elif node.op_type != "EmbedLayerNormalization" and any(self._of_ids(v) for v in (*given, *outer)):
+            # What a text of other tokens makes of it is not known: a padding token, or one that ends a text.
+            raise NotUnderstoodError("what the graph finds in the token ids itself, such as a padding token's places")
         elif node.domain in FUSED_DOMAIN and node.op_type in FUSED:
             found = FUSED[node.op_type](self, node, given)
         elif node.domain in ("", "ai.onnx", *FUSED_DOMAIN):
@@ -142,7 +147,7 @@ class Reader(Context):
             return None
         if self.session.attributes(node).get("axis", 0) != 0:
             return None
-        return self.embed(table.array, index, called(node))
+        return self.embed(table.array, index, node.input[1], called(node))
 
     def _operator(self, node: Any, given: list[Value | None]) -> list[Value | None]:
         kind = node.op_type

@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...files import inside, require_file
+from .values import NotUnderstoodError
 
 __all__ = ["Session", "called"]
 
 TOKENS = 7, 11
 """Of the two samples, where the number of tokens is free."""
 _VOCABULARY = 20
+_LARGEST = 1 << 26
+"""Values of an image or a spectrogram, at most: a larger sample would not fit in memory."""
+_MOST_TOKENS = 4096
+"""Of a text for which a graph was exported, at most: scores grow with their square."""
 _FEW = 16
 """Rows of a table of token types, at most; a table of positions has more."""
 _PASSING = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Flatten", "Expand")
@@ -77,6 +82,9 @@ class Session:
         graph = self.model.graph
         if not graph.node or not graph.output:
             raise InputError(f"{path} is not an ONNX model: it has no nodes or no outputs.")
+        if graph.sparse_initializer:
+            name = graph.sparse_initializer[0].values.name
+            raise InputError(f"{path}: {name!r} is a sparse tensor, which is not read; store it as a dense one.")
         self.initial = {i.name: i for i in graph.initializer}
         self.half = any(i.data_type == onnx.TensorProto.FLOAT16 for i in graph.initializer)
         self.outputs = [o.name for o in graph.output]
@@ -93,6 +101,14 @@ class Session:
             raise InputError(
                 f"{path}: input {wrong!r} is a batch of {self._shapes[wrong][0]}; export it for one, or any number."
             )
+        for given_name, shape in self._shapes.items():
+            most = _MOST_TOKENS if self.roles[given_name] in _NAMES else _LARGEST
+            if any((size or 1) < 1 for size in shape) or math.prod(size or 1 for size in shape) > most:
+                sizes = ", ".join("free" if size is None else str(size) for size in shape)
+                raise InputError(
+                    f"{path}: input {given_name!r} has sizes ({sizes}); they are positive, and {most:,} values in all "
+                    "at most."
+                )
         self.sizes = self._sizes()
         lengths = [s[1] for n, s in self._shapes.items() if self.roles[n] in _NAMES and len(s) > 1 and s[1]]
         self._tokens = lengths[0] if lengths else None
@@ -189,13 +205,15 @@ class Session:
             "size that it is trained for."
         )
 
-    def samples(self, padding: int | None = None) -> Iterator[dict[str, NDArray]]:
-        """Inputs without padding: a text of different tokens, then a longer one of any (where it may be); or noise.
+    def samples(self, padding: int | None = None, longest: int = 0) -> Iterator[dict[str, NDArray]]:
+        """Inputs without padding: a text of different tokens, then longer ones of any (where they may be); or noise.
 
         Parameters
         ----------
         padding : int or None
-            A token that the second text holds.
+            A token that the texts behind the first one hold.
+        longest : int
+            Tokens of the last text.
         """
         rng = np.random.default_rng(0)
         name = next((n for n, role in self.roles.items() if role == "ids"), None)
@@ -204,16 +222,27 @@ class Session:
                 name = next(iter(self._shapes))
                 yield {name: rng.normal(size=(1, *self.sizes)).astype(self._kinds[name])}
         words = self._table_rows(name) or _VOCABULARY
-        for turn in range(2):
-            tokens = self._tokens or TOKENS[turn]
-            ids = rng.choice(words, tokens, replace=turn == 1 or tokens > words)
+        for turn, free in enumerate((*TOKENS, longest) if longest > max(TOKENS) and not self._tokens else TOKENS):
+            tokens = self._tokens or free
+            ids = rng.choice(words, tokens, replace=turn > 0 or tokens > words)
             if turn and padding is not None:
                 ids[tokens // 2] = padding
-            fill = {"ids": ids, "mask": np.ones(tokens), "types": np.zeros(tokens), "positions": np.arange(tokens)}
-            yield {
-                n: fill[role].reshape((1, tokens) if len(self._shapes[n]) == 2 else tokens).astype(self._kinds[n])
-                for n, role in self.roles.items()
-            }
+            yield self._given(ids)
+
+    def _given(self, ids: NDArray) -> dict[str, NDArray]:
+        """All inputs for a text."""
+        tokens = len(ids)
+        fill = {"ids": ids, "mask": np.ones(tokens), "types": np.zeros(tokens), "positions": np.arange(tokens)}
+        return {
+            n: fill[role].reshape((1, tokens) if len(self._shapes[n]) == 2 else tokens).astype(self._kinds[n])
+            for n, role in self.roles.items()
+        }
+
+    def every_token(self, words: int, longest: int) -> Iterator[dict[str, NDArray]]:
+        """Inputs that hold every token of a vocabulary once, in texts of at most `longest` tokens."""
+        tokens = self._tokens or longest
+        for first in range(0, words, tokens):
+            yield self._given(np.arange(first, first + tokens) % words)
 
     def run(self, names: Sequence[str], inputs: Mapping[str, NDArray]) -> list[NDArray]:
         """Values of some tensors, or their shapes (where a name begins with ``shape of``).
@@ -229,9 +258,46 @@ class Session:
                 self._ran = None  # Its weights are let go before others are made.
                 self._ran = key, self._session(self._with_outputs(key))
             found: list[NDArray] = self._ran[1].run(list(key), dict(inputs))
+            for name, value in zip(names, found, strict=True):
+                if not isinstance(value, np.ndarray):
+                    raise ValueError(f"{name!r} is no dense tensor, and nothing else is read")
             return found
         except Exception as error:
             raise InputError(f"{self.path}: onnxruntime cannot run it: {str(error).splitlines()[0]}") from error
+
+    def run_alone(self, names: Sequence[str], inputs: Mapping[str, NDArray]) -> list[NDArray]:
+        """The same of values that few nodes give, and of those nodes alone.
+
+        Raises
+        ------
+        InputError
+            If onnxruntime cannot run them.
+        """
+        key = "alone", *names
+        try:
+            if self._ran is None or self._ran[0] != key:
+                self._ran = key, self._session(self._of(names))
+            kept = {i.name for i in self._ran[1].get_inputs()}
+            found: list[NDArray] = self._ran[1].run(list(names), {n: a for n, a in inputs.items() if n in kept})
+            return found
+        except Exception as error:
+            raise InputError(f"{self.path}: onnxruntime cannot run it: {str(error).splitlines()[0]}") from error
+
+    def _of(self, names: Sequence[str]) -> bytes:
+        """What gives these values alone."""
+        needed, helper, graph = set(names), self.onnx.helper, self.model.graph
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                needed |= taken(node)
+        made = helper.make_graph(
+            [n for n in self.nodes if needed.intersection(n.output)], graph.name,
+            [i for i in graph.input if i.name in needed and i.name not in self.initial],
+            [helper.make_empty_tensor_value_info(n) for n in names],
+            [i for n, i in self.initial.items() if n in needed],
+        )  # fmt: skip
+        model = helper.make_model(made, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
+        written: bytes = model.SerializeToString()
+        return written
 
     def _with_outputs(self, names: Sequence[str]) -> bytes:
         """The file with other outputs; a model may be large, and so it is changed and not copied."""
@@ -253,7 +319,13 @@ class Session:
         return self.runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
     def apply(self, node: Any, arrays: Sequence[NDArray | None]) -> list[NDArray]:
-        """What a node alone makes of arrays: integers, or float32."""
+        """What a node alone makes of arrays: integers, or float32.
+
+        Raises
+        ------
+        NotUnderstoodError
+            If onnxruntime cannot run it.
+        """
         helper = self.onnx.helper
         names = [f"i{i}" if a is not None else "" for i, a in enumerate(arrays)]
         given = {n: a for n, a in zip(names, arrays, strict=True) if a is not None}
@@ -266,7 +338,10 @@ class Session:
         ]
         graph = helper.make_graph([alone], "node", infos, [helper.make_empty_tensor_value_info(o) for o in outputs])
         model = helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
-        found: list[NDArray] = self._session(model.SerializeToString()).run(outputs, given)
+        try:
+            found: list[NDArray] = self._session(model.SerializeToString()).run(outputs, given)
+        except Exception as error:
+            raise NotUnderstoodError(f"onnxruntime cannot run it: {str(error).splitlines()[0]}") from error
         return found
 
     def attributes(self, node: Any) -> dict[str, Any]:

@@ -20,9 +20,14 @@ from ..operations import Activate, Add, Linear, Norm, Operation, Select
 
 __all__ = ["ARGUMENTS", "Data", "Known", "NotUnderstoodError", "Term", "elements", "factor", "settled", "whole"]
 
-ARGUMENTS = np.linspace(-10, 10, 2001, dtype=np.float32)
-"""Arguments for which functions of one element are known; the middle one is 0."""
-ARGUMENTS[1000] = 0
+_NEARBY = 10
+_FAR = np.geomspace(12, 1e4, 40, dtype=np.float32)
+ARGUMENTS = np.concatenate([-_FAR[::-1], np.linspace(-_NEARBY, _NEARBY, 2001, dtype=np.float32), _FAR])
+"""Arguments for which functions of one element are known, in order; the middle one is 0. Those far from it tell a
+function that is cut off somewhere from one that is not."""
+ARGUMENTS[len(ARGUMENTS) // 2] = 0
+_UNITS = np.maximum(np.abs(ARGUMENTS) / _NEARBY, 1)
+"""What differences are measured by: far from 0 they are relative."""
 
 _NEAR, _NEAR_HALF = 1e-4, 2e-3
 """How near a function comes to one of `FUNCTIONS`, at most; where constants are in float16, less so. GELU with tanh is
@@ -218,8 +223,11 @@ def _applied(term: Term, data: Data, half: bool) -> Term:
         return term
     if (number := factor(data.function, half)) is not None and (scaled := _scaled(term, np.float32(number))):
         return scaled
+    # Where spellings such as exp(x) / (1 + exp(x)) overflow, nothing is known.
+    known = np.isfinite(data.function) | (np.abs(ARGUMENTS) <= _NEARBY)
     differences = {
-        name: float(np.abs(function(ARGUMENTS) - data.function).max()) for name, function in FUNCTIONS.items()
+        name: float((np.abs(function(ARGUMENTS) - data.function) / _UNITS)[known].max())
+        for name, function in FUNCTIONS.items()
     }
     nearest = min(differences, key=lambda name: differences[name])
     if not differences[nearest] < (_NEAR_HALF if half else _NEAR):
