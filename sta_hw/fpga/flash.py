@@ -14,6 +14,9 @@ from ..errors import InputError, ToolError
 
 __all__ = ["explain", "flash", "loader"]
 
+_MINUTES = 15
+"""The slowest cables take four for the largest part's SPI flash."""
+_LONGEST = 300
 _CAUSES = (
     (("shared object file",),
      "openFPGALoader lacks a system library; install libusb-1.0-0, libftdi1-2 and libhidapi-hidraw0."),
@@ -57,7 +60,19 @@ def flash(board: Any, bitstream: Path, *, spi: bool = False) -> None:
         raise InputError(f"the bitstream {bitstream} is empty; sta-hw build --board {board.name} makes it.")
     _require_the_manifests(board, bitstream)
     command = [loader(), *board.loader, *(["--write-flash"] if spi else []), str(bitstream)]
-    run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    try:
+        run = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
+            timeout=60 * _MINUTES,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ToolError(
+            f"openFPGALoader has not ended after {_MINUTES} minutes; see to the board's cable and power, and try again."
+        ) from None
+    except OSError as error:
+        raise ToolError(f"openFPGALoader cannot be started: {command[0]}: {error.strerror or error}.") from error
+    if run.returncode < 0:
+        raise ToolError(f"openFPGALoader was ended by signal {-run.returncode}; the board may hold half of it.")
     if run.returncode:
         raise ToolError(explain(board.name, run.stdout + run.stderr))
 
@@ -91,5 +106,5 @@ def explain(name: str, output: str) -> str:
     for words, sentence in _CAUSES:
         if any(word in lowered for word in words):
             return sentence.format(board=name)
-    last = (output.strip().splitlines() or ["it says nothing"])[-1]
-    return f"openFPGALoader failed: {last}"
+    last = " ".join((output.strip().splitlines() or ["it says nothing"])[-1].split())
+    return f"openFPGALoader failed: {last if len(last) <= _LONGEST else f'{last[:_LONGEST]} [...]'}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sta_hw.cli import doctor
 from sta_hw.cli.app import app
 from sta_hw.cli.main import HERE, MODULES, add_commands
 
@@ -96,6 +97,35 @@ def test_doctor() -> None:
     assert versions["amaranth"] == "0.5.10" and versions["g++"]
     assert result.returncode == (1 if found["missing"] else 0)
     assert all(t["remedy"] for t in found["tools"])
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("exec sleep 60", "it does not end"),
+        ("sleep 60 & echo 1.2.3", "it does not end"),  # what it started has its output
+        ("head -c 3000 /dev/urandom | tr -d 0-9", "it says no version"),
+        ("echo broken; exit 7", "broken"),
+        ("kill -SEGV $$", "signal 11 ended it"),
+        ("echo 1.2.3; echo more", None),
+    ],
+)
+def test_doctor_tries_programs_out(
+    program: str, why: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever they do, and in time; nothing that they started stays."""
+    monkeypatch.setattr(doctor, "_SECONDS", 0.5)
+    (tmp_path / "make").write_text(f"#!/bin/sh\n{program}\n")
+    (tmp_path / "make").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    tool = doctor._program("make", "benches", True, "get it")
+    assert tool.version == (None if why else "1.2.3")
+    assert tool.remedy == (f"get it. ({tmp_path}/make is there: {why})" if why else "get it")
+
+
+def test_a_compiler_that_makes_nothing(tmp_path: Path) -> None:
+    assert doctor._compiles("true", "") == "it makes no library"
+    assert doctor._compiles("false", "") and doctor._compiles(str(tmp_path), "") == "Permission denied"
 
 
 def test_compile_then_run_on_both_backends(tmp_path: Path) -> None:

@@ -99,6 +99,28 @@ def test_no_board_is_connected(tmp_path: Path) -> None:
     assert "no ulx3s-85f is connected" in outcome.stderr or "lacks a system library" in outcome.stderr
 
 
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("#!/bin/sh\nexec sleep 60\n", "has not ended after 0.005 minutes; see to the board's cable"),
+        ("#!/bin/sh\nkill -SEGV $$\n", "was ended by signal 11; the board may hold half of it"),
+        ("#!/bin/sh\nhead -c 3000 /dev/zero | tr '\\0' x; exit 4\n", r"openFPGALoader failed: x{300} \[\.\.\.\]$"),
+        ("#!/nowhere/sh\n", "openFPGALoader cannot be started: .*: No such file or directory"),
+        ("no program", "openFPGALoader cannot be started: .*: Exec format error"),
+    ],
+)
+def test_a_loader_that_does_not_work(
+    program: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "top.bit").write_bytes(b"\xff")
+    (tmp_path / "loader").write_text(program)
+    (tmp_path / "loader").chmod(0o755)
+    monkeypatch.setattr(module, "loader", lambda: str(tmp_path / "loader"))
+    monkeypatch.setattr(module, "_MINUTES", 0.005)
+    with pytest.raises(ToolError, match=expected):
+        flash(board("ulx3s-85f"), tmp_path / "top.bit")
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_the_loader_knows_the_options(name: str, tmp_path: Path, commands: list[list[str]]) -> None:
     """To SRAM and to flash."""
