@@ -80,6 +80,11 @@ class Tensors:
             where = f"holds {' and '.join(sorted(places))}" if places else f"holds no {anchor}"
             raise InputError(f"{self.path} {where}; one network of the family config.json says is expected.")
         prefix = places[0].removesuffix(anchor)
+        twice = sorted(
+            n for n in self.found if prefix and n.startswith(prefix) and n.removeprefix(prefix) in self.found
+        )
+        if twice:
+            raise InputError(f"{self.path} holds {_named(twice)} without {prefix!r}, too; one of them is meant.")
         self.prefixed = {n.removeprefix(prefix): n for n in self.found if prefix and n.startswith(prefix)}
         self.found = {n.removeprefix(prefix): array for n, array in self.found.items()}
 

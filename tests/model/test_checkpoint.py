@@ -89,6 +89,13 @@ def test_old_names_and_prefixes(tmp_path: Path) -> None:
         load_network(tmp_path)
 
 
+def test_a_tensor_with_and_without_the_prefix(tmp_path: Path) -> None:
+    saved(tmp_path, "BertForMaskedLM", TEXT)
+    retensor(tmp_path, lambda t: t | {"embeddings.LayerNorm.bias": np.zeros(32, np.float32)})
+    with pytest.raises(InputError, match=r"holds bert.embeddings.LayerNorm.bias without 'bert.', too"):
+        load_network(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -286,11 +293,39 @@ def test_dense_module(tmp_path: Path) -> None:
         ({"pooling_mode_cls_token": True, "include_prompt": False}, (), "tokens of a prompt"),
         ({"pooling_mode_cls_token": True, "other": 1}, (), "other is not understood"),
         ({"pooling_mode_cls_token": True}, (("LSTM", {}),), "a module LSTM here is not supported"),
+        (
+            {"pooling_mode": "mean", "pooling_mode_cls_token": True},
+            (),
+            "pooling_mode is 'mean', and by its flags .* cls",
+        ),
+        (
+            {"pooling_mode": ["mean"], "pooling_mode_max_tokens": True},
+            (),
+            r"pooling_mode is \['mean'\], and by its flags",
+        ),
+        ({"pooling_mode": ["mean", "max"]}, (), "is not supported; it is one of mean"),
+        (
+            {"pooling_mode_cls_token": True},
+            (("Dense", {"in_features": 32, "activation_function": "mine.Tanh"}),),
+            "activation_function mine.Tanh is not supported",
+        ),
     ],
 )
 def test_pooling_that_is_refused(pooling: dict[str, Any], more: Any, problem: str, tmp_path: Path) -> None:
     sentence_transformer(tmp_path, pooling, *more)
     with pytest.raises(InputError, match=problem):
+        load_network(tmp_path)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_modules_of_somebody_else(number: int, tmp_path: Path) -> None:
+    """A class of a known name from elsewhere may do anything."""
+    sentence_transformer(tmp_path, {"pooling_mode_cls_token": True})
+    path = tmp_path / "modules.json"
+    found = json.loads(path.read_text())
+    found[number]["type"] = found[number]["type"].replace("sentence_transformers.models", "custom")
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match=r"custom\.(Transformer; it is a|Pooling here is not supported)"):
         load_network(tmp_path)
 
 

@@ -28,6 +28,14 @@ _MODES = {
 }  # fmt: skip
 _FUNCTIONS = {"Tanh": "tanh", "Identity": "", "ReLU": "relu", "GELU": "gelu", "SiLU": "silu"}
 
+_LIBRARY, _TORCH = "sentence_transformers.", "torch.nn."
+
+
+def _kind(name: object, package: str) -> str:
+    """A class's name without its module; of a class from elsewhere, which may do anything, its whole name."""
+    found = str(name)
+    return found.rpartition(".")[2] if found.startswith(package) else found
+
 
 class Limits:
     """What sentence-transformers does to texts.
@@ -74,7 +82,7 @@ def modules(folder: Path) -> list[tuple[str, Path]] | None:
     try:
         require_file(path)
         listed = sorted(json.loads(path.read_bytes()), key=lambda m: m["idx"])
-        found = [(str(m["type"]).rpartition(".")[2], inside(folder, m["path"], str(path))) for m in listed]
+        found = [(_kind(m["type"], _LIBRARY), inside(folder, m["path"], str(path))) for m in listed]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path} is no list of modules with idx, path and type.") from error
     if not found or found[0][0] != "Transformer":
@@ -89,9 +97,11 @@ def _pooling(b: Builder, x: str, folder: Path, width: int) -> str:
         settings.require(key, width if key in settings.found else None, f"the encoder's width is {width}")
     settings.require("include_prompt", True, "leaving tokens of a prompt out is not supported")
     chosen = [mode for key, mode in _MODES.items() if settings.flag(key, False)]
-    settings.pass_over("pooling_mode")
-    if isinstance(named := settings.found.get("pooling_mode"), str):
-        chosen = [named]
+    named = settings.value("pooling_mode", None)
+    if named is not None and chosen not in ([], [named]):
+        settings.problem(f"pooling_mode is {named!r}, and by its flags it is {' and '.join(chosen)}.")
+    elif named is not None:
+        chosen = [str(named)]
     if len(chosen) != 1 or chosen[0] not in _POOLINGS:
         settings.problem(
             f"pooling by {' and '.join(chosen) or 'nothing'} is not supported; it is one of {', '.join(_POOLINGS)}."
@@ -106,8 +116,7 @@ def _dense(b: Builder, x: str, folder: Path, width: int) -> tuple[str, int]:
     settings = Settings(read_json(path, "configuration"), path)
     settings.require("in_features", width, f"what is pooled has a width of {width}")
     out, bias = settings.size("out_features", width), settings.flag("bias", True)
-    kind = str(settings.found.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
-    settings.pass_over("activation_function")
+    kind = _kind(settings.value("activation_function", f"{_TORCH}modules.activation.Tanh"), _TORCH)
     if kind not in _FUNCTIONS:
         settings.problem(f"activation_function {kind} is not supported; it is one of {', '.join(_FUNCTIONS)}.")
     settings.finish()
