@@ -13,6 +13,9 @@ from .graph import Graph
 
 __all__ = ["described", "given", "noise", "read_arrays"]
 
+_BEGINNINGS = (b"\x93NUMPY", b"PK\x03\x04")
+"""Of a file with one array, and with several."""
+
 
 def given(graph: Graph) -> str:
     """The input's name: ``pixels`` or ``features``."""
@@ -41,18 +44,26 @@ def read_arrays(file: Path, graph: Graph) -> list[NDArray[np.float32]]:
     """
     try:
         require_file(file)
-        found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file} is no array of numpy's: {error}.") from error
+        with file.open("rb") as stream:
+            if not stream.read(8).startswith(_BEGINNINGS):
+                raise ValueError("it does not begin as a .npy file does")
+        # Mapped, so that a header alone takes no memory, whatever shape it names.
+        found = np.load(file, allow_pickle=False, mmap_mode="r")
+    except Exception as error:  # of a header that is none, what Python's parser raises, too
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = "it is shorter than its header says" if "mmap length" in reason else reason
+        raise InputError(f"{file} is no array of numpy's: {' '.join(reason.split())[:300].rstrip('.')}.") from error
     shape = _shape(graph)
     if not isinstance(found, np.ndarray) or found.dtype.kind != "f" or found.shape[-len(shape) :] != shape:
         about = f"{found.dtype} of shape {found.shape}" if isinstance(found, np.ndarray) else "several arrays"
         raise InputError(f"{file} holds {about}; the model takes {described(graph)}.")
     if not found.size:
         raise InputError(f"{file} holds no input: its shape is {found.shape}; the model takes {described(graph)}.")
-    if not np.isfinite(found).all():
-        raise InputError(f"{file} holds values that are not finite.")
-    return [np.moveaxis(array, 0, -1) for array in found.reshape(-1, *shape).astype(np.float32)]
+    with np.errstate(over="ignore"):
+        values = found.reshape(-1, *shape).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"{file} holds values that are not finite in float32.")
+    return [np.moveaxis(array, 0, -1) for array in values]
 
 
 def noise(graph: Graph) -> list[NDArray[np.float32]]:

@@ -24,7 +24,7 @@ from sta_hw.model.arrays import read_arrays
 from sta_hw.model.families import load_network
 from sta_hw.model.fp32 import evaluate
 from sta_hw.model.graph import Graph
-from sta_hw.model.operations import Operation
+from sta_hw.model.operations import Input, Operation
 from sta_hw.model.part import accelerator_part
 from sta_hw.model.random import random_ids, random_model
 from sta_hw.run.backends import ReferenceBackend, RtlBackend
@@ -307,6 +307,30 @@ def test_images(tmp_path: Path) -> None:
     images[1, 0, 2, 3] = np.nan
     np.save(tmp_path / "a.npy", images)
     with pytest.raises(InputError, match="values that are not finite"):
+        read_arrays(tmp_path / "a.npy", graph)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "it does not begin as a .npy file does"),
+        (b"", "it does not begin as a .npy file does"),
+        (
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 3, 8, 8)}",
+            "it is shorter than its header says",
+        ),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (99", "is no array of numpy's"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (3, 8, 8)}", "not finite in float32"),
+    ],
+)
+def test_files_that_are_no_images(content: bytes | str, problem: str, tmp_path: Path) -> None:
+    """Headers that name more than there is, or are none; values beyond float32."""
+    graph = Graph("image", (Input("pixels", (), (8, 8, 3)),))
+    if isinstance(content, str):
+        header = content.encode().ljust(117) + b"\n"
+        content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + np.full(192, 1e300).tobytes()
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(InputError, match=problem):
         read_arrays(tmp_path / "a.npy", graph)
 
 
