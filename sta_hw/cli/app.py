@@ -1,7 +1,8 @@
 """The command line's frame: what every command's arguments are checked for, and how every command ends.
 
 A command ends with status 0; 2 for bad input, 1 for a failed check, 3 for a tool or an environment that failed, 130
-when it was interrupted, 141 when whoever read its output left: with one sentence on stderr and no traceback.
+when it was interrupted, 129 and 143 when the signals HUP and TERM ended it, 141 when whoever read its output left: with
+one sentence on stderr and no traceback.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import errno
 import math
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -119,12 +122,40 @@ app = _App(
 )
 
 
+class _Ended(SystemExit):
+    """A signal that asks to end came; no `except Exception`, and nothing that Ctrl-C alone means, takes it."""
+
+
+@contextmanager
+def _orderly() -> Iterator[None]:
+    """Signals that ask to end do it as an interruption does: tools are ended, working folders go."""
+
+    def ended(number: int, _: object) -> None:
+        raise _Ended(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup, and whoever calls, have theirs
+                before[number] = signal.signal(number, ended)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def end(run: Callable[[], Any]) -> int:
     """Run a command to its end, whatever that is; return its exit status."""
     try:
-        _prepare_streams()
-        status = run() or 0
-        sys.stdout.flush()
+        with _orderly():
+            _prepare_streams()
+            status = run() or 0
+            sys.stdout.flush()
+    except _Ended as signaled:
+        which = signal.Signals(int(str(signaled.code)))
+        complain(f"ended by {which.name}; files are as they were, or whole.")
+        status = 128 + which
     except KeyboardInterrupt:
         complain("interrupted; files are as they were, or whole.")
         status = 130

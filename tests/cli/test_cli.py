@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,29 @@ def test_doctor_tries_programs_out(
     tool = doctor._program("make", "benches", True, "get it")
     assert tool.version == (None if why else "1.2.3")
     assert tool.remedy == (f"get it. ({tmp_path}/make is there: {why})" if why else "get it")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_ask_to_end(number: signal.Signals, tmp_path: Path) -> None:
+    """As `timeout` and a closed terminal send them: the tool that runs is ended, and the working folder goes."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom sta_hw.cli.app import end\n"
+        "from sta_hw.files import working_folder\nfrom sta_hw.process import run_tool\n"
+        "def work():\n    with working_folder(Path('made')):\n        run_tool(['sleep', '45'])\n"
+        "sys.exit(end(work))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (tools := children.read_text().split()):
+        assert process.poll() is None
+    time.sleep(0.3)  # Python has begun to wait for it
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert said == f"sta-hw: ended by {number.name}; files are as they were, or whole.\n"
+    assert not [*(tmp_path / "made").iterdir()]
+    state = Path(f"/proc/{tools[0]}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_a_compiler_that_makes_nothing(tmp_path: Path) -> None:
