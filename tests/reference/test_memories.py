@@ -16,6 +16,8 @@ from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Result, Target
 
 CONFIG = Config(rows=64, groups=8, window=16, lanes=4, drain_lanes=2)
+SMALL = Config(rows=4, groups=2, window=16, lanes=4, drain_lanes=2, weight_words=64, parameter_words=16)
+"""Words of values have 2 bytes, of positions 4."""
 
 
 def test_a_run_has_fewer_than_2_to_the_20_words() -> None:
@@ -57,3 +59,85 @@ def test_what_the_result_path_asks_for(columns: int, beats: int) -> None:
         assert ctx.get(dut.store_run.valid) and ctx.get(dut.store_run.payload).beats == beats
 
     simulate(dut, bench, limit=20)
+
+
+def loaded(image: bytes, config: Config = SMALL, **fields: int) -> Memories:
+    """Memories after one LOAD, instruction 7."""
+    memories = Memories(np.frombuffer(image, np.uint8).copy(), config)
+    memories.begin(7)
+    memories.load(Fetched(2, 7, 0, {"address": 0, "rows": 1, "beats": 1, "stride": 0, "target": 0} | fields))
+    return memories
+
+
+def test_runs_of_a_load_lie_behind_one_another() -> None:
+    """Words of 2 bytes, around the ring's end; then of 4, of which half a one is forgotten."""
+    image, values = bytes(range(64)), int(Target.VALUES)
+    memories = loaded(image, target=values, address=8, rows=2, beats=2, stride=20, destination=62)
+    chip = memories.chip[Target.VALUES]
+    assert chip[[62, 63, 0, 1, 2, 3, 4, 5]].ravel().tolist() == [*range(8, 16), *range(28, 36)]
+    assert not chip[6:62].any()
+    filled = np.flatnonzero(memories.filled[Target.VALUES] == 7).tolist()
+    assert filled == [0, 1, 2, 3, 4, 5, 62, 63] and (memories.filled[Target.VALUES][6:62] == -1).all()
+    # Addresses have 32 bits: a stride leads backwards, too.
+    back = loaded(image, target=values, address=32, rows=2, beats=1, stride=(1 << 32) - 24, destination=0)
+    assert back.chip[Target.VALUES][:4].ravel().tolist() == [*range(32, 36), *range(8, 12)]
+    parameters = loaded(image, target=int(Target.PARAMETERS), address=4, beats=5, destination=15)
+    assert parameters.chip[Target.PARAMETERS][15].tolist() == list(range(4, 20))
+    assert not parameters.chip[Target.PARAMETERS][:15].any()
+    for nothing in ({"rows": 0}, {"beats": 0}):
+        none = loaded(image, target=values, destination=0, **{"address": 4096, **nothing})
+        assert not none.chip[Target.VALUES].any() and (none.filled[Target.VALUES] == -1).all()
+
+
+def test_of_more_words_than_there_are_the_last_ones_stay() -> None:
+    """72 words from word 3 on: words 8 to 71 of the data, the last of them in word 10."""
+    image = np.arange(72, dtype="<u2").tobytes()
+    memories = loaded(image, target=int(Target.VALUES), beats=12, rows=3, stride=48, destination=3)
+    found = memories.chip[Target.VALUES].reshape(-1).view("<u2")
+    assert found.tolist() == [*range(61, 72), *range(8, 61)]
+    exact = loaded(image, target=int(Target.VALUES), beats=32, destination=0)
+    assert exact.chip[Target.VALUES].reshape(-1).view("<u2").tolist() == list(range(64))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"address": 2, "beats": 1}, "address 2 is not a multiple of the bus's 4 bytes"),
+        ({"address": 60, "beats": 2}, "bytes 60 to 68 are outside the image of 64"),
+        ({"address": 48, "beats": 2, "rows": 3, "stride": 8}, "bytes 64 to 72 are outside the image of 64"),
+        ({"address": 0, "beats": 1, "rows": 2, "stride": 6}, "address 6 is not a multiple"),
+    ],
+)
+def test_nothing_is_loaded_from_outside(fields: dict[str, int], message: str) -> None:
+    memories = Memories(np.full(64, 5, np.uint8), SMALL)
+    with pytest.raises(AddressError, match=message):
+        memories.load(Fetched(2, 7, 0, {"rows": 1, "stride": 0, "target": 0, "destination": 0} | fields))
+    assert not memories.chip[Target.VALUES].any()
+
+
+def test_windows_that_are_kept() -> None:
+    """Those of word 6 on around the 8 on chip; as they were when they were kept."""
+    memories = Memories(np.arange(64, dtype=np.uint8), replace(SMALL, window_words=8))
+    memories.begin(3)
+
+    def windows(address: int, beats: int, **flags: int) -> list[int]:
+        fields = {"window_address": address, "window_beats": beats, "keep": 0, "kept": 0} | flags
+        return memories.windows(Fetched(3, 0, 0, fields)).tolist()
+
+    assert windows(24, 4) == list(range(24, 40)) and (memories.kept_from == -1).all()
+    assert windows(24, 4, keep=1) == list(range(24, 40)) and memories.sources == set()
+    assert memories.kept_from.tolist() == [3, 3, -1, -1, -1, -1, 3, 3]
+    memories.image[:] = 0
+    memories.begin(4)
+    assert windows(28, 2, kept=1) == list(range(28, 36)) and memories.sources == {3}
+    assert windows(28, 2) == [0] * 8
+    memories.begin(5)
+    assert (memories.number, memories.sources, memories.stores) == (5, set(), [])
+
+
+def test_words_say_which_loads_they_come_from() -> None:
+    memories = loaded(bytes(range(64)), target=int(Target.POSITIONS), beats=2, destination=1)
+    assert memories.words(Target.POSITIONS, np.array([1, 2])).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert memories.sources == {7}
+    memories.words(Target.POSITIONS, np.array([0, 1]))
+    assert memories.sources == {-1, 7}
