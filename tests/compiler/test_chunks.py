@@ -127,3 +127,27 @@ def test_loads_bring_what_was_laid_out(nm: str) -> None:
     if positions:  # ahead of the values that go with them
         assert [load.target for load in loads[1:3]] == [Target.POSITIONS, Target.VALUES]
         assert positions[0].base == chunk.positions
+
+
+def test_chunks_of_few_positions() -> None:
+    """2:16 in bitmaps: a column of 2 words has a word of 512 of positions, so 256 columns are half of those."""
+    config = dataclasses.replace(CONFIG, encodings=("bitmap",))
+    part = WindowPart(0, 32, Pattern(2, 16), "bitmap", 16, 1)
+    for columns, width in ((256, 256), (258, 130)):
+        assert chunk_width(lowering(config), "here", columns, Cut((part,), digits=False, blocks=None)) == width
+
+
+def test_loads_of_two_parts() -> None:
+    """8:16 of 40 weights: 16 words of a pass of 32, of which 8 are there, then the 4 words of the last 8, dense."""
+    low, pattern = lowering(dataclasses.replace(CONFIG, encodings=("bitmap",))), parse_nm("8:16")
+    low.rest_apart = True
+    p = layer(2, 40, pattern)
+    chunk = chunk_of(low, p, cut_layer(low, "here", p, pattern, digits=False), slice(0, 2))
+    loads = loads_of(low, "here", p, chunk)
+    image = low.image.finish()
+    words = [image[load.address :][: load.words * 2] for load in loads if load.target == Target.VALUES]
+    found = np.concatenate(words).view(np.int8).reshape(-1, 2)
+    head, rest = p.weights[:, :32].reshape(2, 2, 16)[:, :, :8], p.weights[:, 32:].reshape(2, 2, 4)
+    np.testing.assert_array_equal(found[:16], head.transpose(0, 2, 1).reshape(-1, 2))
+    np.testing.assert_array_equal(found[16:24], rest.transpose(0, 2, 1).reshape(-1, 2))
+    assert chunk.stored == 2 * (16 + 8) + 2 * 4

@@ -119,6 +119,8 @@ def test_the_longest_program() -> None:
     assert "take fewer layers" in refused(layers=10_000)
     said = refused(tokens=1 << 20, intermediate=4000)
     assert "the activations of 1048576 tokens take more than the 4 GiB" in said and "at most 888856 tokens fit" in said
+    assert "more than the 4 GiB" in refused(tokens=888_857, intermediate=4000)
+    assert "products, and a program" in refused(tokens=888_856, intermediate=4000)
 
 
 def test_a_run_has_fewer_bus_words_than_20_bits_count() -> None:

@@ -15,6 +15,7 @@ from sta_hw.compiler.parameters import LinearParameters
 from sta_hw.compiler.schedule import Step
 from sta_hw.compiler.shapes import shape_graph
 from sta_hw.errors import InputError
+from sta_hw.formats.blocks import BlockedWeights
 from sta_hw.spec.config import Config
 from sta_hw.spec.isa import Digit, Result, Target
 from sta_hw.spec.patterns import DENSE, Pattern, parse_nm
@@ -44,7 +45,8 @@ def lowered(low: Lowering, p: LinearParameters, source: str = SOURCE, **others: 
 
 def flags(steps: list[Step]) -> list[str]:
     """Of each product: keep, kept, or neither."""
-    found = [[name for name in ("keep", "kept") if step.fields.get(name)] for step in steps]
+    found = [[name for name in ("keep", "kept") if step.fields.get(name) == 1] for step in steps]
+    assert all(step.fields.get(name, 1) == 1 for step in steps for name in ("keep", "kept"))
     assert all(len(names) < 2 for names in found)
     return ["".join(names) for names in found]
 
@@ -186,6 +188,38 @@ def test_what_is_left_over_is_a_product_of_its_own() -> None:
     assert [step.fields.get("lift", 0) for step in wide] == [0, 0, 1, 0]
     assert [step.fields.get("continues", 0) for step in wide] == [0, 1, 1, 1]
     assert low.layers[-1].work == 2 * 8 * 6 * 40 / 2
+
+
+def test_what_is_left_over_has_positions_of_its_own() -> None:
+    """The last 8 weights are 2:4: 8 positions of 4 bits are 2 words of 16, and the 12 of 2 bits of all columns 2 more."""
+    p = layer(6, 40, parse_nm("8:16"))
+    p.weights[:, [34, 35, 38, 39]] = 0
+    low = Lowering(shape_graph(40, 2, 1, 64), replace(CONFIG, encodings=("index",)), Packing.aligned([4], 4))
+    low.rest_apart = True
+    first, second = lowered(low, p)
+    assert (second.fields["n"], second.fields["m_log2"], second.fields["depth"]) == (2, 2, 4)
+    assert (first.fields["positions_count"], second.fields["positions_count"]) == (12, 2)
+    assert (first.fields["count0"], second.fields["count0"]) == (48, 12)
+    assert second.bases["positions_base"] == ("positions2", 12) and second.bases["values_base"] == ("values1", 48)
+
+
+@pytest.mark.parametrize(("size", "number", "words"), [(32, 1, 306), (128, 2, 273)])
+def test_weights_of_4_bits(size: int, number: int, words: int) -> None:
+    """512 weights in 16 groups: 2 passes, so 16 columns have 32 runs of 8 words, and 33 headers with the one behind all.
+
+    Of these 17 take 2 words and 16 one (docs/format.md, share 2); of wide blocks 2 share a word.
+    """
+    config = PRESETS["decoder"]
+    low = Lowering(shape_graph(512, 8, 1, 512), config, Packing.aligned([8], config.rows))
+    scales = 128 + np.arange(512 // size)[None, :] + np.zeros((16, 1), np.int64)
+    codes = (np.arange(16 * 512).reshape(16, 512) % 16).astype(np.uint8)
+    blocks = BlockedWeights(size, codes, scales, np.zeros_like(scales))
+    zeros = np.zeros(16, np.int64)
+    p = LinearParameters(blocks.weights, DENSE, zeros, zeros + 4096, zeros, zeros, blocks=blocks)
+    (step,) = lowered(low, p)
+    assert (step.fields["value_format"], step.fields["run"], step.fields["encoding"]) == (number, 16, 0)
+    assert (step.fields["depth"], step.fields["passes"]) == (16, 2)
+    assert step.fields["count0"] == words and low.layers[0].bytes == 16 * words
 
 
 def test_a_table_is_loaded_once() -> None:

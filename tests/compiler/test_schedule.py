@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -165,3 +166,32 @@ def test_what_does_not_fit() -> None:
         order([product(0, "0")], [[*many, values("13", 1)]], CONFIG)
     with pytest.raises(InputError, match="PRODUCT of b waits for 2 loads, and 1 are before it"):
         order([product(0, "a"), product(1, "b"), product(0, "a")], [[values("a", 40)], [values("b", 40)]], CONFIG)
+
+
+def test_norms_that_have_had_their_time() -> None:
+    """A NORM of 16 bus words ends 4 x (1.5 x 16 / (16 / 19) + 153 + 64) = 982 cycles behind its input, which is 19 + 53
+    cycles behind the array; windows run 2 products ahead of it, each of a cycle. A second NORM ends as much later."""
+    one = {"columns": 1, "depth": 1}
+    before = product(0, "a", fields={"columns": 10, "passes": 2, "depth": 8, "m_log2": 2, "n": 2})  # 80 cycles
+    steps = [before, norm(), norm(), *(product(0, "a", fields=one) for _ in range(2100))]
+    found = order(steps, [[values("a", 8)]], CONFIG)
+    least = [i.least[WAITS.index("wait_norms")] for i in found[4:-1]]
+    # Ahead of product n, from 0 on, the array is at 80 + n - 2.
+    first, second = 80 + 72 + 982 - 80 + 2, 80 + 72 + 2 * 982 - 80 + 2
+    assert [n for n, (a, b) in enumerate(pairwise(least), 1) if a != b] == [first, second]
+    assert [least[0], least[first], least[second]] == [3, 2, 1]
+
+
+def test_words_that_nothing_reads_are_free() -> None:
+    """The first load is over the ring's first words, and no step uses it: what lies there later waits for nothing."""
+    groups = [[values("a", 40), values("b", 8)], [values("c", 20)]]
+    found = order([product(0, "b", uses=(1, 2)), product(1, "c")], groups, CONFIG)
+    assert told(found)[:4] == [("LOAD", {}), ("LOAD", {}), ("LOAD", {}), ("PRODUCT", {"loads": 2})]
+
+
+def test_places_that_go_on_are_counted_modulo_2_to_the_16() -> None:
+    """1,093 loads of 60 words end at 65,580, which is 44."""
+    groups = [[values("a", 60)] for _ in range(1094)]
+    found = order([product(n, "a") for n in range(1094)], groups, CONFIG, even=True)
+    last = [i for i in found if i.opcode == Opcode.LOAD][-2:]
+    assert [i.fields["destination"] for i in last] == [65_520, 44]

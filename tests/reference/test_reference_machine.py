@@ -22,8 +22,8 @@ PRODUCT: dict[str, int] = {
     **dict.fromkeys(
         ("result", "bits15", "multiply", "rotate", "residual_address", "apart", "rows_before", "rows_after",
          "row_first", "row_last", "keep", "kept", "digit", "lift", "continues", "unfinished", "value_format",
-         "encoding", "m_log2", "positions_base", "positions_count", "parameters_base", "values_base", "wide", "window_address", "run",
-         "key_start", "mask", "gain", "coarse"), 0),
+         "encoding", "m_log2", "positions_base", "positions_count", "parameters_base", "values_base", "wide",
+         "window_address", "run", "key_start", "mask", "gain", "coarse"), 0),
     "n": 1, "depth": 1, "passes": 1, "columns": 2, "parameters_step": 1, "window_beats": 2, "result_address": 32,
     "stride0": 1, "stride1": 0, "stride2": 0, "stride3": 0, "count0": 2, "count1": 1, "count2": 1, "count3": 1,
 }  # fmt: skip
