@@ -191,7 +191,7 @@ def test_what_is_left_over_is_a_product_of_its_own() -> None:
 
 
 def test_what_is_left_over_has_positions_of_its_own() -> None:
-    """The last 8 weights are 2:4: 8 positions of 4 bits are 2 words of 16, and the 12 of 2 bits of all columns 2 more."""
+    """The last 8 weights are 2:4: 8 positions of 4 bits are 2 words, and the 12 of 2 bits of all columns 2 more."""
     p = layer(6, 40, parse_nm("8:16"))
     p.weights[:, [34, 35, 38, 39]] = 0
     low = Lowering(shape_graph(40, 2, 1, 64), replace(CONFIG, encodings=("index",)), Packing.aligned([4], 4))
@@ -205,7 +205,7 @@ def test_what_is_left_over_has_positions_of_its_own() -> None:
 
 @pytest.mark.parametrize(("size", "number", "words"), [(32, 1, 306), (128, 2, 273)])
 def test_weights_of_4_bits(size: int, number: int, words: int) -> None:
-    """512 weights in 16 groups: 2 passes, so 16 columns have 32 runs of 8 words, and 33 headers with the one behind all.
+    """512 weights in 16 groups: 2 passes, so 16 columns have 32 runs of 8 words, and 33 headers, one behind all.
 
     Of these 17 take 2 words and 16 one (docs/format.md, share 2); of wide blocks 2 share a word.
     """
