@@ -87,6 +87,22 @@ def test_low_digits_take_the_windows_of_high_ones() -> None:
     assert flags(whole) == ["keep", "kept"] * 3 + ["kept"] * 6
 
 
+def test_windows_that_go_on_from_others_and_do_not_stay_together() -> None:
+    """60 words just ahead and the 64 of the first part have room in 128; with the second part's 16 it stays alone.
+
+    So low digits cannot take the first part's. Such a program was made, and refused.
+    """
+    config = replace(CONFIG, window_words=128, encodings=("bitmap",))
+    low = Lowering(shape_graph(40, 2, 1, 64), config, Packing.aligned([4], 4))
+    low.rest_apart = True
+    start = low.buffers[WIDE_SOURCE]
+    assert low.keep_windows("before", [[(start - 240, 60)]]) == ("keep", "kept")
+    p = layer(6, 40, parse_nm("8:16"))
+    assert flags(lowered(low, p, source=WIDE_SOURCE)) == [""] * 4
+    low.forget_windows()
+    assert flags(lowered(low, p, source=WIDE_SOURCE)) == ["keep", "keep", "kept", "kept"]
+
+
 def test_fields_of_dense_products() -> None:
     low = lowering()
     steps = lowered(low, layer(64, 32, DENSE))

@@ -90,32 +90,44 @@ def test_names_events_and_notes() -> None:
 def test_windows_that_stay() -> None:
     """64 words on chip: of a value, of another one, and what goes on from the one before."""
     low = lowering(replace(CONFIG, window_words=64))
-    assert low.keep_windows("a", [(0, 32), (128, 32)]) == ("keep", "kept")
-    assert low.keep_windows("a", [(0, 32), (128, 32)]) == ("kept", "kept")
-    assert low.keep_windows("a", [(128, 32)]) == ("kept", "kept")
+    assert low.keep_windows("a", [[(0, 32)], [(128, 32)]]) == ("keep", "kept")
+    assert low.keep_windows("a", [[(0, 32)], [(128, 32)]]) == ("kept", "kept")
+    assert low.keep_windows("a", [[(128, 32)]]) == ("kept", "kept")
     # Windows of a value that are not there are kept, too; those of another are, whatever they are.
-    assert low.keep_windows("a", [(256, 32)]) == ("keep", "kept")
-    assert low.keep_windows("b", [(256, 32)]) == ("keep", "kept")
-    assert low.keep_windows("c", [(0, 32), (132, 32)]) == ("", "")  # a span of 65 words
-    assert low.keep_windows("c", [(0, 32), (128, 33)]) == ("", "")
-    assert low.keep_windows("b", [(256, 32)]) == ("kept", "kept")
+    assert low.keep_windows("a", [[(256, 32)]]) == ("keep", "kept")
+    assert low.keep_windows("b", [[(256, 32)]]) == ("keep", "kept")
+    assert low.keep_windows("c", [[(0, 32)], [(132, 32)]]) == ("", "")  # a span of 65 words
+    assert low.keep_windows("c", [[(0, 32)], [(128, 33)]]) == ("", "")
+    assert low.keep_windows("b", [[(256, 32)]]) == ("kept", "kept")
     low.forget_windows()
-    assert low.keep_windows("b", [(256, 32)]) == ("keep", "kept")
+    assert low.keep_windows("b", [[(256, 32)]]) == ("keep", "kept")
     # They go on from the ones before as long as there is room; then the first ones have to go.
-    assert low.keep_windows("d", [(384, 32), (512, 32)]) == ("keep", "")
-    assert lowering().keep_windows("a", [(0, 1)]) == ("", "")
+    assert low.keep_windows("d", [[(384, 32)], [(512, 32)]]) == ("keep", "")
+    assert lowering().keep_windows("a", [[(0, 1)]]) == ("", "")
+
+
+def test_windows_that_are_taken_twice() -> None:
+    """Of a tile all are to be there; where the first have to go, none is kept, and what was there is there still."""
+    low = lowering(replace(CONFIG, window_words=64))
+    assert low.keep_windows("a", [[(0, 40)]]) == ("keep", "kept")
+    assert low.keep_windows("b", [[(160, 20), (240, 10)]], twice=True) == ("", "")
+    assert low.keep_windows("a", [[(0, 40)]], twice=True) == ("kept", "kept")
+    assert low.keep_windows("b", [[(160, 20), (240, 4)]], twice=True) == ("keep", "kept")  # 64 words in all
+    assert low.keep_windows("c", [[(256, 20)], [(336, 20), (416, 24)]], twice=True) == ("keep", "kept")
+    assert low.keep_windows("a", [[(0, 40)]]) == ("keep", "kept")
+    assert low.keep_windows("b", [[(160, 20), (240, 10)]]) == ("keep", "")
 
 
 def test_windows_that_stay_tile_by_tile() -> None:
     low = lowering(replace(CONFIG, window_words=64))
-    assert low.keep_each([[(0, 64)], [(256, 64)]])
-    assert low.keep_each([[(0, 32), (128, 32)], [(1024, 32), (1152, 32)]])
+    assert low.keep_windows("a", [[(0, 64)]]) == ("keep", "kept")
     assert not low.keep_each([[(0, 64)], [(256, 65)]])
     assert not low.keep_each([[(0, 32), (256, 32)]])  # what lies apart does not stay together
-    assert low.keep_each([[(0, 64)]])
-    low.windows_of = "a"
-    low.keep_each([])
-    assert low.windows_of == ""
+    assert low.keep_windows("a", [[(0, 64)]]) == ("kept", "kept")  # nothing has changed
+    assert low.keep_each([[(0, 64)], [(256, 64)]])
+    assert low.windows_of == "" and low.windows_on_chip.there(256, 64)
+    assert low.keep_each([[(0, 32), (128, 32)], [(1024, 32), (1152, 32)]])
+    assert low.keep_windows("a", [[(1024, 64)]]) == ("keep", "kept")
 
 
 def test_encoded_weights_are_kept_by_content() -> None:

@@ -129,7 +129,7 @@ def _kept(low: Lowering, layer: LinearLayer, cut: Cut, windows: Sequence[Sequenc
     """The flag, ``keep`` or ``kept`` if any, of the first chunk's products and of those of the chunks after it."""
     if not layer.keeps:
         return "", ""
-    flags = low.keep_windows(layer.needs or layer.source, [window for of_tile in windows for window in of_tile])
+    flags = low.keep_windows(layer.needs or layer.source, windows, twice=cut.digits)
     if cut.digits and not flags[0] and low.keep_each(windows):
         return "keep", "keep"  # from the high digits to the low ones
     return flags

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,42 +182,51 @@ class Lowering:
         """At a program's start no windows are on chip."""
         self.windows_on_chip, self.windows_of = KeptWindows(self.config), ""
 
-    def keep_windows(self, value: str, windows: Sequence[tuple[int, int]]) -> tuple[str, str]:
+    def keep_windows(
+        self, value: str, tiles: Sequence[Sequence[tuple[int, int]]], *, twice: bool = False
+    ) -> tuple[str, str]:
         """Where a linear layer's products have a value's windows from.
 
         Parameters
         ----------
         value : str
             Its name.
-        windows : sequence of (int, int)
-            Of each row tile and part of a product, in the products' order: address in bytes, ascending, and bus words.
+        tiles : sequence of sequences of (int, int)
+            Of each row tile the windows of each part of a product, in the products' order: address in bytes, ascending,
+            and bus words.
+        twice : bool
+            All of a tile's are taken once more before the next tile's are kept.
 
         Returns
         -------
         first, after : str
             The flag, if any, of the first products of all tiles, and of those after them: ``keep`` or ``kept``.
         """
-        on_chip = self.windows_on_chip
+        bus, windows = self.config.bus_bytes, [window for of_tile in tiles for window in of_tile]
         if not self.config.window_words:
             return "", ""
-        if value == self.windows_of and all(on_chip.there(*w) for w in windows):
+        if value == self.windows_of and all(self.windows_on_chip.there(*w) for w in windows):
             return "kept", "kept"
-        span = windows[-1][0] - windows[0][0] + windows[-1][1] * self.config.bus_bytes
-        if span > self.config.window_words * self.config.bus_bytes:
+        span = windows[-1][0] - windows[0][0] + windows[-1][1] * bus
+        if span > self.config.window_words * bus or not self._keep(value, tiles, together=twice):
             return "", ""
-        self.windows_of = value
-        for window in windows:
-            on_chip.keep(*window)
         # Where they went on from others, those of the first tiles may have had to go.
-        return "keep", "kept" if all(on_chip.there(*w) for w in windows) else ""
+        return "keep", "kept" if all(self.windows_on_chip.there(*w) for w in windows) else ""
 
     def keep_each(self, tiles: Sequence[Sequence[tuple[int, int]]]) -> bool:
         """Keep each row tile's windows for themselves, for products in a row; False if there is no room."""
-        self.windows_of, on_chip = "", self.windows_on_chip
-        return all(
-            all([on_chip.keep(*window) for window in windows]) and all(on_chip.there(*window) for window in windows)
-            for windows in tiles
-        )
+        return self._keep("", tiles, together=True)
+
+    def _keep(self, value: str, tiles: Sequence[Sequence[tuple[int, int]]], *, together: bool) -> bool:
+        """Keep windows as hardware does; False, and nothing changes, if those of a tile are to be there `together` and
+        are not: the first of them may have to go where they went on from others."""
+        on_chip = copy(self.windows_on_chip)
+        for windows in tiles:
+            kept = [on_chip.keep(*window) for window in windows]
+            if together and not (all(kept) and all(on_chip.there(*window) for window in windows)):
+                return False
+        self.windows_on_chip, self.windows_of = on_chip, value
+        return True
 
     def value_address(self, buffer: str, tile: int, column: int = 0) -> int:
         """Address of a tile's column where values lie for attention: those of `value_rows` tokens side by side."""
