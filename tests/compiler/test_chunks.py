@@ -151,3 +151,13 @@ def test_loads_of_two_parts() -> None:
     np.testing.assert_array_equal(found[:16], head.transpose(0, 2, 1).reshape(-1, 2))
     np.testing.assert_array_equal(found[16:24], rest.transpose(0, 2, 1).reshape(-1, 2))
     assert chunk.stored == 2 * (16 + 8) + 2 * 4
+
+
+def test_all_columns_at_once_beside_the_chunk_before() -> None:
+    """70 columns of 8 words take more than half of 1,024, and less than loading windows twice: if there is room."""
+    low = lowering(dataclasses.replace(CONFIG, rows=64, weight_words=1024))
+    cut = Cut((WindowPart(0, 16, DENSE, "dense", 8, 1),), digits=False, blocks=None)
+    for before, columns, width in ((464, 70, 70), (465, 70, 36), (0, 72, 72), (0, 74, 38)):
+        low.words_before = before
+        assert chunk_width(low, "here", columns, cut) == width
+        assert low.words_before == 8 * width
