@@ -166,7 +166,7 @@ enum sta_hw_code sta_hw_wait(struct sta_hw *dev, uint32_t milliseconds);
 enum sta_hw_code sta_hw_get_pooled(struct sta_hw *dev, uint32_t text, int16_t *values, uint32_t count);
 enum sta_hw_code sta_hw_get_outputs(struct sta_hw *dev, uint32_t text, int16_t *values, uint32_t count);
 
-/* The counters of the last program, by enum sta_hw_counter. */
+/* The counters of the last program, by enum sta_hw_counter; each begins at 0 again behind 2^32 - 1. */
 enum sta_hw_code sta_hw_counters(struct sta_hw *dev, uint32_t values[STA_HW_COUNTER_COUNT]);
 
 /* End whatever is under way, at most `looks` looks long; the image stays loaded, and what it holds is as it was left. */

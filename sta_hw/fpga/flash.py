@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from ..errors import InputError, ToolError
 
 __all__ = ["explain", "flash", "loader"]
 
+_ICE40 = bytes.fromhex("7eaa997e")
 _MINUTES = 15
 """The slowest cables take four for the largest part's SPI flash."""
 _LONGEST = 300
@@ -50,7 +52,8 @@ def flash(board: Any, bitstream: Path, *, spi: bool = False) -> None:
     Raises
     ------
     InputError
-        If there is no such bitstream, or it is not the one that the manifest beside it describes.
+        If there is no such bitstream, it is not the one that the manifest beside it describes, or it is for another
+        part or package than the board has.
     ToolError
         If the program, one of its libraries, the board or the permission is missing.
     """
@@ -59,6 +62,7 @@ def flash(board: Any, bitstream: Path, *, spi: bool = False) -> None:
     if not bitstream.stat().st_size:
         raise InputError(f"the bitstream {bitstream} is empty; sta-hw build --board {board.name} makes it.")
     _require_the_manifests(board, bitstream)
+    _require_the_part(board, bitstream)
     command = [loader(), *board.loader, *(["--write-flash"] if spi else []), str(bitstream)]
     try:
         run = subprocess.run(
@@ -97,6 +101,31 @@ def _require_the_manifests(board: Any, bitstream: Path) -> None:
     if made_for != board.name:
         raise InputError(
             f"the bitstream {bitstream} is for board {made_for}, not {board.name}; give --board {made_for}."
+        )
+
+
+def _require_the_part(board: Any, bitstream: Path) -> None:
+    """Refuse a bitstream that says itself that it is for another part or package; pins would drive what they must not.
+
+    ECP5's begins with a comment, ``Part: LFE5U-85F-6CABGA381``; iCE40's with its synchronization word. What has
+    neither is left to openFPGALoader.
+    """
+    with bitstream.open("rb") as file:
+        head = file.read(256)
+    named = re.search(rb"Part: (LFE5\w+-\d+F)-\d(\w+)", head)
+    if named:
+        found = f"{named[1].decode().lower()} in {named[2].decode()}"
+    elif _ICE40 in head:
+        found = "an iCE40"
+    else:
+        return
+    chip = board.chip
+    package = board.make_platform().package
+    own = f"{chip.name} in {package.replace('BG', 'CABGA')}" if chip.family == "ecp5" else "an iCE40"
+    if found != own:
+        raise InputError(
+            f"the bitstream {bitstream} is for {found}, and {board.name} has {own}; sta-hw build --board {board.name} "
+            "makes one."
         )
 
 

@@ -239,7 +239,7 @@ _BEHAVIOUR = """\
   does, with the number of its instruction, every address of the program's that is outside the image or not a multiple
   of the bus's bytes; the program's own address counts as instruction 0.
 - **Counters** count while the program runs, and stay when it has ended or was reset. A counter read while it counts
-  misses the last three cycles.
+  misses the last three cycles. It begins at 0 again behind 2^32 - 1: that of cycles after 43 s at 100 MHz.
 
 `python -m sim.control --cycles 10000000` compares all this, cycle by cycle, with a model of it
 (`sim/control_model.py`); tests do so for a million cycles.

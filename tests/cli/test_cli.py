@@ -134,7 +134,8 @@ def test_signals_that_ask_to_end(number: signal.Signals, tmp_path: Path) -> None
         "def work():\n    with working_folder(Path('made')):\n        run_tool(['sleep', '45'])\n"
         "sys.exit(end(work))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # fmt: skip # under nohup, too
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while not (tools := children.read_text().split()):
         assert process.poll() is None

@@ -83,6 +83,31 @@ def test_only_what_the_manifest_describes(
         flash(board("ulx3s-85f"), bitstream)
 
 
+@pytest.mark.parametrize(
+    ("head", "made_for", "found"),
+    [
+        (b"\xff\x00Part: LFE5U-85F-6CABGA381\x00\xff\xff", "ulx3s-85f", "lfe5u-85f in CABGA381"),
+        (b"\xff\x00Part: LFE5U-25F-6CABGA381\x00\xff\xff", "ulx3s-25f", "lfe5u-25f in CABGA381"),
+        (b"\xff\x00Part: LFE5U-25F-6CABGA256\x00\xff\xff", "icesugar-pro", "lfe5u-25f in CABGA256"),
+        (b"\xff\x00Part: LFE5UM5G-85F-8CABGA554\x00\xff\xff", "ecpix5-85f", "lfe5um5g-85f in CABGA554"),
+        (b"\xff\x00\x00\xff\x7e\xaa\x99\x7e\x51", "icebreaker", "an iCE40"),
+    ],
+)
+def test_only_what_is_for_the_boards_part(
+    head: bytes, made_for: str, found: str, tmp_path: Path, commands: list[list[str]]
+) -> None:
+    """By what the bitstream says itself, without a manifest."""
+    bitstream = tmp_path / "top.bit"
+    bitstream.write_bytes(head + bytes(500))
+    for name in ("ulx3s-85f", "ulx3s-25f", "icesugar-pro", "ecpix5-85f", "icebreaker"):
+        if name == made_for:
+            flash(board(name), bitstream)
+        else:
+            with pytest.raises(InputError, match=rf"is for {found}, and {name} has .*; sta-hw build --board {name} "):
+                flash(board(name), bitstream)
+    assert len(commands) == 1
+
+
 def test_no_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
