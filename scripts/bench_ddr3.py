@@ -5,9 +5,11 @@ them. From this come the share and the latency of `sta_hw.fpga.litedram`. A minu
 
 With ``--token`` instead: cycles of a token of SmolLM2-135M-Instruct with weights of 4 bits on the board's accelerator,
 in RTL, whose memory gives reads and writes together what the controller gives reads, after as long. Some minutes.
+With ``--pins`` the same token on the whole board, from the pins in, controller, PHY and chip among it: an hour.
 
     python scripts/bench_ddr3.py --board ecpix5-85f
     python scripts/bench_ddr3.py --board ecpix5-85f --token
+    python scripts/bench_ddr3.py --board ecpix5-85f --pins
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from boards import Board, board
 from sim.accelerator import MemoryModel
@@ -26,9 +30,10 @@ from sim.library import compile_library
 from sim.pins import HERE
 from sta_hw.bench.decode_blocks import token_rows
 from sta_hw.cli.app import script
-from sta_hw.errors import InputError, ToolError
+from sta_hw.errors import CheckError, InputError, ToolError
 from sta_hw.fpga.litedram import Sdram, generate_controller
-from sta_hw.run.machines import RtlMachine
+from sta_hw.run.board import connect
+from sta_hw.run.machines import BoardMachine, RtlMachine
 
 TRAFFIC = (("reads, one burst at a time", 1, 1, 0), ("reads", 8, 1, 0), ("writes", 8, 0, 1), ("both", 8, 1, 1))
 _WINDOW = 100_000
@@ -77,19 +82,60 @@ def measure(name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_token(name: str, report: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Cycles, bytes and tokens a second of a board's clock, at each context.
+def measure_token(name: str, report: Callable[[str], None], *, pins: bool = False) -> list[dict[str, Any]]:
+    """Cycles, bytes and tokens a second of a board's clock, at each context; with `pins`, of the whole board.
 
     Raises
     ------
     InputError
         If the board has no DDR3.
+    CheckError
+        If the whole board writes a byte that is another than that of the accelerator alone.
+    ToolError
+        If the chip's data sheet would forbid what the controller does.
     """
     target, sdram = _board_with_ddr3(name)
     config = target.config
     memory = MemoryModel(sdram.latency, sdram.bytes_per_cycle / config.bus_bytes, shared=True)
-    rows = token_rows(RtlMachine(config, memory=memory), {8: frozenset()}, report)
+    alone = RtlMachine(config, memory=memory)
+    rows = token_rows(_WholeBoard(target, alone, report) if pins else alone, {8: frozenset()}, report)
     return [row | {"tokens_per_second": target.frequency / row["cycles"]} for row in rows]
+
+
+class _WholeBoard(BoardMachine):
+    """A board from its pins in. Images go into its chip past the pins, for they take hours over its serial line.
+
+    After each program all bytes that the accelerator `alone` writes are compared.
+    """
+
+    def __init__(self, target: Board, alone: RtlMachine, report: Callable[[str], None]) -> None:
+        assert target.sdram is not None
+        report("the board's model is made, and its memory started")
+        link = connect(target, "sim")
+        super().__init__(target.config, link, target.sdram.size)
+        self._alone, self._port, self._report = alone, link.port, report
+
+    def load(self, image: NDArray[np.uint8]) -> None:
+        self.link.set_register("control", 0b10)
+        self._alone.load(image)
+        self._port.put(0, image.tobytes())
+        self._bytes = len(image)
+
+    def run(self, program: int, length: int, position: int, labels: Sequence[str]) -> tuple[int | None, dict[str, int]]:
+        before = self._alone.read(0, self._bytes).copy()
+        cycles, _ = self._alone.run(program, length, position, labels)
+        self._report(f"position {position}: {cycles:,} cycles with a memory of the controller's rate")
+        found = super().run(program, length, position, labels)
+        self._report(f"position {position}: {found[0]:,} cycles on the whole board")
+        if self._port.violations:
+            raise ToolError(f"{self._port.violations} commands or data that the chip's data sheet forbids.")
+        expected = self._alone.read(0, self._bytes)
+        changed = np.flatnonzero(before != expected)
+        there = np.frombuffer(self._port.get(0, self._bytes), np.uint8)
+        if len(wrong := np.flatnonzero(there != expected)) or not len(changed):
+            raise CheckError(f"{len(wrong)} bytes differ from those of the accelerator alone, from {wrong[:1]} on.")
+        self._report(f"position {position}: all {len(changed):,} bytes that it changes are those of the RTL alone")
+        return found
 
 
 def _board_with_ddr3(name: str) -> tuple[Board, Sdram]:
@@ -102,11 +148,12 @@ def _board_with_ddr3(name: str) -> tuple[Board, Sdram]:
 def main(
     name: Annotated[str, typer.Option("--board", help="A board with DDR3.")] = "ecpix5-85f",
     token: Annotated[bool, typer.Option("--token", help="A token's cycles, in place of the memory's.")] = False,
+    pins: Annotated[bool, typer.Option("--pins", help="The same with the whole board, from its pins in.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure, and print a line for each kind of traffic, or each context of a token."""
-    if token:
-        rows = measure_token(name, lambda text: print(text, file=sys.stderr))
+    if token or pins:
+        rows = measure_token(name, lambda text: print(text, file=sys.stderr, flush=True), pins=pins)
         lines = [
             f"context {row['context']:.0f}: {row['cycles']:,.0f} cycles, "
             f"{row['read_bytes'] + row['written_bytes']:,.0f} bytes, {row['tokens_per_second']:.2f} tokens a second"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <vector>
 
@@ -92,5 +93,18 @@ void board_run(Board* board, int64_t cycles) {
 int64_t board_pending(Board* board) { return board->to_board.size() + (board->sending != 0); }
 int64_t board_cycles(Board* board) { return board->cycles; }
 int64_t board_violations(Board* board) { return board->model.violations; }
+#ifdef CHIP_WORDS
+// The memory chip's contents, past its pins: `count` times 16 bytes from word `first` on, put there or taken from there.
+void board_put(Board* board, int64_t first, const uint8_t* bytes, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        VlWide<4> data;
+        std::memcpy(data.data(), bytes + 16 * i, 16);
+        board->model.CHIP_WORDS.at(first + i) = data;
+    }
+}
+void board_get(Board* board, int64_t first, uint8_t* bytes, int64_t count) {
+    for (int64_t i = 0; i < count; i++) std::memcpy(bytes + 16 * i, board->model.CHIP_WORDS.at(first + i).data(), 16);
+}
+#endif
 int board_lamps(Board* board) { return board->model.ready | board->model.busy << 1 | board->model.failed << 2; }
 }

@@ -53,11 +53,17 @@ class SimulatedPort:
             extra += [_HERE / "sdram_cells.v", _HERE / "sdram.v"]
         self._open(parts, extra, divisor, timeout)
 
-    def _open(self, parts: list[str], extra: list[Path], divisor: int, timeout: float, clocks: int = 1) -> None:
-        """Compile and start the module ``board``, which needs `clocks` periods of its clock for one of the design's."""
+    def _open(
+        self, parts: list[str], extra: list[Path], divisor: int, timeout: float, clocks: int = 1, chip: str = ""
+    ) -> None:
+        """Compile and start the module ``board``, which needs `clocks` periods of its clock for one of the design's.
+
+        `chip` is the name, in Verilator's model, of what its memory chip holds, in words of 16 bytes.
+        """
         library = compile_library(
             "\n".join(parts), "board",
-            f'#pragma once\n#include "Vboard.h"\nusing Model = Vboard;\nconstexpr int clocks = {clocks};\n',
+            f'#pragma once\n#include "Vboard.h"\nusing Model = Vboard;\nconstexpr int clocks = {clocks};\n' +
+            (f'#include "Vboard___024root.h"\n#define CHIP_WORDS rootp->{chip}\n' if chip else ""),
             _HERE / "board.cpp", extra=extra,
         )  # fmt: skip
         lib = self._library = ctypes.CDLL(str(library))
@@ -70,6 +76,9 @@ class SimulatedPort:
             function = getattr(lib, name)
             function.restype = ctypes.c_int64
             function.argtypes = function.argtypes or [ctypes.c_void_p]
+        if chip:
+            lib.board_put.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64]
+            lib.board_get.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64]
         lib.board_lamps.argtypes = [ctypes.c_void_p]
         self._handle = lib.board_open(divisor)
         self.timeout = timeout

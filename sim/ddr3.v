@@ -13,7 +13,7 @@ module ddr3 #(parameter integer LAG_0 = 0, LAG_1 = 0) (
     localparam integer RCD = 3, RP = 3, RAS = 6, RC = 8, RRD = 4, FAW = 6, RFC = 39, WR = 3, WTR = 4, RTP = 4, CCD = 4;
     localparam integer MRD = 4, MOD = 12, ZQ = 200, REFRESH = 9 * 1170, LATEST = 63;
     // Only what was written is kept, burst by burst: 512 MB are not at hand everywhere. The rest reads as 0.
-    reg [127:0] words [bit [24:0]];
+    reg [127:0] words [bit [24:0]] /* verilator public_flat_rw */;
     reg [14:0] row [0:7];
     reg [7:0] is_open, closing;
     integer now, active[0:7], precharge[0:7], read_at[0:7], write_end[0:7], closes[0:7];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -21,6 +22,8 @@ HERE = Path(__file__).parent
 LAGS = (1, 2)
 """Bits by which a DDR3's byte lanes come late."""
 _DIVISOR = 8
+_CHIP_WORD = 16
+"""Bytes of a burst."""
 _LAMPS = ("ready", "busy", "failed")
 
 
@@ -47,7 +50,26 @@ class PinsPort(SimulatedPort):
             parts = [(folder / Path(source).with_suffix(".v")).read_text(encoding="utf-8") for source in sources]
         ecp5 = board.chip.family == "ecp5"
         extra = [PRIMITIVES, *(HERE / name for name in _models(board))]
-        self._open([*parts, _wrapper(board)], extra, _DIVISOR, timeout, clocks=2 if ecp5 else 1)
+        ddr3 = board.sdram is not None and board.sdram.kind == "DDR3"
+        self._open(
+            [*parts, _wrapper(board)], extra, _DIVISOR, timeout, clocks=2 if ecp5 else 1,
+            chip="board__DOT__chip__DOT__words" if ddr3 else "",
+        )  # fmt: skip
+
+    def put(self, address: int, data: bytes) -> None:
+        """Put bytes into a DDR3 chip past its pins: from a multiple of 16 on, filled up with zeros to one.
+
+        A large model takes hours over the simulated serial line.
+        """
+        data += bytes(-len(data) % _CHIP_WORD)
+        self._library.board_put(self._handle, address // _CHIP_WORD, data, len(data) // _CHIP_WORD)
+
+    def get(self, address: int, count: int) -> bytes:
+        """What a DDR3 chip holds, from a multiple of 16 on: `count` bytes."""
+        words = -(-count // _CHIP_WORD)
+        buffer = ctypes.create_string_buffer(words * _CHIP_WORD)
+        self._library.board_get(self._handle, address // _CHIP_WORD, buffer, words)
+        return buffer.raw[:count]
 
 
 def _models(board: Board) -> list[str]:

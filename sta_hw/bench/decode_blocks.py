@@ -9,7 +9,7 @@ from ..compiler.decoder.program import compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
 from ..compiler.decoder.traffic import least_traffic
 from ..model.graph import Graph
-from ..run.machines import RtlMachine
+from ..run.machines import Machine, RtlMachine
 from ..spec.config import Config
 from ..spec.presets import PRESETS
 from ..tasks.decoder_texts import calibration_texts
@@ -27,7 +27,7 @@ _LAYERS = (1, 2)
 Counts = dict[str, int]
 
 
-def _counted(machine: RtlMachine, of: IntegerDecoderGraph) -> list[Counts]:
+def _counted(machine: Machine, of: IntegerDecoderGraph) -> list[Counts]:
     """Cycles and bytes of a token at each context, of a network as it is."""
     config = machine.config
     compiled = compile_decoder(of, config, max(_CONTEXTS), best=True)
@@ -58,7 +58,7 @@ def _rows(
 
 
 def token_rows(
-    machine: RtlMachine, widths: Mapping[int, frozenset[str]], report: Callable[[str], None] = lambda _: None
+    machine: Machine, widths: Mapping[int, frozenset[str]], report: Callable[[str], None] = lambda _: None
 ) -> list[dict[str, float]]:
     """Cycles and bytes of a token of SmolLM2-135M-Instruct in its file's own blocks, at each context.
 
@@ -66,8 +66,8 @@ def token_rows(
 
     Parameters
     ----------
-    machine : RtlMachine
-        The hardware, and its memory.
+    machine : Machine
+        The hardware, which counts cycles, and its memory.
     widths : mapping of int to frozenset of str
         Bits of activations (8, 15), and the roles whose products have 15.
     """

@@ -37,6 +37,7 @@ def test_self_test_through_the_pins(name: str, configuration: str) -> None:
     sdram = BOARDS[name].sdram
     if sdram is not None and sdram.kind == "DDR3":
         _leveling(link)
+        _past_the_pins(port, link)
     outcome = check_board(BOARDS[name], config, link)
     assert outcome["bytes"] > 50 and link.retries == 0 and port.violations == 0
     assert not port.lamps["busy"] and not port.lamps["failed"]
@@ -54,6 +55,16 @@ def _leveling(link: BoardLink) -> None:
     for address in (0x40000000, 0x5FFFFC00):  # begin and end of its 512 MB
         link.write(address, words)
         assert np.array_equal(link.read(address, len(words)), words)
+
+
+def _past_the_pins(port: PinsPort, link: BoardLink) -> None:
+    """What is put into the chip is read through the controller, and what is written through it is in the chip."""
+    data = np.random.default_rng(2).integers(0, 256, 4 * 255, dtype=np.uint8)
+    for start in (0x340, 0x7FFDF0):
+        port.put(start, data.tobytes())
+        assert np.array_equal(link.read(0x40000000 + start, 255), data.view("<u4"))
+        link.write(0x40000000 + start, data[::-1].copy().view("<u4"))
+        assert port.get(start, len(data)) == data[::-1].tobytes()
 
 
 ECP5 = {n: b for n, b in BOARDS.items() if b.chip.family == "ecp5"}
