@@ -75,6 +75,13 @@ def test_parameters_have_half_of_their_memory() -> None:
     assert chunk_width(lowering(dataclasses.replace(CONFIG, parameter_words=128)), "here", 200, cut) == 50
 
 
+@pytest.mark.parametrize(("digits", "width"), [(False, 100), (True, 50)])
+def test_sums_of_digits_wait_on_chip(digits: bool, width: int) -> None:
+    """There is room for those of 64 columns; of a single pass and digit none wait."""
+    cut = Cut((WindowPart(0, 16, DENSE, "dense", 8, 1),), digits=digits, blocks=None)
+    assert CONFIG.columns == 64 and chunk_width(lowering(), "here", 100, cut) == width
+
+
 @pytest.mark.parametrize(("digits", "width"), [(False, 14), (True, 18)])
 def test_chunks_grow_where_windows_take_longer_than_products(digits: bool, width: int) -> None:
     """Columns of 64 words in 4 passes: half of the ring holds 16 of them, and 54 are four chunks.
