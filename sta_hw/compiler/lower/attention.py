@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -76,8 +77,7 @@ def attention(low: Lowering, o: Operation) -> None:
 
 def _heads(low: Lowering, o: IntegerAttention) -> None:
     """Scores, softmax and context of every head and text; scores run one step ahead of contexts."""
-    cfg, size = low.config, low.places[low.narrow[o.name]].width // o.heads
-    stack_words = size * cfg.value_rows // cfg.groups
+    cfg, size, stack_words = low.config, _head_size(low, o), _stack_words(low, o)
     none = np.zeros(o.heads, np.int64)
     scores_to = parameter_words(none, o.score_multiplier, o.score_shift, none)
     longest_block = max(low.key_blocks(t)[0] for t in low.packing.texts) // (cfg.value_rows // cfg.groups)
@@ -114,11 +114,11 @@ def _heads(low: Lowering, o: IntegerAttention) -> None:
                         done = last_head and block == block_loop[-1][0]
                         gives = tuple((o.name, t) for t in followed[tile]) if done else ()
                         weight = low.weight * by_head * by_tile * by_block
-                        scores, after = _attention_block(low, o, head, text, tile, block, names, offset, gives, weight)
-                        low.steps.append(scores)
+                        here = _Block(head, text, tile, block, names, offset, weight)
+                        low.steps.append(_scores(low, o, here))
                         if context is not None:
                             low.steps.append(context)
-                        context = after
+                        context = _context(low, o, here, gives)
     assert context is not None
     low.steps.append(context)
     low.layers.append(
@@ -145,7 +145,7 @@ def _load_keys(low: Lowering, o: IntegerAttention, head: int, stacks: range, par
 
     Keys lie in row tiles, values in stacks; both take as many words.
     """
-    cfg, size = low.config, low.places[low.narrow[o.name]].width // o.heads
+    cfg, size = low.config, _head_size(low, o)
     names = {n: low.name(n) for n in ("keys", "values", "parameters")}
     needed, each = low.stacked(stacks.start, stacks.stop), cfg.value_rows // cfg.rows
     keys, values = (
@@ -167,49 +167,85 @@ def _load_keys(low: Lowering, o: IntegerAttention, head: int, stacks: range, par
     return names
 
 
-def _attention_block(
-    low: Lowering, o: IntegerAttention, head: int, text: Place, tile: int, block: int, names: dict[str, str],
-    offset: int, gives: tuple[tuple[str, int], ...], weight: float,
-) -> tuple[Step, Step]:  # fmt: skip
-    """The scores and the context of a head, a row tile of a text and a block of its keys."""
-    cfg, size = low.config, low.places[low.narrow[o.name]].width // o.heads
-    halves = cfg.value_rows // cfg.groups
+@dataclass(frozen=True)
+class _Block:
+    """What of a head is multiplied at a time: a row tile of a text by a block of its keys, and by their values.
+
+    Attributes
+    ----------
+    names : dict
+        Of the bases of ``keys``, ``values`` and ``parameters`` on chip.
+    offset : int
+        Words from there to the block's.
+    weight : float
+        How many blocks it stands for, in an outline.
+    """
+
+    head: int
+    text: Place
+    tile: int
+    number: int
+    names: dict[str, str]
+    offset: int
+    weight: float
+
+
+def _scores(low: Lowering, o: IntegerAttention, block: _Block) -> Step:
+    """Queries by keys, into the softmax.
+
+    Keys are numbered from the text's first token on, and blocks begin with a row tile: so numbers step evenly from
+    block to block. The only text may be shorter than it was compiled for.
+    """
+    cfg, size, text = low.config, _head_size(low, o), block.text
     keys_depth, blocks = low.key_blocks(text)
-    block_stacks = keys_depth // halves
-    stack_words = size * cfg.value_rows // cfg.groups
-    group = len(low.groups) - 1
-    last = block == blocks - 1
-    # Keys are numbered from the text's first token on, and blocks begin with a row tile: so numbers step evenly from
-    # block to block. The only text may be shorter than it was compiled for.
     alone = len(low.packing.texts) == 1
-    before, after = low.packing.others(low.packing.texts.index(text), tile)
-    scores = Step(
+    return Step(
         Opcode.SCORES,
         {
-            "window_address": low.tile_address(low.narrow[o.inputs[0]], tile, head * size),
+            "window_address": low.tile_address(low.narrow[o.inputs[0]], block.tile, block.head * size),
             "window_beats": low.beats(size * cfg.rows), "n": 1, "depth": size // cfg.groups,
             "columns": cfg.groups * keys_depth, "passes": 1, "wide": 1,
-            **counters([(size // cfg.groups, cfg.rows), *key_counters(cfg, size, block_stacks)]),
+            **counters([
+                (size // cfg.groups, cfg.rows),
+                *key_counters(cfg, size, keys_depth // (cfg.value_rows // cfg.groups)),
+            ]),
             "mask": int(Mask.LENGTH if alone else Mask.KEYS), "keys": 0 if alone else text.tokens,
-            "key_start": block * cfg.groups * keys_depth - text.first % cfg.value_rows,
-            "row_first": int(block == 0), "row_last": int(last), "gain": o.gain[head],
-            "coarse": o.coarse[head],
+            "key_start": block.number * cfg.groups * keys_depth - text.first % cfg.value_rows,
+            "row_first": int(block.number == 0), "row_last": int(block.number == blocks - 1),
+            "gain": o.gain[block.head], "coarse": o.coarse[block.head],
         },
-        group,
-        {"values_base": (names["keys"], offset), "parameters_base": (names["parameters"], 0)},
-        ((o.inputs[0], tile),), (), o.name, (0, 2), weight,
+        len(low.groups) - 1,
+        {"values_base": (block.names["keys"], block.offset), "parameters_base": (block.names["parameters"], 0)},
+        ((o.inputs[0], block.tile),), (), o.name, (0, 2), block.weight,
     )  # fmt: skip
-    context = Step(
+
+
+def _context(low: Lowering, o: IntegerAttention, block: _Block, gives: tuple[tuple[str, int], ...]) -> Step:
+    """Probabilities by values: sums go on from block to block, and are stored behind the last one, which `gives`."""
+    cfg, size = low.config, _head_size(low, o)
+    halves = cfg.value_rows // cfg.groups
+    keys_depth, blocks = low.key_blocks(block.text)
+    before, after = low.packing.others(low.packing.texts.index(block.text), block.tile)
+    return Step(
         Opcode.CONTEXT,
         {
             "window_beats": low.beats(cfg.groups * keys_depth * cfg.rows), "n": 1,
             "depth": keys_depth, "columns": size, "passes": 1,
-            "continues": int(block > 0), "unfinished": int(not last),
-            "count0": halves, "stride0": 1, "count1": block_stacks, "stride1": stack_words,
-            "count2": size, "stride2": halves, "count3": 1,
-            "result": int(Result.STORE8), "result_address": low.tile_address(low.narrow[o.name], tile, head * size),
+            "continues": int(block.number > 0), "unfinished": int(block.number < blocks - 1),
+            "count0": halves, "stride0": 1, "count1": keys_depth // halves, "stride1": _stack_words(low, o),
+            "count2": size, "stride2": halves, "count3": 1, "result": int(Result.STORE8),
+            "result_address": low.tile_address(low.narrow[o.name], block.tile, block.head * size),
             "rows_before": before, "rows_after": after,
         },
-        group, {"values_base": (names["values"], offset)}, (), gives, o.name, (2, 3), weight,
+        len(low.groups) - 1, {"values_base": (block.names["values"], block.offset)}, (), gives, o.name, (2, 3),
+        block.weight,
     )  # fmt: skip
-    return scores, context
+
+
+def _head_size(low: Lowering, o: IntegerAttention) -> int:
+    return low.places[low.narrow[o.name]].width // o.heads
+
+
+def _stack_words(low: Lowering, o: IntegerAttention) -> int:
+    """Words on chip of a head's keys, or values, of `value_rows` tokens."""
+    return _head_size(low, o) * low.config.value_rows // low.config.groups

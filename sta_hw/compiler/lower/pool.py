@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,9 @@ def pool(low: Lowering, label: str, source: str, target: str, *, mean: bool, nee
     parameters = low.image.add(
         parameter_words(one, one + int(multiplier), one + int(shift), one), name="pooling: parameters"
     )
+    pooling = _Pooling(label, source, target, needs, parameters)
     for number, (texts, address) in enumerate(zip(runs, windows, strict=True)):
-        _pool_texts(low, label, number, texts, address, parameters, source, target, needs)
+        _pool_texts(low, pooling, number, texts, address)
 
 
 def _side_by_side(low: Lowering, label: str, source: str, needs: str) -> tuple[str, str]:
@@ -67,12 +68,20 @@ def _pool_windows(low: Lowering, texts: Sequence[Place], mean: bool) -> NDArray[
     return np.stack(chosen, axis=1).astype(np.uint8)
 
 
-def _pool_texts(
-    low: Lowering, label: str, number: int, texts: Sequence[Place], windows: int, parameters: int, source: str,
-    target: str, needs: str,
-) -> None:  # fmt: skip
+@dataclass(frozen=True)
+class _Pooling:
+    """What all products of a pooling have: buffers' names, the event they wait for, and where parameters lie."""
+
+    label: str
+    source: str
+    target: str
+    needs: str
+    parameters: int
+
+
+def _pool_texts(low: Lowering, pooling: _Pooling, number: int, texts: Sequence[Place], windows: int) -> None:
     """Pool as many texts as a row tile has rows into tile `number` of the results."""
-    cfg, hidden = low.config, low.places[source].width
+    cfg, source, hidden = low.config, pooling.source, low.places[pooling.source].width
     halves, each = cfg.value_rows // cfg.groups, cfg.value_rows // cfg.rows
     stacks = range(texts[0].tiles(cfg.value_rows).start, texts[-1].tiles(cfg.value_rows).stop)
     needed = low.stacked(stacks.start, stacks.stop)
@@ -94,9 +103,9 @@ def _pool_texts(
                 Load(
                     Target.VALUES, len(stacks) * count * halves, low.value_address(source, stacks.start * each, first),
                     low.beats(count * cfg.value_rows), len(stacks), hidden * cfg.value_rows,
-                    tuple((needs, t) for t in low.within(needed.start, needed.stop)), names["values"],
+                    tuple((pooling.needs, t) for t in low.within(needed.start, needed.stop)), names["values"],
                 ),
-                Load(Target.PARAMETERS, 1, parameters, low.beats(16), base=names["parameters"]),
+                Load(Target.PARAMETERS, 1, pooling.parameters, low.beats(16), base=names["parameters"]),
             ]
         )  # fmt: skip
         fields = {
@@ -105,7 +114,7 @@ def _pool_texts(
             "columns": count, "passes": blocks, "wide": 1,
             "count0": halves, "stride0": 1, "count1": depth // halves, "stride1": count * halves,
             "count2": count, "stride2": halves, "count3": blocks, "stride3": depth // halves * count * halves,
-            "result": int(Result.STORE16), "result_address": low.tile_address(target, number, first),
+            "result": int(Result.STORE16), "result_address": low.tile_address(pooling.target, number, first),
         }  # fmt: skip
         bases = {"values_base": (names["values"], 0), "parameters_base": (names["parameters"], 0)}
-        low.steps.append(Step(Opcode.PRODUCT, fields, len(low.groups) - 1, bases, label=label))
+        low.steps.append(Step(Opcode.PRODUCT, fields, len(low.groups) - 1, bases, label=pooling.label))
