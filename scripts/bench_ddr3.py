@@ -5,7 +5,7 @@ them. From this come the share and the latency of `sta_hw.fpga.litedram`. A minu
 
 With ``--token`` instead: cycles of a token of SmolLM2-135M-Instruct with weights of 4 bits on the board's accelerator,
 in RTL, whose memory gives reads and writes together what the controller gives reads, after as long. Some minutes.
-With ``--pins`` the same token on the whole board, from the pins in, controller, PHY and chip among it: an hour.
+With ``--pins`` the same token on the whole board, from the pins in, controller, PHY and chip among it: half an hour.
 
     python scripts/bench_ddr3.py --board ecpix5-85f
     python scripts/bench_ddr3.py --board ecpix5-85f --token
