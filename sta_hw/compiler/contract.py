@@ -225,7 +225,7 @@ def _header(model: CompiledModel, name: str) -> str:
         f"    {{{prefix}_MEAN_OFFSET, {prefix}_MEAN_BYTES, {prefix}_MEAN_DEPTH}}, {prefix}_TEXT_COUNT, texts }}",
     ]
     about = f"where things lie in {name}.bin, SHA-256 {bytes_digest(model.image)}"
-    return header_text(about, f"{prefix}_IMAGE_H", prefix, rows, bodies)
+    return header_text(about, f"STA_HW_{prefix}_IMAGE_{_checksum(model):08X}_H", prefix, rows, bodies)
 
 
 def raw_files(model: CompiledModel, file: Path, host: Host | None = None) -> dict[Path, bytes | str]:

@@ -126,7 +126,10 @@ def configuration_header(config: Config, name: str) -> str:
     """What a program needs to know of this configuration; macros begin with the name in capitals."""
     prefix = c_prefix(name)
     about = f"the accelerator {name}, configuration {config.hash}"
-    return header_text(about, f"{prefix}_CONFIGURATION_H", prefix, configuration_rows(config))
+    # Of two configurations whose names differ in more than C's capitals show, the second is not left out in silence.
+    return header_text(
+        about, f"STA_HW_{prefix}_CONFIGURATION_{config.hash.upper()}_H", prefix, configuration_rows(config)
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.shorter import shortened
 from sta_hw.files import write_all
 from sta_hw.reference.program import run_program
-from sta_hw.spec.c_header import registers_header
+from sta_hw.spec.c_header import configuration_header, registers_header
 from sta_hw.spec.presets import PRESETS
 
 DRIVER = Path(__file__).parents[2] / "drivers" / "c"
@@ -186,6 +186,24 @@ def test_a_code_is_no_offset(tmp_path: Path) -> None:
         (tmp_path / "wrong.c").write_text(source.replace(right, wrong) if right else source)
         done = subprocess.run([*command, "wrong.c"], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode != 0) == bool(wrong), done.stderr
+
+
+def test_headers_of_one_name_are_not_mixed_up(case: Case, tmp_path: Path) -> None:
+    """Of two configurations, or models, whose macros begin alike the second is not left out in silence."""
+    for folder, name, config in (("one", "core", CONFIG), ("two", "Core", PRESETS["tiny"])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "core.h").write_text(configuration_header(config, name))
+    model = (case.folder / "small.h").read_text()
+    (tmp_path / "one" / "small.h").write_text(model)
+    (tmp_path / "two" / "small.h").write_text(
+        raw_files(compile_encoder(small_encoder(), CONFIG, 7), tmp_path / "small.npz")[tmp_path / "small.h"]
+    )
+    for file, first in (("core.h", "CORE"), ("small.h", "SMALL")):
+        for folders in (("one", "one"), ("one", "two")):
+            (tmp_path / "both.c").write_text("".join(f'#include "{folder}/{file}"\n' for folder in folders))
+            command = [*compiler("gcc"), *WARNINGS, "-Wno-pedantic", "-fsyntax-only", "both.c"]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert (f'"{first}_' in done.stderr and "redefined" in done.stderr) == (folders == ("one", "two"))
 
 
 @pytest.mark.parametrize("name", ["g++", "clang++"])
