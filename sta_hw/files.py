@@ -25,6 +25,7 @@ __all__ = [
     "replacing_all",
     "require_file",
     "require_room",
+    "resolved",
     "working_folder",
     "write_all",
     "write_bytes",
@@ -83,8 +84,8 @@ def replacing_all(*paths: Path) -> Iterator[list[Path]]:
 def _beside(link: Path) -> bool:
     """Whether a link's target is on the same file system, so that a file can be renamed to it."""
     try:
-        return link.resolve().parent.stat().st_dev == link.parent.stat().st_dev
-    except OSError:
+        return resolved(link).parent.stat().st_dev == link.parent.stat().st_dev
+    except (OSError, InputError):
         return False
 
 
@@ -177,7 +178,21 @@ def _key(path: Path) -> object:
         found = path.stat()
         return found.st_dev, found.st_ino
     except OSError:
+        return resolved(path)
+
+
+def resolved(path: Path) -> Path:
+    """A path without links and relative parts.
+
+    Raises
+    ------
+    InputError
+        If a link on its way leads to itself.
+    """
+    try:
         return path.resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.13 raises the first, those before the second
+        raise InputError(f"{path} cannot be found: a link on the way leads to itself; name another.") from error
 
 
 def distinct(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None] | None = None) -> None:
@@ -224,7 +239,7 @@ def inside(folder: Path, name: str, what: str) -> Path:
     path = folder / name
     if "\0" in name:
         raise InputError(f"{what} names {name!r}, which is no file's name.")
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not resolved(path).is_relative_to(resolved(folder)):
         raise InputError(f"{what} names {name!r}, which is outside {folder}; it is not read.")
     return path
 

@@ -122,6 +122,20 @@ def test_outputs_that_are_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             distinct(outputs, inputs)
 
 
+def test_links_that_lead_to_themselves(tmp_path: Path) -> None:
+    """As an output's name, a folder on its way, or what another's file names; nothing is written."""
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path / "loop" / "x.npz"):
+        with pytest.raises(InputError, match=r"loop.* cannot be found: a link on the way leads to itself"):
+            distinct({"-o": path})
+        with pytest.raises((InputError, ToolError)):
+            write_text(tmp_path / "loop" / "x.npz", "x")
+    with pytest.raises(InputError, match="leads to itself"):
+        inside(tmp_path, "loop", "index")
+    write_text(tmp_path / "loop", "x")
+    assert (tmp_path / "loop").read_text() == "x"
+
+
 def test_names_in_foreign_files_stay_inside(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path.parent)
     assert inside(tmp_path, "a/b.bin", "it") == tmp_path / "a/b.bin"

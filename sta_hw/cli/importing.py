@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files import distinct, read_file, write_all
+from ..files import distinct, read_file, resolved, write_all
 from ..sparsity.store import DESCRIPTION
 from ..tasks.patterns import OWN_TABLE
 from .app import app
@@ -61,7 +61,7 @@ def import_model(
     require_writable(folders=[folder])
     names = ("config.json", "model.safetensors", "tokenizer.json", OWN_TABLE, DESCRIPTION)
     distinct({f"-o, {n}": folder / n for n in names}, {"FILE": file, "--tokenizer": tokenizer})
-    if folder.resolve() == file.parent.resolve() and (folder / "config.json").exists() and not file.is_dir():
+    if resolved(folder) == resolved(file.parent) and (folder / "config.json").exists() and not file.is_dir():
         raise InputError(f"-o {folder} is the graph's own folder, whose config.json it would replace; choose another.")
     about: dict[str, Any] = {"file": str(file), "output": str(folder)}
     files: dict[str, bytes | str]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..compiler.limits import sizes_of
 from ..errors import InputError
+from ..files import resolved
 from ..formats.provenance import text_table
 from ..model.families.layers import LINEAR
 from ..spec.patterns import parse_nm
@@ -46,7 +47,7 @@ def checkpoint(
     accuracy = {}
     if inputs:
         places = {
-            name: None if path is None else str(path.resolve())
+            name: None if path is None else str(resolved(path))
             for name, path in (("folder", embedder.folder), ("inputs", given), ("calibration", calibration))
         }
         content, _, measured = accuracy_content(embedder, given, calibration, inputs, note)

@@ -20,6 +20,7 @@ from ..compiler.passes import After, nothing
 from ..compiler.prune import prune_model_once, pruning_sentences
 from ..compiler.quantize import quantize
 from ..errors import InputError
+from ..files import resolved
 from ..formats.provenance import (
     Provenance,
     Source,
@@ -92,7 +93,7 @@ class Embedder:
             tokenizer = TextTokenizer.load(beside, lower=network.limits.lower)
         if folder is None:
             return Embedder(network, part, tokenizer, None, "all-MiniLM-L6-v2")
-        place = place.resolve()
+        place = resolved(place)
         return Embedder(network, part, tokenizer, place, place.name)
 
     @property
