@@ -122,6 +122,9 @@ app = _App(
 )
 
 
+_INTERRUPTED = "interrupted; files are as they were, or whole."
+
+
 class _Ended(SystemExit):
     """A signal that asks to end came; no `except Exception`, and nothing that Ctrl-C alone means, takes it."""
 
@@ -152,12 +155,14 @@ def end(run: Callable[[], Any]) -> int:
             _prepare_streams()
             status = run() or 0
             sys.stdout.flush()
+        if status == 130:  # what Typer makes of an interruption
+            complain(_INTERRUPTED)
     except _Ended as signaled:
         which = signal.Signals(int(str(signaled.code)))
         complain(f"ended by {which.name}; files are as they were, or whole.")
         status = 128 + which
     except KeyboardInterrupt:
-        complain("interrupted; files are as they were, or whole.")
+        complain(_INTERRUPTED)
         status = 130
     except (BrokenPipeError, SystemExit):  # Typer makes the latter of the former
         status = 141

@@ -7,7 +7,9 @@ import sys
 import time
 
 import pytest
+import typer
 
+from sta_hw.cli.app import end
 from sta_hw.cli.terminal import Watch, watched
 
 
@@ -54,6 +56,18 @@ def test_interrupted_before_it_has_begun() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     wanted = (130, "", "sta-hw: interrupted; files are as they were, or whole.\n")
     assert (done.returncode, done.stdout, done.stderr) == wanted
+
+
+def test_interrupted_in_the_middle(capfd: pytest.CaptureFixture[str]) -> None:
+    """Typer makes an exit status of it, and says nothing."""
+    only = typer.Typer()
+
+    @only.command()
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    assert end(lambda: only([], standalone_mode=False)) == 130
+    assert capfd.readouterr() == ("", "sta-hw: interrupted; files are as they were, or whole.\n")
 
 
 def test_nobody_who_hears_it(monkeypatch: pytest.MonkeyPatch) -> None:
