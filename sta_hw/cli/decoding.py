@@ -96,6 +96,10 @@ class Hardware:
         for what, bits, known in (("activations", self.activations, (8, 15)), ("weights", self.weights, (8, 4))):
             if bits not in known:
                 raise InputError(f"{what} of {bits} bits are not supported; {known[0]} and {known[1]} are.")
+        if self.backend == "board":
+            from ..host.board import require_port
+
+            require_port(self.port)
         config = None if self.backend == "fp32" else self.config()
         require_pruner(self.pruner)
         if self.nm_table is not None:

@@ -11,9 +11,10 @@ import typer
 from ..compiler.check import cosine
 from ..compiler.model import CompiledModel
 from ..errors import CheckError, InputError
+from ..host.board import require_port
 from ..host.saturation import compare_saturations, saturation_sentences
 from ..report.tables import by_layer
-from ..run.backends import BACKENDS, ReferenceBackend, backend
+from ..run.backends import BACKENDS, ReferenceBackend, backend, require_board
 from ..run.outcome import compare
 from ..run.search import Search
 from .app import Unused, app
@@ -106,6 +107,8 @@ def run(
         from boards import board as find
 
         target = find(board)
+        require_board(target)
+        require_port(port)
         preset_name = target.preset
     asked = Request(
         tuple(file or ()), text, given, Pruning(nm, nm_table, pruner, calibration), model, preset_name

@@ -17,7 +17,7 @@ from ..errors import CheckError, InputError, ToolError
 from ..spec.board import BOARD_REGISTERS, REGISTERS, SERIAL_TIMEOUT
 from ..spec.registers import register
 
-__all__ = ["BoardLink", "Port", "open_port"]
+__all__ = ["BoardLink", "Port", "open_port", "require_port"]
 
 _WRITE, _READ = 1, 2
 _BURST = 255
@@ -100,18 +100,41 @@ def open_port(name: str, baud: int) -> Port:
         raise InputError(f"{_no_port(name, error)}; {_other_ports()}") from error
 
 
-def _no_port(name: str, error: Exception) -> str:
+def require_port(name: str) -> None:
+    """Make sure that there is a port of that name, or that it is ``sim``, before any work; it is not opened.
+
+    Raises
+    ------
+    InputError
+        If there is none, with those that there are.
+    """
+    if name != "sim" and not stat.S_ISCHR(_mode(name) or 0):
+        raise InputError(f"{_no_port(name, None)}; {_other_ports()}")
+
+
+def _mode(name: str) -> int | None:
+    """The kind of a file, as `stat` has it; None if there is none of that name."""
+    try:
+        return os.stat(name).st_mode
+    except (OSError, ValueError):
+        return None
+
+
+def _no_port(name: str, error: Exception | None) -> str:
     """Why a name is no serial port's, or none that can be opened."""
     shown = name if len(name) <= 80 else f"{name[:77]}..."
-    try:
-        mode = os.stat(name).st_mode
-    except (OSError, ValueError):
+    mode = _mode(name)
+    if mode is None:
         return f"cannot open {shown}: there is no such serial port"
     kinds = (
         (stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket")
     )  # fmt: skip
     kind = next((words for test, words in kinds if test(mode)), None)
-    why = f"it is {kind}, and no serial port" if kind else " ".join(str(error).split())
+    why = (
+        f"it is {kind}, and no serial port"
+        if kind
+        else " ".join(str(error or "it is a device of another kind").split())
+    )
     return f"cannot open {shown}: {why}"
 
 

@@ -108,8 +108,19 @@ def backend(name: str, config: Config, board: Any = None, port: str = "sim") -> 
         return RtlBackend(config)
     if name != "board":
         raise InputError(f"backend {name!r} is unknown; it is {', '.join(BACKENDS)}.")
+    require_board(board)
+    return BoardBackend(config, connect(board, port), board.sdram.size)
+
+
+def require_board(board: Any) -> None:
+    """Make sure that a board runs programs.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it has no whole accelerator.
+    """
     if board is None:
         raise InputError("the backend board needs a board; name one, for example ulx3s-85f.")
     if board.top != "accelerator":
         raise InputError(f"{board.name} has the engine alone, which runs no programs; take a board with SDRAM.")
-    return BoardBackend(config, connect(board, port))

@@ -109,6 +109,8 @@ class BoardBackend:
     ----------
     config : Config
     link : BoardLink
+    size : int or None
+        Bytes of the board's memory, where they are known.
 
     Raises
     ------
@@ -116,8 +118,8 @@ class BoardBackend:
         If what answers is no such board, or its accelerator has another configuration.
     """
 
-    def __init__(self, config: Config, link: BoardLink) -> None:
-        self.config, self.link = config, link
+    def __init__(self, config: Config, link: BoardLink, size: int | None = None) -> None:
+        self.config, self.link, self.size = config, link, size
         identify(link)
         for name, value in capabilities(config).items():
             if link.register(name) != value:
@@ -135,12 +137,17 @@ class BoardBackend:
         Raises
         ------
         InputError
-            If the model was compiled for another configuration.
+            If the model was compiled for another configuration, or its image is larger than the memory.
         CheckError
             If the accelerator stops with an error, does not end, or the line fails.
         """
         if model.config.program_hash != self.config.program_hash:
             raise InputError(f"the model was compiled for hardware {model.config.hash}; compile it for this board.")
+        if self.size is not None and len(model.image) > self.size:
+            raise InputError(
+                f"the image takes {len(model.image):,} bytes, and the board's memory has {self.size:,}; compile a "
+                "smaller model, or for fewer tokens."
+            )
         words = model.with_input(embedded).view("<u4")
         total = 2 * len(words)
         link = self.link

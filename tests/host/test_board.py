@@ -19,7 +19,7 @@ from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.quantize import quantize
 from sta_hw.errors import CheckError, InputError, ToolError
 from sta_hw.formats import encode
-from sta_hw.host.board import BoardLink, open_port
+from sta_hw.host.board import BoardLink, open_port, require_port
 from sta_hw.host.engine_board import EngineLink
 from sta_hw.host.products import Product, Requantization
 from sta_hw.model.random import random_ids, random_model
@@ -152,6 +152,9 @@ def test_what_is_no_port(tmp_path: Path) -> None:
             InputError, match=rf"^cannot open .*{why}.*; (there are /|no serial port is connected)"
         ) as error:
             open_port(name, 115_200)
+        if name != "/dev/null":  # which is a device; what it is not shows when it is opened
+            with pytest.raises(InputError, match=rf"^cannot open .*{why}"):
+                require_port(name)
         assert len(str(error.value)) < 300 + len(str(tmp_path)) and "\n" not in str(error.value)
 
 
@@ -206,6 +209,13 @@ def test_a_status_that_is_none(status: int, said: str, compiled) -> None:
     program, embedded = compiled
     with pytest.raises(CheckError, match=said):
         BoardBackend(CONFIG, Nonsense(None)).run(program, embedded)  # type: ignore[arg-type]
+
+
+def test_a_memory_that_is_too_small(link: BoardLink, compiled) -> None:
+    program, embedded = compiled
+    size = len(program.image)
+    with pytest.raises(InputError, match=f"the image takes {size:,} bytes, and the board's memory has {size - 1:,}"):
+        BoardBackend(CONFIG, link, size - 1).run(program, embedded)
 
 
 def test_an_engine_that_is_none() -> None:
