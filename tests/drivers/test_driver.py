@@ -263,6 +263,7 @@ def test_the_example_embeds(case: Case, tmp_path: Path) -> None:
             assert np.abs(embedding - case.model.output(image, text)).max() < 1e-6
     # What cannot be: a sentence, and no crash.
     (tmp_path / "short").write_bytes((case.folder / "inputs").read_bytes()[:40])
+    (tmp_path / "longer").write_bytes((case.folder / "inputs").read_bytes() + b"x")
     (tmp_path / "other").write_bytes(bytes(200))
     for arguments, words in (
         (["--verilated", "none.so", *files, "out"], "none.so"),
@@ -270,6 +271,7 @@ def test_the_example_embeds(case: Case, tmp_path: Path) -> None:
         (["--verilated", library, "none", files[1], "out"], "cannot be read"),
         (["--verilated", library, files[0], "none", "out"], "none cannot be opened"),
         (["--verilated", library, files[0], "short", "out"], "ends before input 0"),
+        (["--verilated", library, files[0], "longer", "out"], "goes on behind its 2 inputs"),
         (["--verilated", library, files[0], "other", "out"], "does not begin as one"),
         (["--verilated", library, files[1], files[1], "out"], "expected"),
         (["--other"], "usage"),

@@ -93,6 +93,10 @@ static int embed(struct sta_hw *dev, FILE *inputs, FILE *output) {
             }
         }
     }
+    if (fgetc(inputs) != EOF) {
+        fprintf(stderr, "the file of inputs goes on behind its %lu inputs.\n", (unsigned long)count);
+        return 1;
+    }
     return 0;
 }
 
