@@ -64,6 +64,7 @@ def test_what_stays() -> None:
     assert on_chip.keep(bus * 74, 1) and not on_chip.there(bus * 10, 1) and on_chip.there(bus * 74, 1)
     assert on_chip.keep(bus * 76, 1) and not on_chip.there(bus * 74, 1)
     assert not on_chip.there(bus * 76 + 1, 0)
+    assert on_chip.keep(0, 64) and on_chip.there(0, 64)
 
 
 def test_programs_that_hardware_would_refuse() -> None:

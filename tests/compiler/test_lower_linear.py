@@ -260,6 +260,11 @@ def test_what_hardware_has_not() -> None:
     assert low.layers[0].why_not == "found 2:4, but the table says dense"
     lowered(low, sparse)
     assert low.layers[1].why_not == ""
+    # Weights that are 1:2 as well run no faster with it.
+    half = layer(4, 32, Pattern(1, 2))
+    other = lowering()
+    lowered(other, replace(half, pattern=parse_nm("2:4")))
+    assert (other.layers[0].nm, other.layers[0].used, other.layers[0].why_not) == ("1:2", "2:4", "")
     # N = M is dense, whatever M.
     lowered(low, layer(4, 32, Pattern(4, 4)))
     assert (low.layers[2].nm, low.layers[2].used, low.layers[2].why_not) == ("dense", "dense", "")

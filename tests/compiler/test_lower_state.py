@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from sta_hw.compiler.info import ValueInfo
+from sta_hw.compiler.lower.parts import WindowPart
 from sta_hw.compiler.lower.state import EncodedWeights, Lowering, tightest
 from sta_hw.compiler.packing import Packing, Place
 from sta_hw.compiler.shapes import shape_graph
 from sta_hw.errors import InputError
+from sta_hw.formats.blocks import BlockedWeights
 from sta_hw.spec.config import Config
 from sta_hw.spec.patterns import DENSE, Pattern
 from sta_hw.spec.presets import PRESETS
@@ -144,6 +146,24 @@ def test_encoded_weights_are_kept_by_content() -> None:
     _, bitmaps = encoded.words(weights, Pattern(2, 4), 4, "bitmap")
     np.testing.assert_array_equal(bitmaps, [[0b1010, 0b1001]])
     _, none = encoded.words(weights, DENSE, 4, "dense")
+    assert none.shape == (0, 1)
+
+
+def test_encoded_blocks() -> None:
+    """256 weights of 4 bits, of each four the first two: 16 bits for a group's 8 positions 0, 1, 0, 1, ...."""
+    config = PRESETS["decoder"]
+    kept = np.arange(256)[None, :] % 4 < 2
+    one = np.ones((1, 8), np.int64)
+    blocks = BlockedWeights(32, np.full((1, 256), 9, np.uint8), 128 * one, 0 * one, kept)
+    encoded = EncodedWeights(config)
+    part = WindowPart(0, 256, Pattern(2, 4), "index", 16, 1, blocks=True)
+    words, positions = encoded.blocks(blocks, part)
+    np.testing.assert_array_equal(positions, np.full((1, 32), 0b01000100))
+    # Header 0 has 2 words, the one behind all 1, and there are two codes of each group in a word (docs/format.md).
+    assert len(words) == 2 + 1 + 4 and (words[3:] == 0x99).all()
+    assert encoded.blocks(blocks, part)[0] is words
+    dense = BlockedWeights(32, np.full((1, 256), 9, np.uint8), 128 * one, 0 * one)
+    _, none = encoded.blocks(dense, WindowPart(0, 256, DENSE, "dense", 16, 1, blocks=True))
     assert none.shape == (0, 1)
 
 

@@ -115,6 +115,17 @@ def test_nothing_is_loaded_from_outside(fields: dict[str, int], message: str) ->
     assert not memories.chip[Target.VALUES].any()
 
 
+def test_runs_whose_words_do_not_stay_are_looked_at() -> None:
+    """Two runs of all 64 words, of which the first is overwritten."""
+    memories = Memories(np.full(256, 5, np.uint8), SMALL)
+    load = {"rows": 2, "stride": 2, "target": 0, "destination": 0, "beats": 32}
+    with pytest.raises(AddressError, match="address 2 is not a multiple"):
+        memories.load(Fetched(2, 7, 0, load | {"address": 2}))
+    with pytest.raises(AddressError, match="bytes 132 to 260 are outside the image of 256"):
+        memories.load(Fetched(2, 7, 0, load | {"address": 132, "stride": (1 << 32) - 132}))
+    assert not memories.chip[Target.VALUES].any()
+
+
 def test_windows_that_are_kept() -> None:
     """Those of word 6 on around the 8 on chip; as they were when they were kept."""
     memories = Memories(np.arange(64, dtype=np.uint8), replace(SMALL, window_words=8))

@@ -141,12 +141,12 @@ def test_gate() -> None:
 
 
 def test_rotation() -> None:
-    """By 0, a quarter, a half, and by both a half: columns of 640 and -128 with 6 fraction bits."""
+    """By 0, a quarter, a half, and by both a half: columns of 640 and -128 of 6 fraction bits; then all a quarter."""
     one = 1 << 14
-    results = with_table({}, [one, 0, -one, one // 2, 0, one, 0, one // 2])
-    put(results, [[640] * 4, [-128] * 4], result_address=8, rotate=1, residual_address=64)
-    found = results.memories.image[8:16].view(np.int8).tolist()
-    assert found == [10, 2, -10, 6, -2, 10, 2, 4]
+    results = with_table({}, [one, 0, -one, one // 2, 0, one, 0, one // 2, 0, 0, 0, 0, one, one, one, one])
+    put(results, [[640] * 4, [-128] * 4, [64] * 4, [-320] * 4], result_address=8, rotate=1, residual_address=64)
+    found = results.memories.image[8:24].view(np.int8).tolist()
+    assert found == [10, 2, -10, 6, -2, 10, 2, 4, 5, 5, 5, 5, 1, 1, 1, 1]
 
 
 def test_lists_of_the_largest() -> None:
