@@ -184,6 +184,8 @@ def test_the_tightest_pattern() -> None:
     both[0, [0, 1, 8, 9]] = 1
     assert tightest(both, config) == Pattern(2, 8)
     assert tightest(both, replace(CONFIG, nm=("1:2", "2:4", "4:8"))) == Pattern(2, 4)
+    every_other = np.arange(16)[None, :] % 2 * np.ones((3, 1), np.int8)
+    assert tightest(every_other.astype(np.int8), replace(CONFIG, nm=("1:2", "2:4", "4:8"))) == Pattern(1, 2)
     rest = np.zeros((1, 18), np.int8)
     rest[0, 16:] = 1
     assert tightest(rest, config) == Pattern(2, 8)
