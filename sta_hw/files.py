@@ -26,6 +26,7 @@ __all__ = [
     "require_file",
     "require_room",
     "resolved",
+    "visible",
     "working_folder",
     "write_all",
     "write_bytes",
@@ -226,6 +227,11 @@ def distinct(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | Non
         if path.is_dir():
             raise InputError(f"{name} ({path}) is a folder; name a file in it, such as {path / 'result'}{path.suffix}.")
         taken[key] = f"{name} ({path})"
+
+
+def visible(folder: Path, *patterns: str) -> list[Path]:
+    """Files of a folder, in order, without hidden ones: what another command is writing, macOS's ``._NAME``."""
+    return sorted(p for pattern in patterns for p in folder.glob(pattern) if not p.name.startswith("."))
 
 
 def inside(folder: Path, name: str, what: str) -> Path:

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from sta_hw.errors import InputError, ToolError
-from sta_hw.files import distinct, inside, replacing, replacing_all, require_room, working_folder, write_all, write_text
+from sta_hw.files import (
+    distinct,
+    inside,
+    replacing,
+    replacing_all,
+    require_room,
+    visible,
+    working_folder,
+    write_all,
+    write_text,
+)
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
@@ -120,6 +130,12 @@ def test_outputs_that_are_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ):
         with pytest.raises(InputError, match=r"is the same file as|is a folder"):
             distinct(outputs, inputs)
+
+
+def test_hidden_files_are_not_listed(tmp_path: Path) -> None:
+    for name in (".a.json", "b.json", "._b.json", "a.safetensors", "c.txt"):
+        (tmp_path / name).touch()
+    assert [p.name for p in visible(tmp_path, "*.json", "*.safetensors")] == ["a.safetensors", "b.json"]
 
 
 def test_links_that_lead_to_themselves(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files import distinct, read_file, resolved, write_all
+from ..files import distinct, read_file, resolved, visible, write_all
 from ..sparsity.store import DESCRIPTION
 from ..tasks.patterns import OWN_TABLE
 from .app import app
@@ -125,5 +125,5 @@ def _beside(imported: Imported) -> dict[str, bytes | str]:
 
 def _checkpoint_files(folder: Path) -> list[Path]:
     """What `load_network` and the tokenizer read of a folder, or of folders that ``modules.json`` names."""
-    places = [folder, *(p for p in folder.iterdir() if p.is_dir())] if folder.exists() else []
-    return sorted(p for place in places for n in ("*.json", "*.safetensors", "vocab.txt") for p in place.glob(n))
+    places = [folder, *(p for p in visible(folder, "*") if p.is_dir())] if folder.exists() else []
+    return sorted(p for place in places for p in visible(place, "*.json", "*.safetensors", "vocab.txt"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import read_json, require_file
+from ..files import read_json, require_file, visible
 from .byte_pairs import Vocabulary, tokenizer_of, unused_tokenizer_keys
 from .chat import ChatTemplate
 from .families import DECODERS, load_network
@@ -142,7 +142,7 @@ def installed_model() -> Path:
 
 def _file_in(path: Path) -> Path | None:
     """The GGUF file of a folder that has one and no configuration, as sta-hw prune leaves it."""
-    files = sorted(path.glob("*.gguf")) if path.is_dir() and not (path / "config.json").exists() else []
+    files = visible(path, "*.gguf") if path.is_dir() and not (path / "config.json").exists() else []
     return files[0] if len(files) == 1 else None
 
 

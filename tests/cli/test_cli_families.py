@@ -143,6 +143,8 @@ def test_what_cannot_be_pruned(kind: str, request: pytest.FixtureRequest, tmp_pa
 
 
 def test_import_copies_and_lists(text: Path, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / ".config-x1.json").write_text("{")  # what another command is writing
     about = json.loads(run("import", text, "-o", tmp_path / "copy", "--json").stdout)
     assert about["family"] == "RoBERTa" and about["labels"] == 3 and "initializer_range" in about["unused_keys"]
     assert (

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
-from ...files import read_json
+from ...files import read_json, visible
 from ..graph import Graph
 from ..operations import Mean, Output
 from ..packed import unpacked
@@ -89,7 +89,7 @@ class Network:
         kept = [self.folder / "config.json", self.root / "modules.json"]
         kept += [self.root / n for n in ("sentence_bert_config.json", "config_sentence_transformers.json")]
         for _, place in (modules(self.root) or [])[1:]:
-            kept += [p for ending in ("json", "safetensors") for p in sorted(place.glob(f"*.{ending}"))]
+            kept += visible(place, "*.json", "*.safetensors")
         files: dict[str, bytes | str] = {
             os.path.relpath(p, self.root): p.read_bytes() for p in dict.fromkeys(kept) if p.exists()
         }
