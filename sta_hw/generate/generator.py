@@ -17,7 +17,7 @@ from ..rtl.names import MODELS, PRIMITIVES, check_hides_nothing, check_name
 from ..rtl.tops import TOPS, component
 from ..rtl.units.softmax import Softmax
 from ..rtl.waivers import PRIMITIVES_WAIVERS, waiver_file, waivers_of
-from ..spec.c_header import configuration_header, registers_header
+from ..spec.c_header import c_prefix, configuration_header, registers_header
 from ..spec.config import Config
 from ..spec.rdl import system_rdl
 from .bench_vectors import program_vectors, stream_vectors
@@ -98,6 +98,8 @@ def generate(
     """
     name = name if name is not None else top
     check_name(name)
+    if top == "accelerator":
+        c_prefix(name)
     description = manifest(top, config, name)
     verilog = verilog or emit_verilog(component(top, config), name, hierarchy=hierarchy)
     cells = [cell for cell in PRIMITIVES if re.search(rf"^ *{cell} ", verilog, re.M)]

@@ -12,6 +12,14 @@ from .registers import COUNTERS, ERROR_TEXTS, REGISTERS, capabilities
 __all__ = ["c_prefix", "configuration_header", "configuration_rows", "header_text", "registers_header"]
 
 
+_HEADERS = """
+assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic stdbool
+stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype
+"""
+_LIBRARY = frozenset(_HEADERS.split())
+"""Headers of C's library: one of that name in a folder that a compiler looks through takes their place."""
+
+
 def _comment(text: str) -> str:
     return text.replace("*/", "* /")
 
@@ -22,7 +30,8 @@ def c_prefix(name: str) -> str:
     Raises
     ------
     InputError
-        If nothing of the name can stand in an identifier, or it is one that the driver's own names begin with.
+        If nothing of the name can stand in an identifier, it is one that the driver's own names begin with, or the
+        header would be called as one of C's library.
     """
     prefix = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")
     if not prefix:
@@ -32,6 +41,8 @@ def c_prefix(name: str) -> str:
             f"{name!r} begins as the C driver's own files and macros do, which are called sta_hw; choose another "
             f"name, such as my_{name}."
         )
+    if name.lower() in _LIBRARY:
+        raise InputError(f"{name}.h is a header of C's library, which it would hide; choose another name: my_{name}.")
     return f"_{prefix}" if prefix[0].isdecimal() else prefix
 
 

@@ -24,6 +24,7 @@ from sta_hw.compiler.model import CompiledModel
 from sta_hw.compiler.parameters import NormParameters
 from sta_hw.compiler.shorter import shortened
 from sta_hw.errors import InputError
+from sta_hw.generate.generator import generate
 from sta_hw.reference.program import run_program
 from sta_hw.spec.c_header import c_prefix
 from sta_hw.spec.isa import Opcode
@@ -318,3 +319,11 @@ def test_which_images_take_shorter_texts(lengths: tuple[int, ...], loops: bool, 
 
 def test_prefixes() -> None:
     assert [c_prefix(n) for n in ("minilm", "my-acc.v2", "4of16", "ünï")] == ["MINILM", "MY_ACC_V2", "_4OF16", "N"]
+    for name, why in (
+        ("math", "which it would hide"), ("STDINT", "choose another name: my_STDINT"), ("sta_hw", "begins as"),
+        ("--", "no letter or digit"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=why):
+            c_prefix(name)
+    with pytest.raises(InputError, match=r"math\.h is a header of C's library"):
+        generate("accelerator", PRESETS["ci"], Path("nowhere"), name="math")  # before anything is made
