@@ -167,6 +167,21 @@ def test_functions_that_are_cut_off_far_from_zero(bert: Path, limit: float, tmp_
         import_onnx(editor.saved(tmp_path / "changed.onnx"))
 
 
+def test_a_bias_with_rows(bert: Path, tmp_path: Path) -> None:
+    """Gemm's may be a matrix of one row; more belong to tokens."""
+    for rows in (1, 2):
+        editor = Editor(bert)
+        node = next(n for n in editor.graph.node if n.op_type == "Gemm")
+        bias = next(numpy_helper.to_array(i) for i in editor.graph.initializer if i.name == node.input[2])
+        node.input[2] = editor.constant(np.tile(bias, (rows, 1)))
+        path = editor.saved(tmp_path / "changed.onnx")
+        if rows == 1:
+            assert import_onnx(path, "pooler_output").difference < TOLERANCE
+        else:
+            with pytest.raises(InputError, match=r"a bias of 2 rows|onnxruntime cannot run it"):
+                import_onnx(path, "pooler_output")
+
+
 def test_sparse_tensors(bert: Path, tmp_path: Path) -> None:
     """As an initializer, and as a constant."""
     for constant in (False, True):

@@ -70,7 +70,10 @@ def linear(r: Context, node: Any, x: Data, weight: NDArray, bias: NDArray | None
     term = r.settle(x)
     if term.width != len(weight):
         raise NotUnderstoodError(f"a product of {len(weight)} channels with a value of {term.width}")
-    shift = np.zeros(weight.shape[1], np.float32) if bias is None else np.broadcast_to(bias, weight.shape[1:])
+    rows = np.zeros((1, weight.shape[1]), np.float32) if bias is None else np.atleast_2d(bias)
+    if len(rows) != 1:
+        raise NotUnderstoodError(f"a bias of {len(rows)} rows")
+    shift = np.broadcast_to(rows, (1, weight.shape[1]))
     about = {"weight": np.ascontiguousarray(weight.T), "bias": shift.reshape(-1)}
     found = Term(Linear, (term,), (*term.shape[:-1], weight.shape[1]), called(node), about)
     return whole(found, r.shapes[node.output[0]])
