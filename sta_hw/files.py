@@ -207,7 +207,7 @@ def distinct(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | Non
     Raises
     ------
     InputError
-        For the first two that are the same; both are named.
+        For the first two that are the same; both are named. For an output that is a folder, or can be no file.
     """
     taken: dict[object, str] = {}
     for name, path in (inputs or {}).items():
@@ -221,10 +221,14 @@ def distinct(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | Non
     for name, path in outputs.items():
         if path is None:
             continue
-        key = _key(path)
+        try:
+            key, is_folder = _key(path), path.is_dir()
+        except OSError as error:  # a name that is too long, say
+            shown = str(path) if len(str(path)) <= 80 else f"{str(path)[:77]}..."
+            raise InputError(f"{name} ({shown}) cannot be written: {error.strerror}; choose another.") from error
         if key in taken:
             raise InputError(f"{name} ({path}) is the same file as {taken[key]}, which would be lost; choose another.")
-        if path.is_dir():
+        if is_folder:
             raise InputError(f"{name} ({path}) is a folder; name a file in it, such as {path / 'result'}{path.suffix}.")
         taken[key] = f"{name} ({path})"
 

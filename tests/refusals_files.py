@@ -160,6 +160,8 @@ OUTPUTS = [
     ("compile -o /proc/m.npz", "no permission"),
     ("compile -o /dev/null/m.npz", "is not a folder"),
     (f"compile -o {_LONG}.npz", "too long"),
+    (f"compile -o {_LONG[:251]}.npz", "...) cannot be written: File name too long; choose another."),
+    ("compile -o .", "-o (.) is a folder"),
     (f"compile -o {_LONG}/m.npz", "too long"),
     ("compile -o ''", "-o is empty"),
     ("compile -o lost/m.npz", "leads nowhere"),

@@ -70,6 +70,7 @@ def compile_model(
     pruning = Pruning(nm, nm_table, pruner, calibration)
     pruning.look_at(preset_name)
     config = read_configuration(preset_name, top="accelerator")
+    distinct({"-o": output})
     listing_file = output.with_suffix(".txt") if listing else None
     beside = contract_paths(output) if raw else {}
     inputs = {
