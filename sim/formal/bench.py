@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -34,6 +35,10 @@ class Edit:
     new: str
 
 
+_LOADED = count()
+"""Numbers of modules that were loaded for proofs."""
+
+
 def changed(name: str, edit: Edit | None) -> ModuleType:
     """A module loaded once more, beside the one there is, with an edit.
 
@@ -54,7 +59,13 @@ def changed(name: str, edit: Edit | None) -> ModuleType:
             )
         source = source.replace(edit.old, edit.new)
     module = importlib.util.module_from_spec(spec)
-    exec(compile(_named(ast.parse(source)), f"<{name}, for a proof>", "exec"), module.__dict__)
+    # Dataclasses look for their module while they are made; several proofs may load one of the same name at a time.
+    module.__name__ = f"{name}, for proof {next(_LOADED)}"
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(_named(ast.parse(source)), f"<{name}, for a proof>", "exec"), module.__dict__)
+    finally:
+        del sys.modules[module.__name__]
     return module
 
 

@@ -230,7 +230,7 @@ PROPERTIES = {
     ),
     "not-too-old": Property(
         "None is given while one that much older waits in front of its unit (here 3 instructions, not 64).",
-        edit(DISPATCH, "heads[n].valid & ((number", "heads[n].ready & ((number"),
+        edit(DISPATCH, "head.valid & ((number", "head.ready & ((number"),
     ),
     "stop": Property("From the cycle behind a stop on none is given.", edit(DISPATCH, "ready & ~stop & ~go", "ready & ~go")),
     "stable": Property(

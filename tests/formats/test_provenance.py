@@ -233,7 +233,7 @@ def test_every_backend_checks_the_image(compiled: CompiledModel, embedder: Embed
     hardware = object.__new__(RtlBackend)
     hardware.config, hardware.memory, hardware.model = CONFIG, None, Mock()
     board = object.__new__(BoardBackend)
-    board.config = CONFIG
+    board.config, board.size = CONFIG, None
     for backend in (ReferenceBackend(CONFIG), hardware, board):
         for at in (compiled.program_address + 5, 0, compiled.input_address, len(compiled.image) - 1):
             image = compiled.image.copy()

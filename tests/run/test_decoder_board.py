@@ -59,7 +59,7 @@ class Link:
             except ProgramError as error:
                 r["status"], r["error_instruction"] = error.error << 8, error.instruction
                 return
-            self.memory[:size], r["status"], r["counter_cycles"] = done.image, 0, 77
+            self.memory[:size], r["status"], r["counter_cycles"] = done.image, 2, 77
 
 
 def test_text_on_a_board(tmp_path: Path) -> None:
