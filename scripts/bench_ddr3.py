@@ -90,7 +90,7 @@ def measure_token(name: str, report: Callable[[str], None], *, pins: bool = Fals
     InputError
         If the board has no DDR3.
     CheckError
-        If the whole board writes a byte that is another than that of the accelerator alone.
+        If a byte of the whole board's image is another than that of the accelerator alone.
     ToolError
         If the chip's data sheet would forbid what the controller does.
     """
@@ -105,7 +105,7 @@ def measure_token(name: str, report: Callable[[str], None], *, pins: bool = Fals
 class _WholeBoard(BoardMachine):
     """A board from its pins in. Images go into its chip past the pins, for they take hours over its serial line.
 
-    After each program all bytes that the accelerator `alone` writes are compared.
+    After each program the whole image is compared with that of the accelerator `alone`, byte for byte.
     """
 
     def __init__(self, target: Board, alone: RtlMachine, report: Callable[[str], None]) -> None:
@@ -132,8 +132,10 @@ class _WholeBoard(BoardMachine):
         expected = self._alone.read(0, self._bytes)
         changed = np.flatnonzero(before != expected)
         there = np.frombuffer(self._port.get(0, self._bytes), np.uint8)
-        if len(wrong := np.flatnonzero(there != expected)) or not len(changed):
-            raise CheckError(f"{len(wrong)} bytes differ from those of the accelerator alone, from {wrong[:1]} on.")
+        if len(wrong := np.flatnonzero(there != expected)):
+            raise CheckError(f"{len(wrong):,} bytes differ from the accelerator's alone, the first at {wrong[0]:,}.")
+        if not len(changed):
+            raise CheckError(f"the program at position {position} changes no byte: nothing was compared.")
         self._report(f"position {position}: all {len(changed):,} bytes that it changes are those of the RTL alone")
         return found
 
@@ -152,6 +154,8 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure, and print a line for each kind of traffic, or each context of a token."""
+    if token and pins:
+        raise InputError("--token has a memory in the place of what --pins simulates; choose one.")
     if token or pins:
         rows = measure_token(name, lambda text: print(text, file=sys.stderr, flush=True), pins=pins)
         lines = [
