@@ -301,3 +301,53 @@ def test_products_are_counted_in_order(features: tuple[str, ...], seed: int) -> 
         assert len(counted.ended) == len(kinds) - counted.stores
 
     counted.run(bench)
+
+
+@pytest.mark.parametrize(
+    ("mode", "bits15", "bits"),
+    [(Result.STORE8, 0, 8), (Result.TRANSPOSE, 0, 8), (Result.STORE16, 0, 16), (Result.STORE16, 1, 15)],
+    ids=["8 bits", "transposed", "16 bits", "15 bits"],
+)
+def test_ends_of_a_range_are_told(mode: Result, bits15: int, bits: int) -> None:
+    """Each result at an end of its own range is told, alone in its beat; one within it never, and nothing by the flag
+    of the other widths."""
+    features = ("decoder",) if bits15 else ()
+    config = Config(rows=4, groups=2, lanes=4, drain_lanes=2, features=features)
+    dut = ResultPath(config)
+    limit = (1 << (bits - 1)) - 1
+    # Values within are ends of the other ranges, and neighbours of the own one's.
+    values = [end for end in (limit, -limit, limit - 1, 1 - limit, 127, -127, 126, 16383, -16383, 16382, 0, -1)
+              if abs(end) <= limit]  # fmt: skip
+    beats = [(value, 0) for value in values] + [(0, value) for value in values]
+    beats += [(0, 0)] * (-len(beats) % 4)
+    told: list[tuple[int, int]] = []
+
+    async def bench(ctx: SimulatorContext) -> None:
+        for port in (dut.store_run, dut.store, dut.block, dut.scores):
+            ctx.set(port.ready, 1)
+        order = {"mode": int(mode), "columns": len(beats) // 2, **({"bits15": 1} if bits15 else {})}
+        ctx.set(dut.order.payload, order)
+        ctx.set(dut.order.valid, 1)
+        taken = 0
+        for _ in range(20 * len(beats)):
+            ctx.set(dut.results.valid, int(taken < len(beats)))
+            if taken < len(beats):
+                for lane, value in enumerate(beats[taken]):
+                    ctx.set(dut.results.payload.values[lane], value)
+                ctx.set(dut.results.payload.last, int(taken == len(beats) - 1))
+            ordered = ctx.get(dut.order.ready)
+            taken += ctx.get(dut.results.valid) & ctx.get(dut.results.ready)
+            flags = ctx.get(dut.saturated)
+            if flags:
+                told.append((flags & 1, flags >> 1))
+            await ctx.tick()
+            if ordered:
+                ctx.set(dut.order.valid, 0)
+        assert taken == len(beats)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    at_ends = sum(limit in beat or -limit in beat for beat in beats)
+    assert told == [(0, 1) if bits == 8 else (1, 0)] * at_ends
