@@ -320,7 +320,8 @@ def test_ends_of_a_range_are_told(mode: Result, bits15: int, bits: int) -> None:
               if abs(end) <= limit]  # fmt: skip
     beats = [(value, 0) for value in values] + [(0, value) for value in values]
     beats += [(0, 0)] * (-len(beats) % 4)
-    told: list[tuple[int, int]] = []
+    taken: list[int] = []  # cycles
+    told: list[tuple[int, int]] = []  # cycles and flags
 
     async def bench(ctx: SimulatorContext) -> None:
         for port in (dut.store_run, dut.store, dut.block, dut.scores):
@@ -328,26 +329,27 @@ def test_ends_of_a_range_are_told(mode: Result, bits15: int, bits: int) -> None:
         order = {"mode": int(mode), "columns": len(beats) // 2, **({"bits15": 1} if bits15 else {})}
         ctx.set(dut.order.payload, order)
         ctx.set(dut.order.valid, 1)
-        taken = 0
-        for _ in range(20 * len(beats)):
-            ctx.set(dut.results.valid, int(taken < len(beats)))
-            if taken < len(beats):
-                for lane, value in enumerate(beats[taken]):
+        for cycle in range(20 * len(beats)):
+            offered = len(taken) < len(beats)
+            ctx.set(dut.results.valid, int(offered))
+            if offered:
+                for lane, value in enumerate(beats[len(taken)]):
                     ctx.set(dut.results.payload.values[lane], value)
-                ctx.set(dut.results.payload.last, int(taken == len(beats) - 1))
+                ctx.set(dut.results.payload.last, int(len(taken) == len(beats) - 1))
             ordered = ctx.get(dut.order.ready)
-            taken += ctx.get(dut.results.valid) & ctx.get(dut.results.ready)
-            flags = ctx.get(dut.saturated)
-            if flags:
-                told.append((flags & 1, flags >> 1))
+            if offered and ctx.get(dut.results.ready):
+                taken.append(cycle)
+            if flags := ctx.get(dut.saturated):
+                told.append((cycle, flags))
             await ctx.tick()
             if ordered:
                 ctx.set(dut.order.valid, 0)
-        assert taken == len(beats)
+        assert len(taken) == len(beats)
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
-    at_ends = sum(limit in beat or -limit in beat for beat in beats)
-    assert told == [(0, 1) if bits == 8 else (1, 0)] * at_ends
+    at_ends = [cycle for cycle, beat in zip(taken, beats, strict=True) if limit in beat or -limit in beat]
+    latency = told[0][0] - at_ends[0]
+    assert told == [(cycle + latency, 2 if bits == 8 else 1) for cycle in at_ends]
