@@ -315,8 +315,8 @@ def test_ends_of_a_range_are_told(mode: Result, bits15: int, bits: int) -> None:
     config = Config(rows=4, groups=2, lanes=4, drain_lanes=2, features=features)
     dut = ResultPath(config)
     limit = (1 << (bits - 1)) - 1
-    # Values within are ends of the other ranges, and neighbours of the own one's.
-    values = [end for end in (limit, -limit, limit - 1, 1 - limit, 127, -127, 126, 16383, -16383, 16382, 0, -1)
+    # Values within are ends of the other ranges, which follow one another otherwise, and neighbours of the own one's.
+    values = [end for end in (limit, limit - 1, 1 - limit, -limit, 127, -127, 126, 16383, -16383, 16382, 0, -1)
               if abs(end) <= limit]  # fmt: skip
     beats = [(value, 0) for value in values] + [(0, value) for value in values]
     beats += [(0, 0)] * (-len(beats) % 4)
