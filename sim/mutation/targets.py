@@ -22,7 +22,6 @@ _UNTIMED = [
 ]  # fmt: skip
 """Of the liveness checker, what takes no minute: without random programs, and without RTL."""
 _QUANTIZED = ["tests/compiler/test_passes.py", "tests/compiler/test_check.py"]
-_LOWERED = ["tests/compiler/test_passes.py", "tests/compiler/test_compiler.py"]
 NEXT_LEVEL = {
     "sta_hw/rtl/control/decode.py": ["tests/rtl/control/test_fetch.py"],
     "sta_hw/rtl/control/legality.py": ["tests/rtl/control/test_fetch.py"],
@@ -70,11 +69,8 @@ NEXT_LEVEL = {
     "sta_hw/compiler/scales.py": _QUANTIZED,
     "sta_hw/compiler/stepwise.py": ["tests/compiler/test_check.py"],
     "sta_hw/compiler/stuck.py": _UNTIMED,
-    "sta_hw/compiler/lower/attention.py": _LOWERED,
     "sta_hw/compiler/lower/chunks.py": ["tests/compiler/test_chunks.py", "tests/compiler/test_limits.py"],
-    "sta_hw/compiler/lower/norm.py": _LOWERED,
     "sta_hw/compiler/lower/parts.py": ["tests/compiler/test_block_parts.py"],
-    "sta_hw/compiler/lower/pool.py": _LOWERED,
     "sta_hw/compiler/decoder/four_bits.py": ["tests/compiler/test_decoder_blocks.py"],
     "sta_hw/compiler/decoder/arithmetic.py": ["tests/compiler/test_decoder_integers.py"],
     "sta_hw/compiler/decoder/likeliest.py": ["tests/compiler/test_decoder_best.py"],

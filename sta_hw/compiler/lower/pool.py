@@ -93,8 +93,6 @@ def _pool_texts(low: Lowering, pooling: _Pooling, number: int, texts: Sequence[P
         low.refuse(f"pooling {low.tokens} tokens does not fit weight_words = {cfg.weight_words}; double it.")
         most = cfg.columns
     width = min(hidden, most)
-    unit = max(1, cfg.bus_bytes // cfg.rows)
-    width = max(unit, width // unit * unit)
     for first in range(0, hidden, width):
         count = min(width, hidden - first)
         names = {n: low.name(n) for n in ("values", "parameters")}
