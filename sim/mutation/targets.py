@@ -62,7 +62,6 @@ NEXT_LEVEL = {
     "sta_hw/compiler/model.py": ["tests/formats/test_provenance.py"],
     "sta_hw/compiler/emission.py": ["tests/compiler/test_loops.py", "tests/compiler/test_passes.py"],
     "sta_hw/compiler/encoder.py": ["tests/compiler/test_passes.py"],
-    "sta_hw/compiler/image.py": ["tests/compiler/test_contract.py"],
     "sta_hw/compiler/integers.py": _QUANTIZED,
     "sta_hw/compiler/parameters.py": ["tests/spec/test_golden.py"],
     "sta_hw/compiler/quantize.py": _QUANTIZED,
