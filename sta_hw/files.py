@@ -24,6 +24,7 @@ __all__ = [
     "replacing",
     "replacing_all",
     "require_file",
+    "require_own",
     "require_room",
     "resolved",
     "visible",
@@ -344,3 +345,30 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{what} {path} is no JSON object of names and values.")
     return found
+
+
+def require_own(path: Path, key: str, what: str) -> None:
+    """Refuse to overwrite another command's JSON, or the user's, with what is written beside an output unasked.
+
+    Parameters
+    ----------
+    path : Path
+        Of the JSON file to be written.
+    key : str
+        A key that such a file has, and no other one.
+    what : str
+        It is, for messages, such as ``the image's JSON``.
+
+    Raises
+    ------
+    InputError
+        If there is a file that is neither empty nor a JSON object with `key`.
+    """
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with suppress(InputError):
+        if key in read_json(path, what):
+            return
+    raise InputError(
+        f"{what} would be written to {path}, where another file is, which would be lost; choose another name."
+    )

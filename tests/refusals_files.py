@@ -110,6 +110,7 @@ INPUTS = [
     ("compile --preset table.json", "no manifest"),
     ("compile --preset latin.json", "not text in UTF-8"),
     ("compile --preset engine.json", "manifest of 'engine'"),
+    ("generate --name list -o .", "the manifest would be written to list.json, where another file is"),
     ("run --preset engine.json", "manifest of 'engine'"),
     ("estimate --preset engine.json", "manifest of 'engine'"),
     ("estimate --preset changed.json", "was changed"),

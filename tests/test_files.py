@@ -15,6 +15,7 @@ from sta_hw.files import (
     inside,
     replacing,
     replacing_all,
+    require_own,
     require_room,
     visible,
     working_folder,
@@ -181,3 +182,19 @@ def test_a_file_that_cannot_grow_is_told(tmp_path: Path) -> None:
     assert path.read_text() == "$end\n"
     with pytest.raises(OSError, match="No space left"):
         require_room(Path("/dev/full"))
+
+
+@pytest.mark.parametrize(
+    ("there", "right"),
+    [(None, True), ("", True), ('{"program": {}}', True), ('{"ports": []}', False), ("[1]", False), ("notes", False)],
+)
+def test_only_its_own_json_is_overwritten(tmp_path: Path, there: str | None, right: bool) -> None:
+    """JSON beside an output has a name that its user may not have thought of."""
+    path = tmp_path / "x.json"
+    if there is not None:
+        path.write_text(there)
+    if right:
+        require_own(path, "program", "the image's JSON")
+        return
+    with pytest.raises(InputError, match=r"the image's JSON would be written to .*x.json, where another file is"):
+        require_own(path, "program", "the image's JSON")

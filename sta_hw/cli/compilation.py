@@ -13,7 +13,7 @@ from ..compiler.model import CompiledModel
 from ..compiler.passes import PASSES
 from ..compiler.quantize import SCALES
 from ..errors import InputError
-from ..files import distinct, write_all
+from ..files import distinct, require_own, write_all
 from ..spec.assembly import disassemble_text
 from ..spec.isa import program_bytes
 from .app import Unused, app
@@ -77,6 +77,8 @@ def compile_model(
         "--model": model, "--nm-table": nm_table, "--preset": manifest_file(preset_name), "--calibration": calibration
     }  # fmt: skip
     distinct({"-o": output, "the listing": listing_file, **beside}, inputs)
+    if raw:
+        require_own(output.with_suffix(".json"), "program", "the image's JSON")
     require_writable(files=[output, *([listing_file] if listing_file else []), *beside.values()])
 
     dumped: dict[str, str] = {}

@@ -14,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import CheckError, ConfigError, InputError
-from ..files import distinct
+from ..files import distinct, require_own
 from ..spec.config import Config
 from ..spec.features import FEATURES
 from ..spec.patterns import parse_nm
@@ -185,6 +185,7 @@ def generate(
     if config != read_configuration(preset):
         # A manifest may be written anew from itself, but not be lost to another configuration.
         distinct({f"-o, {name or top}.json": output / f"{name or top}.json"}, {"--preset": manifest_file(preset)})
+    require_own(output / f"{name or top}.json", "ports", "the manifest")
     files = write(top, config, output, name=name, hierarchy=hierarchy)
     if as_json:
         print_json(json.loads(files[1].read_text(encoding="utf-8")) | {"files": [str(f) for f in files]})

@@ -183,6 +183,7 @@ def test_what_compile_writes(tmp_path: Path) -> None:
     [
         ("m.bin", (), "the raw image"), ("m.json", (), "the image's JSON"), ("m.h", (), "the image's C header"),
         ("m.txt", ("--listing",), "the listing"), ("_.npz", (), "letter or digit"),
+        ("table.npz", (), "where another file is"),
         ("table.npz", ("--nm-table", "table.json"), "--nm-table"),
         ("model/config.npz", (), "--model"),
     ],
