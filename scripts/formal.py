@@ -105,7 +105,7 @@ def main(
     only: Annotated[list[str] | None, typer.Argument(help="Proofs whose names begin so; all if none.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
     write: Annotated[bool, typer.Option(help="Keep the results, and make docs/formal.md's table of them.")] = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Run the proofs; exit with 1 if one fails, or a property holds in its broken block."""
     errors = Console(stderr=True)
