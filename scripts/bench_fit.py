@@ -97,7 +97,7 @@ def main(
     only_fit: Annotated[bool, typer.Option("--only-fit", help="Fit again to what was synthesized before.")] = False,
     case: Annotated[list[int] | None, typer.Option(help="Synthesize this one, from 0; others stay.")] = None,
     output: Annotated[Path, typer.Option("-o", help="The JSON.")] = OUTPUT,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Synthesize all, compare with the estimate, print the coefficients that would fit best."""
     progress = Console(stderr=True)

@@ -56,7 +56,7 @@ def emit_only(size: str) -> None:
 
 def main(
     output: Annotated[Path | None, typer.Option("-o", help="Write the JSON here too.")] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     only: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Measure all sizes; growth is the time per MAC of the largest against the smallest."""
