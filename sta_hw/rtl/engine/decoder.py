@@ -6,6 +6,8 @@ Latency: 2 cycles from a value beat to the decoded beat.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -79,130 +81,159 @@ class Decoder(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
-        command = Signal(command_layout(cfg), reset_less=True)
-        faults = Signal(6)
-
         loops = m.submodules.loops = Loops(cfg)
-        column_end, matrix_end = loops.column_end, loops.matrix_end
+        matrix = self._matrix(m, loops.load)
+        words = self._words(m, matrix, loops.column_end)
+        if "bitmap" in cfg.encodings and cfg.sparse:
+            self._find_lowest(m, words.words)
+        step = Signal()
+        first = self._output(m, step)
+        flow = self._flow(m, matrix, words, step, first.space)
 
-        # What each stream still owes.
-        values_over = Signal()  # the value stream has marked its last beat
-        positions_over = Signal()
+        # What is there goes into the first stage whenever that has room; `step` says whether it counts.
+        self._addresses(m, first, matrix, words, loops)
+        self._rest_of_beat(m, first, matrix, loops, flow.values_over)
+        faults = Signal(6)
+        self._end_values(m, flow, loops.matrix_end, faults)
+        checking = Signal()  # the last beat's positions are still being looked at
+        wrong: Value = Const(0, 1)
+        if cfg.sparse:
+            self._use_words(m, matrix, words, flow)
+            self._end_positions(m, matrix, words, flow, loops.matrix_end, faults)
+            counts = step & words.full
+            wrong = self._check_positions(m, first.early, matrix, words, counts, loops.column_end, checking)
+            with m.If(wrong):
+                m.d.sync += faults[4].eq(1)
+
+        m.d.comb += [loops.command.eq(self.command.payload), loops.step.eq(step)]
+        self._sequence(m, matrix, words, flow, loops, _Findings(faults, checking, wrong))
+        return m
+
+    def _matrix(self, m: Module, load: Value) -> _Matrix:
+        """The matrix at hand; what its positions are is decoded from the next one's command while that is `load`-ed."""
+        cfg = self.config
+        command = Signal(command_layout(cfg), reset_less=True)
         sparse = Signal()
         uses_bitmap = Signal()
         new = self.command.payload
-        # Bits of an index within its group, and the same where the words hold indices.
         group_mask = Signal(cfg.address_width, reset_less=True)
         index_mask = Signal(cfg.address_width, reset_less=True)
         new_mask = ((1 << new.m_log2) - 1)[: cfg.address_width]
-        with m.If(loops.load):
+        with m.If(load):
             m.d.sync += [
                 uses_bitmap.eq(new.encoding == Encoding.BITMAP),
                 sparse.eq(new.encoding != Encoding.DENSE if cfg.sparse else 0),
                 group_mask.eq(new_mask),
                 index_mask.eq(Mux(new.encoding == Encoding.INDEX, new_mask, 0)),
             ]
+        return _Matrix(command, sparse, uses_bitmap, group_mask, index_mask)
 
-        # One metadata word per group, consumed from its low end.
+    def _words(self, m: Module, matrix: _Matrix, column_end: Value) -> _Words:
+        """A word per group, for `_use_words` to move on; it ends with a bitmap's column, or with its last index."""
+        cfg = self.config
         words = [Signal(cfg.window, name=f"word_{g}", reset_less=True) for g in range(cfg.groups)]
         word_full = Signal()
-        slot = Signal(range(cfg.window))  # of the index that is in the word's low bits
+        slot = Signal(range(cfg.window))
         slot_end = Signal()
         word_end = Signal()
-        m.d.comb += word_end.eq(Mux(uses_bitmap, column_end, slot_end))
-        if "bitmap" in cfg.encodings and cfg.sparse:
-            self._find_lowest(m, words)
+        m.d.comb += word_end.eq(Mux(matrix.uses_bitmap, column_end, slot_end))
+        return _Words(words, word_full, slot, slot_end, word_end)
 
-        step = Signal()
+    def _flow(self, m: Module, matrix: _Matrix, words: _Words, step: Signal, space: Value) -> _Flow:
+        """When a beat is made and a word of positions is taken: when what they need is there, or will not come."""
+        values_over = Signal()
+        positions_over = Signal()
         running = Signal()
-        early, space = self._output(m, step)
-        word_ready = Signal()  # there is a word, or none is needed, or none will come
+        word_ready = Signal()
         m.d.comb += step.eq(running & space & (self.values.valid | values_over) & word_ready)
         positions_wanted = Signal()
+        used_up = step & words.end
         m.d.comb += [
-            positions_wanted.eq(running & sparse & ~positions_over & (~word_full | (step & word_end))),
+            positions_wanted.eq(running & matrix.sparse & ~positions_over & (~words.full | used_up)),
             self.values.ready.eq(step & ~values_over),
             self.positions.ready.eq(positions_wanted),
         ]
         take_word = positions_wanted & self.positions.valid
-        m.d.sync += word_ready.eq(~sparse | positions_over | take_word | (word_full & ~(step & word_end)))
+        m.d.sync += word_ready.eq(~matrix.sparse | positions_over | take_word | (words.full & ~used_up))
+        return _Flow(step, running, word_ready, values_over, positions_over, positions_wanted, take_word)
 
-        # What is there goes into the first stage whenever that has room; `step` says whether it counts.
-        self._addresses(m, early, words, loops, space, group_mask, index_mask, uses_bitmap)
-        beat = early.beat
-        with m.If(space):
+    def _rest_of_beat(self, m: Module, first: _FirstStage, matrix: _Matrix, loops: Loops, values_over: Value) -> None:
+        """What the first stage holds beside addresses: where in the loops it is, and values, zeros for missing ones."""
+        beat = first.early.beat
+        with m.If(first.space):
             m.d.sync += [
                 beat.first.eq(loops.first),
-                beat.last.eq(column_end),
+                beat.last.eq(loops.column_end),
                 beat.first_pass.eq(loops.first_pass),
                 beat.final_pass.eq(loops.final_pass),
                 beat.pass_end.eq(loops.pass_end),
-                beat.gives.eq(loops.final_pass & column_end),
+                beat.gives.eq(loops.final_pass & loops.column_end),
                 beat.widen.eq(loops.widen),
                 beat.rescale.eq(loops.rescale),
-                beat.unsigned.eq(command.unsigned),
+                beat.unsigned.eq(matrix.command.unsigned),
             ]
-            for g in range(cfg.groups):
+            for g in range(self.config.groups):
                 m.d.sync += beat.values[g].eq(Mux(values_over, 0, self.values.payload.values[g]))
-        with m.If(step):
-            m.d.sync += values_over.eq(values_over | self.values.payload.last)
-            with m.If(~values_over & self.values.payload.last & ~matrix_end):
+
+    def _end_values(self, m: Module, flow: _Flow, matrix_end: Value, faults: Signal) -> None:
+        """See the mark of the last values, which is a fault before the matrix is through."""
+        with m.If(flow.step):
+            m.d.sync += flow.values_over.eq(flow.values_over | self.values.payload.last)
+            with m.If(~flow.values_over & self.values.payload.last & ~matrix_end):
                 m.d.sync += faults[0].eq(1)
 
-        checking = Signal()  # the last beat's positions are still being looked at
-        if cfg.sparse:
-            wanted = (positions_wanted, take_word)
-            self._words(m, command, words, word_full, slot, slot_end, word_end, step, wanted, uses_bitmap)
-            with m.If(take_word & self.positions.payload.last):
-                m.d.sync += positions_over.eq(1)
-            with m.If(take_word & step & matrix_end):  # one too many
-                m.d.sync += faults[3].eq(1)
-            with m.If(step & sparse & ~word_full):  # stepping on without a word: the stream ended early
-                m.d.sync += faults[2].eq(1)
-            wrong = self._check_positions(m, early, words, step & word_full, column_end, uses_bitmap, checking)
-            with m.If(wrong):
-                m.d.sync += faults[4].eq(1)
-        else:
-            wrong = Const(0, 1)
+    def _end_positions(
+        self, m: Module, matrix: _Matrix, words: _Words, flow: _Flow, matrix_end: Value, faults: Signal
+    ) -> None:
+        """See the mark of the last word of positions, and whether there was one too many, or one too few."""
+        with m.If(flow.take_word & self.positions.payload.last):
+            m.d.sync += flow.positions_over.eq(1)
+        with m.If(flow.take_word & flow.step & matrix_end):  # one too many
+            m.d.sync += faults[3].eq(1)
+        with m.If(flow.step & matrix.sparse & ~words.full):  # stepping on without a word: the stream ended early
+            m.d.sync += faults[2].eq(1)
 
-        m.d.comb += [loops.command.eq(self.command.payload), loops.step.eq(step)]
+    def _sequence(self, m: Module, matrix: _Matrix, words: _Words, flow: _Flow, loops: Loops, found: _Findings) -> None:
+        """Take a command, run it, and close: swallow what streams have too much, and say what was wrong."""
+        step, matrix_end, faults = flow.step, loops.matrix_end, found.faults
+        values_over, positions_over = flow.values_over, flow.positions_over
         # The next command is judged while it waits, a cycle before it can be taken.
         judged, bad_command = Signal(), Signal()
         m.d.sync += [
             judged.eq(self.command.valid & ~self.command.ready),
-            bad_command.eq(refused(cfg, self.command.payload)),
+            bad_command.eq(refused(self.config, self.command.payload)),
         ]
         with m.FSM(name="state"):
             with m.State("IDLE"):
                 m.d.comb += [self.command.ready.eq(judged), loops.load.eq(1)]
                 m.d.sync += [
-                    command.eq(self.command.payload),
-                    word_full.eq(0),
-                    word_ready.eq(new.encoding == Encoding.DENSE),
+                    matrix.command.eq(self.command.payload),
+                    words.full.eq(0),
+                    flow.word_ready.eq(self.command.payload.encoding == Encoding.DENSE),
                     values_over.eq(0),
                     positions_over.eq(0),
                     faults.eq(Mux(bad_command, Fault.COMMAND.value, 0)),
                 ]
                 with m.If(judged & ~bad_command):
-                    m.d.sync += running.eq(1)
+                    m.d.sync += flow.running.eq(1)
                     m.next = "RUN"
                 with m.If(judged & bad_command):
                     m.d.sync += [values_over.eq(1), positions_over.eq(1)]
                     m.next = "CLOSE"
             with m.State("RUN"), m.If(step & matrix_end):
                 # The usual end, both streams marked where they should be, costs no cycle but this one.
-                m.d.sync += running.eq(0)
+                m.d.sync += flow.running.eq(0)
                 m.next = "CLOSE"
             with m.State("CLOSE"):
                 values_done = Signal()
                 positions_done = Signal()
                 m.d.comb += [
                     values_done.eq(values_over),
-                    positions_done.eq(positions_over | ~sparse),
+                    positions_done.eq(positions_over | ~matrix.sparse),
                     self.values.ready.eq(~values_over),
                     self.positions.ready.eq(~positions_done),
-                    self.faults.payload.eq(faults | wrong << 4),
-                    self.faults.valid.eq(values_done & positions_done & ~checking),
+                    self.faults.payload.eq(faults | found.wrong << 4),
+                    self.faults.valid.eq(values_done & positions_done & ~found.checking),
                 ]
                 with m.If(~values_over & self.values.valid):
                     m.d.sync += [faults[1].eq(1), values_over.eq(self.values.payload.last)]
@@ -210,9 +241,8 @@ class Decoder(wiring.Component):
                     m.d.sync += [faults[3].eq(1), positions_over.eq(self.positions.payload.last)]
                 with m.If(self.faults.valid & self.faults.ready):
                     m.next = "IDLE"
-        return m
 
-    def _output(self, m, step) -> tuple[data.View, Value]:
+    def _output(self, m: Module, step: Value) -> _FirstStage:
         """The stages behind `step`: what it fills (see `_early_layout`), and whether there is room for it.
 
         A spare register behind them takes what comes while the beat before waits, so that `space`, and with it
@@ -246,55 +276,56 @@ class Decoder(wiring.Component):
             ]
         with m.Else():
             m.d.sync += spare_valid.eq(early_valid | spare_valid)
-        return early, space
+        return _FirstStage(early, space)
 
-    def _addresses(self, m, early, words, loops, space, group_mask, index_mask, uses_bitmap) -> None:
+    def _addresses(self, m: Module, first: _FirstStage, matrix: _Matrix, words: _Words, loops: Loops) -> None:
         """The window address of each group's current non-zero: whole for indices, the lowest set bit for bitmaps."""
-        cfg = self.config
-        with m.If(space):
-            for g, word in enumerate(words):
+        cfg, early = self.config, first.early
+        with m.If(first.space):
+            for g, word in enumerate(words.words):
                 # Tap and sub-group begin at multiples of M, so the index within the group is OR-ed in.
-                within = word[: cfg.address_width] & index_mask if "index" in cfg.encodings and cfg.sparse else 0
+                has_indices = "index" in cfg.encodings and cfg.sparse
+                within = word[: cfg.address_width] & matrix.index_mask if has_indices else 0
                 m.d.sync += early.beat.addresses[g].eq(loops.base | within)
                 if "bitmap" in cfg.encodings and cfg.sparse:
                     lowest = word & ~self._seen[g][: cfg.window]
-                    m.d.sync += early.lowest[g].eq(Mux(uses_bitmap, lowest, 0))
+                    m.d.sync += early.lowest[g].eq(Mux(matrix.uses_bitmap, lowest, 0))
             if "bitmap" in cfg.encodings and cfg.sparse:
-                m.d.sync += [early.mask.eq(group_mask), early.offset.eq(loops.offset)]
+                m.d.sync += [early.mask.eq(matrix.group_mask), early.offset.eq(loops.offset)]
 
-    def _words(self, m, command, words, word_full, slot, slot_end, word_end, step, wanted, uses_bitmap) -> None:
+    def _use_words(self, m: Module, matrix: _Matrix, words: _Words, flow: _Flow) -> None:
         """Load metadata words; shift their indices out, or clear their lowest set bit."""
-        cfg = self.config
-        positions_wanted, take_word = wanted
+        cfg, m_log2 = self.config, matrix.command.m_log2
         widths = cfg.index_widths if "index" in cfg.encodings else ()
-        for g, word in enumerate(words):
+        for g, word in enumerate(words.words):
             rest = Signal(cfg.window, name=f"rest_{g}")
             m.d.comb += rest.eq(word)
-            with m.Switch(command.m_log2):
+            with m.Switch(m_log2):
                 for width in widths:
                     with m.Case(width):
                         m.d.comb += rest.eq(word >> width)
             if "bitmap" in cfg.encodings:
-                with m.If(uses_bitmap):
+                with m.If(matrix.uses_bitmap):
                     m.d.comb += rest.eq(word & self._seen[g][: cfg.window])
             # Whatever is there, valid or not: the word that was is used up.
-            with m.If(positions_wanted | step):
-                m.d.sync += word.eq(Mux(positions_wanted, self.positions.payload.words[g], rest))
+            with m.If(flow.positions_wanted | flow.step):
+                m.d.sync += word.eq(Mux(flow.positions_wanted, self.positions.payload.words[g], rest))
         last_slot = Signal(range(cfg.window))
-        with m.Switch(command.m_log2):
+        with m.Switch(m_log2):
             for width in cfg.index_widths:
                 with m.Case(width):
                     m.d.comb += last_slot.eq(cfg.window // width - 1)
-        with m.If(step):
+        slot, slot_end = words.slot, words.slot_end
+        with m.If(flow.step):
             m.d.sync += [slot.eq(slot + 1), slot_end.eq(slot + 1 == last_slot)]
-            with m.If(word_end):
-                m.d.sync += word_full.eq(0)
-        with m.If(take_word | ~word_full):
+            with m.If(words.end):
+                m.d.sync += words.full.eq(0)
+        with m.If(flow.take_word | ~words.full):
             m.d.sync += [slot.eq(0), slot_end.eq(last_slot == 0)]
-        with m.If(take_word):
-            m.d.sync += word_full.eq(1)
+        with m.If(flow.take_word):
+            m.d.sync += words.full.eq(1)
 
-    def _find_lowest(self, m, words) -> None:
+    def _find_lowest(self, m: Module, words: list[Signal]) -> None:
         """For each bit of each word, whether a lower one is set; above the top bit, whether any is."""
         cfg = self.config
         self._seen = []
@@ -306,7 +337,16 @@ class Decoder(wiring.Component):
                 m.d.comb += seen[i].eq(Cat(*some[: i // 4], word[i // 4 * 4 : i]).any())
             self._seen.append(seen)
 
-    def _check_positions(self, m, early, words, counts, column_end, uses_bitmap, checking) -> Value:
+    def _check_positions(
+        self,
+        m: Module,
+        early: data.View,
+        matrix: _Matrix,
+        words: _Words,
+        counts: Value,
+        column_end: Value,
+        checking: Signal,
+    ) -> Value:
         """Find a sub-group whose positions are not N different ones in ascending order.
 
         Index: sub-groups ascend by themselves, so within a column each address must lie above the one before.
@@ -319,7 +359,7 @@ class Decoder(wiring.Component):
         first, second = Signal(), Signal()
         m.d.sync += [first.eq(counts), second.eq(first)]
         m.d.comb += checking.eq(first)
-        for g, word in enumerate(words):
+        for g, word in enumerate(words.words):
             found: Value = Const(0, 1)
             if "index" in cfg.encodings:
                 # The first stage also holds what never counted; what it held for the last step is kept here.
@@ -332,7 +372,7 @@ class Decoder(wiring.Component):
                 elsewhere = ((self._position[g] ^ early.offset) & ~early.mask).any()
                 count_wrong = Signal(name=f"count_wrong_{g}")
                 m.d.sync += count_wrong.eq(~self._seen[g][-1] | (column_end & rest.any()))
-                found = Mux(uses_bitmap, count_wrong | elsewhere, found)
+                found = Mux(matrix.uses_bitmap, count_wrong | elsewhere, found)
             m.d.sync += wrong[g].eq(found)
         return second & wrong.any()
 
@@ -347,3 +387,106 @@ def _early_layout(config: Config) -> data.StructLayout:
             "offset": unsigned(config.address_width),  # the sub-group
         }
     )
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """The matrix at hand.
+
+    Attributes
+    ----------
+    command : view of command_layout
+    sparse, uses_bitmap : Signal
+        Its weights have positions; these are bitmaps.
+    group_mask, index_mask : Signal
+        Bits of an index within its group, and the same where the words hold indices.
+    """
+
+    command: data.View
+    sparse: Signal
+    uses_bitmap: Signal
+    group_mask: Signal
+    index_mask: Signal
+
+
+@dataclass(frozen=True)
+class _Words:
+    """One metadata word per group, consumed from its low end.
+
+    Attributes
+    ----------
+    words : list of Signal
+    full : Signal
+        There are some.
+    slot, slot_end : Signal
+        Of the index that is in the words' low bits; it is the words' last one.
+    end : Signal
+        The next step uses the words up.
+    """
+
+    words: list[Signal]
+    full: Signal
+    slot: Signal
+    slot_end: Signal
+    end: Signal
+
+
+@dataclass(frozen=True)
+class _FirstStage:
+    """The register that a step fills.
+
+    Attributes
+    ----------
+    early : view of _early_layout
+    space : Signal
+        There is room for another beat.
+    """
+
+    early: data.View
+    space: Signal
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """What moves in a cycle, and what each stream still owes.
+
+    Attributes
+    ----------
+    step, running : Signal
+        A beat is made; there may be one.
+    word_ready : Signal
+        There is a word of positions, or none is needed, or none will come.
+    values_over, positions_over : Signal
+        The stream has marked its last beat.
+    positions_wanted : Signal
+        A word of positions is taken if there is one.
+    take_word : Value
+        One is taken.
+    """
+
+    step: Signal
+    running: Signal
+    word_ready: Signal
+    values_over: Signal
+    positions_over: Signal
+    positions_wanted: Signal
+    take_word: Value
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """What was wrong with a matrix.
+
+    Attributes
+    ----------
+    faults : Signal
+        As `Fault` has them, so far.
+    checking : Signal
+        Positions are still being looked at.
+    wrong : Value
+        Some of them were found wrong in this cycle.
+    """
+
+    faults: Signal
+    checking: Signal
+    wrong: Value
