@@ -85,6 +85,41 @@ class Core(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
+        units = self._units(m, *self._masters(m))
+        self._connect_masters(m, units)
+        self._connect_streams(m, units)
+        self._connect_engine(m, units)
+        fetch, engine, writes = units.fetch, units.engine, units.writes
+        m.d.comb += [
+            units.results.stored.eq(writes.results_done),
+            units.norm.wide_done.eq(writes.norm_wide_done),
+            units.norm.narrow_done.eq(writes.norm_narrow_done),
+        ]
+        self._connect_loader(m, units)
+        m.d.comb += [
+            fetch.start.eq(self.start), fetch.address.eq(self.program_address), fetch.length.eq(self.length),
+        ]  # fmt: skip
+        if "position" in cfg.features:
+            m.d.comb += fetch.position.eq(self.position)
+        heads, issued = dispatch(m, cfg, fetch, self.length, self.stop)
+        order = self._order(m, heads, units)
+        self._events(m, heads, order, units)
+        self._outcome(m, issued, order, units)
+        offers = [engine.activations, units.values.words, engine.results]
+        scores = units.softmax.scores
+        m.d.comb += self.stalled.eq(
+            Cat(
+                *(s.valid & ~s.ready for s in offers),
+                *(heads[n].valid & ~heads[n].ready for n in ("loads", "norms")),
+                scores.valid & ~scores.ready,
+                fetch.instructions.valid & ~fetch.instructions.ready,
+            )
+        )
+        return m
+
+    def _masters(self, m: Module) -> tuple[ReadMaster, WriteMaster]:
+        """The two halves of the bus, connected to the core's own channels."""
+        cfg = self.config
         # Deep enough to keep their share of the bus while all bursts under way belong to others; a block RAM
         # of the bus's width has so many words anyway.
         deep = max(2 * cfg.burst, 512)
@@ -103,7 +138,11 @@ class Core(wiring.Component):
             m.d.comb += [getattr(self, name).eq(getattr(unit, name)) for name in names]
         m.d.comb += [getattr(reads, n).eq(getattr(self, n)) for n in ("arready", "rdata", "rresp", "rlast", "rvalid")]
         m.d.comb += [getattr(writes, n).eq(getattr(self, n)) for n in ("awready", "wready", "bresp", "bvalid")]
+        return reads, writes
 
+    def _units(self, m: Module, reads: ReadMaster, writes: WriteMaster) -> Units:
+        """All units, not yet connected to one another."""
+        cfg = self.config
         fetch = m.submodules.fetch = Fetch(cfg)
         loader = m.submodules.loader = Loader(cfg)
         engine = m.submodules.engine = Engine(cfg, plain=True)
@@ -118,11 +157,16 @@ class Core(wiring.Component):
         softmax = m.submodules.softmax = AttentionSoftmax(cfg)
         results = m.submodules.results = ResultPath(cfg)
         norm = m.submodules.norm = Norm(cfg)
+        return Units(reads, writes, fetch, loader, engine, values, positions, parameters, expander, windows, feed,
+                     softmax, results, norm)  # fmt: skip
 
+    def _connect_masters(self, m: Module, units: Units) -> None:
+        """Each unit's runs and their words to its place at the bus."""
+        reads, writes, norm, results = units.reads, units.writes, units.norm, units.results
         for unit_run, unit_words, name in (
-            (fetch.run, fetch.words, "fetch"), (windows.run, windows.words, "windows"),
+            (units.fetch.run, units.fetch.words, "fetch"), (units.windows.run, units.windows.words, "windows"),
             (results.residual_run, results.residual, "residual"), (norm.input_run, norm.input, "norm"),
-            (norm.parameters_run, norm.parameters, "norm_parameters"), (loader.run, loader.words, "loads"),
+            (norm.parameters_run, norm.parameters, "norm_parameters"), (units.loader.run, units.loader.words, "loads"),
         ):  # fmt: skip
             connect(m, unit_run, getattr(reads, f"{name}_run"))
             connect(m, getattr(reads, f"{name}_data"), unit_words)
@@ -132,7 +176,11 @@ class Core(wiring.Component):
         ):  # fmt: skip
             connect(m, unit_run, getattr(writes, f"{name}_run"))
             connect(m, unit_words, getattr(writes, f"{name}_data"))
-        connect(m, softmax.probabilities, windows.probabilities)
+
+    def _connect_streams(self, m: Module, units: Units) -> None:
+        """The streams between units that have the same layout at both ends."""
+        engine, softmax, results, feed = units.engine, units.softmax, units.results, units.feed
+        connect(m, softmax.probabilities, units.windows.probabilities)
         connect(m, softmax.totals, feed.totals)
         connect(m, softmax.growth, engine.growth)
         connect(m, results.block, softmax.block)
@@ -140,39 +188,46 @@ class Core(wiring.Component):
         connect(m, engine.results, results.results)
         connect(m, feed.parameters, engine.parameters)
         connect(m, feed.seconds, results.seconds)
-        connect(m, parameters.words, feed.words)
-        if expander is not None:
-            connect(m, values.words, expander.words)
-            connect(m, expander.values, engine.values)
-            weights = []
-        else:
+        connect(m, units.parameters.words, feed.words)
+        if units.expander is not None:
+            connect(m, units.values.words, units.expander.words)
+            connect(m, units.expander.values, engine.values)
+
+    def _connect_engine(self, m: Module, units: Units) -> None:
+        """Windows, weights and their positions to the engine, whose layouts of the same bits are others."""
+        engine, windows, values, positions = units.engine, units.windows, units.values, units.positions
+        m.d.comb += [
+            engine.activations.payload.as_value().eq(windows.activations.payload.as_value()),
+            engine.activations.valid.eq(windows.activations.valid),
+            windows.activations.ready.eq(engine.activations.ready),
+        ]
+        if units.expander is None:
             word = values.words.payload.word
-            weights = [
-                *(engine.values.payload.values[g].eq(word[8 * g :][:8]) for g in range(cfg.groups)),
+            m.d.comb += [
+                *(engine.values.payload.values[g].eq(word[8 * g :][:8]) for g in range(self.config.groups)),
                 engine.values.payload.last.eq(values.words.payload.last),
                 engine.values.valid.eq(values.words.valid),
                 values.words.ready.eq(engine.values.ready),
             ]
         m.d.comb += [
-            engine.activations.payload.as_value().eq(windows.activations.payload.as_value()),
-            engine.activations.valid.eq(windows.activations.valid),
-            windows.activations.ready.eq(engine.activations.ready),
-            *weights,
             engine.positions.payload.words.as_value().eq(positions.words.payload.word),
             engine.positions.payload.last.eq(positions.words.payload.last),
             engine.positions.valid.eq(positions.words.valid),
             positions.words.ready.eq(engine.positions.ready),
-            results.stored.eq(writes.results_done),
-            norm.wide_done.eq(writes.norm_wide_done),
-            norm.narrow_done.eq(writes.norm_narrow_done),
+        ]
+
+    def _connect_loader(self, m: Module, units: Units) -> None:
+        """What is loaded, to the memories that hold it."""
+        loader, results = units.loader, units.results
+        m.d.comb += [
             results.table_enable.eq(loader.enable[Target.TABLE]),
             results.table_address.eq(loader.address),
             results.table_data.eq(loader.entry),
         ]
         for target, store, word in (
-            (Target.VALUES, values, loader.values),
-            (Target.POSITIONS, positions, loader.positions),
-            (Target.PARAMETERS, parameters, loader.parameters),
+            (Target.VALUES, units.values, loader.values),
+            (Target.POSITIONS, units.positions, loader.positions),
+            (Target.PARAMETERS, units.parameters, loader.parameters),
         ):
             m.d.comb += [
                 store.write_enable.eq(loader.enable[target]),
@@ -180,31 +235,9 @@ class Core(wiring.Component):
                 store.write_data.eq(word),
             ]
 
-        m.d.comb += [
-            fetch.start.eq(self.start), fetch.address.eq(self.program_address), fetch.length.eq(self.length),
-        ]  # fmt: skip
-        if "position" in cfg.features:
-            m.d.comb += fetch.position.eq(self.position)
-        heads, issued = dispatch(m, cfg, fetch, self.length, self.stop)
-        units = Units(reads, writes, fetch, loader, engine, values, positions, parameters, expander, windows, feed,
-                       softmax, results, norm)  # fmt: skip
-        order = self._order(m, heads, units)
-        self._events(m, heads, order, units)
-        self._outcome(m, issued, order, units)
-        offers = [engine.activations, values.words, engine.results]
-        m.d.comb += self.stalled.eq(
-            Cat(
-                *(s.valid & ~s.ready for s in offers),
-                *(heads[n].valid & ~heads[n].ready for n in ("loads", "norms")),
-                softmax.scores.valid & ~softmax.scores.ready,
-                fetch.instructions.valid & ~fetch.instructions.ready,
-            )
-        )
-        return m
-
     def _order(self, m: Module, heads: Mapping[str, stream.Interface], units: Units) -> Order:
         """Let an instruction into its unit when what it waits for is finished; count what is."""
-        loader, engine, results, norm = units.loader, units.engine, units.results, units.norm
+        loader, results, norm = units.loader, units.results, units.norm
         done = {name: Signal(CLASS_BITS, name=f"done_{name}") for name in WAITS}
         loaded = Signal()
         m.d.sync += [
@@ -213,8 +246,33 @@ class Core(wiring.Component):
             done["products"].eq(done["products"] + results.done),
             done["norms"].eq(done["norms"] + norm.done),
         ]
+        all_waits = self._admit(m, heads, units, done)
+        m.d.comb += [
+            results.order.payload.eq(heads["results"].payload),
+            results.order.valid.eq(heads["results"].valid),
+            heads["results"].ready.eq(results.order.ready),
+        ]
+        head, status = heads["matrix"], units.engine.status
+        waits = _before(done["loads"], head.payload.until_loads)
+        loads_wait = Signal()
+        m.d.comb += loads_wait.eq(head.valid & waits)
+        self._complete(m, units)
+        number = self._admit_products(m, head, units, waits)
+        m.d.sync += done["matrix"].eq(done["matrix"] + status.valid)
+        fault, instruction = (Signal(width) for width in (1, COUNT_BITS))
+        with m.If(status.valid & (status.payload != 0) & ~fault):
+            m.d.sync += [fault.eq(1), instruction.eq(number)]
+        return Order(done, all_waits["windows"], loads_wait, fault, instruction)
+
+    def _admit(
+        self, m: Module, heads: Mapping[str, stream.Interface], units: Units, done: Mapping[str, Signal]
+    ) -> dict[str, dict[str, Value]]:
+        """LOADs, windows and NORMs: into their units, each when all that it waits for is finished.
+
+        Returns by unit, and by class of work, whether the next one waits for that.
+        """
         all_waits = {}
-        for name, unit in (("loads", loader), ("windows", units.windows), ("norms", norm)):
+        for name, unit in (("loads", units.loader), ("windows", units.windows), ("norms", units.norm)):
             head = heads[name]
             clear = Signal(name=f"{name}_clear")  # a cycle late: what is finished stays so
             waits = {
@@ -227,14 +285,14 @@ class Core(wiring.Component):
                 head.ready.eq(unit.order.ready & clear),
             ]
             all_waits[name] = waits
-        m.d.comb += [
-            results.order.payload.eq(heads["results"].payload),
-            results.order.valid.eq(heads["results"].valid),
-            heads["results"].ready.eq(results.order.ready),
-        ]
+        return all_waits
 
-        head = heads["matrix"]
-        order = head.payload
+    def _admit_products(self, m: Module, head: stream.Interface, units: Units, waits: Value) -> Value:
+        """A product through the array: into all units that it takes at once, unless it `waits` for a LOAD.
+
+        Returns the number of the product whose status the engine gives next.
+        """
+        engine, order = units.engine, head.payload
         # Instruction numbers of the products in the array, for its faults.
         numbers = m.submodules.numbers = Queue(width=COUNT_BITS, depth=16)
         sparse = order.command.encoding.as_value() != Encoding.DENSE
@@ -251,18 +309,8 @@ class Core(wiring.Component):
             targets.append((units.expander.order, order.expansion, 1))
         clear = Signal()
         go = Signal()
-        loads_wait = Signal()
-        waits = _before(done["loads"], order.until_loads)
         m.d.sync += clear.eq(head.valid & ~waits & ~go)
-        finished = {
-            "loads": loader.done, "matrix": engine.status.valid, "scores": results.scored, "stores": results.stored,
-            "norms": norm.done,
-        }  # fmt: skip
-        if "best" in self.config.features:
-            finished["stores"] = results.stored | results.listed
         m.d.comb += [
-            loads_wait.eq(head.valid & waits),
-            self.completed.eq(COMPLETIONS.pack(finished)),
             go.eq(
                 head.valid & clear & numbers.w_rdy
                 & Cat(target.ready | ~Value.cast(used) for target, _, used in targets).all()
@@ -277,11 +325,18 @@ class Core(wiring.Component):
                 target.valid.eq(go & used),
             ]
         m.d.comb += [engine.status.ready.eq(1), numbers.r_en.eq(engine.status.valid)]
-        m.d.sync += done["matrix"].eq(done["matrix"] + engine.status.valid)
-        fault, instruction = (Signal(width) for width in (1, COUNT_BITS))
-        with m.If(engine.status.valid & (engine.status.payload != 0) & ~fault):
-            m.d.sync += [fault.eq(1), instruction.eq(numbers.r_data)]
-        return Order(done, all_waits["windows"], loads_wait, fault, instruction)
+        return numbers.r_data
+
+    def _complete(self, m: Module, units: Units) -> None:
+        """Tell what is finished in this cycle."""
+        results = units.results
+        stored = results.stored | results.listed if "best" in self.config.features else results.stored
+        m.d.comb += self.completed.eq(
+            COMPLETIONS.pack(
+                {"loads": units.loader.done, "matrix": units.engine.status.valid, "scores": results.scored,
+                 "stores": stored, "norms": units.norm.done}
+            )
+        )  # fmt: skip
 
     def _events(self, m: Module, heads: Mapping[str, stream.Interface], order: Order, units: Units) -> None:
         """What each unit does in this cycle. The engine's reasons exclude one another."""
