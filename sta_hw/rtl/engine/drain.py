@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
+from dataclasses import dataclass
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -66,20 +68,38 @@ class Drain(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
-        parts = cfg.rows // cfg.drain_lanes
-        shape = parameter_layout()
-
-        busy = Signal()
-        filling = Signal()  # the table of per-row parameters is being loaded
-        per_row = Signal()
-        wide = Signal()
-        taps = Signal(6)
-        tap = Signal(6)
-        columns_left = Signal(16)
-        part = Signal(range(parts))
-        part_end = part == parts - 1
-
+        product = _product(cfg)
         output = m.submodules.output = Queue(width=16 * cfg.drain_lanes + 1, depth=_FIFO_DEPTH)
+        go = self._walk(m, product, output)
+        row_parameters = self._table(m, product.filling, product.taps, product.row_entry)
+        own_used = ~product.per_row & self.taken
+        m.d.comb += self.parameters.ready.eq(product.busy & Mux(product.filling, 1, own_used))
+
+        valid = [go]
+        last = [self.taken & (product.columns_left == 0)]
+        depth = _READ_LATENCY + 1 + Requantizer.latency
+        for i in range(depth):
+            valid_next, last_next = Signal(name=f"valid_{i + 1}"), Signal(name=f"last_{i + 1}")
+            m.d.sync += [valid_next.eq(valid[-1]), last_next.eq(last[-1])]
+            valid.append(valid_next)
+            last.append(last_next)
+        results = self._requantize(m, self._beside_the_read(m, product), row_parameters)
+        m.d.comb += [
+            output.w_en.eq(valid[depth]),
+            output.w_data.eq(Cat(*results, last[depth])),
+            self.results.valid.eq(output.r_rdy),
+            self.results.payload.eq(output.r_data),
+            output.r_en.eq(self.results.ready),
+        ]
+        self._begin(m, product)
+        return m
+
+    def _walk(self, m: Module, product: _Product, output: Queue) -> Signal:
+        """Column after column, part after part of its rows; whether a part is read in this cycle."""
+        cfg = self.config
+        parts = cfg.rows // cfg.drain_lanes
+        part, tap, row_entry = product.part, product.tap, product.row_entry
+        part_end = part == parts - 1
         go = Signal()
         room = credits(m, "room", _FIFO_DEPTH, go, output.r_en & output.r_rdy)
         # What is in the ring.
@@ -90,59 +110,52 @@ class Drain(wiring.Component):
             some.eq(self.written | (waiting > 1) | ((waiting == 1) & ~self.taken)),
         ]
         m.d.comb += [
-            go.eq(busy & ~filling & some & room & (per_row | self.parameters.valid)),
+            go.eq(product.busy & ~product.filling & some & room & (product.per_row | self.parameters.valid)),
             self.taken.eq(go & part_end),
         ]
-        row_entry = Signal(range(cfg.window * parts))  # tap * parts + part
         with m.If(go):
             m.d.sync += [part.eq(Mux(part_end, 0, part + 1)), row_entry.eq(row_entry + 1)]
         with m.If(self.taken):
             m.d.sync += [
                 self.read_address.eq(self.read_address + 1),
-                columns_left.eq(columns_left - 1),
+                product.columns_left.eq(product.columns_left - 1),
                 tap.eq(tap + 1),
             ]
-            with m.If(tap + 1 == taps):
+            with m.If(tap + 1 == product.taps):
                 m.d.sync += [tap.eq(0), row_entry.eq(0)]
-            with m.If(columns_left == 0):
-                m.d.sync += busy.eq(0)
+            with m.If(product.columns_left == 0):
+                m.d.sync += product.busy.eq(0)
+        return go
 
-        self._table(m, filling, taps, row_entry)
-        m.d.comb += self.parameters.ready.eq(busy & Mux(filling, 1, ~per_row & self.taken))
-
-        # Beside the ring's read: flags and the column's own parameters.
-        valid = [go]
-        last = [self.taken & (columns_left == 0)]
-        depth = _READ_LATENCY + 1 + Requantizer.latency
-        for i in range(depth):
-            valid_next, last_next = Signal(name=f"valid_{i + 1}"), Signal(name=f"last_{i + 1}")
-            m.d.sync += [valid_next.eq(valid[-1]), last_next.eq(last[-1])]
-            valid.append(valid_next)
-            last.append(last_next)
-        chosen = [self.parameters.payload, part, per_row, wide]
+    def _beside_the_read(self, m: Module, product: _Product) -> _Beside:
+        """What a column's sums are requantized with, delayed by as much as their read takes."""
+        beside = _Beside(self.parameters.payload, product.part, product.per_row, product.wide)
         for i in range(_READ_LATENCY):
-            column_parameters = Signal(shape, name=f"parameters_{i + 1}", reset_less=True)
-            part_next = Signal.like(part, name=f"part_{i + 1}")
+            column_parameters = Signal(parameter_layout(), name=f"parameters_{i + 1}", reset_less=True)
+            part = Signal.like(product.part, name=f"part_{i + 1}")
             mode = Signal(2, name=f"mode_{i + 1}", reset_less=True)
             m.d.sync += [
-                column_parameters.eq(chosen[0]),
-                part_next.eq(chosen[1]),
-                mode.eq(Cat(chosen[2], chosen[3])),
+                column_parameters.eq(beside.column_parameters),
+                part.eq(beside.part),
+                mode.eq(Cat(beside.per_row, beside.wide)),
             ]
-            chosen = [column_parameters, part_next, mode[0], mode[1]]
-        column_parameters, part_read, by_row, wide_read = chosen
+            beside = _Beside(column_parameters, part, mode[0], mode[1])
+        return beside
 
+    def _requantize(self, m: Module, beside: _Beside, row_parameters: list[data.View]) -> list[Value]:
+        """The results of the part that was read, a lane each, by its column's parameters or each row's own."""
+        cfg = self.config
+        column_parameters, by_row = beside.column_parameters, beside.per_row
         wide_operand = Signal()
-        m.d.sync += wide_operand.eq(wide_read)
+        m.d.sync += wide_operand.eq(beside.wide)
         results = []
-        for lane in range(cfg.drain_lanes):
+        for lane, of_row in enumerate(row_parameters):
             requantizer = m.submodules[f"requantizer_{lane}"] = Requantizer(cfg.vector_multiplier)
-            rows = Array(self.read_data[p * cfg.drain_lanes + lane] for p in range(parts))
+            rows = Array(self.read_data[at] for at in range(lane, cfg.rows, cfg.drain_lanes))
             total = Signal(signed(ACCUMULATOR_WIDTH), name=f"sum_{lane}", reset_less=True)
-            own = Signal(shape, name=f"own_{lane}", reset_less=True)
-            of_row = self._row_parameters[lane]
+            own = Signal(parameter_layout(), name=f"own_{lane}", reset_less=True)
             m.d.sync += [
-                total.eq(rows[part_read]),
+                total.eq(rows[beside.part]),
                 own.bias.eq(Mux(by_row, 0, column_parameters.bias)),
                 own.multiplier.eq(Mux(by_row, of_row.multiplier, column_parameters.multiplier)),
                 own.shift.eq(Mux(by_row, of_row.shift, column_parameters.shift)),
@@ -155,31 +168,26 @@ class Drain(wiring.Component):
                 requantizer.wide.eq(wide_operand),
             ]
             results.append(requantizer.result)
-        m.d.comb += [
-            output.w_en.eq(valid[depth]),
-            output.w_data.eq(Cat(*results, last[depth])),
-            self.results.valid.eq(output.r_rdy),
-            self.results.payload.eq(output.r_data),
-            output.r_en.eq(self.results.ready),
-        ]
+        return results
 
+    def _begin(self, m: Module, product: _Product) -> None:
+        """Take the next product's command, at its first column and tap."""
         new = self.command.payload
-        m.d.comb += self.command.ready.eq(~busy)
+        m.d.comb += self.command.ready.eq(~product.busy)
         with m.If(self.command.valid & self.command.ready):
             m.d.sync += [
-                busy.eq(1),
-                filling.eq(new.per_row),
-                per_row.eq(new.per_row),
-                wide.eq(new.wide_result),
-                taps.eq(new.taps),
-                tap.eq(0),
-                row_entry.eq(0),
-                part.eq(0),
-                columns_left.eq(new.columns - 1),
+                product.busy.eq(1),
+                product.filling.eq(new.per_row),
+                product.per_row.eq(new.per_row),
+                product.wide.eq(new.wide_result),
+                product.taps.eq(new.taps),
+                product.tap.eq(0),
+                product.row_entry.eq(0),
+                product.part.eq(0),
+                product.columns_left.eq(new.columns - 1),
             ]
-        return m
 
-    def _table(self, m: Module, filling, taps, address) -> None:
+    def _table(self, m: Module, filling: Signal, taps: Value, address: Value) -> list[data.View]:
         """The parameters that belong to rows: their memory's word, lane by lane, 2 cycles after `address`."""
         cfg = self.config
         parts = cfg.rows // cfg.drain_lanes
@@ -216,7 +224,70 @@ class Drain(wiring.Component):
         ]
         word = Signal(entry_width * cfg.drain_lanes, reset_less=True)
         m.d.sync += word.eq(read.data)
-        self._row_parameters = [
+        return [
             data.View(row_parameter_layout(), word[lane * entry_width :][:entry_width])
             for lane in range(cfg.drain_lanes)
         ]
+
+
+@dataclass(frozen=True)
+class _Product:
+    """The product whose columns leave.
+
+    Attributes
+    ----------
+    busy, filling : Signal
+        There is one; the table of its per-row parameters is being loaded.
+    per_row, wide : Signal
+        Parameters belong to rows; results have 16 bits.
+    taps, tap : Signal
+        How many there are; which is the column's.
+    columns_left, part : Signal
+        Columns behind this one; which part of its rows is read.
+    row_entry : Signal
+        ``tap * parts + part``
+    """
+
+    busy: Signal
+    filling: Signal
+    per_row: Signal
+    wide: Signal
+    taps: Signal
+    tap: Signal
+    columns_left: Signal
+    part: Signal
+    row_entry: Signal
+
+
+def _product(config: Config) -> _Product:
+    """None at first."""
+    parts = config.rows // config.drain_lanes
+    busy = Signal()
+    filling = Signal()
+    per_row = Signal()
+    wide = Signal()
+    taps = Signal(6)
+    tap = Signal(6)
+    columns_left = Signal(16)
+    part = Signal(range(parts))
+    row_entry = Signal(range(config.window * parts))
+    return _Product(busy, filling, per_row, wide, taps, tap, columns_left, part, row_entry)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What goes beside the ring's read.
+
+    Attributes
+    ----------
+    column_parameters : view of parameter_layout
+    part : Value
+        Of the column's rows.
+    per_row, wide : Value
+        As of `_Product`.
+    """
+
+    column_parameters: data.View
+    part: Value
+    per_row: Value
+    wide: Value
