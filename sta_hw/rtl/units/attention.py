@@ -8,6 +8,8 @@ until its maxima are known; meanwhile the next block arrives.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Array, Cat, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -97,13 +99,14 @@ class AttentionSoftmax(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Handed from the first phase to the second: the block and its rows' exponents.
-        self._pending = Signal()
-        self._accept = Signal()
-        self._block = Signal(block_layout(self.config), name="finished_block", reset_less=True)
-        self._found = self._rings("found", signed(EXPONENT_BITS))
-        queue = self._maxima(m)
-        self._exponentials(m, queue)
+        finished = _Finished(
+            Signal(name="_pending"),
+            Signal(name="_accept"),
+            Signal(block_layout(self.config), name="finished_block", reset_less=True),
+            self._rings("found", signed(EXPONENT_BITS)),
+        )
+        queue = self._maxima(m, finished)
+        self._exponentials(m, queue, finished)
         return m
 
     def _rings(self, name: str, shape: Shape) -> list[list[Signal]]:
@@ -112,103 +115,63 @@ class AttentionSoftmax(wiring.Component):
         parts = cfg.rows // cfg.lanes
         return [[Signal(shape, name=f"{name}_{i}_{p}") for p in range(parts)] for i in range(cfg.lanes)]
 
-    def _maxima(self, m: Module) -> Queue:
+    def _maxima(self, m: Module, finished: _Finished) -> Queue:
         """Queue the scores, each with its mask bit, while each row's running maximum is found."""
         cfg = self.config
         taken, given = cfg.drain_lanes, cfg.lanes
-        parts = cfg.rows // taken
-        block = Signal(block_layout(cfg), reset_less=True)
-        active = Signal()
+        at = _at_hand(cfg)
         end_1, end_2 = Signal(), Signal()
-        m.d.comb += self.block.ready.eq(~active & ~end_1 & ~end_2 & ~self._pending)
-        key = Signal(17)
-        group_key = Signal(17)  # the number of the group's first key
-        group = Signal(range(cfg.groups))
-        position = Signal(6)
-        part = Signal(range(parts))
+        m.d.comb += self.block.ready.eq(~at.active & ~end_1 & ~end_2 & ~finished.pending)
         with m.If(self.block.valid & self.block.ready):
             m.d.sync += [
-                block.eq(self.block.payload),
-                active.eq(1),
-                key.eq(self.block.payload.start), group_key.eq(self.block.payload.start),
-                group.eq(0), position.eq(0), part.eq(0),
+                at.block.eq(self.block.payload),
+                at.active.eq(1),
+                at.key.eq(self.block.payload.start), at.group_key.eq(self.block.payload.start),
+                at.group.eq(0), at.position.eq(0), at.part.eq(0),
             ]  # fmt: skip
+        scores = self._queue_scores(m, at)
+        maxima = self._raise_maxima(m, at, scores, end_1)
+        self._next_key(m, at, scores.move, finished.block)
+        # A block's maxima are complete two cycles after its last score.
+        m.d.sync += end_2.eq(end_1)
+        with m.If(finished.accept):
+            m.d.sync += finished.pending.eq(0)
+        with m.If(end_2):
+            m.d.sync += finished.pending.eq(1)
+            for r in range(cfg.rows):
+                m.d.sync += finished.maxima[r % given][r // given].eq(maxima[r % taken][r // taken])
+            with m.If(finished.block.last):
+                m.d.sync += [b.eq(_LOWEST) for ring in maxima for b in ring]
+        m.d.comb += self.busy.eq(at.active | finished.pending)
+        return scores.queue
 
-        # Words of `lanes` rows: scores beside mask bits, alike for all rows of a key unless masks are causal.
+    def _queue_scores(self, m: Module, at: _AtHand) -> _Scores:
+        """Words of `lanes` rows: scores beside mask bits, alike for all rows of a key unless masks are causal."""
+        cfg = self.config
+        taken, given = cfg.drain_lanes, cfg.lanes
         gear = m.submodules.gear = Gearbox(17 * taken, 17 * given)
         words = (cfg.groups * cfg.window) * (cfg.rows // given)
         queue = m.submodules.scores_queue = Queue(width=17 * given, depth=2 * words)
-        causal = "causal" in cfg.features
-        valid = key < block.keys
-        valids = self._causal(m, block, key, part) if causal else [valid] * taken
+        valids = self._causal(m, at) if "causal" in cfg.features else [at.key < at.block.keys] * taken
         arrived = m.submodules.arrived = RegisterSlice(16 * taken)
         scores = [arrived.r_data[16 * i :][:16].as_signed() for i in range(taken)]
         m.d.comb += [
             arrived.w_data.eq(self.scores.payload.as_value()),
             arrived.w_en.eq(self.scores.valid),
             self.scores.ready.eq(arrived.w_rdy),
-            gear.source.valid.eq(active & arrived.r_rdy),
+            gear.source.valid.eq(at.active & arrived.r_rdy),
             gear.source.payload.eq(Cat(Cat(score, valid) for score, valid in zip(scores, valids, strict=True))),
-            arrived.r_en.eq(active & gear.source.ready),
+            arrived.r_en.eq(at.active & gear.source.ready),
             queue.w_data.eq(gear.target.payload),
             queue.w_en.eq(gear.target.valid),
             gear.target.ready.eq(queue.w_rdy),
         ]
-        move = gear.source.valid & gear.source.ready
-        part_end = part == parts - 1
-        position_end = position == block.depth - 1
-        end = part_end & position_end & (group == cfg.groups - 1)
+        return _Scores(scores, valids, gear.source.valid & gear.source.ready, queue)
 
-        # Per lane a ring of its rows' maxima, which turns by one place per beat.
-        maxima = [
-            [Signal(signed(EXPONENT_BITS), init=_LOWEST, name=f"maximum_{i}_{p}") for p in range(parts)]
-            for i in range(taken)
-        ]
-        # The score's whole part, one cycle behind.
-        whole = [Signal(signed(EXPONENT_BITS), name=f"whole_{i}", reset_less=True) for i in range(taken)]
-        move_1, valid_1 = Signal(), Signal()
-        if causal:
-            late = [Signal(name=f"valid_1_{i}") for i in range(taken)]
-            at_end = move & Cat(v & at_limit(score, 16) for score, v in zip(scores, valids, strict=True)).any()
-        else:
-            late = [valid_1] * taken
-            at_end = move & valid & Cat(at_limit(score, 16) for score in scores).any()
-        m.d.sync += [
-            *(
-                w.eq((scaled(score, block.coarse) >> FRACTION_BITS) + 1)
-                for score, w in zip(scores, whole, strict=True)
-            ),
-            move_1.eq(move), *(v_1.eq(v) for v, v_1 in zip(valids[: taken if causal else 1], late, strict=False)),
-            end_1.eq(move & end), self.saturated.eq(at_end),
-        ]  # fmt: skip
-        with m.If(move_1):
-            for ring, found, counts in zip(maxima, whole, late, strict=True):
-                m.d.sync += ring_shift(ring, Mux(counts & (found > ring[0]), found, ring[0]))
-        with m.If(move):
-            m.d.sync += part.eq(part + 1)
-            with m.If(part_end):
-                m.d.sync += [part.eq(0), position.eq(position + 1), key.eq(key + cfg.groups)]
-                with m.If(position_end):
-                    m.d.sync += [position.eq(0), group.eq(group + 1), group_key.eq(group_key + 1),
-                                 key.eq(group_key + 1)]  # fmt: skip
-            with m.If(end):
-                m.d.sync += [active.eq(0), self._block.eq(block)]
-        # A block's maxima are complete two cycles after its last score.
-        m.d.sync += end_2.eq(end_1)
-        with m.If(self._accept):
-            m.d.sync += self._pending.eq(0)
-        with m.If(end_2):
-            m.d.sync += self._pending.eq(1)
-            for r in range(cfg.rows):
-                m.d.sync += self._found[r % given][r // given].eq(maxima[r % taken][r // taken])
-            with m.If(self._block.last):
-                m.d.sync += [b.eq(_LOWEST) for ring in maxima for b in ring]
-        m.d.comb += self.busy.eq(active | self._pending)
-        return queue
-
-    def _causal(self, m: Module, block: data.View, key: Value, part: Value) -> list[Value]:
+    def _causal(self, m: Module, at: _AtHand) -> list[Value]:
         """Of each row of the part at hand whether a key is valid: with causal masks row r has r more keys."""
         taken = self.config.drain_lanes
+        block, key, part = at.block, at.key, at.part
         beyond = Signal(signed(18))  # by how much the key's number is beyond the first row's last one
         m.d.comb += beyond.eq(key - block.keys)
         within, part_bits = part & block.causal.replicate(len(part)), taken.bit_length() - 1
@@ -220,20 +183,82 @@ class AttentionSoftmax(wiring.Component):
         ]
         return [less | (same & (low < i)) for i in range(taken)]
 
-    def _exponentials(self, m: Module, queue: Queue) -> None:
+    def _raise_maxima(self, m: Module, at: _AtHand, taken: _Scores, end_1: Signal) -> list[list[Signal]]:
+        """Per lane of scores a ring of its rows' maxima, which turns by one place per beat, a cycle behind it.
+
+        `end_1` is set a cycle after the block's last score.
+        """
+        cfg = self.config
+        lanes, scores, valids, move = cfg.drain_lanes, taken.scores, taken.valids, taken.move
+        parts = range(cfg.rows // lanes)
+        maxima = [
+            [Signal(signed(EXPONENT_BITS), init=_LOWEST, name=f"maximum_{i}_{p}") for p in parts] for i in range(lanes)
+        ]
+        # The score's whole part, one cycle behind.
+        whole = [Signal(signed(EXPONENT_BITS), name=f"whole_{i}", reset_less=True) for i in range(lanes)]
+        move_1, valid_1 = Signal(), Signal()
+        causal = "causal" in cfg.features
+        if causal:
+            late = [Signal(name=f"valid_1_{i}") for i in range(lanes)]
+            at_end = move & Cat(v & at_limit(score, 16) for score, v in zip(scores, valids, strict=True)).any()
+        else:
+            late = [valid_1] * lanes
+            at_end = move & valids[0] & Cat(at_limit(score, 16) for score in scores).any()
+        m.d.sync += [
+            *(
+                w.eq((scaled(score, at.block.coarse) >> FRACTION_BITS) + 1)
+                for score, w in zip(scores, whole, strict=True)
+            ),
+            move_1.eq(move), *(v_1.eq(v) for v, v_1 in zip(valids[: lanes if causal else 1], late, strict=False)),
+            end_1.eq(move & at.is_last), self.saturated.eq(at_end),
+        ]  # fmt: skip
+        with m.If(move_1):
+            for ring, found, counts in zip(maxima, whole, late, strict=True):
+                m.d.sync += ring_shift(ring, Mux(counts & (found > ring[0]), found, ring[0]))
+        return maxima
+
+    def _next_key(self, m: Module, at: _AtHand, move: Value, finished: data.View) -> None:
+        """Go on in the order of the scores; with the last one the block is `finished`."""
+        with m.If(move):
+            m.d.sync += at.part.eq(at.part + 1)
+            with m.If(at.part_end):
+                m.d.sync += [at.part.eq(0), at.position.eq(at.position + 1), at.key.eq(at.key + self.config.groups)]
+                with m.If(at.position_end):
+                    m.d.sync += [at.position.eq(0), at.group.eq(at.group + 1), at.group_key.eq(at.group_key + 1),
+                                 at.key.eq(at.group_key + 1)]  # fmt: skip
+            with m.If(at.is_last):
+                m.d.sync += [at.active.eq(0), finished.eq(at.block)]
+
+    def _exponentials(self, m: Module, queue: Queue, finished: _Finished) -> None:
         """Per block: raise the exponents, stream, add up; at the row's end, the reciprocals."""
         cfg = self.config
-        lanes = cfg.lanes
-        parts = cfg.rows // lanes
-        block = Signal(block_layout(cfg), name="current_block", reset_less=True)
-        exponents = self._rings("exponent", signed(EXPONENT_BITS))
-        growths = self._rings("growth", unsigned(5))
-        carries = self._rings("carry", unsigned(16))
-        sums = self._rings("block_sum", unsigned((255 * cfg.groups * cfg.window).bit_length()))
+        sum_shape = unsigned((255 * cfg.groups * cfg.window).bit_length())
+        rings = LaneRings(
+            self._rings("exponent", signed(EXPONENT_BITS)),
+            self._rings("carry", unsigned(16)),
+            self._rings("block_sum", sum_shape),
+        )
+        growth = _Growth(self._rings("growth", unsigned(5)), ready=Signal(name="growth_ready"))
+        output, totals = self._outputs(m, growth)
+        now = _now(cfg)
+        room = credits(m, "room", _OUTPUT_DEPTH, now.go, output.r_rdy & output.r_en)
+        totals_room = self._reserve_totals(m, now, totals)
+        total = self._row_totals(m, now, rings.sums, growth)
+        idle = self._sequence(m, now, rings, growth, finished, totals_room)
+        m.d.comb += [now.go.eq(now.streaming & queue.r_rdy & room), queue.r_en.eq(now.go)]
+        with m.If(now.go):
+            m.d.sync += [now.words_left.eq(now.words_left - 1), now.last_word.eq(now.words_left == 2)]
+            m.d.sync += [a for ring in rings.exponents for a in ring_shift(ring, ring[0])]
+        with m.If(~idle):
+            m.d.comb += self.busy.eq(1)
+        probabilities(m, queue.r_data, now.block.coarse, now.go, now.turn, rings, output)
+        reciprocals(m, total.value, total.gain, total.finished, totals)
 
-        output = m.submodules.output = Queue(width=8 * lanes, depth=_OUTPUT_DEPTH)
+    def _outputs(self, m: Module, growth: _Growth) -> tuple[Queue, Queue]:
+        """The queues of probabilities and of totals; a block's growth is offered until it is taken."""
+        cfg = self.config
+        output = m.submodules.output = Queue(width=8 * cfg.lanes, depth=_OUTPUT_DEPTH)
         totals = m.submodules.totals_queue = Queue(width=row_parameter_layout().size, depth=2 * cfg.rows)
-        growth_ready = Signal()
         m.d.comb += [
             self.probabilities.payload.eq(output.r_data),
             self.probabilities.valid.eq(output.r_rdy),
@@ -241,36 +266,32 @@ class AttentionSoftmax(wiring.Component):
             self.totals.payload.eq(totals.r_data),
             self.totals.valid.eq(totals.r_rdy),
             totals.r_en.eq(self.totals.ready),
-            self.growth.valid.eq(growth_ready),
-            *(self.growth.payload[r].eq(growths[r % lanes][r // lanes]) for r in range(cfg.rows)),
+            self.growth.valid.eq(growth.ready),
+            *(self.growth.payload[r].eq(growth.rings[r % cfg.lanes][r // cfg.lanes]) for r in range(cfg.rows)),
         ]
         with m.If(self.growth.ready):
-            m.d.sync += growth_ready.eq(0)
+            m.d.sync += growth.ready.eq(0)
+        return output, totals
 
-        go = Signal()
-        words_left = Signal(range(cfg.groups * cfg.window * parts + 1))
-        part = Signal(range(parts + 1))
-        lane = Signal(range(lanes))
-        row = Signal(range(cfg.rows))
-        drained = Signal(range(PIPELINE + 4))
-        # Registers: that words stream and the last one is next; that a row's total is formed, and rings turn after it.
-        streaming, last_word = Signal(), Signal()
-        adding, summing, turn = Signal(), Signal(), Signal()
-        room = credits(m, "room", _OUTPUT_DEPTH, go, output.r_rdy & output.r_en)
-        # The totals of all rows have room before the first is formed.
-        totals_left = Signal(range(2 * cfg.rows + 1), init=2 * cfg.rows)
+    def _reserve_totals(self, m: Module, now: _Now, totals: Queue) -> Signal:
+        """Whether the totals of all rows have room; they do before the first is formed."""
+        rows = self.config.rows
+        totals_left = Signal(range(2 * rows + 1), init=2 * rows)
         totals_room = Signal()
-        m.d.comb += summing.eq(adding & block.last)
+        m.d.comb += now.summing.eq(now.adding & now.block.last)
         m.d.sync += [
-            totals_left.eq(totals_left - summing + (totals.r_rdy & totals.r_en)),
-            totals_room.eq(totals_left >= cfg.rows),
+            totals_left.eq(totals_left - now.summing + (totals.r_rdy & totals.r_en)),
+            totals_room.eq(totals_left >= rows),
         ]
+        return totals_room
 
-        # The rows' totals, in units that follow their exponents: read, shifted, added to, a row per cycle.
+    def _row_totals(self, m: Module, now: _Now, sums: list[list[Signal]], growth: _Growth) -> _Total:
+        """The rows' totals, in units that follow their exponents: read, shifted, added to, a row per cycle."""
+        cfg, lanes = self.config, self.config.lanes
         memory_of_totals = m.submodules.row_totals = memory.Memory(shape=unsigned(SUM_BITS), depth=cfg.rows, init=[])
         write, read = memory_of_totals.write_port(), memory_of_totals.read_port(domain="comb")
-        block_sum = Array(ring[0] for ring in sums)[lane]
-        growth = Array(growths[r % lanes][r // lanes] for r in range(cfg.rows))[row]
+        block_sum = Array(ring[0] for ring in sums)[now.lane]
+        row_growth = Array(growth.rings[r % lanes][r // lanes] for r in range(cfg.rows))[now.row]
         total, stored, kept = (Signal(SUM_BITS, name=n, reset_less=True) for n in ("total", "stored", "kept"))
         added_1, added_2 = Signal.like(sums[0][0]), Signal.like(sums[0][0])
         growth_1 = Signal(5, reset_less=True)
@@ -278,73 +299,225 @@ class AttentionSoftmax(wiring.Component):
         writing = [Signal(name=f"writing_{i}") for i in (1, 2, 3)]
         finished = [Signal(name=f"finished_{i}") for i in (1, 2, 3)]
         gains = [Signal(3, name=f"gain_{i}", reset_less=True) for i in (1, 2, 3)]
-        for chain, start in ((rows, row), (writing, adding), (finished, summing), (gains, block.gain)):
+        chains = ((rows, now.row), (writing, now.adding), (finished, now.summing), (gains, now.block.gain))
+        for chain, start in chains:
             m.d.sync += [late.eq(early) for early, late in zip([start, *chain], chain, strict=False)]
         m.d.comb += [
-            read.addr.eq(row),
+            read.addr.eq(now.row),
             write.addr.eq(rows[2]),
             write.en.eq(writing[2]),
             write.data.eq(total),
         ]
         m.d.sync += [
-            stored.eq(Mux(block.first, 0, read.data)),
-            growth_1.eq(growth),
+            stored.eq(Mux(now.block.first, 0, read.data)),
+            growth_1.eq(row_growth),
             added_1.eq(block_sum),
             kept.eq(stored >> growth_1),
             added_2.eq(added_1),
             total.eq(kept + (added_2 << 8)),
         ]
+        return _Total(total, gains[2], finished[2])
+
+    def _sequence(
+        self, m: Module, now: _Now, rings: LaneRings, growth: _Growth, finished: _Finished, totals_room: Value
+    ) -> Value:
+        """A finished block after the other: prepare its rows, stream it, drain it, add up; whether there is none."""
+        cfg, lanes = self.config, self.config.lanes
+        block, part, row, lane = now.block, now.part, now.row, now.lane
+        drained = Signal(range(PIPELINE + 4))
         with m.FSM(name="block") as fsm:
             with m.State("IDLE"):
-                m.d.sync += [block.eq(self._block), part.eq(0)]
-                with m.If(self._pending & ~growth_ready):
+                m.d.sync += [block.eq(finished.block), part.eq(0)]
+                with m.If(finished.pending & ~growth.ready):
                     m.next = "PREPARE"
             with m.State("PREPARE"):
-                # A row of each lane per cycle: its new exponent, and by how much it grew.
-                m.d.sync += part.eq(part + 1)
-                for i in range(lanes):
-                    gap = Signal(EXPONENT_BITS, name=f"growth_gap_{i}")
-                    m.d.comb += gap.eq(self._found[i][0] - exponents[i][0])
-                    # A total is below 2**31, so 31 places leave as much of it as more would.
-                    m.d.sync += ring_shift(growths[i], Mux(block.first, 0, Mux(gap[5:].any(), 31, gap[:5])))
-                    m.d.sync += ring_shift(exponents[i], self._found[i][0])
-                    m.d.sync += ring_shift(self._found[i], self._found[i][-1])
-                m.d.sync += [s.eq(0) for ring in sums for s in ring]
-                with m.If(block.first):
-                    m.d.sync += [c.eq(1 << 15) for ring in carries for c in ring]
-                words = Signal.like(words_left)
-                m.d.comb += words.eq(block.depth * cfg.groups * parts)
-                m.d.sync += [words_left.eq(words), last_word.eq(words == 1)]
-                with m.If(part == parts - 1):
-                    m.d.sync += streaming.eq(1)
-                    m.d.comb += self._accept.eq(1)
-                    m.d.sync += growth_ready.eq(~block.first)
-                    m.next = "STREAM"
+                self._prepare(m, now, rings, growth, finished)
             with m.State("STREAM"):
                 m.d.sync += drained.eq(PIPELINE)
-                with m.If(go & last_word):
-                    m.d.sync += streaming.eq(0)
+                with m.If(now.go & now.last_word):
+                    m.d.sync += now.streaming.eq(0)
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 m.d.sync += [row.eq(0), lane.eq(0)]
                 with m.If(drained != 0):
                     m.d.sync += drained.eq(drained - 1)
                 with m.Elif(totals_room | ~block.last):
-                    m.d.sync += [adding.eq(1), turn.eq(lanes == 1)]
+                    m.d.sync += [now.adding.eq(1), now.turn.eq(lanes == 1)]
                     m.next = "TOTALS"
             with m.State("TOTALS"):
-                m.d.sync += [row.eq(row + 1), lane.eq(Mux(turn, 0, lane + 1))]
-                m.d.sync += turn.eq(lane == lanes - 2 if lanes > 1 else 1)
+                m.d.sync += [row.eq(row + 1), lane.eq(Mux(now.turn, 0, lane + 1))]
+                m.d.sync += now.turn.eq(lane == lanes - 2 if lanes > 1 else 1)
                 with m.If(row == cfg.rows - 1):
-                    m.d.sync += [adding.eq(0), turn.eq(0)]
+                    m.d.sync += [now.adding.eq(0), now.turn.eq(0)]
                     m.next = "IDLE"
-        m.d.comb += [go.eq(streaming & queue.r_rdy & room), queue.r_en.eq(go)]
-        with m.If(go):
-            m.d.sync += [words_left.eq(words_left - 1), last_word.eq(words_left == 2)]
-            m.d.sync += [a for ring in exponents for a in ring_shift(ring, ring[0])]
-        with m.If(~fsm.ongoing("IDLE")):
-            m.d.comb += self.busy.eq(1)
+        return fsm.ongoing("IDLE")
 
-        rings = LaneRings(exponents, carries, sums)
-        probabilities(m, queue.r_data, block.coarse, go, turn, rings, output)
-        reciprocals(m, total, gains[2], finished[2], totals)
+    def _prepare(self, m: Module, now: _Now, rings: LaneRings, growth: _Growth, finished: _Finished) -> None:
+        """A row of each lane per cycle: its new exponent, and by how much it grew."""
+        cfg = self.config
+        parts = cfg.rows // cfg.lanes
+        block, part = now.block, now.part
+        m.d.sync += part.eq(part + 1)
+        for i, (exponents, found) in enumerate(zip(rings.exponents, finished.maxima, strict=True)):
+            gap = Signal(EXPONENT_BITS, name=f"growth_gap_{i}")
+            m.d.comb += gap.eq(found[0] - exponents[0])
+            # A total is below 2**31, so 31 places leave as much of it as more would.
+            m.d.sync += ring_shift(growth.rings[i], Mux(block.first, 0, Mux(gap[5:].any(), 31, gap[:5])))
+            m.d.sync += ring_shift(exponents, found[0])
+            m.d.sync += ring_shift(found, found[-1])
+        m.d.sync += [s.eq(0) for ring in rings.sums for s in ring]
+        with m.If(block.first):
+            m.d.sync += [c.eq(1 << 15) for ring in rings.carries for c in ring]
+        words = Signal.like(now.words_left)
+        m.d.comb += words.eq(block.depth * cfg.groups * parts)
+        m.d.sync += [now.words_left.eq(words), now.last_word.eq(words == 1)]
+        with m.If(part == parts - 1):
+            m.d.sync += now.streaming.eq(1)
+            m.d.comb += finished.accept.eq(1)
+            m.d.sync += growth.ready.eq(~block.first)
+            m.next = "STREAM"
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """What the first phase hands to the second one.
+
+    Attributes
+    ----------
+    pending, accept : Signal
+        There is a block whose maxima are complete; it is taken.
+    block : view of block_layout
+    maxima : list of list of Signal
+        Per lane of probabilities its rows' exponents.
+    """
+
+    pending: Signal
+    accept: Signal
+    block: data.View
+    maxima: list[list[Signal]]
+
+
+@dataclass(frozen=True)
+class _AtHand:
+    """The block whose scores come, and where in it the next ones are.
+
+    Attributes
+    ----------
+    block : view of block_layout
+    active : Signal
+        There is one.
+    key, group_key : Signal
+        Numbers of the key and of its group's first one.
+    group, position, part : Signal
+        Of the windows; of a window; of the key's rows.
+    part_end, position_end, is_last : Value
+        It is the key's last part, at a window's last position; these are the block's last scores.
+    """
+
+    block: data.View
+    active: Signal
+    key: Signal
+    group_key: Signal
+    group: Signal
+    position: Signal
+    part: Signal
+    part_end: Value
+    position_end: Value
+    is_last: Value
+
+
+def _at_hand(config: Config) -> _AtHand:
+    """No block at first."""
+    parts = config.rows // config.drain_lanes
+    block = Signal(block_layout(config), reset_less=True)
+    active = Signal()
+    key = Signal(17)
+    group_key = Signal(17)
+    group = Signal(range(config.groups))
+    position = Signal(6)
+    part = Signal(range(parts))
+    part_end = part == parts - 1
+    position_end = position == block.depth - 1
+    is_last = part_end & position_end & (group == config.groups - 1)
+    return _AtHand(block, active, key, group_key, group, position, part, part_end, position_end, is_last)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """A beat of scores.
+
+    Attributes
+    ----------
+    scores, valids : list of Value
+        Per lane a row's score of the key, and whether the row has that key.
+    move : Value
+        They are taken.
+    queue : Queue
+        Where they go.
+    """
+
+    scores: list[Value]
+    valids: list[Value]
+    move: Value
+    queue: Queue
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """By how many places rows' exponents grew with a block, in rings as those of `LaneRings`; `ready`: is offered."""
+
+    rings: list[list[Signal]]
+    ready: Signal
+
+
+@dataclass(frozen=True)
+class _Now:
+    """The second phase's block, and what is done with it.
+
+    Attributes
+    ----------
+    block : view of block_layout
+    part : Signal
+        Of the rows whose exponents are raised.
+    go, streaming, last_word, words_left : Signal
+        A word is taken; words stream; the next one is the last; so many are left.
+    adding, summing, turn : Signal
+        A row's sum is added to its total; it is the total's last one; rings turn after it.
+    row, lane : Signal
+        Of that row.
+    """
+
+    block: data.View
+    part: Signal
+    go: Signal
+    streaming: Signal
+    last_word: Signal
+    words_left: Signal
+    adding: Signal
+    summing: Signal
+    turn: Signal
+    row: Signal
+    lane: Signal
+
+
+def _now(config: Config) -> _Now:
+    """No block at first."""
+    parts = config.rows // config.lanes
+    block = Signal(block_layout(config), name="current_block", reset_less=True)
+    go = Signal()
+    words_left = Signal(range(config.groups * config.window * parts + 1))
+    part = Signal(range(parts + 1))
+    lane = Signal(range(config.lanes))
+    row = Signal(range(config.rows))
+    streaming, last_word = Signal(), Signal()
+    adding, summing, turn = Signal(), Signal(), Signal()
+    return _Now(block, part, go, streaming, last_word, words_left, adding, summing, turn, row, lane)
+
+
+@dataclass(frozen=True)
+class _Total:
+    """A row's total: its value, its gain, and whether the row is finished with it."""
+
+    value: Signal
+    gain: Signal
+    finished: Signal
