@@ -8,6 +8,8 @@ and the largest results of each row alone (best).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -106,64 +108,94 @@ class ResultPath(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         cfg = self.config
         m = Module()
-        order = Signal(result_order_layout(cfg), reset_less=True)
-        active = Signal()
-        residual_wanted = Signal()
-        store_wanted = Signal()
-        block_wanted = Signal()
-        largest = Signal()  # the rows' largest results alone
-        # The mode, decoded once.
-        activate, adding, wide, transpose = (
-            Signal(name=n, reset_less=True) for n in ("activate", "adding", "wide", "transpose")
-        )
-        words_per_column = cfg.rows // cfg.bus_bytes
-        has = cfg.features
-        columns = Mux(order.multiply, order.columns >> 1, order.columns) if "gate" in has else order.columns
-        if "best" in has:  # lists are stored as so many columns of 16 bits are
-            columns = Mux(largest, LIST_BYTES // 2, columns)
+        now = _now(cfg)
+        crowded = Signal(name="_crowded")  # as many products are held as may be
+        self._take_order(m, now, crowded)
+        self._ask_for_runs(m, now)
 
-        self._crowded = Signal()  # as many products are held as may be
-        # An order is looked at when its first result is there: what it reads has then been waited for.
-        m.d.comb += self.order.ready.eq(~active & self.results.valid & ~self._crowded)
+        changed = self._changed(m, now) if {"rotary", "best"} & {*cfg.features} else _Changed(self.results, None, None)
+        given, best = changed.given, changed.best
+        beat = given.payload
+        computes = Signal()
+        m.d.comb += computes.eq(now.active & ~now.order.scores)
+        go = arithmetic(
+            m, cfg,
+            ArithmeticPorts(
+                now.order, computes, now.largest, now.mode, given, self.seconds, self.residual, self.store,
+                changed.rotary.table if changed.rotary is not None else None,
+                self.store_run.valid | self.residual_run.valid,
+                self.table_enable, self.table_address, self.table_data, self.saturated,
+            ),
+        )  # fmt: skip
+        to_scores = now.active & now.order.scores & ~now.block_wanted
+        m.d.comb += [
+            *(self.scores.payload[i].eq(beat.values[i]) for i in range(cfg.drain_lanes)),
+            self.scores.valid.eq(to_scores & given.valid),
+            given.ready.eq(Mux(to_scores, self.scores.ready, go)),
+        ]
+        m.d.comb += self.scored.eq(to_scores & given.valid & self.scores.ready & beat.last)
+        with m.If((given.valid & given.ready & beat.last) & ~now.store_wanted & ~now.residual_wanted):
+            m.d.sync += now.active.eq(0)
+        if best is not None:
+            with m.If(best.done):
+                m.d.sync += now.active.eq(0)
+        new = self.order.payload
+        stores = ~new.scores
+        if best is not None:
+            stores = stores & ((new.mode != Result.BEST) | new.block.last)
+        self._count(m, self.order.valid & self.order.ready & stores, crowded)
+        return m
+
+    def _take_order(self, m: Module, now: _Now, crowded: Value) -> None:
+        """Take an order when its first result is there: what it reads has then been waited for; decode its mode."""
+        has = self.config.features
+        m.d.comb += self.order.ready.eq(~now.active & self.results.valid & ~crowded)
         with m.If(self.order.valid & self.order.ready):
             new = self.order.payload
             two_bytes = (new.mode == Result.STORE16) | (new.mode == Result.RESIDUAL)
             if "digits" in has:
                 two_bytes = two_bytes | new.bits15
             m.d.sync += [
-                order.eq(new),
-                active.eq(1),
-                block_wanted.eq(new.scores),
-                store_wanted.eq(~new.scores),
-                residual_wanted.eq(~new.scores & (new.mode == Result.RESIDUAL)),
-                activate.eq(new.mode == Result.ACTIVATE),
-                adding.eq(new.mode == Result.RESIDUAL),
-                wide.eq(two_bytes),
-                transpose.eq(new.mode == Result.TRANSPOSE),
+                now.order.eq(new),
+                now.active.eq(1),
+                now.block_wanted.eq(new.scores),
+                now.store_wanted.eq(~new.scores),
+                now.residual_wanted.eq(~new.scores & (new.mode == Result.RESIDUAL)),
+                now.activate.eq(new.mode == Result.ACTIVATE),
+                now.adding.eq(new.mode == Result.RESIDUAL),
+                now.wide.eq(two_bytes),
+                now.transpose.eq(new.mode == Result.TRANSPOSE),
             ]
             if "rotary" in has:
-                m.d.sync += residual_wanted.eq(~new.scores & ((new.mode == Result.RESIDUAL) | new.rotate))
+                m.d.sync += now.residual_wanted.eq(~new.scores & ((new.mode == Result.RESIDUAL) | new.rotate))
             if "best" in has:
                 m.d.sync += [
-                    largest.eq(~new.scores & (new.mode == Result.BEST)),
-                    wide.eq(two_bytes | (new.mode == Result.BEST)),
-                    store_wanted.eq(~new.scores & ((new.mode != Result.BEST) | new.block.last)),
+                    now.largest.eq(~new.scores & (new.mode == Result.BEST)),
+                    now.wide.eq(two_bytes | (new.mode == Result.BEST)),
+                    now.store_wanted.eq(~new.scores & ((new.mode != Result.BEST) | new.block.last)),
                 ]
+
+    def _ask_for_runs(self, m: Module, now: _Now) -> None:
+        """The runs of the product's results and of what is added to them; the softmax's block."""
+        cfg, has, order = self.config, self.config.features, now.order
+        words_per_column = cfg.rows // cfg.bus_bytes
+        columns = Mux(order.multiply, order.columns >> 1, order.columns) if "gate" in has else order.columns
+        if "best" in has:  # lists are stored as so many columns of 16 bits are
+            columns = Mux(now.largest, LIST_BYTES // 2, columns)
         m.d.comb += [
             self.block.payload.eq(order.block),
-            self.block.valid.eq(block_wanted),
+            self.block.valid.eq(now.block_wanted),
             self.store_run.payload.address.eq(order.address),
-            self.store_run.payload.beats.eq((columns * words_per_column) << wide),
+            self.store_run.payload.beats.eq((columns * words_per_column) << now.wide),
             self.store_run.payload.instruction.eq(order.instruction),
             *(self.store_run.payload[f].eq(order[f]) for f in row_range(cfg)),
-            self.store_run.payload.kind.eq(Cat(wide, transpose)),
-            self.store_run.valid.eq(store_wanted),
+            self.store_run.payload.kind.eq(Cat(now.wide, now.transpose)),
+            self.store_run.valid.eq(now.store_wanted),
             self.residual_run.payload.address.eq(order.residual_address),
             self.residual_run.payload.beats.eq((order.columns * words_per_column) << 1),
             self.residual_run.payload.instruction.eq(order.instruction),
-            self.residual_run.valid.eq(residual_wanted),
+            self.residual_run.valid.eq(now.residual_wanted),
         ]
-        mode = Cat(activate, adding, wide, transpose)
         if "apart" in cfg.abilities:
             part, factor = self.store_run.payload.part, (cfg.groups // cfg.rows).bit_length() - 1
             m.d.comb += part.eq(order.address[cfg.rows.bit_length() - 1 :][: len(part)])
@@ -172,50 +204,18 @@ class ResultPath(wiring.Component):
                     Value.cast(self.store_run.payload.kind).eq(APART),
                     self.store_run.payload.beats.eq((order.columns * words_per_column) << factor),
                 ]
-            mode = Cat(mode, order.apart)
         if "best" in has:  # of lists all is stored
-            with m.If(largest):
+            with m.If(now.largest):
                 m.d.comb += [self.store_run.payload[f].eq(0) for f in row_range(cfg)]
         for run, wanted in (
-            (self.store_run, store_wanted),
-            (self.residual_run, residual_wanted),
-            (self.block, block_wanted),
+            (self.store_run, now.store_wanted),
+            (self.residual_run, now.residual_wanted),
+            (self.block, now.block_wanted),
         ):
             with m.If(wanted & run.ready):
                 m.d.sync += wanted.eq(0)
 
-        given = self._changed(m, order, active, largest) if {"rotary", "best"} & {*has} else self.results
-        beat = given.payload
-        computes = Signal()
-        m.d.comb += computes.eq(active & ~order.scores)
-        go = arithmetic(
-            m, cfg,
-            ArithmeticPorts(
-                order, computes, largest, mode, given, self.seconds, self.residual, self.store,
-                self._rotary.table if "rotary" in has else None, self.store_run.valid | self.residual_run.valid,
-                self.table_enable, self.table_address, self.table_data, self.saturated,
-            ),
-        )  # fmt: skip
-        to_scores = active & order.scores & ~block_wanted
-        m.d.comb += [
-            *(self.scores.payload[i].eq(beat.values[i]) for i in range(cfg.drain_lanes)),
-            self.scores.valid.eq(to_scores & given.valid),
-            given.ready.eq(Mux(to_scores, self.scores.ready, go)),
-        ]
-        m.d.comb += self.scored.eq(to_scores & given.valid & self.scores.ready & beat.last)
-        with m.If((given.valid & given.ready & beat.last) & ~store_wanted & ~residual_wanted):
-            m.d.sync += active.eq(0)
-        if "best" in has:
-            with m.If(self._best.done):
-                m.d.sync += active.eq(0)
-        new = self.order.payload
-        stores = ~new.scores
-        if "best" in has:
-            stores = stores & ((new.mode != Result.BEST) | new.block.last)
-        self._count(m, self.order.valid & self.order.ready & stores)
-        return m
-
-    def _count(self, m: Module, begun: Value) -> None:
+    def _count(self, m: Module, begun: Value, crowded: Signal) -> None:
         """Products finished: one that leaves the chip when memory has answered, others not before those ahead of them.
 
         `begun`: a product's results begin whose store is to come. No other product begins while `_MOST_HELD` are held,
@@ -224,7 +224,7 @@ class ResultPath(wiring.Component):
         outstanding = Signal(UNDER_WAY_BITS)  # stores that memory has not answered
         behind = Signal(UNDER_WAY_BITS)  # of those, how many came before the last product that stores nothing
         held = Signal(range(2 * _MOST_HELD))  # such products, which are finished and not counted
-        m.d.comb += self._crowded.eq(held[-1])
+        m.d.comb += crowded.eq(held[-1])
         finished = self.scored + self.listed if "best" in self.config.features else self.scored
         none = Signal()
         m.d.comb += [
@@ -240,9 +240,9 @@ class ResultPath(wiring.Component):
         with m.Elif(self.stored & (behind != 0)):
             m.d.sync += behind.eq(behind - 1)
 
-    def _changed(self, m: Module, order: data.View, active: Value, largest: Value) -> stream.Interface:
+    def _changed(self, m: Module, now: _Now) -> _Changed:
         """The results, but those of products that are rotated or of which the largest alone are wanted."""
-        cfg = self.config
+        cfg, order, active = self.config, now.order, now.active
         given = stream.Signature(result_layout(cfg)).create(path=("given",))
         results = self.results
         m.d.comb += [
@@ -266,24 +266,96 @@ class ResultPath(wiring.Component):
                 ]
             m.d.comb += [unit.source.payload.eq(results.payload), unit.target.ready.eq(given.ready & active & used)]
 
+        rotary = best = None
         if "rotary" in cfg.features:
-            self._rotary = m.submodules.rotary = Rotary(cfg)
-            through(self._rotary, order.rotate)
+            rotary = m.submodules.rotary = Rotary(cfg)
+            through(rotary, order.rotate)
         if "best" in cfg.features:
-            best = self._best = m.submodules.best = Best(cfg)
-            through(best, largest)
-            wanted, waits = Signal(name="best_wanted"), Signal(name="listed_waits")
-            with m.If(self.order.valid & self.order.ready):
-                m.d.sync += wanted.eq(~self.order.payload.scores & (self.order.payload.mode == Result.BEST))
-            with m.Elif(best.order.ready):
-                m.d.sync += wanted.eq(0)
-            # Not in a cycle in which a product's results are in memory: whoever counts sees one at a time.
-            m.d.comb += self.listed.eq(waits & ~self.stored)
-            m.d.sync += waits.eq(best.done | (waits & self.stored))
-            m.d.comb += [
-                best.order.valid.eq(wanted),
-                best.order.payload.first.eq(order.block.first),
-                best.order.payload.last.eq(order.block.last),
-                best.order.payload.number.eq(order.residual_address),
-            ]
-        return given
+            best = m.submodules.best = Best(cfg)
+            through(best, now.largest)
+            self._order_best(m, now, best)
+        return _Changed(given, rotary, best)
+
+    def _order_best(self, m: Module, now: _Now, best: Best) -> None:
+        """To the lists goes each product of which the largest results are wanted; tell when its results are in them."""
+        order = now.order
+        wanted, waits = Signal(name="best_wanted"), Signal(name="listed_waits")
+        with m.If(self.order.valid & self.order.ready):
+            m.d.sync += wanted.eq(~self.order.payload.scores & (self.order.payload.mode == Result.BEST))
+        with m.Elif(best.order.ready):
+            m.d.sync += wanted.eq(0)
+        # Not in a cycle in which a product's results are in memory: whoever counts sees one at a time.
+        m.d.comb += self.listed.eq(waits & ~self.stored)
+        m.d.sync += waits.eq(best.done | (waits & self.stored))
+        m.d.comb += [
+            best.order.valid.eq(wanted),
+            best.order.payload.first.eq(order.block.first),
+            best.order.payload.last.eq(order.block.last),
+            best.order.payload.number.eq(order.residual_address),
+        ]
+
+
+@dataclass(frozen=True)
+class _Now:
+    """The product whose results come.
+
+    Attributes
+    ----------
+    order : view of result_order_layout
+    active : Signal
+        There is one.
+    residual_wanted, store_wanted, block_wanted : Signal
+        What it reads, what it stores, its block of keys: still to be asked for, or given.
+    largest : Signal
+        The rows' largest results alone are wanted.
+    activate, adding, wide, transpose : Signal
+        Its mode, decoded once.
+    mode : Value
+        The same and, with feature apart, rows apart, as `ArithmeticPorts` has them.
+    """
+
+    order: data.View
+    active: Signal
+    residual_wanted: Signal
+    store_wanted: Signal
+    block_wanted: Signal
+    largest: Signal
+    activate: Signal
+    adding: Signal
+    wide: Signal
+    transpose: Signal
+    mode: Value
+
+
+def _now(config: Config) -> _Now:
+    """None at first."""
+    order = Signal(result_order_layout(config), reset_less=True)
+    active = Signal()
+    residual_wanted = Signal()
+    store_wanted = Signal()
+    block_wanted = Signal()
+    largest = Signal()
+    activate, adding, wide, transpose = (
+        Signal(name=n, reset_less=True) for n in ("activate", "adding", "wide", "transpose")
+    )
+    mode = Cat(activate, adding, wide, transpose)
+    if "apart" in config.abilities:
+        mode = Cat(mode, order.apart)
+    return _Now(
+        order, active, residual_wanted, store_wanted, block_wanted, largest, activate, adding, wide, transpose, mode
+    )
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """The results as they are given on.
+
+    Attributes
+    ----------
+    given : stream of result_layout
+    rotary, best : the units that change them, with the features of these names
+    """
+
+    given: stream.Interface
+    rotary: Rotary | None
+    best: Best | None
