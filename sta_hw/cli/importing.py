@@ -80,7 +80,7 @@ def import_model(
             "of_output": imported.output, "left_out": list(imported.left_out), "assumed": list(imported.assumed),
             "pooling": imported.pooling, "difference_from_onnxruntime": imported.difference,
         }  # fmt: skip
-        files = graph_files(imported.graph, imported.labels) | _beside(imported)
+        files = graph_files(imported.graph, imported.labels, imported.scoring) | _beside(imported)
         beside = file.parent / "tokenizer.json"
         if tokenizer is None and "ids" in imported.graph.by_name and beside.exists():
             tokenizer = beside
@@ -117,9 +117,12 @@ def import_model(
 
 def _beside(imported: Imported) -> dict[str, bytes | str]:
     """What sentence-transformers says of texts, where its ``modules.json`` says the pooling."""
-    names = ("sentence_bert_config.json", "config_sentence_transformers.json")
+    from ..model.families.sentences import modules, texts_files
+
+    if not imported.pooling.endswith("modules.json"):
+        return {}
     folder = Path(imported.pooling).parent
-    kept = [folder / n for n in names if imported.pooling.endswith("modules.json") and (folder / n).exists()]
+    kept = texts_files(folder, (modules(folder) or [("", folder)])[0][1])
     return {p.name: read_file(p) for p in kept}
 
 

@@ -10,7 +10,10 @@ from typing import Any
 from ..errors import InputError
 from ..spec.patterns import listed
 
-__all__ = ["Settings"]
+__all__ = ["SCORINGS", "Settings"]
+
+SCORINGS = {"softmax": "share", "sigmoid": "probability", "none": "value"}
+"""What logits become: shares of 1, each a probability of its own, or values as they are; and what a score is called."""
 
 # What PreTrainedConfig keeps of training, generation, bookkeeping: no operation of an encoder depends on it.
 _MEANINGLESS = frozenset({
@@ -149,6 +152,14 @@ class Settings:
             self.problem("id2label does not name classes 0, 1, ... in order.")
             return ["LABEL_0", "LABEL_1"]
         return [str(given[str(i)]) for i in range(len(given))]
+
+    def scoring(self, classes: int) -> str:
+        """What makes scores of so many classes' logits: of `SCORINGS`, the one that transformers' pipelines take."""
+        kind = self.choice("problem_type", "single_label_classification",
+                           ["regression", "single_label_classification", "multi_label_classification"])  # fmt: skip
+        if kind == "regression":
+            return "none"
+        return "sigmoid" if kind == "multi_label_classification" or classes == 1 else "softmax"
 
     def finish(self) -> list[str]:
         """Keys that are not used, those of its parts too.

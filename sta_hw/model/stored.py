@@ -19,7 +19,7 @@ from . import operations
 from .fp32 import FUNCTIONS
 from .graph import Graph
 from .operations import Activate, Norm, Operation, Output
-from .settings import Settings
+from .settings import SCORINGS, Settings
 from .tensors import Tensors
 
 __all__ = ["MODEL_TYPE", "graph_files", "stored_graph"]
@@ -44,13 +44,15 @@ def _attributes(kind: type[Operation]) -> dict[str, dataclasses.Field[Any]]:
     return {f.name: f for f in dataclasses.fields(kind) if f.name not in ("name", "inputs")}
 
 
-def graph_files(graph: Graph, labels: Sequence[str] = ()) -> dict[str, bytes | str]:
+def graph_files(graph: Graph, labels: Sequence[str] = (), scoring: str = "softmax") -> dict[str, bytes | str]:
     """The two files of a graph's folder.
 
     Parameters
     ----------
     labels : sequence of str
         Names of the classes, where it has a classifier.
+    scoring : str
+        What makes scores of its logits, of `settings.SCORINGS`.
     """
     from safetensors.numpy import save
 
@@ -65,14 +67,15 @@ def graph_files(graph: Graph, labels: Sequence[str] = ()) -> dict[str, bytes | s
                 entry[name] = list(value) if isinstance(value, tuple) else value
         listed.append(entry)
     about = {"model_type": MODEL_TYPE, "version": _VERSION, "name": graph.name, "labels": list(labels)}
+    about |= {"scoring": scoring} if scoring != "softmax" else {}
     rows = ",\n    ".join(json.dumps(entry) for entry in listed)
     head = json.dumps(about, indent=2)[:-2]
     config = f'{head},\n  "operations": [\n    {rows}\n  ]\n}}\n'
     return {"config.json": config, "model.safetensors": save(tensors)}
 
 
-def stored_graph(settings: Settings, tensors: Tensors) -> tuple[Graph, list[str]]:
-    """The graph, and the names of its classes.
+def stored_graph(settings: Settings, tensors: Tensors) -> tuple[Graph, list[str], str]:
+    """The graph, the names of its classes, and what makes scores of their logits.
 
     Raises
     ------
@@ -86,6 +89,7 @@ def stored_graph(settings: Settings, tensors: Tensors) -> tuple[Graph, list[str]
     if not isinstance(labels, list) or not _words(labels) or not isinstance(listed, list):
         raise InputError(f"{path}: labels is a list of names, operations a list of objects.")
     settings.pass_over("version name labels operations")
+    scoring = settings.choice("scoring", "softmax", list(SCORINGS))
     parts = []
     for number, entry in enumerate(listed):
         try:
@@ -109,7 +113,7 @@ def stored_graph(settings: Settings, tensors: Tensors) -> tuple[Graph, list[str]
     classes = int(graph.shapes[outputs[0]][-1]) if outputs == ["logits"] else 0
     if labels and len(labels) != classes:
         raise InputError(f"{path}: there are {len(labels)} labels, and the graph has {classes} classes.")
-    return graph, labels
+    return graph, labels, "sigmoid" if classes == 1 and scoring == "softmax" else scoring
 
 
 class _WrongError(Exception):

@@ -102,10 +102,13 @@ class TextTokenizer:
         Without padding and truncation.
     lower : bool
         Texts are lower-cased first, beside what the tokenizer does.
+    cuts_beginnings : bool
+        Of a text that is too long the beginning is cut, not the end.
     """
 
     tokenizer: Any
     lower: bool = False
+    cuts_beginnings: bool = False
 
     @staticmethod
     def load(folder: Path, *, lower: bool = False) -> TextTokenizer:
@@ -143,22 +146,36 @@ class TextTokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         _require_working(tokenizer, path if path.exists() else vocabulary)
-        return TextTokenizer(tokenizer, lower)
+        side = about.get("truncation_side") or "right"
+        if side not in ("left", "right"):
+            raise InputError(f"{folder / 'tokenizer_config.json'}: truncation_side is {side!r}; it is left or right.")
+        return TextTokenizer(tokenizer, lower, side == "left")
 
     @property
     def text(self) -> str:
         """The tokenizer as ``tokenizer.json`` has it."""
         return self.tokenizer.to_str()
 
-    def token_ids(self, text: str) -> list[int]:
-        """Token ids of a text, with the marks at both ends.
+    def token_ids(self, text: str, most: int | None = None) -> list[int]:
+        """Token ids of a text, with the marks at both ends; cut to `most`, marks included.
 
         Raises
         ------
         InputError
-            If the tokenizer fails.
+            If the tokenizer fails, or its marks alone are more than `most`.
         """
-        return encoded(self.tokenizer, text.lower() if self.lower else text)
+        text = text.lower() if self.lower else text
+        if most is None:
+            return encoded(self.tokenizer, text)
+        with _failures():
+            self.tokenizer.enable_truncation(most, direction="left" if self.cuts_beginnings else "right")
+        try:
+            found = encoded(self.tokenizer, text)
+        finally:
+            self.tokenizer.no_truncation()
+        if len(found) > most:
+            raise InputError(f"a text is cut at {most} tokens, and the tokenizer's marks around it are more.")
+        return found
 
     def token(self, number: int) -> str:
         """The token of an id."""
@@ -182,7 +199,7 @@ def _agree(normalizer: Any, about: dict[str, Any], path: Path) -> None:
 
 
 def _word_piece(vocabulary: Path, about: dict[str, Any]) -> Any:
-    from tokenizers import AddedToken
+    from tokenizers import AddedToken, Tokenizer
     from tokenizers.implementations import BertWordPieceTokenizer
 
     def special(key: str) -> str:
@@ -224,4 +241,4 @@ def _word_piece(vocabulary: Path, about: dict[str, Any]) -> Any:
             tokenizer.add_tokens([AddedToken(token, normalized=False)])
             if tokenizer.token_to_id(token) != number:
                 raise InputError(f"{added}: {token!r} would get the id {tokenizer.token_to_id(token)}, not {number}.")
-    return tokenizer
+    return Tokenizer.from_str(tokenizer.to_str())

@@ -89,7 +89,8 @@ class Embedder:
         part = accelerator_part(network.graph)
         tokenizer = None
         if "ids" in network.graph.by_name:
-            beside = network.folder if (network.folder / "tokenizer.json").exists() else place
+            own = any((network.folder / name).exists() for name in ("tokenizer.json", "vocab.txt"))
+            beside = network.folder if own else place
             tokenizer = TextTokenizer.load(beside, lower=network.limits.lower)
         if folder is None:
             return Embedder(network, part, tokenizer, None, "all-MiniLM-L6-v2")
@@ -127,7 +128,7 @@ class Embedder:
         return self.tokenizer is not None and self.part.pooled and bare
 
     def token_ids(self, text: str, most: int | None = None) -> list[int]:
-        """Token ids of a text; cut to `most`, the mark at its end included.
+        """Token ids of a text; cut to `most`, the marks at its ends included, as its tokenizer cuts.
 
         Raises
         ------
@@ -141,7 +142,7 @@ class Embedder:
             raise InputError("the text is empty; give a sentence.")
         ids = self.tokenizer.token_ids(text)
         if most is not None and len(ids) > most:
-            ids = ids[: most - 1] + ids[-1:]
+            ids = self.tokenizer.token_ids(text, most)
         words = next(o for o in self.graph.operations if isinstance(o, Embed) and o.rows == "token")
         (name,) = self.graph.arrays(words)
         require_rows(ids, name, len(words.table), self.graph.most_tokens)

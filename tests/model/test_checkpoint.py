@@ -339,6 +339,54 @@ def test_limits_of_sentence_transformers(tmp_path: Path) -> None:
         load_network(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["sentence_bert_config.json", "sentence_xlm-roberta_config.json"])
+def test_limits_lie_beside_the_transformer(name: str, tmp_path: Path) -> None:
+    """Where older sentence-transformers folders have it, under one of the names that it had."""
+    sentence_transformer(tmp_path, {"pooling_mode_cls_token": True})
+    inner = tmp_path / "0_Transformer"
+    inner.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).rename(inner / file)
+    listed = json.loads((tmp_path / "modules.json").read_text())
+    listed[0]["path"] = inner.name
+    (tmp_path / "modules.json").write_text(json.dumps(listed))
+    (inner / name).write_text('{"max_seq_length": 20, "do_lower_case": true}')
+    network = load_network(tmp_path)
+    assert (network.limits.most_tokens, network.limits.lower) == (20, True)
+    assert f"{inner.name}/{name}" in network.files(network.graph)
+
+
+def test_what_later_sentence_transformers_write(tmp_path: Path) -> None:
+    """The length of texts is the tokenizer's; keys that say what is so of every plain encoder of texts."""
+    names = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+    dense = {"in_features": 32, "out_features": 32, "bias": False} | names
+    sentence_transformer(tmp_path, {"pooling_mode": "mean"}, ("Dense", dense))
+    save_file({"linear.weight": np.eye(32, dtype=np.float32)}, tmp_path / "2_Dense/model.safetensors")
+    modality = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+    about = {"transformer_task": "feature-extraction", "modality_config": modality,
+             "module_output_name": "token_embeddings"}  # fmt: skip
+    path, tokenizer = tmp_path / "sentence_bert_config.json", tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(about))
+    tokenizer.write_text('{"model_max_length": 1000000000000000019884624838656, "do_lower_case": true}')
+    limits = load_network(tmp_path).limits
+    assert (limits.most_tokens, limits.lower) == (None, False)
+    tokenizer.write_text('{"model_max_length": 12}')
+    assert load_network(tmp_path).limits.most_tokens == 12
+    path.write_text(json.dumps(about | {"max_seq_length": 20}))
+    assert load_network(tmp_path).limits.most_tokens == 20
+    for change, problem in (
+        ({"transformer_task": "fill-mask"}, "transformer_task"), ({"query_length": 3}, "a length of their own"),
+        ({"processing_kwargs": {"text": {"add_special_tokens": False}}}, "settings of the tokenizer"),
+    ):  # fmt: skip
+        path.write_text(json.dumps(about | change))
+        with pytest.raises(InputError, match=problem):
+            load_network(tmp_path)
+    path.unlink()
+    (tmp_path / "2_Dense/config.json").write_text(json.dumps(dense | {"use_residual": True}))
+    with pytest.raises(InputError, match="use_residual = true: a sum with"):
+        load_network(tmp_path)
+
+
 def test_a_token_beyond_the_table(tmp_path: Path) -> None:
     saved(tmp_path, "BertModel", TEXT)
     with pytest.raises(InputError, match="word has rows 0 to 49, and row 50 is wanted"):

@@ -86,3 +86,24 @@ def test_other_kinds(name: str, content: object, says: str, tmp_path: Path) -> N
     (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises(InputError, match=says):
         TextTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("template", ["$A", "[CLS] $A", "[CLS] $A [SEP]", "$A [SEP] [MASK]"])
+def test_texts_are_cut_as_transformers_cuts(template: str, side: str, tmp_path: Path) -> None:
+    """Whatever marks the tokenizer puts around a text, none or several."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordPiece({w: n for n, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    marks = [(w, WORDS.index(w)) for w in ("[CLS]", "[SEP]", "[MASK]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=marks)
+    theirs = hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, truncation_side=side, pad_token="[PAD]")
+    theirs.save_pretrained(tmp_path)
+    ours, text = TextTokenizer.load(tmp_path), "the hardware skips , zero ."
+    for most in range(2, 12):
+        assert ours.token_ids(text, most) == theirs(text, truncation=True, max_length=most)["input_ids"], most
+    assert len(ours.token_ids(text)) > 6
+    if template == "[CLS] $A [SEP]":
+        with pytest.raises(InputError, match="cut at 1 tokens, and the tokenizer's marks around it are more"):
+            ours.token_ids(text, 1)

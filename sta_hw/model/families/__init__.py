@@ -17,7 +17,7 @@ from ..settings import Settings
 from ..stored import MODEL_TYPE, stored_graph
 from ..tensors import Tensors, read_tensors
 from . import bert, clip, gpt2, llama, vit, whisper
-from .sentences import Limits, modules, pool
+from .sentences import Limits, modules, pool, texts_files
 
 __all__ = ["DECODERS", "FAMILIES", "Network", "load_network"]
 
@@ -53,6 +53,8 @@ class Network:
         Keys of the configuration that change nothing of what is computed.
     labels : tuple of str
         Names of the classes, where there is a classifier.
+    scoring : str
+        What makes scores of its logits, of `settings.SCORINGS`.
     limits : Limits
         What is done to texts.
     """
@@ -64,6 +66,7 @@ class Network:
     unused_tensors: tuple[str, ...]
     unused_keys: tuple[str, ...]
     labels: tuple[str, ...]
+    scoring: str
     limits: Limits
 
     def files(self, graph: Graph) -> dict[str, bytes | str]:
@@ -87,7 +90,7 @@ class Network:
             found[name] = array.reshape(found[name].shape)
         tensors = {self.tensors.prefixed.get(n, n): np.ascontiguousarray(t) for n, t in found.items()}
         kept = [self.folder / "config.json", self.root / "modules.json"]
-        kept += [self.root / n for n in ("sentence_bert_config.json", "config_sentence_transformers.json")]
+        kept += texts_files(self.root, self.folder)
         for _, place in (modules(self.root) or [])[1:]:
             kept += visible(place, "*.json", "*.safetensors")
         files: dict[str, bytes | str] = {
@@ -131,9 +134,10 @@ def load_network(folder: Path) -> Network:
     family = str(settings.found.get("model_type"))
     if family == MODEL_TYPE:
         tensors = read_tensors(place)
-        graph, labels = stored_graph(settings, tensors)
+        graph, labels, scoring = stored_graph(settings, tensors)
         keys, unused = settings.finish(), tensors.finish()
-        return Network(graph, folder, place, tensors, tuple(unused), tuple(keys), tuple(labels), Limits(folder))
+        limits = Limits(folder, place)
+        return Network(graph, folder, place, tensors, tuple(unused), tuple(keys), tuple(labels), scoring, limits)
     if family not in FAMILIES:
         raise InputError(f"{path}: model_type {family!r} is not supported; it is one of {', '.join(FAMILIES)}.")
     tensors = unpacked(read_tensors(place), settings)
@@ -141,7 +145,12 @@ def load_network(folder: Path) -> Network:
         graph = _OTHERS[family].build(settings, tensors, family)
     else:
         graph = _text(settings, tensors, family, folder)
+    # The two logits of question answering are of a text's beginning and end: no classes.
+    classes = "logits" in graph.by_name and not settings.architecture.endswith("ForQuestionAnswering")
+    labels = settings.labels if classes else []
+    scoring = settings.scoring(len(labels)) if classes else "none"
     keys = settings.finish()
     unused = tensors.finish()
-    labels = settings.labels if "logits" in graph.verify().shapes else []
-    return Network(graph, folder, place, tensors, tuple(unused), tuple(keys), tuple(labels), Limits(folder))
+    graph.verify()
+    limits = Limits(folder, place)
+    return Network(graph, folder, place, tensors, tuple(unused), tuple(keys), tuple(labels), scoring, limits)

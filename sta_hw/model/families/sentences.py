@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ...errors import InputError
 from ...files import inside, read_json, require_file
@@ -13,7 +14,7 @@ from ..settings import Settings
 from ..tensors import read_tensors
 from .layers import Builder
 
-__all__ = ["Limits", "modules", "pool"]
+__all__ = ["Limits", "modules", "pool", "texts_files"]
 
 _POOLINGS: dict[str, Callable[[str], Operation]] = {
     "mean": lambda x: Mean("mean", (x,)),
@@ -28,6 +29,8 @@ _MODES = {
 }  # fmt: skip
 _FUNCTIONS = {"Tanh": "tanh", "Identity": "", "ReLU": "relu", "GELU": "gelu", "SiLU": "silu"}
 
+_NO_LIMIT = 10**9
+"""A length of texts that is none: transformers writes 10^30."""
 _LIBRARY, _TORCH = "sentence_transformers.", "torch.nn."
 
 
@@ -37,8 +40,49 @@ def _kind(name: object, package: str) -> str:
     return found.rpartition(".")[2] if found.startswith(package) else found
 
 
+_TEXTS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Names that sentence-transformers' versions gave to what a Transformer module says of texts; the first one counts."""
+_ABOUT = "config_sentence_transformers.json"
+
+_PLAIN: dict[str, tuple[Any, str]] = {
+    "transformer_task": ("feature-extraction", "what gives something else than tokens' outputs is not supported"),
+    "module_output_name": ("token_embeddings", "another name for tokens' outputs is not supported"),
+    "modality_config": (
+        {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+        "other inputs and outputs than texts and the last layer's are not supported",
+    ),
+    "processing_kwargs": ({}, "other settings of the tokenizer than its own are not supported"),
+    "query_length": (None, "queries of a length of their own are not supported"),
+    "document_length": (None, "documents of a length of their own are not supported"),
+    "query_expansion": (None, "queries with tokens added are not supported"),
+    **dict.fromkeys(
+        ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs"),
+        ({}, "other settings than the files' own are not supported"),
+    ),
+}
+"""Keys that later versions write of every Transformer module, and what they are for a plain encoder of texts."""
+
+
+def texts_files(root: Path, place: Path) -> list[Path]:
+    """The files that say what is done to texts: of the folder, and of its Transformer module."""
+    own = [place / name for name in _TEXTS if (place / name).exists()][:1]
+    if any((root / name).exists() for name in ("modules.json", _ABOUT)):
+        own += [p for p in (place / "tokenizer_config.json", root / _ABOUT) if p.exists()]
+    return own
+
+
 class Limits:
     """What sentence-transformers does to texts.
+
+    Parameters
+    ----------
+    root : Path
+        The checkpoint's folder.
+    place : Path
+        That of its Transformer module.
 
     Attributes
     ----------
@@ -48,23 +92,27 @@ class Limits:
         It lower-cases them first.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, root: Path, place: Path) -> None:
         self.most_tokens: int | None = None
         self.lower = False
-        about = folder / "sentence_bert_config.json"
-        if about.exists():
+        for about in texts_files(root, place):
             settings = Settings(read_json(about, "configuration"), about)
-            if settings.found.get("max_seq_length") is not None:
-                self.most_tokens = settings.size("max_seq_length", 512)
-            settings.pass_over("max_seq_length")
-            self.lower = settings.flag("do_lower_case", False)
-            settings.finish()
-        about = folder / "config_sentence_transformers.json"
-        if about.exists():
-            settings = Settings(read_json(about, "configuration"), about)
-            settings.pass_over("__version__ prompts similarity_fn_name model_type truncate_dim")
-            settings.require("default_prompt_name", None, "a text put ahead of every text is not supported")
-            settings.require("truncate_dim", None, "a shortened embedding is not supported")
+            if about.name == _ABOUT:
+                settings.pass_over("__version__ prompts similarity_fn_name model_type truncate_dim")
+                settings.require("default_prompt_name", None, "a text put ahead of every text is not supported")
+                settings.require("truncate_dim", None, "a shortened embedding is not supported")
+            elif about.name in _TEXTS:
+                if settings.found.get("max_seq_length") is not None:
+                    self.most_tokens = settings.size("max_seq_length", 512)
+                settings.pass_over("max_seq_length unpad_inputs")
+                self.lower = settings.flag("do_lower_case", False)
+                for key, (value, why) in _PLAIN.items():
+                    settings.require(key, value, why)
+            else:
+                most = settings.found.get("model_max_length")
+                if self.most_tokens is None and isinstance(most, int | float) and 1 <= most < _NO_LIMIT:
+                    self.most_tokens = int(most)
+                continue  # The other keys are the tokenizer's.
             settings.finish()
 
 
@@ -115,6 +163,9 @@ def _dense(b: Builder, x: str, folder: Path, width: int) -> tuple[str, int]:
     path = folder / "config.json"
     settings = Settings(read_json(path, "configuration"), path)
     settings.require("in_features", width, f"what is pooled has a width of {width}")
+    for key in ("module_input_name", "module_output_name"):
+        settings.require(key, "sentence_embedding", "a Dense of something else than the embedding is not supported")
+    settings.require("use_residual", False, "a sum with what a Dense takes is not supported")
     out, bias = settings.size("out_features", width), settings.flag("bias", True)
     kind = _kind(settings.value("activation_function", f"{_TORCH}modules.activation.Tanh"), _TORCH)
     if kind not in _FUNCTIONS:

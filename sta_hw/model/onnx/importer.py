@@ -61,6 +61,8 @@ class Imported:
     assumed : tuple of str
         What inputs beside the text are taken to be.
     labels : names of the classes, where it has a classifier
+    scoring : str
+        What makes scores of its logits, of `settings.SCORINGS`.
     difference : float
         Largest difference from onnxruntime on two samples, relative to the largest value.
     """
@@ -71,6 +73,7 @@ class Imported:
     left_out: tuple[str, ...]
     assumed: tuple[str, ...]
     labels: tuple[str, ...]
+    scoring: str
     difference: float
 
 
@@ -118,8 +121,8 @@ def import_onnx(path: str | Path, output: str | None = None, pooling: str | None
         )
     assumed = tuple(f"{n}: {_ASSUMED[role]}" for n, role in session.roles.items() if role in _ASSUMED)
     left_out = tuple(n for n in session.outputs if n != chosen)
-    labels = _labels(path, int(graph.shapes[kind][-1])) if kind == "logits" else ()
-    return Imported(graph, chosen, used, left_out, assumed, labels, difference)
+    labels, scoring = _labels(path, int(graph.shapes[kind][-1])) if kind == "logits" else ((), "softmax")
+    return Imported(graph, chosen, used, left_out, assumed, labels, scoring, difference)
 
 
 def _pooled(path: Path, bare: Graph, term: Term, kind: str, pooling: str | None, *, image: bool) -> tuple[Graph, str]:
@@ -139,14 +142,14 @@ def _pooled(path: Path, bare: Graph, term: Term, kind: str, pooling: str | None,
     return named(canonical(pooled(term, chosen)), kind).verify(), chosen
 
 
-def _labels(path: Path, count: int) -> tuple[str, ...]:
-    """Names of the classes: those of a ``config.json`` beside the file, as Optimum writes it, if it has as many."""
+def _labels(path: Path, count: int) -> tuple[tuple[str, ...], str]:
+    """Names of the classes and what makes their scores: of a ``config.json`` beside the file, as Optimum writes it."""
     beside = path.parent / "config.json"
-    if beside.exists():
-        labels = Settings(read_json(beside, "configuration"), beside).labels
-        if len(labels) == count:
-            return tuple(labels)
-    return tuple(f"LABEL_{i}" for i in range(count))
+    settings = Settings(read_json(beside, "configuration") if beside.exists() else {}, beside)
+    labels, scoring = settings.labels, settings.scoring(count)
+    if settings.problems:
+        raise InputError("\n".join(settings.problems))
+    return tuple(labels if len(labels) == count else (f"LABEL_{i}" for i in range(count))), scoring
 
 
 def _chosen(session: Session, output: str | None) -> str:
