@@ -19,10 +19,12 @@ from ..errors import InputError
 from ..files import distinct, read_texts, write_all
 from ..host.saturation import saturation_sentences
 from ..model.arrays import given, read_arrays
+from ..model.settings import SCORINGS
 from ..run.backends import BACKENDS, backend
 from ..spec.config import Config
 from ..tasks.batch import MOST_TOKENS, BatchRun
 from ..tasks.embedder import Embedder
+from ..tasks.scores import scores
 from .app import Unused, app
 from .configuration import manifest_file, read_configuration
 from .model import Pruning, dense_network, load
@@ -207,14 +209,15 @@ def _figures(
 ) -> dict[str, Any]:  # fmt: skip
     """Figures as JSON types; the cosines are with the dense network's fp32 results."""
     figure, whose, dense = dense_network(embedder)
-    cosines = []
-    for value, one in zip(run.values, inputs, strict=True):
-        cosines.append(cosine(value, dense.exact(one)))
+    pairs = [(value, dense.exact(one)) for value, one in zip(run.values, inputs, strict=True)]
+    cosines = [cosine(*pair) for pair in pairs]
     found: dict[str, Any] = {
         "inputs": len(inputs), "tokens": run.tokens, "programs": run.programs, "backend": backend_name,
         "hash": config.hash, figure: float(np.mean(cosines)), f"least_{figure}": min(cosines), "compared_with": whose,
         "ideal_cycles": run.ideal_cycles, **run.saturated,
     }  # fmt: skip
+    if all(value.size == 1 for value in run.values):  # whose cosines say no more than their signs
+        found["largest_difference"] = max(float(np.abs(value - exact).max()) for value, exact in pairs)
     if run.cycles is not None:
         found |= {
             "cycles": run.cycles, "fraction_of_ideal": run.fraction, "equal_to_reference": True if check else None
@@ -227,6 +230,10 @@ def _say_figures(figures: dict[str, Any], run: BatchRun) -> None:
         say(f"{run.cycles:,} cycles, {run.fraction:.3f} of ideal, counted in the inputs' own tokens.")
     for sentence in saturation_sentences(run.saturated):
         say(sentence)
+    if "largest_difference" in figures:
+        largest = figures["largest_difference"]
+        say(f"Largest difference of logits from fp32 of {figures['compared_with']}: {largest:.4f}.")
+        return
     figure = next(k for k in figures if k.startswith("cosine"))
     say(
         f"{figure.replace('_', ' ').capitalize()} of {figures['compared_with']}: mean {figures[figure]:.4f}, least "
@@ -315,7 +322,8 @@ def classify(
 ) -> None:
     """Classify many texts or images.
 
-    With a model that has a classifier; its configuration names the classes.
+    With a model that has a classifier; its configuration names the classes, and says whether they are alternatives
+    (told is the share of each), each has a probability of its own, or they are values (regression).
     """
     options = _Options.of(locals())
 
@@ -332,18 +340,17 @@ def classify(
 
     found, names, figures, embedder = watched("classify", "", lambda watch: _run(files, options, watch, suits))
     labels = embedder.network.labels or tuple(f"LABEL_{i}" for i in range(len(found.values[0])))
-    answers = []
+    answers, what = [], SCORINGS[embedder.network.scoring]
     for name, logits in zip(names, found.values, strict=True):
-        shares = np.exp(logits - logits.max())
-        shares /= shares.sum()
+        found_scores = scores(logits, embedder.network.scoring)
         best = [int(i) for i in np.argsort(-logits, kind="stable")[:top]]
-        answers.append({"input": name, "classes": [{"label": labels[i], "share": float(shares[i])} for i in best]})
+        answers.append({"input": name, "classes": [{"label": labels[i], what: float(found_scores[i])} for i in best]})
     if as_json:
         print_json(figures | {"answers": answers})
         return
     rows = [
-        (answer["input"] if not place else "", c["label"], f"{c['share']:.3f}")
+        (answer["input"] if not place else "", c["label"], f"{c[what]:.3f}")
         for answer in answers for place, c in enumerate(answer["classes"])
     ]  # fmt: skip
-    print_table("", ("input", "class", "share"), rows, left=2)
+    print_table("", ("input", "class", what), rows, left=2)
     _say_figures(figures, found)

@@ -13,10 +13,12 @@ from ..compiler.model import CompiledModel
 from ..errors import CheckError, InputError
 from ..host.board import require_port
 from ..host.saturation import compare_saturations, saturation_sentences
+from ..model.settings import SCORINGS
 from ..report.tables import by_layer
 from ..run.backends import BACKENDS, ReferenceBackend, backend, require_board
 from ..run.outcome import compare
 from ..run.search import Search
+from ..tasks.scores import scores
 from .app import Unused, app
 from .bisect import WAVEFORM, find_wrong, search_figures, waveform_format
 from .figures import print_layers, run_figures
@@ -152,9 +154,13 @@ def run(
         "backend": backend_name, "hash": compiled.config.hash, figure: cosine(result, exact),
         "compared_with": whose, **outcome.saturated,
     }  # fmt: skip
-    if name == "logits" and embedder.network.labels:
-        chosen = np.take(embedder.network.labels, result.argmax(-1)).tolist()
-        figures["label"] = chosen
+    scoring, labels = embedder.network.scoring, embedder.network.labels
+    if name == "logits" and labels and scoring == "softmax":
+        figures["label"] = np.take(labels, result.argmax(-1)).tolist()
+    elif name == "logits" and labels and result.ndim == 1:
+        figures[SCORINGS[scoring]] = dict(zip(labels, scores(result, scoring).tolist(), strict=True))
+    if result.size == 1:  # whose cosine says no more than its sign
+        figures["difference"] = float(np.abs(result - exact).max())
     if outcome.run is not None:
         figures |= run_figures(compiled, outcome.run) | {"equal_to_reference": True if check else None}
     if as_json:
@@ -168,8 +174,13 @@ def run(
         say(sentence)
     say(f"{outcome.saturated['saturated_results']:,} groups of 8-bit results are at the ends of their range.")
     if "label" in figures:
-        labels = figures["label"]
-        say(f"Label: {labels if isinstance(labels, str) else ', '.join(labels)}")
+        chosen = figures["label"]
+        say(f"Label: {chosen if isinstance(chosen, str) else ', '.join(chosen)}")
+    for label, score in figures.get(SCORINGS[scoring], {}).items():
+        say(f"{label}: {SCORINGS[scoring]} {score:.3f}")
+    if "difference" in figures:
+        say(f"Difference from fp32 of {whose}: {figures['difference']:.4f}; {name}: {result}")
+        return
     what = figure.replace("_", " ").capitalize()
     say(f"{what} of {whose}: {figures[figure]:.4f}; {name}: {result.reshape(-1)[:6]} ...")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers as hf
 from test_cli_families import WORDS
 from test_cli_sparsity import run
 from test_families import IMAGE, TEXT, saved
+
+from sta_hw.model.families import load_network
+from sta_hw.model.settings import SCORINGS
+from sta_hw.tasks.scores import scores
 
 ON = ("--preset", "ci", "--nm", "dense", "--json")
 
@@ -91,6 +98,41 @@ def test_classify(folder: Path) -> None:
     table = run("classify", folder / "texts.txt", *ON[:-1], "--model", folder / "classes").stdout
     assert "the hardware skips zeros" in table and "LABEL_" in table
     assert "has 3 classes; the nearest is 3" in run(*given[:-1], 4, status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "what"),
+    [("regression", 1, "value"), (None, 1, "probability"), ("multi_label_classification", 3, "probability"),
+     (None, 3, "share"), ("regression", 3, "value")],
+)  # fmt: skip
+def test_scores_are_those_of_transformers_pipelines(kind: str | None, labels: int, what: str, tmp_path: Path) -> None:
+    sizes = TEXT | {"num_hidden_layers": 1, "vocab_size": len(WORDS), "num_labels": labels, "problem_type": kind}
+    model = saved(tmp_path, "BertForSequenceClassification", sizes)
+    tokenizer = hf.BertTokenizerFast(vocab={w: n for n, w in enumerate(WORDS)})
+    pipeline = hf.TextClassificationPipeline(model=model, tokenizer=tokenizer)
+    logits = np.random.default_rng(0).normal(size=labels)
+    wanted = pipeline.postprocess({"logits": torch.from_numpy(logits)[None]}, top_k=None)
+    network = load_network(tmp_path)
+    assert SCORINGS[network.scoring] == what
+    found = dict(zip(network.labels, scores(logits, network.scoring).tolist(), strict=True))
+    assert found == pytest.approx({w["label"]: w["score"] for w in wanted}, rel=1e-6)
+
+
+def test_a_single_class(tmp_path: Path) -> None:
+    """It has no share, and no cosine of its logit says anything."""
+    sizes = TEXT | {"num_hidden_layers": 1, "vocab_size": len(WORDS), "num_labels": 1}
+    saved(tmp_path, "BertForSequenceClassification", sizes)
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+    (tmp_path / "texts.txt").write_text("the hardware skips zeros\n")
+    about = json.loads(run("classify", tmp_path / "texts.txt", *ON, "--model", tmp_path).stdout)
+    alone = json.loads(run("run", *ON, "--backend", "reference", "--model", tmp_path, "--text",
+                           "the hardware skips zeros").stdout)  # fmt: skip
+    (logit,) = alone["logits"]
+    assert about["answers"][0]["classes"][0]["probability"] == pytest.approx(1 / (1 + np.exp(-logit)), abs=2e-2)
+    assert alone["probability"]["LABEL_0"] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
+    assert 0 < about["largest_difference"] < 0.2 and 0 < alone["difference"] < 0.2 and "label" not in alone
+    said = run("run", *ON[:-1], "--backend", "reference", "--model", tmp_path, "--text", "zeros").stdout
+    assert re.search(r"LABEL_0: probability 0\.\d+\nDifference from fp32 of .*: 0\.", said) and "osine" not in said
 
 
 def test_classify_images(folder: Path) -> None:
