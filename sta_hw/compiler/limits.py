@@ -81,9 +81,14 @@ def shape_problems(
     size = hidden // heads
     whole = config.groups * config.window
     if size % config.groups or size > whole:
+        most = math.gcd(size, 1 << 7)
+        fitting = [1 << i for i in range(most.bit_length()) if size <= config.window << i]
+        choice = f"groups = {min(fitting, key=lambda g: abs(g - config.groups))} would do" if fitting else (
+            f"its largest power of two is {most}, which with window = {config.window} makes {most * config.window}"
+        )  # fmt: skip
         problems.append(
             f"head dimension {size} does not fit: it must be a multiple of groups = {config.groups}, at most "
-            f"groups x window = {whole}; groups = {math.gcd(size, 1 << 7)} would do."
+            f"groups x window = {whole}; {choice}."
         )
     if size > config.columns:
         problems.append(f"head dimension {size} exceeds columns = {config.columns}.")

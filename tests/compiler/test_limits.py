@@ -47,7 +47,9 @@ SHAPE = {"tokens": 16, "layers": 2, "hidden": 64, "heads": 4, "intermediate": 12
         ({}, {"heads": 12}, "heads = 12 does not divide hidden = 64; the nearest is 4."),
         ({"heads": 8}, {"heads": 16}, "head dimension 4 does not fit: it must be a multiple of groups = 8, at most "
          "groups x window = 128; groups = 4 would do."),
-        ({"hidden": 512}, {"hidden": 1024}, "head dimension 256 does not fit"),
+        ({"hidden": 512}, {"hidden": 1024}, "groups x window = 128; groups = 16 would do."),
+        ({"hidden": 352, "heads": 11}, {"hidden": 1064, "heads": 7}, "groups x window = 128; its largest "
+         "power of two is 8, which with window = 16 makes 128."),
         ({}, {"intermediate": 130}, "intermediate size 130 is no multiple of groups = 8; the nearest is 128."),
         ({"intermediate": 8}, {"intermediate": 3}, "size 3 is no multiple of groups = 8; the nearest is 8."),
     ],
