@@ -6,7 +6,9 @@ the selector of N:M sparsity is the address decoder of that memory.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from dataclasses import dataclass
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -62,94 +64,96 @@ class Windows(wiring.Component):
         )
 
     def elaborate(self, platform: object) -> Module:
-        cfg = self.config
         m = Module()
-        parts = cfg.rows // cfg.lanes
-
-        busy = Signal()
-        depth, depth_last = Signal(6), Signal(6)
-        taps_left = Signal(6)
-        taps = Signal(6)
-        passes_left = Signal(16)
-        bank = Signal()
-        part = Signal(range(parts))
-        position = Signal(6)
-        group = Signal(cfg.groups, init=1)  # one-hot
-        base = Signal(cfg.address_width + 1)
-
-        # One register between the stream and the memories, so that their pins are the fabric's business.
-        write_data = Signal(8 * cfg.lanes, reset_less=True)
-        write_part = Signal(parts)
-        write_group = Signal(cfg.groups)
-        write_address = Signal(cfg.address_width + 1, reset_less=True)
-        filled = Signal(2)  # a bank whose last write is in that register
-
+        at = _at(self.config)
         take = Signal()
         room = Signal()  # busy, and the bank is free
-        taps_last, passes_last = Signal(), Signal()
         finishing, begin = Signal(), Signal()
         m.d.comb += [
             take.eq(room & self.activations.valid),
             self.activations.ready.eq(room),
         ]
+        write = self._write(m, at, take)
+        self._next(m, at, take, finishing, write.filled)
+        m.d.comb += self.full_next.eq((self.full | write.filled) & ~self.release)
+        m.d.sync += self.full.eq(self.full_next)
+        going_on = (at.busy & ~(finishing & at.passes_last)) | begin
+        m.d.sync += room.eq(going_on & ~self.full_next.bit_select(at.bank ^ finishing, 1))
+        self._begin(m, at, begin)
+        self._memories(m, write)
+        return m
+
+    def _write(self, m: Module, at: _At, take: Value) -> _Write:
+        """One register between the stream and the memories, so that their pins are the fabric's business."""
+        cfg = self.config
+        write_data = Signal(8 * cfg.lanes, reset_less=True)
+        write_part = Signal(cfg.rows // cfg.lanes)
+        write_group = Signal(cfg.groups)
+        write_address = Signal(cfg.address_width + 1, reset_less=True)
+        filled = Signal(2)
         m.d.sync += [
-            write_group.eq(Mux(take, group, 0)),
+            write_group.eq(Mux(take, at.group, 0)),
             write_data.eq(self.activations.payload.as_value()),
-            write_part.eq(1 << part),
-            write_address.eq(Cat((base + position)[: cfg.address_width], bank)),
+            write_part.eq(1 << at.part),
+            write_address.eq(Cat((at.base + at.position)[: cfg.address_width], at.bank)),
             filled.eq(0),
         ]
-        part_end = part == parts - 1
-        position_end = Signal()  # position == depth_last
+        return _Write(write_data, write_part, write_group, write_address, filled)
+
+    def _next(self, m: Module, at: _At, take: Value, finishing: Signal, filled: Signal) -> None:
+        """Go on with each beat: part, window position, group, tap, pass; `finishing`: it is a pass's last one."""
+        part, position, group = at.part, at.position, at.group
+        part_end = part == self.config.rows // self.config.lanes - 1
         with m.If(take):
             m.d.sync += part.eq(Mux(part_end, 0, part + 1))
             with m.If(part_end):
                 m.d.sync += [
-                    position.eq(Mux(position_end, 0, position + 1)),
-                    position_end.eq(Mux(position_end, depth_last == 0, position + 1 == depth_last)),
+                    position.eq(Mux(at.position_end, 0, position + 1)),
+                    at.position_end.eq(Mux(at.position_end, at.depth_last == 0, position + 1 == at.depth_last)),
                 ]
-                with m.If(position_end):
+                with m.If(at.position_end):
                     m.d.sync += group.eq(group.rotate_left(1))
                     with m.If(group[-1]):
                         m.d.sync += [
-                            taps_left.eq(taps_left - 1),
-                            taps_last.eq(taps_left == 1),
-                            base.eq(base + depth),
+                            at.taps_left.eq(at.taps_left - 1),
+                            at.taps_last.eq(at.taps_left == 1),
+                            at.base.eq(at.base + at.depth),
                         ]
-                        with m.If(taps_last):
+                        with m.If(at.taps_last):
                             m.d.comb += finishing.eq(1)
                             m.d.sync += [
-                                taps_left.eq(taps - 1),
-                                taps_last.eq(taps == 1),
-                                base.eq(0),
-                                filled.eq(1 << bank),
-                                bank.eq(~bank),
-                                passes_left.eq(passes_left - 1),
-                                passes_last.eq(passes_left == 1),
+                                at.taps_left.eq(at.taps - 1),
+                                at.taps_last.eq(at.taps == 1),
+                                at.base.eq(0),
+                                filled.eq(1 << at.bank),
+                                at.bank.eq(~at.bank),
+                                at.passes_left.eq(at.passes_left - 1),
+                                at.passes_last.eq(at.passes_left == 1),
                             ]
-                            with m.If(passes_last):
-                                m.d.sync += busy.eq(0)
-        m.d.comb += self.full_next.eq((self.full | filled) & ~self.release)
-        m.d.sync += self.full.eq(self.full_next)
-        going_on = (busy & ~(finishing & passes_last)) | begin
-        m.d.sync += room.eq(going_on & ~self.full_next.bit_select(bank ^ finishing, 1))
+                            with m.If(at.passes_last):
+                                m.d.sync += at.busy.eq(0)
 
+    def _begin(self, m: Module, at: _At, begin: Signal) -> None:
+        """Take the next product's command."""
         new = self.command.payload
-        m.d.comb += self.command.ready.eq(~busy)
+        m.d.comb += self.command.ready.eq(~at.busy)
         with m.If(self.command.valid & self.command.ready):
             m.d.sync += [
-                busy.eq(1),
-                depth.eq(new.depth),
-                depth_last.eq(new.depth - 1),
-                position_end.eq(new.depth == 1),
-                taps.eq(new.taps),
-                taps_left.eq(new.taps - 1),
-                taps_last.eq(new.taps == 1),
-                passes_left.eq(new.passes - 1),
-                passes_last.eq(new.passes == 1),
+                at.busy.eq(1),
+                at.depth.eq(new.depth),
+                at.depth_last.eq(new.depth - 1),
+                at.position_end.eq(new.depth == 1),
+                at.taps.eq(new.taps),
+                at.taps_left.eq(new.taps - 1),
+                at.taps_last.eq(new.taps == 1),
+                at.passes_left.eq(new.passes - 1),
+                at.passes_last.eq(new.passes == 1),
             ]
             m.d.comb += begin.eq(1)
 
+    def _memories(self, m: Module, register: _Write) -> None:
+        """A memory of two banks for each group, written from the register, read at the group's own address."""
+        cfg = self.config
         for g in range(cfg.groups):
             window = memory.Memory(
                 shape=unsigned(8 * cfg.rows),
@@ -162,11 +166,86 @@ class Windows(wiring.Component):
             write = window.write_port(granularity=8 * cfg.lanes)
             read = window.read_port()
             m.d.comb += [
-                write.addr.eq(write_address),
-                write.data.eq(write_data.replicate(parts)),
-                write.en.eq(Mux(write_group[g], write_part, 0)),
+                write.addr.eq(register.address),
+                write.data.eq(register.data.replicate(len(register.part))),
+                write.en.eq(Mux(register.group[g], register.part, 0)),
                 read.addr.eq(Cat(self.addresses[g], self.bank)),
                 read.en.eq(1),
                 self.operands[g].eq(read.data),
             ]
-        return m
+
+
+@dataclass(frozen=True)
+class _At:
+    """The product whose windows are loaded, and where in them the next beat goes.
+
+    Attributes
+    ----------
+    busy : Signal
+        There is one.
+    depth, depth_last, taps : Signal
+        As it has them; `depth_last` is one less.
+    taps_left, taps_last, passes_left, passes_last : Signal
+        How many are left behind this one; it is the last one.
+    bank, base : Signal
+        Where the pass's windows are; where the tap begins in them.
+    part, position, group : Signal
+        Which of a position's rows; the window position in the tap; the group, one-hot.
+    position_end : Signal
+        ``position == depth_last``
+    """
+
+    busy: Signal
+    depth: Signal
+    depth_last: Signal
+    taps: Signal
+    taps_left: Signal
+    taps_last: Signal
+    passes_left: Signal
+    passes_last: Signal
+    bank: Signal
+    base: Signal
+    part: Signal
+    position: Signal
+    group: Signal
+    position_end: Signal
+
+
+def _at(config: Config) -> _At:
+    """No product at first."""
+    busy = Signal()
+    depth, depth_last = Signal(6), Signal(6)
+    taps_left = Signal(6)
+    taps = Signal(6)
+    passes_left = Signal(16)
+    bank = Signal()
+    part = Signal(range(config.rows // config.lanes))
+    position = Signal(6)
+    group = Signal(config.groups, init=1)
+    base = Signal(config.address_width + 1)
+    taps_last, passes_last = Signal(), Signal()
+    position_end = Signal()
+    return _At(
+        busy, depth, depth_last, taps, taps_left, taps_last, passes_left, passes_last, bank, base, part, position,
+        group, position_end,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Write:
+    """A beat on its way to a memory.
+
+    Attributes
+    ----------
+    data, address : Signal
+    part, group : Signal
+        Which rows of which group's memory, one-hot; no group if there is no beat.
+    filled : Signal
+        The bank whose last write it is, one-hot.
+    """
+
+    data: Signal
+    part: Signal
+    group: Signal
+    address: Signal
+    filled: Signal
