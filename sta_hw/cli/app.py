@@ -23,12 +23,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from ..errors import CheckError, InputError, ToolError
 from .terminal import complain
 
-__all__ = ["Unused", "app", "end", "extra_of", "script"]
+__all__ = ["SECTIONS", "Unused", "app", "end", "extra_of", "script"]
+
+SECTIONS = {
+    "Begin": ("doctor", "demo", "demo-llm"),
+    "Choose and generate hardware": ("generate", "fit", "synth", "estimate", "plan", "explore"),
+    "Prepare a model": ("import", "prune", "evaluate", "compile", "input"),
+    "Run a model": ("run", "embed", "classify", "generate-text", "chat", "report", "trace"),
+    "Use a board": ("build", "flash", "selftest"),
+    "Measure, and make room": ("bench", "cache"),
+}
+"""What the commands are for: the parts of `sta-hw --help`, in its order."""
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 """What Typer raises for all that is wrong with options and arguments; where the class lies differs between versions."""
@@ -107,6 +117,17 @@ class _Command(TyperCommand):
             raise InputError("\n".join(problems))
 
 
+class _Group(TyperGroup):
+    """Lists its commands by what they are for."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for title, names in SECTIONS.items():
+            known = [(name, self.commands[name]) for name in names if name in self.commands]
+            if known:
+                with formatter.section(title):
+                    formatter.write_dl([(name, command.get_short_help_str(60)) for name, command in known])
+
+
 class _App(typer.Typer):
     def command(self, *arguments: Any, unused: Sequence[Unused] = (), **settings: Any) -> Any:
         """As Typer's; `unused` has the options that the command would ignore."""
@@ -114,7 +135,10 @@ class _App(typer.Typer):
 
 
 app = _App(
+    cls=_Group,
     help="STA-HW: generate, simulate and measure accelerators for N:M sparse Transformers.",
+    epilog="sta-hw COMMAND --help tells a command's options and their defaults, with an example. docs/start.md has the "
+    "first steps.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

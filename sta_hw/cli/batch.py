@@ -263,8 +263,8 @@ def embed(
 ) -> None:
     """Embed many texts.
 
-    Batches run through the same weights, each read once a batch. The vectors, of length 1, are in the order of the
-    texts.
+    Texts run in batches: each weight is read once for all texts of a batch. The vectors have length 1 and the order of
+    the texts.
     """
     options = _Options.of(locals())
     require_writable(files=[output])
@@ -322,8 +322,8 @@ def classify(
 ) -> None:
     """Classify many texts or images.
 
-    With a model that has a classifier; its configuration names the classes, and says whether they are alternatives
-    (told is the share of each), each has a probability of its own, or they are values (regression).
+    The model has a classifier; its configuration names the classes, and says whether they are alternatives (told is the
+    share of each), each has a probability of its own, or they are values (regression).
     """
     options = _Options.of(locals())
 

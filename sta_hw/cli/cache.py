@@ -18,14 +18,14 @@ __all__: list[str] = []
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete them; all of it is made again when needed.")] = False,
     kind: Annotated[
-        list[str] | None, typer.Option(help=f"Of these kinds alone: {', '.join(KINDS)}; may be repeated.")
+        list[str] | None, typer.Option(help=f"These kinds alone: {', '.join(KINDS)}; may be repeated.")
     ] = None,
-    days: Annotated[float, typer.Option(help="Written longer ago than this alone.", min=0, max=100_000)] = 0.0,
+    days: Annotated[float, typer.Option(help="Those alone that were written longer ago.", min=0, max=100_000)] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Show what the cache holds, or clear it.
 
-    Compiled simulations, emitted Verilog, text to tune with.
+    It holds compiled simulations, emitted Verilog, text to tune with, and pruned and quantized weights.
     """
     for name in kind or ():
         if name not in KINDS:

@@ -48,7 +48,9 @@ def compile_model(
     model: ModelOption = None,
     preset_name: PresetOption = "reference",
     calibration: CalibrationOption = None,
-    scales: Annotated[str, typer.Option(help="Of 8-bit tensors: squared-error or percentile.")] = "squared-error",
+    scales: Annotated[
+        str, typer.Option(help="How those of 8-bit tensors are chosen: squared-error or percentile.")
+    ] = "squared-error",
     flat: Annotated[
         bool,
         typer.Option("--flat", help="A program without loops: larger, a line of the listing for each instruction."),

@@ -39,7 +39,7 @@ def demo_llm(
     pruner: PrunerOption = "sparsegpt",
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with a text by SmolLM2-135M-Instruct on RTL.
+    """Continue a text with SmolLM2-135M-Instruct on RTL.
 
     The logits that it gives are compared with the integers that numpy computes. A token takes some 20 million cycles: a
     minute or two, and as much for the prompt.

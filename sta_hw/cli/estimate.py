@@ -65,7 +65,7 @@ def read_lengths(text: str) -> list[int]:
         Unused(("hidden", "heads", "layers", "intermediate"), lambda o: o["model"] is not None,
                "with --model, which has its own"),
         Unused(("tokens",), lambda o: o["batch"] is not None, "with --batch, which has the texts' tokens"),
-        Unused(("most",), lambda o: o["batch"] is None, "but with --batch"),
+        Unused(("most",), lambda o: o["batch"] is None, "except with --batch"),
     ],
 )  # fmt: skip
 def estimate(
@@ -79,7 +79,7 @@ def estimate(
         str | None, typer.Option(help="Tokens of each text of a batch, as in 4,60,17 or 8x16; or a file, one a line.")
     ] = None,
     most: Annotated[
-        int, typer.Option("--most", help="Of a batch: tokens through the same weights, at most.", min=1, max=1 << 16)
+        int, typer.Option("--most", help="With --batch: tokens through the same weights, at most.", min=1, max=1 << 16)
     ] = MOST_TOKENS,
     nm: PatternOption = "2:4",
     preset_name: PresetOption = "reference",

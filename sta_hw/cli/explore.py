@@ -90,11 +90,11 @@ def explore_space(
     latency: Annotated[int, typer.Option(help="Memory latency in cycles.", min=0, max=1_000_000)] = 50,
     bandwidth: Annotated[
         float | None,
-        typer.Option("--bytes-per-cycle", help="Of memory; a beat a cycle if not given.", min=0.01, max=1024),
+        typer.Option("--bytes-per-cycle", help="What memory gives; a beat if not given.", min=0.01, max=1024),
     ] = None,
     shared: Annotated[bool, typer.Option("--shared", help="Reads and writes share the bandwidth, as in DRAM.")] = False,
     memory: Annotated[
-        int | None, typer.Option("--memory-bytes", help="Of memory; any if not given.", min=1, max=2**40)
+        int | None, typer.Option("--memory-bytes", help="Size of memory; any if not given.", min=1, max=2**40)
     ] = None,
     inputs: AccuracyInputsOption = 0,
     pruner: PrunerOption = "sparsegpt",

@@ -44,7 +44,7 @@ MODULES = {
     "sparsity": ("prune", "evaluate"),
     "text": ("generate-text", "chat"),
 }
-"""Modules beside this one, in the order of the help, and the commands of each."""
+"""Modules beside this one, and the commands of each."""
 HERE = ("generate", "bench", "doctor")
 """Commands of this module."""
 
@@ -104,8 +104,8 @@ _MOST_MACS = 8192
 @app.command(
     epilog="Example: sta-hw generate --rows 16 --groups 8 --nm 2:4,1:4,dense --top engine -o build/engine",
     unused=[
-        Unused(_SOFTMAX, lambda o: o["top"] in ("engine", "accelerator", "decoder"), "but by --top softmax"),
-        Unused(_ACCELERATOR, lambda o: o["top"] in ("engine", "softmax", "decoder"), "but by --top accelerator"),
+        Unused(_SOFTMAX, lambda o: o["top"] in ("engine", "accelerator", "decoder"), "except by --top softmax"),
+        Unused(_ACCELERATOR, lambda o: o["top"] in ("engine", "softmax", "decoder"), "except by --top accelerator"),
         Unused(_ARRAY, lambda o: o["top"] in ("softmax", "decoder"), "by --top softmax or decoder"),
         Unused(_WEIGHTS, lambda o: o["top"] == "softmax", "by --top softmax"),
     ],
@@ -135,14 +135,15 @@ def generate(
     loads_ahead: Annotated[int | None, typer.Option(help="Accelerator: 1: weights without pauses between.")] = None,
     top: Annotated[str, typer.Option(help="accelerator, engine, softmax or decoder.")] = "engine",
     preset: Annotated[str, typer.Option(help=f"Start from: {', '.join(PRESETS)}, or a manifest.")] = "reference",
-    name: Annotated[str | None, typer.Option(help="Of module, core and files; the top level's if not given.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of module, core, files; the top level's if not given.")] = None,
     hierarchy: Annotated[bool, typer.Option("--hierarchy", help="One module for each block, not one in all.")] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.")] = Path("build"),
     as_json: JsonOption = False,
 ) -> None:
     """Write Verilog and what goes with it.
 
-    A JSON manifest, a FuseSoC core and an instantiation example.
+    The Verilog is one file that stands alone. Beside it lie a JSON manifest, a FuseSoC core, C headers and an
+    instantiation example. A parameter that is not given is the preset's.
     """
     from ..generate.generator import TOPS
     from ..generate.generator import generate as write
@@ -200,15 +201,12 @@ _BENCHES_OF_NM = ("decode", "decode-full")
 
 @app.command(
     epilog="Example: sta-hw bench engine --json",
-    unused=[Unused(("nm",), lambda o: o["name"] not in _BENCHES_OF_NM, "but by decode and decode-full")],
+    unused=[Unused(("nm",), lambda o: o["name"] not in _BENCHES_OF_NM, "except by decode and decode-full")],
 )
 def bench(
     name: Annotated[
         str,
-        typer.Argument(
-            help="engine, softmax, encoder, batch, accuracy, model, sim, digits, explore, perplexity, decode, "
-            "decode-full, decode-batch or decode-blocks4."
-        ),
+        typer.Argument(help="One of these."),
     ] = "engine",
     nm: Annotated[
         str, typer.Option(help="For decode and decode-full: N:M of the layers, such as dense,2:4.")
@@ -217,7 +215,23 @@ def bench(
 ) -> None:
     """Run a benchmark.
 
-    The exit status is 1 when a figure misses its bar.
+    Each takes minutes. The exit status is 1 when a figure misses its bar.
+
+    \b
+    engine          the matrix engine alone, each N:M: fraction of ideal
+    softmax         the softmax alone: error and rate
+    encoder         all of all-MiniLM-L6-v2, 128 tokens, several N:M
+    batch           many sentences through the same weights
+    accuracy        quantized embeddings against fp32
+    model           the cycle model against RTL
+    sim             cycles a second of the simulation
+    digits          a vision transformer trained here, on labels
+    explore         500 points of an exploration on two processes
+    perplexity      SmolLM2 in integers against fp32: half an hour
+    decode          a token and a prompt of SmolLM2: cycles, bandwidth
+    decode-full     the same, all layers simulated
+    decode-batch    four texts at once: cycles a token
+    decode-blocks4  a token with weights of 4 bits
     """
     from ..bench import BENCHES
 

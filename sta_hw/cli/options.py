@@ -57,7 +57,7 @@ COMPILED_BEFORE = Unused(
     ("nm", "nm_table", "pruner", "preset_name", "calibration"), lambda o: bool(o["file"]),
     "with a compiled model, which has its own",
 )  # fmt: skip
-BOARD_ALONE = Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board")
+BOARD_ALONE = Unused(("board", "port"), lambda o: o["backend_name"] != "board", "except with --backend board")
 COMPARED_WITH = Unused(
     ("check",), lambda o: o["backend_name"] == "reference", "with --backend reference: it is compared with"
 )

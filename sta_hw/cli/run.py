@@ -68,8 +68,8 @@ FilesArgument = Annotated[
                "with --backend board, which has its own"),
         COMPARED_WITH,
         Unused(("check",), lambda o: o["bisect"], "with --bisect, which compares every write"),
-        Unused(("bisect",), lambda o: o["backend_name"] != "rtl", "but with --backend rtl, whose every write is seen"),
-        Unused(("waveform",), lambda o: not o["bisect"], "but with --bisect"),
+        Unused(("bisect",), lambda o: o["backend_name"] != "rtl", "except with --backend rtl, which sees every write"),
+        Unused(("waveform",), lambda o: not o["bisect"], "except with --bisect"),
     ],
 )  # fmt: skip
 def run(

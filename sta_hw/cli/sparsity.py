@@ -60,7 +60,7 @@ def _counts_cycles(options: Mapping[str, Any]) -> bool:
         Unused(("rate", "batch"), lambda o: not _tunes(o), "without --steps or --aware-steps"),
         Unused(("bfloat16",), lambda o: not o["steps"], "without --steps"),
         Unused(("bfloat16",), lambda o: not _of_decoder(o), "but for a decoder"),
-        Unused(("budget",), lambda o: o["method"] != "domino", "but by --method domino"),
+        Unused(("budget",), lambda o: o["method"] != "domino", "except by --method domino"),
         Unused(("nm_table",), lambda o: o["method"] in ("domino", "idp"),
                "by --method domino or idp, which choose N:M themselves"),
         Unused(_OF_ENCODERS, lambda o: _of_decoder(o), "for a decoder"),
@@ -85,7 +85,7 @@ def prune(
     ] = "8:16",
     nm_table: TableOption = None,
     steps: Annotated[
-        int, typer.Option(help="Of fine-tuning by distillation, at each level of a series.", min=0, max=10**7)
+        int, typer.Option(help="Steps of fine-tuning by distillation, at each level of a series.", min=0, max=10**7)
     ] = 0,
     batch: Annotated[
         int | None,
@@ -106,16 +106,16 @@ def prune(
         ),
     ] = False,
     aware_steps: Annotated[
-        int, typer.Option(help="Of quantization-aware fine-tuning after it, at a tenth of the rate.", min=0, max=10**7)
+        int, typer.Option(help="Steps of quantization-aware tuning after it, at a tenth of the rate.", min=0, max=10**7)
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of sentences and batches.", min=0, max=2**31 - 1)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of sentences and batches.", min=0, max=2**31 - 1)] = 0,
     calibration: Annotated[
         int | None,
         typer.Option(
             help="Sentences that one-shot pruners look at.", min=1, max=16384, show_default="256; 600 of a decoder"
         ),
     ] = None,
-    budget: Annotated[str, typer.Option(help="Of domino: parameters, macs or cycles.")] = "cycles",
+    budget: Annotated[str, typer.Option(help="What domino counts: parameters, macs or cycles.")] = "cycles",
     model: ModelOption = None,
     decoder: Annotated[
         bool, typer.Option("--decoder", help="SmolLM2-135M-Instruct, unless --model names another decoder.")
@@ -246,7 +246,7 @@ def evaluate(
     folders: Annotated[
         list[Path] | None, typer.Argument(help="Pruned networks, or folders of them; build/pruned if not given.")
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Of the texts whose cycles are estimated.", min=1, max=4096)] = 128,
+    tokens: Annotated[int, typer.Option(help="Tokens of the texts whose cycles are estimated.", min=1, max=4096)] = 128,
     layers: Annotated[bool, typer.Option("--layers", help="Bits per weight of every layer too.")] = False,
     preset_name: PresetOption = "reference",
     picture: Annotated[Path, typer.Option(help="Accuracy against density, cycles and memory.")] = Path(

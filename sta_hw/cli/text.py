@@ -46,7 +46,7 @@ TokensOption = Annotated[int, typer.Option("--max-tokens", help="Tokens to gener
 TemperatureOption = Annotated[float, typer.Option(help="Logits are divided by it; 0 takes the largest.")]
 KOption = Annotated[int, typer.Option("--top-k", help="Draw of so many of the likeliest; 0: of all.")]
 POption = Annotated[float, typer.Option("--top-p", help="Draw of the likeliest with this probability; 1: of all.")]
-SeedOption = Annotated[int, typer.Option(help="Of drawing: the same seed gives the same text.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of drawing: the same gives the same text.")]
 BackendOption = Annotated[
     str,
     typer.Option("--backend", help="fp32 or fast (integers), both numpy; or programs on reference, rtl, board."),
@@ -59,7 +59,7 @@ ContextOption = Annotated[int | None, typer.Option(help="Tokens that the context
 _UNUSED = [
     PRUNES_NOTHING,
     Unused(("top_k", "top_p", "seed"), lambda o: not o["temperature"], "without --temperature"),
-    Unused(("board", "port"), lambda o: o["backend_name"] != "board", "but with --backend board"),
+    Unused(("board", "port"), lambda o: o["backend_name"] != "board", "except with --backend board"),
     Unused(("preset_name",), lambda o: o["backend_name"] == "board", "with --backend board, which has its own"),
     Unused(("preset_name",), lambda o: o["backend_name"] == "fp32", "with --backend fp32, which knows no hardware"),
     Unused(("activations", "weights"), lambda o: o["backend_name"] == "fp32", "with --backend fp32"),
@@ -147,7 +147,7 @@ def generate_text(
     pruner: PrunerOption = "sparsegpt",
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Go on with a text, token by token.
+    """Continue a text, token by token.
 
     Numpy computes the network in float32 or in integers, or the accelerator does: weights and activations of few bits,
     8 if nothing is said, which is less exact (docs/decoders.md).

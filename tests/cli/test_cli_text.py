@@ -141,7 +141,7 @@ def test_a_full_context_is_a_sentence(folder: Path) -> None:
         (("generate-text", PROMPT, "--preset", "ci"), "--preset is not used with --backend fp32"),
         (("chat", "--weights", 4), "--weights is not used with --backend fp32"),
         (("generate-text", PROMPT, "--backend", "fast", "--activations", 16), "activations of 16 bits are not"),
-        (("generate-text", PROMPT, "--backend", "rtl", "--board", "x"), "--board is not used but with --backend board"),
+        (("generate-text", PROMPT, "--backend", "rtl", "--board", "x"), "--board is not used except with --backend"),
         (("generate-text", PROMPT, "--no-check"), "is not used with --backend fp32"),
         (("chat", "--backend", "rtl", "--preset", "engine"), "preset 'engine' is unknown"),
         (("chat", "--context", 3), "the prompt has"), (("chat", "--context", 5000), "made for 1 to 60"),

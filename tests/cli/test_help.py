@@ -8,7 +8,8 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from sta_hw.cli.app import app
+from sta_hw.bench import BENCHES
+from sta_hw.cli.app import SECTIONS, app
 from sta_hw.cli.main import HERE, MODULES, add_commands
 from sta_hw.run.backends import BACKENDS
 from sta_hw.spec.config import MULTIPLIERS
@@ -42,10 +43,18 @@ def test_every_command_has_an_example_that_it_takes(command: str) -> None:
 
 
 def test_the_list_of_commands_is_cut_nowhere() -> None:
+    """Each is once in a section, its sentence whole."""
     text = said()
-    assert "..." not in text.split("Commands:")[1]
-    for command in COMMANDS:
-        assert f"\n  {command} " in text
+    assert sorted(command for commands in SECTIONS.values() for command in commands) == COMMANDS
+    assert "..." not in text.split(f"{next(iter(SECTIONS))}:")[1]
+    for title, commands in SECTIONS.items():
+        for command in commands:
+            assert f"\n  {command} " in text.split(f"\n{title}:")[1].split("\n\n")[0]
+
+
+def test_every_benchmark_has_a_line() -> None:
+    lines = [line.split()[0] for line in said("bench").splitlines() if line.startswith("  ") and line.strip()]
+    assert [name for name in lines if name in BENCHES] == list(BENCHES)
 
 
 def test_options_of_one_name_say_one_thing() -> None:
