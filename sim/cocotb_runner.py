@@ -17,7 +17,7 @@ from amaranth.lib import wiring
 from cocotb_tools.runner import get_runner
 from numpy.typing import NDArray
 
-from sta_hw.rtl.emit import emit_verilog, streams_of
+from sta_hw.rtl.emit import emit_verilog, ports_of, streams_of
 
 from . import verilator
 
@@ -80,9 +80,12 @@ def run_cocotb(
         environment = verilator.environment() | {"STA_HW_VECTORS": str(folder)}
         with mock.patch.dict(os.environ, environment):
             runner = get_runner(simulator)
-            arguments = ["-Wno-fatal", "-Wno-lint", "--x-initial", "fast"] if simulator == "verilator" else []
+            sources, arguments = [folder / f"{name}.v"], []
+            if simulator == "verilator":
+                (folder / "public.vlt").write_text(verilator.public({name: [p.name for p in ports_of(component)]}))
+                sources, arguments = [folder / "public.vlt", *sources], verilator.COCOTB_ARGUMENTS
             runner.build(
-                sources=[folder / f"{name}.v"],
+                sources=sources,
                 hdl_toplevel=name,
                 build_dir=folder / "build",
                 build_args=arguments,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
-__all__ = ["environment", "root"]
+__all__ = ["COCOTB_ARGUMENTS", "environment", "public", "root"]
+
+COCOTB_ARGUMENTS = ["-Wno-fatal", "-Wno-lint", "--x-initial", "fast", "--no-public-flat-rw"]
+"""Of cocotb's builds, with a file of `public`: cocotb makes all signals public, and its models twice as large."""
 
 
 def root() -> Path:
@@ -28,3 +32,9 @@ def environment() -> dict[str, str]:
     env["PATH"] = os.pathsep.join([str(root() / "bin"), str(Path(sys.executable).parent), env.get("PATH", "")])
     env["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1 OPT_GLOBAL=-O0"
     return env
+
+
+def public(signals: Mapping[str, Iterable[str]]) -> str:
+    """A configuration file of Verilator's by which a bench may look at some signals: by module, with ``*`` for all."""
+    lines = [f'public_flat_rw -module "{module}" -var "{name}"' for module, of in signals.items() for name in of]
+    return "\n".join(["`verilator_config", *lines, ""])

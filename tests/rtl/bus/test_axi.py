@@ -109,12 +109,14 @@ def test_programs_over_axi(lanes: int, tmp_path: Path) -> None:
     (tmp_path / "accelerator.v").write_text(emit_verilog(component("accelerator", config), "accelerator"))
     (tmp_path / "accelerator_axi.v").write_text(axi_wrapper("accelerator", config))
     (tmp_path / "bench.v").write_text(bench(config, place, len(image)))
+    (tmp_path / "public.vlt").write_text(verilator.public({"bench": ["*"], "axi_checker": ["*"]}))
     with mock.patch.dict(os.environ, verilator.environment() | {"STA_HW_VECTORS": str(tmp_path)}):
         runner = get_runner("verilator")
         runner.build(
-            sources=[tmp_path / "accelerator.v", tmp_path / "accelerator_axi.v", CHECKER, tmp_path / "bench.v"],
+            sources=[tmp_path / "public.vlt", tmp_path / "accelerator.v", tmp_path / "accelerator_axi.v", CHECKER,
+                     tmp_path / "bench.v"],
             hdl_toplevel="bench", build_dir=tmp_path / "build", timescale=("1ns", "1ps"), always=True,
-            build_args=["-Wno-fatal", "-Wno-lint", "--x-initial", "fast"], log_file=tmp_path / "build.log",
+            build_args=verilator.COCOTB_ARGUMENTS, log_file=tmp_path / "build.log",
         )  # fmt: skip
         runner.test(
             hdl_toplevel="bench", test_module="sim.cocotb_accelerator", build_dir=tmp_path / "build",
