@@ -246,7 +246,7 @@ class Core(wiring.Component):
             done["products"].eq(done["products"] + results.done),
             done["norms"].eq(done["norms"] + norm.done),
         ]
-        all_waits = self._admit(m, heads, units, done)
+        all_waits = _admit(m, heads, units, done)
         m.d.comb += [
             results.order.payload.eq(heads["results"].payload),
             results.order.valid.eq(heads["results"].valid),
@@ -256,87 +256,13 @@ class Core(wiring.Component):
         waits = _before(done["loads"], head.payload.until_loads)
         loads_wait = Signal()
         m.d.comb += loads_wait.eq(head.valid & waits)
-        self._complete(m, units)
-        number = self._admit_products(m, head, units, waits)
+        m.d.comb += self.completed.eq(COMPLETIONS.pack(_finished(self.config, units)))
+        number = _admit_products(m, head, units, waits)
         m.d.sync += done["matrix"].eq(done["matrix"] + status.valid)
         fault, instruction = (Signal(width) for width in (1, COUNT_BITS))
         with m.If(status.valid & (status.payload != 0) & ~fault):
             m.d.sync += [fault.eq(1), instruction.eq(number)]
         return Order(done, all_waits["windows"], loads_wait, fault, instruction)
-
-    def _admit(
-        self, m: Module, heads: Mapping[str, stream.Interface], units: Units, done: Mapping[str, Signal]
-    ) -> dict[str, dict[str, Value]]:
-        """LOADs, windows and NORMs: into their units, each when all that it waits for is finished.
-
-        Returns by unit, and by class of work, whether the next one waits for that.
-        """
-        all_waits = {}
-        for name, unit in (("loads", units.loader), ("windows", units.windows), ("norms", units.norm)):
-            head = heads[name]
-            clear = Signal(name=f"{name}_clear")  # a cycle late: what is finished stays so
-            waits = {
-                f[6:]: _before(done[f[6:]], head.payload[f]) for f, _ in head.payload.shape() if f.startswith("until_")
-            }
-            m.d.sync += clear.eq(head.valid & ~Cat(waits.values()).any() & ~(head.valid & head.ready))
-            m.d.comb += [
-                unit.order.payload.eq(head.payload.order),
-                unit.order.valid.eq(head.valid & clear),
-                head.ready.eq(unit.order.ready & clear),
-            ]
-            all_waits[name] = waits
-        return all_waits
-
-    def _admit_products(self, m: Module, head: stream.Interface, units: Units, waits: Value) -> Value:
-        """A product through the array: into all units that it takes at once, unless it `waits` for a LOAD.
-
-        Returns the number of the product whose status the engine gives next.
-        """
-        engine, order = units.engine, head.payload
-        # Instruction numbers of the products in the array, for its faults.
-        numbers = m.submodules.numbers = Queue(width=COUNT_BITS, depth=16)
-        sparse = order.command.encoding.as_value() != Encoding.DENSE
-        finishing = ~order.command.unfinished
-        by_columns = finishing & ~order.feed.totals
-        targets = [
-            (engine.command, order.command, 1),
-            (units.values.order, order.values, 1),
-            (units.positions.order, order.positions, sparse),
-            (units.parameters.order, order.parameters, by_columns),
-            (units.feed.order, order.feed, finishing),
-        ]
-        if units.expander is not None:
-            targets.append((units.expander.order, order.expansion, 1))
-        clear = Signal()
-        go = Signal()
-        m.d.sync += clear.eq(head.valid & ~waits & ~go)
-        m.d.comb += [
-            go.eq(
-                head.valid & clear & numbers.w_rdy
-                & Cat(target.ready | ~Value.cast(used) for target, _, used in targets).all()
-            ),
-            head.ready.eq(go),
-            numbers.w_en.eq(go),
-            numbers.w_data.eq(order.instruction),
-        ]  # fmt: skip
-        for target, payload, used in targets:
-            m.d.comb += [
-                Value.cast(target.payload).eq(Value.cast(payload)),
-                target.valid.eq(go & used),
-            ]
-        m.d.comb += [engine.status.ready.eq(1), numbers.r_en.eq(engine.status.valid)]
-        return numbers.r_data
-
-    def _complete(self, m: Module, units: Units) -> None:
-        """Tell what is finished in this cycle."""
-        results = units.results
-        stored = results.stored | results.listed if "best" in self.config.features else results.stored
-        m.d.comb += self.completed.eq(
-            COMPLETIONS.pack(
-                {"loads": units.loader.done, "matrix": units.engine.status.valid, "scores": results.scored,
-                 "stores": stored, "norms": units.norm.done}
-            )
-        )  # fmt: skip
 
     def _events(self, m: Module, heads: Mapping[str, stream.Interface], order: Order, units: Units) -> None:
         """What each unit does in this cycle. The engine's reasons exclude one another."""
@@ -428,3 +354,80 @@ class Core(wiring.Component):
                     m.next = "STOPPED"
             with m.State("STOPPED"):  # until the next reset
                 m.d.comb += stop.eq(1)
+
+
+def _admit(
+    m: Module, heads: Mapping[str, stream.Interface], units: Units, done: Mapping[str, Signal]
+) -> dict[str, dict[str, Value]]:
+    """LOADs, windows and NORMs: into their units, each when all that it waits for is finished.
+
+    Returns by unit, and by class of work, whether the next one waits for that.
+    """
+    all_waits = {}
+    for name, unit in (("loads", units.loader), ("windows", units.windows), ("norms", units.norm)):
+        head = heads[name]
+        clear = Signal(name=f"{name}_clear")  # a cycle late: what is finished stays so
+        waits = {
+            f[6:]: _before(done[f[6:]], head.payload[f]) for f, _ in head.payload.shape() if f.startswith("until_")
+        }
+        m.d.sync += clear.eq(head.valid & ~Cat(waits.values()).any() & ~(head.valid & head.ready))
+        m.d.comb += [
+            unit.order.payload.eq(head.payload.order),
+            unit.order.valid.eq(head.valid & clear),
+            head.ready.eq(unit.order.ready & clear),
+        ]
+        all_waits[name] = waits
+    return all_waits
+
+
+def _admit_products(m: Module, head: stream.Interface, units: Units, waits: Value) -> Value:
+    """A product through the array: into all units that it takes at once, unless it `waits` for a LOAD.
+
+    Returns the number of the product whose status the engine gives next.
+    """
+    engine, order = units.engine, head.payload
+    # Instruction numbers of the products in the array, for its faults.
+    numbers = m.submodules.numbers = Queue(width=COUNT_BITS, depth=16)
+    sparse = order.command.encoding.as_value() != Encoding.DENSE
+    finishing = ~order.command.unfinished
+    by_columns = finishing & ~order.feed.totals
+    targets = [
+        (engine.command, order.command, 1),
+        (units.values.order, order.values, 1),
+        (units.positions.order, order.positions, sparse),
+        (units.parameters.order, order.parameters, by_columns),
+        (units.feed.order, order.feed, finishing),
+    ]
+    if units.expander is not None:
+        targets.append((units.expander.order, order.expansion, 1))
+    clear = Signal()
+    go = Signal()
+    m.d.sync += clear.eq(head.valid & ~waits & ~go)
+    m.d.comb += [
+        go.eq(
+            head.valid & clear & numbers.w_rdy
+            & Cat(target.ready | ~Value.cast(used) for target, _, used in targets).all()
+        ),
+        head.ready.eq(go),
+        numbers.w_en.eq(go),
+        numbers.w_data.eq(order.instruction),
+    ]  # fmt: skip
+    for target, payload, used in targets:
+        m.d.comb += [
+            Value.cast(target.payload).eq(Value.cast(payload)),
+            target.valid.eq(go & used),
+        ]
+    m.d.comb += [engine.status.ready.eq(1), numbers.r_en.eq(engine.status.valid)]
+    return numbers.r_data
+
+
+def _finished(config: Config, units: Units) -> dict[str, Value]:
+    """What is finished in this cycle, by the names of `COMPLETIONS`."""
+    results = units.results
+    return {
+        "loads": units.loader.done,
+        "matrix": units.engine.status.valid,
+        "scores": results.scored,
+        "stores": results.stored | results.listed if "best" in config.features else results.stored,
+        "norms": units.norm.done,
+    }
