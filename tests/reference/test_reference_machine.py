@@ -12,8 +12,11 @@ from sta_hw.errors import CheckError
 from sta_hw.reference.instructions import Fetched
 from sta_hw.reference.machine import Machine, WaitsError
 from sta_hw.reference.memories import AddressError
+from sta_hw.reference.program import run_program
 from sta_hw.reference.weights import WeightsError
-from sta_hw.spec.isa import Mask, NormKind, Opcode, Result, Target
+from sta_hw.spec.assembly import assemble_text
+from sta_hw.spec.isa import Mask, NormKind, Opcode, Result, Target, assemble
+from sta_hw.spec.isa_page import EXAMPLE
 from sta_hw.spec.presets import PRESETS
 
 CONFIG = replace(PRESETS["ci"], weight_words=64, parameter_words=16)
@@ -54,6 +57,30 @@ def product(m: Machine, number: int = 0, opcode: Opcode = Opcode.PRODUCT, **fiel
     fetched = Fetched(int(opcode), number, number, PRODUCT | fields)
     (m.context if opcode == Opcode.CONTEXT else m.product)(fetched)
     return m.memories.image[32:40].view(np.int8).tolist()
+
+
+def test_the_example_of_the_page() -> None:
+    """docs/isa.md: four tokens of 32 activations by eight columns, laid out by its table alone."""
+    rng = np.random.default_rng(1)
+    weights, tokens = rng.integers(-128, 128, (8, 32)), rng.integers(-128, 128, (4, 32))
+    bias, multiplier = rng.integers(-(10**5), 10**5, 8), rng.integers(1, 40, 8)
+    image = np.zeros(0x340, np.uint8)
+    program = assemble(assemble_text(EXAMPLE), PRESETS["ci"])
+    assert len(program) == 192
+    image[:192] = np.frombuffer(program, np.uint8)
+    for c in range(8):
+        for beat in range(16):
+            image[0x100 + 32 * c + 2 * beat :][:2] = weights[c, [beat, 16 + beat]]
+        parameters = int(bias[c]).to_bytes(4, "little", signed=True) + int(multiplier[c]).to_bytes(2, "little")
+        image[0x200 + 16 * c :][:6] = np.frombuffer(parameters, np.uint8)
+    for r in range(4):
+        image[0x280 + r : 0x300 : 4] = tokens[r]
+    found = run_program(image, 0, PRESETS["ci"])
+    wanted = np.clip(((tokens @ weights.T + bias) * multiplier + (1 << 11)) >> 12, -127, 127)
+    assert (np.abs(wanted) < 127).any() and (np.abs(wanted) == 127).any()
+    stored = found[0x300:0x320].view(np.int8).reshape(8, 4).T
+    assert (stored == wanted).all()
+    assert (found[:0x300] == image[:0x300]).all() and not found[0x320:].any()
 
 
 def test_a_product() -> None:
