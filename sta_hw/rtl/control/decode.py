@@ -86,7 +86,7 @@ def decode(m: Module, config: Config, at: AtHand) -> Decoded:
     An instruction is given in the cycle after its last word was at hand, and taken in that cycle at the earliest. What
     is wrong is said in the cycle in which the word is at hand.
     """
-    word, consume, first_values = at.word, at.consume, at.first_values
+    word, consume = at.word, at.consume
     registers = m.submodules.registers = memory.Memory(shape=unsigned(LOW_BITS), depth=REGISTERS, init=[])
     set_register, register = registers.write_port(), registers.read_port(domain="comb")
     low = Signal(LOW_BITS)
@@ -94,7 +94,40 @@ def decode(m: Module, config: Config, at: AtHand) -> Decoded:
         register.addr.eq(word[LOW_BITS:HIGH]),
         low.eq((word[:LOW_BITS] + register.data)[:LOW_BITS]),
     ]
-    # The words of the instruction under way, and whether all are there.
+    first, bad = _gather(m, config, at, low)
+    at_hand = word[_OPCODE]
+    is_set, is_loop, is_next = (consume & first & (at_hand == o) for o in (Opcode.SET, Opcode.LOOP, Opcode.NEXT))
+    preset = at.first_values[2 if "position" in config.features else 1 : -1]
+    sets_zero = word[HIGH + 4 : HIGH + 8] == 0  # register 0 is zero for ever, also for the next program
+    m.d.comb += [
+        # At the start zero to all registers, and then to the last ones what they begin with.
+        set_register.addr.eq(Mux(at.clearing, at.first_values, word[HIGH + 4 : HIGH + 8])),
+        set_register.data.eq(low),
+        set_register.en.eq((is_set & ~sets_zero) | (at.clearing & (~at.first_values[-1] | preset.all()))),
+    ]
+    depth, looping = _follow_loops(m, at, low[:COUNTER_BITS], is_loop, is_next)
+    halts = consume & first & (at_hand == Opcode.HALT)
+    wrong = at.running & consume & (
+        bad
+        | (is_set & sets_zero)
+        | (is_loop & ((depth == MOST_LOOPS) | (low[:COUNTER_BITS] == 0)))
+        | (is_next & ~looping)
+        | (halts & looping)
+    )  # fmt: skip
+    return Decoded(wrong, halts, looping)
+
+
+def _gather(m: Module, config: Config, at: AtHand, low: Signal) -> tuple[Signal, Signal]:
+    """Take the words of an instruction, `low` being the lower part of the one at hand, and give it when all are there.
+
+    Returns
+    -------
+    first : Signal
+        The word at hand begins an instruction.
+    bad : Signal
+        It may not stand where it does, or not with the words before.
+    """
+    word, consume = at.word, at.consume
     slots = [Signal(WORD_BITS, name=f"word_{i}", reset_less=True) for i in range(MOST_WORDS)]
     full = Signal()
     index, left = Signal(range(MOST_WORDS)), Signal(range(MOST_WORDS))
@@ -139,30 +172,40 @@ def decode(m: Module, config: Config, at: AtHand) -> Decoded:
             m.d.sync += [index.eq(index + 1), left.eq(left - 1)]
             with m.If(left == 1):
                 m.d.sync += [first.eq(1), index.eq(0), full.eq(~bad)]
+    return first, bad
 
-    # Loops around: where each began, and how often it still runs.
+
+def _follow_loops(m: Module, at: AtHand, turns: Value, is_loop: Value, is_next: Value) -> tuple[Signal, Signal]:
+    """Keep of the loops around where each began, and how often it still runs; NEXT goes back until that is once.
+
+    Parameters
+    ----------
+    turns : Value of COUNTER_BITS
+        Of a LOOP at hand.
+    is_loop, is_next : Value
+        A LOOP, or a NEXT, is taken.
+
+    Returns
+    -------
+    depth, looping : Signal
+        How many loops are around; whether one is.
+    """
     begins = m.submodules.begins = memory.Memory(shape=unsigned(len(at.behind)), depth=2 * MOST_LOOPS, init=[])
-    turns = m.submodules.turns = memory.Memory(shape=unsigned(COUNTER_BITS), depth=2 * MOST_LOOPS, init=[])
+    counters = m.submodules.turns = memory.Memory(shape=unsigned(COUNTER_BITS), depth=2 * MOST_LOOPS, init=[])
     begin, begun = begins.write_port(), begins.read_port(domain="comb")
-    put, top = turns.write_port(), turns.read_port(domain="comb")
+    put, top = counters.write_port(), counters.read_port(domain="comb")
     depth, above = Signal(range(MOST_LOOPS + 1)), Signal(range(2 * MOST_LOOPS), init=2 * MOST_LOOPS - 1)
     looping = Signal(name="_looping")  # depth is not 0
-    is_set, is_loop, is_next = (consume & first & (at_hand == o) for o in (Opcode.SET, Opcode.LOOP, Opcode.NEXT))
+    is_back = at.word[_OPCODE][0]  # NEXT, or LOOP
     last = Signal()
-    preset = first_values[2 if "position" in config.features else 1 : -1]
-    sets_zero = word[HIGH + 4 : HIGH + 8] == 0  # register 0 is zero for ever, also for the next program
     m.d.comb += [
-        # At the start zero to all registers, and then to the last ones what they begin with.
-        set_register.addr.eq(Mux(at.clearing, first_values, word[HIGH + 4 : HIGH + 8])),
-        set_register.data.eq(low),
-        set_register.en.eq((is_set & ~sets_zero) | (at.clearing & (~first_values[-1] | preset.all()))),
         top.addr.eq(above),
         begun.addr.eq(above),
         begin.addr.eq(depth),
         begin.data.eq(at.behind),
         begin.en.eq(is_loop),
-        put.addr.eq(Mux(at_hand[0], above, depth)),  # NEXT, or LOOP
-        put.data.eq(Mux(at_hand[0], top.data - 1, low[:COUNTER_BITS])),
+        put.addr.eq(Mux(is_back, above, depth)),
+        put.data.eq(Mux(is_back, top.data - 1, turns)),
         put.en.eq(is_loop | is_next),
         last.eq(top.data == 1),
         at.target_place.eq(begun.data),
@@ -174,12 +217,4 @@ def decode(m: Module, config: Config, at: AtHand) -> Decoded:
         m.d.sync += [depth.eq(depth - 1), above.eq(above - 1), looping.eq(above.any())]
     with m.If(~looping):
         m.d.sync += at.kept.eq(at.behind[3:])
-    halts = consume & first & (at_hand == Opcode.HALT)
-    wrong = at.running & consume & (
-        bad
-        | (is_set & sets_zero)
-        | (is_loop & ((depth == MOST_LOOPS) | (low[:COUNTER_BITS] == 0)))
-        | (is_next & ~looping)
-        | (halts & looping)
-    )  # fmt: skip
-    return Decoded(wrong, halts, looping)
+    return depth, looping
