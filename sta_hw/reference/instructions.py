@@ -274,6 +274,112 @@ def _words(image: NDArray[np.uint8], at: int, config: Config) -> list[int]:
     return body.copy().view("<u8").tolist()
 
 
+class _Running:
+    """A program that runs: where in it the next instruction is, its registers, the loops around.
+
+    Attributes
+    ----------
+    number : int
+        Of the next instruction for a unit.
+    origin : int
+        Of the instruction at hand, in the program.
+    begins : list of int
+        The first word of each loop around.
+    """
+
+    def __init__(self, words: list[int], config: Config, length: int | None, position: int) -> None:
+        self.words = words
+        self.number = self.origin = 0
+        self.begins: list[int] = []
+        self._left: list[int] = []  # turns of each loop around
+        self._place = self._furthest = 0
+        self._idle = 0  # cycles since anything moved
+        self._unknown = {14, 15} if length is None else set()
+        length = length or 0
+        self._registers = [0] * 14 + [(length + config.rows - 1) // config.rows, length]
+        if "position" in config.features:
+            self._registers[12:14] = [position // config.rows, position]
+        self._numbers: dict[int, int] = {}  # by words at which instructions begin, in the order of their first use
+
+    def take(self) -> tuple[int, list[int]]:
+        """Go over the next instruction: its opcode and its words, registers added.
+
+        Raises
+        ------
+        IllegalError, InputError
+            As `fetched`.
+        """
+        opcode, place, behind = self._next()
+        self.origin = self._numbers.setdefault(place, len(self._numbers))
+        found = []
+        for word in self.words[place:behind]:
+            register = word >> 32 & 15
+            if register in self._unknown:
+                raise InputError(f"instruction {self.number} depends on register LENGTH; give length.")
+            found.append(word >> 32 << 32 | (word + self._registers[register]) & _ALL32)
+        if not self.begins and place // 8 > self._furthest:
+            self._furthest = place // 8
+            if self._furthest + _RING < len(self.words) // 8:  # another line is read
+                self._idle = 0
+        self._place = behind
+        self._idle += 1
+        if self._idle > _IDLE:
+            problem = f"{_IDLE:,} cycles of SETs, LOOPs and NEXTs without an instruction for a unit between them"
+            raise IllegalError(self.number, problem, Error.TIMEOUT)
+        if opcode in _STRAY and found[0] >> _STRAY[opcode]:
+            raise IllegalError(self.number, "bits are set that are reserved")
+        return opcode, found
+
+    def _next(self) -> tuple[int, int, int]:
+        """The next instruction's opcode, first word, and the word behind it; all of them must be there."""
+        place, words = self._place, self.words
+        first_line = self.begins[0] // 8 if self.begins else None
+        if first_line is not None and place // 8 - first_line > 63:
+            raise IllegalError(self.number, "the outermost loop touches more than 64 lines")
+        if place >= len(words):
+            raise IllegalError(self.number, "the program ends without HALT")
+        opcode = words[place] >> 36 & 15
+        size = _SIZES.get(opcode, 0)
+        if not size:
+            raise IllegalError(self.number, f"opcode {opcode} is unknown")
+        behind = place + size
+        if first_line is not None and (behind - 1) // 8 - first_line > 63:
+            raise IllegalError(self.number, "the outermost loop touches more than 64 lines")
+        if behind > len(words):
+            raise IllegalError(self.number, "the program ends within an instruction")
+        return opcode, place, behind
+
+    def follow(self, opcode: int, word: int) -> None:
+        """Do what a SET, a LOOP or a NEXT says."""
+        if opcode == _SET:
+            register = word >> 40 & 15
+            if not register:
+                raise IllegalError(self.number, "register 0 cannot be set")
+            self._registers[register] = word & _ALL32
+            self._unknown.discard(register)
+        elif opcode == _LOOP:
+            count = word & 0xFFFF
+            if not count or len(self.begins) == 8:
+                raise IllegalError(self.number, "a loop of no turns, or in 8 others")
+            self.begins.append(self._place)
+            self._left.append(count)
+        else:
+            if not self.begins:
+                raise IllegalError(self.number, "NEXT without LOOP")
+            self._left[-1] -= 1
+            if self._left[-1]:
+                self._place = self.begins[-1]
+                self._idle += _GOES_BACK - 1
+            else:
+                self.begins.pop()
+                self._left.pop()
+
+    def give(self, *, moves: bool) -> None:
+        """An instruction is with its unit, and moves something."""
+        self.number += 1
+        self._idle = 0 if moves else self._idle + _NOTHING - 1
+
+
 def fetched(
     image: NDArray[np.uint8], at: int, config: Config, length: int | None = 0, position: int = 0
 ) -> Iterator[Fetched]:
@@ -297,84 +403,23 @@ def fetched(
     InputError
         At an instruction that depends on a length that is not known.
     """
-    words = _words(image, at, config)
-    length_needed = length is None
-    unknown = {14, 15} if length is None else set()
-    length = length or 0
-    registers = [0] * 14 + [(length + config.rows - 1) // config.rows, length]
-    if "position" in config.features:
-        registers[12:14] = [position // config.rows, position]
-    begins: list[int] = []  # the first word of each loop around
-    left: list[int] = []
-    place = number = idle = furthest = 0
-    there = _Kept(config)
-    places: dict[int, int] = {}  # of the words at which instructions begin, their numbers in the program
+    running, there = _Running(_words(image, at, config), config, length, position), _Kept(config)
     while True:
-        if begins and place // 8 - begins[0] // 8 > 63:
-            raise IllegalError(number, "the outermost loop touches more than 64 lines")
-        if place >= len(words):
-            raise IllegalError(number, "the program ends without HALT")
-        first, at_word = words[place], place
-        places.setdefault(place, len(places))
-        opcode = first >> 36 & 15
-        size = _SIZES.get(opcode, 0)
-        if not size:
-            raise IllegalError(number, f"opcode {opcode} is unknown")
-        if begins and (place + size - 1) // 8 - begins[0] // 8 > 63:
-            raise IllegalError(number, "the outermost loop touches more than 64 lines")
-        if place + size > len(words):
-            raise IllegalError(number, "the program ends within an instruction")
-        found = []
-        for word in words[place : place + size]:
-            register = word >> 32 & 15
-            if register in unknown:
-                raise InputError(f"instruction {number} depends on register LENGTH; give length.")
-            found.append(word >> 32 << 32 | (word + registers[register]) & _ALL32)
-        if not begins and place // 8 > furthest:
-            furthest = place // 8
-            if furthest + _RING < len(words) // 8:  # another line is read
-                idle = 0
-        place += size
-        idle += 1
-        if idle > _IDLE:
-            problem = f"{_IDLE:,} cycles of SETs, LOOPs and NEXTs without an instruction for a unit between them"
-            raise IllegalError(number, problem, Error.TIMEOUT)
-        if opcode in _STRAY and first >> _STRAY[opcode]:
-            raise IllegalError(number, "bits are set that are reserved")
+        opcode, found = running.take()
         if opcode == _HALT:
-            if begins:
-                raise IllegalError(number, "HALT in a loop")
+            if running.begins:
+                raise IllegalError(running.number, "HALT in a loop")
             return
-        if opcode == _SET:
-            if not first >> 40 & 15:
-                raise IllegalError(number, "register 0 cannot be set")
-            registers[first >> 40 & 15] = found[0] & _ALL32
-            unknown.discard(first >> 40 & 15)
-        elif opcode == _LOOP:
-            count = found[0] & 0xFFFF
-            if not count or len(begins) == 8:
-                raise IllegalError(number, "a loop of no turns, or in 8 others")
-            begins.append(place)
-            left.append(count)
-        elif opcode == _NEXT:
-            if not begins:
-                raise IllegalError(number, "NEXT without LOOP")
-            left[-1] -= 1
-            if left[-1]:
-                place = begins[-1]
-                idle += _GOES_BACK - 1
-            else:
-                begins.pop()
-                left.pop()
-        else:
-            fields = UNPACK[opcode](found)
-            if problem := _refused(opcode, fields, config) or (
-                there.refused(opcode, fields) if opcode in (_PRODUCT, _SCORES, _CONTEXT) else ""
-            ):
-                raise IllegalError(number, problem)
-            by_length = fields.get("place") or (opcode == _SCORES and fields["mask"] == _LENGTH_MASK)
-            if length_needed and by_length:
-                raise InputError(f"instruction {number} depends on register LENGTH; give length.")
-            yield Fetched(opcode, number, places[at_word], fields)
-            moves = opcode != _LOAD or (fields["rows"] and fields["beats"])
-            number, idle = number + 1, 0 if moves else idle + _NOTHING - 1
+        if opcode in (_SET, _LOOP, _NEXT):
+            running.follow(opcode, found[0])
+            continue
+        fields = UNPACK[opcode](found)
+        if problem := _refused(opcode, fields, config) or (
+            there.refused(opcode, fields) if opcode in (_PRODUCT, _SCORES, _CONTEXT) else ""
+        ):
+            raise IllegalError(running.number, problem)
+        by_length = fields.get("place") or (opcode == _SCORES and fields["mask"] == _LENGTH_MASK)
+        if length is None and by_length:
+            raise InputError(f"instruction {running.number} depends on register LENGTH; give length.")
+        yield Fetched(opcode, running.number, running.origin, fields)
+        running.give(moves=opcode != _LOAD or bool(fields["rows"] and fields["beats"]))
