@@ -37,8 +37,8 @@ def test_what_lies_where() -> None:
     assert image.add(np.array([1, 2, 3], np.uint8), name="three") == 0
     assert image.reserve(65, "zeros") == 64
     assert image.add(np.array([[-2, 258]], np.int16), count=70, name="wide") == 192
-    assert image.add(np.array([7], np.int32), count=1) == 320
-    assert image.places == [("three", 0, 3), ("zeros", 64, 65), ("wide", 192, 70), ("", 320, 4)]
+    assert image.add(np.array([7], np.int32), count=1) == image.add(np.zeros(0), name="none") - 64 == 320
+    assert image.places == [("three", 0, 3), ("zeros", 64, 65), ("wide", 192, 70), ("", 320, 4), ("none", 384, 0)]
     expected = np.zeros(384, np.uint8)
     expected[:3], expected[192:196], expected[320] = (1, 2, 3), (254, 255, 2, 1), 7
     np.testing.assert_array_equal(image.finish(), expected)

@@ -164,6 +164,30 @@ def test_texts_that_share_a_row_tile() -> None:
     assert (told.columns, told.chunk, told.passes, told.work) == (6, 8, 1, 2 * (25 + 36) * 16 * 2.0)
 
 
+def test_keys_before_a_texts_first() -> None:
+    """Keys are numbered from its first token on: in its first row tile, rows of the texts before it are below 0."""
+    _, steps, group = lowered(CONFIG, Packing.dense([5, 6, 7, 2], 4))
+    scores = [s.fields for s in steps if s.opcode == Opcode.SCORES and s.group == group]
+    assert [f["key_start"] for f in scores] == [0, 0, -1, -1, -3, -3, -3, -2]
+
+
+def test_what_each_loop_stands_for() -> None:
+    """What an outline is told: of each iteration of heads, tiles and blocks, how many products it has."""
+
+    class Told(Lowering):
+        def repeat(self, count: int, inner: int, attention: bool = False) -> list[tuple[int, float]]:
+            loops.append((count, inner, attention))
+            return super().repeat(count, inner, attention)
+
+    loops: list[tuple[int, int, bool]] = []
+    low = Told(shape_graph(32, 2, 1, 64), CONFIG, Packing.aligned([40], 4))
+    o = low.graph.by_name[NAME]
+    assert isinstance(o, IntegerAttention)
+    attention(low, o)
+    # Two blocks of keys, with scores and contexts of each; ten row tiles; two heads.
+    assert [loop for loop in loops if loop[2]] == [(2, 2, True), (10, 4, True), (2, 40, True)]
+
+
 def test_blocks_of_keys() -> None:
     """40 keys are a block of 32 and one of 8, for which 32 are multiplied and masked; sums go on between them."""
     low, steps, group = lowered(CONFIG, Packing.aligned([40], 4))

@@ -44,6 +44,22 @@ def test_fields() -> None:
     assert (word & 0x3FFFF, word >> 18 & 0xFFFF, word >> 34) == (2, (-99) & 0xFFFF, 1001)
 
 
+def test_what_a_tile_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outline has some of the tiles, with how many each stands for, and is told that each has one instruction."""
+    told: list[tuple[int, int]] = []
+
+    def some(low: Lowering, count: int, inner: int, attention: bool = False) -> list[tuple[int, float]]:
+        told.append((count, inner))
+        return [(0, 1.0), (2, 2.0)]
+
+    monkeypatch.setattr(Lowering, "repeat", some)
+    low = lowered()
+    assert [(step.gives[0][1], step.weight) for step in low.steps] == [(0, 1.0), (2, 2.0)]
+    low.steps[:0] = [Step(Opcode.PRODUCT, {}, label="last", gives=(("sum", 0), ("sum", 2)))]
+    interleave_norms(low, 1)
+    assert told == [(3, 1)] * 2 and [step.opcode for step in low.steps] == [Opcode.PRODUCT, Opcode.NORM, Opcode.NORM]
+
+
 def test_what_the_host_stores_is_not_waited_for() -> None:
     assert [step.needs for step in lowered(needs="").steps] == [()] * 3
 

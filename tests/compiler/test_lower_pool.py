@@ -148,6 +148,7 @@ def test_tokens_side_by_side() -> None:
     assert [s.fields["result_address"] - low.buffers[name] for s in copies] == [0, 4, 256, 260, 512]
     assert {s.fields["apart"] for s in copies} == {1}
     assert low.places[name].width == 32 and low.places[name].size == 1
+    assert [size for what, _, size in low.image.places if what == f"buffer {name}"] == [3 * 8 * 32]
     values, _ = low.groups[step.group]
     assert (values.address, values.words, values.beats, values.rows, values.stride) == (
         low.buffers[name],
