@@ -180,12 +180,12 @@ def test_what_each_loop_stands_for() -> None:
             return super().repeat(count, inner, attention)
 
     loops: list[tuple[int, int, bool]] = []
-    low = Told(shape_graph(32, 2, 1, 64), CONFIG, Packing.aligned([40], 4))
+    low = Told(shape_graph(32, 2, 1, 64), CONFIG, Packing.aligned([72], 4))
     o = low.graph.by_name[NAME]
     assert isinstance(o, IntegerAttention)
     attention(low, o)
-    # Two blocks of keys, with scores and contexts of each; ten row tiles; two heads.
-    assert [loop for loop in loops if loop[2]] == [(2, 2, True), (10, 4, True), (2, 40, True)]
+    # Three blocks of keys, with scores and contexts of each; 18 row tiles; two heads.
+    assert [loop for loop in loops if loop[2]] == [(3, 2, True), (18, 6, True), (2, 108, True)]
 
 
 def test_blocks_of_keys() -> None:
@@ -235,16 +235,17 @@ def test_texts_whose_keys_do_not_stay_together() -> None:
     assert offsets == [0, 0, 64, 64, 0, 0] * 2
 
 
-@pytest.mark.parametrize("words", [256, 511, 512])
-def test_a_block_must_find_room(words: int) -> None:
-    """32 keys and values of a head are 512 words."""
-    config = replace(CONFIG, weight_words=512)
+@pytest.mark.parametrize(
+    ("tokens", "takes", "words", "wanted"), [(32, 512, 511, 512), (32, 512, 256, 512), (20, 320, 256, 512)]
+)
+def test_a_block_must_find_room(tokens: int, takes: int, words: int, wanted: int) -> None:
+    """Keys and values of a head take 16 words a token; so many as there are will do."""
+    config = replace(CONFIG, weight_words=wanted)
+    lowered(config, Packing.aligned([tokens], 4))
     object.__setattr__(config, "weight_words", words)  # 511 is no configuration's, and the limit is to the word
-    if words == 512:
-        lowered(config, Packing.aligned([32], 4))
-        return
-    with pytest.raises(InputError, match=rf"0.context: .* takes 512 words, .* weight_words = {words}; 512 would do"):
-        lowered(config, Packing.aligned([32], 4))
+    said = rf"0.context: .* takes {takes} words, .* weight_words = {words}; {wanted} would do"
+    with pytest.raises(InputError, match=said):
+        lowered(config, Packing.aligned([tokens], 4))
 
 
 def test_keys_in_the_order_of_the_queries_windows() -> None:

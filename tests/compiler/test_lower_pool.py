@@ -111,6 +111,7 @@ def test_columns_that_have_no_room_together() -> None:
     ((_, windows),) = pieces(low, "windows")
     assert chosen(windows, 2, 16).tolist() == [[1] * 40 + [0] * 24] * 4 and low.mean_windows is not None
     assert low.mean_windows[1:] == (16, 2)
+    assert factor(low) == 15 / 40
     assert [s.fields["columns"] for s in low.steps] == [14, 14, 4]
     assert [s.fields["result_address"] - low.buffers[TARGET] for s in low.steps] == [0, 14 * 8, 28 * 8]
     assert [s.group for s in low.steps] == [0, 1, 2]
@@ -159,6 +160,9 @@ def test_tokens_side_by_side() -> None:
     )
     assert values.needs == tuple((name, t) for t in range(5))
     assert [(step.fields[f"count{n}"], step.fields[f"stride{n}"]) for n in range(3)] == [(1, 1), (3, 32), (32, 1)]
+    ones = next(load.address for load in low.groups[0] if load.target == Target.PARAMETERS)
+    words = low.image.finish()[ones : ones + 16 * 32].reshape(32, 16)
+    assert words.tolist() == [[0, 0, 0, 0, 0, 16, *[0] * 10]] * 32  # 2^12 without a shift is 1
     ((_, windows),) = pieces(low, "windows")
     assert chosen(windows, 8, 3).tolist() == [[1] * 20 + [0] * 4] * 4
     (told,) = low.layers
