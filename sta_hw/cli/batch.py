@@ -70,7 +70,7 @@ def read_lines(file: Path) -> list[str]:
     Raises
     ------
     InputError
-        If there is none, or a line is empty or no UTF-8; lines are named by number.
+        If there is none, or a line is empty, no UTF-8, or not one line of text; lines are named by number.
     """
     name = "standard input" if str(file) == "-" else str(file)
     lines = read_texts(file).removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
@@ -83,10 +83,23 @@ def read_lines(file: Path) -> list[str]:
         except UnicodeDecodeError:
             texts.append("?")
             problems.append(f"{name}, line {number}: it is not text in UTF-8.")
-        if not texts[-1].strip():
-            problems.append(f"{name}, line {number}: it is empty; take it out, or write a text there.")
+        if why := _not_a_line(texts[-1]):
+            problems.append(f"{name}, line {number}: it {why}.")
     _refuse(problems)
     return texts
+
+
+def _not_a_line(text: str) -> str:
+    """What is wrong with a line of a file of texts; empty if nothing is."""
+    if not text.strip():
+        return "is empty; take it out, or write a text there"
+    if "\0" in text:
+        return "has NUL in it, as text in UTF-16 has; write the file in UTF-8"
+    if "\r" in text:
+        return "has a carriage return in its middle; lines end with a line feed"
+    if text.startswith("\ufeff"):
+        return "begins with a byte order mark, as a file behind another does; take it out"
+    return ""
 
 
 def _refuse(problems: Sequence[str]) -> None:

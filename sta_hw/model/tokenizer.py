@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,11 @@ class TextTokenizer:
         if side not in ("left", "right"):
             raise InputError(f"{folder / 'tokenizer_config.json'}: truncation_side is {side!r}; it is left or right.")
         return TextTokenizer(tokenizer, lower, side == "left")
+
+    @cached_property
+    def marks(self) -> int:
+        """Tokens that it puts around every text."""
+        return int(self.tokenizer.num_special_tokens_to_add(False))
 
     @property
     def text(self) -> str:

@@ -141,6 +141,8 @@ class Embedder:
         if not text_of(text, "the text").strip():
             raise InputError("the text is empty; give a sentence.")
         ids = self.tokenizer.token_ids(text)
+        if len(ids) <= self.tokenizer.marks:
+            raise InputError("the text has no token: the tokenizer drops all of its characters; give a sentence.")
         if most is not None and len(ids) > most:
             ids = self.tokenizer.token_ids(text, most)
         words = next(o for o in self.graph.operations if isinstance(o, Embed) and o.rows == "token")

@@ -17,6 +17,8 @@ from test_cli_families import WORDS
 from test_cli_sparsity import run
 from test_families import IMAGE, TEXT, saved
 
+from sta_hw.cli.batch import read_lines
+from sta_hw.errors import InputError
 from sta_hw.model.families import load_network
 from sta_hw.model.settings import SCORINGS
 from sta_hw.tasks.scores import scores
@@ -73,6 +75,22 @@ def test_standard_input(folder: Path, tmp_path: Path) -> None:
     words += ["--model", str(folder / "encoder"), "-o", str(tmp_path / "v.npy")]
     subprocess.run(words, input="zeros\nthe zeros", text=True, check=True, capture_output=True)
     assert np.load(tmp_path / "v.npy").shape == (2, 32)
+
+
+def test_lines_that_are_no_texts(folder: Path, tmp_path: Path) -> None:
+    """Text in UTF-16, lines of an old Macintosh, files put behind one another: none is taken for another text."""
+    lines = [b"the", b" \xc2\xa0\r", b"t\0h\0e\0", b"the\rzeros\r", b"\xef\xbb\xbfzeros", b"\xff"]
+    (tmp_path / "texts.txt").write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines))
+    with pytest.raises(InputError) as refused:
+        read_lines(tmp_path / "texts.txt")
+    told = [line.partition(", line ")[2] for line in str(refused.value).splitlines()]
+    assert [t[:9] for t in told] == ["2: it is ", "3: it has", "4: it has", "5: it beg", "6: it is "]
+    for part, line in zip(("empty", "UTF-16", "carriage return", "byte order mark", "UTF-8"), told, strict=True):
+        assert part in line
+    (tmp_path / "texts.txt").write_bytes("zeros\n\u200b\n\x01\n".encode())
+    given = ("embed", tmp_path / "texts.txt", *ON, "--model", folder / "encoder", "-o", tmp_path / "v.npy")
+    refused_too = run(*given, status=2).stderr
+    assert refused_too.count("the text has no token: the tokenizer drops all of its characters") == 2
 
 
 def test_long_texts(folder: Path, tmp_path: Path) -> None:
