@@ -18,7 +18,7 @@ from ..compiler.check import cosine
 from ..errors import InputError
 from ..files import distinct, read_texts, write_all
 from ..host.saturation import saturation_sentences
-from ..model.arrays import given, read_arrays
+from ..model.arrays import given
 from ..model.settings import SCORINGS
 from ..run.backends import BACKENDS, backend
 from ..spec.config import Config
@@ -116,7 +116,7 @@ def _embedded(embedder: Embedder, file: Path, truncate: bool) -> list[tuple[str,
         if truncate:
             raise InputError(f"--truncate is not used with {embedder.name}, which takes no texts; leave it out.")
         graph = embedder.network.graph
-        arrays = read_arrays(file, graph)
+        arrays = embedder.arrays(file)
         return [(f"{file}, {number}", embedder.part.embed(given(graph), a)) for number, a in enumerate(arrays, 1)]
     limits = [n for n in (embedder.network.limits.most_tokens, embedder.network.graph.most_tokens) if n is not None]
     most = min(limits) if truncate and limits else None

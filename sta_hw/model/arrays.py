@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..files import require_file
+from ..files import read_json, require_file
 from .graph import Graph
 
-__all__ = ["described", "given", "noise", "read_arrays"]
+__all__ = ["described", "given", "noise", "read_arrays", "require_processed"]
 
 _BEGINNINGS = (b"\x93NUMPY", b"PK\x03\x04")
 """Of a file with one array, and with several."""
@@ -49,6 +51,8 @@ def read_arrays(file: Path, graph: Graph) -> list[NDArray[np.float32]]:
                 raise ValueError("it does not begin as a .npy file does")
         # Mapped, so that a header alone takes no memory, whatever shape it names.
         found = np.load(file, allow_pickle=False, mmap_mode="r")
+        if isinstance(found, np.memmap) and (more := file.stat().st_size - found.offset - found.nbytes):
+            raise ValueError(f"it goes on behind its array for {more} bytes; save several inputs as one array")
     except Exception as error:  # of a header that is none, what Python's parser raises, too
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         reason = "it is shorter than its header says" if "mmap length" in reason else reason
@@ -64,6 +68,56 @@ def read_arrays(file: Path, graph: Graph) -> list[NDArray[np.float32]]:
     if not np.isfinite(values).all():
         raise InputError(f"{file} holds values that are not finite in float32.")
     return [np.moveaxis(array, 0, -1) for array in values]
+
+
+def require_processed(arrays: Sequence[NDArray[np.float32]], file: Path, folder: Path) -> None:
+    """Refuse images with values that no picture has once the model's processor has rescaled and normalized it.
+
+    Parameters
+    ----------
+    arrays : as `read_arrays` gives them, from `file`
+    folder : Path
+        The model's, in which transformers leaves its processor's settings; nothing is refused where there are none.
+
+    Raises
+    ------
+    InputError
+        With the values and those that there may be.
+    """
+    for name, part in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+        if not (folder / name).exists():
+            continue
+        settings = read_json(folder / name, "processor configuration")
+        settings = settings if part is None else settings.get(part)
+        bounds = _bounds(settings, arrays[0].shape[-1]) if isinstance(settings, dict) else None
+        if bounds is None:
+            continue
+        low, high = bounds
+        slack = 0.01 * (high - low)  # Resizing in float overshoots a little; so does float16.
+        for array in arrays:
+            pixels = array.reshape(-1, array.shape[-1])
+            wrong = np.flatnonzero((pixels.min(0) < low - slack) | (pixels.max(0) > high + slack))
+            if len(wrong):
+                c = int(wrong[0])
+                raise InputError(
+                    f"{file} has values from {pixels[:, c].min():.4g} to {pixels[:, c].max():.4g} in channel {c}, and "
+                    f"by {folder / name} the model's processor gives some from {low[c]:.4g} to {high[c]:.4g}: rescale "
+                    "and normalize the images as it does."
+                )
+
+
+def _bounds(settings: dict[str, Any], channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """The least and the largest value that each channel may have; None where the settings do not say."""
+    factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
+    mean, deviation = settings.get("image_mean"), settings.get("image_std")
+    if not settings.get("do_normalize", True):
+        mean, deviation = [0.0], [1.0]
+    try:
+        shift, scale = (np.broadcast_to(np.asarray(v, np.float64), channels) for v in (mean, deviation))
+        ends = (0 - shift) / scale, (255 * float(factor) - shift) / scale
+    except (TypeError, ValueError):
+        return None
+    return (ends[0], ends[1]) if np.isfinite(ends).all() and (scale > 0).all() and factor > 0 else None
 
 
 def noise(graph: Graph) -> list[NDArray[np.float32]]:

@@ -13,7 +13,6 @@ from ..compiler.check import cosine
 from ..compiler.encoder import compile_encoder
 from ..errors import InputError
 from ..model.arrays import given as given_name
-from ..model.arrays import read_arrays
 from ..model.minilm import evaluation_sentences
 from ..run.backends import ReferenceBackend
 from ..sparsity.store import dense_source
@@ -93,7 +92,7 @@ def accuracy_inputs(embedder: Embedder, file: Path | None, count: int) -> list[N
         if file is None:
             return []
         name = given_name(embedder.network.graph)
-        return [embedder.part.embed(name, array) for array in read_arrays(file, embedder.network.graph)[:count]]
+        return [embedder.part.embed(name, array) for array in embedder.arrays(file)[:count]]
     if file is not None:
         raise InputError("this model takes texts, and its accuracy is that of bundled sentences; give no file.")
     most = embedder.network.graph.most_tokens

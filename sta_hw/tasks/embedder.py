@@ -31,7 +31,7 @@ from ..formats.provenance import (
     tokenizer_digest,
     weights_digest,
 )
-from ..model.arrays import described, given, noise, read_arrays
+from ..model.arrays import described, given, noise, read_arrays, require_processed
 from ..model.families import Network, load_network
 from ..model.finite import require_rows
 from ..model.graph import Graph
@@ -156,6 +156,19 @@ class Embedder:
                 )
         return ids
 
+    def arrays(self, file: Path) -> list[NDArray[np.float32]]:
+        """The images or spectrograms of a file, as the model's processor gives them.
+
+        Raises
+        ------
+        InputError
+            As `read_arrays` and `require_processed`.
+        """
+        found = read_arrays(file, self.network.graph)
+        if given(self.network.graph) == "pixels":
+            require_processed(found, file, self.network.folder)
+        return found
+
     def read(self, text: str, file: Path | None) -> NDArray[np.float32]:
         """What the accelerator takes, (tokens, width), for a text; or for an image or spectrogram in a ``.npy`` file.
 
@@ -168,7 +181,7 @@ class Embedder:
             return self.part.embed("ids", self.token_ids(text))
         if self.tokenizer is not None:
             raise InputError("this model takes texts; give one, and no file of arrays.")
-        found = read_arrays(file, self.network.graph)
+        found = self.arrays(file)
         if len(found) != 1:
             raise InputError(f"{file} holds {len(found)} inputs; one is run at a time.")
         return self.part.embed(given(self.network.graph), found[0])
@@ -186,7 +199,7 @@ class Embedder:
         if self.tokenizer is not None:
             return [self.part.embed("ids", ids) for ids in self._cut(calibration_sentences())]
         graph = self.network.graph
-        arrays = read_arrays(file, graph) if file is not None else noise(graph)
+        arrays = self.arrays(file) if file is not None else noise(graph)
         return [self.part.embed(given(graph), array) for array in arrays]
 
     def require_calibration(self) -> None:

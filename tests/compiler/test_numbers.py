@@ -321,6 +321,7 @@ def test_images(tmp_path: Path) -> None:
         ),
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (99", "is no array of numpy's"),
         ("{'descr': '<f8', 'fortran_order': False, 'shape': (3, 8, 8)}", "not finite in float32"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 8, 8)}", "goes on behind its array for 768 bytes"),
     ],
 )
 def test_files_that_are_no_images(content: bytes | str, problem: str, tmp_path: Path) -> None:

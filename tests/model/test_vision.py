@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.quantize import quantize
 from sta_hw.errors import InputError
+from sta_hw.model.arrays import require_processed
 from sta_hw.model.families import load_network
 from sta_hw.model.fp32 import evaluate
 from sta_hw.model.graph import Graph
@@ -125,3 +127,32 @@ def test_on_rtl(tokens_pattern: Pattern) -> None:
     pooled, exact = program.pooled(found.image), part.run(embedded[0])
     if tokens_pattern.dense:
         assert pooled @ exact / np.linalg.norm(pooled) / np.linalg.norm(exact) > 0.999
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.5, 0.9]}, {"do_normalize": False},
+     {"do_rescale": False, "image_mean": [100.0] * 3, "image_std": [50.0] * 3}, {"rescale_factor": 1 / 127.5}],
+    ids=str,
+)  # fmt: skip
+def test_images_are_what_the_processor_gives(about: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever picture transformers' own processor takes is accepted; pixels as a file has them are not."""
+    import transformers as hf
+
+    make = hf.ViTImageProcessorPil(size={"height": 8, "width": 8}, **about)
+    make.save_pretrained(tmp_path)
+    rng = np.random.default_rng(0)
+    pictures = [np.zeros((3, 8, 8)), np.full((3, 8, 8), 255), rng.integers(0, 256, (3, 31, 17))]
+    for picture in pictures:
+        given = make(picture.astype(np.uint8), return_tensors="np", input_data_format="channels_first")["pixel_values"]
+        arrays = [np.moveaxis(given[0], 0, -1).astype(np.float32)]
+        require_processed(arrays, tmp_path / "a.npy", tmp_path)
+    wrong = arrays[0] * 3 if about.get("do_rescale", True) else arrays[0] * 100
+    with pytest.raises(InputError, match=r"a.npy has values from .* in channel 0, and by .* the model's processor"):
+        require_processed([*arrays, wrong + 255], tmp_path / "a.npy", tmp_path)
+    processor = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").unlink()
+    require_processed([wrong], tmp_path / "a.npy", tmp_path)  # nothing says what they are
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": processor}))
+    with pytest.raises(InputError, match=r"processor_config.json the model's processor gives"):
+        require_processed([wrong + 255], tmp_path / "a.npy", tmp_path)
