@@ -29,6 +29,7 @@ from .sparse_decoder import PrunedAs, prune_decoder, require_torch
 from .terminal import JsonOption, Watch, complain, print_json, print_table, say, watched
 
 if TYPE_CHECKING:
+    from ..sparsity.jobs import Job
     from ..sparsity.store import Stored
 
 __all__: list[str] = []
@@ -131,15 +132,7 @@ def prune(
 
     What is finished is not made again, and fine-tuning goes on where it was interrupted.
     """
-    if method not in METHODS:
-        near = get_close_matches(method, METHODS, n=1, cutoff=0)[0]
-        raise InputError(f"method {method!r} is unknown; it is {', '.join(METHODS)}, the nearest is {near}.")
-    if budget not in BUDGETS:
-        raise InputError(f"budget {budget!r} is unknown; it is {', '.join(BUDGETS)}.")
-    if method == "sr-ste" and not steps:
-        raise InputError("method sr-ste prunes while it fine-tunes, and --steps is 0; 200 is a short run.")
-    if rate is not None and not 0 < rate < math.inf:
-        raise InputError(f"--rate {rate} is out of range; it is above 0, such as 4e-4.")
+    _require_method(method, budget, steps, rate)
     config, pattern = read_configuration(preset_name, top="accelerator"), parse_nm(nm)
     if pattern.dense and nm_table is None:
         raise InputError("there is nothing to prune at N = M; 8:16 is a mild choice.")
@@ -152,12 +145,8 @@ def prune(
         return
     calibration, batch, rate = calibration or 256, batch or 8, rate or 4e-4
     require_torch()
-    from ..sparsity.aware import tune_quantized
     from ..sparsity.finetune import Tuning
     from ..sparsity.jobs import Job
-    from ..sparsity.methods import prune as work_through
-    from ..sparsity.store import save_pruned
-    from ..sparsity.workbench import Workbench
 
     tuning = Tuning(steps, batch, rate, seed)
     embedder = Embedder.load(model)
@@ -170,53 +159,76 @@ def prune(
     )  # fmt: skip
     if nm_table:
         distinct({"a pruned network's table": job.folder(str(pattern)) / OWN_TABLE}, {"--nm-table": nm_table})
+    _show_pruned(_there(job) or watched("prune", "steps", lambda watch: _work_through(job, watch)), as_json)
+
+
+def _require_method(method: str, budget: str, steps: int, rate: float | None) -> None:
+    """Refuse methods and budgets that there are not, and what a method cannot do."""
+    if method not in METHODS:
+        near = get_close_matches(method, METHODS, n=1, cutoff=0)[0]
+        raise InputError(f"method {method!r} is unknown; it is {', '.join(METHODS)}, the nearest is {near}.")
+    if budget not in BUDGETS:
+        raise InputError(f"budget {budget!r} is unknown; it is {', '.join(BUDGETS)}.")
+    if method == "sr-ste" and not steps:
+        raise InputError("method sr-ste prunes while it fine-tunes, and --steps is 0; 200 is a short run.")
+    if rate is not None and not 0 < rate < math.inf:
+        raise InputError(f"--rate {rate} is out of range; it is above 0, such as 4e-4.")
+
+
+def _there(job: Job) -> list[Stored]:
+    """What is finished of a job; if nothing is and something stands in its place, say why it is made again."""
     found, problem = job.finished()
     if found:
         complain(f"{job.name} is there already.")
-        _show_pruned(found, as_json)
-        return
-    if problem:
+    elif problem:
         complain(f"{job.name} is made again: {problem}.")
+    return found
 
+
+def _work_through(job: Job, watch: Watch) -> list[Stored]:
+    """Prune, tune and keep the networks of a job."""
+    from ..sparsity.aware import tune_quantized
+    from ..sparsity.methods import prune as pruned_networks
+    from ..sparsity.store import save_pruned
+    from ..sparsity.workbench import Workbench
+
+    embedder, tuning, config = job.embedder, job.tuning, job.config
     assert embedder.tokenizer is not None
-    tokenizer = embedder.tokenizer.text
+    sentences = max(job.calibration, min(16384, (tuning.steps + job.aware_steps) * tuning.batch))
+    bench = Workbench(
+        embedder, sentences=sentences, calibration=job.calibration, seed=tuning.seed, report=watch.step
+    )  # fmt: skip
 
-    def work(watch: Watch) -> list[Stored]:
-        bench = Workbench(
-            embedder, sentences=max(calibration, min(16384, (steps + aware_steps) * batch)), calibration=calibration,
-            seed=seed, report=watch.step,
-        )  # fmt: skip
+    def progress(what: str, step: int, total: int, loss: float) -> None:
+        if step == 1:
+            watch.step(what)
+        watch(step, total)
+        watch.describe(f"{what}, loss {loss:.4f}")
 
-        def progress(what: str, step: int, total: int, loss: float) -> None:
-            if step == 1:
-                watch.step(what)
-            watch(step, total)
-            watch.describe(f"{what}, loss {loss:.4f}")
-
-        states = job.clean_states()
-        found = []
-        for pruned in work_through(
-            bench, method, pattern, tuning, config, patterns=patterns, budget=budget, states=states, progress=progress
-        ):
-            if aware_steps:
-                tune_quantized(
-                    bench, pruned.encoder, pruned.patterns, replace(tuning, steps=aware_steps, rate=rate / 10), config,
-                    state=states / f"aware-{pruned.name.replace(':', 'of')}.safetensors",
-                    report=lambda step, total, loss: progress("quantization-aware", step, total, loss),
-                )  # fmt: skip
-            settings = job.settings | {"nm": pruned.name, "total_steps": pruned.steps}
-            graph = embedder.part.with_inner(pruned.encoder.to_graph()).graph
-            found.append(
-                save_pruned(
-                    job.folder(pruned.name), embedder.network, graph, pruned.patterns, tokenizer,
-                    settings=settings, source=embedder.source, key=job.key,
-                    measured={"fp32": bench.scores(pruned.encoder)},
-                )
+    states = job.clean_states()
+    found = []
+    for pruned in pruned_networks(
+        bench, job.method, job.pattern, tuning, config, patterns=job.patterns, budget=job.budget, states=states,
+        progress=progress,
+    ):  # fmt: skip
+        if job.aware_steps:
+            tune_quantized(
+                bench, pruned.encoder, pruned.patterns,
+                replace(tuning, steps=job.aware_steps, rate=tuning.rate / 10), config,
+                state=states / f"aware-{pruned.name.replace(':', 'of')}.safetensors",
+                report=lambda step, total, loss: progress("quantization-aware", step, total, loss),
             )  # fmt: skip
-        job.finish(found)
-        return found
-
-    _show_pruned(watched("prune", "steps", work), as_json)
+        settings = job.settings | {"nm": pruned.name, "total_steps": pruned.steps}
+        graph = embedder.part.with_inner(pruned.encoder.to_graph()).graph
+        found.append(
+            save_pruned(
+                job.folder(pruned.name), embedder.network, graph, pruned.patterns, embedder.tokenizer.text,
+                settings=settings, source=embedder.source, key=job.key,
+                measured={"fp32": bench.scores(pruned.encoder)},
+            )
+        )  # fmt: skip
+    job.finish(found)
+    return found
 
 
 def _show_pruned(found: list[Stored], as_json: bool) -> None:
