@@ -87,8 +87,8 @@ def require_processed(arrays: Sequence[NDArray[np.float32]], file: Path, folder:
     for name, part in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
         if not (folder / name).exists():
             continue
-        settings = read_json(folder / name, "processor configuration")
-        settings = settings if part is None else settings.get(part)
+        found = read_json(folder / name, "processor configuration")
+        settings = found if part is None else found.get(part)
         bounds = _bounds(settings, arrays[0].shape[-1]) if isinstance(settings, dict) else None
         if bounds is None:
             continue
