@@ -37,7 +37,7 @@ NEXT_LEVEL = {
     "sta_hw/formats/block_words.py": ["tests/formats/test_blocks.py"],
     "sta_hw/spec/presets.py": ["tests/spec/test_config.py"],
     "sta_hw/spec/registers.py": ["tests/spec/test_rdl.py"],
-    "sta_hw/spec/patterns.py": ["tests/spec/test_config.py", "tests/formats/test_nm.py"],
+    "sta_hw/spec/patterns.py": ["tests/spec/test_patterns.py", "tests/spec/test_config.py"],
     "sta_hw/spec/isa/encoding.py": ["tests/spec/test_isa.py"],
     "sta_hw/spec/isa/instruction.py": ["tests/spec/test_isa.py"],
     "sta_hw/spec/isa/opcodes.py": ["tests/spec/test_isa.py"],

@@ -11,8 +11,9 @@ from numpy.random import Generator
 
 from sta_hw.errors import InputError
 from sta_hw.reference.instructions import IllegalError, fetched
+from sta_hw.rtl.primitives.layouts import CLASS_BITS, UNDER_WAY_BITS
 from sta_hw.spec.config import Config
-from sta_hw.spec.expansion import MOST_LOOPS, expand, unroll
+from sta_hw.spec.expansion import MOST_AGE, MOST_LOOPS, Expanded, expand, needs_length, unroll
 from sta_hw.spec.isa import CODES, FORMATS, Instruction, Opcode, Result, assemble, codes, disassemble, formats
 from sta_hw.spec.presets import PRESETS
 
@@ -225,3 +226,33 @@ def test_each_bit_of_the_upper_halves_is_legal_for_both(config: Config) -> None:
             assert number == 0
             refused += bool(said[0])
     assert refused > 100
+
+
+@pytest.mark.parametrize(
+    ("opcode", "fields", "needs"),
+    [
+        (Opcode.SCORES, {"mask": 1}, True), (Opcode.SCORES, {"mask": 0, "keys": 5}, False), (Opcode.SCORES, {}, False),
+        (Opcode.PRODUCT, {"place": 1}, True), (Opcode.PRODUCT, {"mask": 1}, False), (Opcode.PRODUCT, {}, False),
+        (Opcode.PRODUCT, {"result_address_register": 14}, True), (Opcode.LOAD, {"address_register": 13}, False),
+        (Opcode.LOOP, {"count": 1, "count_register": 14}, True),
+    ],
+)  # fmt: skip
+def test_what_depends_on_the_length(opcode: Opcode, fields: dict[str, int], needs: bool) -> None:
+    """A mask by LENGTH, rows by LENGTH, and the registers that begin with it, until they are set."""
+    one = Instruction(opcode, fields)
+    assert needs_length([one]) is needs and needs_length([HALT, one]) is needs
+    registers = {value for name, value in fields.items() if name.endswith("_register")}
+    for register in registers:
+        assert not needs_length([setting(register, 0), one])
+        assert needs_length([setting(1, 0), one]) is needs
+    assert needs_length([setting(14, 4, 15)]) and not needs_length([setting(15, 0), setting(14, 4, 15)])
+
+
+def test_counts_of_waits_cannot_be_mistaken() -> None:
+    """A difference of two counts of `CLASS_BITS` bits: at least as much below as an instruction may be old, at most
+    twice as many as may be under way."""
+    under_way = (1 << UNDER_WAY_BITS) - 2
+    assert (MOST_AGE, under_way) == (63, 62)
+    assert -MOST_AGE >= -(1 << CLASS_BITS) // 2 and MOST_AGE + under_way + MOST_AGE < 1 << CLASS_BITS
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Expanded(HALT, 0, 1).source = 2  # type: ignore[misc]

@@ -20,6 +20,7 @@ from sta_hw.spec.isa import (
     Error,
     Instruction,
     Opcode,
+    Target,
     assemble,
     disassemble,
     formats,
@@ -210,6 +211,10 @@ def test_what_drivers_and_programs_know_by_number() -> None:
     assert {int(e): e.name for e in Error} == dict(
         enumerate(["NONE", "HEADER", "HARDWARE", "OPCODE", "ADDRESS", "READ", "WRITE", "ENGINE", "TIMEOUT"])
     )
+
+
+def test_memories_of_targets() -> None:
+    assert [target.memory.name for target in Target] == ["VALUES", "POSITIONS", "PARAMETERS", "TABLE", "PARAMETERS"]
 
 
 def test_what_describes_does_not_change() -> None:
