@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from ..compiler.check import cosine
 from ..compiler.model import CompiledModel
@@ -16,8 +18,9 @@ from ..host.saturation import compare_saturations, saturation_sentences
 from ..model.settings import SCORINGS
 from ..report.tables import by_layer
 from ..run.backends import BACKENDS, ReferenceBackend, backend, require_board
-from ..run.outcome import compare
+from ..run.outcome import Outcome, compare
 from ..run.search import Search
+from ..tasks.embedder import Embedder
 from ..tasks.scores import scores
 from .app import Unused, app
 from .bisect import WAVEFORM, find_wrong, search_figures, waveform_format
@@ -102,18 +105,10 @@ def run(
     differs, the first such instruction is named, with layer, value, token, channel and cycles, and a waveform of it is
     written.
     """
-    if backend_name not in BACKENDS:
-        raise InputError(f"backend {backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
-    target = None
-    if backend_name == "board":
-        from boards import board as find
-
-        target = find(board)
-        require_board(target)
-        require_port(port)
-        preset_name = target.preset
+    target = _target(backend_name, board, port)
     asked = Request(
-        tuple(file or ()), text, given, Pruning(nm, nm_table, pruner, calibration), model, preset_name
+        tuple(file or ()), text, given, Pruning(nm, nm_table, pruner, calibration), model,
+        preset_name if target is None else target.preset,
     )  # fmt: skip
     asked.look_at()
     if bisect:
@@ -121,7 +116,7 @@ def run(
         require_writable(files=[waveform])
         asked.require_distinct({"--waveform": waveform})
 
-    def ready(watch: Watch) -> Any:
+    def ready(watch: Watch) -> tuple[CompiledModel, Embedder, NDArray]:
         watch.step("loading, compiling the model")
         return asked.prepare(watch)
 
@@ -134,7 +129,7 @@ def run(
         _tell_wrong(compiled, found, cycles, waveform, as_json)
         return
 
-    def work(watch: Watch) -> Any:
+    def work(watch: Watch) -> _Ran:
         compiled, embedder, embedded = ready(watch)
         figure, whose, exact = asked.compared(embedder)
         watch.step("preparing the backend")
@@ -146,26 +141,83 @@ def run(
             expected = ReferenceBackend(compiled.config).run(compiled, embedded, watch)
             compare(compiled, outcome.image, expected.image, expected.trail)
             compare_saturations(outcome.saturated, expected.saturated)
-        return compiled, outcome, embedder, embedder.result(compiled, outcome.image), (figure, whose, exact)
+        name, result = embedder.result(compiled, outcome.image)
+        return _Ran(compiled, embedder, outcome, name, result, figure, whose, exact)
 
-    compiled, outcome, embedder, (name, result), (figure, whose, exact) = watched("run", "", work)
+    ran = watched("run", "", work)
+    figures: dict[str, Any] = {"text": text if given is None else None, "input": str(given) if given else None}
+    figures |= _figures(ran, backend_name, check)
+    if as_json:
+        print_json(figures | {ran.name: np.round(ran.result, 6).tolist()})
+    else:
+        _tell(ran, figures, backend_name)
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """What a run gave.
+
+    Attributes
+    ----------
+    outcome : Outcome
+    name, result : str, array
+        What the result is called: embedding or logits; itself.
+    figure, whose, exact : str, str, array
+        What it is compared with, as of `Request.compared`.
+    """
+
+    compiled: CompiledModel
+    embedder: Embedder
+    outcome: Outcome
+    name: str
+    result: NDArray
+    figure: str
+    whose: str
+    exact: NDArray
+
+
+def _target(backend_name: str, board: str, port: str) -> Any:
+    """The board that is run on, if one is.
+
+    Raises
+    ------
+    InputError
+        If there is no such backend, or the board or the port cannot be one's.
+    """
+    if backend_name not in BACKENDS:
+        raise InputError(f"backend {backend_name!r} is unknown; it is {', '.join(BACKENDS)}.")
+    if backend_name != "board":
+        return None
+    from boards import board as find
+
+    target = find(board)
+    require_board(target)
+    require_port(port)
+    return target
+
+
+def _figures(ran: _Ran, backend_name: str, check: bool) -> dict[str, Any]:
+    """Figures of a run, as JSON types; which were checked if `check`."""
+    compiled, outcome = ran.compiled, ran.outcome
     figures: dict[str, Any] = {
-        "text": text if given is None else None, "input": str(given) if given else None, "tokens": compiled.tokens,
-        "backend": backend_name, "hash": compiled.config.hash, figure: cosine(result, exact),
-        "compared_with": whose, **outcome.saturated,
+        "tokens": compiled.tokens, "backend": backend_name, "hash": compiled.config.hash,
+        ran.figure: cosine(ran.result, ran.exact), "compared_with": ran.whose, **outcome.saturated,
     }  # fmt: skip
-    scoring, labels = embedder.network.scoring, embedder.network.labels
-    if name == "logits" and labels and scoring == "softmax":
-        figures["label"] = np.take(labels, result.argmax(-1)).tolist()
-    elif name == "logits" and labels and result.ndim == 1:
-        figures[SCORINGS[scoring]] = dict(zip(labels, scores(result, scoring).tolist(), strict=True))
-    if result.size == 1:  # whose cosine says no more than its sign
-        figures["difference"] = float(np.abs(result - exact).max())
+    scoring, labels = ran.embedder.network.scoring, ran.embedder.network.labels
+    if ran.name == "logits" and labels and scoring == "softmax":
+        figures["label"] = np.take(labels, ran.result.argmax(-1)).tolist()
+    elif ran.name == "logits" and labels and ran.result.ndim == 1:
+        figures[SCORINGS[scoring]] = dict(zip(labels, scores(ran.result, scoring).tolist(), strict=True))
+    if ran.result.size == 1:  # whose cosine says no more than its sign
+        figures["difference"] = float(np.abs(ran.result - ran.exact).max())
     if outcome.run is not None:
         figures |= run_figures(compiled, outcome.run) | {"equal_to_reference": True if check else None}
-    if as_json:
-        print_json(figures | {name: np.round(result, 6).tolist()})
-        return
+    return figures
+
+
+def _tell(ran: _Ran, figures: dict[str, Any], backend_name: str) -> None:
+    """Print a run's figures as sentences; on the simulated RTL also a table of its layers."""
+    compiled, outcome = ran.compiled, ran.outcome
     if outcome.run is not None:
         if backend_name == "rtl":
             print_layers(f"{compiled.tokens} tokens on {backend_name}", by_layer(compiled, outcome.run))
@@ -176,13 +228,14 @@ def run(
     if "label" in figures:
         chosen = figures["label"]
         say(f"Label: {chosen if isinstance(chosen, str) else ', '.join(chosen)}")
-    for label, score in figures.get(SCORINGS[scoring], {}).items():
-        say(f"{label}: {SCORINGS[scoring]} {score:.3f}")
+    scoring = SCORINGS[ran.embedder.network.scoring]
+    for label, score in figures.get(scoring, {}).items():
+        say(f"{label}: {scoring} {score:.3f}")
     if "difference" in figures:
-        say(f"Difference from fp32 of {whose}: {figures['difference']:.4f}; {name}: {result}")
+        say(f"Difference from fp32 of {ran.whose}: {figures['difference']:.4f}; {ran.name}: {ran.result}")
         return
-    what = figure.replace("_", " ").capitalize()
-    say(f"{what} of {whose}: {figures[figure]:.4f}; {name}: {result.reshape(-1)[:6]} ...")
+    what = ran.figure.replace("_", " ").capitalize()
+    say(f"{what} of {ran.whose}: {figures[ran.figure]:.4f}; {ran.name}: {ran.result.reshape(-1)[:6]} ...")
 
 
 def _tell_wrong(compiled: CompiledModel, found: Search, cycles: Any, waveform: Path, as_json: bool) -> None:
