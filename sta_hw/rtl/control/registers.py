@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
@@ -69,27 +70,35 @@ class Registers(wiring.Component):
             self.busy.eq(controller.busy),
             self.running.eq(controller.running),
         ]
-        values: dict[str, object] = {n: Const(v, 32) for n, v in capabilities(self.config).items()}
-        enabled, pending, done, failed, refused = Signal(), Signal(), Signal(), Signal(), Signal()
-        error, instruction = Signal(8), Signal(COUNT_BITS)
-        values["control"] = Cat(Const(0, 2), enabled)
-        values["status"] = Cat(self.busy, done, failed, refused, Const(0, 4), error, pending)
-        values["error_instruction"] = instruction
-        values["stalled"] = self.stalled
+        job = _job()
         writable = {n: Signal(32, name=n) for n in ("image_address", "image_size", "program_address")}
         writable["length"] = Signal(LENGTH_BITS, name="written_length")
         if "position" in self.config.features:
             writable["position"] = Signal(LENGTH_BITS, name="written_position")
-        values |= writable
         m.d.comb += controller.sound.eq(self._place(m, writable, controller.accepted))
         m.submodules.counters = counters = Counters(count=len(COUNTERS))
         m.d.comb += [
             counters.events.eq(Mux(controller.running, Cat(1, self.events), 0)),
             counters.clear.eq(controller.accepted),
         ]
-        m.d.comb += [self.irq.eq(pending & enabled), self.last_failed.eq(failed)]
+        m.d.comb += [self.irq.eq(job.pending & job.enabled), self.last_failed.eq(job.failed)]
+        self._write(m, controller, job, writable)
+        self._read(m, counters, self._values(job) | writable)
+        return m
 
-        # Writes: address and data may come in either order.
+    def _values(self, job: _Job) -> dict[str, Value]:
+        """What is read of registers that cannot be written, or not as they are read."""
+        values: dict[str, Value] = {n: Const(v, 32) for n, v in capabilities(self.config).items()}
+        status = Cat(self.busy, job.done, job.failed, job.refused, Const(0, 4), job.error, job.pending)
+        return values | {
+            "control": Cat(Const(0, 2), job.enabled),
+            "status": status,
+            "error_instruction": job.instruction,
+            "stalled": self.stalled,
+        }
+
+    def _write(self, m: Module, controller: Controller, job: _Job, writable: Mapping[str, Signal]) -> None:
+        """Writes, of which address and data may come in either order; what becomes of the job that one starts."""
         address, word, strobes = Signal(LITE_ADDRESS_BITS), Signal(32), Signal(4)
         have_address, have_word = Signal(), Signal()
         write = Signal()
@@ -123,24 +132,28 @@ class Registers(wiring.Component):
                         elif r.name == "control":
                             with m.If(strobes[0]):
                                 m.d.comb += [controller.start.eq(word[0]), controller.reset.eq(word[1])]
-                                m.d.sync += enabled.eq(word[2])
+                                m.d.sync += job.enabled.eq(word[2])
                         elif r.name == "interrupt_clear":
                             with m.If(strobes.any()):
-                                m.d.sync += pending.eq(0)
+                                m.d.sync += job.pending.eq(0)
         # What the last job left goes in the cycle that may enable the interrupt; a job that ends while the interrupt is
         # cleared raises it.
+        pending, done, failed, error = job.pending, job.done, job.failed, job.error
         with m.If(controller.accepted | controller.reset):
-            m.d.sync += [done.eq(0), failed.eq(0), refused.eq(0), error.eq(0), instruction.eq(0), pending.eq(0)]
+            m.d.sync += [
+                done.eq(0), failed.eq(0), job.refused.eq(0), error.eq(0), job.instruction.eq(0), pending.eq(0),
+            ]  # fmt: skip
         with m.If(controller.start & ~controller.accepted):
-            m.d.sync += refused.eq(1)
+            m.d.sync += job.refused.eq(1)
         with m.If(controller.finished):
             m.d.sync += [done.eq(1), pending.eq(1)]
         with m.If(controller.failed):
-            m.d.sync += [failed.eq(1), pending.eq(1), error.eq(self.error), instruction.eq(self.instruction)]
+            m.d.sync += [failed.eq(1), pending.eq(1), error.eq(self.error), job.instruction.eq(self.instruction)]
         with m.If(controller.misplaced):
             m.d.sync += [failed.eq(1), pending.eq(1), error.eq(Error.ADDRESS)]
 
-        # Reads: the address, then what is there, in two cycles; a counter when its turn comes.
+    def _read(self, m: Module, counters: Counters, values: Mapping[str, Value]) -> None:
+        """Reads: the address, then what is there, in two cycles; a counter when its turn comes."""
         reading = Signal()
         read_address = Signal(LITE_ADDRESS_BITS - 2)
         counter = Signal()
@@ -167,7 +180,6 @@ class Registers(wiring.Component):
                     if r.name in values and r.access != "wo":
                         with m.Case(r.offset >> 2):
                             m.d.sync += [self.s_axi_rdata.eq(values[r.name]), self.s_axi_rresp.eq(RESPONSE_OKAY)]
-        return m
 
     def _place(self, m: Module, written: Mapping[str, Signal], accepted: Value) -> Value:
         """Keep image and program of the job that is accepted; return whether the image is one."""
@@ -194,3 +206,33 @@ class Registers(wiring.Component):
         end = Signal(33 - low)
         m.d.comb += end.eq(kept["image_address"] + kept["image_size"])
         return aligned & ~(end[-1] & end[:-1].any())
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is known of the last job.
+
+    Attributes
+    ----------
+    enabled, pending : Signal
+        The interrupt: whether it is passed on; whether there is one.
+    done, failed, refused : Signal
+        How it ended; `refused`: one was started while it ran.
+    error, instruction : Signal
+        What failed, and where.
+    """
+
+    enabled: Signal
+    pending: Signal
+    done: Signal
+    failed: Signal
+    refused: Signal
+    error: Signal
+    instruction: Signal
+
+
+def _job() -> _Job:
+    """None at first."""
+    enabled, pending, done, failed, refused = Signal(), Signal(), Signal(), Signal(), Signal()
+    error, instruction = Signal(8), Signal(COUNT_BITS)
+    return _Job(enabled, pending, done, failed, refused, error, instruction)
