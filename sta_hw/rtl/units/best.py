@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -62,28 +64,28 @@ class Best(wiring.Component):
         )
 
     def elaborate(self, platform: object) -> Module:
-        cfg = self.config
         m = Module()
+        lists = self._lists(m)
+        gear = self._give(m, lists.found)
+        self._sequence(m, lists, gear)
+        return m
+
+    def _lists(self, m: Module) -> _Lists:
+        """The lists at a row and a place, and each row's least result, which another one must exceed."""
+        cfg = self.config
         lanes = cfg.drain_lanes
         entry = data.StructLayout({"number": unsigned(_NUMBER_BITS), "result": signed(16)})
         lists = m.submodules.lists = memory.Memory(
             shape=unsigned(entry.size), depth=cfg.rows * _KEPT, init=[], attrs={"no_rw_check": 1, "ram_style": "block"}
         )
         write, read = lists.write_port(), lists.read_port()
-        # The least result of each row's list, which another one must exceed.
         least = m.submodules.least = memory.Memory(shape=signed(16), depth=cfg.rows, init=[])
         set_least, get_least = least.write_port(), least.read_port(domain="comb")
-        order = Signal(best_order_layout(), reset_less=True)
-        number = Signal(_NUMBER_BITS, reset_less=True)
         row, place = Signal(range(cfg.rows)), Signal(range(_KEPT))
         values = [self.source.payload.values[i] for i in range(lanes)]
         lane = row[: lanes.bit_length() - 1]
         result = Array(values)[lane] if lanes > 1 else values[0]
-        lane_end = lane.all()
         candidate, found = Signal(entry, reset_less=True), data.View(entry, read.data)
-        moves = Signal()  # what the candidate displaced goes on, also where it is equal
-        empty = Const(_LOWEST & 0xFFFF, 16)
-        gear = m.submodules.gear = Gearbox(64, 16 * lanes)
         m.d.comb += [
             read.addr.eq(Cat(place, row)),
             read.en.eq(1),
@@ -92,6 +94,15 @@ class Best(wiring.Component):
             get_least.addr.eq(row),
             set_least.addr.eq(row),
             set_least.data.eq(candidate.result),
+        ]
+        return _Lists(write.en, set_least.en, row, place, result, get_least.data, candidate, found, lane.all())
+
+    def _give(self, m: Module, found: data.View) -> Gearbox:
+        """To the target go the places that are given to the gearbox."""
+        cfg = self.config
+        lanes = cfg.drain_lanes
+        gear = m.submodules.gear = Gearbox(64, 16 * lanes)
+        m.d.comb += [
             gear.source.payload.eq(
                 Cat(found.number, Const(0, 32 - _NUMBER_BITS), found.result, found.result[-1].replicate(16))
             ),
@@ -99,15 +110,23 @@ class Best(wiring.Component):
             self.target.valid.eq(gear.target.valid),
             gear.target.ready.eq(self.target.ready),
         ]
-        given = Signal(range(64 * cfg.rows * _KEPT // (16 * lanes)))
         beats = 64 * cfg.rows * _KEPT // (16 * lanes)
+        given = Signal(range(beats))
         m.d.comb += self.target.payload.last.eq(given == beats - 1)
         with m.If(self.target.valid & self.target.ready):
             m.d.sync += given.eq(Mux(given == beats - 1, 0, given + 1))
+        return gear
 
-        last_place, last_row = place == _KEPT - 1, row == cfg.rows - 1
+    def _sequence(self, m: Module, lists: _Lists, gear: Gearbox) -> None:
+        """Empty the lists, put each result that belongs there into its row's, give them."""
+        order = Signal(best_order_layout(), reset_less=True)
+        number = Signal(_NUMBER_BITS, reset_less=True)
+        moves = Signal()  # what the candidate displaced goes on, also where it is equal
+        empty = Const(_LOWEST & 0xFFFF, 16)
+        row, place, candidate, found = lists.row, lists.place, lists.candidate, lists.found
+        last_place, last_row = place == _KEPT - 1, row == self.config.rows - 1
         advance, ends = Signal(), Signal()
-        m.d.comb += ends.eq(self.source.payload.last & lane_end)
+        m.d.comb += ends.eq(self.source.payload.last & lists.lane_end)
 
         def after(moves_on: Value) -> None:
             """What follows a result that is done with."""
@@ -128,15 +147,15 @@ class Best(wiring.Component):
                     with m.If(self.order.payload.first):
                         m.next = "CLEAR"
             with m.State("CLEAR"):
-                m.d.comb += [write.en.eq(1), set_least.en.eq(1)]
+                m.d.comb += [lists.put.eq(1), lists.set_least.eq(1)]
                 m.d.sync += place.eq(place + 1)
                 with m.If(last_place):
                     m.d.sync += row.eq(row + 1)
                     with m.If(last_row):
                         m.next = "SCAN"
             with m.State("SCAN"):
-                m.d.sync += [candidate.number.eq(number), candidate.result.eq(result), moves.eq(0)]
-                with m.If(self.source.valid & (result > get_least.data)):
+                m.d.sync += [candidate.number.eq(number), candidate.result.eq(lists.result), moves.eq(0)]
+                with m.If(self.source.valid & (lists.result > lists.least)):
                     m.next = "LOOK"
                 with m.Else():
                     m.d.comb += advance.eq(self.source.valid)
@@ -145,7 +164,7 @@ class Best(wiring.Component):
                 m.next = "PUT"
             with m.State("PUT"):
                 with m.If(moves | (candidate.result > found.result)):
-                    m.d.comb += [write.en.eq(1), set_least.en.eq(last_place)]
+                    m.d.comb += [lists.put.eq(1), lists.set_least.eq(last_place)]
                     m.d.sync += [moves.eq(1), candidate.eq(found)]
                 m.d.sync += place.eq(place + 1)
                 m.d.comb += advance.eq(last_place)
@@ -165,7 +184,36 @@ class Best(wiring.Component):
         # To the next row, when it is known that this one's result is in its list or in none.
         with m.If(advance):
             m.d.sync += row.eq(row + 1)
-            m.d.comb += [self.source.ready.eq(lane_end), self.done.eq(ends & ~order.last)]
+            m.d.comb += [self.source.ready.eq(lists.lane_end), self.done.eq(ends & ~order.last)]
             with m.If(last_row):
                 m.d.sync += number.eq(number + 1)
-        return m
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """The lists, at a row and a place.
+
+    Attributes
+    ----------
+    put, set_least : Signal
+        The candidate goes to that place; its result becomes the row's least.
+    row, place : Signal
+    result : Value
+        Of the row, from the source.
+    least : Value
+        Of the row's list.
+    candidate, found : views of number and result
+        What may go into the list; what is there, a cycle later.
+    lane_end : Value
+        The row is the last one of a beat of the source.
+    """
+
+    put: Signal
+    set_least: Signal
+    row: Signal
+    place: Signal
+    result: Value
+    least: Value
+    candidate: data.View
+    found: data.View
+    lane_end: Value
