@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sta_hw.compiler.decoder.kinds import all_kinds, keys_of, most_tiles, split
+from sta_hw.compiler.decoder.kinds import Kind, all_kinds, keys_of, most_tiles, split
 from sta_hw.compiler.decoder.program import DecoderImage
+from sta_hw.compiler.decoder.room import Keys
 from sta_hw.spec.config import Config
 from sta_hw.spec.presets import PRESETS
 
@@ -32,6 +33,29 @@ def test_by_hand() -> None:
     assert split(config, 4, 0, 40, 9) == [(24, False), (8, True), (8, True)]
     assert split(config, 4, 3, 20, 20) == [(5, True), (8, True), (7, True)]
     assert sum(n for n, _ in split(config, 4, 1, 32_000, 1)) == 32_000
+
+
+def test_programs_of_a_context() -> None:
+    """A block of 256 keys, whole for a tile alone, and by quarter and half for the four tiles of a prompt's pass."""
+    config = CONFIGS["decoder"]
+    kinds = all_kinds(config, 256)
+    several = [(4, 64), (4, 128), (4, 256)]
+    expected = [
+        (tiles, keys, logits) for some in ([(1, 256)], several) for logits in (False, True) for tiles, keys in some
+    ]
+    assert kinds == [Kind(*kind) for kind in expected]
+    assert [k.keys for k in all_kinds(config, 257) if k.tiles == 1 and k.logits] == [256, 512]
+    # Tiles end 24, 16, 8 and 0 rows before the pass does, in units of 16 keys; the shorter program's end is known.
+    looks = {kind: keys_of(config, kind, kinds) for kind in kinds}
+    assert looks[Kind(4, 64, True)] == Keys((48, 48, 64, 64), 0)
+    assert looks[Kind(4, 128, False)] == Keys((112, 112, 128, 128), 40)
+    assert looks[Kind(4, 256, True)] == Keys((256,) * 4, 104)
+    assert looks[Kind(1, 256, False)] == Keys((256,), 0)
+    small = CONFIGS["ci"]  # 4 rows, blocks of 32 keys in units of 4
+    kinds = all_kinds(small, 32)
+    assert [(k.tiles, k.keys) for k in kinds if k.logits] == [(1, 32), (2, 8), (2, 16), (2, 32)]
+    assert keys_of(small, Kind(2, 8, False), kinds) == Keys((4, 8), 0)
+    assert keys_of(small, Kind(2, 16, False), kinds) == Keys((12, 16), 4)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -17,7 +17,7 @@ from sta_hw.compiler.decoder.run import IntegerDecoder
 from sta_hw.compiler.prune import prune_model_once
 from sta_hw.model.fp32 import evaluate
 from sta_hw.model.graph import Graph
-from sta_hw.model.operations import Attention, Embed, Linear, Operation, RmsNorm
+from sta_hw.model.operations import Add, Attention, Embed, Linear, Operation, RmsNorm
 from sta_hw.spec.patterns import Pattern
 
 PREFIX = [1, 5]
@@ -103,3 +103,32 @@ def test_what_is_sparse_or_in_blocks_stays_as_it_is(tmp_path: Path) -> None:
     ):
         found = quantize_decoder(given, texts, PREFIX, rules, patterns=patterns).graph
         assert all(a is b for a, b in zip(found.operations, given.operations, strict=True))
+
+
+def test_values_that_something_else_takes_are_not_rotated(tmp_path: Path) -> None:
+    """Here keys are values, too."""
+    graph = network(tmp_path, "gpt2")
+    shared = replace(
+        graph,
+        operations=tuple(
+            replace(o, inputs=(*o.inputs[:2], o.inputs[1])) if isinstance(o, Attention) else o for o in graph.operations
+        ),
+    )
+    found = with_rotations(shared)
+    assert all(a is b for a, b in zip(found.operations, shared.operations, strict=True))
+    exact, other = (evaluate(g, {"ids": list(range(30))})["next_token"] for g in (shared, found))
+    np.testing.assert_array_equal(other, exact)
+
+
+def test_what_stands_between_attention_and_its_product_is_not_passed_over(tmp_path: Path) -> None:
+    """A result that two products take, or that a sum takes, is as it was."""
+    graph = network(tmp_path, "gpt2")
+    attention = next(o for o in graph.operations if isinstance(o, Attention))
+    (output,) = graph.takers(attention.name)
+    for more in (replace(output, name="again"), Add("again", (attention.name, attention.name))):
+        twice = replace(graph, operations=(*graph.operations, more))
+        changed = {
+            a.name for a, b in zip(twice.operations, with_rotations(twice).operations, strict=True) if a is not b
+        }
+        assert output.name not in changed and attention.inputs[2] not in changed
+        assert len(changed) == 2 * (sum(isinstance(o, Attention) for o in graph.operations) - 1)

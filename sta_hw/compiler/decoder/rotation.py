@@ -116,6 +116,8 @@ class _Changed:
         output = self.linear(takers[0].name)
         if value is None or output is None or len(takers) != 1 or len(self.graph.takers(value.name)) != 1:
             return
+        if value.name in attention.inputs[:2]:  # queries or keys, too
+            return
         heads = attention.heads // attention.shared
         width = len(value.weight) // heads
         turn = orthogonal(width)
