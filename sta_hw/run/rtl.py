@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,14 +143,18 @@ class EngineModel:
         if check:
             if np.flatnonzero(last).tolist() != sorted({int(e) * parts - 1 for e in ends if e}):
                 raise CheckError(f"{layer or 'product'}: the last flags of the results are not where they belong")
-            stored = None
-            for tile, (product, got) in enumerate(zip(products, results, strict=True)):
-                if product.unfinished:
-                    stored = reference_sums(product, config, stored)
-                else:
-                    _compare(layer, tile, got, reference_results(product, config, stored))
+            self._check(products, results, layer)
         cycles = int(outcome.cycles["results"][-1] - outcome.cycles["activations"][0] + 1)
         return EngineRun(results, cycles)
+
+    def _check(self, products: Sequence[Product], results: Sequence[NDArray], layer: str) -> None:
+        """Compare each product's results with the reference's, those that continue sums with the sums before."""
+        stored = None
+        for tile, (product, got) in enumerate(zip(products, results, strict=True)):
+            if product.unfinished:
+                stored = reference_sums(product, self.config, stored)
+            else:
+                _compare(layer, tile, got, reference_results(product, self.config, stored))
 
 
 def _compare(layer: str, tile: int, got: NDArray, expected: NDArray) -> None:
@@ -184,10 +188,8 @@ class SoftmaxModel:
         masks: Sequence[NDArray[np.bool_] | None] | None = None,
         wide: bool,
         gain: int = 0,
-        layer: str = "softmax",
         stall: float = 0.0,
         seed: int = 1,
-        progress: Callable[[], None] | None = None,
     ) -> tuple[list[SoftmaxRow], dict[str, NDArray[np.int64]]]:
         """Run rows back to back, compare each with the reference; return them and the beats' cycles.
 
@@ -205,38 +207,41 @@ class SoftmaxModel:
             stall=stall,
             seed=seed,
         )
-        lanes = config.softmax_lanes
-        values, exponents, _ = beats.fields(
-            outcome.outputs["probabilities"], [(lanes, 16, False), (1, 11, True), (1, 1, False)]
-        )
-        totals = beats.fields(outcome.outputs["totals"], [(1, 32, False), (1, 11, True), (1, 16, False), (1, 3, False)])
-        found, at = [], 0
-        for number, (logits, mask, sent) in enumerate(zip(rows, masks, inputs, strict=True)):
-            part = slice(at, at + len(sent))
-            at += len(sent)
-            total, exponent, multiplier, shift = (int(t[number, 0]) for t in totals)
-            row = SoftmaxRow(
-                values[part].reshape(-1)[: len(logits)],
-                np.repeat(exponents[part, 0], lanes)[: len(logits)],
-                exponent,
-                total,
-                multiplier,
-                shift,
-            )
-            expected = softmax_row(logits, mask, block=config.softmax_block, wide=wide, gain=gain)
-            for name in ("probabilities", "exponents"):
-                wrong = np.flatnonzero(getattr(row, name) != getattr(expected, name))
-                if len(wrong):
-                    raise CheckError(
-                        f"{layer}, row {number}, column {wrong[0]}, {name}: expected "
-                        f"{getattr(expected, name)[wrong[0]]}, got {getattr(row, name)[wrong[0]]}"
-                    )
-            for name in ("exponent", "sum", "multiplier", "shift"):
-                if getattr(row, name) != getattr(expected, name):
-                    raise CheckError(
-                        f"{layer}, row {number}, {name}: expected {getattr(expected, name)}, got {getattr(row, name)}"
-                    )
-            found.append(row)
-            if progress:
-                progress()
+        found = self._rows(outcome.outputs, [len(logits) for logits in rows], [len(sent) for sent in inputs])
+        for number, (row, logits, mask) in enumerate(zip(found, rows, masks, strict=True)):
+            _compare_row(number, row, softmax_row(logits, mask, block=config.softmax_block, wide=wide, gain=gain))
         return found, outcome.cycles
+
+    def _rows(
+        self, outputs: Mapping[str, NDArray[np.uint32]], lengths: Sequence[int], sent: Sequence[int]
+    ) -> list[SoftmaxRow]:
+        """Rows of some lengths, each `sent` in so many beats and given back in as many."""
+        lanes = self.config.softmax_lanes
+        values, exponents, _ = beats.fields(
+            outputs["probabilities"], [(lanes, 16, False), (1, 11, True), (1, 1, False)]
+        )
+        totals = beats.fields(outputs["totals"], [(1, 32, False), (1, 11, True), (1, 16, False), (1, 3, False)])
+        found, at = [], 0
+        for number, (length, count) in enumerate(zip(lengths, sent, strict=True)):
+            part = slice(at, at + count)
+            at += count
+            total, exponent, multiplier, shift = (int(t[number, 0]) for t in totals)
+            probabilities = values[part].reshape(-1)[:length]
+            own_exponents = np.repeat(exponents[part, 0], lanes)[:length]
+            found.append(SoftmaxRow(probabilities, own_exponents, exponent, total, multiplier, shift))
+        return found
+
+
+def _compare_row(number: int, row: SoftmaxRow, expected: SoftmaxRow) -> None:
+    for name in ("probabilities", "exponents"):
+        wrong = np.flatnonzero(getattr(row, name) != getattr(expected, name))
+        if len(wrong):
+            raise CheckError(
+                f"softmax, row {number}, column {wrong[0]}, {name}: expected {getattr(expected, name)[wrong[0]]}, "
+                f"got {getattr(row, name)[wrong[0]]}"
+            )
+    for name in ("exponent", "sum", "multiplier", "shift"):
+        if getattr(row, name) != getattr(expected, name):
+            raise CheckError(
+                f"softmax, row {number}, {name}: expected {getattr(expected, name)}, got {getattr(row, name)}"
+            )
