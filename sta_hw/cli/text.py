@@ -166,6 +166,8 @@ def generate_text(
         prompts = list(read_lines(batch))
     else:
         prompts = [read_texts(Path("-")).decode("utf-8-sig") if text == "-" else text]
+        if "\0" in prompts[0]:
+            raise InputError("the prompt has NUL in it, as text in UTF-16 has; give it in UTF-8.")
     loaded = load_text_model(model)
     prefix = loaded.language.chat_prefix(system) if chat else None
     if chat:

@@ -63,8 +63,9 @@ class Workbench:
         return self.embedder.part.inner
 
     def embed(self, text: str, most: int | None = None) -> NDArray[np.float32]:
-        """A text's sum of embeddings, of its first `most` tokens."""
-        return self.embedder.part.embed("ids", self.embedder.token_ids(text)[:most])
+        """A text's sum of embeddings, of its first `most` tokens; cut to the model's positions."""
+        ids = self.embedder.token_ids(text, self.embedder.network.graph.most_tokens)
+        return self.embedder.part.embed("ids", ids[:most])
 
     def _outputs(self, encoder: TorchGraph, embedded: Sequence[NDArray]) -> list[NDArray]:
         """Every layer's outputs for every text, (tokens, layers, hidden) each, in half precision to save memory."""

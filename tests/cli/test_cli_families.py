@@ -13,6 +13,9 @@ import torch
 from test_cli_sparsity import run
 from test_families import IMAGE, TEXT, WHISPER, saved
 
+from sta_hw.sparsity.workbench import Workbench
+from sta_hw.tasks.embedder import Embedder
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "hard", "##ware", "skips", "zeros"]
 ON = ("--preset", "ci", "--nm", "dense", "--backend", "reference", "--json")
 
@@ -93,6 +96,9 @@ def test_a_model_of_few_positions(tmp_path: Path) -> None:
     given = ("--model", tmp_path, "--text", "the hardware skips", "--preset", "ci", "--backend", "reference", "--json")
     assert json.loads(run("run", *given, "--nm", "dense").stdout)["cosine_with_dense_fp32"] > 0.99
     assert json.loads(run("run", *given, "--nm", "2:4").stdout)["tokens"] == 6
+    bench = object.__new__(Workbench)  # what prune embeds with; the corpus is of no interest here
+    bench.embedder = Embedder.load(tmp_path)
+    assert len(bench.embed("the hardware " * 9)) == 8 and len(bench.embed("the hardware " * 9, 5)) == 5
 
 
 @pytest.mark.parametrize(

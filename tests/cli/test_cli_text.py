@@ -42,6 +42,13 @@ def test_text_and_figures(folder: Path) -> None:
     assert len(plain.stdout.replace("\n", "")) >= len(wanted.text.replace("\n", "").strip())
 
 
+def test_a_prompt_in_utf_16(folder: Path) -> None:
+    done = run("generate-text", "-", "--model", folder, given="H\0i\0")
+    assert done.returncode == 2 and done.stderr == (
+        "sta-hw: the prompt has NUL in it, as text in UTF-16 has; give it in UTF-8.\n"
+    )
+
+
 def test_a_conversation_that_fills_the_context(folder: Path) -> None:
     done = run("chat", "--model", folder, "--max-tokens", 2, "--json", given="Hi\nAnd now?\nAnd now?\nAnd now?\n")
     answers = json.loads(done.stdout)["answers"]
