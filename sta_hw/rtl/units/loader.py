@@ -140,7 +140,21 @@ class Loader(wiring.Component):
                 m.d.comb += finished.eq(1)
                 m.next = "IDLE"
         m.d.comb += [self.busy.eq(~fsm.ongoing("IDLE")), self.done.eq(finished)]
+        ready, filled = self._gears(m, order, taken, fsm.ongoing("IDLE"))
+        m.d.comb += [
+            self.words.ready.eq(taken & ready),
+            step.eq(self.words.valid & taken & ready),
+            empty.eq(~filled),
+        ]
+        with m.If(self.enable.any()):
+            m.d.sync += self.address.eq(self.address + 1)
+        return m
 
+    def _gears(self, m: Module, order: data.View, taken: Value, idle: Value) -> tuple[Value, Value]:
+        """Words that are taken go to the order's target, as wide as its memory is; no part of one stays when `idle`.
+
+        Returns whether the target takes a word of the bus, and whether any target is given one of its own.
+        """
         outputs = {
             Target.VALUES: self.values,
             Target.POSITIONS: self.positions,
@@ -150,13 +164,13 @@ class Loader(wiring.Component):
         readies: list[Value] = []
         filled: list[Value] = []  # in the targets' order
         for target, width in self.widths.items():
-            gear = m.submodules[f"gear_{target.name.lower()}"] = Gearbox(8 * cfg.bus_bytes, width)
+            gear = m.submodules[f"gear_{target.name.lower()}"] = Gearbox(8 * self.config.bus_bytes, width)
             chosen = order.target == target
             m.d.comb += [
                 gear.source.payload.eq(self.words.payload),
                 gear.source.valid.eq(self.words.valid & taken & chosen),
                 gear.target.ready.eq(1),
-                gear.flush.eq(fsm.ongoing("IDLE")),
+                gear.flush.eq(idle),
             ]
             if target in outputs:
                 m.d.comb += [outputs[target].eq(gear.target.payload), self.enable[target].eq(gear.target.valid)]
@@ -169,15 +183,7 @@ class Loader(wiring.Component):
                 m.d.comb += self.enable[target.memory].eq(filled[target.memory] | gear.target.valid)
             readies.append(chosen & gear.source.ready)
             filled.append(gear.target.valid)
-        ready = reduce(or_, readies)
-        m.d.comb += [
-            self.words.ready.eq(taken & ready),
-            step.eq(self.words.valid & taken & ready),
-            empty.eq(~reduce(or_, filled)),
-        ]
-        with m.If(self.enable.any()):
-            m.d.sync += self.address.eq(self.address + 1)
-        return m
+        return reduce(or_, readies), reduce(or_, filled)
 
     def _ahead(self, m: Module, asked: Signal, next_address: Signal) -> tuple[stream.Interface, Value]:
         """Ask for LOADs as they come. Returns them for who takes their words, and the one that is asked for."""
