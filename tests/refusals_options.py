@@ -14,7 +14,7 @@ NAMES = [
     ("''", "No such command ''"),
     ("generate extra", "unexpected extra argument"),
     ("doctor everything", "unexpected extra argument"),
-    ("run a.npz b.npz", "a.npz is not a compiled model"),
+    ("run a.npz b.npz", "there is no file a.npz"),
     ("bench engine softmax", "unexpected extra argument"),
     ("--verbose", "No such option"),
     # options

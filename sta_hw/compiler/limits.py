@@ -77,7 +77,10 @@ def shape_problems(
     if problems:
         return problems
     if hidden % heads:
-        return [f"heads = {heads} does not divide hidden = {hidden}; the nearest is {math.gcd(hidden, heads)}."]
+        divisors = [d for d in range(1, hidden + 1) if hidden % d == 0]
+        fitting = [d for d in divisors if hidden // d % config.groups == 0 and hidden // d <= passed] or divisors
+        nearest = min(fitting, key=lambda d: abs(d - heads))
+        return [f"heads = {heads} does not divide hidden = {hidden}; the nearest is {nearest}."]
     size = hidden // heads
     whole = config.groups * config.window
     if size % config.groups or size > whole:

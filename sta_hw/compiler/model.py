@@ -213,6 +213,8 @@ class CompiledModel:
             described = json.loads(text)
             if not isinstance(described, dict):
                 raise ValueError("its description is not an object")
+        except FileNotFoundError:
+            raise InputError(f"there is no file {path}; sta-hw compile makes compiled models.") from None
         except Exception as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise InputError(f"{path} is not a compiled model: {' '.join(reason.split())[:300]}.") from error

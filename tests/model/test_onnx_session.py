@@ -26,6 +26,8 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(InputError, match="graph input 'x'"):
         import_onnx(tmp_path / "linear.onnx")
+    with pytest.raises(InputError, match=r"there is no file .*none\.onnx\.$"):
+        import_onnx(tmp_path / "none.onnx")
 
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:

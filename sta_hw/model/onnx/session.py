@@ -68,6 +68,8 @@ class Session:
         except ImportError:
             raise InputError("onnx is not installed; pip install 'sta-hw[onnx]' brings it and onnxruntime.") from None
         self.onnx, self.runtime, self.path = onnx, onnxruntime, path
+        if not path.exists():
+            raise InputError(f"there is no file {path}.")
         try:
             require_file(path)
             model = onnx.load(str(path), load_external_data=False)
