@@ -54,3 +54,11 @@ def test_without_inputs() -> None:
     """Calibration that was zero everywhere leaves nothing to weigh errors by: to the nearest."""
     weights = np.random.default_rng(3).uniform(-127, 127, (5, 12))
     np.testing.assert_array_equal(rounded(weights, error_weights(np.zeros((12, 12)))), np.round(weights))
+
+
+def test_what_errors_make_of_the_largest_weights_saturates() -> None:
+    """Half a step of the first channel's, times 4, is given to the second one, which is at its end already."""
+    upper = np.array([[1.0, -4.0], [0.0, 1.0]])
+    assert rounded(np.array([[0.5, 127.0], [-0.5, -127.0], [0.5, 120.0]]), upper).tolist() == [
+        [0, 127], [0, -127], [0, 122]
+    ]  # fmt: skip
