@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
+import re
 from typing import Any
 
 import numpy as np
 import pytest
+from amaranth.back import rtlil
 from amaranth.hdl import Module
 from amaranth.sim import Simulator
 from support import port_widths
@@ -83,3 +86,21 @@ def test_ports() -> None:
     assert port_widths(AdderTree(5, 6)) == {"terms": 5 * 6, "sum": 6 + 3}
     widths = port_widths(ProcessingArray(Config(rows=2, groups=3)))
     assert widths == {"values": 3 * 8, "operands": 3 * 2 * 8, "unsigned": 1, "sums": 2 * 18}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cells"),
+    [
+        ({"multiplier": "dsp"}, {"MULT18X18D": 6}), ({"multiplier": "dsp", "array_multipliers": 4}, {"MULT18X18D": 4}),
+        ({"multiplier": "dsp-pair", "array_multipliers": 2}, {"MULT18X18D": 2}), ({"multiplier": "lut"}, {}),
+        ({"multiplier": "mac16"}, {"SB_MAC16": 2}),
+        ({"multiplier": "mac16", "array_multipliers": 1}, {"SB_MAC16": 1}),
+    ],
+)  # fmt: skip
+def test_as_many_multipliers_as_there_may_be(changes: dict[str, Any], cells: dict[str, int]) -> None:
+    """3 rows by 2 groups: cells as far as they go, or pairs of rows; the rest is made of logic."""
+    text = rtlil.convert(
+        ProcessingArray(Config(rows=3, groups=2, lanes=1, columns=16, drain_lanes=1, **changes)), emit_src=False
+    )
+    found = collections.Counter(re.findall(r"^  cell \\(MULT\w+|SB_MAC16) ", text, re.M))
+    assert found == cells
