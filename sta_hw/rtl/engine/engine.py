@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -114,7 +116,7 @@ class Engine(wiring.Component):
         connect(m, decoder.faults, flipped(self.status))
         connect(m, flipped(self.activations), windows.activations)
         self._broadcast(m, decoder, windows, drain)
-        self._issue(m, decoder, windows, array, accumulator, drain)
+        self._issue(m, _Parts(decoder, windows, array, accumulator, drain))
         m.d.comb += [
             accumulator.sums.eq(array.sums),
             accumulator.read_address.eq(drain.read_address),
@@ -186,41 +188,42 @@ class Engine(wiring.Component):
             done.append(taken | skip | unit.command.ready)
         m.d.comb += self.command.ready.eq(judged & Cat(done).all())
 
-    def _issue(self, m: Module, decoder, windows, array, accumulator, drain) -> None:
+    def _issue(self, m: Module, parts: _Parts) -> None:
         """Let a decoded beat into the array when its window is there and its result has a place."""
         cfg = self.config
-        beat = decoder.beats.payload
-        bank = Signal()
+        beats, windows = parts.decoder.beats, parts.windows
+        beat = beats.payload
         # Columns on their way to the ring or in it.
         reserved = Signal(range(cfg.columns + 1))
-        pause = Signal(range(HAZARD_CYCLES + 1))
-        columns_in_pass = Signal(range(HAZARD_CYCLES + 1))
-        short = Signal(init=1)  # of fewer columns than a sum takes to be stored
         reserve = Signal()
         issue = Signal()
         ring_full = Signal()  # one cycle old, hence the margin
         m.d.sync += ring_full.eq(reserved >= cfg.columns - 1)
         place = ~(beat.gives & ring_full)
-        # The window is there and no pause is on: known a cycle ahead, for `allowed` is on the longest way.
-        gate = Signal()
-        rescaled = Signal()
-        stored_columns = Signal(range(cfg.columns + 1))
-        sweep = self._rescale(m, accumulator, array, decoder.beats.valid & beat.rescale, rescaled, stored_columns)
-        allowed = gate & place & ~(beat.rescale & ~rescaled)
+        pace = _pace(cfg)
+        wanted = beats.valid & beat.rescale
+        sweep = self._rescale(m, parts.accumulator, parts.array, wanted, pace)
+        allowed = pace.gate & place & ~(beat.rescale & ~pace.rescaled)
         m.d.comb += [
-            decoder.beats.ready.eq(allowed),
-            issue.eq(decoder.beats.valid & allowed),
+            beats.ready.eq(allowed),
+            issue.eq(beats.valid & allowed),
             self.busy.eq(issue),
-            self.holds_beat.eq(decoder.beats.valid),
-            self.wait_windows.eq(decoder.beats.valid & ~windows.full.bit_select(bank, 1)),
-            self.wait_results.eq(decoder.beats.valid & ~place),
-            self.wait_rescale.eq(decoder.beats.valid & beat.rescale & ~rescaled),
+            self.holds_beat.eq(beats.valid),
+            self.wait_windows.eq(beats.valid & ~windows.full.bit_select(pace.bank, 1)),
+            self.wait_results.eq(beats.valid & ~place),
+            self.wait_rescale.eq(beats.valid & beat.rescale & ~pace.rescaled),
             reserve.eq(issue & beat.gives),
         ]
         taken = Signal()
-        m.d.sync += [taken.eq(drain.taken), reserved.eq(reserved + reserve - taken)]
+        m.d.sync += [taken.eq(parts.drain.taken), reserved.eq(reserved + reserve - taken)]
+        self._send(m, parts, issue, sweep, pace.bank)
+        self._keep_pace(m, parts, pace, issue, sweep.done)
 
-        flags = Signal.like(accumulator.flags, name="issued")
+    def _send(self, m: Module, parts: _Parts, issue: Value, sweep: data.View, bank: Value) -> None:
+        """To the array goes the beat that is issued, or a sweep's empty one, with what the accumulator does with it."""
+        cfg = self.config
+        windows, array, beat = parts.windows, parts.array, parts.decoder.beats.payload
+        flags = Signal.like(parts.accumulator.flags, name="issued")
         release = Signal()
         m.d.sync += [
             flags.valid.eq(issue | sweep.valid),
@@ -239,11 +242,21 @@ class Engine(wiring.Component):
             *(windows.addresses[g].eq(beat.addresses[g]) for g in range(cfg.groups)),
         ]
         m.d.comb += [
-            accumulator.flags.eq(flags),
+            parts.accumulator.flags.eq(flags),
             windows.release.eq(Mux(release, Const(1, 2) << windows.bank, 0)),
             *(array.operands[g].eq(windows.operands[g]) for g in range(cfg.groups)),
         ]
-        # A short pass must not read back its partial sums before they are stored.
+
+    def _keep_pace(self, m: Module, parts: _Parts, pace: _Pace, issue: Value, swept: Value) -> None:
+        """Know a cycle ahead what the next beat waits for.
+
+        A short pass must not read back its partial sums before they are stored.
+        """
+        cfg = self.config
+        windows, beat, bank = parts.windows, parts.decoder.beats.payload, pace.bank
+        pause = Signal(range(HAZARD_CYCLES + 1))
+        columns_in_pass = Signal(range(HAZARD_CYCLES + 1))
+        short = Signal(init=1)  # of fewer columns than a sum takes to be stored
         must_pause = Signal()
         turn = Signal()
         m.d.comb += [
@@ -254,18 +267,18 @@ class Engine(wiring.Component):
         calm = ~pausing & (pause <= 1)
         stays = windows.full_next.bit_select(bank, 1) & calm
         turns = windows.full_next.bit_select(~bank, 1) & calm & (beat.final_pass | ~short)
-        m.d.sync += [pausing.eq(must_pause), gate.eq(Mux(turn, turns, stays))]
+        m.d.sync += [pausing.eq(must_pause), pace.gate.eq(Mux(turn, turns, stays))]
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)
         with m.If(issue):
-            m.d.sync += rescaled.eq(0)
-        with m.Elif(sweep.done):
-            m.d.sync += rescaled.eq(1)
+            m.d.sync += pace.rescaled.eq(0)
+        with m.Elif(swept):
+            m.d.sync += pace.rescaled.eq(1)
         column = Signal(range(cfg.columns + 1))
         with m.If(issue & beat.last):
             m.d.sync += column.eq(Mux(beat.pass_end, 0, column + 1))
             with m.If(beat.pass_end & ~beat.final_pass):
-                m.d.sync += stored_columns.eq(column + 1)
+                m.d.sync += pace.stored_columns.eq(column + 1)
         enough = columns_in_pass == HAZARD_CYCLES
         with m.If(issue & beat.last):
             m.d.sync += [
@@ -277,7 +290,9 @@ class Engine(wiring.Component):
         with m.If(pausing):
             m.d.sync += pause.eq(HAZARD_CYCLES - 1)
 
-    def _rescale(self, m: Module, accumulator, array, wanted, rescaled, stored_columns) -> data.View:
+    def _rescale(
+        self, m: Module, accumulator: Accumulator, array: ProcessingArray, wanted: Value, pace: _Pace
+    ) -> data.View:
         """Shift the stored sums right before a product continues them, one place per sweep.
 
         A sweep sends one empty beat per stored column through the array. Returns (valid, last, done).
@@ -298,12 +313,12 @@ class Engine(wiring.Component):
         with m.FSM(name="rescale"):
             with m.State("IDLE"):
                 m.d.sync += settle.eq(settle_cycles)
-                with m.If(wanted & ~rescaled & self.growth.valid):
+                with m.If(wanted & ~pace.rescaled & self.growth.valid):
                     m.d.comb += self.growth.ready.eq(1)
                     m.d.sync += [g.eq(self.growth.payload[r]) for r, g in enumerate(left)]
                     m.next = "SETTLE"
             with m.State("SETTLE"):  # what is under way is stored; the shifts are known
-                m.d.sync += column.eq(stored_columns)
+                m.d.sync += column.eq(pace.stored_columns)
                 with m.If(settle == 0):
                     m.d.comb += sweep.done.eq(~any_left)
                     m.next = "SWEEP"
@@ -319,3 +334,45 @@ class Engine(wiring.Component):
                 m.d.sync += [*(g.eq(Mux(g != 0, g - 1, 0)) for g in left), settle.eq(3)]
                 m.next = "SETTLE"
         return sweep
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the engine is made of."""
+
+    decoder: Decoder
+    windows: Windows
+    array: ProcessingArray
+    accumulator: Accumulator
+    drain: Drain
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """What is known of the next beat before it comes.
+
+    Attributes
+    ----------
+    bank : Signal
+        Where its windows are.
+    gate : Signal
+        They are there and no pause is on: known a cycle ahead, for what follows from it is on the longest way.
+    rescaled : Signal
+        Sums that it continues are rescaled.
+    stored_columns : Signal
+        Of the pass before.
+    """
+
+    bank: Signal
+    gate: Signal
+    rescaled: Signal
+    stored_columns: Signal
+
+
+def _pace(config: Config) -> _Pace:
+    """Before the first beat."""
+    bank = Signal()
+    gate = Signal()
+    rescaled = Signal()
+    stored_columns = Signal(range(config.columns + 1))
+    return _Pace(bank, gate, rescaled, stored_columns)
