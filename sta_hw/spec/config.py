@@ -201,6 +201,7 @@ class Config:
         object.__setattr__(self, "nm", patterns_in_order(self.nm))
 
     def _check_sizes(self, problems: list[str]) -> bool:
+        """Whether all are in range, so that it can be looked at what divides what."""
         before = len(problems)
         for name, high in _LIMITS.items():
             value = getattr(self, name)
@@ -212,7 +213,8 @@ class Config:
                     f"{name} = {value} is out of range; it is a whole number from {low} to {high}, "
                     f"the nearest is {nearest}."
                 )
-        for name in _POWERS_OF_TWO if len(problems) == before else ():
+        in_range = len(problems) == before
+        for name in _POWERS_OF_TWO if in_range else ():
             value = getattr(self, name)
             if value & (value - 1):
                 lower = 1 << (value.bit_length() - 1)
@@ -224,13 +226,14 @@ class Config:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 problems.append(f"{name} = {value} is out of range; it divides rows, or is 0 to choose.")
+                in_range = False
         if not isinstance(self.window, int) or self.window not in SUPPORTED_WINDOWS:
             number = self.window if isinstance(self.window, int) else 16
             nearest = min(SUPPORTED_WINDOWS, key=lambda c: (abs(c - number), c))
             problems.append(
                 f"window = {self.window} is not supported; it is {listed(SUPPORTED_WINDOWS)}, the nearest is {nearest}."
             )
-        return len(problems) == before
+        return in_range
 
     def _check_patterns(self, problems: list[str]) -> None:
         if not self.nm:

@@ -78,6 +78,9 @@ def test_all_problems_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         Config(rows=0, window=12, nm=("2:24", "5:4"), multiplier="x")
     assert len(error.value.problems) == 5
+    with pytest.raises(ConfigError) as error:  # sizes in range, which do not go together
+        Config(rows=3, lanes=2, drain_lanes=2, columns=100, window=12, softmax_block=12)
+    assert [p.split(" = ")[0] for p in error.value.problems] == ["columns", "window", "lanes", "softmax_block"]
 
 
 def test_unknown_preset() -> None:
