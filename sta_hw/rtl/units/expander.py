@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -160,28 +162,9 @@ class Expander(wiring.Component):
                 following.last.eq(last),
             ]
 
-        # Bytes of the headers: of one group three words; of two one and a half; of four or more one.
-        headers = [Signal(_SCALE + _MINIMUM, name=f"header_{b}", reset_less=True) for b in range(cfg.groups // share)]
         header_end = header_left == 0
-        for number, header in enumerate(headers):
-            part = [word[8 * g :][:8] for g in range(number * share, (number + 1) * share)]
-            found, only_high = Cat(part[:3]), Const(0, 1)
-            if share == 1:
-                found = Cat(header[8:], part[0])
-            elif share == 2:
-                kept = Signal(8, name=f"kept_{number}", reset_less=True)
-                only_high = header_end & ~second_header & ~wide
-                found = Cat(part, Mux(only_high, part[0], kept))
-                with m.If(header_word & only_high):
-                    m.d.sync += kept.eq(part[1])
-            if slot is not None:
-                place = 8 * _SLOT * (number * share // cfg.wide_block_groups)
-                found = Mux(wide, slot[place:][: len(header)], found)
-            # One condition for each bit, so that it is the register's enable and no multiplexer.
-            with m.If(header_word | header_slot):
-                m.d.sync += header[16:].eq(found[16:])
-                with m.If(~only_high):
-                    m.d.sync += header[:16].eq(found)
+        step = _HeaderStep(header_word | header_slot, header_word, header_end, second_header, wide, slot)
+        headers = self._headers(m, word, step)
         most = {1: 2, 2: 1}.get(share, 0)
         with m.If(start):
             m.d.sync += header_valid.eq(0)
@@ -219,6 +202,31 @@ class Expander(wiring.Component):
                 header_left.eq(most if slot is None else Mux(new.wide, 0, most)),
             ]  # fmt: skip
         return headers, header_valid
+
+    def _headers(self, m: Module, word: Value, step: _HeaderStep) -> list[Signal]:
+        """Bytes of the headers: of one group three words; of two one and a half; of four or more one."""
+        groups, share = self.config.groups, self.config.block_groups
+        headers = [Signal(_SCALE + _MINIMUM, name=f"header_{b}", reset_less=True) for b in range(groups // share)]
+        for number, header in enumerate(headers):
+            part = [word[8 * g :][:8] for g in range(number * share, (number + 1) * share)]
+            found, only_high = Cat(part[:3]), Const(0, 1)
+            if share == 1:
+                found = Cat(header[8:], part[0])
+            elif share == 2:
+                kept = Signal(8, name=f"kept_{number}", reset_less=True)
+                only_high = step.end & ~step.second & ~step.wide
+                found = Cat(part, Mux(only_high, part[0], kept))
+                with m.If(step.by_word & only_high):
+                    m.d.sync += kept.eq(part[1])
+            if step.slot is not None:
+                place = 8 * _SLOT * (number * share // self.config.wide_block_groups)
+                found = Mux(step.wide, step.slot[place:][: len(header)], found)
+            # One condition for each bit, so that it is the register's enable and no multiplexer.
+            with m.If(step.taken):
+                m.d.sync += header[16:].eq(found[16:])
+                with m.If(~only_high):
+                    m.d.sync += header[:16].eq(found)
+        return headers
 
     def _slots(
         self, m: Module, word: Value, new: data.View, begin: Signal, header_word: Signal, header_slot: Signal
@@ -358,3 +366,25 @@ class Expander(wiring.Component):
                     m.d.sync += kept.eq(Mux(chosen, value, 0))
                 found = found | kept
             m.d.comb += out.payload.values[g].eq(found)
+
+
+@dataclass(frozen=True)
+class _HeaderStep:
+    """A step of the headers.
+
+    Attributes
+    ----------
+    taken, by_word : Value
+        There is one; a word was taken for it, and not one of those that wait.
+    end, second : Value
+        The headers are complete with it; they share their words with those before.
+    wide, slot : Value, Value or None
+        As `Expander._slots` gives them.
+    """
+
+    taken: Value
+    by_word: Value
+    end: Value
+    second: Value
+    wide: Value
+    slot: Value | None
