@@ -91,7 +91,7 @@ def prune(
     batch: Annotated[
         int | None,
         typer.Option(
-            help="Sentences of a step; of a decoder, texts of 256 tokens.",
+            help="Sentences that a step takes; of a decoder, texts of 256 tokens.",
             min=1,
             max=4096,
             show_default="8; 2 of a decoder",
