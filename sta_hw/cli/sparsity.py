@@ -119,7 +119,7 @@ def prune(
     budget: Annotated[str, typer.Option(help="What domino counts: parameters, macs or cycles.")] = "cycles",
     model: ModelOption = None,
     decoder: Annotated[
-        bool, typer.Option("--decoder", help="SmolLM2-135M-Instruct, unless --model names another decoder.")
+        bool, typer.Option("--decoder", help="Prune SmolLM2-135M-Instruct, or the decoder that --model names.")
     ] = False,
     preset_name: PresetOption = "reference",
     output: OutputOption = Path("build/pruned"),
