@@ -132,7 +132,7 @@ class TextTokenizer:
                 tokenizer = Tokenizer.from_file(str(path))
             except Exception as error:  # The library raises no narrower one.
                 raise InputError(f"tokenizer {path}: {error}.") from error
-            _agree(read_json(path, "tokenizer").get("normalizer"), about, path)
+            _agree(read_json(path, "tokenizer"), about, path)
         elif vocabulary.exists():
             tokenizer = _word_piece(vocabulary, about)
         else:
@@ -188,8 +188,29 @@ class TextTokenizer:
         return self.tokenizer.id_to_token(number)
 
 
-def _agree(normalizer: Any, about: dict[str, Any], path: Path) -> None:
-    """Refuse a normalizer that transformers would set to something else when it loads the folder."""
+_BERT = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+"""Classes of transformers that build a tokenizer of BERT's parts, with or without ``Fast`` behind the name."""
+_BERTS_PARTS = {
+    "normalizer": ("BertNormalizer",), "pre_tokenizer": ("BertPreTokenizer",),
+    "post_processor": ("TemplateProcessing", "BertProcessing"),
+}  # fmt: skip
+"""Of a tokenizer.json: what these classes put in place of whatever is there."""
+
+
+def _agree(found: dict[str, Any], about: dict[str, Any], path: Path) -> None:
+    """Refuse parts that transformers would set to something else when it loads the folder."""
+    kind, said = str(about.get("tokenizer_class")).removesuffix("Fast"), about
+    if kind in _BERT:
+        about = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True} | about
+        for part, wanted in _BERTS_PARTS.items():
+            value = found.get(part)
+            own = value.get("type") if isinstance(value, dict) else None
+            if own not in wanted:
+                raise InputError(
+                    f"{path} has {part} {own or 'null'}, and transformers' {kind} puts a {wanted[0]} there; with "
+                    "tokenizer_class PreTrainedTokenizerFast in tokenizer_config.json the file counts as it is."
+                )
+    normalizer = found.get("normalizer")
     if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
         return
     names = {
@@ -199,8 +220,8 @@ def _agree(normalizer: Any, about: dict[str, Any], path: Path) -> None:
     for theirs, ours in names.items():
         if theirs in about and about[theirs] != normalizer.get(ours):
             raise InputError(
-                f"{path} has {ours} = {normalizer.get(ours)}, and tokenizer_config.json {theirs} = {about[theirs]}; "
-                "make them agree."
+                f"{path} has {ours} = {normalizer.get(ours)}, and tokenizer_config.json {theirs} = {about[theirs]}"
+                f"{'' if theirs in said else ' (as nothing is said)'}; make them agree."
             )
 
 
@@ -219,7 +240,7 @@ def _word_piece(vocabulary: Path, about: dict[str, Any]) -> Any:
         if not isinstance(about.get(flag), bool | None):
             raise InputError(f"{vocabulary}: {flag} of tokenizer_config.json is {about[flag]!r}; it is true or false.")
     kind = str(about.get("tokenizer_class") or "BertTokenizer").removesuffix("Fast")
-    if kind not in ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"):
+    if kind not in _BERT:
         raise InputError(f"{vocabulary}: tokenizer_class {kind} is not supported without a tokenizer.json.")
     if about.get("do_basic_tokenize") is False or about.get("never_split"):
         raise InputError(f"{vocabulary}: do_basic_tokenize = false and never_split are not supported.")

@@ -88,6 +88,34 @@ def test_other_kinds(name: str, content: object, says: str, tmp_path: Path) -> N
         TextTokenizer.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "problem"),
+    [
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}, "has normalizer Sequence, and"),
+        ("normalizer", None, "has normalizer null, and transformers' BertTokenizer puts a BertNormalizer there"),
+        ("pre_tokenizer", {"type": "WhitespaceSplit"}, "has pre_tokenizer WhitespaceSplit"),
+        ("post_processor", None, "has post_processor null"),
+        ("do_lower_case", None, r"lowercase = False, and .* do_lower_case = True \(as nothing is said\); make them"),
+    ],
+)
+def test_what_transformers_replaces(part: str, value: Any, problem: str, tmp_path: Path) -> None:
+    """Its classes for BERT build every part anew, whatever a tokenizer.json has there; the general one does not."""
+    hf.BertTokenizerFast(vocab={w: n for n, w in enumerate(WORDS)}, do_lower_case=False).save_pretrained(tmp_path)
+    file, about = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
+    plain = TextTokenizer.load(tmp_path).token_ids("Ze, é")
+    if part == "do_lower_case":
+        about.write_text(json.dumps({k: v for k, v in json.loads(about.read_text()).items() if k != part}))
+    else:
+        file.write_text(json.dumps(json.loads(file.read_text()) | {part: value}))
+    with pytest.raises(InputError, match=problem):
+        TextTokenizer.load(tmp_path)
+    theirs = hf.AutoTokenizer.from_pretrained(tmp_path)("Ze, é")["input_ids"]
+    assert (theirs == plain) == (part != "do_lower_case")  # as if the file had been left alone
+    about.write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    theirs = hf.AutoTokenizer.from_pretrained(tmp_path)("Ze, é")["input_ids"]
+    assert TextTokenizer.load(tmp_path).token_ids("Ze, é") == theirs
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("template", ["$A", "[CLS] $A", "[CLS] $A [SEP]", "$A [SEP] [MASK]"])
 def test_texts_are_cut_as_transformers_cuts(template: str, side: str, tmp_path: Path) -> None:
