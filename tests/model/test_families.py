@@ -108,6 +108,7 @@ def test_heads(name: str, sizes: dict[str, Any], labels: int, tmp_path: Path) ->
     network, found = load_network(tmp_path), run(model)
     if "Question" in name:
         check(text(network)["logits"], torch.stack([found.start_logits[0], found.end_logits[0]], -1))
+        assert network.labels == ()  # the two logits are of a beginning and an end
     else:
         check(text(network)["logits"], found.logits[0])
         assert network.labels == tuple(f"LABEL_{i}" for i in range(labels))

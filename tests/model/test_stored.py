@@ -19,7 +19,7 @@ from sta_hw.model.stored import graph_files
 def stored(folder: Path, name: str, sizes: dict[str, Any]) -> Path:
     saved(folder / "theirs", name, sizes)
     network = load_network(folder / "theirs")
-    files = graph_files(network.graph, network.labels)
+    files = graph_files(network.graph, network.labels, network.scoring)
     write_all({folder / "ours" / n: content for n, content in files.items()})
     return folder / "ours"
 
@@ -30,12 +30,15 @@ def stored(folder: Path, name: str, sizes: dict[str, Any]) -> Path:
         ("RobertaForSequenceClassification", TEXT | {"num_labels": 3}), ("BertModel", TEXT | {"is_decoder": True}),
         ("ElectraModel", TEXT | {"embedding_size": 16}), ("CLIPVisionModel", IMAGE), ("WhisperModel", WHISPER),
         ("DeiTForImageClassificationWithTeacher", IMAGE),
+        ("BertForSequenceClassification", TEXT | {"num_labels": 3, "problem_type": "multi_label_classification"}),
+        ("BertForSequenceClassification", TEXT | {"num_labels": 1, "problem_type": "regression"}),
     ],
 )  # fmt: skip
 def test_again(name: str, sizes: dict[str, Any], tmp_path: Path) -> None:
     ours = load_network(stored(tmp_path, name, sizes))
     theirs = load_network(tmp_path / "theirs")
     assert str(ours.graph) == str(theirs.graph) and ours.labels == theirs.labels
+    assert not ours.labels or ours.scoring == theirs.scoring
     for o in theirs.graph.operations:
         for field, value in o.attributes().items():
             np.testing.assert_array_equal(getattr(ours.graph.by_name[o.name], field), value)
