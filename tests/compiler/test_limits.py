@@ -44,7 +44,7 @@ SHAPE = {"tokens": 16, "layers": 2, "hidden": 64, "heads": 4, "intermediate": 12
         ({"heads": 8}, {"heads": 65}, "heads = 65 is out of range; it is from 1 to 64, the nearest is 64."),
         ({"heads": 1}, {"heads": 0}, "heads = 0 is out of range; it is from 1 to 64, the nearest is 1."),
         ({"intermediate": 8191 * 128}, {"intermediate": 1 << 20}, "from 1 to 1048448, the nearest is 1048448."),
-        ({}, {"heads": 12}, "heads = 12 does not divide hidden = 64; the nearest is 4."),
+        ({}, {"heads": 12}, "heads = 12 does not divide hidden = 64; the nearest is 8."),
         ({"heads": 8}, {"heads": 16}, "head dimension 4 does not fit: it must be a multiple of groups = 8, at most "
          "groups x window = 128; groups = 4 would do."),
         ({"hidden": 512}, {"hidden": 1024}, "groups x window = 128; groups = 16 would do."),

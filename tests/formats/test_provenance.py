@@ -223,7 +223,7 @@ def test_damaged_files(compiled: CompiledModel, tmp_path: Path) -> None:
     path.write_bytes(_archive(image=np.array([{}], object), description="{}"))  # a pickle
     with pytest.raises(InputError, match="not a compiled model"):
         CompiledModel.load(path)
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="there is no file"):
         CompiledModel.load(tmp_path / "none.npz")
 
 
