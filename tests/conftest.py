@@ -33,6 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         name = item.nodeid.partition("[")[0].rpartition("/")[2]
         module = name.split(".py")[0].removeprefix("test_")
-        chosen = module in QUICK and name != LONGEST
+        chosen = module in QUICK and name != LONGEST and not item.get_closest_marker("slow")
         if chosen or any(name.startswith(test) for test in MORE):
             item.add_marker(pytest.mark.quick)
