@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sta_hw.errors import InputError
 from sta_hw.spec.assembly import assemble_text, disassemble_text
+from sta_hw.spec.expansion import Expanded
 from sta_hw.spec.features import FEATURES
 from sta_hw.spec.isa import (
     FORMATS,
@@ -224,6 +225,7 @@ def test_what_describes_does_not_change() -> None:
         (record, "name"),
         (record.fields[0], "width"),
         (FORMATS[HALT.opcode][0], "low"),
+        (Expanded(HALT, 0, 1), "source"),
     ):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(described, name, 0)

@@ -53,11 +53,11 @@ def test_what_is_out_of_range(text: str, sentence: str) -> None:
 
 def test_patterns_of_other_kinds() -> None:
     with pytest.raises(ConfigError, match="N:M pattern 5 is no text"):
-        parse_nm(5)  # type: ignore[arg-type]
+        parse_nm(5)
     with pytest.raises(InputError, match="N"):
-        Pattern(1.5, 4)  # type: ignore[arg-type]
+        Pattern(1.5, 4)
     with pytest.raises(InputError, match="M"):
-        Pattern(1, "4")  # type: ignore[arg-type]
+        Pattern(1, "4")
     assert Pattern(1, 1) == DENSE
 
 
