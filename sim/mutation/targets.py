@@ -32,6 +32,7 @@ NEXT_LEVEL = {
     "sta_hw/rtl/bus/runs.py": ["tests/rtl/bus/test_dma.py"],
     "sta_hw/rtl/engine/loops.py": ["tests/rtl/engine/test_loop_units.py"],
     "sta_hw/rtl/units/attention_arithmetic.py": ["tests/rtl/units/test_attention.py"],
+    "sta_hw/rtl/units/attention_maxima.py": ["tests/rtl/units/test_attention.py"],
     "sta_hw/rtl/units/result_arithmetic.py": ["tests/rtl/units/test_results.py"],
     "sta_hw/rtl/units/norm_statistics.py": ["tests/rtl/units/test_norm.py"],
     "sta_hw/formats/block_words.py": ["tests/formats/test_blocks.py"],

@@ -3,37 +3,29 @@
 The arithmetic is that of `Softmax` (docs/numerics.md) in 8 bits; but here a beat holds one key's scores
 for several rows (queries), as the drain gives them and as the windows take them, so nothing is
 transposed. Each row has its own running exponent, sum and rounding remainder. A block of keys is held
-until its maxima are known; meanwhile the next block arrives.
+until its maxima are known (attention_maxima.py, the first phase); meanwhile the next block arrives.
+
+What is here is the component and its second phase: of a finished block the rows' exponents are raised, its scores
+stream through the exponentials (attention_arithmetic.py), and the rows' sums are added to their totals.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Array, Cat, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...spec.config import Config
-from ..primitives.arithmetic import at_limit, ring_shift
+from ..primitives.arithmetic import ring_shift
 from ..primitives.layouts import growth_layout, row_parameter_layout
-from ..primitives.queue import Queue, RegisterSlice, credits
-from ..primitives.sequencer import Gearbox
-from .attention_arithmetic import (
-    COARSE_BITS,
-    EXPONENT_BITS,
-    FRACTION_BITS,
-    PIPELINE,
-    SUM_BITS,
-    LaneRings,
-    probabilities,
-    reciprocals,
-    scaled,
-)
+from ..primitives.queue import Queue, credits
+from .attention_arithmetic import EXPONENT_BITS, PIPELINE, SUM_BITS, LaneRings, lane_rings, probabilities, reciprocals
+from .attention_maxima import FinishedBlock, ScorePorts, running_maxima
 
 __all__ = ["AttentionSoftmax", "block_layout"]
 
-_LOWEST = -512 << COARSE_BITS
 _OUTPUT_DEPTH = 16
 
 
@@ -54,11 +46,72 @@ def block_layout(config: Config) -> data.StructLayout:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Growth:
+    """By how many places rows' exponents grew with a block, in rings as those of `LaneRings`; `ready`: is offered."""
+
+    rings: list[list[Signal]]
+    ready: Signal
+
+
+@dataclass(frozen=True)
+class _Now:
+    """The second phase's block, and what is done with it.
+
+    Attributes
+    ----------
+    block : view of block_layout
+    part : Signal
+        Of the rows whose exponents are raised.
+    go, streaming, last_word, words_left : Signal
+        A word is taken; words stream; the next one is the last; so many are left.
+    adding, summing, turn : Signal
+        A row's sum is added to its total; it is the total's last one; rings turn after it.
+    row, lane : Signal
+        Of that row.
+    """
+
+    block: data.View
+    part: Signal
+    go: Signal
+    streaming: Signal
+    last_word: Signal
+    words_left: Signal
+    adding: Signal
+    summing: Signal
+    turn: Signal
+    row: Signal
+    lane: Signal
+
+
+def _now(config: Config) -> _Now:
+    """No block at first."""
+    parts = config.rows // config.lanes
+    block = Signal(block_layout(config), name="current_block", reset_less=True)
+    go = Signal()
+    words_left = Signal(range(config.groups * config.window * parts + 1))
+    part = Signal(range(parts + 1))
+    lane = Signal(range(config.lanes))
+    row = Signal(range(config.rows))
+    streaming, last_word = Signal(), Signal()
+    adding, summing, turn = Signal(), Signal(), Signal()
+    return _Now(block, part, go, streaming, last_word, words_left, adding, summing, turn, row, lane)
+
+
+@dataclass(frozen=True)
+class _Total:
+    """A row's total: its value, its gain, and whether the row is finished with it."""
+
+    value: Signal
+    gain: Signal
+    finished: Signal
+
+
 class AttentionSoftmax(wiring.Component):
     """Softmax of `rows` rows at a time, block after block.
 
-    Rate: takes `drain_lanes` scores and gives `lanes` probabilities per cycle. Between a block's last
-    score and its first probability lie ``rows / lanes + 13`` cycles.
+    Rate: takes `drain_lanes` scores and gives `lanes` probabilities per cycle. A block's first probability comes
+    ``rows / lanes + 12`` cycles after its last score, if nothing waits.
 
     Parameters
     ----------
@@ -99,146 +152,21 @@ class AttentionSoftmax(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        finished = _Finished(
-            Signal(name="_pending"),
-            Signal(name="_accept"),
-            Signal(block_layout(self.config), name="finished_block", reset_less=True),
-            self._rings("found", signed(EXPONENT_BITS)),
-        )
-        queue = self._maxima(m, finished)
+        ports = ScorePorts(self.block, self.scores, self.busy, self.saturated)
+        queue, finished = running_maxima(m, self.config, ports)
         self._exponentials(m, queue, finished)
         return m
 
-    def _rings(self, name: str, shape: Shape) -> list[list[Signal]]:
-        """Per lane of probabilities a ring with an entry for each of its rows."""
-        cfg = self.config
-        parts = cfg.rows // cfg.lanes
-        return [[Signal(shape, name=f"{name}_{i}_{p}") for p in range(parts)] for i in range(cfg.lanes)]
-
-    def _maxima(self, m: Module, finished: _Finished) -> Queue:
-        """Queue the scores, each with its mask bit, while each row's running maximum is found."""
-        cfg = self.config
-        taken, given = cfg.drain_lanes, cfg.lanes
-        at = _at_hand(cfg)
-        end_1, end_2 = Signal(), Signal()
-        m.d.comb += self.block.ready.eq(~at.active & ~end_1 & ~end_2 & ~finished.pending)
-        with m.If(self.block.valid & self.block.ready):
-            m.d.sync += [
-                at.block.eq(self.block.payload),
-                at.active.eq(1),
-                at.key.eq(self.block.payload.start), at.group_key.eq(self.block.payload.start),
-                at.group.eq(0), at.position.eq(0), at.part.eq(0),
-            ]  # fmt: skip
-        scores = self._queue_scores(m, at)
-        maxima = self._raise_maxima(m, at, scores, end_1)
-        self._next_key(m, at, scores.move, finished.block)
-        # A block's maxima are complete two cycles after its last score.
-        m.d.sync += end_2.eq(end_1)
-        with m.If(finished.accept):
-            m.d.sync += finished.pending.eq(0)
-        with m.If(end_2):
-            m.d.sync += finished.pending.eq(1)
-            for r in range(cfg.rows):
-                m.d.sync += finished.maxima[r % given][r // given].eq(maxima[r % taken][r // taken])
-            with m.If(finished.block.last):
-                m.d.sync += [b.eq(_LOWEST) for ring in maxima for b in ring]
-        m.d.comb += self.busy.eq(at.active | finished.pending)
-        return scores.queue
-
-    def _queue_scores(self, m: Module, at: _AtHand) -> _Scores:
-        """Words of `lanes` rows: scores beside mask bits, alike for all rows of a key unless masks are causal."""
-        cfg = self.config
-        taken, given = cfg.drain_lanes, cfg.lanes
-        gear = m.submodules.gear = Gearbox(17 * taken, 17 * given)
-        words = (cfg.groups * cfg.window) * (cfg.rows // given)
-        queue = m.submodules.scores_queue = Queue(width=17 * given, depth=2 * words)
-        valids = self._causal(m, at) if "causal" in cfg.features else [at.key < at.block.keys] * taken
-        arrived = m.submodules.arrived = RegisterSlice(16 * taken)
-        scores = [arrived.r_data[16 * i :][:16].as_signed() for i in range(taken)]
-        m.d.comb += [
-            arrived.w_data.eq(self.scores.payload.as_value()),
-            arrived.w_en.eq(self.scores.valid),
-            self.scores.ready.eq(arrived.w_rdy),
-            gear.source.valid.eq(at.active & arrived.r_rdy),
-            gear.source.payload.eq(Cat(Cat(score, valid) for score, valid in zip(scores, valids, strict=True))),
-            arrived.r_en.eq(at.active & gear.source.ready),
-            queue.w_data.eq(gear.target.payload),
-            queue.w_en.eq(gear.target.valid),
-            gear.target.ready.eq(queue.w_rdy),
-        ]
-        return _Scores(scores, valids, gear.source.valid & gear.source.ready, queue)
-
-    def _causal(self, m: Module, at: _AtHand) -> list[Value]:
-        """Of each row of the part at hand whether a key is valid: with causal masks row r has r more keys."""
-        taken = self.config.drain_lanes
-        block, key, part = at.block, at.key, at.part
-        beyond = Signal(signed(18))  # by how much the key's number is beyond the first row's last one
-        m.d.comb += beyond.eq(key - block.keys)
-        within, part_bits = part & block.causal.replicate(len(part)), taken.bit_length() - 1
-        high, low = (beyond >> part_bits).as_signed(), beyond[:part_bits]
-        less, same = Signal(), Signal()
-        m.d.comb += [
-            less.eq(~key[-1] & (high < within.as_unsigned())),
-            same.eq(~key[-1] & block.causal & (high == within.as_unsigned())),
-        ]
-        return [less | (same & (low < i)) for i in range(taken)]
-
-    def _raise_maxima(self, m: Module, at: _AtHand, taken: _Scores, end_1: Signal) -> list[list[Signal]]:
-        """Per lane of scores a ring of its rows' maxima, which turns by one place per beat, a cycle behind it.
-
-        `end_1` is set a cycle after the block's last score.
-        """
-        cfg = self.config
-        lanes, scores, valids, move = cfg.drain_lanes, taken.scores, taken.valids, taken.move
-        parts = range(cfg.rows // lanes)
-        maxima = [
-            [Signal(signed(EXPONENT_BITS), init=_LOWEST, name=f"maximum_{i}_{p}") for p in parts] for i in range(lanes)
-        ]
-        # The score's whole part, one cycle behind.
-        whole = [Signal(signed(EXPONENT_BITS), name=f"whole_{i}", reset_less=True) for i in range(lanes)]
-        move_1, valid_1 = Signal(), Signal()
-        causal = "causal" in cfg.features
-        if causal:
-            late = [Signal(name=f"valid_1_{i}") for i in range(lanes)]
-            at_end = move & Cat(v & at_limit(score, 16) for score, v in zip(scores, valids, strict=True)).any()
-        else:
-            late = [valid_1] * lanes
-            at_end = move & valids[0] & Cat(at_limit(score, 16) for score in scores).any()
-        m.d.sync += [
-            *(
-                w.eq((scaled(score, at.block.coarse) >> FRACTION_BITS) + 1)
-                for score, w in zip(scores, whole, strict=True)
-            ),
-            move_1.eq(move), *(v_1.eq(v) for v, v_1 in zip(valids[: lanes if causal else 1], late, strict=False)),
-            end_1.eq(move & at.is_last), self.saturated.eq(at_end),
-        ]  # fmt: skip
-        with m.If(move_1):
-            for ring, found, counts in zip(maxima, whole, late, strict=True):
-                m.d.sync += ring_shift(ring, Mux(counts & (found > ring[0]), found, ring[0]))
-        return maxima
-
-    def _next_key(self, m: Module, at: _AtHand, move: Value, finished: data.View) -> None:
-        """Go on in the order of the scores; with the last one the block is `finished`."""
-        with m.If(move):
-            m.d.sync += at.part.eq(at.part + 1)
-            with m.If(at.part_end):
-                m.d.sync += [at.part.eq(0), at.position.eq(at.position + 1), at.key.eq(at.key + self.config.groups)]
-                with m.If(at.position_end):
-                    m.d.sync += [at.position.eq(0), at.group.eq(at.group + 1), at.group_key.eq(at.group_key + 1),
-                                 at.key.eq(at.group_key + 1)]  # fmt: skip
-            with m.If(at.is_last):
-                m.d.sync += [at.active.eq(0), finished.eq(at.block)]
-
-    def _exponentials(self, m: Module, queue: Queue, finished: _Finished) -> None:
+    def _exponentials(self, m: Module, queue: Queue, finished: FinishedBlock) -> None:
         """Per block: raise the exponents, stream, add up; at the row's end, the reciprocals."""
         cfg = self.config
         sum_shape = unsigned((255 * cfg.groups * cfg.window).bit_length())
         rings = LaneRings(
-            self._rings("exponent", signed(EXPONENT_BITS)),
-            self._rings("carry", unsigned(16)),
-            self._rings("block_sum", sum_shape),
+            lane_rings(cfg, "exponent", signed(EXPONENT_BITS)),
+            lane_rings(cfg, "carry", unsigned(16)),
+            lane_rings(cfg, "block_sum", sum_shape),
         )
-        growth = _Growth(self._rings("growth", unsigned(5)), ready=Signal(name="growth_ready"))
+        growth = _Growth(lane_rings(cfg, "growth", unsigned(5)), ready=Signal(name="growth_ready"))
         output, totals = self._outputs(m, growth)
         now = _now(cfg)
         room = credits(m, "room", _OUTPUT_DEPTH, now.go, output.r_rdy & output.r_en)
@@ -319,7 +247,7 @@ class AttentionSoftmax(wiring.Component):
         return _Total(total, gains[2], finished[2])
 
     def _sequence(
-        self, m: Module, now: _Now, rings: LaneRings, growth: _Growth, finished: _Finished, totals_room: Value
+        self, m: Module, now: _Now, rings: LaneRings, growth: _Growth, finished: FinishedBlock, totals_room: Value
     ) -> Value:
         """A finished block after the other: prepare its rows, stream it, drain it, add up; whether there is none."""
         cfg, lanes = self.config, self.config.lanes
@@ -352,7 +280,7 @@ class AttentionSoftmax(wiring.Component):
                     m.next = "IDLE"
         return fsm.ongoing("IDLE")
 
-    def _prepare(self, m: Module, now: _Now, rings: LaneRings, growth: _Growth, finished: _Finished) -> None:
+    def _prepare(self, m: Module, now: _Now, rings: LaneRings, growth: _Growth, finished: FinishedBlock) -> None:
         """A row of each lane per cycle: its new exponent, and by how much it grew."""
         cfg = self.config
         parts = cfg.rows // cfg.lanes
@@ -376,148 +304,3 @@ class AttentionSoftmax(wiring.Component):
             m.d.comb += finished.accept.eq(1)
             m.d.sync += growth.ready.eq(~block.first)
             m.next = "STREAM"
-
-
-@dataclass(frozen=True)
-class _Finished:
-    """What the first phase hands to the second one.
-
-    Attributes
-    ----------
-    pending, accept : Signal
-        There is a block whose maxima are complete; it is taken.
-    block : view of block_layout
-    maxima : list of list of Signal
-        Per lane of probabilities its rows' exponents.
-    """
-
-    pending: Signal
-    accept: Signal
-    block: data.View
-    maxima: list[list[Signal]]
-
-
-@dataclass(frozen=True)
-class _AtHand:
-    """The block whose scores come, and where in it the next ones are.
-
-    Attributes
-    ----------
-    block : view of block_layout
-    active : Signal
-        There is one.
-    key, group_key : Signal
-        Numbers of the key and of its group's first one.
-    group, position, part : Signal
-        Of the windows; of a window; of the key's rows.
-    part_end, position_end, is_last : Value
-        It is the key's last part, at a window's last position; these are the block's last scores.
-    """
-
-    block: data.View
-    active: Signal
-    key: Signal
-    group_key: Signal
-    group: Signal
-    position: Signal
-    part: Signal
-    part_end: Value
-    position_end: Value
-    is_last: Value
-
-
-def _at_hand(config: Config) -> _AtHand:
-    """No block at first."""
-    parts = config.rows // config.drain_lanes
-    block = Signal(block_layout(config), reset_less=True)
-    active = Signal()
-    key = Signal(17)
-    group_key = Signal(17)
-    group = Signal(range(config.groups))
-    position = Signal(6)
-    part = Signal(range(parts))
-    part_end = part == parts - 1
-    position_end = position == block.depth - 1
-    is_last = part_end & position_end & (group == config.groups - 1)
-    return _AtHand(block, active, key, group_key, group, position, part, part_end, position_end, is_last)
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """A beat of scores.
-
-    Attributes
-    ----------
-    scores, valids : list of Value
-        Per lane a row's score of the key, and whether the row has that key.
-    move : Value
-        They are taken.
-    queue : Queue
-        Where they go.
-    """
-
-    scores: list[Value]
-    valids: list[Value]
-    move: Value
-    queue: Queue
-
-
-@dataclass(frozen=True)
-class _Growth:
-    """By how many places rows' exponents grew with a block, in rings as those of `LaneRings`; `ready`: is offered."""
-
-    rings: list[list[Signal]]
-    ready: Signal
-
-
-@dataclass(frozen=True)
-class _Now:
-    """The second phase's block, and what is done with it.
-
-    Attributes
-    ----------
-    block : view of block_layout
-    part : Signal
-        Of the rows whose exponents are raised.
-    go, streaming, last_word, words_left : Signal
-        A word is taken; words stream; the next one is the last; so many are left.
-    adding, summing, turn : Signal
-        A row's sum is added to its total; it is the total's last one; rings turn after it.
-    row, lane : Signal
-        Of that row.
-    """
-
-    block: data.View
-    part: Signal
-    go: Signal
-    streaming: Signal
-    last_word: Signal
-    words_left: Signal
-    adding: Signal
-    summing: Signal
-    turn: Signal
-    row: Signal
-    lane: Signal
-
-
-def _now(config: Config) -> _Now:
-    """No block at first."""
-    parts = config.rows // config.lanes
-    block = Signal(block_layout(config), name="current_block", reset_less=True)
-    go = Signal()
-    words_left = Signal(range(config.groups * config.window * parts + 1))
-    part = Signal(range(parts + 1))
-    lane = Signal(range(config.lanes))
-    row = Signal(range(config.rows))
-    streaming, last_word = Signal(), Signal()
-    adding, summing, turn = Signal(), Signal(), Signal()
-    return _Now(block, part, go, streaming, last_word, words_left, adding, summing, turn, row, lane)
-
-
-@dataclass(frozen=True)
-class _Total:
-    """A row's total: its value, its gain, and whether the row is finished with it."""
-
-    value: Signal
-    gain: Signal
-    finished: Signal

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import memory
 
+from ...spec.config import Config
 from ..primitives.arithmetic import ring_shift
 from ..primitives.layouts import row_parameter_layout
 from ..primitives.queue import Queue
@@ -18,6 +19,7 @@ __all__ = [
     "PIPELINE",
     "SUM_BITS",
     "LaneRings",
+    "lane_rings",
     "probabilities",
     "reciprocals",
     "scaled",
@@ -45,6 +47,15 @@ class LaneRings:
     exponents: list[list[Signal]]
     carries: list[list[Signal]]
     sums: list[list[Signal]]
+
+
+def lane_rings(config: Config, name: str, shape: Shape) -> list[list[Signal]]:
+    """Per lane of probabilities a ring of ``rows / lanes`` registers, called by `name`, lane and place.
+
+    Row r is at place ``r // lanes`` of lane ``r % lanes``.
+    """
+    parts = config.rows // config.lanes
+    return [[Signal(shape, name=f"{name}_{i}_{p}") for p in range(parts)] for i in range(config.lanes)]
 
 
 def scaled(score: Value, coarse: Value) -> Value:

@@ -71,6 +71,9 @@ def test_equal_to_the_row_softmax(config: Config) -> None:
     for stall in (0.0, 0.3, 0.7):
         outcome = model.run(inputs, counts, stall=stall, seed=3, linger=20, patience=30_000)
         np.testing.assert_array_equal(outcome.outputs["probabilities"], wanted)
+        if not stall:  # the first block waits for no other
+            cycles = outcome.cycles
+            assert cycles["probabilities"][0] - cycles["scores"][len(scores[0]) - 1] == rows // config.lanes + 12
         np.testing.assert_array_equal(outcome.outputs["growth"], growth_beats(growths, config))
         multiplier, shift = fields(outcome.outputs["totals"], [(1, 16, False), (1, 3, False)])
         np.testing.assert_array_equal(np.stack([multiplier[:, 0], shift[:, 0]], 1), np.array(totals))
