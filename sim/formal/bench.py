@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +38,8 @@ class Edit:
 
 _LOADED = count()
 """Numbers of modules that were loaded for proofs."""
+_PARSING = Lock()
+"""Python 3.11 counts how deep all threads' parsers are with one number, and raises SystemError where they meet."""
 
 
 def changed(name: str, edit: Edit | None) -> ModuleType:
@@ -63,7 +66,9 @@ def changed(name: str, edit: Edit | None) -> ModuleType:
     module.__name__ = f"{name}, for proof {next(_LOADED)}"
     sys.modules[module.__name__] = module
     try:
-        exec(compile(_named(ast.parse(source)), f"<{name}, for a proof>", "exec"), module.__dict__)
+        with _PARSING:
+            code = compile(_named(ast.parse(source)), f"<{name}, for a proof>", "exec")
+        exec(code, module.__dict__)
     finally:
         del sys.modules[module.__name__]
     return module

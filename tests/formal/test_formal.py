@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from amaranth.hdl import Module
 from proofs import PROOFS
 
 from sim.formal import Bench, Edit, Proof, Property, Task, run_task, tasks_of
+from sim.formal.bench import changed
 from sta_hw.errors import CheckError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -72,6 +76,24 @@ def test_what_does_not_hold_is_not_proved() -> None:
         run_task(Task(made(6, depth=1), "prove"))
     run_task(Task(made(5), "prove"))
     assert run_task(Task(made(5), "reach")).reached == {"three": 3}
+
+
+def test_modules_are_loaded_by_several_threads_at_a_time() -> None:
+    """Also where each is stopped while it parses, as a collection of garbage with finalizers does."""
+
+    def pause(*_: object) -> None:
+        time.sleep(1e-4)
+
+    often = gc.get_threshold()
+    gc.callbacks.append(pause)
+    gc.set_threshold(200)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            loaded = list(pool.map(lambda _: changed(MODULE, None), range(6)))
+    finally:
+        gc.set_threshold(*often)
+        gc.callbacks.remove(pause)
+    assert len({module.__name__ for module in loaded}) == 6
 
 
 def test_a_property_that_no_edit_breaks_is_none() -> None:
