@@ -1,4 +1,4 @@
-"""The accelerator's core: dispatch, units, and the counters of finished work that order them."""
+"""The accelerator's core: its units and what connects them, dispatch, events, and how a program ends."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from ..spec.config import Config
-from ..spec.isa import WAITS, Error, Target
+from ..spec.isa import Error, Target
 from ..spec.registers import COMPLETIONS, COUNTERS
 from .bus.dma import ReadMaster, WriteMaster
 from .control.dispatch import dispatch
 from .control.fetch import Fetch
-from .core_parts import Order, Units
+from .core_order import Order, in_order
+from .core_parts import Units
 from .engine.engine import Engine
-from .primitives.layouts import CLASS_BITS, COUNT_BITS, LENGTH_BITS, Encoding
-from .primitives.queue import Queue
+from .primitives.layouts import COUNT_BITS, LENGTH_BITS
 from .primitives.sequencer import StreamedMemory
 from .units.attention import AttentionSoftmax
 from .units.expander import Expander
@@ -32,11 +32,6 @@ WATCHDOG_BITS = 20
 """After 2 to the so many cycles in which nothing moved a program is stopped."""
 
 WRITE_CLIENTS = ("results", "norm_wide", "norm_narrow")
-
-
-def _before(count: Value, until: Value) -> Value:
-    """Whether a count has not reached another: they are no further apart than half of all counts."""
-    return (count - until)[CLASS_BITS - 1]
 
 
 class Core(wiring.Component):
@@ -102,7 +97,7 @@ class Core(wiring.Component):
         if "position" in cfg.features:
             m.d.comb += fetch.position.eq(self.position)
         heads, issued = dispatch(m, cfg, fetch, self.length, self.stop)
-        order = self._order(m, heads, units)
+        order = in_order(m, cfg, heads, units, self.completed)
         self._events(m, heads, order, units)
         self._outcome(m, issued, order, units)
         offers = [engine.activations, units.values.words, engine.results]
@@ -235,35 +230,6 @@ class Core(wiring.Component):
                 store.write_data.eq(word),
             ]
 
-    def _order(self, m: Module, heads: Mapping[str, stream.Interface], units: Units) -> Order:
-        """Let an instruction into its unit when what it waits for is finished; count what is."""
-        loader, results, norm = units.loader, units.results, units.norm
-        done = {name: Signal(CLASS_BITS, name=f"done_{name}") for name in WAITS}
-        loaded = Signal()
-        m.d.sync += [
-            loaded.eq(loader.done),
-            done["loads"].eq(done["loads"] + loaded),
-            done["products"].eq(done["products"] + results.done),
-            done["norms"].eq(done["norms"] + norm.done),
-        ]
-        all_waits = _admit(m, heads, units, done)
-        m.d.comb += [
-            results.order.payload.eq(heads["results"].payload),
-            results.order.valid.eq(heads["results"].valid),
-            heads["results"].ready.eq(results.order.ready),
-        ]
-        head, status = heads["matrix"], units.engine.status
-        waits = _before(done["loads"], head.payload.until_loads)
-        loads_wait = Signal()
-        m.d.comb += loads_wait.eq(head.valid & waits)
-        m.d.comb += self.completed.eq(COMPLETIONS.pack(_finished(self.config, units)))
-        number = _admit_products(m, head, units, waits)
-        m.d.sync += done["matrix"].eq(done["matrix"] + status.valid)
-        fault, instruction = (Signal(width) for width in (1, COUNT_BITS))
-        with m.If(status.valid & (status.payload != 0) & ~fault):
-            m.d.sync += [fault.eq(1), instruction.eq(number)]
-        return Order(done, all_waits["windows"], loads_wait, fault, instruction)
-
     def _events(self, m: Module, heads: Mapping[str, stream.Interface], order: Order, units: Units) -> None:
         """What each unit does in this cycle. The engine's reasons exclude one another."""
         engine, results, waits = units.engine, units.results, order.window_waits
@@ -354,80 +320,3 @@ class Core(wiring.Component):
                     m.next = "STOPPED"
             with m.State("STOPPED"):  # until the next reset
                 m.d.comb += stop.eq(1)
-
-
-def _admit(
-    m: Module, heads: Mapping[str, stream.Interface], units: Units, done: Mapping[str, Signal]
-) -> dict[str, dict[str, Value]]:
-    """LOADs, windows and NORMs: into their units, each when all that it waits for is finished.
-
-    Returns by unit, and by class of work, whether the next one waits for that.
-    """
-    all_waits = {}
-    for name, unit in (("loads", units.loader), ("windows", units.windows), ("norms", units.norm)):
-        head = heads[name]
-        clear = Signal(name=f"{name}_clear")  # a cycle late: what is finished stays so
-        waits = {
-            f[6:]: _before(done[f[6:]], head.payload[f]) for f, _ in head.payload.shape() if f.startswith("until_")
-        }
-        m.d.sync += clear.eq(head.valid & ~Cat(waits.values()).any() & ~(head.valid & head.ready))
-        m.d.comb += [
-            unit.order.payload.eq(head.payload.order),
-            unit.order.valid.eq(head.valid & clear),
-            head.ready.eq(unit.order.ready & clear),
-        ]
-        all_waits[name] = waits
-    return all_waits
-
-
-def _admit_products(m: Module, head: stream.Interface, units: Units, waits: Value) -> Value:
-    """A product through the array: into all units that it takes at once, unless it `waits` for a LOAD.
-
-    Returns the number of the product whose status the engine gives next.
-    """
-    engine, order = units.engine, head.payload
-    # Instruction numbers of the products in the array, for its faults.
-    numbers = m.submodules.numbers = Queue(width=COUNT_BITS, depth=16)
-    sparse = order.command.encoding.as_value() != Encoding.DENSE
-    finishing = ~order.command.unfinished
-    by_columns = finishing & ~order.feed.totals
-    targets = [
-        (engine.command, order.command, 1),
-        (units.values.order, order.values, 1),
-        (units.positions.order, order.positions, sparse),
-        (units.parameters.order, order.parameters, by_columns),
-        (units.feed.order, order.feed, finishing),
-    ]
-    if units.expander is not None:
-        targets.append((units.expander.order, order.expansion, 1))
-    clear = Signal()
-    go = Signal()
-    m.d.sync += clear.eq(head.valid & ~waits & ~go)
-    m.d.comb += [
-        go.eq(
-            head.valid & clear & numbers.w_rdy
-            & Cat(target.ready | ~Value.cast(used) for target, _, used in targets).all()
-        ),
-        head.ready.eq(go),
-        numbers.w_en.eq(go),
-        numbers.w_data.eq(order.instruction),
-    ]  # fmt: skip
-    for target, payload, used in targets:
-        m.d.comb += [
-            Value.cast(target.payload).eq(Value.cast(payload)),
-            target.valid.eq(go & used),
-        ]
-    m.d.comb += [engine.status.ready.eq(1), numbers.r_en.eq(engine.status.valid)]
-    return numbers.r_data
-
-
-def _finished(config: Config, units: Units) -> dict[str, Value]:
-    """What is finished in this cycle, by the names of `COMPLETIONS`."""
-    results = units.results
-    return {
-        "loads": units.loader.done,
-        "matrix": units.engine.status.valid,
-        "scores": results.scored,
-        "stores": results.stored | results.listed if "best" in config.features else results.stored,
-        "norms": units.norm.done,
-    }

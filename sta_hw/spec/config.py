@@ -12,6 +12,7 @@ from typing import Any
 
 from ..arguments import several, whole
 from ..errors import ConfigError, InputError
+from .accelerator_shape import accelerator_problems
 from .block_groups import block_groups, wide_block_groups
 from .features import ALL_OF_DECODERS, FEATURES, in_order
 from .patterns import DENSE, SUPPORTED_M, Pattern, listed, parse_nm, patterns_in_order
@@ -339,38 +340,10 @@ class Config:
 
     def require_accelerator(self) -> None:
         """Raise ConfigError, one sentence for each reason why no whole accelerator has this shape."""
-        problems = []
-        for name in ("rows", "groups", "lanes", "drain_lanes"):
-            value = getattr(self, name)
-            if value & (value - 1):
-                lower = 1 << (value.bit_length() - 1)
-                why = f"the accelerator needs {name} a power of two, and {name} = {value}; the nearest is {lower}."
-                problems.append(why)
-        if self.lanes not in (4, 8, 16, 32, 64):
-            problems.append(
-                f"the accelerator's bus has lanes = {self.lanes} bytes; it is 4, 8, 16, 32 or 64 (and rows at least "
-                f"as many), the nearest is {min((4, 8, 16, 32, 64), key=lambda b: abs(b - self.lanes))}."
-            )
-        if 2 * self.drain_lanes > self.lanes:
-            problems.append(
-                f"the accelerator needs 2 x drain_lanes at most lanes = {self.lanes}, and drain_lanes is "
-                f"{self.drain_lanes}; the nearest is {max(1, self.lanes // 2)}."
-            )
-        if self.rows > self.groups * self.window:
-            problems.append(
-                f"the accelerator needs rows at most groups x window = {self.groups * self.window} (a tile of keys "
-                f"is one window), and rows is {self.rows}; the nearest is {self.groups * self.window}."
-            )
-        if self.groups * self.window < 8:
-            problems.append(
-                f"the accelerator reads positions in words of groups x window bits, whole bytes, and {self.groups} x "
-                f"{self.window} is {self.groups * self.window}; the nearest is groups = {8 // self.window}."
-            )
-        if self.burst * self.bus_bytes > 4096:
-            problems.append(
-                f"burst = {self.burst} beats of {self.bus_bytes} bytes exceed AXI's 4,096 bytes; the nearest is "
-                f"{4096 // self.bus_bytes}."
-            )
+        problems = accelerator_problems(
+            rows=self.rows, groups=self.groups, window=self.window, lanes=self.lanes, drain_lanes=self.drain_lanes,
+            burst=self.burst,
+        )  # fmt: skip
         if problems:
             raise ConfigError(problems)
 

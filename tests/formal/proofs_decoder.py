@@ -21,8 +21,8 @@ def config(encoding: str, window: int) -> Config:
     )  # fmt: skip
 
 
-def edit(old: str, new: str) -> Edit:
-    return Edit("sta_hw.rtl.engine.decoder", old, new)
+def edit(old: str, new: str, module: str = "decoder") -> Edit:
+    return Edit(f"sta_hw.rtl.engine.{module}", old, new)
 
 
 def nth_set(word: Value, n: Value, bits: int) -> tuple[Value, Value]:
@@ -44,7 +44,10 @@ def decode(encoding: str, n: int, group: int, window: int) -> Callable[[Bench], 
     def fill(bench: Bench) -> None:
         m = bench.m
         cfg = config(encoding, window)
-        dut = bench.load("engine.decoder").Decoder(cfg)
+        positions = bench.load("engine.positions")
+        dut = bench.load("engine.decoder", **{name: getattr(positions, name) for name in positions.__all__}).Decoder(
+            cfg
+        )
         bench.block(dut)
         groups = cfg.window // group
         beats_per_column = n * groups
@@ -172,9 +175,9 @@ def properties(encoding: str, group: int) -> dict[str, Property]:
         ),
         "addresses": Property(
             "Each beat's address is the one that docs/format.md gives: of the n-th index, or of the n-th set bit.",
-            edit("rest.eq(word >> width)", "rest.eq(word >> 1 if width > 1 else word)")
+            edit("rest.eq(word >> width)", "rest.eq(word >> 1 if width > 1 else word)", "positions")
             if index
-            else edit("lowest = word & ~self._seen[g][: cfg.window]", "lowest = word"),
+            else edit("lowest = word & ~words.seen[g][: config.window]", "lowest = word", "positions"),
         ),
         "marks": Property(
             "The first and the last beat of each column and the last of the pass are marked, and no other.",
@@ -183,9 +186,9 @@ def properties(encoding: str, group: int) -> dict[str, Property]:
         "faults": Property(
             "With streams that end where they should, a product's positions are called wrong exactly if they are: "
             "not N different ones in ascending order in a group.",
-            edit("(early.beat.addresses[g] <= before)", "(early.beat.addresses[g] < before)")
+            edit("(early.beat.addresses[g] <= before)", "(early.beat.addresses[g] < before)", "positions")
             if index
-            else edit("(column_end & rest.any())", "(column_end & ~rest.any() & rest.any())"),
+            else edit("(column_end & rest.any())", "(column_end & ~rest.any() & rest.any())", "positions"),
         ),
         "all": Property(
             "A product gives a beat for each of its values: none is lost, none is made up.",

@@ -34,10 +34,10 @@ TARGETS = ("command", "values", "positions", "parameters", "feed")
 
 
 class Ordered(wiring.Component):
-    """Dispatch and `Core`'s order of starts, with units of which nothing is there but their orders and their ends."""
+    """Dispatch and the core's order of starts, with units of which nothing is there but their orders and their ends."""
 
-    def __init__(self, dispatch: Any, core: Any) -> None:
-        self.dispatch, self.core = dispatch, core
+    def __init__(self, dispatch: Any, core_order: Any) -> None:
+        self.dispatch, self.core_order = dispatch, core_order
         self.orders = {
             "loads": load_order_layout(CONFIG), "windows": window_order_layout(CONFIG), "norms": norm_order_layout(CONFIG),
             "results": result_order_layout(CONFIG), "command": command_layout(CONFIG), "values": order_layout(4),
@@ -69,8 +69,8 @@ class Ordered(wiring.Component):
             results=SimpleNamespace(order=self.results, done=self.products_done, scored=zero, stored=zero),
             norm=SimpleNamespace(order=self.norms, done=self.norms_done),
         )  # fmt: skip
-        core = SimpleNamespace(config=CONFIG, completed=Signal(8, name="completed"))
-        assert set(self.core.Core._order(core, m, heads, units).done) == set(WAITS)
+        completed = Signal(8, name="completed")
+        assert set(self.core_order.in_order(m, CONFIG, heads, units, completed).done) == set(WAITS)
         head = heads["matrix"]
         m.d.comb += [self.matrix_go.eq(head.ready), self.matrix_number.eq(head.payload.instruction)]
         return m
@@ -79,7 +79,7 @@ class Ordered(wiring.Component):
 def waits(bench: Bench) -> None:
     """Any instructions; one of them, any, is looked at. Units start and end what they like."""
     m = bench.m
-    dut = Ordered(bench.load("control.dispatch", _QUEUE=4, MOST_AGE=2), bench.load("core"))
+    dut = Ordered(bench.load("control.dispatch", _QUEUE=4, MOST_AGE=2), bench.load("core_order"))
     inside = bench.block(dut)
     steady(bench, dut.instructions)
     bits, number = dut.instructions.payload.bits, dut.instructions.payload.number
@@ -166,14 +166,14 @@ def waits(bench: Bench) -> None:
 
 def counts(bench: Bench) -> None:
     """A count and what is waited for, both modulo 2^8."""
-    core = bench.load("core")
+    core_order = bench.load("core_order")
     issued, done, allowed = bench.free(16, "issued"), bench.free(16, "done"), bench.free(6, "allowed")
     # No more than 62 of a class are under way; no more than 63 were given behind the one that waits.
     behind = bench.free(6, "behind")
     bench.assume((issued >= 64) & (issued < 60000) & (done <= issued + behind) & (done + 62 >= issued))
     until = (issued + 1 - Mux(allowed == 0, 64, allowed))[:8]
     waited = Signal()
-    bench.m.d.comb += waited.eq(core._before(done[:8], until))
+    bench.m.d.comb += waited.eq(core_order._before(done[:8], until))
     bench.holds("counts", waited == ((allowed != 0) & (done + allowed <= issued)))
     bench.reaches("waits", waited & (issued[:8] < 4))
     bench.reaches("goes", ~waited & (issued[:8] < 4) & (allowed == 3))
@@ -214,7 +214,7 @@ def fetch(bench: Bench) -> None:
     bench.reaches("ended", dut.ended)
 
 
-DISPATCH, CORE, FETCH, DECODE = "control.dispatch", "core", "control.fetch", "control.decode"
+DISPATCH, ORDER, FETCH, DECODE = "control.dispatch", "core_order", "control.fetch", "control.decode"
 PROPERTIES = {
     "waits": Property(
         "An instruction starts only when of each class it waits for all but so many of those given before it have ended.",
@@ -222,7 +222,7 @@ PROPERTIES = {
     ),
     "in-turn": Property(
         "It starts once in each unit that takes part in it, in no other, and not before one that was given ahead of it there.",
-        edit(CORE, "head.ready.eq(unit.order.ready & clear)", "head.ready.eq(unit.order.ready)"),
+        edit(ORDER, "head.ready.eq(unit.order.ready & clear)", "head.ready.eq(unit.order.ready)"),
     ),
     "room": Property(
         "It is given only where all of its units have room for it.",
@@ -235,11 +235,11 @@ PROPERTIES = {
     "stop": Property("From the cycle behind a stop on none is given.", edit(DISPATCH, "ready & ~stop & ~go", "ready & ~go")),
     "stable": Property(
         "An order that is offered to a unit and not taken stays, and stays what it is.",
-        edit(CORE, "clear.eq(head.valid & ~Cat(waits.values()).any() &", "clear.eq(~clear & ~Cat(waits.values()).any() &"),
+        edit(ORDER, "clear.eq(head.valid & ~Cat(waits.values()).any() &", "clear.eq(~clear & ~Cat(waits.values()).any() &"),
     ),
     "together": Property(
         "A product starts in all parts of the array in one cycle, and in none of those that it does not use.",
-        edit(CORE, "target.valid.eq(go & used)", "target.valid.eq(head.valid & clear & used)"),
+        edit(ORDER, "target.valid.eq(go & used)", "target.valid.eq(head.valid & clear & used)"),
     ),
 }  # fmt: skip
 FETCHED = {
@@ -273,10 +273,10 @@ PROOFS = (
         bound="any instructions, starts and ends in any cycle, for 14 cycles: up to six instructions",
     ),
     Proof(
-        "wait-counts", "core.py", counts, 1, {
+        "wait-counts", "core_order.py", counts, 1, {
             "counts": Property(
                 "Counts modulo 2^8 say exactly whether what is waited for has ended, with 62 under way and 63 behind.",
-                edit(CORE, "[CLASS_BITS - 1]", "[CLASS_BITS - 2]"),
+                edit(ORDER, "[CLASS_BITS - 1]", "[CLASS_BITS - 2]"),
             ),
         }, setting="all counts", quick="all",
     ),

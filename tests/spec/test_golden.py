@@ -23,7 +23,7 @@ from sta_hw.compiler.shapes import shape_graph
 from sta_hw.model.families.layers import LINEAR
 from sta_hw.model.graph import Graph
 from sta_hw.model.operations import Operation
-from sta_hw.reference.instructions import UNPACK
+from sta_hw.reference.fields import UNPACK
 from sta_hw.reference.program import run_program
 from sta_hw.run.outcome import compare
 from sta_hw.spec.isa import Instruction, Opcode, Target, assemble, formats
