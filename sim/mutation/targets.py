@@ -36,6 +36,7 @@ NEXT_LEVEL = {
     "sta_hw/rtl/units/attention_arithmetic.py": ["tests/rtl/units/test_attention.py"],
     "sta_hw/rtl/units/attention_maxima.py": ["tests/rtl/units/test_attention.py"],
     "sta_hw/rtl/units/result_arithmetic.py": ["tests/rtl/units/test_results.py"],
+    "sta_hw/rtl/units/norm_arithmetic.py": ["tests/rtl/units/test_norm.py"],
     "sta_hw/rtl/units/norm_statistics.py": ["tests/rtl/units/test_norm.py"],
     "sta_hw/formats/block_words.py": ["tests/formats/test_blocks.py"],
     "sta_hw/spec/accelerator_shape.py": ["tests/spec/test_config.py"],

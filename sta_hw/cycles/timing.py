@@ -50,9 +50,9 @@ _RESULT_LATENCY = 5 + Multiplier.latency
 _SOFTMAX_LATENCY = 7
 """rtl/units/attention_arithmetic.py: pipeline; rtl/units/attention.py: output queue."""
 _NORM_LATENCY = 9 + 3 * Multiplier.latency
-"""rtl/units/norm.py: from a step to its results."""
+"""rtl/units/norm_arithmetic.py: from a step to its results."""
 _NORM_QUEUE = 16
-"""rtl/units/norm.py: steps under way at most."""
+"""rtl/units/norm_arithmetic.py: steps under way at most."""
 _ROOT = 13
 """rtl/units/norm_statistics.py: cycles that the last row's variance is shifted for, 16 at most; 13 if it is zero."""
 

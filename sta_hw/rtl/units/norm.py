@@ -1,7 +1,10 @@
 """LayerNorm or RMSNorm of one row tile, from memory to memory: statistics in one pass, normalization in a second.
 
-Works on the 16-bit residual stream, ``lanes / 2`` elements a cycle; gives the next residual stream in 16 bits
+Works on the 16-bit residual stream, up to ``lanes / 2`` elements a cycle; gives the next residual stream in 16 bits
 and the next product's activations in 8. docs/numerics.md has the arithmetic.
+
+What is here is the component, the two machines that take tiles through both passes, and the first pass: sums and sums
+of squares, of which norm_statistics.py makes statistics. norm_arithmetic.py is the second pass.
 """
 
 from __future__ import annotations
@@ -10,26 +13,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...spec.config import Config
-from ...spec.parameters import NORM_COLUMN
 from ..bus.axi import ADDRESS_BITS
 from ..bus.runs import Kind, row_range, run_layout, store_layout
-from ..primitives.arithmetic import at_limit, ring_shift, saturated
-from ..primitives.layouts import COUNT_BITS, record_layout
+from ..primitives.arithmetic import ring_shift
+from ..primitives.layouts import COUNT_BITS
 from ..primitives.multiplier import Multiplier
-from ..primitives.queue import Queue, credits
-from ..primitives.sequencer import Gearbox
+from ..primitives.queue import Queue
+from .norm_arithmetic import NormalizationPorts, normalization
 from .norm_statistics import EPSILON_BITS, INVERSE_BITS, SQUARES_BITS, SUM_BITS, WIDTH_BITS, RowStatistics
 
 __all__ = ["Norm", "norm_order_layout"]
 
-_NORMAL_BITS = 18
-_QUEUE_DEPTH = 16
-_LATENCY = 9 + 3 * Multiplier.latency
 _Ongoing: TypeAlias = "Callable[[str], Value]"
 """Whether a machine is in the state of that name."""
 
@@ -57,22 +56,125 @@ def norm_order_layout(config: Config) -> data.StructLayout:
     )
 
 
+@dataclass(frozen=True)
+class _Tiles:
+    """The two tiles in the unit.
+
+    Attributes
+    ----------
+    first, order : views of norm_order_layout
+        The order of the tile whose sums are taken, and of the one that is normalized.
+    first_beats, beats : Value
+        Bus words of ``lanes / 2`` 16-bit elements of each.
+    kept, order_kept : Signal
+        Whether each waits on chip between the passes; if not, it is read again.
+    left_first, left : Signal
+        Words that are still to come to each pass.
+    slot : Signal
+        Of the word that is normalized.
+    """
+
+    first: data.View
+    order: data.View
+    first_beats: Value
+    beats: Value
+    kept: Signal
+    order_kept: Signal
+    left_first: Signal
+    left: Signal
+    slot: Signal
+
+
+def _two_tiles(config: Config, slots: int) -> _Tiles:
+    """None of them there yet."""
+    first = Signal(norm_order_layout(config), name="first_order", reset_less=True)
+    order = Signal(norm_order_layout(config), reset_less=True)
+    kept = Signal()
+    order_kept = Signal()
+    left, left_first = Signal(20), Signal(20)
+    slot = Signal(range(slots))
+    return _Tiles(first, order, first.width * slots, order.width * slots, kept, order_kept, left_first, left, slot)
+
+
+@dataclass(frozen=True)
+class _Moves:
+    """What happens in a cycle.
+
+    Attributes
+    ----------
+    sum_step, step : Signal
+        A word is taken by the first pass; by the second one.
+    reading_again : Signal
+        The second pass takes words from memory.
+    statistics_done, hand_over : Signal
+        The first pass has a tile's statistics; the second pass takes the tile over.
+    """
+
+    sum_step: Signal
+    step: Signal
+    reading_again: Signal
+    statistics_done: Signal
+    hand_over: Signal
+
+
+def _moves() -> _Moves:
+    """For the two machines to drive."""
+    reading_again = Signal()
+    sum_step, step = Signal(), Signal()
+    statistics_done, hand_over = Signal(), Signal()
+    return _Moves(sum_step, step, reading_again, statistics_done, hand_over)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What the first pass gives: per lane rings with a place for each of its rows.
+
+    Attributes
+    ----------
+    sums, squares : list of list of Signal, (lanes / 2) x slots, signed(30) and unsigned(46)
+        Row ``slot * lanes / 2 + lane`` is at place `slot` of its lane's ring.
+    turn : Signal of 1 bit
+        Given by the statistics: the rings turn, and nothing is added.
+    """
+
+    sums: list[list[Signal]]
+    squares: list[list[Signal]]
+    turn: Signal
+
+
 class Norm(wiring.Component):
     """LayerNorm, or RMSNorm, order after order.
 
     The sums of one tile are taken while the tile before is normalized. Cycles per tile of K columns:
-    ``3 K * rows / lanes`` for writing, or ``2 K * rows / lanes`` for reading and 32 per row for the statistics if
-    that is more. Tiles wider than `norm_columns` are read from memory twice, one tile after the other.
+    ``3 K * rows / lanes`` for writing both results by one bus, or ``2 K * rows / lanes`` for reading, 32 per row for
+    the statistics and some 25 if that is more. The second pass takes at most 16 words in 18 cycles. A tile's first
+    result comes 32 cycles per row, and some 40, after its last word. Tiles wider than `norm_columns` are read from
+    memory twice, one tile after the other.
+
+    Parameters
+    ----------
+    config : Config
 
     Members
     -------
     order : In(stream of norm_order_layout)
-    input_run, parameters_run : Out(streams of run_layout); wide_run, narrow_run : Out(streams of store_layout)
-    input, parameters : In(streams of bus words); wide, narrow : Out(streams of bus words)
+        One per tile.
+    input_run, parameters_run : Out(streams of run_layout)
+        What is to be read: one of a tile's elements, or two if it is read twice; one of its columns' parameters.
+    wide_run, narrow_run : Out(streams of store_layout)
+        Where a tile's results go: one of each.
+    input : In(stream of bus words)
+        ``lanes / 2`` elements of 16 bits, signed; column after column, all rows of a column in order.
+    parameters : In(stream of bus words)
+        Per column a record of `NORM_COLUMN`, 8 bytes; a tile's last word is filled up.
+    wide, narrow : Out(streams of bus words)
+        Results in the order of the elements: ``lanes / 2`` of 16 bits, `lanes` of 8, signed.
     wide_done, narrow_done : In(1)
         A run is in memory.
     done : Out(1)
+        For a cycle: both of a tile's are.
     busy : Out(1)
+        There is a tile that is not done.
     saturated : Out(1)
         A word of 16-bit results had one at an end of its range.
     """
@@ -115,7 +217,11 @@ class Norm(wiring.Component):
         rows = self._statistics(m, tiles, moves, sums, sums_are_at("STATISTICS"))
         word = Mux(tiles.order_kept, tile.r_data, self.input.payload)
         short = tiles.order.bits15 if "digits" in cfg.features else None
-        parameters, ready = self._second_pass(m, lanes_of(word), rows, moves.step, tiles.slot == slots - 1, short)
+        ports = NormalizationPorts(
+            lanes_of(word), rows, moves.step, tiles.slot == slots - 1, short,
+            self.parameters, self.wide, self.narrow, self.saturated,
+        )  # fmt: skip
+        parameters, ready = normalization(m, cfg, ports)
         step, sum_step = moves.step, moves.sum_step
         given = Mux(tiles.order_kept, tile.r_rdy, moves.reading_again & self.input.valid)
         m.d.comb += [
@@ -223,7 +329,9 @@ class Norm(wiring.Component):
         m.d.sync += under_way.eq(under_way + (self.order.valid & self.order.ready) - both)
         m.d.comb += [self.done.eq(both), self.busy.eq(under_way != 0)]
 
-    def _first_pass(self, m: Module, x, active, rms: Value | None, clear, slots: int) -> _Sums:
+    def _first_pass(
+        self, m: Module, x: list[Value], active: Value, rms: Value | None, clear: Value, slots: int
+    ) -> _Sums:  # fmt: skip
         """Sums and sums of squares of each row, in rings that turn by one place per beat. RMSNorm's sums are zero."""
         lanes = len(x)
         turn = Signal(name="_turn")
@@ -273,233 +381,6 @@ class Norm(wiring.Component):
             statistics.slot.eq(tiles.slot),
         ]
         return statistics.rows
-
-    def _second_pass(self, m, x, rows, active, column_end, short: Value | None) -> tuple[Gearbox, Value]:
-        """Normalize, scale, shift; requantize to 8 bits: a pipeline that never stalls.
-
-        Where wide results are `short` they saturate to 15 bits. Returns the gearbox that columns' parameters come
-        through, and whether a beat can be taken.
-        """
-        gear, wide, narrow = self._ends_of_second_pass(m, len(x), active & column_end)
-        rooms = [
-            credits(m, f"{name}_room", _QUEUE_DEPTH, active, queue.r_rdy & queue.r_en)
-            for name, queue in (("wide", wide), ("narrow", narrow))
-        ]
-        through = Multiplier.latency
-        parameters = data.View(record_layout(NORM_COLUMN), gear.target.payload)
-        along = _Along(
-            scale=_delayed(m, parameters.scale, 5 + through, "scale"),
-            shift=_delayed(m, parameters.shift, 6 + 2 * through, "shift"),
-            multiplier_8=_delayed(m, parameters.multiplier, 7 + 2 * through, "narrow_multiplier"),
-            short=None if short is None else _delayed(m, short, 6 + 2 * through, "short"),
-        )
-        at_short_end = None if along.short is None else _delayed(m, along.short, 3 + through, "short_late")
-        results = [self._normalized(m, i, x[i], rows[i], along) for i in range(len(x))]
-        results_16, results_8 = [wide_result for wide_result, _ in results], [result for _, result in results]
-        valid = active
-        for k in range(_LATENCY):
-            stage = Signal(name=f"normalized_{k + 1}")
-            m.d.sync += stage.eq(valid)
-            valid = stage
-        at_ends = Cat(at_limit(r, 16) for r in results_16).any()
-        if at_short_end is not None:
-            at_ends = Mux(at_short_end, Cat(at_limit(r, 15) for r in results_16).any(), at_ends)
-        m.d.sync += self.saturated.eq(valid & at_ends)
-        m.d.comb += [
-            wide.w_en.eq(valid),
-            wide.w_data.eq(Cat(*results_16)),
-            narrow.w_en.eq(valid),
-            narrow.w_data.eq(Cat(*results_8)),
-        ]
-        return gear, rooms[0] & rooms[1] & gear.target.valid
-
-    def _ends_of_second_pass(self, m: Module, lanes: int, column_taken: Value) -> tuple[Gearbox, Queue, Queue]:
-        """Where columns' parameters come from bus words, and where wide and narrow results wait to become some."""
-        cfg = self.config
-        gear = m.submodules.parameters_gear = Gearbox(8 * cfg.bus_bytes, 64)
-        wide = m.submodules.wide_queue = Queue(width=16 * lanes, depth=_QUEUE_DEPTH)
-        narrow = m.submodules.narrow_queue = Queue(width=8 * lanes, depth=_QUEUE_DEPTH)
-        pack = m.submodules.pack = Gearbox(8 * lanes, 8 * cfg.bus_bytes)
-        m.d.comb += [
-            gear.source.payload.eq(self.parameters.payload),
-            gear.source.valid.eq(self.parameters.valid),
-            self.parameters.ready.eq(gear.source.ready),
-            gear.target.ready.eq(column_taken),
-            self.wide.payload.eq(wide.r_data),
-            self.wide.valid.eq(wide.r_rdy),
-            wide.r_en.eq(self.wide.ready),
-            pack.source.payload.eq(narrow.r_data),
-            pack.source.valid.eq(narrow.r_rdy),
-            narrow.r_en.eq(pack.source.ready),
-            self.narrow.payload.eq(pack.target.payload),
-            self.narrow.valid.eq(pack.target.valid),
-            pack.target.ready.eq(self.narrow.ready),
-        ]
-        return gear, wide, narrow
-
-    def _normalized(self, m: Module, i: int, x: Value, row: data.View, along: _Along) -> tuple[Value, Signal]:
-        """A lane's wide result, delayed to when its narrow one is there, and that one."""
-        cfg = self.config
-        normal = self._standardized(m, i, x, row)
-        by_scale = m.submodules[f"scale_multiplier_{i}"] = Multiplier(18, 18, cfg.vector_multiplier)
-        product = Signal(signed(20), name=f"product_{i}", reset_less=True)
-        result_16 = Signal(signed(16), name=f"wide_result_{i}", reset_less=True)
-        by_narrow = m.submodules[f"narrow_multiplier_{i}"] = Multiplier(16, 17, cfg.vector_multiplier)
-        requantized = Signal(signed(17), name=f"requantized_{i}", reset_less=True)
-        result_8 = Signal(signed(8), name=f"narrow_result_{i}", reset_less=True)
-        m.d.comb += [
-            by_scale.a.eq(normal),
-            by_scale.b.eq(along.scale),
-            by_narrow.a.eq(result_16),
-            by_narrow.b.eq(along.multiplier_8),
-        ]
-        m.d.sync += [
-            product.eq((by_scale.p + (1 << 15)) >> 16),
-            result_16.eq(
-                saturated(product + along.shift, 16)
-                if along.short is None
-                else Mux(along.short, saturated(product + along.shift, 15), saturated(product + along.shift, 16))
-            ),
-            requantized.eq((by_narrow.p + (1 << 15)) >> 16),
-            result_8.eq(saturated(requantized, 8)),
-        ]
-        return _delayed(m, result_16, Multiplier.latency + 2, f"wide_late_{i}"), result_8
-
-    def _standardized(self, m: Module, i: int, x: Value, row: data.View) -> Signal:
-        """A lane's element less its row's mean, over the deviation, with 12 fraction bits."""
-        deviation = Signal(signed(18), name=f"deviation_{i}", reset_less=True)
-        inverse = Signal(16, name=f"inverse_{i}", reset_less=True)
-        m.d.sync += [deviation.eq((x << 1) - row.mean), inverse.eq(row.inverse)]
-        places = _delayed(m, row.shift, 1 + Multiplier.latency, f"places_{i}")
-        # After the coarse shift only the bits that can be left after the fine one are kept.
-        coarse = Signal(signed(_NORMAL_BITS + 9), name=f"coarse_{i}", reset_less=True)
-        fine = Signal(signed(_NORMAL_BITS + 9), name=f"fine_{i}", reset_less=True)
-        shifted = Signal(signed(37), name=f"shifted_{i}", reset_less=True)
-        multiplier = m.submodules[f"deviation_multiplier_{i}"] = Multiplier(18, 17, self.config.vector_multiplier)
-        m.d.comb += [
-            multiplier.a.eq(deviation),
-            multiplier.b.eq(inverse),
-        ]
-        normal = Signal(signed(_NORMAL_BITS), name=f"normal_{i}", reset_less=True)
-        m.d.sync += [
-            shifted.eq((multiplier.p << 1) >> Cat(Const(0, 3), places[3:])),
-            coarse.eq(saturated(shifted, _NORMAL_BITS + 9)),
-            fine.eq(coarse >> _delayed(m, places, 2, f"fine_places_{i}")[:3]),
-            normal.eq(saturated((fine + 1) >> 1, _NORMAL_BITS)),
-        ]
-        return normal
-
-
-@dataclass(frozen=True)
-class _Tiles:
-    """The two tiles in the unit.
-
-    Attributes
-    ----------
-    first, order : views of norm_order_layout
-        The order of the tile whose sums are taken, and of the one that is normalized.
-    first_beats, beats : Value
-        Bus words of `lanes` 16-bit elements of each.
-    kept, order_kept : Signal
-        Whether each waits on chip between the passes; if not, it is read again.
-    left_first, left : Signal
-        Words that are still to come to each pass.
-    slot : Signal
-        Of the word that is normalized.
-    """
-
-    first: data.View
-    order: data.View
-    first_beats: Value
-    beats: Value
-    kept: Signal
-    order_kept: Signal
-    left_first: Signal
-    left: Signal
-    slot: Signal
-
-
-def _two_tiles(config: Config, slots: int) -> _Tiles:
-    """None of them there yet."""
-    first = Signal(norm_order_layout(config), name="first_order", reset_less=True)
-    order = Signal(norm_order_layout(config), reset_less=True)
-    kept = Signal()
-    order_kept = Signal()
-    left, left_first = Signal(20), Signal(20)
-    slot = Signal(range(slots))
-    return _Tiles(first, order, first.width * slots, order.width * slots, kept, order_kept, left_first, left, slot)
-
-
-@dataclass(frozen=True)
-class _Moves:
-    """What happens in a cycle.
-
-    Attributes
-    ----------
-    sum_step, step : Signal
-        A word is taken by the first pass; by the second one.
-    reading_again : Signal
-        The second pass takes words from memory.
-    statistics_done, hand_over : Signal
-        The first pass has a tile's statistics; the second pass takes the tile over.
-    """
-
-    sum_step: Signal
-    step: Signal
-    reading_again: Signal
-    statistics_done: Signal
-    hand_over: Signal
-
-
-def _moves() -> _Moves:
-    """For the two machines to drive."""
-    reading_again = Signal()
-    sum_step, step = Signal(), Signal()
-    statistics_done, hand_over = Signal(), Signal()
-    return _Moves(sum_step, step, reading_again, statistics_done, hand_over)
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """What the first pass gives: per lane rings with a place for each of its rows.
-
-    Attributes
-    ----------
-    sums, squares : list of list of Signal
-    turn : Signal
-        Given by the statistics: the rings turn, and nothing is added.
-    """
-
-    sums: list[list[Signal]]
-    squares: list[list[Signal]]
-    turn: Signal
-
-
-@dataclass(frozen=True)
-class _Along:
-    """What goes along with a beat through the second pass, each in the cycle in which it is used.
-
-    Attributes
-    ----------
-    scale, shift, multiplier_8 : Value
-        Its column's parameters: gain, bias, and the factor to 8 bits.
-    short : Value or None
-        With feature digits: wide results saturate to 15 bits.
-    """
-
-    scale: Value
-    shift: Value
-    multiplier_8: Value
-    short: Value | None
-
-
-def _delayed(m: Module, value: Value, cycles: int, name: str) -> Value:
-    """A value so many cycles later."""
-    for k in range(cycles):
-        stage = Signal(value.shape(), name=f"{name}_{k + 1}", reset_less=True)
-        m.d.sync += stage.eq(value)
-        value = stage
-    return value
 
 
 def _words(columns: Value, bus_bytes: int) -> Value:
