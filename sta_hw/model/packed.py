@@ -18,8 +18,24 @@ __all__ = ["unpacked"]
 _KEY = "quantization_config"
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
 _FLAGS = ("desc_act", "sym", "zero_point", "true_sequential")
+_WANTED: dict[str, tuple[Any, ...]] = {
+    "pack_dtype": ("int32",), "is_marlin_format": (False,), "dynamic": ({},), "rotation": (), "adapter": (),
+}  # fmt: skip
+"""Keys that change what the numbers stand for, and the values, beside none, that change nothing."""
+_IDLE = (
+    "act_group_aware", "backend", "batch_size", "block_name_to_quantize", "cache_block_outputs", "damp_auto_increment",
+    "damp_percent", "dataset", "device", "disable_exllama", "do_fuse", "exllama_config", "fuse_max_seq_len", "lm_head",
+    "max_input_length", "meta", "model_file_base_name", "model_name_or_path", "model_seqlen",
+    "module_name_preceding_first_block", "modules_in_block_to_quantize", "modules_to_fuse", "modules_to_not_convert",
+    "mse", "pad_token_id", "static_groups", "tokenizer", "use_exllama",
+)  # fmt: skip
+"""Keys of how the numbers came about, of kernels, and of which products have them, which the tensors' names say."""
 _GROUP = 128
 """Inputs that share a scale where the configuration does not say, as transformers has it."""
+_FORMATS = {"awq": ("gemm",), "gptq": ("gptq", "gptq_v2")}
+"""How words are packed; the first where the configuration does not say."""
+_OLDER = {"awq": "version", "gptq": "checkpoint_format"}
+"""The format's key in older files, which counts where a file has both, as transformers takes it."""
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 """Which of eight neighbouring columns each 4 bits of a word are, lowest first."""
 
@@ -37,6 +53,28 @@ def _columns(words: NDArray, order: tuple[int, ...] = tuple(range(8))) -> NDArra
     return found.reshape(len(words), -1)
 
 
+def _format(about: dict[str, Any], method: str) -> Any:
+    if str(about.get("backend")).lower() == "llm-awq":  # of which transformers makes a format, in another order
+        return "llm-awq"
+    given = [about[key] for key in (_OLDER[method], "format") if about.get(key) is not None]
+    if not given:
+        return _FORMATS[method][0]
+    return given[0].lower() if isinstance(given[0], str) else given[0]
+
+
+def _require_known(about: dict[str, Any], method: str, settings: Settings) -> None:
+    """Refuse what changes the meaning of the numbers, and keys that nobody knows."""
+    for key, wanted in _WANTED.items():
+        if about.get(key) not in (None, *wanted):
+            raise InputError(f"{settings.path}: {key} of {_KEY} is {str(about[key])[:60]!r}, which is not supported.")
+    known = {*_WANTED, *_IDLE, *_FLAGS, "quant_method", "bits", "group_size", _OLDER[method], "format"}
+    if unknown := sorted(about.keys() - known):
+        raise InputError(
+            f"{settings.path}: {', '.join(unknown)} of {_KEY} {'is' if len(unknown) == 1 else 'are'} not understood; "
+            "if no weight depends on it, take it out."
+        )
+
+
 def unpacked(tensors: Tensors, settings: Settings) -> Tensors:
     """Tensors with AWQ's and GPTQ's weights as float32, ``(number - zero) * scale``; others as they are.
 
@@ -50,12 +88,13 @@ def unpacked(tensors: Tensors, settings: Settings) -> Tensors:
     if method not in ("awq", "gptq"):
         return tensors
     assert isinstance(about, dict)
-    version = about.get("version", "gemm") if method == "awq" else about.get("checkpoint_format", "gptq")
-    if about.get("bits") != 4 or version not in ("gemm", "gptq", "gptq_v2"):
+    version, bits, formats = _format(about, method), about.get("bits"), _FORMATS[method]
+    if bits != 4 or version not in formats:
         raise InputError(
-            f"{settings.path}: {method} with {about.get('bits')} bits and format {version} is not supported; 4 bits "
-            "and gemm, gptq or gptq_v2 are."
+            f"{settings.path}: {method} with {bits} bits and format {version} is not supported; 4 bits and "
+            f"{' or '.join(formats)} are."
         )
+    _require_known(about, method, settings)
     for flag in _FLAGS:
         if flag in about and not isinstance(about[flag], bool):
             raise InputError(f"{settings.path}: {flag} of {_KEY} is {about[flag]!r}; it is true or false.")
@@ -63,6 +102,7 @@ def unpacked(tensors: Tensors, settings: Settings) -> Tensors:
     if not isinstance(group, int) or isinstance(group, bool) or (group < 1 and group != -1):
         raise InputError(f"{settings.path}: group_size of {_KEY} is {group!r}; it is an integer of at least 1, or -1.")
     settings.found = {k: v for k, v in settings.found.items() if k != _KEY}
+    settings.list_unused(f"{_KEY}.{key}" for key in about if key in _IDLE)
     found: dict[str, Array] = dict(tensors.found)
     packed = [n for n in found if n.endswith(".qweight")]
     if not packed:

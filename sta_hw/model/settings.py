@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Settings:
         self.problems: list[str] = []
         self._asked: set[str] = set()
         self._parts: list[Settings] = []
+        self._unused: list[str] = []
 
     def problem(self, sentence: str) -> None:
         """Something that is refused; `finish` raises it with all others."""
@@ -124,6 +125,10 @@ class Settings:
         """Keys, separated by spaces, that do not change what this family computes."""
         self._asked.update(keys.split())
 
+    def list_unused(self, keys: Iterable[str]) -> None:
+        """Keys of an object within the file that change nothing, as `finish` is to name them."""
+        self._unused += keys
+
     def part(self, key: str, over: str) -> Settings:
         """The configuration of a part, with what another key says in place of it."""
         found, more = ({} if v is None else v for v in (self.value(key, {}), self.value(over, {})))
@@ -169,7 +174,7 @@ class Settings:
         InputError
             With every problem; among them keys that are not understood.
         """
-        unused = self._close()
+        unused = self._unused + self._close()
         for part in self._parts:
             unused += part._close()
             self.problems += part.problems

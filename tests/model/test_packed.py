@@ -31,6 +31,7 @@ def packed(rows: np.ndarray, order: list[int]) -> np.ndarray:
 def quantize(folder: Path, method: str, acts: bool, share: int = GROUP, **about: Any) -> dict[str, np.ndarray]:
     """Replaces a checkpoint's linear weights by 4-bit ones, of which `share` have a scale; what they stand for."""
     rng, place = np.random.default_rng(1), folder / "model.safetensors"
+    first = about.get("checkpoint_format", about.get("format")) != "gptq_v2"  # its zeros are stored less one
     tensors, exact = dict(load_file(place)), {}
     for name in [n for n in tensors if n.endswith("_proj.weight")]:
         outputs, inputs = tensors.pop(name).shape
@@ -49,7 +50,7 @@ def quantize(folder: Path, method: str, acts: bool, share: int = GROUP, **about:
         else:
             plain = list(range(8))
             tensors[stem + "qweight"] = np.ascontiguousarray(packed(numbers.T, plain).T)
-            tensors[stem + "qzeros"] = packed((zeros - (about.get("checkpoint_format") != "gptq_v2")) & 15, plain)
+            tensors[stem + "qzeros"] = packed((zeros - first) & 15, plain)
             tensors[stem + "g_idx"] = index.astype(np.int32)
     save_file(tensors, place, {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
@@ -61,8 +62,11 @@ def quantize(folder: Path, method: str, acts: bool, share: int = GROUP, **about:
 @pytest.mark.parametrize(
     ("method", "acts", "about"),
     [("awq", False, {"version": "gemm"}), ("gptq", False, {}), ("gptq", True, {"desc_act": True}),
-     ("gptq", False, {"checkpoint_format": "gptq_v2"})],
-    ids=["awq", "gptq", "gptq, order of activations", "gptq v2"],
+     ("gptq", False, {"checkpoint_format": "gptq_v2"}), ("gptq", False, {"format": "gptq_v2"}),
+     ("awq", False, {"version": "GEMM", "format": "gemv"}),
+     ("gptq", False, {"checkpoint_format": "GPTQ", "format": "gptq_v2"})],
+    ids=["awq", "gptq", "gptq, order of activations", "gptq v2", "gptq v2 by its newer key", "awq by its older key",
+         "gptq by its older key"],
 )  # fmt: skip
 def test_weights_are_the_files(method: str, acts: bool, about: dict[str, Any], tmp_path: Path) -> None:
     saved(tmp_path, "LlamaForCausalLM", SIZES)
@@ -94,6 +98,12 @@ def test_products_with_fewer_inputs_than_share_a_scale(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("about", "problem"),
     [({"bits": 8}, "8 bits"), ({"version": "gemv"}, "gemv is not supported"),
+     ({"format": "gemv_fast"}, "format gemv_fast is not supported; 4 bits and gemm are"),
+     ({"backend": "llm-awq"}, "format llm-awq is not supported"),
+     ({"pack_dtype": "int16"}, "pack_dtype of quantization_config is 'int16', which is not supported"),
+     ({"dynamic": {"+:q_proj": {"bits": 8}}}, "dynamic of .* is .*, which is not supported"),
+     ({"rotation": "hadamard"}, "rotation of .* is 'hadamard'"),
+     ({"checkpoint_format": "gptq"}, "checkpoint_format of .* is not understood"),
      ({"group_size": 64}, "32 inputs share a scale, and by config.json .* it is 64"),
      ({"group_size": -1}, "32 inputs share a scale"), ({"group_size": 0}, "group_size .* is 0; it is an integer"),
      ({"group_size": True}, "group_size .* is True"), ({"group_size": "32"}, "group_size .* is '32'"),
@@ -163,3 +173,11 @@ def test_weights_of_both_kinds(tmp_path: Path) -> None:
     changed_tensors(tmp_path, lambda t: t.update({"model.layers.0.mlp.up_proj.weight": np.zeros((64, 32), np.float32)}))
     with pytest.raises(InputError, match=r"has model.layers.0.mlp.up_proj.weight and .*qweight; a product has one"):
         load_network(tmp_path)
+
+
+def test_keys_that_change_nothing_are_listed(tmp_path: Path) -> None:
+    saved(tmp_path, "LlamaForCausalLM", SIZES)
+    quantize(tmp_path, "gptq", acts=False, damp_percent=0.1, pack_dtype="int32", dynamic=None, backend="marlin")
+    keys = load_network(tmp_path).unused_keys
+    assert {"quantization_config.damp_percent", "quantization_config.backend"} <= set(keys)
+    assert not any("pack" in key or "dynamic" in key for key in keys)
