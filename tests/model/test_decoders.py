@@ -98,6 +98,8 @@ def test_a_cache_goes_on_from_where_it_is_set_back() -> None:
         ("LlamaForCausalLM", SIZES, {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "'yarn' are not"),
         ("LlamaForCausalLM", SIZES, {"rope_theta": -1, "rope_parameters": None}, "rope_theta of rotary"),
         ("LlamaForCausalLM", SIZES, {"rope_parameters": 7}, "rope_parameters is 7"),
+        ("LlamaForCausalLM", SIZES, {"rope_scaling": LINEAR}, "rope_scaling and rope_parameters say different"),
+        ("LlamaForCausalLM", SIZES, {"rope_parameters": LLAMA3 | {"low_freq_factor": 5.0}}, "is 5.0, above"),
         ("LlamaForCausalLM", SIZES, {"num_key_value_heads": 3}, "3 heads of key and value do not divide 4"),
         ("LlamaForCausalLM", SIZES, {"head_dim": 7}, "width is 7"),
         ("LlamaForCausalLM", SIZES, {"attention_multiplier": 7}, "attention_multiplier is not understood"),

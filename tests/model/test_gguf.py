@@ -18,7 +18,7 @@ from decoder_files import (
     plain,
     tokenizer_metadata,
 )
-from test_decoders import GPT2, IDS, close, logits
+from test_decoders import GPT2, IDS, LLAMA3, close, logits
 from test_families import saved
 
 from sta_hw.errors import InputError
@@ -95,6 +95,63 @@ def test_families(name: str, family: str, sizes: dict[str, Any], changes: dict[s
     graph, _, unused, keys = network_of(read_gguf(path))
     assert close(evaluate(graph, {"ids": IDS})["next_token"], logits(model))
     assert not unused and keys == ["general.name"]
+
+
+def llama3_factors(about: dict[str, Any], width: int) -> np.ndarray:
+    """As llama.cpp's converter computes them from a configuration's ``rope_parameters``."""
+    found = []
+    for exponent in np.arange(0, width, 2) / width:
+        length = 2 * np.pi * about["rope_theta"] ** exponent
+        low, high = (about["original_max_position_embeddings"] / about[f"{k}_freq_factor"] for k in ("low", "high"))
+        smooth = about["original_max_position_embeddings"] / length - about["low_freq_factor"]
+        smooth /= about["high_freq_factor"] - about["low_freq_factor"]
+        between = 1 / ((1 - smooth) / about["factor"] + smooth)
+        found.append(1 if length < high else about["factor"] if length > low else between)
+    return np.array(found, np.float32)
+
+
+def test_llama_3(tmp_path: Path) -> None:
+    """Its rotary positions are a tensor of factors in these files."""
+    about = LLAMA3 | {"original_max_position_embeddings": 48}
+    model = saved(tmp_path, "LlamaForCausalLM", SIZES, rope_parameters=about)
+    metadata, factors = decoder_metadata(tmp_path, "llama"), llama3_factors(about, 8)
+    assert factors[0] == 1 < factors[1] < 8 == factors[3]
+    arrays = decoder_tensors(tmp_path, "llama") | {"rope_freqs.weight": factors}
+    path = written(tmp_path / "a.gguf", metadata, plain(arrays))
+    graph, _, unused, _ = network_of(read_gguf(path))
+    assert close(evaluate(graph, {"ids": IDS})["next_token"], logits(model)) and not unused
+    for odd, said in ((factors[:3], "has shape"), (-factors, "not above 0"), (0 * factors, "not above 0")):
+        path = written(tmp_path / "a.gguf", metadata, plain(arrays | {"rope_freqs.weight": odd}))
+        with pytest.raises(InputError, match=rf"rope_freqs.weight .*{said}"):
+            network_of(read_gguf(path))
+
+
+def test_factors_that_readers_do_not_take(tmp_path: Path) -> None:
+    saved(tmp_path, "Qwen2ForCausalLM", SIZES)
+    arrays = decoder_tensors(tmp_path, "qwen2") | {"rope_freqs.weight": np.full(4, 2, np.float32)}
+    path = written(tmp_path / "a.gguf", decoder_metadata(tmp_path, "qwen2"), plain(arrays))
+    with pytest.raises(InputError, match=r"have no place in the model: rope_freqs.weight"):
+        network_of(read_gguf(path))
+
+
+def test_what_readers_take_where_a_file_does_not_say(tmp_path: Path) -> None:
+    """As many heads of key and value as of query, whose widths are the model's: transformers has other defaults."""
+    model = saved(tmp_path, "Qwen3ForCausalLM", SIZES | {"head_dim": 8, "num_key_value_heads": 4})
+    metadata = decoder_metadata(tmp_path, "qwen3")
+    for key in ("attention.head_count_kv", "attention.key_length", "attention.value_length"):
+        del metadata[f"qwen3.{key}"]
+    path = written(tmp_path / "a.gguf", metadata, plain(decoder_tensors(tmp_path, "qwen3")))
+    graph, *_ = network_of(read_gguf(path))
+    assert close(evaluate(graph, {"ids": IDS})["next_token"], logits(model))
+
+
+def test_a_tensor_under_two_names(tmp_path: Path) -> None:
+    saved(tmp_path, "LlamaForCausalLM", SIZES)
+    arrays = decoder_tensors(tmp_path, "llama")
+    arrays |= {"model.layers.0.self_attn.q_proj.weight": arrays["blk.0.attn_q.weight"] + 1}
+    path = written(tmp_path / "a.gguf", decoder_metadata(tmp_path, "llama"), plain(arrays))
+    with pytest.raises(InputError, match=r"layers.0.self_attn.q_proj.weight under another name, too"):
+        network_of(read_gguf(path))
 
 
 def test_a_whole_model(tmp_path: Path) -> None:

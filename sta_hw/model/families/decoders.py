@@ -54,12 +54,14 @@ def frequencies(settings: Settings, width: int, positions: int) -> Array:
     ``rope_parameters`` has it, or in files of before transformers 5 ``rope_theta`` and ``rope_scaling``.
     """
     about: dict[str, Any] = {}
-    for key in ("rope_scaling", "rope_parameters"):
+    for key in ("rope_parameters", "rope_scaling"):
         value = settings.value(key, {})
-        if isinstance(value, dict):
-            about |= value
-        else:
+        if not isinstance(value, dict):
             settings.problem(f"{key} is {value!r}; it is an object of names and values.")
+        elif about and value and about != value:
+            settings.problem("rope_scaling and rope_parameters say different things; leave one of them out.")
+        else:
+            about = about or value
     kind = about.get("rope_type", about.get("type", "default"))
     theta = about.get("rope_theta", settings.value("rope_theta", 10000.0))
     about = {k: v for k, v in about.items() if k not in ("rope_type", "type", "rope_theta")}
@@ -86,6 +88,8 @@ def frequencies(settings: Settings, width: int, positions: int) -> Array:
         found = found / np.float32(about["factor"])
     if kind == "llama3":
         low, high, reach = (about[n] for n in wanted[1:])
+        if low > high:
+            settings.problem(f"low_freq_factor of rotary positions is {low}, above high_freq_factor, {high}.")
         turns = reach * found / np.float32(2 * math.pi)  # within the context that the model was first trained for
         share = np.clip((turns - low) / (high - low) if high != low else turns > low, 0, 1)
         found = (1 - share) * found / about["factor"] + share * found

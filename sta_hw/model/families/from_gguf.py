@@ -65,6 +65,10 @@ def _llama(file: Gguf, family: str) -> tuple[dict[str, Any], dict[str, Array]]:
     sizes = [found.get(k) for k in ("hidden_size", "num_attention_heads")]
     whole = [s for s in sizes if isinstance(s, int) and not isinstance(s, bool) and s > 0]
     width = found.get("head_dim") or (whole[0] // whole[1] if len(whole) == len(sizes) else 0)
+    # Where a file says neither, GGUF's readers take these, which are not transformers' for every family.
+    if width:
+        found.setdefault("head_dim", width)
+    found.setdefault("num_key_value_heads", found["num_attention_heads"])
     for key in ("rope.dimension_count", "attention.value_length"):
         if found.pop(f"{family}.{key}", width) != width and len(whole) == len(sizes):
             raise InputError(
@@ -78,7 +82,7 @@ def _llama(file: Gguf, family: str) -> tuple[dict[str, Any], dict[str, Array]]:
         found["attention_bias"] = "model.layers.0.self_attn.q_proj.bias" in arrays
         found["mlp_bias"] = "model.layers.0.mlp.up_proj.bias" in arrays
         for role, key in (("q", "num_attention_heads"), ("k", "num_key_value_heads")):
-            heads = found.get(key, found.get("num_attention_heads"))
+            heads = found[key]
             for name in [n for n in arrays if f".{role}_proj." in n]:
                 if not isinstance(heads, int) or heads < 1 or len(arrays[name]) % (2 * heads):
                     raise InputError(f"{file.path}: {name} has {len(arrays[name])} rows, no pairs of {heads} heads.")
@@ -128,10 +132,12 @@ def _renamed(file: Gguf, layers: str, names: Mapping[str, str], others: Mapping[
     for name, tensor in file.tensors.items():
         stem, _, field = name.rpartition(".")
         place = stem.split(".")
+        new = f"{others[stem]}.{field}" if stem in others else name
         if len(place) == 3 and place[0] == "blk" and place[2] in names:
-            found[f"{layers}.{place[1]}.{names[place[2]]}.{field}"] = tensor.array()
-        else:
-            found[f"{others[stem]}.{field}" if stem in others else name] = tensor.array()
+            new = f"{layers}.{place[1]}.{names[place[2]]}.{field}"
+        if new in found:
+            raise InputError(f"{file.path} has the tensor {new} under another name, too; one of them is meant.")
+        found[new] = tensor.array()
     return found
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from ..graph import Graph
+from ..operations import Array
 from ..settings import Settings
 from ..tensors import Tensors
 from .decoders import DecoderBuilder, Heads, frequencies
@@ -19,6 +22,8 @@ _DEFAULTS = {
     "qwen2": (151936, 32768, 22016, 32, 0),
     "qwen3": (151936, 32768, 22016, 32, 128),
 }
+_FACTORS = "rope_freqs.weight"
+"""By which GGUF's readers divide a Llama's rotary frequencies: so its files have Llama 3's."""
 _LEFT = {"*rotary_emb.inv_freq": "frequencies, which follow from the configuration"}
 
 
@@ -53,6 +58,14 @@ def _sliding(settings: Settings, layers: int) -> None:
         settings.problem("layer_types has others than full_attention for each layer, which are not supported.")
 
 
+def _factors(tensors: Tensors, pairs: int) -> Array:
+    found = tensors.take(_FACTORS, pairs)
+    if not np.all(found > 0):
+        tensors.problems.append(f"{tensors.path}: {_FACTORS} has numbers that are not above 0.")
+        return np.ones(pairs, np.float32)
+    return found
+
+
 def build(settings: Settings, tensors: Tensors, family: str) -> Graph:
     """The logits of the next token."""
     vocabulary, most, inner, _, _ = _DEFAULTS[family]
@@ -75,6 +88,8 @@ def build(settings: Settings, tensors: Tensors, family: str) -> Graph:
         _sliding(settings, count)
     tied = settings.flag("tie_word_embeddings", False)
     turn = frequencies(settings, heads.width, settings.size("max_position_embeddings", most))
+    if family == "llama" and _FACTORS in tensors:
+        turn = turn / _factors(tensors, len(turn))
 
     b = DecoderBuilder(tensors, width)
     stream = b.embed("embed_tokens.weight", rows)
