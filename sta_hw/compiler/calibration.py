@@ -144,10 +144,7 @@ class Calibration:
         graph = self.part.graph
         place_of = {o.name: i for i, o in enumerate(graph.operations)}
         found = {
-            n: np.abs(t)
-            for o in graph.operations[: place_of[name] + 1]
-            for n, t in graph.arrays(o).items()
-            if t.size and t.any()
+            n: np.abs(t) for o in graph.operations[: place_of[name] + 1] for n, t in graph.arrays(o).items() if t.any()
         }
         if not found:
             return ""

@@ -45,13 +45,11 @@ def least_squares_scale(values: NDArray) -> float:
     if len(values) > 60_000:
         values = values[:: len(values) // 60_000 + 1]
     values = values / largest
-    best, best_error = 1 / 127, math.inf
-    for share in np.linspace(0.3, 1.0, 36):
-        scale = share / 127
-        error = float(((np.clip(np.round(values / scale), -127, 127) * scale - values) ** 2).sum())
-        if error < best_error:
-            best, best_error = scale, error
-    return best * largest
+
+    def error(scale: float) -> float:
+        return float(((np.clip(np.round(values / scale), -127, 127) * scale - values) ** 2).sum())
+
+    return min(np.linspace(0.3, 1.0, 36) / 127, key=error) * largest
 
 
 def percentile_scale(values: NDArray) -> float:

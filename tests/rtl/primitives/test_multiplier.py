@@ -79,10 +79,14 @@ def test_exhaustive(kind: str) -> None:
     np.testing.assert_array_equal(found, ((a * b) & 0x1FFFF).astype(np.uint32))
 
 
-@pytest.mark.parametrize("kind", ["nexus", "gowin"])
-@pytest.mark.parametrize(("a_width", "b_width"), [(17, 17), (18, 18), (16, 10), (10, 9), (9, 9)])
+WIDTHS = [(17, 17), (18, 18), (10, 9), (9, 9)]
+CELLS = [*((kind, *widths) for kind in ("nexus", "gowin") for widths in WIDTHS), ("dsp", 18, 18)]
+
+
+@pytest.mark.parametrize(("kind", "a_width", "b_width"), CELLS)
 def test_wide_and_narrow_cells(kind: str, a_width: int, b_width: int) -> None:
-    """Ends and random operands at the widths on both sides of where one cell gives way to the other."""
+    """Ends and random operands at the widths on both sides of where one cell gives way to the other, and at the full
+    width of ECP5's only one, where an operand that is taken without its sign shows."""
     rng = np.random.default_rng(1)
     ends = [[-(1 << w - 1), (1 << w - 1) - 1, -1, 0, 1] for w in (a_width, b_width)]
     a, b = (x.ravel() for x in np.meshgrid(*ends, indexing="ij"))
@@ -91,7 +95,8 @@ def test_wide_and_narrow_cells(kind: str, a_width: int, b_width: int) -> None:
     words = join([(a[:, None] & ((1 << a_width) - 1), a_width), (b[:, None] & ((1 << b_width) - 1), b_width)])
     found = native(a_width, b_width, kind).run({"source": words}, {"target": len(b)}).outputs["target"]
     np.testing.assert_array_equal(fields(found, [(1, a_width + b_width, True)])[0][:, 0], a * b)
-    cell = "MULT9X9" if max(a_width, b_width) <= 9 else "MULT18X18"
+    narrow = kind != "dsp" and max(a_width, b_width) <= 9
+    cell = "MULT18X18D" if kind == "dsp" else "MULT9X9" if narrow else "MULT18X18"
     assert f"{cell} #" in emit_verilog(Multiplier(a_width, b_width, kind), "multiplier")
 
 
