@@ -166,8 +166,7 @@ def generate_text(
         prompts = list(read_lines(batch))
     else:
         prompts = [read_texts(Path("-")).decode("utf-8-sig") if text == "-" else text]
-        if "\0" in prompts[0]:
-            raise InputError("the prompt has NUL in it, as text in UTF-16 has; give it in UTF-8.")
+        _require_no_nul(prompts[0], "the prompt")
     loaded = load_text_model(model)
     prefix = loaded.language.chat_prefix(system) if chat else None
     if chat:
@@ -196,6 +195,11 @@ def generate_text(
     _tell_end(made, session.decoder.capacity)
 
 
+def _require_no_nul(text: str, what: str) -> None:
+    if "\0" in text:
+        raise InputError(f"{what} has NUL in it, as text in UTF-16 has; give it in UTF-8.")
+
+
 def _print(pieces: Iterator[str]) -> None:
     for piece in pieces:
         typer.echo(_visible(piece), nl=False)
@@ -221,6 +225,7 @@ def _messages(asked: bool) -> Iterator[str]:
             return
         if len(line) > _LONGEST:  # as of a device without an end of lines
             raise InputError(f"a line of standard input has more than {_LONGEST:,} characters; give a shorter message.")
+        _require_no_nul(line, "a line of standard input")
         line.encode("utf-8")  # Bytes that are none of it may be in there, as what cannot be encoded.
         line, mark = line.removeprefix(mark).strip(), ""
         if line:

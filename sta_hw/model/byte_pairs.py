@@ -79,7 +79,7 @@ class Streamed:
     def __init__(self, vocabulary: Vocabulary, before: Sequence[int] = ()) -> None:
         self.vocabulary = vocabulary
         self._ids: list[int] = list(before)
-        self._given = len(vocabulary.decode(self._ids)) if before else 0
+        self._given = vocabulary.decode(self._ids) if before else ""
 
     def push(self, token: int) -> str:
         """What is new with a token."""
@@ -87,12 +87,19 @@ class Streamed:
         text = self.vocabulary.decode(self._ids)
         if text.endswith("�"):
             return ""
-        new, self._given = text[self._given :], len(text)
+        new, self._given = self._behind(text), text
         return new
 
     def rest(self) -> str:
         """What was held back: the beginning of a character that never ended."""
-        return self.vocabulary.decode(self._ids)[self._given :]
+        return self._behind(self.vocabulary.decode(self._ids))
+
+    def _behind(self, text: str) -> str:
+        """What is not given yet: where the tokens before end amid a character, that character as well."""
+        given = len(self._given)
+        while not text.startswith(self._given[:given]):
+            given -= 1
+        return text[given:]
 
 
 def _from_folder(folder: Path) -> Vocabulary:

@@ -87,7 +87,7 @@ class Model:
         Parameters
         ----------
         nm : str
-            N:M of all linear layers, such as ``2:4``, or ``dense``; if not given, a pruned checkpoint's own, or 2:4.
+            N:M of all linear layers, such as ``2:4``, or ``dense``; if not given, a pruned model's own, or 2:4.
         table : JSON file
             N:M of single layers, as docs/sparsity.md has it.
         method : str
@@ -102,14 +102,14 @@ class Model:
         Raises
         ------
         InputError
-            If N:M, table or method is not valid, or a pruned checkpoint would be pruned once more.
+            If N:M, table or method is not valid, or a pruned model would be pruned once more.
         """
         require_pruner(method)
         require_function(report, "report")
         seen = self.calibration if calibration is None else path_of(calibration, "calibration")
         if seen is not None:
             self.embedder.require_calibration()
-        chosen = choose_patterns(self.embedder, nm, None if table is None else path_of(table, "table"))
+        chosen = choose_patterns(self.embedder, nm, None if table is None else path_of(table, "table"), self.patterns)
         tokens = whole(tokens, "tokens")
         if hardware is not None:
             self.embedder.require(chosen.patterns, configured(hardware), tokens)

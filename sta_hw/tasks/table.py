@@ -32,22 +32,23 @@ def _shown(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} layers, such as {names[0]}"
 
 
-def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None) -> Chosen:
+def choose_patterns(embedder: Embedder, nm: str | None, table: Path | None, kept: Patterns | None = None) -> Chosen:
     """N:M for `embedder`'s layers.
 
-    Without `nm` and `table`, a pruned checkpoint's own table counts, otherwise `DEFAULT_NM`. A `table` of single layers
-    changes `nm`, or the checkpoint's own.
+    Without `nm` and `table`, the N:M that the model was pruned to count (`kept`), or a pruned checkpoint's own table,
+    otherwise `DEFAULT_NM`. A `table` of single layers changes `nm`, or the model's own.
 
     Raises
     ------
     InputError
         If a file or pattern is not valid, or a checkpoint that was pruned would be pruned once more.
     """
-    return choose_patterns_of(embedder.graph, embedder.folder, nm, table, DEFAULT_NM)
+    return choose_patterns_of(embedder.graph, embedder.folder, nm, table, DEFAULT_NM, kept=kept)
 
 
 def choose_patterns_of(
-    graph: Graph, folder: Path | None, nm: str | None, table: Path | None, default: str, *, mends: bool = True
+    graph: Graph, folder: Path | None, nm: str | None, table: Path | None, default: str, *, mends: bool = True,
+    kept: Patterns | None = None,
 ) -> Chosen:  # fmt: skip
     """The same for the layers of a graph, whose own table lies in a folder; raises what `choose_patterns` does.
 
@@ -55,10 +56,12 @@ def choose_patterns_of(
     """
     linears = graph.linears
     own = own_patterns(folder, linears)
+    pruned_here = kept is not None and kept != own and any(not p.dense for p in kept.values())
+    if kept is not None and pruned_here:
+        own = kept
     if not own:
         return Chosen(read_patterns(default if nm is None else nm, table, linears))
-    assert folder is not None
-    place = folder / OWN_TABLE
+    place = "an earlier prune" if pruned_here or folder is None else folder / OWN_TABLE
     chosen = dict(own)
     if nm is not None:
         chosen = read_patterns(nm, table, linears)
@@ -71,7 +74,8 @@ def choose_patterns_of(
             "table where it belongs to other weights."
         )
     if chosen == own:
-        notes = [f"N:M is that of {place}, to which the checkpoint was pruned."] if nm is None and table is None else []
+        said = pruned_here or nm is not None or table is not None
+        notes = [] if said else [f"N:M is that of {place}, to which the checkpoint was pruned."]
         if harmed:
             notes.append(
                 f"the weights are not pruned as {place} says ({_shown(harmed)}); the smallest of what is too much are "
@@ -81,6 +85,11 @@ def choose_patterns_of(
     given = f"N:M {nm}" if table is None else f"the table {table}"
     if harmed:
         was = ", ".join(sorted({str(p) for p in own.values()})[:4])
+        if pruned_here:
+            raise InputError(
+                f"{given} would prune the model once more ({_shown(harmed)}): it was pruned to {was}. Choose no N:M to "
+                "keep that, or prune the dense model that it comes from."
+            )
         raise InputError(
             f"{given} would prune {folder} once more ({_shown(harmed)}): it was pruned to {was} "
             f"({place}). Choose no N:M to take that table, or prune it on purpose with sta-hw prune."

@@ -75,7 +75,7 @@ class TextModel:
         Parameters
         ----------
         nm : str
-            N:M such as ``8:16``, or ``dense``; if not given, a pruned checkpoint's own, or dense.
+            N:M such as ``8:16``, or ``dense``; if not given, a pruned model's own, or dense.
         table : JSON file
             N:M of single products, as docs/sparsity.md has it.
         patterns : N:M of every product by name
@@ -90,11 +90,14 @@ class TextModel:
         Raises
         ------
         InputError, ConfigError
-            If N:M, table or method is not valid, N:M are given twice, or a pruned checkpoint would be pruned once more.
+            If N:M, table or method is not valid, N:M are given twice, a pruned model would be pruned once more, or the
+            model is in integers already.
         """
         require_pruner(method)
         require_function(report, "report")
         language = self.language
+        if self.quantized is not None:
+            raise InputError("the model is in integers already, of its weights as they are; prune it before that.")
         if patterns is not None:
             if nm is not None or table is not None:
                 raise InputError("patterns take the place of nm and table; leave those out.")
@@ -103,7 +106,9 @@ class TextModel:
             chosen = Chosen(given_patterns(patterns, language.graph.linears))
         else:
             file = None if table is None else path_of(table, "table")
-            chosen = choose_patterns_of(language.graph, language.folder, nm, file, "dense", mends=False)
+            chosen = choose_patterns_of(
+                language.graph, language.folder, nm, file, "dense", mends=False, kept=self.patterns
+            )  # fmt: skip
         if hardware is not None:
             config = configured(hardware)
             for pattern in dict.fromkeys(p for p in chosen.patterns.values() if not p.dense):
@@ -113,8 +118,8 @@ class TextModel:
         return replace(self.with_graph(graph), patterns=chosen.patterns, notes=tuple(chosen.notes))
 
     def with_graph(self, graph: Graph) -> TextModel:
-        """The same with other weights."""
-        return replace(self, language=replace(self.language, graph=graph))
+        """The same with other weights, in fp32."""
+        return replace(self, language=replace(self.language, graph=graph), quantized=None)
 
     def in_integers(
         self, prefix: Sequence[int] | None = None, *, texts: Sequence[Sequence[int]] | None = None,
@@ -316,6 +321,9 @@ class TextModel:
             raise InputError(f"{drafts} drafts are asked for; the least is 0.")
         if drafts and sampling is not None and sampling.temperature:
             raise InputError("drafts are verified against the greedy choice; a temperature has none.")
+        require_kind(into, "into", Generated, type(None))
+        if into is not None and (into.ids or into.text):
+            raise InputError(f"into has a text of {len(into.ids)} tokens already; give a new Generated.")
         made = into if into is not None else Generated(ids)
         made.prompt = ids
         growing = Growing(

@@ -69,6 +69,20 @@ def test_patterns_are_given_once(folder: Path) -> None:
         pruned.prune(patterns=dict.fromkeys(patterns, parse_nm("1:4")), method="magnitude")
 
 
+def test_a_model_that_is_pruned_or_in_integers(folder: Path) -> None:
+    """Pruned again it keeps its N:M, and gets no others in silence; integers are not those of other weights."""
+    model = load_text_model(folder).prune("2:4", method="magnitude")
+    again = model.prune(method="magnitude")
+    assert again.patterns == model.patterns and again.notes == () == model.notes
+    assert model.prune("3:4", method="magnitude").patterns != model.patterns  # no weight is lost
+    with pytest.raises(InputError, match=r"N:M 1:4 would prune the model once more \(.*\): it was pruned to 2:4"):
+        model.prune("1:4", method="magnitude")
+    integers = model.in_integers(config="ci", cache=False)
+    with pytest.raises(InputError, match=r"is in integers already, .*; prune it before"):
+        integers.prune("2:4", method="magnitude")
+    assert integers.with_graph(model.language.graph).quantized is None
+
+
 def test_pruned_and_kept(folder: Path, tmp_path: Path) -> None:
     """The folder brings its table; what is finished is not made again, and nothing is pruned twice in silence."""
     common = ("prune", "--model", folder, "--method", "magnitude", "--nm", "2:4", "-o", tmp_path, "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -14,6 +15,8 @@ import pytest
 from decoder_files import decoder_folder
 from support import hears_ctrl_c
 
+from sta_hw.cli.text import chat
+from sta_hw.errors import InputError
 from sta_hw.spec.presets import PRESETS
 from sta_hw.tasks.text import load_text_model
 
@@ -47,6 +50,12 @@ def test_a_prompt_in_utf_16(folder: Path) -> None:
     assert done.returncode == 2 and done.stderr == (
         "sta-hw: the prompt has NUL in it, as text in UTF-16 has; give it in UTF-8.\n"
     )
+
+
+def test_a_message_in_utf_16(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("H\0i\0\n\0"))
+    with pytest.raises(InputError, match="a line of standard input has NUL in it"):
+        chat(model=folder, backend_name="fp32")
 
 
 def test_a_conversation_that_fills_the_context(folder: Path) -> None:

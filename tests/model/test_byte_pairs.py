@@ -94,6 +94,18 @@ def test_a_character_that_never_ends() -> None:
     assert "�" in streamed.rest()
 
 
+def test_a_text_that_goes_on_amid_a_character() -> None:
+    """As behind one that ended with its last token; a character that is lost in silence is no other text."""
+    vocabulary = Vocabulary(byte_pairs_once())
+    ids = vocabulary.encode("日🙃é")
+    assert all(vocabulary.decode([i]) == "�" for i in ids)
+    for cut, wanted in ((1, "日🙃é"), (2, "日🙃é"), (3, "🙃é"), (len(ids) - 1, "é"), (len(ids), "")):
+        streamed = Streamed(vocabulary, ids[:cut])
+        assert "".join(streamed.push(i) for i in ids[cut:]) + streamed.rest() == wanted
+    streamed = Streamed(vocabulary, [*vocabulary.encode("a�")])
+    assert streamed.push(vocabulary.encode("b")[0]) == "b"
+
+
 CONVERSATIONS = [
     [{"role": "user", "content": "Hi"}],
     [{"role": "system", "content": "Be short."}, {"role": "user", "content": " a\nb "}],

@@ -72,6 +72,9 @@ def test_a_text_longer_than_the_program() -> None:
 def test_the_smallest_program_that_holds_a_text_runs_it() -> None:
     """The same bits as that program's own, whatever else there is; sizes in any order."""
     model = sta_hw.load().prune("2:4", method="magnitude")
+    assert model.prune(method="magnitude").patterns == model.patterns
+    with pytest.raises(InputError, match=r"N:M 1:4 would prune the model once more \(.*\): it was pruned to 2:4"):
+        model.prune("1:4", method="magnitude")
     programs = model.compile_sizes([32, 8, 16, 8], "reference")
     assert [p.compiled.tokens for p in programs.programs] == [8, 16, 32]
     assert [programs.choose(n).compiled.tokens for n in (1, 8, 9, 16, 17, 32)] == [8, 8, 16, 16, 32, 32]
