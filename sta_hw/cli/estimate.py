@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -59,6 +60,17 @@ def read_lengths(text: str) -> list[int]:
     return found
 
 
+def _refused(embedder: Embedder, lengths: Sequence[int]) -> list[str]:
+    """Why a checkpoint does not take texts of so many tokens."""
+    found = []
+    for tokens in sorted(set(lengths)):
+        try:
+            embedder.require_tokens(tokens)
+        except InputError as error:
+            found.append(str(error))
+    return found
+
+
 @app.command(
     epilog="Example: sta-hw estimate --hidden 768 --heads 12 --layers 12 --tokens 128 --nm 2:4",
     unused=[
@@ -74,7 +86,7 @@ def estimate(
     layers: Annotated[int, typer.Option(help="Encoder layers.")] = 6,
     intermediate: Annotated[int | None, typer.Option(help="Feed-forward size; 4 x hidden if not given.")] = None,
     model: Annotated[Path | None, typer.Option(help="A checkpoint's folder, whose sizes are taken.")] = None,
-    tokens: Annotated[int, typer.Option(help="Tokens.")] = 128,
+    tokens: Annotated[int | None, typer.Option(help="Tokens.", show_default="128, or an image's")] = None,
     batch: Annotated[
         str | None, typer.Option(help="Tokens of each text of a batch, as in 4,60,17 or 8x16; or a file, one a line.")
     ] = None,
@@ -96,11 +108,16 @@ def estimate(
     """
     config = read_configuration(preset_name, top="accelerator")
     pattern = parse_nm(nm)
-    lengths = read_lengths(batch) if batch is not None else [tokens]
+    lengths = read_lengths(batch) if batch is not None else [128 if tokens is None else tokens]
     wide = intermediate if intermediate is not None else 4 * hidden
     sizes = Sizes(layers=layers, hidden=hidden, heads=heads, intermediate=wide)
+    refused: list[str] = []
     if model is not None:
-        sizes = sizes_of(Embedder.load(model).part.inner)
+        embedder = Embedder.load(model)
+        sizes = sizes_of(embedder.part.inner)
+        if embedder.part.tokens is not None and tokens is None and batch is None:
+            lengths = [embedder.part.tokens]
+        refused = _refused(embedder, lengths)
     require_shape(config, tokens=max(lengths), patterns=dict.fromkeys(LINEAR.values(), pattern), **sizes)
     if not pattern.dense:
         config.require(pattern)
@@ -122,7 +139,7 @@ def estimate(
 
     each = watched("estimate", "", work)
     cycles, ideal = sum(e.cycles for e in each), sum(e.ideal_cycles for e in each)
-    problems = list(dict.fromkeys(p for e in each for p in e.problems))
+    problems = list(dict.fromkeys([*refused, *(p for e in each for p in e.problems)]))
     figures = {
         **sizes, "tokens": sum(lengths), "texts": len(lengths), "programs": len(each),
         "cycles": round(cycles), "ideal_cycles": ideal, "fraction_of_ideal": ideal / cycles,

@@ -119,9 +119,11 @@ def judge(
     """One N:M, called `nm`, on one target; `dense` is what the speed-up is over, and `cosine` goes into the row.
 
     Bytes are those of a program without loops, which are the most it may take, or `exact`: that takes a second or two.
+    Whether the memory holds them is always said of the exact ones.
     """
     found, problems = _estimated(shape, target, patterns)
     size = None if found is None else round(found.image_bytes)
+    exact = exact or (size is not None and target.memory is not None and size > target.memory)
     if exact and found is not None and not found.problems:
         size = round(found.image_bytes - found.flat_bytes) + rolled_bytes(
             shape.hidden, shape.heads, shape.layers, shape.intermediate, patterns, target.config, shape.tokens

@@ -197,6 +197,9 @@ def test_estimates_of_a_checkpoint_and_of_batches(folder: Path, tmp_path: Path) 
     config = json.loads((folder / "encoder" / "config.json").read_text())
     assert [config[k] for k in ("hidden_size", "num_attention_heads", "intermediate_size")] == [32, 2, 64]
     assert cycles("--model", folder / "encoder", "--tokens", 9) == cycles(*sizes, "--tokens", 9)
+    most = config["max_position_embeddings"]
+    longer = cycles("--model", folder / "encoder", "--batch", f"3,{most + 1}")
+    assert longer["problems"] == [f"tokens = {most + 1} exceeds the model's positions; the nearest is {most}."]
     (tmp_path / "lengths.txt").write_text("7\n3\n9\n")
     batch = cycles(*sizes, "--batch", "7,3,9")
     assert batch == cycles(*sizes, "--batch", tmp_path / "lengths.txt")

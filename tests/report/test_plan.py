@@ -23,7 +23,7 @@ from sta_hw.model.families.layers import LINEAR
 from sta_hw.model.minilm import evaluation_sentences
 from sta_hw.model.random import random_ids, random_model
 from sta_hw.report.accuracy import compared_outputs, cosines
-from sta_hw.report.plan import Choice, Shape, Target, plan
+from sta_hw.report.plan import Choice, Shape, Target, judge, plan
 from sta_hw.report.plan_page import plan_page
 from sta_hw.run.backends import ReferenceBackend
 from sta_hw.spec.patterns import parse_nm
@@ -67,6 +67,21 @@ def test_bytes_of_a_program_whose_loops_are_cut_short() -> None:
     row = plan(shape, [Target("45f", config, 80.0, MachineTiming())], {"dense": {}}, {})[0]
     model = random_model(0, hidden=384, heads=12, layers=2, intermediate=1536)
     assert row.bytes == len(compile_encoder(quantize(model, [random_ids(0, 5)]), config, 40).image)
+
+
+def test_whether_memory_holds_it_is_said_of_the_program_as_it_is() -> None:
+    """Its loops make it smaller than the bound that is quickly found: memory between the two is enough."""
+    shape = Shape(hidden=16, heads=2, layers=2, intermediate=16, tokens=4)
+
+    def row(memory: int | None) -> Choice:
+        return judge(shape, Target("", preset("ci"), 80.0, MachineTiming(), memory), "dense", {})
+
+    quick = row(None).bytes
+    assert quick is not None and row(quick).bytes == quick
+    nearly = row(quick - 1)
+    assert nearly.fits and nearly.bytes is not None and nearly.bytes < quick - 1
+    little = row(nearly.bytes - 1)
+    assert not little.fits and f"takes {nearly.bytes:,} bytes" in little.problems[0]
 
 
 def test_what_does_not_fit_says_why() -> None:
