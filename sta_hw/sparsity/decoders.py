@@ -32,7 +32,7 @@ SENTENCES = 600
 """That decoders are pruned for, if nobody says: some 10,000 tokens."""
 _BESIDE = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
-    "chat_template.jinja", "vocab.json", "merges.txt",
+    "chat_template.jinja", "vocab.json", "merges.txt", "added_tokens.json",
 )  # fmt: skip
 
 
@@ -88,10 +88,19 @@ def described(
     """Everything that shapes the result, for people and for `finished_decoder`; `learnt` are texts to distil with."""
     found = {
         "method": method, "nm_table": text_table(patterns), "source": str(model.language.path),
-        "weights": weights_digest(model.language.graph), "texts": digest(texts),
+        "weights": weights_digest(model.language.graph), "beside": _beside_digest(model.language.path),
+        "texts": digest(texts),
         "calibration_tokens": sum(map(len, texts)), "generator": GENERATOR,
     }  # fmt: skip
     return found | {"learnt": digest(learnt)} if learnt else found
+
+
+def _beside_digest(path: Path) -> str:
+    """Of what the result has beside weights, as it is in the source: tokenizer, template, tokens that end a text."""
+    if path.is_file():
+        return bytes_digest(read_gguf(path).header)
+    names = ("config.json", *_BESIDE)
+    return digest({n: bytes_digest((path / n).read_bytes()) for n in names if (path / n).exists()})
 
 
 def require_writable_format(source: LanguageModel) -> None:

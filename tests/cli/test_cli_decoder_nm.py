@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from decoder_files import byte_pairs, decoder_folder, decoder_metadata, decoder_tensors, gguf_bytes, tokenizer_metadata
+from decoder_files import (
+    TEMPLATE,
+    byte_pairs,
+    decoder_folder,
+    decoder_metadata,
+    decoder_tensors,
+    gguf_bytes,
+    plain,
+    tokenizer_metadata,
+)
 from test_cli_text import run
 from test_decoders import GPT2
 from test_families import saved
@@ -15,6 +25,7 @@ from test_families import saved
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import prune, satisfies
 from sta_hw.model.gguf import read_gguf
+from sta_hw.sparsity.decoders import described
 from sta_hw.spec.patterns import parse_nm
 from sta_hw.spec.presets import PRESETS
 from sta_hw.tasks.text import load_text_model
@@ -112,6 +123,32 @@ def test_pruned_and_kept(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and "the weights are not pruned as" in done.stderr, done.stderr
     done = run(*common)  # what is damaged is made again
     assert done.returncode == 0 and not done.stderr and (place / "nm.json").read_text() == own
+
+
+def test_what_is_beside_the_weights_counts(tmp_path: Path) -> None:
+    """A result has the source's tokenizer, template and end tokens: with others there it is another result."""
+    decoder_folder(tmp_path / "a")
+
+    def settings(path: Path) -> dict[str, Any]:
+        return described(load_text_model(path), "magnitude", [], {})
+
+    before = settings(tmp_path / "a")
+    for name in ("tokenizer_config.json", "config.json"):
+        place = tmp_path / "a" / name
+        about = json.loads(place.read_text())
+        place.write_text(json.dumps(about | {"pad_token_id": 1, "chat_template": TEMPLATE.replace("kind", "odd")}))
+        if name == "config.json":
+            place.write_text(json.dumps(about | {"eos_token_id": [0, 5]}))
+        after = settings(tmp_path / "a")
+        assert {k for k in before if before[k] != after[k]} == {"beside"}
+        before = after
+    metadata = decoder_metadata(tmp_path / "a", "llama") | tokenizer_metadata(byte_pairs(), "gpt-2")
+    tensors = plain(decoder_tensors(tmp_path / "a", "llama"))
+    (tmp_path / "a.gguf").write_bytes(gguf_bytes(metadata, tensors))
+    before = settings(tmp_path / "a.gguf")
+    (tmp_path / "a.gguf").write_bytes(gguf_bytes(metadata | {"tokenizer.ggml.eot_token_id": 5}, tensors))
+    after = settings(tmp_path / "a.gguf")
+    assert {k for k in before if before[k] != after[k]} == {"beside"}
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
