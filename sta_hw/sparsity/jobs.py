@@ -89,7 +89,10 @@ class Job:
         source = self.embedder.source
         versions = [GENERATOR, torch.__version__, np.__version__, corpus_digest()]
         settings = {k: v for k, v in self.settings.items() if k != "model"}
-        return digest([settings, source.weights, source.tokenizer, versions])
+        # What is copied beside weights and tokenizer, which the installed model always has the same of.
+        beside = [] if source.folder is None else [self.embedder.network.beside()]
+        more = [{name: bytes_digest(content) for name, content in files.items()} for files in beside]
+        return digest([settings, source.weights, source.tokenizer, versions, *more])
 
     def _name(self, pattern: str, series: str = "") -> str:
         found = [self.method, pattern.replace(":", "of") + series, f"steps{self.tuning.steps}"]

@@ -141,7 +141,7 @@ def test_prune_knows_what_it_made(tmp_path: Path) -> None:
     assert other != folder and not said and {p.name: p.read_bytes() for p in folder.iterdir()} == whole
     assert pruned(model, output, "--seed", 1)[0] != folder
     assert pruned(model, output, "--steps", 1, "--rate", 1e-3)[0] != folder
-    # The model's content counts: weights, then the tokenizer.
+    # The model's content counts: weights, then the tokenizer, then what is copied beside them.
     make_checkpoint(model, 7)
     again, said = pruned(model, output)
     name = "encoder.layer.0.output.dense.weight"
@@ -149,6 +149,9 @@ def test_prune_knows_what_it_made(tmp_path: Path) -> None:
     assert again == folder and "are not those it was made with" in said
     assert np.array_equal(found[found != 0], wanted[found != 0])
     make_checkpoint(model, 7, [WORDS[0], *WORDS[:0:-1]])
+    assert "are not those it was made with" in pruned(model, output)[1]
+    about = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(about | {"id2label": {"0": "odd", "1": "even"}}))
     assert "are not those it was made with" in pruned(model, output)[1]
     assert "is there already" in pruned(model, output)[1]
 

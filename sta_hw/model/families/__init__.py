@@ -69,6 +69,14 @@ class Network:
     scoring: str
     limits: Limits
 
+    def beside(self) -> dict[str, bytes]:
+        """The checkpoint's files beside tensors and tokenizer, by their places in its folder."""
+        kept = [self.folder / "config.json", self.root / "modules.json"]
+        kept += texts_files(self.root, self.folder)
+        for _, place in (modules(self.root) or [])[1:]:
+            kept += visible(place, "*.json", "*.safetensors")
+        return {os.path.relpath(p, self.root): p.read_bytes() for p in dict.fromkeys(kept) if p.exists()}
+
     def files(self, graph: Graph) -> dict[str, bytes | str]:
         """The checkpoint with the arrays of `graph`: what `load_network`, and its family's other libraries, read.
 
@@ -89,13 +97,7 @@ class Network:
                 )
             found[name] = array.reshape(found[name].shape)
         tensors = {self.tensors.prefixed.get(n, n): np.ascontiguousarray(t) for n, t in found.items()}
-        kept = [self.folder / "config.json", self.root / "modules.json"]
-        kept += texts_files(self.root, self.folder)
-        for _, place in (modules(self.root) or [])[1:]:
-            kept += visible(place, "*.json", "*.safetensors")
-        files: dict[str, bytes | str] = {
-            os.path.relpath(p, self.root): p.read_bytes() for p in dict.fromkeys(kept) if p.exists()
-        }
+        files: dict[str, bytes | str] = {**self.beside()}
         files[os.path.relpath(self.folder / "model.safetensors", self.root)] = save(tensors)
         return files
 
