@@ -21,6 +21,19 @@ _UNTIMED = [
                  "test_random_mistakes", "test_a_ring_too_small_for_two_heads")
 ]  # fmt: skip
 """Of the liveness checker, what takes no minute: without random programs, and without RTL."""
+_DECODERS_STEPS = [
+    f"tests/compiler/test_decoder_integers.py::{name}"
+    for name in ("test_products_are_exact", "test_layer_norm_is_the_references", "test_rms_norm_by_the_rule",
+                 "test_the_references_functions", "test_turns_and_gates_by_the_rule",
+                 "test_attention_is_the_references_row_by_row", "test_attention_over_a_long_block")
+]  # fmt: skip
+"""Of decoders in integers, what needs no whole model."""
+_ROLLED = [
+    f"tests/compiler/test_roll.py::{name}"
+    for name in ("test_a_loop_by_hand", "test_random_loops", "test_a_number_that_does_not_fit_is_refused",
+                 "test_an_empty_program")
+]  # fmt: skip
+"""Of loops in programs, what takes no second."""
 _QUANTIZED = ["tests/compiler/test_passes.py", "tests/compiler/test_check.py"]
 NEXT_LEVEL = {
     "sta_hw/rtl/control/decode.py": ["tests/rtl/control/test_fetch.py"],
@@ -64,24 +77,24 @@ NEXT_LEVEL = {
     "sta_hw/compiler/untimed.py": _UNTIMED,
     "sta_hw/compiler/buffers.py": ["tests/compiler/test_passes.py"],
     "sta_hw/compiler/description.py": ["tests/formats/test_provenance.py"],
-    "sta_hw/compiler/model.py": ["tests/formats/test_provenance.py"],
-    "sta_hw/compiler/emission.py": ["tests/compiler/test_loops.py", "tests/compiler/test_passes.py"],
+    "sta_hw/compiler/model.py": ["tests/compiler/test_compiler_model.py", "tests/formats/test_provenance.py"],
+    "sta_hw/compiler/emission.py": ["tests/compiler/test_loops.py", *_ROLLED],
+    "sta_hw/compiler/loops.py": ["tests/compiler/test_loops.py", *_ROLLED],
+    "sta_hw/compiler/roll.py": _ROLLED,
     "sta_hw/compiler/encoder.py": ["tests/compiler/test_passes.py"],
-    "sta_hw/compiler/parameters.py": ["tests/spec/test_golden.py"],
+    "sta_hw/compiler/parameters.py": ["tests/compiler/test_compiler_integers.py"],
     "sta_hw/compiler/quantize.py": _QUANTIZED,
     "sta_hw/compiler/stepwise.py": ["tests/compiler/test_check.py"],
     "sta_hw/compiler/stuck.py": _UNTIMED,
     "sta_hw/compiler/lower/chunks.py": ["tests/compiler/test_chunks.py", "tests/compiler/test_limits.py"],
     "sta_hw/compiler/lower/parts.py": ["tests/compiler/test_block_parts.py"],
     "sta_hw/compiler/decoder/four_bits.py": ["tests/compiler/test_decoder_blocks.py"],
-    "sta_hw/compiler/decoder/arithmetic.py": ["tests/compiler/test_decoder_integers.py"],
+    "sta_hw/compiler/decoder/arithmetic.py": _DECODERS_STEPS,
     "sta_hw/compiler/decoder/likeliest.py": ["tests/compiler/test_decoder_best.py"],
     "sta_hw/compiler/decoder/quantize.py": ["tests/compiler/test_decoder_integers.py"],
     "sta_hw/compiler/decoder/attention.py": ["tests/compiler/test_decoder_program.py"],
     "sta_hw/compiler/decoder/projections.py": ["tests/compiler/test_decoder_program.py"],
     "sta_hw/compiler/decoder/run.py": ["tests/compiler/test_decoder_program.py"],
-    "sta_hw/compiler/decoder/room.py": ["tests/compiler/test_decoder_program.py"],
-    "sta_hw/compiler/decoder/slots.py": ["tests/compiler/test_decoder_program.py"],
     "sta_hw/compiler/decoder/fitting.py": ["tests/compiler/test_decoder_blocks.py"],
 }
 """Tests of modules that have no test of their own name, or more than that one: files, folders, or tests of a file."""

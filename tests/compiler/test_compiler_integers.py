@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sta_hw.compiler.integers import (
@@ -19,7 +21,9 @@ from sta_hw.compiler.shapes import shape_graph
 from sta_hw.model.operations import Linear, Norm
 from sta_hw.model.part import accelerator_part
 from sta_hw.model.random import random_model
+from sta_hw.spec.parameters import COLUMN, SHORT_COLUMN
 from sta_hw.spec.patterns import DENSE, Pattern
+from sta_hw.spec.presets import PRESETS
 
 
 def test_attributes_of_integers() -> None:
@@ -77,3 +81,22 @@ def test_blank_graphs() -> None:
 def test_shapes_of_a_graph_without_a_projection() -> None:
     found = shape_graph(32, 2, 1, 64)
     assert not any(isinstance(o, IntegerLinear) and o.wide is not None for o in found.operations)
+
+
+def test_records_of_columns() -> None:
+    """Short beside weights in blocks, on hardware that takes them, if every bias fits."""
+    bias = SHORT_COLUMN.field("bias")
+    ones = np.ones(2, np.int64)
+    weights = np.ones((2, 32), np.int8)
+    blocks: Any = object()
+    config = PRESETS["decoder"]
+    assert "blocks4" in config.features and "blocks4" not in PRESETS["ci"].features
+    plain = LinearParameters(weights, DENSE, ones, ones, ones, ones)
+    assert plain.record_on(config) is COLUMN and plain.blocks_on(config) is None
+    for ends, record in (
+        ((bias.lowest, bias.highest), SHORT_COLUMN), ((bias.lowest - 1, 0), COLUMN), ((0, bias.highest + 1), COLUMN),
+        ((bias.lowest - 1, bias.highest + 1), COLUMN),
+    ):  # fmt: skip
+        given = LinearParameters(weights, DENSE, np.array(ends), ones, ones, ones, blocks=blocks)
+        assert given.record_on(config) is record and given.blocks_on(config) is blocks
+        assert given.record_on(PRESETS["ci"]) is COLUMN and given.blocks_on(PRESETS["ci"]) is None

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from test_cli_sparsity import run
 from test_golden import small_encoder
 from test_provenance import make_checkpoint
 
-from sta_hw.compiler.contract import Host, inputs_file, raw_files
+from sta_hw.compiler.contract import INPUTS_HEADER_BYTES, Host, inputs_file, raw_files
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.image import norm_words, parameter_words
 from sta_hw.compiler.model import CompiledModel
@@ -27,7 +28,7 @@ from sta_hw.errors import InputError
 from sta_hw.generate.generator import generate
 from sta_hw.reference.program import run_program
 from sta_hw.spec.c_header import c_prefix
-from sta_hw.spec.isa import Opcode
+from sta_hw.spec.isa import Opcode, program_bytes
 from sta_hw.spec.parameters import COLUMN, NORM_COLUMN, SHORT_COLUMN
 from sta_hw.spec.presets import PRESETS
 
@@ -309,13 +310,38 @@ def test_which_images_take_shorter_texts(lengths: tuple[int, ...], loops: bool, 
     model = compile_encoder(small_encoder(), PRESETS["ci"], lengths, loops=loops)
     assert any(i.opcode == Opcode.LOOP for i in model.instructions) == loops or not right
     _, description, header = raw_files(model, Path("small.npz")).values()
-    assert json.loads(description)["program"]["shorter_texts"] is right
+    about = json.loads(description)
+    assert about["program"] == {
+        "offset": model.program_address, "bytes": program_bytes(model.instructions),
+        "instructions": len(model.instructions), "shorter_texts": right,
+    }  # fmt: skip
     assert numbers(str(header), "SMALL")["SHORTER_TEXTS"] == right
     if right:
         assert shortened(model, 2).tokens == 2
     else:
         with pytest.raises(InputError, match="batch"):
             shortened(model, 2)
+
+
+def test_the_size_of_an_inputs_header() -> None:
+    model = compile_encoder(small_encoder(), PRESETS["ci"], 3)
+    given = np.zeros((3, model.info.input_width), np.float32)
+    size = len(inputs_file(model, [given, given])) - INPUTS_HEADER_BYTES
+    assert size == 2 * (4 + 2 * model.packing.tiles * model.config.rows * model.info.input_width)
+
+
+def test_windows_of_a_mean() -> None:
+    """A byte a token, in whole windows; zeros for a program that has no mean."""
+    model = compile_encoder(small_encoder(), PRESETS["ci"], 3)
+    assert model.info.mean_windows is not None
+    offset, depth, blocks = model.info.mean_windows
+    size = blocks * model.config.groups * depth * model.config.rows
+    without = replace(model, info=replace(model.info, mean_windows=None))
+    for one, wanted in ((model, (offset, size, depth)), (without, (0, 0, 0))):
+        _, description, header = raw_files(one, Path("small.npz")).values()
+        macros = numbers(str(header), "SMALL")
+        assert tuple(json.loads(description)["mean"].values()) == wanted
+        assert (macros["MEAN_OFFSET"], macros["MEAN_BYTES"], macros["MEAN_DEPTH"]) == wanted
 
 
 def test_prefixes() -> None:

@@ -96,6 +96,13 @@ def test_the_references_functions() -> None:
             wide, narrow = layer_norm(x, p.scale, p.shift, p.multiplier, 0, rms=True, epsilon=epsilon, short=bits == 15)
             wanted = wide if bits == 15 else narrow
             np.testing.assert_array_equal(arithmetic.norm(x, p, 0, epsilon, bits, rms=True), wanted)
+    # Variances of every few bits; and one value that is more than 32 deviations.
+    for x in (np.tile(np.arange(-20, 21)[:, None], 12) * (np.arange(12) < 4), np.eye(1, 2048, dtype=np.int64) * 30000):
+        ones = np.ones(x.shape[1], np.int64)
+        p = NormParameters(30000 * ones, -30000 * ones, 9000 * ones)
+        wide, narrow = layer_norm(x, p.scale, p.shift, p.multiplier, 0, rms=True)
+        np.testing.assert_array_equal(arithmetic.norm(x, p, 0, 0, 8, rms=True), narrow)
+        np.testing.assert_array_equal(arithmetic.norm(x, p, 0, 0, 15, rms=True), np.clip(wide, -16383, 16383))
     x = rng.integers(-32767, 32768, (50, 3, 16))
     cosine, sine = arithmetic.cosines(rng.random(8).astype(np.float32), 100, 50)
     wanted = np.concatenate(rotated(x[..., :8], x[..., 8:], cosine[:, None], sine[:, None]), -1)
@@ -160,6 +167,19 @@ def test_attention_is_the_references_row_by_row() -> None:
         np.testing.assert_array_equal(found[t, h], wanted)
         wanted = requantize(sums, 0, row.multiplier, row.shift, wide=True)
         np.testing.assert_array_equal(in_15[t, h], np.clip(wanted.astype(np.int64), -16383, 16383))
+
+
+def test_attention_over_a_long_block() -> None:
+    """The sum of 2,048 values times probabilities that are all large is beyond what float32 holds exactly."""
+    ones = np.ones((2048, 1, 1), np.int8)
+    values = np.random.default_rng(3).integers(100, 128, ones.shape).astype(np.int8)
+    scores = (np.array([37]), np.array([0]), np.array([0]), np.array([7]))
+    found = arithmetic.attend(np.full((1, 1, 1), 127), 32 * ones, values, scores, 1, 2048, 8, 15)
+    row = softmax_row(np.full(2048, (127 * 32 * 37 + (1 << 11)) >> 12), block=2048, wide=False, gain=7, coarse=0)
+    order = 8 * (np.arange(2048) % 256) + np.arange(2048) // 256
+    total = int(row.probabilities @ values[order, 0, 0].astype(np.int64))
+    assert total > 1 << 24 and total % 4
+    assert found[0, 0, 0] == np.clip(requantize(total, 0, row.multiplier, row.shift, wide=True), -16383, 16383)
 
 
 def network(folder: Path, family: str) -> Any:

@@ -115,6 +115,70 @@ def test_more_heads_and_tokens_take_no_more_bytes() -> None:
     assert sizes[1] < 2 * sizes[0]
 
 
+def load(address: int, label: str = "load", **fields: int) -> Scheduled:
+    return Scheduled(Opcode.LOAD, {"rows": 1, "address": address, **fields}, label, 1.0)
+
+
+HALT = Scheduled(Opcode.HALT, {}, "halt", 1.0)
+
+
+def test_a_loop_by_hand() -> None:
+    """Ten loads, each 64 bytes behind the one before, and behind the loop another."""
+    flat = [*(load(1000 + 64 * n, stride=8) for n in range(10)), load(7), HALT]
+    rolled, labels = roll(flat)
+    assert [i.opcode.name for i in rolled] == ["LOOP", "LOAD", "SET", "NEXT", "LOAD", "HALT"]
+    loop, body, step = rolled[:3]
+    assert loop["count"] == 10 and step["value"] == 64 and body["address"] == 1000
+    assert body["address_register"] == step["destination"] == step["value_register"]
+    assert labels[1] == "load" and labels[4:] == ["load", "halt"]
+    require_same(rolled, labels, flat, CI)
+
+
+CI = preset("ci")
+WAITED = tuple(f"wait_{name}" for name in WAITS)
+
+
+NUMBERS = {
+    Opcode.LOAD: ("address", "stride"), Opcode.NORM: ("input_address", "wide_address"),
+    Opcode.SCORES: ("window_address", "key_start", "values_base"),
+}  # fmt: skip
+STEPS = [0, 0, 64, 7, -2]
+
+
+def random_loop(rng: np.random.Generator, depth: int, at: tuple[int, ...], seed: int) -> list[Scheduled]:
+    """What a loop's body is at one turn of the loops around it: alike at each turn, for it is drawn from a seed."""
+    own = np.random.default_rng(seed)
+    found: list[Scheduled] = []
+    for number in range(int(own.integers(1, 4))):
+        count, inner = int(own.integers(3, 7)), seed * 5 + number + 1
+        if depth and own.random() < 0.6:
+            for turn in range(count):
+                found += random_loop(rng, depth - 1, (*at, turn), inner)
+            continue
+        opcode = list(NUMBERS)[int(own.integers(3))]
+        least = tuple(int(n) if own.random() < 0.3 else NEVER for n in own.integers(1, 4, len(WAITS)))
+        fields = {n: v + int(rng.integers(3)) for n, v in zip(WAITED, least, strict=True) if v != NEVER}
+        for name in NUMBERS[opcode]:
+            steps = own.choice(STEPS, len(at)) // (4 if name == "key_start" else 1)
+            fields[name] = (-9 if name == "key_start" else 500) + sum(
+                s * i for s, i in zip(steps.tolist(), at, strict=True)
+            )
+        found.append(Scheduled(opcode, fields, str(inner), 1.0, least))
+    return found
+
+
+def test_random_loops() -> None:
+    """Of loads, norms and scores, within one another: numbers step, negative ones too, and waits leave some room."""
+    flat_bytes, rolled_bytes = 0, 0
+    for seed in range(16):
+        flat = [*random_loop(np.random.default_rng(seed), 2, (), seed), HALT]
+        rolled, labels = roll(flat)
+        require_same(rolled, labels, flat, CI)
+        assert program_bytes(rolled) <= program_bytes(plain(flat))
+        flat_bytes, rolled_bytes = flat_bytes + program_bytes(plain(flat)), rolled_bytes + program_bytes(rolled)
+    assert rolled_bytes < 0.4 * flat_bytes
+
+
 def test_a_number_that_does_not_fit_is_refused() -> None:
     never = (NEVER,) * len(WAITS)
     program = [Scheduled(Opcode.LOAD, {"rows": 1 << 16}, "load", 1.0, never), Scheduled(Opcode.HALT, {}, "halt", 1.0)]

@@ -119,7 +119,6 @@ class Room(Lowering):
         self.caches: set[str] = set()
         self.keys = Keys((0,), 0)
         self.sequences, self.batch = sequences, False
-        self.caches_at = self.cache_bytes = 0
         self.turns: list[tuple[int, NDArray[np.float32]]] = []
         self.values_of_slots: list[SlotValue] = []
         self._registers: dict[tuple[int, bool], int] = {}
