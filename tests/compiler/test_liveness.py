@@ -130,7 +130,8 @@ LOADS = [load(CONFIG, wait_products=1)] * 18
 NORMS = [norm(CONFIG)] * 70
 DEADLOCKS: dict[str, tuple[Program, str, Program]] = {
     "scores that nothing takes": (
-        [S, S, S], r"instruction 2 \(SCORES\) waits for the softmax, .* instruction 0 .* there is none", [S, S, S, C],
+        [S, S, S], r"instruction 2 \(SCORES\) waits for the softmax, .* there is none; put it behind instruction 0 "
+        r"\(SCORES\)\.$", [S, S, S, C],
     ),
     "scores too far ahead of contexts": (
         [*[S] * 40, *[C] * 40], r"instruction 2 .* instruction 40 \(CONTEXT\), .*put instruction 40 \(CONTEXT\) before",
@@ -163,7 +164,8 @@ DEADLOCKS: dict[str, tuple[Program, str, Program]] = {
     ),
     "a context that does not scale": (
         [scores(1, 0), context(0, 1), scores(0, 0), context(0, 1), scores(0, 1), context(1, 0), S, C],
-        r"instruction 7 \(CONTEXT\) waits for the block of instruction 6 .* instruction 3 .* continues = 1",
+        r"instruction 7 \(CONTEXT\) waits for the block of instruction 6 .* instruction 3 .* to scale what is stored; "
+        "continues = 1",
         [scores(1, 0), context(0, 1), scores(0, 0), context(1, 1), scores(0, 1), context(1, 0), S, C],
     ),
     "a context that scales the first block": (
@@ -192,6 +194,14 @@ def test_a_deadlock_is_refused(name: str) -> None:
         check_liveness(halted(program), CONFIG)
     check_liveness(halted(mended), CONFIG)
     assert not ends_on_rtl(halted(program)) and ends_on_rtl(halted(mended))
+
+
+def test_contexts_that_leave_their_rows_sums() -> None:
+    """Of four rows, none of which is finished: the fourth one's sums find no room."""
+    program = halted([S, context(0, 1)] * 4)
+    said = r"instruction 6 \(SCORES\), which waits for instruction 1 \(CONTEXT\) to take its rows' sums; unfinished = 0"
+    with pytest.raises(InputError, match=rf"instruction 7 \(CONTEXT\) waits for the block of {said} there would do"):
+        check_liveness(program, CONFIG)
 
 
 def test_more_columns_would_do() -> None:

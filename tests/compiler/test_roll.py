@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from support import embed
 
+import sta_hw.compiler.roll as rolling
 from sim.accelerator import AcceleratorModel, MemoryModel
 from sta_hw.compiler.encoder import compile_encoder
 from sta_hw.compiler.outline import shape_program
@@ -17,7 +20,7 @@ from sta_hw.compiler.schedule import NEVER, Scheduled
 from sta_hw.compiler.shorter import shortened
 from sta_hw.cycles.machine import estimate_cycles
 from sta_hw.cycles.timing import MachineTiming
-from sta_hw.errors import InputError
+from sta_hw.errors import CheckError, InputError
 from sta_hw.model.families.layers import LINEAR
 from sta_hw.model.random import mixed_patterns, random_ids, random_model
 from sta_hw.reference.program import run_program
@@ -138,6 +141,21 @@ CI = preset("ci")
 WAITED = tuple(f"wait_{name}" for name in WAITS)
 
 
+@pytest.mark.parametrize("first", [-100, -5, 100])
+def test_a_register_that_goes_on_in_the_next_loop(first: int) -> None:
+    """The second of two loops begins where the first one ended: its instruction has so much less, be it negative."""
+    flat = [
+        Scheduled(Opcode.SCORES, {"key_start": first + 20 * outer + 2 * turn, "keys": 3}, "ab"[turn // 5], 1.0)
+        for outer in range(6)
+        for turn in range(10)
+    ]
+    rolled, labels = roll([*flat, HALT])
+    require_same(rolled, labels, [*flat, HALT], CI)
+    scores = [i for i in rolled if i.opcode == Opcode.SCORES]
+    assert [i["key_start"] for i in scores] == [first] * 2 and [i["keys"] for i in scores] == [3] * 2
+    assert scores[0]["key_start_register"] == scores[1]["key_start_register"]
+
+
 NUMBERS = {
     Opcode.LOAD: ("address", "stride"), Opcode.NORM: ("input_address", "wide_address"),
     Opcode.SCORES: ("window_address", "key_start", "values_base"),
@@ -184,6 +202,61 @@ def test_a_number_that_does_not_fit_is_refused() -> None:
     program = [Scheduled(Opcode.LOAD, {"rows": 1 << 16}, "load", 1.0, never), Scheduled(Opcode.HALT, {}, "halt", 1.0)]
     with pytest.raises(InputError, match="rows = 65536 is out of range"):
         roll(program)
+
+
+def test_a_number_that_steps_out_of_its_range_is_refused() -> None:
+    """Though no instruction of the rolled program would have it."""
+    flat = [*(load(2**32 - 320 + 64 * n) for n in range(6)), HALT]
+    with pytest.raises(InputError, match=f"address = {2**32} is out of range"):
+        roll(flat)
+
+
+@pytest.mark.parametrize(("scores", "rolls"), [(62, True), (64, False)])
+def test_bodies_that_lines_hold(scores: int, rolls: bool) -> None:
+    """A body has 63 lines of 64 bytes at most, which touch 64 wherever they begin."""
+    body = [Scheduled(Opcode.SCORES, {"keys": 1 + n}, f"{n}", 1.0) for n in range(scores)]
+    flat = [*body * 4, HALT]
+    rolled, labels = roll(flat)
+    require_same(rolled, labels, flat, CI)
+    assert (len(rolled) == scores + 3) == rolls
+
+
+def test_thirteen_registers() -> None:
+    """Each of so many loads in a loop has a step of its own; the registers behind begin with sizes."""
+    flat = [*(load(64 * n + (n + 8) * turn, f"{n}") for turn in range(6) for n in range(13)), HALT]
+    rolled, labels = roll(flat)
+    require_same(rolled, labels, flat, CI)
+    assert len(rolled) == 2 * 13 + 3 and {i["address_register"] for i in rolled[1:14]} == set(range(1, 14))
+
+
+@pytest.mark.parametrize("wrong", ["address", "target", "label", "wait_products", "one less"])
+def test_what_loops_give_is_compared(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the flat program: numbers, other fields, labels, waits and how many there are."""
+    least = (2,) * len(WAITS)
+    flat = [Scheduled(Opcode.LOAD, {"rows": 1, "address": 64 * n, "wait_products": 3}, "load", 1.0, least)
+            for n in range(10)]  # fmt: skip
+    emit = rolling.emit
+
+    def emitted(*given: Any) -> list[Any]:
+        found = list(emit(*given))
+        at = next(n for n, e in enumerate(found) if e.instruction.opcode == Opcode.LOAD)
+        i = found[at].instruction
+        if wrong == "one less":
+            assert found[at - 1].instruction["count"] == 10
+            found[at - 1] = replace(found[at - 1], instruction=Instruction(Opcode.LOOP, {"count": 9}))
+        elif wrong == "label":
+            found[at] = replace(found[at], flat=10)
+        else:
+            value = 1 if wrong != "address" else 8
+            found[at] = replace(found[at], instruction=Instruction(i.opcode, {**i.fields, wrong: value}))
+        return found
+
+    monkeypatch.setattr(rolling, "emit", emitted)
+    said = (
+        "loops give 10 instructions, and the flat program has 11" if wrong == "one less" else "another instruction 0 "
+    )
+    with pytest.raises(CheckError, match=said):
+        roll([*flat, HALT])
 
 
 def test_an_empty_program() -> None:
