@@ -133,6 +133,7 @@ class TextTokenizer:
             except Exception as error:  # The library raises no narrower one.
                 raise InputError(f"tokenizer {path}: {error}.") from error
             _agree(read_json(path, "tokenizer"), about, path)
+            _complete(tokenizer, about, path)
         elif vocabulary.exists():
             tokenizer = _word_piece(vocabulary, about)
         else:
@@ -190,6 +191,8 @@ class TextTokenizer:
 
 _BERT = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 """Classes of transformers that build a tokenizer of BERT's parts, with or without ``Fast`` behind the name."""
+_WITH_PREFIX = ("GPT2Tokenizer", "Qwen2Tokenizer", "RobertaTokenizer")
+"""Classes that put their own setting of a blank ahead of a text in place of whatever is there."""
 _BERTS_PARTS = {
     "normalizer": ("BertNormalizer",), "pre_tokenizer": ("BertPreTokenizer",),
     "post_processor": ("TemplateProcessing", "BertProcessing"),
@@ -200,6 +203,13 @@ _BERTS_PARTS = {
 def _agree(found: dict[str, Any], about: dict[str, Any], path: Path) -> None:
     """Refuse parts that transformers would set to something else when it loads the folder."""
     kind, said = str(about.get("tokenizer_class")).removesuffix("Fast"), about
+    steps = found.get("pre_tokenizer") if isinstance(found.get("pre_tokenizer"), dict) else {}
+    for step in (steps or {}).get("pretokenizers") or [steps]:
+        own, wanted = step.get("add_prefix_space"), about.get("add_prefix_space")
+        if kind in _WITH_PREFIX and step.get("type") == "ByteLevel" and wanted is not None and own is not wanted:
+            raise InputError(
+                f"{path} has add_prefix_space = {own}, and tokenizer_config.json {wanted}; make them agree."
+            )
     if kind in _BERT:
         about = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True} | about
         for part, wanted in _BERTS_PARTS.items():
@@ -223,6 +233,78 @@ def _agree(found: dict[str, Any], about: dict[str, Any], path: Path) -> None:
                 f"{path} has {ours} = {normalizer.get(ours)}, and tokenizer_config.json {theirs} = {about[theirs]}"
                 f"{'' if theirs in said else ' (as nothing is said)'}; make them agree."
             )
+
+
+_NAMED = (*_SPECIAL, "bos_token", "eos_token")
+_LISTED = ("additional_special_tokens", "extra_special_tokens")
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def _complete(tokenizer: Any, about: dict[str, Any], path: Path) -> None:
+    """Make tokens that are found whole in a text of those that transformers makes some of when it loads the folder.
+
+    They are in the vocabulary, and tokenizer_config.json and its like say what tokenizer.json does not.
+
+    Raises
+    ------
+    InputError
+        If such a token is not in the vocabulary, or has another number there.
+    """
+    from tokenizers import AddedToken
+
+    where, folder = path.with_name("tokenizer_config.json"), path.parent
+    if about.get("split_special_tokens"):
+        raise InputError(f"{where}: split_special_tokens = true is not supported; control tokens are found whole.")
+    numbered, older = about.get("added_tokens_decoder"), {}
+    if numbered is None:  # before transformers 4.34
+        others = [folder / name for name in ("special_tokens_map.json", "added_tokens.json")]
+        named, older = (read_json(p, "tokens") if p.exists() else {} for p in others)
+        about = about | named
+    if numbered is not None and not isinstance(numbered, dict):
+        raise InputError(f"{where}: added_tokens_decoder is {str(numbered)[:60]!r}; it is an object of numbers.")
+
+    def content(token: Any) -> str | None:
+        found = token.get("content") if isinstance(token, dict) else token
+        return found if isinstance(found, str) and found else None
+
+    def add(word: str, number: int | None, flags: dict[str, Any]) -> None:
+        own = tokenizer.token_to_id(word)
+        if own is None or number not in (None, own):
+            has = "has no such token" if own is None else f"has it as {own}"
+            raise InputError(
+                f"{folder} adds the token {word[:60]!r}{'' if number is None else f' as {number}'}, and its "
+                f"tokenizer.json {has}; save the tokenizer with transformers, which writes it there."
+            )
+        tokenizer.add_tokens([AddedToken(word, **{"normalized": not flags["special"]} | flags)])
+
+    def flags_of(token: Any) -> dict[str, bool]:
+        return {k: bool(token[k]) for k in _FLAGS if isinstance(token, dict) and k in token}
+
+    known = {t.content: t.__getstate__() for t in tokenizer.get_added_tokens_decoder().values()}
+    for number, token in (numbered or {}).items():
+        word, given = content(token), {"special": False} | flags_of(token)
+        if word is None or not number.isdecimal():
+            raise InputError(f"{where}: added_tokens_decoder has {str(token)[:60]!r} as {number!r}; it is a token.")
+        wanted = {"normalized": not given["special"]} | dict.fromkeys(_FLAGS[:3], False) | given
+        if word not in known or any(known[word][k] != wanted[k] for k in _FLAGS):
+            add(word, int(number), given)
+            known[word] = wanted
+    for word, number in older.items():
+        if word not in known:
+            add(word, number if isinstance(number, int) else None, {"special": False})
+    listed: list[Any] = []
+    for key in _LISTED:
+        several = about.get(key) or []
+        if not isinstance(several, list | dict):
+            raise InputError(f"{where}: {key} is {str(several)[:60]!r}; it is a list of tokens.")
+        listed += several.values() if isinstance(several, dict) else several
+    for token in listed:
+        if (word := content(token)) is not None and word not in known:
+            add(word, None, flags_of(token) | {"special": True})
+    for token in (about.get(name) for name in _NAMED):  # one that is not in the vocabulary stands in no text
+        word = content(token)
+        if word is not None and word not in known and tokenizer.token_to_id(word) is not None:
+            add(word, None, flags_of(token) | {"special": True})
 
 
 def _word_piece(vocabulary: Path, about: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import transformers as hf
+from decoder_files import byte_pairs
 
 from sta_hw.errors import InputError
 from sta_hw.model.tokenizer import TextTokenizer
@@ -135,3 +136,59 @@ def test_texts_are_cut_as_transformers_cuts(template: str, side: str, tmp_path: 
     if template == "[CLS] $A [SEP]":
         with pytest.raises(InputError, match="cut at 1 tokens, and the tokenizer's marks around it are more"):
             ours.token_ids(text, 1)
+
+
+def pairs_folder(folder: Path, about: dict[str, Any], added: bool) -> None:
+    """Byte pairs whose marks are words of the vocabulary; tokenizer.json says that they are found whole if `added`."""
+    tokenizer = json.loads(byte_pairs().to_str())
+    if not added:
+        tokenizer["added_tokens"] = []
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    kept = {"tokenizer_class": "PreTrainedTokenizerFast"} | about
+    (folder / "tokenizer_config.json").write_text(json.dumps(kept))
+
+
+def token(content: str, **flags: bool) -> dict[str, Any]:
+    return dict.fromkeys(("lstrip", "rstrip", "normalized", "single_word"), False) | {"content": content} | flags
+
+
+@pytest.mark.parametrize(
+    ("about", "added"),
+    [({"eos_token": "<|end|>", "bos_token": "<|start|>"}, False),
+     ({"eos_token": token("<|end|>", rstrip=True) | {"__type": "AddedToken"}}, False),
+     ({"added_tokens_decoder": {"0": token("<|end|>", special=True)}}, False),
+     ({"added_tokens_decoder": {"0": token("<|end|>", special=True, rstrip=True)}}, True),
+     ({"additional_special_tokens": ["<|end|>"]}, False), ({"extra_special_tokens": {"a": "<|end|>"}}, False),
+     ({"pad_token": "[nowhere]"}, True)],
+    ids=str,
+)  # fmt: skip
+def test_tokens_that_the_configuration_adds(about: dict[str, Any], added: bool, tmp_path: Path) -> None:
+    """Those of the vocabulary are found whole in a text, as transformers finds them, whatever tokenizer.json lists."""
+    pairs_folder(tmp_path, about, added)
+    theirs, ours = hf.AutoTokenizer.from_pretrained(tmp_path), TextTokenizer.load(tmp_path)
+    for text in ("a<|end|> b", "<|start|>the fox<|end|>", "plain"):
+        assert ours.token_ids(text) == theirs(text)["input_ids"], text
+    assert 0 in ours.token_ids("a<|end|>b")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("tokenizer_config", {"added_tokens_decoder": {"300": token("<|x|>")}}, r"adds .*'<\|x\|>' as 300, and its"),
+        ("tokenizer_config", {"added_tokens_decoder": {"7": token("<|end|>")}}, r"as 7, and .* has it as 0"),
+        ("tokenizer_config", {"added_tokens_decoder": {"x": token("<|end|>")}}, "as 'x'; it is a token"),
+        ("tokenizer_config", {"added_tokens_decoder": []}, "it is an object"),
+        ("tokenizer_config", {"additional_special_tokens": ["<|x|>"]}, "tokenizer.json has no such token"),
+        ("tokenizer_config", {"additional_special_tokens": 5}, "is '5'; it is a list of tokens"),
+        ("tokenizer_config", {"split_special_tokens": True}, "split_special_tokens = true is not supported"),
+        ("tokenizer_config", {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}, "make them agree"),
+        ("special_tokens_map", {"additional_special_tokens": ["<|x|>"]}, "tokenizer.json has no such token"),
+        ("added_tokens", {"<|x|>": 300}, "as 300, and its tokenizer.json has no such token"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_tokens_that_are_not_there(name: str, content: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    pairs_folder(tmp_path, {}, added=True)
+    (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=problem):
+        TextTokenizer.load(tmp_path)
