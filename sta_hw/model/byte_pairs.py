@@ -23,8 +23,8 @@ _SPLITS = {
 }
 """Where words begin, as ``tokenizer.ggml.pre`` names it; ``gpt-2`` and ``smollm`` (single digits) have GPT-2's own."""
 _KNOWN = ("gpt-2", "smollm", *_SPLITS)
-_CONTROL, _USER = 3, 4
-"""ggml's kinds of tokens that are found in a text before it is split."""
+_NORMAL, _CONTROL, _USER = 1, 3, 4
+"""ggml's kinds of tokens: the last two are found in a text before it is split."""
 _KINDS = range(7)
 _READ = (
     "model", "pre", "tokens", "merges", "token_type", "add_space_prefix", "add_bos_token", "add_eos_token",
@@ -128,6 +128,8 @@ def _from_gguf(file: Gguf) -> Vocabulary:
             f"{file.path}: tokenizer.ggml.pre {split!r} is not supported; it is one of {', '.join(_KNOWN)}."
         )
     tokens, merges, kinds = (file.get(f"tokenizer.ggml.{n}", list, []) for n in ("tokens", "merges", "token_type"))
+    if "tokenizer.ggml.merges" not in file.metadata:
+        raise InputError(f"{file.path} lacks tokenizer.ggml.merges, which byte pairs are made by.")
     pairs: list[Any] = [tuple(m.split(" ")) for m in merges if isinstance(m, str)]
     if not tokens or not all(isinstance(t, str) for t in tokens) or len(set(tokens)) != len(tokens):
         raise InputError(f"{file.path}: tokenizer.ggml.tokens is no list of different words.")
@@ -156,8 +158,11 @@ def _from_gguf(file: Gguf) -> Vocabulary:
     added: dict[int, Callable[[list[Any]], Any]] = {
         _CONTROL: tokenizer.add_special_tokens, _USER: tokenizer.add_tokens,
     }  # fmt: skip
+    # What begins and ends texts is control, whatever its kind; some files have no kinds, or one for all.
+    marks = {file.get(f"tokenizer.ggml.{name}_token_id", int) for name in ("bos", "eos", "eot", "eom")}
+    kinds = [_CONTROL if n in marks else kind for n, kind in enumerate(kinds or [_NORMAL] * len(tokens))]
     for kind, add in added.items():
-        add([AddedToken(t, normalized=False) for t, k in zip(tokens, kinds, strict=False) if k == kind])
+        add([AddedToken(t, normalized=False) for t, k in zip(tokens, kinds, strict=True) if k == kind])
     if file.get("tokenizer.ggml.add_space_prefix", bool, False):
         raise InputError(f"{file.path}: tokenizer.ggml.add_space_prefix = true is not supported for byte pairs.")
     begin: tuple[int, ...] = ()

@@ -65,6 +65,14 @@ def test_tokens(split: str, tmp_path: Path) -> None:
     assert found.decode([1, 2, 0]) == found.decode([2]) and found.decode([1], special=True) == MARKS[1]
 
 
+def test_marks_without_a_kind(tmp_path: Path) -> None:
+    """What a file says begins and ends texts is found whole, if no kinds are there, or normal ones alone."""
+    for number, kinds in enumerate(([], [1] * 300)):
+        found = from_gguf(tmp_path, byte_pairs(), "gpt-2", **{"tokenizer.ggml.token_type": kinds})
+        assert found.encode(f"a{MARKS[0]}b{MARKS[1]}")[1::2] == [0, 1], number
+        assert found.decode([66, 0]) == found.decode([66])
+
+
 def test_what_stands_ahead(tmp_path: Path) -> None:
     found = from_gguf(tmp_path, byte_pairs(), "gpt-2", **{"tokenizer.ggml.add_bos_token": True})
     assert found.encode("a")[0] == 1 and found.encode("a", begin=False) == found.encode("a")[1:]

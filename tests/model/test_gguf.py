@@ -145,6 +145,15 @@ def test_what_readers_take_where_a_file_does_not_say(tmp_path: Path) -> None:
     assert close(evaluate(graph, {"ids": IDS})["next_token"], logits(model))
 
 
+def test_byte_pairs_without_merges(tmp_path: Path) -> None:
+    decoder_folder(tmp_path / "a")
+    metadata = decoder_metadata(tmp_path / "a", "llama") | tokenizer_metadata(byte_pairs(), "gpt-2")
+    del metadata["tokenizer.ggml.merges"]
+    path = written(tmp_path / "a.gguf", metadata, plain(decoder_tensors(tmp_path / "a", "llama")))
+    with pytest.raises(InputError, match=r"lacks tokenizer.ggml.merges"):
+        load_language_model(path)
+
+
 def test_a_tensor_under_two_names(tmp_path: Path) -> None:
     saved(tmp_path, "LlamaForCausalLM", SIZES)
     arrays = decoder_tensors(tmp_path, "llama")
