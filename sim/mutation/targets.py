@@ -49,6 +49,8 @@ NEXT_LEVEL = {
     "sta_hw/rtl/bus/runs.py": ["tests/rtl/bus/test_dma.py"],
     "sta_hw/rtl/engine/loops.py": ["tests/rtl/engine/test_loop_units.py"],
     "sta_hw/rtl/engine/positions.py": ["tests/rtl/engine/test_decoder.py"],
+    "sta_hw/rtl/units/expander_headers.py": ["tests/rtl/units/test_expander.py"],
+    "sta_hw/rtl/units/expander_levels.py": ["tests/rtl/units/test_expander.py"],
     "sta_hw/rtl/units/attention_arithmetic.py": ["tests/rtl/units/test_attention.py"],
     "sta_hw/rtl/units/attention_maxima.py": ["tests/rtl/units/test_attention.py"],
     "sta_hw/rtl/units/result_arithmetic.py": ["tests/rtl/units/test_results.py"],

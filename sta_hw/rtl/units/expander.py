@@ -10,16 +10,10 @@ from amaranth.lib.wiring import In, Out
 
 from ...spec.config import Config
 from ..primitives.layouts import values_layout
+from .expander_headers import HeaderStep, block_headers, most_words, wide_headers
+from .expander_levels import STEPS, Ending, Filling, level_tables
 
 __all__ = ["Expander", "expansion_layout"]
-
-_SCALE, _MINIMUM = 12, 12
-_FRACTION, _FINER = 7, 3
-"""Fraction bits of a weight before it is rounded down; how many the minimum has less."""
-_STEPS = 8
-"""In which the 16 levels of a block are computed, two at a time."""
-_SLOT = 4
-"""Bytes that a header takes in a word of wide blocks' headers."""
 
 
 def expansion_layout(config: Config) -> data.StructLayout:
@@ -42,6 +36,52 @@ def _word_layout(config: Config) -> data.StructLayout:
     )
 
 
+@dataclass(frozen=True)
+class _Words:
+    """Words one behind the other, on their way to the look-up of their values.
+
+    While the first one's two beats go, headers are taken and the next word waits.
+
+    Attributes
+    ----------
+    taken : view of _word_layout
+        Where a word of values is put that is taken.
+    pushed : Signal
+        One is.
+    room : Signal
+        It can be.
+    following, current : view of _word_layout
+        The next word, and the one whose values are looked up.
+    following_valid, current_valid : Signal
+    moves : Signal
+        The next word becomes the current one.
+    """
+
+    taken: data.View
+    pushed: Signal
+    room: Signal
+    following: data.View
+    following_valid: Signal
+    current: data.View
+    current_valid: Signal
+    moves: Signal
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The product whose words come next.
+
+    Attributes
+    ----------
+    fields : view of expansion_layout
+    valid : Signal
+        There is one.
+    """
+
+    fields: data.View
+    valid: Signal
+
+
 class Expander(wiring.Component):
     """Values of one product after the other (docs/format.md).
 
@@ -61,7 +101,7 @@ class Expander(wiring.Component):
         it.
     """
 
-    steps = _STEPS
+    steps = STEPS
     """Cycles that a block takes at least."""
 
     @staticmethod
@@ -72,7 +112,7 @@ class Expander(wiring.Component):
     @staticmethod
     def first(config: Config, *, wide: bool = False) -> int:
         """Cycles from the first word of a product in blocks to its first values: more where a header has more words."""
-        return 11 + (0 if wide else {1: 2, 2: 1}.get(config.block_groups, 0))
+        return 11 + (0 if wide else most_words(config))
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -86,51 +126,65 @@ class Expander(wiring.Component):
         )
 
     def elaborate(self, platform: object) -> Module:
-        cfg = self.config
         m = Module()
-        # One ahead of the one in work.
-        waiting, waits = Signal(expansion_layout(cfg), reset_less=True), Signal()
+        order = self._ordered(m)
+        words = self._waiting_words(m)
+        filling = Filling(
+            full=Signal(2, name="full"), emptied=Signal(2, name="emptied"), next=Signal(name="fills"),
+            start=Signal(name="start"),
+        )  # fmt: skip
+        headers, header_valid, ending = self._take(m, order, words, filling)
+        tables = level_tables(m, self.config, headers, header_valid, filling, ending)
+        self._give(m, words, tables, filling)
+        return m
+
+    def _ordered(self, m: Module) -> _Order:
+        """One product ahead of the one in work."""
+        waiting, waits = Signal(expansion_layout(self.config), reset_less=True), Signal()
         m.d.comb += self.order.ready.eq(~waits)
         with m.If(~waits):
             m.d.sync += [waiting.eq(self.order.payload), waits.eq(self.order.valid)]
-        # Two words one behind the other: while the first one's two beats go, headers are taken and the next word waits.
+        return _Order(waiting, waits)
+
+    def _waiting_words(self, m: Module) -> _Words:
+        """Two words one behind the other; three, where a header's three words take longer than two words' beats."""
+        cfg = self.config
         following, current = (Signal(_word_layout(cfg), name=n, reset_less=True) for n in ("following", "current"))
         following_valid, current_valid, moves, room = Signal(), Signal(), Signal(), Signal()
-        self._pushed = Signal()
+        pushed = Signal()
         taken, follows = following, Signal()
-        if cfg.block_groups == 1:  # one more, as a header's three words take longer than two words' beats
+        if cfg.block_groups == 1:
             taken = Signal(_word_layout(cfg), name="ahead", reset_less=True)
             ahead_valid, more = Signal(), Signal()  # `more`: that one becomes the following one
             m.d.comb += [more.eq(ahead_valid & (~following_valid | moves)), follows.eq(more)]
             with m.If(more):
                 m.d.sync += following.eq(taken)
-            with m.If(self._pushed):
+            with m.If(pushed):
                 m.d.sync += ahead_valid.eq(1)
             with m.Elif(more):
                 m.d.sync += ahead_valid.eq(0)
             m.d.comb += room.eq(~ahead_valid | more)
         else:
-            m.d.comb += [room.eq(~following_valid | moves), follows.eq(self._pushed)]
+            m.d.comb += [room.eq(~following_valid | moves), follows.eq(pushed)]
         with m.If(follows):
             m.d.sync += following_valid.eq(1)
         with m.Elif(moves):
             m.d.sync += following_valid.eq(0)
+        return _Words(taken, pushed, room, following, following_valid, current, current_valid, moves)
 
-        start, abandon, full = Signal(), Signal(), Signal(2)
-        header, header_valid = self._take(m, (waiting, waits), taken, room, start, abandon)
-
-        emptied = Signal(2)
-        tables = self._fill(m, header, header_valid, start, abandon, full, emptied)
-        self._give(m, tables, full, emptied, (following, following_valid), (current, current_valid), moves)
-        return m
-
-    def _take(self, m, order, following, room, start, abandon) -> tuple[list[Signal], Signal]:
+    def _take(self, m: Module, order: _Order, words: _Words, filling: Filling) -> tuple[list[Signal], Signal, Ending]:
         """Take words: headers into registers, values to the next stage. Each run's values follow the next one's header.
 
-        Returns the header of each block, 24 bits, and whether it is there.
+        Returns
+        -------
+        headers : list of Signal
+            Of each block, 24 bits.
+        header_valid : Signal
+            They are there.
+        ending : Ending
         """
         cfg = self.config
-        new, there = order
+        new, there = order.fields, order.valid
         share = cfg.block_groups
         active, blocks, odd_run = Signal(), Signal(), Signal()
         run_words = Signal(6)
@@ -143,39 +197,44 @@ class Expander(wiring.Component):
         last, word = self.words.payload.last, self.words.payload.word
         takes_header = blocks & in_header
         begin, header_word, header_slot = Signal(), Signal(), Signal()
-        wide, slot, waits = self._slots(m, word, new, begin, header_word, header_slot)
-        m.d.comb += self.words.ready.eq(active & Mux(takes_header, ~header_valid & (room | ~last) & ~waits, room))
+        begins_wide = new.wide if cfg.wide_block_groups else Const(0)
+        wide = wide_headers(m, cfg, word, (begin, begins_wide), header_word, header_slot)
+        m.d.comb += self.words.ready.eq(
+            active & Mux(takes_header, ~header_valid & (words.room | ~last) & ~wide.wait, words.room)
+        )
         taken = self.words.valid & self.words.ready
         m.d.comb += [
             header_word.eq(taken & takes_header),
-            header_slot.eq(active & takes_header & ~header_valid & waits),
+            header_slot.eq(active & takes_header & ~header_valid & wide.wait),
         ]
-        pushed = self._pushed
-        m.d.comb += pushed.eq(taken & (~takes_header | last))
-        with m.If(pushed):
+        m.d.comb += words.pushed.eq(taken & (~takes_header | last))
+        with m.If(words.pushed):
             m.d.sync += [
-                *(following.word[g].eq(word[8 * g :][:8]) for g in range(cfg.groups)),
-                following.blocks.eq(blocks & ~takes_header),
-                following.table.eq(table),
-                following.single.eq(values_end & odd_run),
-                following.run_end.eq(values_end | last),
-                following.last.eq(last),
+                *(words.taken.word[g].eq(word[8 * g :][:8]) for g in range(cfg.groups)),
+                words.taken.blocks.eq(blocks & ~takes_header),
+                words.taken.table.eq(table),
+                words.taken.single.eq(values_end & odd_run),
+                words.taken.run_end.eq(values_end | last),
+                words.taken.last.eq(last),
             ]
 
         header_end = header_left == 0
-        step = _HeaderStep(header_word | header_slot, header_word, header_end, second_header, wide, slot)
-        headers = self._headers(m, word, step)
-        most = {1: 2, 2: 1}.get(share, 0)
-        with m.If(start):
+        step = HeaderStep(header_word | header_slot, header_word, header_end, second_header)
+        headers = block_headers(m, cfg, word, step, wide)
+        most = most_words(cfg)
+        with m.If(filling.start):
             m.d.sync += header_valid.eq(0)
-        with m.If(header_word | header_slot):
+        with m.If(step.taken):
             m.d.sync += header_left.eq(header_left - 1)
             with m.If(header_end):
                 m.d.sync += [header_valid.eq(1), first.eq(0), in_header.eq(first)]
                 if share == 2:
-                    m.d.sync += [second_header.eq(~second_header), header_left.eq(Mux(second_header & ~wide, most, 0))]
+                    m.d.sync += [
+                        second_header.eq(~second_header),
+                        header_left.eq(Mux(second_header & ~wide.wide, most, 0)),
+                    ]
                 else:
-                    m.d.sync += header_left.eq(Mux(wide, 0, most))
+                    m.d.sync += header_left.eq(Mux(wide.wide, 0, most))
         with m.If(taken & ~takes_header):
             m.d.sync += [values_left.eq(values_left - 1), values_end.eq(values_left == 2)]
             with m.If(values_end):
@@ -185,11 +244,10 @@ class Expander(wiring.Component):
                     in_header.eq(1),
                     table.eq(~table),
                 ]
-        with m.If(abandon):
+        ends = Signal()
+        m.d.comb += ends.eq(taken & last & blocks)
+        with m.If(ends):
             m.d.sync += header_valid.eq(0)
-        # The header behind the last run is none.
-        m.d.comb += abandon.eq(taken & last & blocks)
-        self._last_table, self._taken_header = table, takes_header
         with m.If(taken & last):
             m.d.sync += active.eq(0)
         with m.If(~active & there):
@@ -198,149 +256,25 @@ class Expander(wiring.Component):
             m.d.sync += [
                 there.eq(0), active.eq(1), blocks.eq(new.blocks), odd_run.eq(new.run[0]), run_words.eq(words_of_run),
                 values_left.eq(words_of_run), values_end.eq(new.blocks & (words_of_run == 1)),
-                in_header.eq(1), first.eq(1), second_header.eq(0), table.eq(self._next_table(m)),
-                header_left.eq(most if slot is None else Mux(new.wide, 0, most)),
+                in_header.eq(1), first.eq(1), second_header.eq(0), table.eq(filling.next),
+                header_left.eq(most if wide.slot is None else Mux(new.wide, 0, most)),
             ]  # fmt: skip
-        return headers, header_valid
+        return headers, header_valid, Ending(ends, Mux(takes_header, ~first, filling.next == table))
 
-    def _headers(self, m: Module, word: Value, step: _HeaderStep) -> list[Signal]:
-        """Bytes of the headers: of one group three words; of two one and a half; of four or more one."""
-        groups, share = self.config.groups, self.config.block_groups
-        headers = [Signal(_SCALE + _MINIMUM, name=f"header_{b}", reset_less=True) for b in range(groups // share)]
-        for number, header in enumerate(headers):
-            part = [word[8 * g :][:8] for g in range(number * share, (number + 1) * share)]
-            found, only_high = Cat(part[:3]), Const(0, 1)
-            if share == 1:
-                found = Cat(header[8:], part[0])
-            elif share == 2:
-                kept = Signal(8, name=f"kept_{number}", reset_less=True)
-                only_high = step.end & ~step.second & ~step.wide
-                found = Cat(part, Mux(only_high, part[0], kept))
-                with m.If(step.by_word & only_high):
-                    m.d.sync += kept.eq(part[1])
-            if step.slot is not None:
-                place = 8 * _SLOT * (number * share // self.config.wide_block_groups)
-                found = Mux(step.wide, step.slot[place:][: len(header)], found)
-            # One condition for each bit, so that it is the register's enable and no multiplexer.
-            with m.If(step.taken):
-                m.d.sync += header[16:].eq(found[16:])
-                with m.If(~only_high):
-                    m.d.sync += header[:16].eq(found)
-        return headers
-
-    def _slots(
-        self, m: Module, word: Value, new: data.View, begin: Signal, header_word: Signal, header_slot: Signal
-    ) -> tuple[Value, Value | None, Value]:
-        """Headers of wide blocks: a word has as many, one behind the other, as a block that is not wide has groups.
-
-        Parameters
-        ----------
-        begin, header_word, header_slot : Signal
-            A product begins, whose order is `new`; a word of headers is taken; a header is taken of those that wait.
-
-        Returns
-        -------
-        wide, slot, waits
-            Whether the product's blocks are wide; the next header of all of them (None on hardware without); whether it
-            is of those that wait, so that no word is taken for it.
-        """
-        share = self.config.block_groups
-        if not self.config.wide_block_groups:
-            return Const(0), None, Const(0)
-        bits = 8 * self.config.groups // share
-        wide, left = Signal(), Signal(range(share + 1))
-        rest = Signal(bits * (share - 1), reset_less=True)
-        slot = Signal(bits)
-        m.d.comb += slot.eq(Mux(left != 0, rest[:bits], word[:bits]))
-        with m.If(begin):
-            m.d.sync += [wide.eq(new.wide), left.eq(0)]
-        with m.Elif(header_word & wide):
-            m.d.sync += [rest.eq(word[bits:]), left.eq(share - 1)]
-        with m.Elif(header_slot):
-            m.d.sync += [rest.eq(rest[bits:]), left.eq(left - 1)]
-        return wide, slot, left != 0
-
-    def _next_table(self, m: Module) -> Signal:
-        """The table that is filled next."""
-        if not hasattr(self, "_fills"):
-            self._fills = Signal(name="fills")
-        return self._fills
-
-    def _fill(self, m, headers, header_valid, start, abandon, full, emptied) -> list[list[Value]]:
-        """Compute each block's levels; returns the write side of every group's tables: even levels and odd ones."""
-        cfg = self.config
-        fills = self._next_table(m)
-        filling, target = Signal(), Signal()
-        place = Signal(range(_STEPS))
-        at_end = Signal()
-        m.d.comb += [
-            at_end.eq(place == _STEPS - 1),
-            start.eq(
-                header_valid
-                & (~filling | at_end)
-                & ~abandon
-                & (~full.bit_select(fills, 1) | emptied.bit_select(fills, 1))
-            ),
-        ]
-        for i in range(2):
-            with m.If(emptied[i]):
-                m.d.sync += full[i].eq(0)
-        with m.If(filling):
-            m.d.sync += place.eq(place + 1)
-            with m.If(at_end):
-                m.d.sync += filling.eq(0)
-                for i in range(2):
-                    with m.If(target == i):
-                        m.d.sync += full[i].eq(1)
-        with m.If(start):
-            m.d.sync += [filling.eq(1), place.eq(0), target.eq(fills), fills.eq(~fills)]
-        # What was begun for the header that is none: its table is the one that the last run has not.
-        with m.If(abandon):
-            with m.If((fills == self._last_table) & ~self._taken_header):
-                m.d.sync += filling.eq(0)
-                for i in range(2):
-                    with m.If(self._last_table != i):
-                        m.d.sync += full[i].eq(0)
-            m.d.sync += fills.eq(~self._last_table)
-        bits = _FRACTION + 8
-        sides = []
-        for number, header in enumerate(headers):
-            scale = Signal(_SCALE, name=f"scale_{number}", reset_less=True)
-            level = Signal(bits, name=f"level_{number}", reset_less=True)
-            with m.If(start):
-                m.d.sync += scale.eq(header[:_SCALE])
-            m.d.sync += level.eq(Mux(start, Cat(Const(0, _FINER), header[_SCALE:]), level + (scale << 1)))
-            odd = Signal(bits, name=f"odd_{number}")
-            m.d.comb += odd.eq(level + scale)
-            sides.append([level[_FRACTION:], odd[_FRACTION:]])
-        found = []
-        for g in range(cfg.groups):
-            tables = []
-            for which, value in zip(("even", "odd"), sides[g // cfg.block_groups], strict=True):
-                table = m.submodules[f"{which}_levels_{g}"] = memory.Memory(
-                    shape=unsigned(8), depth=2 * _STEPS, init=[], attrs={"no_rw_check": 1}
-                )
-                write = table.write_port()
-                m.d.comb += [write.addr.eq(Cat(place, target)), write.data.eq(value), write.en.eq(filling)]
-                tables.append(table.read_port(domain="comb"))
-            found.append(tables)
-        return found
-
-    def _give(self, m, tables, full, emptied, following, current, moves) -> None:
+    def _give(self, m: Module, words: _Words, tables: list[list[memory.ReadPort]], filling: Filling) -> None:
         """Look up the values of a word's two beats, one after the other."""
-        next_word, next_valid = following
-        word, valid = current
+        word, valid = words.current, words.current_valid
         phase, word_end, give = Signal(), Signal(), Signal()
         out = self.values
         m.d.comb += [
             word_end.eq(~word.blocks | phase | word.single),
-            give.eq(valid & (~word.blocks | full.bit_select(word.table, 1)) & (~out.valid | out.ready)),
-            moves.eq(next_valid & (~valid | (give & word_end))),
+            give.eq(valid & (~word.blocks | filling.full.bit_select(word.table, 1)) & (~out.valid | out.ready)),
+            words.moves.eq(words.following_valid & (~valid | (give & word_end))),
         ]
         done = give & word_end
-        m.d.comb += [emptied[i].eq(done & word.blocks & word.run_end & (word.table == i)) for i in range(2)]
-        with m.If(moves):
-            m.d.sync += [word.eq(next_word), valid.eq(1)]
+        m.d.comb += [filling.emptied[i].eq(done & word.blocks & word.run_end & (word.table == i)) for i in range(2)]
+        with m.If(words.moves):
+            m.d.sync += [word.eq(words.following), valid.eq(1)]
         with m.Elif(done):
             m.d.sync += valid.eq(0)
         with m.If(give):
@@ -366,25 +300,3 @@ class Expander(wiring.Component):
                     m.d.sync += kept.eq(Mux(chosen, value, 0))
                 found = found | kept
             m.d.comb += out.payload.values[g].eq(found)
-
-
-@dataclass(frozen=True)
-class _HeaderStep:
-    """A step of the headers.
-
-    Attributes
-    ----------
-    taken, by_word : Value
-        There is one; a word was taken for it, and not one of those that wait.
-    end, second : Value
-        The headers are complete with it; they share their words with those before.
-    wide, slot : Value, Value or None
-        As `Expander._slots` gives them.
-    """
-
-    taken: Value
-    by_word: Value
-    end: Value
-    second: Value
-    wide: Value
-    slot: Value | None

@@ -33,6 +33,27 @@ def product(
     return words, block_values(command, words, config)
 
 
+def marked(beats: np.ndarray) -> np.ndarray:
+    """Words or values, each with whether it is the last."""
+    last = np.arange(len(beats)) == len(beats) - 1
+    return join([(beats.astype(np.int64), 8), (last, 1)])
+
+
+def beats_of(config: Config, run: int, runs: int, wide: bool, words: int) -> int:
+    """How many the first words of a product give: one too many if they end within a header."""
+    half, beats = -(-run // 2), 0
+    for number in range(1, runs + 1):  # a run's codes end where a product of so many runs does
+        codes = block_words(config.block_groups, run, number, wide=wide) - half
+        if words <= codes:
+            return beats + 1
+        if words < codes + half:
+            return beats + 2 * (words - codes)
+        beats += run
+        if words == codes + half:
+            return beats
+    raise AssertionError("more words than the product has")
+
+
 def ordered(config: Config, orders: list[list[int]]) -> np.ndarray:
     """Orders of which each is whether blocks, values of a run, and whether wide blocks."""
     parts = np.array(orders)
@@ -44,10 +65,6 @@ def ordered(config: Config, orders: list[list[int]]) -> np.ndarray:
 def test_equal_to_the_reference(config: Config) -> None:
     model, rng = model_of(config), np.random.default_rng(config.window)
     orders, given, wanted = [], [], []
-
-    def marked(beats: np.ndarray) -> np.ndarray:
-        last = np.arange(len(beats)) == len(beats) - 1
-        return join([(beats.astype(np.int64), 8), (last, 1)])
 
     for number in range(60):
         if number % 4 == 3:
@@ -113,6 +130,7 @@ def test_rate(index: int, wide: bool, run: int, rate: float) -> None:
 def test_words_that_end_early_or_late_give_a_last_beat(wide: bool) -> None:
     """Never after as many beats as the product has, so that the decoder reports a fault, and waits for nothing."""
     config, run, runs = CONFIGS[6 if wide else 0], 4, 3
+    model = model_of(config)
     words, _ = product(config, run, runs + 2, np.random.default_rng(2), wide)
     whole = block_words(config.block_groups, run, runs, wide=wide)
     kinds = "HH" + "".join(("H" if n % 2 == 0 else "HH") + "VV" for n in range(runs + 2))
@@ -124,7 +142,28 @@ def test_words_that_end_early_or_late_give_a_last_beat(wide: bool) -> None:
         last = np.arange(there) == there - 1
         inputs = {"order": ordered(config, [[1, run, wide]]),
                   "words": join([(words[:there].astype(np.int64), 8), (last, 1)])}  # fmt: skip
-        found = model_of(config).run(inputs, {"values": beats}, linger=60).outputs["values"]
+        model.reset()
+        found = model.run(inputs, {"values": beats}, linger=60).outputs["values"]
         marks = found[:, -1] & 1
         assert marks.tolist() == [0] * (beats - 1) + [1]
         assert (beats == run * runs) == (there == whole)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
+def test_what_surrounds_words_that_end_anywhere(config: Config) -> None:
+    """The product before and the one behind have their values, wherever the words of the one between them end."""
+    model, rng = model_of(config), np.random.default_rng(5)
+    for wide in (False, True)[: 1 + (config.wide_block_groups > 0)]:
+        for run in (2, 5):
+            (before, first), (cut, _), (behind, then) = (product(config, run, n, rng, wide) for n in (3, 4, 5))
+            for there in range(1, len(cut) + 1):
+                inputs = {
+                    "order": ordered(config, [[1, run, wide]] * 3),
+                    "words": np.concatenate([marked(before), marked(cut[:there]), marked(behind)]),
+                }
+                beats = len(first) + beats_of(config, run, 4, wide, there) + len(then)
+                model.reset()
+                outcome = model.run(inputs, {"values": beats}, linger=40, patience=500)
+                values = outcome.outputs["values"]
+                np.testing.assert_array_equal(values[: len(first)], marked(first))
+                np.testing.assert_array_equal(values[-len(then) :], marked(then))
