@@ -34,7 +34,8 @@ _ROLLED = [
     for name in ("test_a_loop_by_hand", "test_random_loops", "test_a_number_that_does_not_fit_is_refused",
                  "test_an_empty_program", "test_a_register_that_goes_on_in_the_next_loop",
                  "test_bodies_that_lines_hold", "test_a_number_that_steps_out_of_its_range_is_refused",
-                 "test_what_loops_give_is_compared", "test_thirteen_registers")
+                 "test_what_loops_give_is_compared", "test_thirteen_registers",
+                 "test_two_turns_are_a_loop", "test_a_loop_of_many_turns_in_another")
 ]  # fmt: skip
 """Of loops in programs, what takes no second."""
 _QUANTIZED = ["tests/compiler/test_passes.py", "tests/compiler/test_check.py"]

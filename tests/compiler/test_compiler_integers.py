@@ -57,7 +57,7 @@ def test_blank_graphs() -> None:
                     and not any(each.strides)
                     and not each.any()
                 )
-            assert p.input_scale.tolist() == p.steps.tolist() == [1.0]
+            assert p.input_scale.tolist() == p.steps.tolist() == [1.0] and p.offset.tolist() == [0.0]
             assert p.pattern == (Pattern(2, 4) if o.name == "0.output.dense" else DENSE)
     # ELECTRA's projection alone goes on in 8 bits and in 16.
     twice = [o.name for o in found.operations if isinstance(o, IntegerLinear) and o.wide is not None]

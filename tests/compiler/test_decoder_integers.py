@@ -171,15 +171,15 @@ def test_attention_is_the_references_row_by_row() -> None:
 
 
 def test_attention_over_a_long_block() -> None:
-    """The sum of 2,048 values times probabilities that are all large is beyond what float32 holds exactly."""
+    """The sum of 1,024 values times probabilities that are all large is beyond what float32 holds exactly."""
     width = 400
-    query, keys = np.zeros((1, 1, width), np.int64), np.full((2048, 1, width), 32, np.int8)
+    query, keys = np.zeros((1, 1, width), np.int64), np.full((1024, 1, width), 32, np.int8)
     query[..., 0] = 127
     values = np.random.default_rng(3).integers(100, 128, keys.shape).astype(np.int8)
     scores = (np.array([37]), np.array([0]), np.array([0]), np.array([7]))
-    found = arithmetic.attend(query, keys, values, scores, 1, 2048, 8, 15)
-    row = softmax_row(np.full(2048, (127 * 32 * 37 + (1 << 11)) >> 12), block=2048, wide=False, gain=7, coarse=0)
-    order = 8 * (np.arange(2048) % 256) + np.arange(2048) // 256
+    found = arithmetic.attend(query, keys, values, scores, 1, 1024, 8, 15)
+    row = softmax_row(np.full(1024, (127 * 32 * 37 + (1 << 11)) >> 12), block=1024, wide=False, gain=7, coarse=0)
+    order = 8 * (np.arange(1024) % 128) + np.arange(1024) // 128
     sums = row.probabilities @ values[order, 0].astype(np.int64)
     assert sums.min() > 1 << 24
     wanted = requantize(sums, 0, row.multiplier, row.shift, wide=True).astype(np.int64)

@@ -137,6 +137,21 @@ def test_a_loop_by_hand() -> None:
     require_same(rolled, labels, flat, CI)
 
 
+@pytest.mark.parametrize("body", [1, 3])
+def test_two_turns_are_a_loop(body: int) -> None:
+    flat = [Scheduled(Opcode.SCORES, {"keys": 1 + n}, f"{n}", 1.0) for n in range(body)] * 2
+    rolled, labels = roll([*flat, HALT])
+    require_same(rolled, labels, [*flat, HALT], CI)
+    assert [i.opcode for i in rolled] == [Opcode.LOOP, *[Opcode.SCORES] * body, Opcode.NEXT, Opcode.HALT]
+
+
+def test_a_loop_of_many_turns_in_another() -> None:
+    flat = [*(load(1000 * outer + 64 * turn) for outer in range(5) for turn in range(200)), HALT]
+    rolled, labels = roll(flat)
+    require_same(rolled, labels, flat, CI)
+    assert [i["count"] for i in rolled if i.opcode == Opcode.LOOP] == [5, 200] and len(rolled) == 8
+
+
 CI = preset("ci")
 WAITED = tuple(f"wait_{name}" for name in WAITS)
 
