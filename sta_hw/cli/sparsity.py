@@ -278,16 +278,19 @@ def evaluate(
             f"--picture {picture}: {picture.suffix or 'no ending'} is no picture; {listed(_PICTURES)} are."
         )
     require_torch()
+    from ..sparsity.decoders import DECODER_DESCRIPTION
     from ..sparsity.evaluation import draw, measure
     from ..sparsity.store import load_pruned
 
     places = [p for folder in folders or [Path("build/pruned")] for p in sorted([folder, *folder.glob("*")])]
     stored = [load_pruned(p) for p in places if (p / "pruned.json").exists()]
     empty = [f for f in folders or () if not any(s.folder == f or s.folder.parent == f for s in stored)]
-    if empty:
-        raise InputError(f"there is no pruned network in {', '.join(map(str, empty))}; sta-hw prune makes one.")
-    if not stored:
-        raise InputError("there is no pruned network in build/pruned; sta-hw prune makes one.")
+    if empty or not stored:
+        decoders = [p for p in places if (p / DECODER_DESCRIPTION).exists()]
+        raise InputError(
+            f"there is no pruned encoder in {', '.join(map(str, empty)) or 'build/pruned'}; "
+            + (f"{decoders[0]} is a decoder, which generate-text runs." if decoders else "sta-hw prune makes one.")
+        )
     distinct({"--picture": picture}, {f"the network {s.folder.name}": s.folder for s in stored})
     rows = watched("evaluate", "", lambda watch: [measure(s, config, tokens, watch.step) for s in stored])
     draw(rows, picture)

@@ -22,6 +22,7 @@ from test_cli_text import run
 from test_decoders import GPT2
 from test_families import saved
 
+from sta_hw.cli.sparsity import evaluate
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import prune, satisfies
 from sta_hw.model.gguf import read_gguf
@@ -121,6 +122,8 @@ def test_pruned_and_kept(folder: Path, tmp_path: Path) -> None:
     (place / "nm.json").write_text(json.dumps({"mlp.down_proj": "1:4"}))
     done = run(*text, "--model", place)
     assert done.returncode == 2 and "the weights are not pruned as" in done.stderr, done.stderr
+    with pytest.raises(InputError, match=f"no pruned encoder in {tmp_path}; {place} is a decoder, which generate-text"):
+        evaluate([tmp_path])
     done = run(*common)  # what is damaged is made again
     assert done.returncode == 0 and not done.stderr and (place / "nm.json").read_text() == own
 

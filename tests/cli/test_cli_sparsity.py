@@ -129,7 +129,7 @@ def test_bad_input(folder: Path, tmp_path: Path) -> None:
         (("--steps", -1), "greater than or equal to 0"),
     ):
         assert message in run("prune", *arguments, "-o", tmp_path, status=2).stderr
-    assert "no pruned network" in run("evaluate", tmp_path, status=2).stderr
+    assert "no pruned encoder" in run("evaluate", tmp_path, status=2).stderr
     (tmp_path / "pruned.json").write_text("{}")
     with pytest.raises(InputError, match="holds no pruned network"):
         load_pruned(tmp_path)
