@@ -44,6 +44,8 @@ _APPENDED = (
 """How the names of cells begin that Yosys appends to a net's name, for what has none."""
 _NO_PLACE = ("Failed to expand region", "Unable to place cell", "Unable to find legal placement", "no remaining BELs")
 """What nextpnr says when cells are too many."""
+_USE = re.compile(r"^Info:\s+(\w+):\s*(\d+)/\s*(\d+)\s+\d+%", re.MULTILINE)
+"""A line of what a design takes of a part: kind of cell, how many, of how many."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,18 @@ def place_and_route(
     command = [sys.executable, "-c", f"from {module} import {entry}; {entry}()", *arguments]
     begin = time.monotonic()
     log = folder / f"nextpnr-{seed}.log"
+    fits = False
     with log.open("w") as file:
         process = subprocess.Popen(command, cwd=folder, env=tool_environment(), stdout=file, stderr=subprocess.STDOUT)
         while process.poll() is None:
             if time.monotonic() - begin > 60 * minutes:
                 process.kill()
                 return None
+            if not fits and (use := _use(log)):
+                if lacking := _lacking(use):
+                    process.kill()
+                    raise InputError(f"{top} does not fit {chosen.name}: {lacking}; take a smaller preset.")
+                fits = True
             step(f"nextpnr, seed {seed}: {_last_line(log)}")
             time.sleep(0.5)
     if process.returncode or not (folder / report).exists():
@@ -174,6 +182,19 @@ def place_and_route(
         raise ToolError(f"nextpnr: {message}; its log is {log.name} in the output folder.")
     found = json.loads((folder / report).read_text(encoding="utf-8"))
     return routed(seed, found, frequency, time.monotonic() - begin)
+
+
+def _use(log: Path) -> dict[str, tuple[int, int]]:
+    """Cells that a design takes and that the part has, by kind; empty while nextpnr has not said it in whole."""
+    _, _, behind = log.read_text(encoding="utf-8").partition("Info: Device utilisation:\n")
+    table, end, _ = behind.partition("\n\n")
+    return {kind: (int(used), int(there)) for kind, used, there in _USE.findall(table)} if end else {}
+
+
+def _lacking(use: dict[str, tuple[int, int]]) -> str:
+    """What the part has too few of, which some of nextpnr's placers look for a place for without end."""
+    found = [f"it takes {used:,} {kind} of {there:,}" for kind, (used, there) in use.items() if used > there]
+    return ", ".join(found)
 
 
 def packed_logic(top: str, chosen: Part, folder: Path, constraints: str | None = None) -> int:

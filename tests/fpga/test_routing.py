@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from amaranth.hdl import Module, signed
+from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -58,6 +58,32 @@ def test_multipliers_are_placed_with_their_registers(family: str, part: str, tmp
             place_and_route("block", PARTS[part], tmp_path, frequency=50.0, minutes=5)
         used = json.loads((tmp_path / "report-1.json").read_text())["utilization"]
         assert used["MULT9X9"]["used"] == used["MULT18X18"]["used"] == 1
+
+
+class Pipeline(wiring.Component):
+    """A word of 100 bits, so many cycles later."""
+
+    def __init__(self, cycles: int) -> None:
+        self.cycles = cycles
+        super().__init__({"a": In(100), "b": Out(100)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        value = self.a
+        for k in range(self.cycles):
+            stage = Signal(100, name=f"stage_{k}")
+            m.d.sync += stage.eq(value)
+            value = stage
+        m.d.comb += self.b.eq(value)
+        return m
+
+
+def test_what_is_too_large_is_refused_before_it_is_placed(tmp_path: Path) -> None:
+    """nextpnr's placer for Gowin looks for places without end where there are none."""
+    (tmp_path / "block.v").write_text(emit_verilog(Pipeline(156), "block"))
+    synthesize(["block.v"], "block", "gowin", tmp_path)
+    with pytest.raises(InputError, match=r"block does not fit gw2ar-18: it takes 15,600 DFF of 15,552; take a smaller"):
+        place_and_route("block", PARTS["gw2ar-18"], tmp_path, frequency=50.0, minutes=5)
 
 
 @pytest.mark.parametrize(
