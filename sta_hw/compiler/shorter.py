@@ -71,12 +71,14 @@ def smallest(programs: Sequence[CompiledModel], tokens: int) -> int:
     Raises
     ------
     InputError
-        If the text is longer than every one's; the sentence has their sizes.
+        If the text is longer than every one's; the sentence has their sizes. Those of batches are none for a text.
     """
-    sizes = [p.tokens if takes_shorter(p) else 0 for p in programs]
-    suited = [number for number, size in enumerate(sizes) if size >= tokens]
+    sizes = {number: p.tokens for number, p in enumerate(programs) if takes_shorter(p)}
+    if not sizes:
+        raise InputError(f"all programs are for batches of texts; compile one for a text of {tokens} tokens.")
+    suited = [number for number, size in sizes.items() if size >= tokens]
     if not suited:
-        taken = ", ".join(map(str, sorted(set(sizes))))
+        taken = ", ".join(map(str, sorted(set(sizes.values()))))
         raise InputError(
             f"the input has {tokens} tokens, and there are programs for up to {taken}; compile a larger one."
         )

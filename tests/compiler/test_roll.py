@@ -145,6 +145,15 @@ def test_two_turns_are_a_loop(body: int) -> None:
     assert [i.opcode for i in rolled] == [Opcode.LOOP, *[Opcode.SCORES] * body, Opcode.NEXT, Opcode.HALT]
 
 
+@pytest.mark.parametrize(("step", "rolls"), [(0, True), (64, False)])
+def test_what_a_loop_must_save(step: int, rolls: bool) -> None:
+    """Three words: of two NORMs that is what LOOP and NEXT leave, but not a SET besides."""
+    flat = [Scheduled(Opcode.NORM, {"input_address": 64 + step * n}, "norm", 1.0) for n in range(2)]
+    rolled, labels = roll([*flat, HALT])
+    require_same(rolled, labels, [*flat, HALT], CI)
+    assert (rolled[0].opcode == Opcode.LOOP) == rolls
+
+
 def test_a_loop_of_many_turns_in_another() -> None:
     flat = [*(load(1000 * outer + 64 * turn) for outer in range(5) for turn in range(200)), HALT]
     rolled, labels = roll(flat)
