@@ -8,7 +8,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +92,8 @@ class ChatTemplate:
 
 def _environment() -> Any:
     """Where templates are rendered as transformers does: no code outside the template, blocks take no lines."""
-    from jinja2 import TemplateError
-    from jinja2.ext import loopcontrols
+    from jinja2 import TemplateError, nodes
+    from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Environment(ImmutableSandboxedEnvironment):
@@ -107,11 +107,33 @@ def _environment() -> Any:
                     raise OverflowError(f"{operator} gives a number of more than {_DIGITS:,} bits")
             return super().call_binop(context, operator, left, right)
 
+    class Answers(Extension):
+        """The mark around what a model was trained to say, which is text like any other."""
+
+        def __init__(self, environment: Any) -> None:
+            super().__init__(environment)
+            self.tags = {"generation"}
+
+        def parse(self, parser: Any) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            return nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
+
+        def _said(self, caller: Callable[[], str]) -> str:
+            return caller()
+
+    def tojson(
+        value: object, ensure_ascii: bool = False, indent: int | None = None,
+        separators: tuple[str, str] | None = None, sort_keys: bool = False,
+    ) -> str:  # fmt: skip
+        """As transformers has it: for people, and not for a page in HTML."""
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
     def refuse(message: object = "it says no reason") -> None:
         raise TemplateError(str(message))
 
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Answers])
+    environment.filters["tojson"] = tojson
     environment.globals |= {
         "raise_exception": refuse, "strftime_now": lambda form: datetime.datetime.now().strftime(form),
     }  # fmt: skip

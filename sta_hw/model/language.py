@@ -25,7 +25,8 @@ _SHORT = 1 << 16
 """Characters of a text whose tokens are found at once."""
 _SPARE = 4
 """A token stands for at most so many times its own characters, as where forms of Unicode are composed."""
-_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+"""That a chat template may name; to Jinja one that is not given is no text."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,11 @@ def _from_folder(folder: Path) -> LanguageModel:
         source = named[0].get("template") if named else None
     if source is not None and not isinstance(source, str):
         raise InputError(f"{folder}: chat_template is no text.")
-    tokens = {name: word for name in _TOKENS if (word := _content(about.get(name)))}
+    if (folder / "special_tokens_map.json").exists() and about.get("added_tokens_decoder") is None:
+        about = about | read_json(folder / "special_tokens_map.json", "special tokens")
+    own = about.get("extra_special_tokens")
+    given = {name: about.get(name) for name in _TOKENS} | (own if isinstance(own, dict) else {})
+    tokens = {name: word for name, token in given.items() if (word := _content(token))}
     if wrong := [name for name, word in tokens.items() if not isinstance(word, str)]:
         raise InputError(f"{folder}: {wrong[0]} of tokenizer_config.json is no text.")
     for name in ("bos_token", "eos_token"):

@@ -123,10 +123,12 @@ OTHERS = [
     "{{ bos_token }}{% for m in messages %}[{{ m.role | upper }}]\n  {%- if m.content %} {{ m.content | trim }}"
     "{% endif %}\n{% endfor %}{% if add_generation_prompt %}[A]{% endif %}",
     "{% for m in messages %}{% if m.role == 'assistant' %}{% continue %}{% endif %}{{ m | tojson }}{% endfor %}",
+    "{% for m in messages %}{% generation %}\n{% set x = m.role %}{{ x }}{% endgeneration %}{{ x }}"
+    "{{ m | tojson(ensure_ascii=True, separators=(',', ':'), sort_keys=True) }}{{ odd_token }}{% endfor %}",
 ]
 
 
-@pytest.mark.parametrize("source", [TEMPLATE, *OTHERS], ids=["chatml", "blocks", "loops"])
+@pytest.mark.parametrize("source", [TEMPLATE, *OTHERS], ids=["chatml", "blocks", "loops", "answers"])
 @pytest.mark.parametrize("messages", CONVERSATIONS, ids=["one", "system", "three"])
 @pytest.mark.parametrize("answer", [True, False])
 def test_templates(source: str, messages: list[dict[str, str]], answer: bool, tmp_path: Path) -> None:
@@ -135,6 +137,20 @@ def test_templates(source: str, messages: list[dict[str, str]], answer: bool, tm
     wanted = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer)
     found = ChatTemplate(source, {"bos_token": "<|start|>", "eos_token": "<|end|>"}).text(messages, answer=answer)
     assert found == wanted
+
+
+def test_tokens_that_a_template_names(tmp_path: Path) -> None:
+    """Every token that the configuration gives a name: one that is missing would be no text, in silence."""
+    decoder_folder(
+        tmp_path, template="{{ bos_token }}|{{ sep_token }}|{{ cls_token }}|{{ odd_token }}|{{ none_token }}"
+    )
+    path = tmp_path / "tokenizer_config.json"
+    about = json.loads(path.read_text()) | {"sep_token": "a", "extra_special_tokens": {"odd_token": "b"}}
+    path.write_text(json.dumps(about | {"cls_token": "c", "tokenizer_class": "PreTrainedTokenizerFast"}))
+    template = load_language_model(tmp_path).template
+    assert template is not None and template.text(CONVERSATIONS[0]) == "<|start|>|a|c|b|"
+    theirs = hf.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.apply_chat_template(CONVERSATIONS[0], tokenize=False) == "<|start|>|a|c|b|"
 
 
 @pytest.mark.parametrize(
