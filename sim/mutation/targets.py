@@ -96,6 +96,8 @@ NEXT_LEVEL = {
     "sta_hw/compiler/lower/parts.py": [
         "tests/compiler/test_block_parts.py::test_parts",
         "tests/compiler/test_decoder_nm.py::test_what_whole_passes_leave_over",
+        "tests/compiler/test_decoder_nm.py::test_values_that_go_with_a_word_of_positions",
+        "tests/compiler/test_decoder_nm.py::test_a_rest_that_saves_too_little_stays",
         "tests/compiler/test_block_parts.py::test_some_of_a_columns_weights",
     ],
     "sta_hw/compiler/decoder/four_bits.py": ["tests/compiler/test_decoder_blocks.py"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from sta_hw.compiler.decoder.integers import BLOCKED
 from sta_hw.compiler.decoder.program import DecoderImage, compile_decoder
 from sta_hw.compiler.decoder.quantize import quantize_decoder
 from sta_hw.compiler.decoder.run import IntegerDecoder
-from sta_hw.compiler.lower.parts import window_parts
+from sta_hw.compiler.lower.parts import WindowPart, window_parts
 from sta_hw.errors import InputError
 from sta_hw.formats.nm import prune, satisfies
 from sta_hw.model.families import load_network
@@ -96,6 +97,22 @@ def test_programs(family: str, nm: str, wide: str, blocks: bool, changes: dict[s
     assert max(r.tokens for r in decoder.runs) > CONFIG.rows
     for place in range(prompt, len(wanted)):
         np.testing.assert_array_equal(decoder.feed(ids[2 + place :][:1]), wanted[place])
+
+
+def test_values_that_go_with_a_word_of_positions() -> None:
+    """All of a dense part, a pass's with a bitmap, and as many indices as a window has room for."""
+    at = {"dense": math.inf, "bitmap": 6, "index": 8}
+    for encoding, values in at.items():
+        part = WindowPart(0, 192, parse_nm("2:4"), encoding, 12, 1)
+        assert part.values_per_position(16) == values, encoding
+
+
+def test_a_rest_that_saves_too_little_stays() -> None:
+    """Of 600 weights 2:4 a second product would save fewer than two bytes of a hundred; of 264 it saves more."""
+    config = PRESETS["decoder"]
+    for reduction, parts in ((600, 1), (264, 2)):
+        weights = prune(np.random.default_rng(0).integers(-9, 9, (4, reduction)).astype(np.int8), parse_nm("2:4"))
+        assert len(window_parts(config, weights, parse_nm("2:4"), rest_apart=True)) == parts
 
 
 def test_what_whole_passes_leave_over() -> None:
