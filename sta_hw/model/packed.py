@@ -19,17 +19,22 @@ _KEY = "quantization_config"
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
 _FLAGS = ("desc_act", "sym", "zero_point", "true_sequential")
 _WANTED: dict[str, tuple[Any, ...]] = {
-    "pack_dtype": ("int32",), "is_marlin_format": (False,), "dynamic": ({},), "rotation": (), "adapter": (),
+    "pack_dtype": ("int32",), "is_marlin_format": (False,), "rotation": (), "adapter": (), "data_type": ("int",),
+    "act_bits": (16, 32), "super_bits": (), "super_group_size": (),
 }  # fmt: skip
 """Keys that change what the numbers stand for, and the values, beside none, that change nothing."""
 _IDLE = (
-    "act_group_aware", "backend", "batch_size", "block_name_to_quantize", "cache_block_outputs", "damp_auto_increment",
-    "damp_percent", "dataset", "device", "disable_exllama", "do_fuse", "exllama_config", "fuse_max_seq_len", "lm_head",
-    "max_input_length", "meta", "model_file_base_name", "model_name_or_path", "model_seqlen",
-    "module_name_preceding_first_block", "modules_in_block_to_quantize", "modules_to_fuse", "modules_to_not_convert",
-    "mse", "pad_token_id", "static_groups", "tokenizer", "use_exllama",
+    "act_data_type", "act_dynamic", "act_group_aware", "act_group_size", "act_sym", "amp", "autoround_version",
+    "backend", "batch_size", "block_name_to_quantize", "cache_block_outputs", "damp_auto_increment", "damp_percent",
+    "dataset", "device", "disable_exllama", "do_fuse", "enable_minmax_tuning", "enable_norm_bias_tuning",
+    "enable_quanted_input", "exllama_config", "fuse_max_seq_len", "gradient_accumulate_steps", "hyb_act", "iters",
+    "lm_head", "low_gpu_mem_usage", "lr", "max_input_length", "meta", "minmax_lr", "model_file_base_name",
+    "model_name_or_path", "model_seqlen", "module_name_preceding_first_block", "modules_in_block_to_quantize",
+    "modules_to_fuse", "modules_to_not_convert", "mse", "nsamples", "pad_token_id", "quant_block_list", "scale_dtype",
+    "seqlen", "static_groups", "to_quant_block_names", "tokenizer", "train_bs", "use_cuda_fp16", "use_exllama",
 )  # fmt: skip
-"""Keys of how the numbers came about, of kernels, and of which products have them, which the tensors' names say."""
+"""Keys of how the numbers came about (transformers', AutoGPTQ's, AutoAWQ's, GPTQModel's and AutoRound's), of kernels,
+and of which products have them, which the tensors' names say."""
 _GROUP = 128
 """Inputs that share a scale where the configuration does not say, as transformers has it."""
 _FORMATS = {"awq": ("gemm",), "gptq": ("gptq", "gptq_v2")}
@@ -67,7 +72,10 @@ def _require_known(about: dict[str, Any], method: str, settings: Settings) -> No
     for key, wanted in _WANTED.items():
         if about.get(key) not in (None, *wanted):
             raise InputError(f"{settings.path}: {key} of {_KEY} is {str(about[key])[:60]!r}, which is not supported.")
-    known = {*_WANTED, *_IDLE, *_FLAGS, "quant_method", "bits", "group_size", _OLDER[method], "format"}
+    dynamic = about.get("dynamic") or {}  # "-:" is ahead of the names of products that are not quantized
+    if not (isinstance(dynamic, dict) and all(name.startswith("-:") for name in dynamic)):
+        raise InputError(f"{settings.path}: dynamic of {_KEY} is {str(dynamic)[:60]!r}, which is not supported.")
+    known = {*_WANTED, *_IDLE, *_FLAGS, "dynamic", "quant_method", "bits", "group_size", _OLDER[method], "format"}
     if unknown := sorted(about.keys() - known):
         raise InputError(
             f"{settings.path}: {', '.join(unknown)} of {_KEY} {'is' if len(unknown) == 1 else 'are'} not understood; "

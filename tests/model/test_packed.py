@@ -102,6 +102,8 @@ def test_products_with_fewer_inputs_than_share_a_scale(tmp_path: Path) -> None:
      ({"backend": "llm-awq"}, "format llm-awq is not supported"),
      ({"pack_dtype": "int16"}, "pack_dtype of quantization_config is 'int16', which is not supported"),
      ({"dynamic": {"+:q_proj": {"bits": 8}}}, "dynamic of .* is .*, which is not supported"),
+     ({"dynamic": ["-:q_proj"]}, "dynamic of .* is .*, which is not supported"),
+     ({"act_bits": 8}, "act_bits of .* is '8'"), ({"data_type": "fp"}, "data_type of .* is 'fp'"),
      ({"rotation": "hadamard"}, "rotation of .* is 'hadamard'"),
      ({"checkpoint_format": "gptq"}, "checkpoint_format of .* is not understood"),
      ({"group_size": 64}, "32 inputs share a scale, and by config.json .* it is 64"),
@@ -181,3 +183,20 @@ def test_keys_that_change_nothing_are_listed(tmp_path: Path) -> None:
     keys = load_network(tmp_path).unused_keys
     assert {"quantization_config.damp_percent", "quantization_config.backend"} <= set(keys)
     assert not any("pack" in key or "dynamic" in key for key in keys)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{"exllama_config": {"version": 1}, "tokenizer": None, "use_cuda_fp16": False, "use_exllama": True},
+     {"checkpoint_format": "gptq", "dynamic": {"-:.*lm_head": {}}, "hyb_act": False, "meta": {}, "pack_dtype": "int32"},
+     {"act_bits": 16, "act_dynamic": True, "autoround_version": "0.5.1", "data_type": "int", "iters": 200,
+      "low_gpu_mem_usage": True, "scale_dtype": "torch.float16", "super_bits": None, "to_quant_block_names": None}],
+    ids=["transformers 4", "GPTQModel", "AutoRound"],
+)  # fmt: skip
+def test_what_libraries_write_is_read(about: dict[str, Any], tmp_path: Path) -> None:
+    """Keys of published checkpoints."""
+    saved(tmp_path, "LlamaForCausalLM", SIZES)
+    exact = quantize(tmp_path, "gptq", acts=False, **about)
+    found = {o.name: o.weight for o in load_network(tmp_path).graph.operations if isinstance(o, Linear)}
+    for name, wanted in exact.items():
+        np.testing.assert_array_equal(found[name.removeprefix("model.layers.").removesuffix(".weight")], wanted)
