@@ -186,7 +186,7 @@ def place_and_route(
 
 def _use(log: Path) -> dict[str, tuple[int, int]]:
     """Cells that a design takes and that the part has, by kind; empty while nextpnr has not said it in whole."""
-    _, _, behind = log.read_text(encoding="utf-8").partition("Info: Device utilisation:\n")
+    _, _, behind = log.read_text(encoding="utf-8", errors="replace").partition("Info: Device utilisation:\n")
     table, end, _ = behind.partition("\n\n")
     return {kind: (int(used), int(there)) for kind, used, there in _USE.findall(table)} if end else {}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -60,30 +60,50 @@ def test_multipliers_are_placed_with_their_registers(family: str, part: str, tmp
         assert used["MULT9X9"]["used"] == used["MULT18X18"]["used"] == 1
 
 
-class Pipeline(wiring.Component):
-    """A word of 100 bits, so many cycles later."""
+class Counting:
+    """In place of nextpnr: says bit by bit what a design takes, and then looks for places without end."""
 
-    def __init__(self, cycles: int) -> None:
-        self.cycles = cycles
-        super().__init__({"a": In(100), "b": Out(100)})
+    LINES = (
+        "Info: Device utilisation:\n",
+        "Info: \t   LUT4:  9000/ 20736    43%\n",
+        "Info: \t    DFF: {}/ 15552   100%\n",
+    )
+    returncode = 1
 
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        value = self.a
-        for k in range(self.cycles):
-            stage = Signal(100, name=f"stage_{k}")
-            m.d.sync += stage.eq(value)
-            value = stage
-        m.d.comb += self.b.eq(value)
-        return m
+    def __init__(self, registers: int, stdout: Any) -> None:
+        self.lines = iter([line.format(registers) for line in self.LINES] + ["\n"])
+        self.log, self.killed, self.left = stdout, False, 6
+
+    def poll(self) -> int | None:
+        self.left -= 1
+        self.log.write(next(self.lines, "Info: places\n"))
+        self.log.flush()
+        return None if self.left else 1
+
+    def kill(self) -> None:
+        self.killed = True
 
 
-def test_what_is_too_large_is_refused_before_it_is_placed(tmp_path: Path) -> None:
-    """nextpnr's placer for Gowin looks for places without end where there are none."""
-    (tmp_path / "block.v").write_text(emit_verilog(Pipeline(156), "block"))
-    synthesize(["block.v"], "block", "gowin", tmp_path)
-    with pytest.raises(InputError, match=r"block does not fit gw2ar-18: it takes 15,600 DFF of 15,552; take a smaller"):
-        place_and_route("block", PARTS["gw2ar-18"], tmp_path, frequency=50.0, minutes=5)
+@pytest.mark.parametrize(("registers", "fits"), [(15_552, True), (15_600, False)])
+def test_what_is_too_large_is_refused_before_it_is_placed(
+    registers: int, fits: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As soon as all of the table is there: nextpnr's placer for Gowin looks for places without end."""
+    made: list[Counting] = []
+
+    def start(_: list[str], stdout: Any, **__: Any) -> Counting:
+        made.append(Counting(registers, stdout))
+        return made[0]
+
+    monkeypatch.setattr(routing.subprocess, "Popen", start)
+    monkeypatch.setattr(routing.time, "sleep", lambda _: None)
+    monkeypatch.setattr(routing, "_without_pins", lambda *_: "block.json")
+    with pytest.raises(ToolError if fits else InputError) as caught:
+        place_and_route("block", PARTS["gw2ar-18"], tmp_path)
+    assert made[0].killed != fits and made[0].left == (0 if fits else 2)
+    if not fits:
+        said = "block does not fit gw2ar-18: it takes 15,600 DFF of 15,552; take a smaller preset."
+        assert str(caught.value) == said
 
 
 @pytest.mark.parametrize(
@@ -97,6 +117,10 @@ def test_the_decoder_is_routed(family: str, part: str, tmp_path: Path) -> None:
     assert ("untimed" in found) == (family == "gowin")
     assert row["fmax"] > 50 and row["logic"] >= 0.9 * found["cells"]["lut4_equivalents"]
     assert found["capacity"]["multipliers_9x9"] == PARTS[part].multipliers
+    use = routing._use(tmp_path / family / "nextpnr-1.log")
+    report = json.loads((tmp_path / family / "report-1.json").read_text())["utilization"]
+    assert {kind: there for kind, (_, there) in use.items()} == {k: cells["available"] for k, cells in report.items()}
+    assert all(0 <= cells["used"] - use[kind][0] <= 20 for kind, cells in report.items())  # the router adds some LUTs
     netlist = json.loads((tmp_path / family / "decoder-block.json").read_text())["modules"]["decoder"]
     assert set(netlist["ports"]) == {"clk", "rst"}
     carries = [c["connections"] for c in netlist["cells"].values() if c["type"] == "CCU2"]
