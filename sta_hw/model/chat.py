@@ -107,8 +107,8 @@ def _environment() -> Any:
                     raise OverflowError(f"{operator} gives a number of more than {_DIGITS:,} bits")
             return super().call_binop(context, operator, left, right)
 
-    class Answers(Extension):
-        """The mark around what a model was trained to say, which is text like any other."""
+    class Generation(Extension):
+        """``{% generation %}``: it marks what a model is trained to say, and has no effect on the text."""
 
         def __init__(self, environment: Any) -> None:
             super().__init__(environment)
@@ -117,9 +117,9 @@ def _environment() -> Any:
         def parse(self, parser: Any) -> nodes.Node:
             line = next(parser.stream).lineno
             body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-            return nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
+            return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
 
-        def _said(self, caller: Callable[[], str]) -> str:
+        def _body(self, caller: Callable[[], str]) -> str:
             return caller()
 
     def tojson(
@@ -132,7 +132,7 @@ def _environment() -> Any:
     def refuse(message: object = "it says no reason") -> None:
         raise TemplateError(str(message))
 
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Answers])
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
     environment.filters["tojson"] = tojson
     environment.globals |= {
         "raise_exception": refuse, "strftime_now": lambda form: datetime.datetime.now().strftime(form),

@@ -26,7 +26,7 @@ _SHORT = 1 << 16
 _SPARE = 4
 """A token stands for at most so many times its own characters, as where forms of Unicode are composed."""
 _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
-"""That a chat template may name; to Jinja one that is not given is no text."""
+"""Keys of tokens that a chat template may name. Jinja puts nothing in the place of one that it is not given."""
 
 
 @dataclass(frozen=True)
@@ -235,17 +235,20 @@ def _from_folder(folder: Path) -> LanguageModel:
         source = named[0].get("template") if named else None
     if source is not None and not isinstance(source, str):
         raise InputError(f"{folder}: chat_template is no text.")
+    older: dict[str, Any] = {}
     if (folder / "special_tokens_map.json").exists() and about.get("added_tokens_decoder") is None:
-        about = about | read_json(folder / "special_tokens_map.json", "special tokens")
+        older = read_json(folder / "special_tokens_map.json", "special tokens")
+        about = about | older
+    file = {name: "special_tokens_map.json" if name in older else "tokenizer_config.json" for name in _TOKENS}
     own = about.get("extra_special_tokens")
     given = {name: about.get(name) for name in _TOKENS} | (own if isinstance(own, dict) else {})
     tokens = {name: word for name, token in given.items() if (word := _content(token))}
     if wrong := [name for name, word in tokens.items() if not isinstance(word, str)]:
-        raise InputError(f"{folder}: {wrong[0]} of tokenizer_config.json is no text.")
+        raise InputError(f"{folder}: {wrong[0]} of {file.get(wrong[0], 'extra_special_tokens')} is no text.")
     for name in ("bos_token", "eos_token"):
         if name in tokens and vocabulary.number(tokens[name]) is None:
             raise InputError(
-                f"{folder}: {name} of tokenizer_config.json is {tokens[name][:60]!r}; tokenizer.json has no such token."
+                f"{folder}: {name} of {file[name]} is {tokens[name][:60]!r}; tokenizer.json has no such token."
             )
     config = read_json(network.folder / "config.json", "configuration")
     if (folder / "generation_config.json").exists():

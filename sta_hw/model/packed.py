@@ -59,7 +59,7 @@ def _columns(words: NDArray, order: tuple[int, ...] = tuple(range(8))) -> NDArra
 
 
 def _format(about: dict[str, Any], method: str) -> Any:
-    if str(about.get("backend")).lower() == "llm-awq":  # of which transformers makes a format, in another order
+    if str(about.get("backend")).lower() == "llm-awq":  # transformers makes a format of it
         return "llm-awq"
     given = [about[key] for key in (_OLDER[method], "format") if about.get(key) is not None]
     if not given:

@@ -203,8 +203,8 @@ _BERTS_PARTS = {
 def _agree(found: dict[str, Any], about: dict[str, Any], path: Path) -> None:
     """Refuse parts that transformers would set to something else when it loads the folder."""
     kind, said = str(about.get("tokenizer_class")).removesuffix("Fast"), about
-    steps = found.get("pre_tokenizer") if isinstance(found.get("pre_tokenizer"), dict) else {}
-    for step in (steps or {}).get("pretokenizers") or [steps]:
+    splitting = found.get("pre_tokenizer") or {}
+    for step in splitting.get("pretokenizers") or [splitting]:
         own, wanted = step.get("add_prefix_space"), about.get("add_prefix_space")
         if kind in _WITH_PREFIX and step.get("type") == "ByteLevel" and wanted is not None and own is not wanted:
             raise InputError(
@@ -236,14 +236,17 @@ def _agree(found: dict[str, Any], about: dict[str, Any], path: Path) -> None:
 
 
 _NAMED = (*_SPECIAL, "bos_token", "eos_token")
+"""Keys of tokenizer_config.json that have a token each."""
 _LISTED = ("additional_special_tokens", "extra_special_tokens")
+"""Keys that have several."""
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+"""How a token is found in a text: the fields of the library's ``AddedToken``."""
 
 
 def _complete(tokenizer: Any, about: dict[str, Any], path: Path) -> None:
-    """Make tokens that are found whole in a text of those that transformers makes some of when it loads the folder.
+    """Have `tokenizer` find whole what only files beside tokenizer.json say is, as transformers does.
 
-    They are in the vocabulary, and tokenizer_config.json and its like say what tokenizer.json does not.
+    They are tokenizer_config.json, and of older folders special_tokens_map.json and added_tokens.json.
 
     Raises
     ------

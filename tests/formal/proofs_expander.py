@@ -14,7 +14,7 @@ from sim.formal import Bench, Proof, Property
 
 BLOCK = "units/expander.py"
 LONGEST = 3
-"""Values of a run, 2 at least."""
+"""Of a run's values; the least is 2."""
 
 
 def header_words(share: int, number: int) -> int:
@@ -59,7 +59,7 @@ def parts(bench: Bench) -> dict[str, Any]:
 
 
 def expand(groups: int, window: int, products: int, most_runs: int) -> Callable[[Bench], None]:
-    """Products of one block side by side, each in blocks or of as many words of INT8 as it could have runs.
+    """Products as wide as one block, each in blocks or of as many words of INT8 as it could have runs.
 
     What a header's levels are is a proof of its own: here it is looked at which headers go into work for which table,
     and which codes are looked up in which.
@@ -277,16 +277,16 @@ PROOFS = (
         setting="a block, any headers, looked up and ended at any time",
     ),
     *(
-    Proof(
-        f"expander-{share}{'-products' if products > 1 else ''}", BLOCK, expand(groups, window, products, runs), depth,
-        properties(share), method="bounded", reach_depth=40,
-        setting=f"blocks of {share} group{'s' if share > 1 else ''}, one side by side",
-        bound=f"all words of {products} product{'s' if products > 1 else ''}, in blocks of up to {runs} runs of up to "
-        f"{LONGEST} values or in INT8, any waits",
-    )
-    for share, groups, window, products, runs, depth in (
-        (1, 1, 32, 1, 2, 24), (1, 1, 32, 2, 1, 30), (2, 2, 16, 1, 2, 22), (2, 2, 16, 2, 1, 28), (4, 4, 8, 1, 2, 20),
-        (4, 4, 8, 2, 1, 26),
-    )
+        Proof(
+            f"expander-{share}{'-products' if products > 1 else ''}", BLOCK, expand(groups, window, products, runs),
+            depth, properties(share), method="bounded", reach_depth=40,
+            setting=f"one block, of {share} group{'s' if share > 1 else ''}",
+            bound=f"all words of {products} product{'s' if products > 1 else ''}, in blocks of "
+            f"{f'up to {runs} runs' if runs > 1 else '1 run'} of up to {LONGEST} values or in INT8, any waits",
+        )
+        for share, groups, window, products, runs, depth in (
+            (1, 1, 32, 1, 2, 24), (1, 1, 32, 2, 1, 30), (2, 2, 16, 1, 2, 22), (2, 2, 16, 2, 1, 28),
+            (4, 4, 8, 1, 2, 20), (4, 4, 8, 2, 1, 26),
+        )
     ),
 )  # fmt: skip

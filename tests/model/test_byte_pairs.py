@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
 from functools import cache
@@ -151,6 +152,14 @@ def test_tokens_that_a_template_names(tmp_path: Path) -> None:
     assert template is not None and template.text(CONVERSATIONS[0]) == "<|start|>|a|c|b|"
     theirs = hf.AutoTokenizer.from_pretrained(tmp_path)
     assert theirs.apply_chat_template(CONVERSATIONS[0], tokenize=False) == "<|start|>|a|c|b|"
+    # Older folders name tokens in a file of their own.
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"sep_token": {"content": "d"}}))
+    template = load_language_model(tmp_path).template
+    assert template is not None and template.text(CONVERSATIONS[0]) == "<|start|>|d|c|b|"
+    for token, said in (({"content": 7}, "is no text"), ("<|nowhere|>", "is '<|nowhere|>'; tokenizer.json has no")):
+        (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": token}))
+        with pytest.raises(InputError, match=re.escape(f"eos_token of special_tokens_map.json {said}")):
+            load_language_model(tmp_path)
 
 
 @pytest.mark.parametrize(
