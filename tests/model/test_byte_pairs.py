@@ -67,11 +67,17 @@ def test_tokens(split: str, tmp_path: Path) -> None:
 
 
 def test_marks_without_a_kind(tmp_path: Path) -> None:
-    """What a file says begins and ends texts is found whole, if no kinds are there, or normal ones alone."""
-    for number, kinds in enumerate(([], [1] * 300)):
-        found = from_gguf(tmp_path, byte_pairs(), "gpt-2", **{"tokenizer.ggml.token_type": kinds})
-        assert found.encode(f"a{MARKS[0]}b{MARKS[1]}")[1::2] == [0, 1], number
-        assert found.decode([66, 0]) == found.decode([66])
+    """What a file says begins and ends texts is found whole, if no kinds are there, or normal or user's ones alone."""
+    tokenizer = byte_pairs()
+    number = tokenizer.token_to_id("Ġthe")
+    assert number is not None
+    for kinds in ([], [1] * 300, [4] * 2 + [1] * 298):
+        for name in ("eot", "eom"):
+            about = {"tokenizer.ggml.token_type": kinds, f"tokenizer.ggml.{name}_token_id": number}
+            found = from_gguf(tmp_path, tokenizer, "gpt-2", **about)
+            assert found.encode(f"a{MARKS[0]}b{MARKS[1]}")[1::2] == [0, 1], kinds
+            assert found.decode([66, 0]) == found.decode([66, number]) == found.decode([66])
+            assert found.encode("aĠthe")[1:] == [number]
 
 
 def test_what_stands_ahead(tmp_path: Path) -> None:
@@ -117,7 +123,7 @@ def test_a_text_that_goes_on_amid_a_character() -> None:
 
 CONVERSATIONS = [
     [{"role": "user", "content": "Hi"}],
-    [{"role": "system", "content": "Be short."}, {"role": "user", "content": " a\nb "}],
+    [{"role": "system", "content": "Be short."}, {"role": "user", "content": " a\nß "}],
     [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "3"}],
 ]
 OTHERS = [
@@ -160,6 +166,13 @@ def test_tokens_that_a_template_names(tmp_path: Path) -> None:
         (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": token}))
         with pytest.raises(InputError, match=re.escape(f"eos_token of special_tokens_map.json {said}")):
             load_language_model(tmp_path)
+    # Where the configuration has numbers of tokens, that file does not count, to transformers neither.
+    kept = about | {"cls_token": "c", "added_tokens_decoder": {"0": {"content": MARKS[0], "special": True}}}
+    path.write_text(json.dumps(kept | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+    template = load_language_model(tmp_path).template
+    theirs = hf.AutoTokenizer.from_pretrained(tmp_path)
+    assert template is not None and template.text(CONVERSATIONS[0]) == "<|start|>|a|c|b|"
+    assert theirs.apply_chat_template(CONVERSATIONS[0], tokenize=False) == "<|start|>|a|c|b|"
 
 
 @pytest.mark.parametrize(

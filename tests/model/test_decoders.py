@@ -36,6 +36,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("LlamaForCausalLM", SIZES, {"head_dim": 10, "num_key_value_heads": 1}),
     ("LlamaForCausalLM", SIZES, {"rope_parameters": LINEAR}),
     ("LlamaForCausalLM", SIZES, {"rope_parameters": LLAMA3}),
+    ("LlamaForCausalLM", SIZES, {"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}),
     ("Qwen2ForCausalLM", SIZES, {}),
     ("Qwen2ForCausalLM", SIZES, {"tie_word_embeddings": True, "hidden_act": "relu"}),
     ("Qwen3ForCausalLM", QWEN3, {}),
@@ -128,6 +129,8 @@ def test_older_configurations(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     written = json.loads(path.read_text())
     about = written.pop("rope_parameters")
+    path.write_text(json.dumps(written | {"rope_parameters": about, "rope_scaling": about}))  # the same under both keys
+    assert close(evaluate(load_network(tmp_path).graph, {"ids": IDS})["next_token"], logits(model))
     written |= {"rope_theta": about.pop("rope_theta"), "rope_scaling": {"type": about.pop("rope_type"), **about}}
     path.write_text(json.dumps(written))
     assert close(evaluate(load_network(tmp_path).graph, {"ids": IDS})["next_token"], logits(model))

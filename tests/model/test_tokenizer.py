@@ -159,7 +159,7 @@ def token(content: str, **flags: bool) -> dict[str, Any]:
      ({"added_tokens_decoder": {"0": token("<|end|>", special=True)}}, False),
      ({"added_tokens_decoder": {"0": token("<|end|>", special=True, rstrip=True)}}, True),
      ({"additional_special_tokens": ["<|end|>"]}, False), ({"extra_special_tokens": {"a": "<|end|>"}}, False),
-     ({"pad_token": "[nowhere]"}, True)],
+     ({"pad_token": "[nowhere]"}, True), ({"add_prefix_space": True}, True)],
     ids=str,
 )  # fmt: skip
 def test_tokens_that_the_configuration_adds(about: dict[str, Any], added: bool, tmp_path: Path) -> None:
@@ -169,6 +169,25 @@ def test_tokens_that_the_configuration_adds(about: dict[str, Any], added: bool, 
     for text in ("a<|end|> b", "<|start|>the fox<|end|>", "plain"):
         assert ours.token_ids(text) == theirs(text)["input_ids"], text
     assert 0 in ours.token_ids("a<|end|>b")
+
+
+def test_tokens_found_in_what_is_normalized(tmp_path: Path) -> None:
+    """As tokens are that are not special, if nothing else is said of them."""
+    pairs_folder(tmp_path, {"added_tokens_decoder": {"0": {"content": "<|end|>"}}}, added=True)
+    about = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(about | {"normalizer": {"type": "Lowercase"}}))
+    theirs, ours = hf.AutoTokenizer.from_pretrained(tmp_path), TextTokenizer.load(tmp_path)
+    assert ours.token_ids("a<|END|>b") == theirs("a<|END|>b")["input_ids"] and 0 in ours.token_ids("a<|END|>b")
+
+
+def test_older_files_beside_numbers_of_tokens(tmp_path: Path) -> None:
+    """They do not count where tokenizer_config.json has tokens by their numbers."""
+    pairs_folder(tmp_path, {"added_tokens_decoder": {"0": token("<|end|>", special=True)}}, added=False)
+    for name, content in (("special_tokens_map", {"bos_token": "<|start|>"}), ("added_tokens", {"<|start|>": 1})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    theirs, ours = hf.AutoTokenizer.from_pretrained(tmp_path), TextTokenizer.load(tmp_path)
+    text = "<|start|>the<|end|>"
+    assert ours.token_ids(text) == theirs(text)["input_ids"] and not {1} & set(ours.token_ids(text))
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,12 @@ def test_pieces_are_the_text(model: TextModel) -> None:
     made = Generated([])
     pieces = list(model.stream(PROMPT, max_tokens=12, sampling=Sampling(2.0, seed=5), into=made))
     assert "".join(pieces) == made.text and len(made.ids) <= 12 and made.prompt == model.ids(PROMPT)
-    for into, said in ((made, "into has a text of .* tokens already"), ("x", "into is 'x', of type str")):
+    held = Generated([], ids=[1])  # of a character that has begun
+    for into, said in (
+        (made, "into has a text of .* tokens already"),
+        (held, "into has a text of 1 tokens already"),
+        ("x", "into is 'x', of type str"),
+    ):
         with pytest.raises(InputError, match=said):
             list(model.stream(PROMPT, max_tokens=2, into=into))  # type: ignore[arg-type]
 
