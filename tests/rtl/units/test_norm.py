@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import Out
 from support import simulate
 
 from sim.native import NativeModel, build
@@ -19,8 +22,31 @@ CONFIGS = [
     Config(rows=4, groups=2, lanes=4, drain_lanes=2, norm_columns=16),
     Config(rows=16, groups=2, lanes=16, drain_lanes=2, norm_columns=64),
     Config(rows=8, groups=2, lanes=8, drain_lanes=2, norm_columns=4096, multiplier="lut"),
-    Config(rows=8, groups=2, lanes=8, drain_lanes=2, norm_columns=64, features=("rms",)),
+    Config(rows=8, groups=2, lanes=8, drain_lanes=2, norm_columns=64, features=("rms", "digits")),
 ]
+
+
+class Counted(wiring.Component):
+    """A norm that gives a beat for each cycle in which it says that a result is at an end of its range."""
+
+    def __init__(self, norm: Norm) -> None:
+        self.norm = norm
+        members = {n: m for n, m in norm.signature.members.items() if n != "saturated"}
+        super().__init__({**members, "at_ends": Out(stream.Signature(1))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.norm = self.norm
+        for name, member in self.signature.members.items():
+            if name == "at_ends":
+                continue
+            inner, outer = getattr(self.norm, name), getattr(self, name)
+            if member.is_signature:
+                wiring.connect(m, wiring.flipped(outer), inner)
+            else:
+                m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
+        m.d.comb += self.at_ends.valid.eq(self.norm.saturated)
+        return m
 
 
 def rows_of(kind: int, rows: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -38,10 +64,10 @@ def rows_of(kind: int, rows: int, width: int, rng: np.random.Generator) -> np.nd
     return x
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["4 rows", "16 rows", "4,096 columns", "RMSNorm"])
+@pytest.mark.parametrize("config", CONFIGS, ids=["4 rows", "16 rows", "4,096 columns", "RMSNorm, 15 bits"])
 def test_equal_to_the_reference(config: Config) -> None:
     rng = np.random.default_rng(config.rows)
-    block = Norm(config)
+    block = Counted(Norm(config))
     model = NativeModel(build(emit_verilog(block, "norm"), "norm", streams_of(block)), streams_of(block))
     bus = config.bus_bytes
     tiles = []
@@ -55,6 +81,7 @@ def test_equal_to_the_reference(config: Config) -> None:
     streams: dict[str, list[np.ndarray]] = {n: [] for n in ("order", "input", "parameters")}
     wides, narrows = [], []
     runs: dict[str, list[np.ndarray]] = {"wide_run": [], "narrow_run": []}
+    at_ends = 0
     row_bits = config.rows.bit_length() - 1
     for number, (x, scale, shift, multiplier) in enumerate(tiles):
         width = x.shape[1]
@@ -63,9 +90,10 @@ def test_equal_to_the_reference(config: Config) -> None:
         # RMSNorm and LayerNorm by turns, and what is added to the variance: nothing, little, all that there may be.
         rms = bool(config.features) and number % 3 < 2
         epsilon = [0, int(rng.integers(1, 50)), (1 << 28) - 1, int(rng.integers(1 << 28))][
-            number % 4 * len(config.features)
+            number % 4 * bool(config.features)
         ]
-        more = [(rms, 1), (epsilon, 28)] if config.features else []
+        short = bool(config.features) and number % 2 == 1
+        more = [(rms, 1), (epsilon, 28), (short, 1)] if config.features else []
         fields = [(64, 32), (128, 32), (192, 32), (256, 32), (width, 14), (inverse, 33), *left_out, *more, (number, 16)]
         for name, address, kind, size in (("wide_run", 128, Kind.WIDE, 2), ("narrow_run", 192, Kind.NARROW, 1)):
             beats = size * width * config.rows // bus
@@ -79,7 +107,9 @@ def test_equal_to_the_reference(config: Config) -> None:
         raw = np.zeros(count * bus, np.uint8)
         raw[: 8 * width] = words.astype("<u8").view(np.uint8)
         streams["parameters"].append(join([(raw.reshape(-1, bus), 8)]))
-        wide, narrow = layer_norm(x, scale, shift, multiplier, inverse, rms=rms, epsilon=epsilon)
+        wide, narrow = layer_norm(x, scale, shift, multiplier, inverse, rms=rms, epsilon=epsilon, short=short)
+        at_limit = abs(wide.T.astype(int)) == (16383 if short else 32767)
+        at_ends += int(at_limit.reshape(-1, config.lanes // 2).any(1).sum())
         wides.append(join([(wide.T.reshape(-1, bus // 2), 16)]))
         narrows.append(join([(narrow.T.reshape(-1, bus), 8)]))
     inputs = {n: np.concatenate(s) for n, s in streams.items()}
@@ -87,10 +117,12 @@ def test_equal_to_the_reference(config: Config) -> None:
     expected |= {name: np.concatenate(run) for name, run in runs.items()}
     reads = sum(1 if x.shape[1] <= config.norm_columns else 2 for x, *_ in tiles)
     counts = {n: len(e) for n, e in expected.items()} | {
-        "input_run": reads, "parameters_run": len(tiles),
+        "input_run": reads, "parameters_run": len(tiles), "at_ends": at_ends,
     }  # fmt: skip
+    assert at_ends
     for stall in (0.0, 0.3):
-        outcome = model.run(inputs, counts, stall=stall, patience=30_000)
+        stalls = {stream.name: stall for stream in model.streams if stream.name != "at_ends"}
+        outcome = model.run(inputs, counts, stall=stalls, patience=30_000, linger=20)
         for name, words in expected.items():
             np.testing.assert_array_equal(outcome.outputs[name], words)
         if not stall and bus >= 8:  # narrower buses bring a column's parameters in more cycles than it takes
