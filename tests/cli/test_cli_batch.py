@@ -200,6 +200,9 @@ def test_estimates_of_a_checkpoint_and_of_batches(folder: Path, tmp_path: Path) 
     most = config["max_position_embeddings"]
     longer = cycles("--model", folder / "encoder", "--batch", f"3,{most + 1}")
     assert longer["problems"] == [f"tokens = {most + 1} exceeds the model's positions; the nearest is {most}."]
+    image = json.loads((folder / "images" / "config.json").read_text())
+    found = cycles("--model", folder / "images")
+    assert found["tokens"] == (image["image_size"] // image["patch_size"]) ** 2 + 1 and not found["problems"]
     (tmp_path / "lengths.txt").write_text("7\n3\n9\n")
     batch = cycles(*sizes, "--batch", "7,3,9")
     assert batch == cycles(*sizes, "--batch", tmp_path / "lengths.txt")

@@ -154,6 +154,7 @@ def test_shapes_without_an_accelerator_are_refused() -> None:
         ({"drain_lanes": 8}, "drain_lanes at most lanes = 8"),
         ({"rows": 8, "groups": 12}, "needs groups a power of two, and groups = 12"),
         ({"rows": 64, "groups": 4, "window": 8}, "rows at most groups x window"),
+        ({"rows": 4, "groups": 1, "window": 4, "nm": ("2:4",)}, "1 x 4 is 4; the nearest is groups = 2"),
         ({"burst": 256, "lanes": 32, "rows": 32}, "exceed AXI's 4,096 bytes"),
     ):
         with pytest.raises(ConfigError, match=text):
