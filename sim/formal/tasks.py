@@ -72,7 +72,7 @@ class Proof:
     quick : str
         What of it is in the sample that runs with the other tests: ``all``, ``prove`` or nothing.
     reach_depth : int
-        Cycles within which the bench's states are reached.
+        Cycles within which the bench's states are reached; of a bounded proof, within those that it looks at as well.
     setting : str
         The block's parameters.
     sources : tuple of Path
@@ -258,4 +258,8 @@ def _reach(proof: Proof, bench: Bench, folder: Path) -> dict[str, int]:
     reached = {name: int(step) for step, name in found}
     if missing := sorted(set(bench.covers) - set(reached)):
         raise CheckError(f"never reached within {proof.reach_depth} cycles: {', '.join(missing)}.")
+    if proof.method == "bounded":
+        bound = min(p.depth or proof.depth for p in proof.properties.values())
+        if beyond := [f"{name} ({step})" for name, step in reached.items() if step >= bound]:
+            raise CheckError(f"reached behind the {bound} cycles that are proved: {', '.join(beyond)}.")
     return reached

@@ -285,8 +285,8 @@ PROOFS = (
             f"{f'up to {runs} runs' if runs > 1 else '1 run'} of up to {LONGEST} values or in INT8, any waits",
         )
         for share, groups, window, products, runs, depth in (
-            (1, 1, 32, 1, 2, 24), (1, 1, 32, 2, 1, 30), (2, 2, 16, 1, 2, 22), (2, 2, 16, 2, 1, 28),
-            (4, 4, 8, 1, 2, 20), (4, 4, 8, 2, 1, 26),
+            (1, 1, 32, 1, 2, 30), (1, 1, 32, 2, 1, 30), (2, 2, 16, 1, 2, 28), (2, 2, 16, 2, 1, 28),
+            (4, 4, 8, 1, 2, 27), (4, 4, 8, 2, 1, 26),
         )
     ),
 )  # fmt: skip

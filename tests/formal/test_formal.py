@@ -115,3 +115,10 @@ def test_an_edit_of_what_is_not_there_is_refused() -> None:
     with pytest.raises(CheckError, match="has 0 places with 'no such line'"):
         bench.load("primitives.queue")
     assert isinstance(bench.m, Module)
+
+
+def test_a_bounded_proof_looks_at_what_it_reaches() -> None:
+    """States behind its last cycle would say nothing of what was proved."""
+    with pytest.raises(CheckError, match=r"reached behind the 3 cycles that are proved: three \(3\)"):
+        run_task(Task(made(5, method="bounded", depth=3), "reach"))
+    assert run_task(Task(made(5, method="bounded", depth=4), "reach")).reached == {"three": 3}
