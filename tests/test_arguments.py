@@ -146,7 +146,7 @@ def test_the_same_hardware_by_other_words() -> None:
 @pytest.mark.parametrize("value", ["2:4", None, 5, (None,), (b"2:4",), ([],), (Pattern(2, 4),)], ids=repr)
 def test_configurations_of_other_words(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"^{name} (is|holds) "):
-        Config(**{name: value})  # type: ignore[arg-type]
+        Config(**{name: value})
 
 
 @pytest.mark.parametrize("nm", [(0, 4), (5, 4), (-1, 4), (2, 3), (0, 0), (1, 64), (2.0, 4), ("2", 4), (True, 2)])
@@ -158,13 +158,13 @@ def test_patterns(nm: tuple[int, int]) -> None:
 def test_names() -> None:
     for value in (None, 24, b"2:4", (2, 4), Pattern(2, 4)):
         with pytest.raises(ConfigError, match="is no text; write for example 2:4"):
-            parse_nm(value)  # type: ignore[arg-type]
+            parse_nm(value)
     for value in (None, 1, [], b"ci", Path("ci")):
         with pytest.raises(ConfigError, match="is unknown; there are"):
-            preset(value)  # type: ignore[arg-type]
+            preset(value)
     assert configured("ci") is preset("ci") and configured(preset("ci")) is preset("ci")
     with pytest.raises(ConfigError, match=r"a configuration is a sta_hw.spec.config.Config or the name .*, not 5"):
-        configured(5)  # type: ignore[arg-type]
+        configured(5)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_matrices(weights: object, more: dict[str, object], says: str) -> None:
     """A weight of 300 was 44, and one of a half nothing."""
     settings = {"pattern": Pattern(2, 4), "groups": 2, "window": 16} | more
     with pytest.raises(InputError, match=says):
-        encode(weights, **settings)  # type: ignore[arg-type]
+        encode(weights, **settings)
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "seed"])
@@ -191,7 +191,7 @@ def test_sampling(name: str) -> None:
             Sampling(**{name: value})
     for whole_number in ("top_k", "seed"):
         with pytest.raises(InputError, match="whole number, the nearest is 2"):
-            Sampling(**{whole_number: 1.5})  # type: ignore[arg-type]
+            Sampling(**{whole_number: 1.5})
 
 
 @pytest.mark.filterwarnings("error")

@@ -166,7 +166,7 @@ def test_a_command_is_one(command: Command) -> None:
     elif program == "sta-hw":
         group = typer.main.get_command(app)
         with group.make_context("sta-hw", list(rest)) as context:
-            name, chosen, arguments = group.resolve_command(context, rest)  # type: ignore[attr-defined]
+            name, chosen, arguments = group.resolve_command(context, rest)
             chosen.make_context(name, list(arguments), parent=context)
         for value, there in known_values(command.words):
             assert there, value
@@ -204,7 +204,7 @@ def workplace(folder: Path) -> dict[str, str]:
     export_text(folder / "model.onnx", hidden_size=64, max_position_embeddings=512, vocab_size=50)
     words = ["[PAD]", "[UNK]", "the", "a", "of", "to", "and", "in", "is", "for", "that", "with", "on", "as", "by", "if"]
     tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "sentences.txt").write_text("Hardware that skips zeros.\nRain in the mountains.\n")
     return verilator.environment() | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
@@ -328,5 +328,5 @@ def test_every_command_has_json() -> None:
     """As the README says."""
     add_commands()
     group = typer.main.get_command(app)
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    for name, command in group.commands.items():
         assert any("--json" in parameter.opts for parameter in command.params), name

@@ -32,13 +32,15 @@ def generate_batch(
     """
     from ..compiler.decoder.slots import require_slots
     from ..run.batch_decoder import BatchDecoder
+    from ..tasks.prompts import prompts_ids
     from ..tasks.session import Session
 
     if hardware.programs:
         rows = hardware.config().rows
         sequences = min(len(prompts), rows) if sequences is None else sequences
         require_slots(sequences, rows)
-    model.ids_of_all(prompts, model.context(context))  # what is none is refused before the work
+    # What is no prompt is refused before the work.
+    prompts_ids(model.language, model.quantized, prompts, model.context(context))
     loaded, session = opened_batch(model, hardware, context, prefix, sampling.needed, sequences or 1)
 
     def work(told: Callable[[str], None]) -> None:

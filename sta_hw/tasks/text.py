@@ -15,12 +15,12 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
-from ..arguments import flag, path_of, require_function, require_kind, several, token_ids, whole
+from ..arguments import flag, path_of, require_function, require_kind, token_ids, whole
 from ..compiler.decoder.integers import IntegerDecoderGraph, Rules
 from ..compiler.decoder.once import quantize_decoder_once
 from ..compiler.decoder.program import compile_decoder
 from ..compiler.decoder.quantize import quantize_decoder
-from ..compiler.decoder.run import IntegerDecoder, behind_prefix
+from ..compiler.decoder.run import IntegerDecoder
 from ..compiler.prune import prune_model_once, require_pruner
 from ..errors import InputError
 from ..model.graph import Graph
@@ -35,6 +35,7 @@ from .decoder_texts import CONTEXT, as_conversation, calibration_texts, given_te
 from .growing import Generated, Growing, own_decoder, require_room, require_sampling
 from .lookup import looked_up
 from .patterns import given_patterns
+from .prompts import Prompt, prompt_ids, prompts_ids
 from .sampling import Sampling
 from .session import Fp32Decoder, Session
 from .table import Chosen, choose_patterns_of
@@ -233,7 +234,7 @@ class TextModel:
         compiled = compile_decoder(self.quantized, machine.config, tokens, best=best, sequences=sequences)
         return (CheckedDecoder if check else ProgramDecoder)(self.quantized, compiled, machine)
 
-    def ids(self, prompt: str | Sequence[int] | Sequence[dict[str, str]]) -> list[int]:
+    def ids(self, prompt: Prompt) -> list[int]:
         """Tokens of a text as it is, of a conversation (a list of messages), or the given ones, checked.
 
         Raises
@@ -241,51 +242,10 @@ class TextModel:
         InputError
             If there is none, one is not in the vocabulary, or the model has no chat template.
         """
-        if isinstance(prompt, str):
-            self.language.require_short(prompt)
-            found = self.language.vocabulary.encode(prompt)
-        else:
-            given = several(prompt, "the prompt", "token ids, or of messages")
-            messages = any(isinstance(one, Mapping) for one in given)
-            found = self.language.chat_ids(given) if messages else token_ids(given, "the prompt")
-        if not found:
-            raise InputError("the prompt has no tokens; there must be at least one.")
-        if self.quantized is not None and isinstance(prompt, str):
-            found = [*self.quantized.prefix, *found[len(self.language.vocabulary.begin) :]]
-        rows = self.language.rows
-        for place, token in enumerate(found):
-            if not 0 <= token < rows:
-                raise InputError(f"token {place} of the prompt is {token}; the vocabulary has 0 to {rows - 1}.")
-        return found
-
-    def ids_of_all(
-        self, prompts: Sequence[str | Sequence[int] | Sequence[dict[str, str]]], capacity: int
-    ) -> list[list[int]]:
-        """Tokens of several prompts, each of which a context of so many tokens holds; see `ids`.
-
-        Raises
-        ------
-        InputError
-            If there is no prompt, or with every one that is refused, by its number from 1.
-        """
-        given = several(prompts, "prompts", "prompts")
-        if not given:
-            raise InputError("there is no prompt; give one at least.")
-        found, problems = [], []
-        for number, prompt in enumerate(given, 1):
-            try:
-                found.append(self.ids(prompt))
-                require_room(found[-1], capacity)
-                if self.quantized is not None:
-                    behind_prefix(self.quantized, 0, capacity, found[-1])
-            except InputError as error:
-                problems.append(f"prompt {number}: {error}")
-        if problems:
-            raise InputError("\n".join(problems))
-        return found
+        return prompt_ids(self.language, self.quantized, prompt)
 
     def stream(
-        self, prompt: str | Sequence[int] | Sequence[dict[str, str]], *, max_tokens: int = 128,
+        self, prompt: Prompt, *, max_tokens: int = 128,
         sampling: Sampling | None = None, stop: Sequence[str] = (), session: Session | None = None,
         drafts: int = 0, into: Generated | None = None,
     ) -> Iterator[str]:  # fmt: skip
@@ -353,7 +313,7 @@ class TextModel:
             made.seconds = time.perf_counter() - begun
 
     def generate(
-        self, prompt: str | Sequence[int] | Sequence[dict[str, str]], *, max_tokens: int = 128,
+        self, prompt: Prompt, *, max_tokens: int = 128,
         sampling: Sampling | None = None, stop: Sequence[str] = (), session: Session | None = None, drafts: int = 0,
     ) -> Generated:  # fmt: skip
         """A text at once; see `stream`."""
@@ -363,7 +323,7 @@ class TextModel:
         return made
 
     def generate_batch(
-        self, prompts: Sequence[str | Sequence[int] | Sequence[dict[str, str]]], *, max_tokens: int = 128,
+        self, prompts: Sequence[Prompt], *, max_tokens: int = 128,
         sampling: Sampling | None = None, stop: Sequence[str] = (), session: Session | BatchDecoder | None = None,
         told: Callable[[int, str], None] = lambda number, new: None,
     ) -> Together:  # fmt: skip
@@ -389,7 +349,7 @@ class TextModel:
         texts = [
             Growing(self.language, Generated(ids), max_tokens=max_tokens, sampling=sampling, stop=stop,
                     capacity=decoder.capacity)
-            for ids in self.ids_of_all(prompts, decoder.capacity)
+            for ids in prompts_ids(self.language, self.quantized, prompts, decoder.capacity)
         ]  # fmt: skip
         return together(session, texts, told) if isinstance(session, BatchDecoder) else one_by_one(session, texts, told)
 

@@ -140,7 +140,7 @@ def test_import(tmp_path: Path) -> None:
     model = export_text(tmp_path / "text.onnx", vocab_size=len(WORDS), num_hidden_layers=1)
     words = WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]")
     tokenizer = Tokenizer(words)
-    tokenizer.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     about = json.loads(run("import", tmp_path / "text.onnx", "-o", tmp_path / "text", "--json").stdout)
     assert (about["family"], about["layers"], about["left_out"]) == ("ONNX", 1, ["pooler_output"])

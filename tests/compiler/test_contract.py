@@ -142,7 +142,7 @@ def test_what_compile_writes(tmp_path: Path) -> None:
     assert image[macros["PROGRAM_OFFSET"] :][:4] == b"STAH"
     at = macros["PROGRAM_OFFSET"] + macros["PROGRAM_HASH_OFFSET"]
     assert int.from_bytes(image[at : at + 8], "little") == macros["HASH"]
-    assert about["provenance"]["source"]["weights"] == model.provenance.source.weights  # type: ignore[union-attr]
+    assert about["provenance"]["source"]["weights"] == model.provenance.source.weights
     # Whose half is what.
     host = about["host"]
     assert any("embed" in line for line in host["before"]) and host["after"][-1].startswith("embedding")

@@ -238,4 +238,4 @@ def test_rules_are_of_known_products() -> None:
     for wrong in ({"wide": frozenset({"query"})}, {"blocks": frozenset({"ffn"})}, {"block_size": 48},
                   {"head_block_size": 96}):  # fmt: skip
         with pytest.raises(InputError, match=r"there are attention|32, 64, 128 are"):
-            Rules(**wrong)  # type: ignore[arg-type]
+            Rules(**wrong)

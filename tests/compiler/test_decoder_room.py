@@ -164,7 +164,7 @@ def test_each_program_begins_afresh() -> None:
     found = room()
     assert found.keys == Keys((0,), 0) and found.tiles == 1 and found.name("weights") == "weights1"
     assert found.rest_apart and found.words_before == 0
-    found.words_before, found.steps = 70, [None]  # type: ignore[list-item]
+    found.words_before, found.steps = 70, [None]
     found.begin(Keys((16,), 8))
     assert found.keys == Keys((16,), 8) and found.words_before == 0 and found.steps == []
 

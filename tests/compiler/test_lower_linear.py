@@ -39,7 +39,7 @@ def lowered(low: Lowering, p: LinearParameters, source: str = SOURCE, **others: 
     """The steps of one more layer."""
     before = len(low.steps)
     fields = {"result": Result.STORE8, "target": TARGET, "needs": "taken", "gives": "given", **others}
-    linear(low, LinearLayer("here", p, source, **fields))  # type: ignore[arg-type]
+    linear(low, LinearLayer("here", p, source, **fields))
     return low.steps[before:]
 
 

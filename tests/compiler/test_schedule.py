@@ -17,17 +17,17 @@ WAITS = ("wait_loads", "wait_matrix", "wait_products", "wait_norms")
 
 
 def values(name: str, words: int, **others: object) -> Load:
-    return Load(Target.VALUES, words, 64 * words, words, base=name, **others)  # type: ignore[arg-type]
+    return Load(Target.VALUES, words, 64 * words, words, base=name, **others)
 
 
 def product(group: int, base: str, **others: object) -> Step:
-    fields = {"columns": 2, "passes": 1, "depth": 4, "n": 1, **others.pop("fields", {})}  # type: ignore[dict-item]
+    fields = {"columns": 2, "passes": 1, "depth": 4, "n": 1, **others.pop("fields", {})}
     bases = {"values_base": (base, others.pop("offset", 0))}
-    return Step(Opcode.PRODUCT, fields, group, bases, label=base, **others)  # type: ignore[arg-type]
+    return Step(Opcode.PRODUCT, fields, group, bases, label=base, **others)
 
 
 def norm(**others: object) -> Step:
-    return Step(Opcode.NORM, {"width": 8}, label="norm", **others)  # type: ignore[arg-type]
+    return Step(Opcode.NORM, {"width": 8}, label="norm", **others)
 
 
 def told(found: list[Scheduled]) -> list[tuple[str, dict[str, int]]]:

@@ -95,7 +95,7 @@ def test_a_written_out_example() -> None:
     assert index.to_bytes().hex() == f"{header}010202{sizes}cd05fd0701"
     assert bitmap.to_bytes().hex() == f"{header}020202{sizes}9a05fd0701"
     with pytest.raises(dataclasses.FrozenInstanceError):
-        index.groups = 2  # type: ignore[misc]
+        index.groups = 2
 
 
 def test_too_many_nonzeros_are_named() -> None:

@@ -88,9 +88,9 @@ def test_where_a_source_is() -> None:
     assert (there.path, there.place, there.pruned) == (Path("/there"), "/there", False)
     assert (installed.path, installed.place, installed.pruned) == (None, "tiny", True)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        there.name = "other"  # type: ignore[misc]
+        there.name = "other"
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Provenance(there, "3", "4", "magnitude", "percentile").pruner = "other"  # type: ignore[misc]
+        Provenance(there, "3", "4", "magnitude", "percentile").pruner = "other"
 
 
 def test_an_image_carries_its_origin(compiled: CompiledModel, embedder: Embedder, tmp_path: Path) -> None:

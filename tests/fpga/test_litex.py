@@ -194,7 +194,7 @@ def test_what_is_no_soc_or_platform() -> None:
         ("32", "a whole number"),
     ):
         with pytest.raises(InputError, match=f"address_width .*{words}"):
-            STAHW(made.platform, CI, address_width=width, verilog=bare(CI))  # type: ignore[arg-type]
+            STAHW(made.platform, CI, address_width=width, verilog=bare(CI))
 
 
 def test_no_memory_to_work_in() -> None:

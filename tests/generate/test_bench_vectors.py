@@ -25,7 +25,7 @@ SMALL = {"rows": 4, "groups": 2, "lanes": 4, "drain_lanes": 2}
     ],
 )
 def test_a_program_for_any_accelerator(sizes: dict[str, int], layer: bool) -> None:
-    config = Config(**sizes)  # type: ignore[arg-type]
+    config = Config(**sizes)
     config.require_accelerator()
     found = program_vectors(config)
     instructions = disassemble(found.image[found.program_address :].tobytes(), config)

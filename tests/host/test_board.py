@@ -208,7 +208,7 @@ def test_a_status_that_is_none(status: int, said: str, compiled) -> None:
 
     program, embedded = compiled
     with pytest.raises(CheckError, match=said):
-        BoardBackend(CONFIG, Nonsense(None)).run(program, embedded)  # type: ignore[arg-type]
+        BoardBackend(CONFIG, Nonsense(None)).run(program, embedded)
 
 
 def test_a_memory_that_is_too_small(link: BoardLink, compiled) -> None:
@@ -238,7 +238,7 @@ def test_an_engine_that_is_none() -> None:
         reset_input_buffer = flush
 
     link = BoardLink(Babble(), lambda: None)
-    link._burst = lambda *_: None  # type: ignore[method-assign] # whose checksum it would have to know
+    link._burst = lambda *_: None  # whose checksum it would have to know
     config = preset("up5k")
     weights = np.ones((2, config.groups * config.window), np.int8)
     parameters = Requantization(np.zeros(2, int), np.ones(2, int), np.zeros(2, int), wide=True)

@@ -51,7 +51,7 @@ def test_what_the_result_path_asks_for(columns: int, beats: int) -> None:
     """The most that 20 bits count, and what is left of one more column's words: nothing would be stored."""
     dut = ResultPath(CONFIG)
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         ctx.set(dut.order.payload, {"mode": int(Result.STORE16), "columns": columns, "address": 64})
         ctx.set(dut.order.valid, 1)
         ctx.set(dut.results.valid, 1)

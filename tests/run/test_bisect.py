@@ -228,7 +228,7 @@ def keys_of(tokens: int, **shape: int) -> np.ndarray:
     model = random_model(0, **shape)
     patterns = mixed_patterns([parse_nm(p) for p in PATTERNS["ci"]])
     quantized = quantize(model, [random_ids(i, 12) for i in range(3)], patterns)
-    key = quantized.by_name["0.attention.self.key"].parameters  # type: ignore[attr-defined]
+    key = quantized.by_name["0.attention.self.key"].parameters
     program, image = compiled("ci", tokens, **shape)
     trail = Trail(program, keep=True)
     run_counted(image, program.program_address, CONFIG, None, trail, length=program.length)

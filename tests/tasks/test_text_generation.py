@@ -57,12 +57,12 @@ def test_pieces_are_the_text(model: TextModel) -> None:
         ("x", "into is 'x', of type str"),
     ):
         with pytest.raises(InputError, match=said):
-            list(model.stream(PROMPT, max_tokens=2, into=into))  # type: ignore[arg-type]
+            list(model.stream(PROMPT, max_tokens=2, into=into))
 
 
 def test_seeds(model: TextModel) -> None:
     def ids(seed: int, **settings: float) -> list[int]:
-        return model.generate(PROMPT, max_tokens=10, sampling=Sampling(1.5, seed=seed, **settings)).ids  # type: ignore[arg-type]
+        return model.generate(PROMPT, max_tokens=10, sampling=Sampling(1.5, seed=seed, **settings)).ids
 
     assert ids(1) == ids(1) and len({tuple(ids(s)) for s in range(4)}) > 1
     assert ids(3, top_k=1) == ids(4, top_p=1e-9) == model.generate(PROMPT, max_tokens=10).ids
@@ -135,7 +135,7 @@ def test_chat(model: TextModel) -> None:
 )  # fmt: skip
 def test_what_is_refused(model: TextModel, prompt: str | list[int], settings: dict[str, int], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        model.generate(prompt, **settings)  # type: ignore[arg-type]
+        model.generate(prompt, **settings)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_what_is_refused(model: TextModel, prompt: str | list[int], settings: di
 )
 def test_sampling_out_of_range(settings: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="out of range"):
-        Sampling(*settings)  # type: ignore[arg-type]
+        Sampling(*settings)
 
 
 def test_contexts_out_of_range(model: TextModel) -> None:
@@ -229,17 +229,17 @@ def test_what_is_no_session(model: TextModel) -> None:
     with pytest.raises(InputError, match="role of message 1 is 'usr'; it is system, user, assistant"):
         model.ids([{"role": "usr", "content": "Hi"}])
     with pytest.raises(InputError, match="5"):
-        model.prune("dense", hardware=5)  # type: ignore[arg-type]
+        model.prune("dense", hardware=5)
     for context in (1.5, "4", True, float("nan")):
         with pytest.raises(InputError, match=r"context is .*; it is a whole number"):
-            model.session(context)  # type: ignore[arg-type]
+            model.session(context)
     with pytest.raises(InputError, match="give a machine, or leave it out"):
         model.session(8, check=True)
     with pytest.raises(InputError, match="leave best out"):
         model.session(8, best=True)
     for prompts in ("abc", None, 5, {"a": 1}):
         with pytest.raises(InputError, match="it is a list of prompts"):
-            model.generate_batch(prompts, max_tokens=1)  # type: ignore[arg-type]
+            model.generate_batch(prompts, max_tokens=1)
 
 
 @pytest.mark.parametrize("texts", ["abc", ["abc"], 5, [5], [[]], [[1.5]], [[True]]], ids=repr)
@@ -264,10 +264,10 @@ def test_what_is_no_pattern(model: TextModel) -> None:
     assert model.prune(patterns=all_of, method="magnitude", texts=np.array([[1, 2]])).patterns == all_of
     for nm in ("", 5, Pattern(2, 4)):
         with pytest.raises(InputError, match="N:M pattern"):
-            model.prune(nm, texts=[[1, 2]])  # type: ignore[arg-type]
+            model.prune(nm, texts=[[1, 2]])
     for prefix in ("abc", [1.5], [True], 5):
         with pytest.raises(InputError, match="prefix"):
-            model.in_integers(prefix)  # type: ignore[arg-type]
+            model.in_integers(prefix)
     calls: list[Callable[[], object]] = [
         lambda: model.session(check="no"), lambda: model.session(best=1), lambda: model.prune("2:4", report=1),
         lambda: model.in_integers([1], report="x"), lambda: model.generate_batch(["a"], told=1),
@@ -276,8 +276,8 @@ def test_what_is_no_pattern(model: TextModel) -> None:
         with pytest.raises(InputError, match=r"it is (True or False|a function)"):
             call()
     with pytest.raises(InputError, match=r"rules is {}"):
-        model.in_integers([1], rules={})  # type: ignore[arg-type]
+        model.in_integers([1], rules={})
     for wrong in ({"block": 0}, {"block": 1.5}, {"groups": 0}, {"groups": True}, {"rotate": "no"},
                   {"feedback": 1}):  # fmt: skip
         with pytest.raises(InputError, match=next(iter(wrong))):
-            Rules(**wrong)  # type: ignore[arg-type]
+            Rules(**wrong)

@@ -35,29 +35,29 @@ def test_what_is_refused() -> None:
         model.embed(["A text."], "ci", on="fpga")
     for tokens in (1.5, "4", True, float("nan")):
         with pytest.raises(InputError, match=r"tokens is .*; it is a whole number"):
-            model.compile("ci", tokens=tokens)  # type: ignore[arg-type]
+            model.compile("ci", tokens=tokens)
         with pytest.raises(InputError, match=r"tokens is .*; it is a whole number"):
-            model.prune("2:4", hardware="ci", tokens=tokens)  # type: ignore[arg-type]
+            model.prune("2:4", hardware="ci", tokens=tokens)
         with pytest.raises(InputError, match=r"a size is .*; it is a whole number"):
-            model.compile_sizes([4, tokens], "ci")  # type: ignore[list-item]
+            model.compile_sizes([4, tokens], "ci")
         with pytest.raises(InputError, match=r"most is .*; it is a whole number"):
-            model.embed(["A text."], "ci", most=tokens)  # type: ignore[arg-type]
+            model.embed(["A text."], "ci", most=tokens)
     for text in (5, None, b"x", "a\ud800", ["A text."]):
         with pytest.raises(InputError, match="the text "):
-            model.embed([text], "ci")  # type: ignore[list-item]
+            model.embed([text], "ci")
     for texts in ("A text.", None, 5, {"A text.": 1}):
         with pytest.raises(InputError, match=r"embed's inputs is .*; it is a list of texts or files"):
-            model.embed(texts, "ci")  # type: ignore[arg-type]
+            model.embed(texts, "ci")
     for hardware in (None, 5):
         with pytest.raises(InputError, match="a configuration is a"):
-            model.compile(hardware, tokens=4)  # type: ignore[arg-type]
+            model.compile(hardware, tokens=4)
     with pytest.raises(InputError, match="backend 5 is none"):
-        model.embed(["A text."], "ci", on=5)  # type: ignore[arg-type]
+        model.embed(["A text."], "ci", on=5)
     with pytest.raises(InputError, match="leave the calibration file out"):
         model.prune("2:4", calibration="images.npy")
     for path in (5, b"x", "x" * 5000, "a\0b"):
         with pytest.raises(InputError, match=r"^folder is "):
-            sta_hw.load(path)  # type: ignore[arg-type]
+            sta_hw.load(path)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = sta_hw.lode
     assert random_ids(0, 3)  # the names of the package do not hide its folders

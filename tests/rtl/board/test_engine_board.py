@@ -92,7 +92,7 @@ def test_a_line_that_loses_everything(port: SimulatedPort, link: BoardLink) -> N
 
 
 def test_another_answer_is_no_board(port: SimulatedPort, link: BoardLink) -> None:
-    link.read = lambda address, words: np.zeros(words, np.uint32)  # type: ignore[method-assign]
+    link.read = lambda address, words: np.zeros(words, np.uint32)
     with pytest.raises(CheckError, match="no board with STA-HW"):
         EngineLink(CONFIG, link)
 

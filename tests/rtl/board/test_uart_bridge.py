@@ -32,7 +32,7 @@ def converse(parts: list[bytes | int], *, wait: int = 0) -> tuple[bytes, dict[in
     answer = bytearray()
     checksum = 0
 
-    async def host(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def host(ctx) -> None:
         nonlocal checksum
         for part in parts:
             if isinstance(part, int):
@@ -47,13 +47,13 @@ def converse(parts: list[bytes | int], *, wait: int = 0) -> tuple[bytes, dict[in
         await ctx.tick().repeat(400)
         checksum = ctx.get(dut.checksum)
 
-    async def line(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def line(ctx) -> None:
         ctx.set(dut.sent.ready, 1)
         async for _, _, valid, byte in ctx.tick().sample(dut.sent.valid, dut.sent.payload):
             if valid:
                 answer.append(byte)
 
-    async def bus(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bus(ctx) -> None:
         waited = -1  # cycles since the strobe, -1 when there is none
         async for _, _, strobe, write, address, word in ctx.tick().sample(
             dut.strobe & ~dut.acknowledge, dut.write, dut.address, dut.write_data
@@ -104,7 +104,7 @@ def received(m: Module, receiver: UartReceiver, bench: Any) -> list[int]:
     """The bytes that a receiver gives while a bench runs."""
     found: list[int] = []
 
-    async def receive(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def receive(ctx) -> None:
         ctx.set(receiver.bytes.ready, 1)
         async for _, _, valid, byte in ctx.tick().sample(receiver.bytes.valid, receiver.bytes.payload):
             if valid:
@@ -122,7 +122,7 @@ def test_serial_line(divisor: int) -> None:
     m.d.comb += receiver.rx.eq(transmitter.tx)
     sent = [0, 255, 0x55, 0xAA, 1, 128, *np.random.default_rng(0).integers(0, 256, 20).tolist()]
 
-    async def send(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def send(ctx) -> None:
         for i, byte in enumerate(sent):
             ctx.set(transmitter.bytes.payload, byte)
             ctx.set(transmitter.bytes.valid, 1)
@@ -138,7 +138,7 @@ def test_a_missing_stop_bit_drops_the_byte() -> None:
     m = Module()
     m.submodules.receiver = receiver = UartReceiver(8)
 
-    async def line(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def line(ctx) -> None:
         for bits in ([0] * 12 + [1] * 3, [0, *[1, 0] * 4, 1, 1, 1]):
             for bit in bits:
                 ctx.set(receiver.rx, bit)

@@ -43,7 +43,7 @@ def test_bursts(burst: int, lanes: int) -> None:
     ]  # fmt: skip
     found: list[tuple[int, int, bool, int]] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         waiting = list(runs)
         since: int | None = None  # cycles since a run was taken or a burst was issued; none: there is nothing to do
         left = 0  # beats of the run under way

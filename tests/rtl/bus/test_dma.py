@@ -65,7 +65,7 @@ def test_what_is_read(seed: int) -> None:
     found: dict[str, list[int]] = {n: [] for n in NAMES}
     asked: dict[str, list[tuple[int, int]]] = {n: [] for n in NAMES}
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         ctx.set(dut.base, BASE)
         ctx.set(dut.limit, len(NAMES) * REGION)
         waiting = {n: list(r) for n, r in runs.items()}
@@ -122,7 +122,7 @@ def test_no_client_reads_twice_while_another_waits(slow: int) -> None:
     bursts = 12
     order: list[int] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         ctx.set(dut.limit, len(NAMES) * REGION)
         for i, name in enumerate(NAMES):
             run = getattr(dut, f"{name}_run")
@@ -164,7 +164,7 @@ def test_so_many_reads_are_let_out(outstanding: int) -> None:
     bursts = outstanding + 20
     found: list[int] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         ctx.set(dut.limit, 0x10000)
         run = dut.first_run
         ctx.set(run.payload, {"address": 0, "beats": bursts * CONFIG.burst, "instruction": 1})
@@ -210,7 +210,7 @@ def test_so_many_writes_are_let_out() -> None:
     dut = WriteMaster(CONFIG, {"first": 64})
     out: list[int] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         ctx.set(dut.limit, 0x10000)
         ctx.set(dut.first_run.payload, {"address": 0, "beats": 40 * CONFIG.burst, "instruction": 1})
         ctx.set(dut.first_run.valid, 1)
@@ -265,7 +265,7 @@ def test_what_is_written(depth: int, seed: int, groups: int) -> None:
     memory: dict[int, tuple[int, int]] = {}
     done = dict.fromkeys(NAMES, 0)
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         ctx.set(dut.base, BASE)
         ctx.set(dut.limit, len(NAMES) * REGION)
         addresses: list[tuple[int, int]] = []
@@ -332,7 +332,7 @@ def test_a_beat_a_cycle(writes: bool) -> None:
     beats = 8 * config.burst
     cycles: list[int] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         ctx.set(dut.limit, len(NAMES) * REGION)
         for i, name in enumerate(NAMES):
             run, data = getattr(dut, f"{name}_run"), getattr(dut, f"{name}_data")

@@ -28,7 +28,7 @@ def test_nothing_outside_the_image(writes: bool, fields: dict[str, int], bursts:
     dut = (WriteMaster if writes else ReadMaster)(CONFIG, dict.fromkeys(NAMES, 8))
     addresses: list[int] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         ctx.set(dut.base, BASE)
         ctx.set(dut.limit, 0x1000)
         ctx.set(dut.second_run.payload, fields | {"instruction": 0xABCD})
@@ -84,7 +84,7 @@ def test_an_error_is_of_its_instruction(writes: bool, at: int, response: int) ->
     dut = (WriteMaster if writes else ReadMaster)(CONFIG, dict.fromkeys(NAMES, 64))
     owners: list[int] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         ctx.set(dut.limit, len(NAMES) * REGION)
         for i, n in enumerate(NAMES):
             run = getattr(dut, f"{n}_run")

@@ -71,7 +71,7 @@ def test_as_described(seed: int) -> None:
     dut, described = Controller(), Described()
     met: Counter[tuple[str, str]] = Counter()
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         for _ in range(40):
             share = {name: rng.choice([0.02, 0.1, 0.5, 0.9]) for name in INPUTS}
             for _ in range(100):
@@ -104,7 +104,7 @@ def test_no_job_is_under_way_behind_a_reset_in_the_cycle_of_its_end() -> None:
         dut = Controller()
         started: list[int] = []
 
-        async def bench(ctx, dut=dut, at=at, started=started) -> None:  # type: ignore[no-untyped-def]
+        async def bench(ctx, dut=dut, at=at, started=started) -> None:
             ctx.set(dut.core_idle, 1)
             ctx.set(dut.sound, 1)
             for cycle in range(24):

@@ -67,7 +67,7 @@ def test_sums(rows: int, delay: int, digits: bool, plain: bool) -> None:
         expected += [] if unfinished else total.tolist()
     found: list[list[int]] = []
 
-    async def drive(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def drive(ctx) -> None:
         for cycle in range(len(schedule) + delay + 4):
             flags = schedule[cycle][0] if cycle < len(schedule) else {"valid": 0}
             for name, value in flags.items():
@@ -79,7 +79,7 @@ def test_sums(rows: int, delay: int, digits: bool, plain: bool) -> None:
                     ctx.set(dut.sums[r], value)
             await ctx.tick()
 
-    async def drain(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def drain(ctx) -> None:
         """Read each column as soon as it may be read: the cycle after it was written."""
         pending: list[int] = []
         address = 0

@@ -25,7 +25,7 @@ def test_adder_tree(count: int) -> None:
     terms = rng.integers(-32, 32, (40, count))
     terms[0], terms[1] = -32, 31
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         for cycle in range(len(terms) + dut.latency):
             if cycle < len(terms):
                 for i in range(count):
@@ -61,7 +61,7 @@ def test_sums(rows: int, groups: int, more: dict[str, Any]) -> None:
     values = np.where(unsigned[:, None, None], operands, operands - (operands >= 128) * 256)
     expected = (weights[:, :, None] * values).sum(1)
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         for cycle in range(beats + dut.latency):
             if cycle < beats:
                 ctx.set(dut.unsigned, int(unsigned[cycle]))

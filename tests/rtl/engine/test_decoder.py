@@ -209,7 +209,7 @@ def test_as_the_format_says(name: str, stalls: bool) -> None:
     faults: list[int] = []
     taken: dict[str, list[int]] = {s: [] for s in (*sent, "beats", "faults")}
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         at = dict.fromkeys(sent, 0)
         offered = dict.fromkeys(sent, False)
         pace = dict.fromkeys((*sent, "beats", "faults"), 1.0)
@@ -292,7 +292,7 @@ def test_which_commands_are_refused(name: str) -> None:
             more += [{"columns": c, f: v} for c in (0, 8, 9, 65535) for f, v in stored]
             cases += [case | change for change in (*more, {"passes": 0})]
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         for case in cases:
             given = dict.fromkeys(command.shape().members, 0) | case
             put(ctx, command, given)

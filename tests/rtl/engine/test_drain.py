@@ -38,7 +38,7 @@ def test_drain(rows: int, lanes: int) -> None:
     ring = np.zeros((config.columns, rows), np.int64)
     state = {"taken": 0}
 
-    async def command(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def command(ctx) -> None:
         for columns, taps, per_row, wide, *_ in products:
             fields = {"columns": columns, "taps": taps, "per_row": per_row, "wide_result": wide}
             for field, value in fields.items():
@@ -47,7 +47,7 @@ def test_drain(rows: int, lanes: int) -> None:
             await ctx.tick().until(dut.command.ready)
             ctx.set(dut.command.valid, 0)
 
-    async def parameters(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def parameters(ctx) -> None:
         for _, _, _, _, given, _, _ in products:
             for bias, multiplier, shift in given.T.tolist():
                 while rng.random() < 0.2:
@@ -58,7 +58,7 @@ def test_drain(rows: int, lanes: int) -> None:
                 await ctx.tick().until(dut.parameters.ready)
                 ctx.set(dut.parameters.valid, 0)
 
-    async def fill(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def fill(ctx) -> None:
         for number, sums in enumerate(all_sums):
             while number - state["taken"] >= config.columns or rng.random() < 0.2:
                 ctx.set(dut.written, 0)
@@ -68,7 +68,7 @@ def test_drain(rows: int, lanes: int) -> None:
             await ctx.tick()
         ctx.set(dut.written, 0)
 
-    async def memory(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def memory(ctx) -> None:
         """The ring's read port: data two cycles after the address."""
         stages = [ring[0].copy(), ring[0].copy()]
         while True:
@@ -79,7 +79,7 @@ def test_drain(rows: int, lanes: int) -> None:
             for r, value in enumerate(stages[1].tolist()):
                 ctx.set(dut.read_data[r], value)
 
-    async def take(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def take(ctx) -> None:
         ends = np.cumsum([p[0] for p in products]) * rows // lanes - 1
         for number, row in enumerate(expected):
             while rng.random() < (0.5 if number % 40 < 20 else 0.0):
@@ -102,7 +102,7 @@ def test_latency_room_and_rate(early: int) -> None:
     begin, taken_at, written = 40, 120, 60
     seen, beats, taken = [], [], 0
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         nonlocal taken
         fields = {"columns": 32769, "taps": 1, "per_row": 0, "wide_result": 0}
         ctx.set(dut.command.payload, fields)

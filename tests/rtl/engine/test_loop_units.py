@@ -44,7 +44,7 @@ def test_loops(window: int, features: tuple[str, ...]) -> None:
     top.submodules.dut = dut = Loops(Config(window=window, features=features))
     rng = np.random.default_rng(window)
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         for _ in range(40):
             m = 1 << int(rng.integers(0, window.bit_length()))
             depth = m * int(rng.choice([window // m, rng.integers(1, window // m + 1)]))

@@ -22,7 +22,7 @@ def simulate(cases: list[tuple[int, int, int, int, int]], expected: list[int], k
     m = Module()
     m.submodules.dut = dut = Requantizer(kind)
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         for cycle in range(len(cases) + Requantizer.latency):
             if cycle < len(cases):
                 for port, value in zip(

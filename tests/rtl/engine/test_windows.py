@@ -25,7 +25,7 @@ def test_windows(config: Config, depth: int, taps: int, passes: int) -> None:
     data = rng.integers(0, 256, (passes, taps, config.groups, depth, config.rows))
     beats = data.reshape(-1, config.lanes)
 
-    async def load(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def load(ctx) -> None:
         for field, value in (("depth", depth), ("taps", taps), ("passes", passes)):
             ctx.set(dut.command.payload[field], value)
         ctx.set(dut.command.valid, 1)
@@ -43,7 +43,7 @@ def test_windows(config: Config, depth: int, taps: int, passes: int) -> None:
         await ctx.tick()
         assert ctx.get(dut.command.ready) and not ctx.get(dut.activations.ready)
 
-    async def read(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def read(ctx) -> None:
         for step in range(passes):
             bank = step % 2
             while not ctx.get(dut.full) >> bank & 1:
@@ -88,7 +88,7 @@ def test_products_in_a_row(config: Config, at_once: bool) -> None:
     taken: list[int] = []  # beats, up to the cycle
     lasts = [0, *np.cumsum([w.size // config.lanes for w in windows]).tolist()]
 
-    async def load(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def load(ctx) -> None:
         for product in products:
             for field, axis in (("passes", 0), ("taps", 1), ("depth", 3)):
                 ctx.set(dut.command.payload[field], product.shape[axis])
@@ -103,7 +103,7 @@ def test_products_in_a_row(config: Config, at_once: bool) -> None:
                 await ctx.tick().until(dut.activations.ready)
                 ctx.set(dut.activations.valid, 0)
 
-    async def read(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def read(ctx) -> None:
         for number, window in enumerate(windows):
             bank = number % 2
             ctx.set(dut.bank, bank)
@@ -120,7 +120,7 @@ def test_products_in_a_row(config: Config, at_once: bool) -> None:
             await ctx.tick()
             ctx.set(dut.release, 0)
 
-    async def watch(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def watch(ctx) -> None:
         beats, filled, released = 0, 0, 0  # beats taken; windows whose last one was taken, and that were given back
         shown = 0
         begun = -1  # products
@@ -153,7 +153,7 @@ def test_many_passes_do_not_end() -> None:
     """As many as 16 bits count; what 15 bits hold of them would end with the second."""
     dut = Windows(Config(rows=1, groups=1, window=4, columns=16))
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         ctx.set(dut.command.payload, {"depth": 1, "taps": 1, "passes": 32770})
         ctx.set(dut.command.valid, 1)
         ctx.set(dut.activations.valid, 1)

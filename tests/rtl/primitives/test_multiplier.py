@@ -25,7 +25,7 @@ def products(kind: str, a_width: int, b_width: int, pairs: list[tuple[int, int]]
     m.submodules.dut = dut = Multiplier(a_width, b_width, kind)
     found: list[int] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         for cycle in range(len(pairs) + Multiplier.latency):
             if cycle < len(pairs):
                 ctx.set(dut.a, pairs[cycle][0])

@@ -17,7 +17,7 @@ def run(dut, words: list[int], offers: np.ndarray, takes: np.ndarray) -> tuple[l
     cycles: list[int] = []
     most = 0
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         nonlocal most
         sent = 0
         for cycle, (offer, take) in enumerate(zip(offers.tolist(), takes.tolist(), strict=True)):
@@ -77,7 +77,7 @@ def test_credits(count: int) -> None:
     some = credits(m, "room", count, take, give)
     rng = np.random.default_rng(count)
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         left, ends = count, set()
         for cycle in range(300):
             share = (0.9, 0.1, 0.5)[cycle // 20 % 3]

@@ -56,7 +56,7 @@ def test_parameters(rows: int, seed: int) -> None:
             wanted["parameters"].append(tuple(given.values()) if not totals else (0, *list(given.values())[1:]))
     found: dict[str, list[Any]] = {n: [] for n in wanted}
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         left = {n: list(s) for n, s in sent.items()}
         offered = dict.fromkeys(sent, False)
         quiet = cycle = 0

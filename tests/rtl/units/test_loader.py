@@ -88,7 +88,7 @@ def test_loads(lanes: int, features: tuple[str, ...], ahead: int, stalls: bool) 
     asked: list[dict[str, int]] = []
     busy: list[bool] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         waiting, answers = deque(loads), deque[int]()
         ports = {
             Target.VALUES: dut.values, Target.POSITIONS: dut.positions, Target.PARAMETERS: dut.parameters,
@@ -165,7 +165,7 @@ def test_long_loads_do_not_end_early(rows: int, beats: int, ahead: int) -> None:
     """Of as many runs, or beats, as all bits count; less one bit, it would be a single one."""
     dut = Loader(Config(rows=4, groups=2, window=16, lanes=4, drain_lanes=2, loads_ahead=ahead))
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         order = {"target": 0, "destination": 0, "address": 64, "beats": beats, "rows": rows, "stride": 64}
         ctx.set(dut.order.payload, order | {"instruction": 1})
         ctx.set(dut.run.ready, 1)

@@ -155,7 +155,7 @@ def test_statistics_of_the_widest_rows(epsilon: bool) -> None:
         cases.append((width, rows, added >> 9 * few))
     found = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         for bank, (width, rows, more) in enumerate(cases):
             ctx.set(dut.width, width)
             ctx.set(dut.inverse, round(2**33 / width))

@@ -55,7 +55,7 @@ def test_kinds_by_turns(config: Config, stalls: bool) -> None:
     found: list[bytes] = []
     cycles = 0
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         nonlocal cycles
         at, quiet, offered = 0, 0, False
         waits: int | None = None
@@ -92,7 +92,7 @@ def test_a_result_a_cycle(wide: bool) -> None:
     dut = Packed(pack, config)
     taken: list[int] = []
 
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+    async def bench(ctx) -> None:
         ctx.set(dut.results.payload, int(wide) << 16 * config.drain_lanes)
         ctx.set(dut.results.valid, 1)
         ctx.set(dut.store.ready, 1)
